@@ -1,0 +1,44 @@
+"""bee-queue for Python: a fast job queue on Redis that Node and Python share."""
+
+from beeq.errors import (
+    BeeqError,
+    Discard,
+    JobFailed,
+    JobLost,
+    JobStalled,
+    JobTimedOut,
+    JobUnreadable,
+    QueueClosed,
+    RedisError,
+    RedisRefused,
+    RedisUnavailable,
+    Retry,
+    StatusNotUpdated,
+)
+from beeq.job import Job
+from beeq.queue import Queue
+from beeq.reader import Health, Stats
+from beeq.settings import Settings
+
+__all__ = [
+    "BeeqError",
+    "Discard",
+    "Health",
+    "Job",
+    "JobFailed",
+    "JobLost",
+    "JobStalled",
+    "JobTimedOut",
+    "JobUnreadable",
+    "Queue",
+    "QueueClosed",
+    "RedisError",
+    "RedisRefused",
+    "RedisUnavailable",
+    "Retry",
+    "Settings",
+    "Stats",
+    "StatusNotUpdated",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,46 @@
+"""How long a job waits before its next attempt (protocol section 7). Arithmetic only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beeq.job import Job
+
+#: A strategy looks at the job and returns the delay in ms; below 0 the job fails.
+Strategy = Callable[["Job"], int]
+
+#: Longer delays overflow JavaScript's timers, in Node peers and in their dashboards.
+MAX_DELAY_MS = 2**31 - 1
+
+
+def immediate(job: Job) -> int:  # noqa: ARG001 - a strategy is called with its job
+    """Try again at once."""
+    return 0
+
+
+def fixed(job: Job) -> int:
+    """Wait the same time before every attempt."""
+    return _delay_ms(job.options)
+
+
+def exponential(job: Job) -> int:
+    """Wait, and double the delay in the job's own record for the attempt after that."""
+    delay_ms = _delay_ms(job.options)
+    if delay_ms > 0:
+        job.options["backoff"]["delay"] = min(delay_ms * 2, MAX_DELAY_MS)
+    return delay_ms
+
+
+def builtin_strategies() -> dict[str, Strategy]:
+    """Return bee-queue's three strategies by name, as a new dict that a queue may extend."""
+    return {"immediate": immediate, "fixed": fixed, "exponential": exponential}
+
+
+def _delay_ms(options: dict[str, Any]) -> int:
+    """Return the stored delay; what is no number fails the job, as it does in Node."""
+    delay_ms = options["backoff"].get("delay")
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float):
+        return -1
+    return min(int(delay_ms), MAX_DELAY_MS)

@@ -1,0 +1,210 @@
+"""JSON as bee-queue's Node side writes it (protocol section 3), and job records in it (section 2).
+
+Text in, values out; no IO and no clock. orjson does nearly all of the work. What it refuses or
+would change (integers beyond 64 bits, lone surrogates, keys that are no strings) goes the exact
+way round, through ``_Writer`` and the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from beeq.errors import JobUnreadable
+
+#: Integers of 19 digits may exceed 64 bits; orjson would read those as floats.
+_MAYBE_BIG_INT = re.compile(rb"\d{19}")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+#: Deeper than any sane payload; keeps the writer clear of the interpreter's own limit.
+_MAX_DEPTH = 900
+
+
+def dumps(value: Any) -> bytes:
+    r"""Return ``value`` as compact JSON that every Node peer can parse.
+
+    NaN and infinities become ``null``; integers of any size are written exactly; a lone surrogate
+    is written as ``\udxxx``, as ``JSON.stringify`` does.
+
+    Raises:
+        TypeError: ``value`` is circular, nested too deeply, or holds something JSON has no word for.
+    """
+    try:
+        return orjson.dumps(value)
+    except (TypeError, RecursionError):
+        return _Writer().write(value)
+
+
+def loads(text: bytes) -> Any:
+    """Return the value of JSON ``text``.
+
+    Raises:
+        ValueError: the text is not JSON. ``NaN`` and ``Infinity`` are not: Node refuses them too.
+    """
+    if _MAYBE_BIG_INT.search(text) is None:
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass  # it may be a lone surrogate, which the exact parser knows
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+class _Writer:
+    """The exact writer, for what orjson refuses. One instance writes one value."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._open_ids: set[int] = set()  # containers being written, to notice a circle
+
+    def write(self, value: Any) -> bytes:
+        self._value(value)
+        text = "".join(self._parts)
+        if _LONE_SURROGATE.search(text):
+            # Two halves of one character are a character; what stays alone is escaped.
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            text = _LONE_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+        return text.encode()
+
+    def _value(self, value: Any) -> None:
+        if value is None or isinstance(value, bool):
+            self._parts.append({None: "null", True: "true", False: "false"}[value])
+        elif isinstance(value, str):
+            self._parts.append(json.dumps(str(value), ensure_ascii=False))
+        elif isinstance(value, int):
+            self._parts.append(int.__repr__(value))
+        elif isinstance(value, float):
+            self._parts.append(float.__repr__(value) if math.isfinite(value) else "null")
+        elif isinstance(value, dict):
+            self._enter(value)
+            self._members(value)
+            self._open_ids.discard(id(value))
+        elif isinstance(value, list | tuple):
+            self._enter(value)
+            self._elements(value)
+            self._open_ids.discard(id(value))
+        else:
+            # Dates, UUIDs, dataclasses, enums: whatever orjson has a word for on its own.
+            self._parts.append(orjson.dumps(value).decode())
+
+    def _enter(self, container: Any) -> None:
+        if id(container) in self._open_ids:
+            raise TypeError("circular structure cannot be written as JSON")
+        if len(self._open_ids) >= _MAX_DEPTH:
+            raise TypeError("value is nested too deeply to be written as JSON")
+        self._open_ids.add(id(container))
+
+    def _members(self, members: dict[Any, Any]) -> None:
+        opening = "{"
+        for key, value in members.items():
+            self._parts.append(opening)
+            self._value(self._key(key))
+            self._parts.append(":")
+            self._value(value)
+            opening = ","
+        self._parts.append("{}" if opening == "{" else "}")
+
+    @staticmethod
+    def _key(key: Any) -> str:
+        if isinstance(key, str):
+            return key
+        if key is None or isinstance(key, bool):
+            return {None: "null", True: "true", False: "false"}[key]
+        if isinstance(key, int | float):
+            return repr(key)
+        raise TypeError(f"a JSON object's key must be a string, not {type(key).__name__}")
+
+    def _elements(self, elements: list[Any] | tuple[Any, ...]) -> None:
+        opening = "["
+        for element in elements:
+            self._parts.append(opening)
+            self._value(element)
+            opening = ","
+        self._parts.append("[]" if opening == "[" else "]")
+
+
+class RecordLike(Protocol):
+    """What a record is written from: a ``Record``, or a job."""
+
+    data: Any
+    options: dict[str, Any]
+    status: str
+    progress: Any
+
+
+@dataclass(slots=True)
+class Record:
+    """A job as its record in the ``jobs`` hash says (protocol section 2)."""
+
+    data: Any
+    options: dict[str, Any]
+    status: str = "created"
+    progress: Any = 0
+
+
+def payload(data: Any) -> Any:
+    """Return ``data`` as bee-queue stores it: what JavaScript calls falsy becomes ``{}``."""
+    if data is None or data is False or data == "":
+        return {}
+    if isinstance(data, int | float) and not isinstance(data, bool) and (not data or data != data):  # noqa: PLR0124 - NaN is the one value unequal to itself
+        return {}
+    return data
+
+
+def encode_record(record: RecordLike) -> bytes:
+    """Return the record's JSON: exactly four keys, in bee-queue's order.
+
+    Raises:
+        TypeError: data, options or progress cannot be written as JSON.
+    """
+    return dumps(
+        {
+            "data": record.data,
+            "options": record.options,
+            "status": record.status,
+            "progress": record.progress,
+        }
+    )
+
+
+def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
+    """Return the record in ``raw``, tolerant where bee-queue is (protocol section 2.2).
+
+    Args:
+        job_id: for the error's sake.
+        raw: the hash field.
+        now_ms: what a missing timestamp becomes.
+
+    Raises:
+        JobUnreadable: it is not a JSON object.
+    """
+    try:
+        members = loads(raw)
+    except ValueError as error:
+        raise JobUnreadable(job_id, raw, str(error)) from None
+    if not isinstance(members, dict):
+        raise JobUnreadable(job_id, raw, "not a JSON object")
+    options = members.get("options")
+    if not isinstance(options, dict):
+        options = {}
+    options["timestamp"] = options.get("timestamp") or now_ms
+    traces = options.get("stacktraces")
+    if not isinstance(traces, list):
+        # A Node worker would throw on this record for ever (flaw A5e); a list is what it needs.
+        options["stacktraces"] = [traces] if traces else []
+    return Record(
+        data=payload(members.get("data")),
+        options=options,
+        status=members.get("status", "created"),
+        progress=members.get("progress", 0),
+    )

@@ -1,0 +1,99 @@
+"""The messages on a queue's ``events`` channel (protocol section 5), and a memory of the latest.
+
+Text in, events out; no IO and no clock: who receives a message says when.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from beeq.codec import dumps, loads
+
+
+class _Absent:
+    """The type of ``ABSENT``: an event without a ``data`` key, as when a handler returns nothing."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One message: what happened to which job. ``data`` is ``ABSENT`` when the key is."""
+
+    job_id: str
+    name: str
+    data: Any = ABSENT
+
+    @property
+    def value(self) -> Any:
+        """The data, with nothing said and ``null`` said being the same ``None``."""
+        return None if self.data is ABSENT else self.data
+
+
+def encode_event(job_id: str, name: str, data: Any = ABSENT) -> bytes:
+    """Return the message; the key order is bee-queue's.
+
+    Raises:
+        TypeError: ``data`` cannot be written as JSON.
+    """
+    if data is ABSENT:
+        return dumps({"id": job_id, "event": name})
+    return dumps({"id": job_id, "event": name, "data": data})
+
+
+def decode_event(text: bytes) -> JobEvent | None:
+    """Return the event in ``text``, or None for what is no event.
+
+    Anyone may publish anything; a bad message must never harm the receiver (flaw B6).
+    """
+    try:
+        message = loads(text)
+    except ValueError:
+        return None
+    if not isinstance(message, dict):
+        return None
+    job_id, name = message.get("id"), message.get("event")
+    if not isinstance(name, str) or isinstance(job_id, bool) or not isinstance(job_id, str | int):
+        return None
+    return JobEvent(str(job_id), name, message.get("data", ABSENT))
+
+
+class Backlog:
+    """The latest final events of jobs nobody here knew yet (flaw B5a).
+
+    A job's event travels on another connection than the reply to its save and may win. Whoever
+    learns of a job asks here whether its end has been heard already.
+    """
+
+    def __init__(self, *, max_events: int = 5000, max_age_ms: int = 60_000) -> None:
+        self._max_events = max_events
+        self._max_age_ms = max_age_ms
+        self._heard: OrderedDict[str, tuple[int, JobEvent]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._heard)
+
+    def put(self, event: JobEvent, *, now_ms: int) -> None:
+        """Remember ``event``, forgetting what is too old or too much."""
+        self._heard.pop(event.job_id, None)
+        self._heard[event.job_id] = (now_ms, event)
+        while self._heard:
+            _, (heard_ms, _event) = next(iter(self._heard.items()))
+            if len(self._heard) <= self._max_events and heard_ms >= now_ms - self._max_age_ms:
+                break
+            self._heard.popitem(last=False)
+
+    def get(self, job_id: str) -> JobEvent | None:
+        """Return what was last heard of the job, or None."""
+        entry = self._heard.get(job_id)
+        return entry[1] if entry else None
+
+    def drop(self, job_id: str) -> None:
+        """Forget the job: it begins anew, under an id that was used before."""
+        self._heard.pop(job_id, None)

@@ -1,0 +1,148 @@
+"""Who wants to know what happens to jobs, and what has been heard: the receiving end of ``events``.
+
+Gives each message to the queue's ``job …`` listeners, to the job objects made here, and to those who
+wait for a result. Talks to Redis through nobody: the queue feeds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from beeq.errors import JobFailed
+from beeq.events import Backlog, JobEvent, decode_event
+from beeq.options import retries_left
+
+if TYPE_CHECKING:
+    from beeq.job import Job
+
+_FINAL = ("succeeded", "failed")
+
+
+class Hub:
+    """Delivers job events. Job objects are held weakly unless someone listens to them (flaw B5c).
+
+    Args:
+        emit: the queue's emitter, for ``job …`` events.
+        clock_ms: for the age of what was heard.
+    """
+
+    def __init__(self, *, emit: Callable[..., bool], clock_ms: Callable[[], int]) -> None:
+        self._emit = emit
+        self._clock_ms = clock_ms
+        self._jobs: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
+        self._twins: dict[str, weakref.WeakSet[Job]] = {}  # further objects of the same id
+        self._kept: dict[str, set[Job]] = {}  # jobs with listeners, until their final event
+        self._waiters: dict[str, set[asyncio.Future[JobEvent]]] = {}
+        self._backlog = Backlog()
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """The job objects that events are delivered to, by id."""
+        return dict(self._jobs)
+
+    def register(self, job: Job) -> None:
+        """Deliver events to ``job`` from now on; it has an id."""
+        job_id = job.saved_id()
+        known = self._jobs.setdefault(job_id, job)
+        if known is not job:
+            self._twins.setdefault(job_id, weakref.WeakSet()).add(job)
+        if job.has_listeners():
+            self.keep(job)
+
+    def keep(self, job: Job) -> None:
+        """Hold ``job`` until its final event: somebody listens to it."""
+        if job.id is not None:
+            self._kept.setdefault(job.id, set()).add(job)
+
+    def unregister(self, job: Job) -> None:
+        """Deliver nothing to ``job``: it was not saved."""
+        if job.id is None:
+            return
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id]
+            for twin in self._twins.pop(job.id, ()):
+                self.register(twin)
+        elif job.id in self._twins:
+            self._twins[job.id].discard(job)
+        self._kept.get(job.id, set()).discard(job)
+
+    def forget(self, job_id: str) -> None:
+        """The job was removed, or begins anew: nothing heard of it so far counts."""
+        self._backlog.drop(job_id)
+
+    def release(self, job_id: str) -> None:
+        """Deliver nothing more to the objects of this id."""
+        self._jobs.pop(job_id, None)
+        self._twins.pop(job_id, None)
+        self._kept.pop(job_id, None)
+
+    def replay(self, job: Job) -> None:
+        """Deliver to ``job`` the end that was heard before anyone here knew it (flaw B5a)."""
+        event = self._backlog.get(job.saved_id())
+        if event is not None:
+            self._deliver(job, event)
+            self._kept.pop(event.job_id, None)
+
+    def heard(self, job_id: str) -> JobEvent | None:
+        """Return the job's final event if it has been heard lately."""
+        return self._backlog.get(job_id)
+
+    def waiter(self, job_id: str) -> asyncio.Future[JobEvent]:
+        """Return a future of the job's final event; ``drop_waiter`` it in the end."""
+        future: asyncio.Future[JobEvent] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, set()).add(future)
+        return future
+
+    def drop_waiter(self, job_id: str, future: asyncio.Future[JobEvent]) -> None:
+        """Forget a waiter."""
+        waiters = self._waiters.get(job_id)
+        if waiters is not None:
+            waiters.discard(future)
+            if not waiters:
+                del self._waiters[job_id]
+
+    def receive(self, message: bytes) -> None:
+        """Take one message of the events channel; what is no event is ignored (flaw B6)."""
+        event = decode_event(message)
+        if event is None:
+            return
+        job_id, name = event.job_id, event.name
+        if name in _FINAL:
+            self._backlog.put(event, now_ms=self._clock_ms())
+        self._emit(f"job {name}", job_id, _payload(event))
+        job = self._jobs.get(job_id)
+        if job is not None:
+            self._deliver(job, event)
+            for twin in list(self._twins.get(job_id, ())):
+                self._deliver(twin, event)
+        if name in _FINAL:
+            self.release(job_id)
+            for future in self._waiters.pop(job_id, ()):
+                if not future.done():
+                    future.set_result(event)
+
+    def _deliver(self, job: Job, event: JobEvent) -> None:
+        if event.name == "progress":
+            job.progress = event.value
+        elif event.name in ("succeeded", "failed", "retrying"):
+            job.status = event.name
+            retries = retries_left(job.options)
+            if event.name == "retrying" and retries > 0:  # bee-queue would count to NaN (flaw C15)
+                job.options["retries"] = retries - 1
+        job.emit(event.name, _payload(event))
+
+
+def _payload(event: JobEvent) -> Any:
+    """Return what listeners get: an exception where the event tells of one."""
+    if event.name in ("failed", "retrying"):
+        return failure_of(event)
+    return event.value
+
+
+def failure_of(event: JobEvent) -> JobFailed:
+    """Return a ``failed`` or ``retrying`` event as an exception."""
+    text = event.value
+    return JobFailed(event.job_id, text if isinstance(text, str) else "" if text is None else str(text))

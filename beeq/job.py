@@ -1,0 +1,221 @@
+"""A job: what it carries, what was asked for it, and the moves it can make.
+
+A job object belongs to the queue that made, read or claimed it, and every move that touches Redis is
+the queue's. Objects are copies: two reads of one id give two objects.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from beeq.codec import Record, payload
+from beeq.emitter import Emitter, Listener
+from beeq.options import check_backoff, check_due_ms, check_job_id, check_retries, check_timeout_ms
+
+if TYPE_CHECKING:
+    from beeq.queue import Queue
+
+#: What a job object tells its listeners, from the queue's events channel.
+JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")
+
+
+class Job:
+    """One job of a queue. Made by ``Queue.create_job``, not by hand.
+
+    Attributes:
+        id: the queue's name for it; None before ``save``, and after a ``save`` of an id that exists.
+        data: the payload, any JSON value. What a handler changes here is kept with the job.
+        options: the record's options under their wire names (``timestamp``, ``retries``, …).
+        status: what the record says: ``created``, ``retrying``, ``succeeded`` or ``failed``.
+        progress: what was last reported.
+        queue: the queue it belongs to.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_listeners",
+        "claim",
+        "claimed_record",
+        "data",
+        "id",
+        "options",
+        "progress",
+        "queue",
+        "status",
+    )
+
+    def __init__(self, queue: Queue, record: Record, job_id: str | None = None) -> None:
+        self.queue = queue
+        self.id = job_id
+        self.data = record.data
+        self.options = record.options
+        self.status = record.status
+        self.progress = record.progress
+        self._listeners: Emitter | None = None
+        #: By which claim this process runs the job; empty when it does not.
+        self.claim = b""
+        #: The record as it was claimed.
+        self.claimed_record = b""
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id!r} of {self.queue.name!r}: {self.status}>"
+
+    # What is asked of the job before it is saved. Each returns the job.
+
+    def set_id(self, job_id: str | int | None) -> Self:
+        """Choose the id; None, "" and 0 leave it to the queue's counter.
+
+        Raises:
+            TypeError: neither str nor int. ValueError: not valid Unicode.
+        """
+        self.id = check_job_id(job_id)
+        return self
+
+    def retries(self, n: int) -> Self:
+        """Allow ``n`` further attempts after a failed one.
+
+        Raises:
+            TypeError: not an int. ValueError: negative.
+        """
+        self.options["retries"] = check_retries(n)
+        return self
+
+    def backoff(self, strategy: str, delay: int | timedelta | None = None) -> Self:
+        """Wait between attempts: ``immediate``, ``fixed``, ``exponential``, or one of the queue's own.
+
+        Args:
+            strategy: its name in ``queue.backoff_strategies``.
+            delay: ms or timedelta; every strategy but ``immediate`` needs it.
+
+        Raises:
+            ValueError: an unknown strategy, or a delay that is no positive integer.
+        """
+        self.options["backoff"] = check_backoff(strategy, delay, self.queue.backoff_strategies)
+        return self
+
+    def delay_until(self, when: datetime | float | timedelta) -> Self:
+        """Do not run the job before ``when``; a time that has passed changes nothing.
+
+        Args:
+            when: a datetime (naive means local time), ms since the epoch, or a timedelta from now.
+
+        Raises:
+            ValueError: it is no such time.
+        """
+        now_ms = self.queue.now_ms()
+        due_ms = check_due_ms(when, now_ms=now_ms)
+        if due_ms > now_ms:
+            self.options["delay"] = due_ms
+        return self
+
+    def timeout(self, timeout: int | timedelta) -> Self:
+        """Fail an attempt that runs longer than this (ms or timedelta); 0 means no limit.
+
+        Raises:
+            TypeError: neither int nor timedelta. ValueError: negative, or above 2^31 - 1 ms.
+        """
+        self.options["timeout"] = check_timeout_ms(timeout)
+        return self
+
+    # Moves. Each raises RedisUnavailable or RedisRefused when Redis does not do its part.
+
+    async def save(self) -> Self:
+        """Put the job into its queue; ``id`` is set, or None if the chosen id exists already.
+
+        Raises:
+            RuntimeError: the job is running here: it is saved already (flaw A5c).
+            TypeError: data or options cannot be written as JSON; nothing was sent.
+            QueueClosed: the queue is closed.
+        """
+        if self.claim:
+            raise RuntimeError("a running job cannot be saved again; enqueue a new one")
+        await self.queue.save(self)
+        return self
+
+    async def report_progress(self, value: Any) -> int:
+        """Tell whoever listens how far the job is; return how many subscribers heard it.
+
+        Raises:
+            ValueError: nothing was given, or the job has no id.
+            TypeError: the value cannot be written as JSON.
+        """
+        if value is None:
+            raise ValueError("Progress cannot be empty")
+        return await self.queue.report_progress(self, value)
+
+    async def remove(self) -> Self:
+        """Remove the job from the queue, wherever it is; one that is gone already is fine."""
+        await self.queue.remove_job(self.saved_id())
+        return self
+
+    async def retry(self) -> bool:
+        """Queue the failed job again; return whether it was one."""
+        return await self.queue.retry_job(self)
+
+    async def is_in_set(self, name: str) -> bool:
+        """Return whether the job is in the list or set ``name``: ``waiting``, ``failed``, ``stalling``, …
+
+        Raises:
+            ValueError: there is no set of that name.
+        """
+        return await self.queue.is_in_set(self.saved_id(), name)
+
+    async def result(self, timeout: int | timedelta | None = None) -> Any:  # noqa: ASYNC109 - bee-queue's word for it, in ms
+        """Return what the handler returned, whoever ran it and whenever; wait for it if need be.
+
+        Args:
+            timeout: how long to wait, in ms or as a timedelta; None: as long as it takes.
+
+        Raises:
+            JobFailed: the job failed for good; the message is its last error's.
+            TimeoutError: the time is over.
+        """
+        return await self.queue.result_of(self, timeout)
+
+    # Listeners.
+
+    def on(self, event: str, fn: Listener) -> Self:
+        """Call ``fn`` at every ``succeeded``, ``retrying``, ``failed`` or ``progress`` of the job."""
+        self._emitter().on(event, fn)
+        return self
+
+    def once(self, event: str, fn: Listener) -> Self:
+        """Call ``fn`` at the next such event only."""
+        self._emitter().on(event, fn, once=True)
+        return self
+
+    def off(self, event: str, fn: Listener) -> Self:
+        """Stop calling ``fn``."""
+        self._emitter().off(event, fn)
+        return self
+
+    def emit(self, event: str, *args: Any) -> None:
+        """Tell the listeners; the queue calls this when it hears of the job."""
+        if self._listeners is not None:
+            self._listeners.emit(event, *args)
+
+    def has_listeners(self) -> bool:
+        """Return whether anyone ever listened to this object."""
+        return self._listeners is not None
+
+    def _emitter(self) -> Emitter:
+        if self._listeners is None:
+            self._listeners = self.queue.new_emitter()
+            self.queue.keep(self)
+        return self._listeners
+
+    def saved_id(self) -> str:
+        """Return the id.
+
+        Raises:
+            ValueError: the job has none: it was not saved, or its id existed.
+        """
+        if self.id is None:
+            raise ValueError("the job has no id: it was not saved, or its id existed already")
+        return self.id
+
+
+def new_record(data: Any, *, now_ms: int) -> Record:
+    """Return the record of a job that begins now."""
+    return Record(payload(data), {"timestamp": now_ms, "stacktraces": []})

@@ -1,0 +1,333 @@
+"""How a queue opens, works and closes: new → open → closing → closed.
+
+* Opening: connects, loads the scripts, subscribes, starts the delayed-job activator. A failure is
+  raised to whoever asked, and the next ask tries again (flaw C10).
+* Closing: takes no more jobs, waits for the running ones, gives back what does not end in time, then
+  hangs up. Other commands work until then. Closing twice is fine, and before opening; a second call
+  with a shorter timeout shortens the wait.
+
+Owns every background task of its queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from beeq.errors import QueueClosed, RedisError
+from beeq.scripts import ALL
+from beeq.subscriber import Subscriber
+from beeq.worker.activator import Activator
+from beeq.worker.pause import Pause
+from beeq.worker.stalls import StallCheck
+from beeq.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from beeq.queue import Queue
+    from beeq.worker.runner import Handler
+
+#: bee-queue's default for ``close``.
+CLOSE_TIMEOUT_MS = 5000
+#: How long ``run`` waits for running jobs after the first signal.
+DRAIN_TIMEOUT_MS = 30_000
+
+
+class Lifecycle:
+    """One queue's. The queue's methods say what each of these promises."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._may_connect = queue.settings.auto_connect
+        self._is_open = False
+        self._is_closing = False
+        self._is_closed = False
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()  # listeners and errands; cancelled by close
+        self._signalled: set[asyncio.Task[None]] = set()  # each waits for the closing it asked for
+        self._subscriber: Subscriber | None = None
+        self._hears_events = False
+        self._activating: asyncio.Task[None] | None = None
+        self.activator: Activator | None = None
+        self._stall_check: StallCheck | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._handler: Handler | None = None
+        self._concurrency = 1
+        self.worker: Worker | None = None
+        self._stopped = asyncio.Event()  # ``run`` may end
+
+    # Opening.
+
+    @property
+    def is_running(self) -> bool:
+        """Whether ``close`` has not been called."""
+        return not self._is_closing
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the queue is connected."""
+        return self._is_open
+
+    async def ensure(self) -> None:
+        """Let a command through when the queue is open; open it first if need be."""
+        if self._is_open and not self._is_closed:
+            return
+        if self._is_closed:
+            raise QueueClosed
+        if not self._may_connect:
+            raise RuntimeError("auto_connect is off: call connect() first")
+        await self.connect()
+
+    async def connect(self) -> None:
+        """Open the queue, together with whoever else is opening it."""
+        if self._is_closed:
+            raise QueueClosed
+        self._may_connect = True
+        if self._is_open:
+            return
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # whoever waits gets it; nobody waiting is no error of its own
+
+    async def _open(self) -> None:
+        queue = self._queue
+        await queue.line.connect()
+        if queue.settings.ensure_scripts:
+            await asyncio.gather(*(queue.line.call("SCRIPT", "LOAD", s.source, repeatable=True) for s in ALL))
+        if self._wants_events():
+            await self.hear_events()
+        if queue.settings.activate_delayed_jobs and self.activator is None:
+            await self._activate()
+        self._is_open = True
+        asyncio.get_running_loop().call_soon(queue.emit, "ready")
+
+    def _wants_events(self) -> bool:
+        """A queue that only works has no use for the events of its own jobs: it made them."""
+        queue = self._queue
+        return queue.settings.get_events and (self._handler is None or queue.has_event_listeners())
+
+    async def hear_events(self) -> None:
+        """Subscribe to job events; done once, before the first job of this process is saved."""
+        queue = self._queue
+        if self._hears_events or not queue.settings.get_events:
+            return
+        await self._subscribe(queue.keys.events)
+        self._hears_events = True
+
+    async def _subscribe(self, channel: str) -> None:
+        queue = self._queue
+        if self._subscriber is None:
+            self._subscriber = Subscriber(
+                queue.dialer,
+                on_message=self._message,
+                on_subscribed=self._subscribed,
+                on_error=queue.report_error,
+            )
+        await self._subscriber.add(channel, timeout_ms=queue.settings.redis_timeout)
+
+    def _message(self, channel: str, message: bytes) -> None:
+        if channel == self._queue.keys.events:
+            self._queue.hub.receive(message)
+        elif self.activator is not None and message.isdigit():
+            self.activator.schedule(float(message))
+
+    def _subscribed(self, channel: str) -> None:
+        if channel == self._queue.keys.earlier_delayed and self.activator is not None:
+            self.activator.look()  # a message may have been lost meanwhile
+
+    async def _activate(self) -> None:
+        queue = self._queue
+        self.activator = Activator(
+            queue.line,
+            queue.keys,
+            near_term_window_ms=queue.settings.near_term_window,
+            debounce_ms=queue.settings.delayed_debounce,
+            on_raised=self._raised,
+            on_error=queue.report_error,
+        )
+        self._activating = asyncio.get_running_loop().create_task(
+            self.activator.run(), name=f"beeq activator of {queue.name}"
+        )
+        await self._subscribe(queue.keys.earlier_delayed)
+
+    def _raised(self, count: int) -> None:
+        self._queue.emit("raised jobs", count)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run an errand in the background, until it ends or the queue is closed."""
+        if self._is_closed:
+            coroutine.close()
+            return
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Working.
+
+    def process(self, handler: Handler, concurrency: int) -> None:
+        """Take ``handler`` for the queue's jobs; start at once inside a running loop."""
+        if not self._queue.settings.is_worker:
+            raise RuntimeError("Cannot call Queue#process on a non-worker")
+        if self._handler is not None:
+            raise RuntimeError("Cannot call Queue#process twice")
+        if self._is_closing:
+            raise QueueClosed
+        self._handler, self._concurrency = handler, concurrency
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return  # run() starts it
+        if self._may_connect:
+            self._start_worker()
+
+    def _start_worker(self) -> Worker:
+        if self._handler is None:
+            raise RuntimeError("there is nothing to run: call process() first")
+        if self.worker is None:
+            self.worker = Worker(self._queue, self._handler, self._concurrency)
+            self.worker.start()
+            self.spawn(self._open_patiently())
+        return self.worker
+
+    async def _open_patiently(self) -> None:
+        """Open the queue, however long Redis is away: a worker that has started waits."""
+        pause = Pause(self._queue.settings.initial_redis_failure_retry_delay)
+        while not self._is_closing:
+            try:
+                await self.connect()
+            except RedisError as error:
+                self._queue.report_error(error)
+                await pause.wait(lambda: self._is_closing)
+            else:
+                return
+
+    async def run(self, *, burst: bool) -> None:
+        """Work until ``close`` or a signal; with ``burst`` until nothing is left that is due."""
+        if self._is_closing:
+            raise QueueClosed
+        self._may_connect = True
+        worker = self._start_worker()
+        if burst:
+            await self._work_off(worker)
+            return
+        restore = self._catch_signals()
+        try:
+            await self._stopped.wait()  # as long as it takes: close() sets it
+        finally:
+            restore()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    async def _work_off(self, worker: Worker) -> None:
+        """Work until the queue is empty, what is due has been raised, and nothing runs."""
+        await self.ensure()
+        while not self._is_closing:
+            worker.look()
+            await worker.idle.wait()  # each job has its own bound
+            if self.activator is None or not await self.activator.once():
+                break
+        await self._stop_worker(DRAIN_TIMEOUT_MS)
+
+    async def _stop_worker(self, timeout_ms: int) -> bool:
+        worker, self.worker = self.worker, None
+        return worker is None or await worker.stop(timeout_ms / 1000)
+
+    async def check_stalled_jobs(self, interval_ms: int | None) -> int:
+        """Check now; with an interval, repeat until ``close``, one repetition a queue."""
+        queue = self._queue
+        if self._stall_check is None:
+            self._stall_check = StallCheck(
+                queue.line, queue.keys, stall_interval_ms=queue.settings.stall_interval
+            )
+        try:
+            stalled = await self._stall_check.once()
+        finally:
+            if interval_ms is not None and self._checking is None and not self._is_closing:
+                self._checking = asyncio.get_running_loop().create_task(self._check_again(interval_ms))
+        for job_id in stalled:
+            queue.emit("stalled", job_id)
+        return len(stalled)
+
+    async def _check_again(self, interval_ms: int) -> None:
+        while True:
+            await asyncio.sleep(interval_ms / 1000)
+            try:
+                await self.check_stalled_jobs(None)
+            except RedisError as error:
+                self._queue.report_error(error)
+
+    def _catch_signals(self) -> Any:
+        """Let the first SIGINT or SIGTERM drain and the second one hand jobs back."""
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+
+        def stop() -> None:
+            errand = loop.create_task(self._close_quietly(1 if self._is_closing else DRAIN_TIMEOUT_MS))
+            self._signalled.add(errand)
+            errand.add_done_callback(self._signalled.discard)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, stop)
+
+        def restore() -> None:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+        return restore
+
+    async def _close_quietly(self, timeout_ms: int) -> None:
+        try:
+            await self.close(timeout_ms)
+        except TimeoutError as error:
+            self._queue.report_error(error)
+
+    # Closing.
+
+    async def close(self, timeout_ms: int) -> None:
+        """Close the queue; raise TimeoutError when jobs had to be given back."""
+        if self._closing is None:
+            self._is_closing = True
+            if self._checking is not None:
+                self._checking.cancel()
+            self._closing = asyncio.get_running_loop().create_task(self._close(timeout_ms))
+        elif self.worker is not None:
+            self.worker.hurry(timeout_ms / 1000)
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout_ms: int) -> None:
+        try:
+            worker = self.worker
+            is_drained = worker is None or await worker.stop(timeout_ms / 1000)
+            self.worker = None
+        finally:
+            self._is_closed = True
+            await self._hang_up()
+            self._stopped.set()
+        if not is_drained:
+            raise TimeoutError("Operation timed out.")
+
+    async def _hang_up(self) -> None:
+        queue = self._queue
+        me = asyncio.current_task()
+        owned = (*self._tasks, self._activating, self._opening, self._checking)
+        duties = [task for task in owned if task is not None and task is not me]
+        for task in duties:
+            task.cancel()
+        if duties:
+            await asyncio.wait(duties, timeout=1)
+        if self._subscriber is not None:
+            await self._subscriber.close()
+        await queue.producer.close()
+        await queue.line.close()
+        await queue.dialer.close(close_client=bool(queue.settings.quit_command_client))

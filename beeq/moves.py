@@ -1,0 +1,128 @@
+"""What is done to jobs that are in a queue already: remove, retry by hand, report progress, clean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from beeq.codec import decode_record, encode_record
+from beeq.errors import JobUnreadable
+from beeq.events import encode_event
+from beeq.scripts import REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beeq.hub import Hub
+    from beeq.job import Job
+    from beeq.keys import Keys
+    from beeq.reader import Reader
+    from beeq.shared_line import SharedLine
+
+#: Replies of ``lua/retry_job.lua``.
+_QUEUED, _CHANGED = 1, 2
+_CLEAN_AT_ONCE = 100
+
+
+class Moves:
+    """Changes jobs of one queue."""
+
+    def __init__(
+        self, line: SharedLine, keys: Keys, *, reader: Reader, hub: Hub, now_ms: Callable[[], int]
+    ) -> None:
+        self._line = line
+        self._keys = keys
+        self._reader = reader
+        self._hub = hub
+        self._now_ms = now_ms
+
+    async def remove(self, job_id: str) -> bool:
+        """Remove the job from wherever it is; return whether it had a record."""
+        keys = self._keys
+        existed = await self._line.run(
+            REMOVE_JOB,
+            (
+                keys.succeeded,
+                keys.failed,
+                keys.waiting,
+                keys.active,
+                keys.stalling,
+                keys.jobs,
+                keys.delayed,
+                keys.claims,
+                keys.results,
+                keys.expiries,
+            ),
+            (job_id,),
+            repeatable=True,
+        )
+        self._hub.forget(job_id)
+        self._hub.release(job_id)
+        return bool(existed)
+
+    async def retry(self, job: Job) -> bool:
+        """Queue the job again if it has failed; return whether it had."""
+        job_id, keys = job.saved_id(), self._keys
+        while True:
+            raw = await self._reader.record(job_id)
+            if raw is None:
+                return False
+            record = decode_record(job_id, raw, now_ms=self._now_ms())
+            record.status = "retrying"
+            before = self._hub.heard(job_id)
+            fact = await self._line.run(
+                RETRY_JOB,
+                (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results),
+                (job_id, raw, encode_record(record)),
+            )
+            if fact == _CHANGED:
+                continue
+            if fact == _QUEUED:
+                job.status, job.options = record.status, record.options
+                if self._hub.heard(job_id) is before:
+                    self._hub.forget(job_id)
+            return bool(fact)
+
+    async def report_progress(self, job: Job, value: Any) -> int:
+        """Publish the progress, keep it if the job runs here; return how many heard it."""
+        job_id = job.saved_id()
+        message = encode_event(job_id, "progress", value)
+        before, job.progress = job.progress, value
+        try:
+            record = encode_record(job) if job.claim else b""
+        except TypeError:
+            job.progress = before
+            raise
+        heard: int = await self._line.run(
+            REPORT_PROGRESS,
+            (self._keys.jobs, self._keys.claims),
+            (job_id, job.claim, record, self._keys.events, message),
+            repeatable=True,
+        )
+        return heard
+
+    async def clean(self, kind: str, *, older_than_ms: int) -> int:
+        """Remove finished jobs created longer ago than that; return how many."""
+        if kind not in ("succeeded", "failed"):
+            raise ValueError("only succeeded and failed jobs can be cleaned")
+        key = self._keys.to_key(kind)
+        oldest_ms = self._now_ms() - older_than_ms
+        removed = 0
+        cursor = b"0"
+        while True:
+            cursor, ids = await self._line.call(
+                "SSCAN", key, cursor, "COUNT", _CLEAN_AT_ONCE, repeatable=True
+            )
+            for job_id, raw in await self._reader.records(ids):
+                if _created_ms(job_id, raw) < oldest_ms:
+                    removed += await self.remove(job_id)
+            if cursor == b"0":
+                return removed
+
+
+def _created_ms(job_id: str, raw: bytes) -> float:
+    """Return when the job was created; an unreadable record counts as old."""
+    try:
+        created_ms = decode_record(job_id, raw, now_ms=0).options["timestamp"]
+    except JobUnreadable:
+        return 0
+    return created_ms if isinstance(created_ms, int | float) else 0

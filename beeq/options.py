@@ -1,0 +1,128 @@
+"""What may be asked of a job, checked in bee-queue's words (protocol section 14). No IO, no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from beeq.settings import milliseconds
+
+#: JavaScript's timers hold no more; a Node worker would fire after 1 ms (flaw C7).
+MAX_TIMEOUT_MS = 2**31 - 1
+_SAFE_INTEGER = 2**53 - 1
+
+
+def check_retries(retries: Any) -> int:
+    """Return the number of further attempts.
+
+    Raises:
+        TypeError: not an int. ValueError: negative.
+    """
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        raise TypeError(f"retries must be an int, not {type(retries).__name__}")
+    if retries < 0:
+        raise ValueError("Retries cannot be negative")
+    if retries > _SAFE_INTEGER:
+        raise ValueError("retries is beyond what JavaScript can count")
+    return retries
+
+
+def check_timeout_ms(timeout: Any) -> int:
+    """Return a timeout in ms; 0 means none.
+
+    Raises:
+        TypeError: neither int nor timedelta. ValueError: negative, or above 2^31 - 1 ms.
+    """
+    try:
+        timeout_ms = milliseconds("timeout", timeout)
+    except ValueError:
+        raise ValueError("Timeout cannot be negative") from None
+    if timeout_ms > MAX_TIMEOUT_MS:
+        raise ValueError(f"timeout must be at most {MAX_TIMEOUT_MS} ms, not {timeout_ms}")
+    return timeout_ms
+
+
+def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str, Any]:
+    """Return the ``backoff`` option: strategy, then delay in ms.
+
+    Raises:
+        ValueError: an unknown strategy, or a delay that is no positive integer. ``immediate``
+            takes any delay, and none.
+    """
+    if not isinstance(strategy, str) or strategy not in known:
+        raise ValueError("unknown strategy")
+    if isinstance(delay, timedelta):
+        delay = round(delay.total_seconds() * 1000)
+    if strategy == "immediate":
+        return {"strategy": strategy} if delay is None else {"strategy": strategy, "delay": delay}
+    if isinstance(delay, bool) or not isinstance(delay, int) or not 0 < delay <= _SAFE_INTEGER:
+        raise ValueError("delay must be a positive integer")
+    return {"strategy": strategy, "delay": delay}
+
+
+def check_due_ms(when: Any, *, now_ms: int) -> int:
+    """Return an absolute time in ms since the epoch.
+
+    Args:
+        when: a datetime (naive means local time), ms since the epoch, or a timedelta from now.
+        now_ms: the producer's clock.
+
+    Raises:
+        ValueError: it is none of these, not finite, or negative.
+    """
+    if isinstance(when, datetime):
+        try:
+            when = when.timestamp() * 1000
+        except (OverflowError, OSError, ValueError):
+            raise ValueError("invalid delay timestamp") from None
+    elif isinstance(when, timedelta):
+        when = now_ms + when.total_seconds() * 1000
+    if isinstance(when, bool) or not isinstance(when, int | float) or not math.isfinite(when):
+        raise ValueError("invalid delay timestamp")
+    due_ms = int(when) if isinstance(when, int) else int(round(when, 3))
+    if not 0 <= due_ms <= _SAFE_INTEGER:
+        raise ValueError("invalid delay timestamp")
+    return due_ms
+
+
+def check_job_id(job_id: Any) -> str | None:
+    """Return the id as text; what JavaScript calls falsy (None, "", 0) asks for an automatic one.
+
+    Raises:
+        TypeError: neither str nor int. ValueError: text that is not valid Unicode.
+    """
+    if job_id is None or job_id == "" or (job_id == 0 and isinstance(job_id, int)):
+        return None
+    if isinstance(job_id, bool) or not isinstance(job_id, str | int):
+        raise TypeError(f"a job id must be a str or an int, not {type(job_id).__name__}")
+    text = str(job_id)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a job id must be valid Unicode") from None
+    return text
+
+
+def retries_left(options: dict[str, Any]) -> int:
+    """Return how many retries a record still grants, whoever wrote it; nonsense grants none."""
+    retries = options.get("retries")
+    if isinstance(retries, str):
+        try:
+            retries = float(retries)
+        except ValueError:
+            return 0
+    if isinstance(retries, bool) or not isinstance(retries, int | float):
+        return 0
+    return math.ceil(retries) if math.isfinite(retries) and retries > 0 else 0
+
+
+def timeout_ms_of(options: dict[str, Any]) -> int:
+    """Return the timeout a record asks for, in ms; 0 when it asks for none, or for nonsense."""
+    timeout_ms = options.get("timeout")
+    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int | float):
+        return 0
+    if not math.isfinite(timeout_ms) or timeout_ms <= 0:
+        return 0
+    return math.ceil(timeout_ms)

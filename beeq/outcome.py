@@ -1,0 +1,183 @@
+"""How an attempt ends: what is written, published and kept. Decides; writes nothing.
+
+The worker hands the ``Settlement`` to Redis (``lua/exchange.lua``), which refuses it if the job has
+another owner by then. Protocol sections 4.6, 5.1 and 7.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from beeq.backoff import MAX_DELAY_MS, Strategy
+from beeq.codec import decode_record, dumps, encode_record
+from beeq.errors import Discard, JobStalled, JobTimedOut, JobUnreadable, Retry
+from beeq.events import encode_event
+from beeq.options import retries_left
+
+if TYPE_CHECKING:
+    from beeq.job import Job
+
+#: A longer trace keeps this many bytes, from both ends.
+MAX_TRACE_BYTES = 10_000
+#: A record keeps this many traces, the newest.
+MAX_TRACES = 100
+
+
+@dataclass(slots=True)
+class Settlement:
+    """One attempt's end, ready to be written."""
+
+    job: Job
+    #: ``succeeded``, ``retrying`` or ``failed``.
+    status: str
+    #: The record to write. Empty: leave the text in Redis as it is.
+    record: bytes
+    #: The message for the events channel.
+    message: bytes
+    #: What ``result()`` finds later, with the job's creation time in front; empty: nothing.
+    keep: bytes = b""
+    #: Retrying: how long to wait first, in ms. 0: back to ``waiting`` at once.
+    delay_ms: int = 0
+    #: Succeeded: what the handler returned.
+    result: Any = None
+    #: Otherwise: what it raised.
+    error: BaseException | None = None
+
+
+def succeed(job: Job, result: Any) -> Settlement:
+    """Decide the end of an attempt whose handler returned ``result``.
+
+    A result, or a record, that cannot be written as JSON fails the job for good: the handler's
+    work is done, and doing it again would not help (flaw A5).
+    """
+    assert job.id is not None  # noqa: S101 - a running job has an id
+    job.status = "succeeded"
+    try:
+        record = encode_record(job)
+        if result is None:
+            return Settlement(job, "succeeded", record, encode_event(job.id, "succeeded"))
+        text = dumps(result)
+    except TypeError as error:
+        return _fail_for_good(job, TypeError(f"cannot be written as JSON: {error}"))
+    message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.id), text)
+    keep = b"%d:s%b" % (_created(job), text)
+    return Settlement(job, "succeeded", record, message, keep, result=result)
+
+
+def fail(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> Settlement:
+    """Decide the end of an attempt whose handler raised ``error``: another one, or failure."""
+    if isinstance(error, Discard | JobStalled | JobUnreadable):
+        return _fail_for_good(job, error)
+    retries = retries_left(job.options)
+    try:
+        delay_ms = _delay_ms(job, error, strategies) if retries > 0 else -1
+    except Exception as broken:  # noqa: BLE001 - a user's strategy may raise anything
+        broken.__context__ = error
+        return _fail_for_good(job, broken)
+    if delay_ms < 0:
+        return _fail_for_good(job, error)
+    job.options["retries"] = retries - 1
+    return _failure(job, "retrying", error, delay_ms)
+
+
+def _delay_ms(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> int:
+    if isinstance(error, Retry) and error.after is not None:
+        after = error.after
+        after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
+        return min(max(0, math.ceil(after_ms)), MAX_DELAY_MS)
+    backoff = job.options.get("backoff")
+    if not isinstance(backoff, dict):
+        return 0
+    strategy = strategies.get(str(backoff.get("strategy")))
+    if strategy is None:
+        return -1  # parity: a worker that does not know the strategy fails the job
+    delay_ms = strategy(job)
+    if math.isnan(delay_ms):
+        return -1
+    return min(math.ceil(delay_ms), MAX_DELAY_MS)
+
+
+def _fail_for_good(job: Job, error: BaseException) -> Settlement:
+    return _failure(job, "failed", error, 0)
+
+
+def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Settlement:
+    assert job.id is not None  # noqa: S101 - a running job has an id
+    message = message_of(error)
+    settlement = Settlement(
+        job,
+        status,
+        b"",
+        encode_event(job.id, status, message),
+        delay_ms=delay_ms,
+        error=error,
+    )
+    if isinstance(error, JobUnreadable):
+        return settlement  # its text stays untouched, for whoever comes to look
+    job.status = status
+    _add_trace(job.options, trace_of(error))
+    try:
+        settlement.record = encode_record(job)
+    except TypeError:
+        # The handler put something into the record that JSON has no word for. The record is
+        # written as it was claimed, with the trace.
+        claimed = decode_record(job.id, job.claimed_record, now_ms=_created(job))
+        _add_trace(claimed.options, trace_of(error))
+        claimed.status = settlement.status = "failed"
+        settlement.message = encode_event(job.id, "failed", message)
+        settlement.record = encode_record(claimed)
+    if settlement.status == "failed":
+        settlement.keep = b"%d:f%b" % (_created(job), dumps(message))
+    return settlement
+
+
+def _created(job: Job) -> int:
+    created = job.options.get("timestamp")
+    return int(created) if isinstance(created, int | float) and math.isfinite(created) else 0
+
+
+def _add_trace(options: dict[str, Any], trace: str) -> None:
+    """Put the newest first, as bee-queue does, and drop what is too old."""
+    traces = options.get("stacktraces")
+    earlier = traces if isinstance(traces, list) else []
+    options["stacktraces"] = [trace, *earlier[: MAX_TRACES - 1]]
+
+
+def message_of(error: BaseException) -> str:
+    """Return the error's text, or its type's name where it has none."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not lose the outcome
+        text = ""
+    return _cut(text or type(error).__name__)
+
+
+def trace_of(error: BaseException) -> str:
+    """Return what a record stores of an attempt's error.
+
+    The first line is the error, where Node peers and dashboards expect it; Python's traceback follows.
+    """
+    if isinstance(error, JobTimedOut):
+        return f"Error: {error}"  # Node's own text (protocol section 14)
+    first = f"{type(error).__name__}: {message_of(error)}"
+    if error.__traceback__ is None:
+        return _cut(first)
+    try:
+        return _cut(first + "\n" + "".join(traceback.format_exception(error)))
+    except Exception:  # noqa: BLE001 - a broken __str__ or __repr__ must not lose the outcome
+        return _cut(first)
+
+
+def _cut(text: str) -> str:
+    raw = text.encode("utf-8", "surrogatepass")
+    if len(raw) <= MAX_TRACE_BYTES:
+        return text
+    half = MAX_TRACE_BYTES // 2 - 10
+    head = raw[:half].decode("utf-8", "ignore")
+    tail = raw[-half:].decode("utf-8", "ignore")
+    return f"{head}\n…\n{tail}"

@@ -1,0 +1,433 @@
+"""The queue as its users see it: makes jobs, finds them, hears of them, works on them, closes.
+
+This class connects the parts and holds no idea of its own: saving is ``producer.py``, reading
+``reader.py``, hearing ``hub.py`` and ``subscriber.py``, working ``worker/``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from beeq.backoff import Strategy, builtin_strategies
+from beeq.codec import decode_record
+from beeq.connection import Dialer
+from beeq.emitter import Emitter, Listener
+from beeq.errors import JobUnreadable, RedisError
+from beeq.hub import Hub
+from beeq.job import Job, new_record
+from beeq.keys import Keys
+from beeq.lifecycle import CLOSE_TIMEOUT_MS, Lifecycle
+from beeq.moves import Moves
+from beeq.options import check_job_id
+from beeq.producer import Producer
+from beeq.reader import Health, Reader, Stats
+from beeq.results import Results
+from beeq.settings import Settings, milliseconds, whole
+from beeq.shared_line import SharedLine
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from beeq.worker.runner import Handler
+
+logger = logging.getLogger("beeq")
+
+
+class Queue:
+    """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
+
+    Args:
+        name: the queue's name; any text.
+        redis: a URL (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``embedded:``), a
+            ``redis.asyncio`` client, or None for ``redis://127.0.0.1:6379``.
+        **settings: see ``Settings``; durations are ints in ms or timedeltas.
+
+    Raises:
+        TypeError, ValueError: a bad setting, name or URL; the message names it.
+
+    Connects at the first await, in ``connect``, ``ready``, or ``async with``.
+    """
+
+    def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
+        if not isinstance(name, str) or not name:
+            raise ValueError("a queue needs a name, a str that is not empty")
+        self.name = name
+        unknown = settings.keys() - Settings.__dataclass_fields__.keys()
+        if unknown:
+            raise TypeError(f"unknown setting: {', '.join(sorted(unknown))}")
+        self.settings = Settings(**settings)
+        self.keys = Keys(self.settings.prefix, name)
+        #: Strategies by name; add your own before a job asks for it.
+        self.backoff_strategies: dict[str, Strategy] = builtin_strategies()
+        self._emitter = self.new_emitter()
+        timeout_ms = self.settings.redis_timeout
+        self.dialer = Dialer(redis, timeout_ms=timeout_ms)
+        self.line = SharedLine(self.dialer, timeout_ms=timeout_ms)
+        self.hub = Hub(emit=self.emit, clock_ms=self.now_ms)
+        self.producer = Producer(self.line, self.keys, self.hub if self.settings.store_jobs else None)
+        self._reader = Reader(self.line, self.keys, scan_count=self.settings.redis_scan_count)
+        self._moves = Moves(self.line, self.keys, reader=self._reader, hub=self.hub, now_ms=self.now_ms)
+        self._results = Results(self.hub, self._reader)
+        self._lifecycle = Lifecycle(self)
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name!r}>"
+
+    def to_key(self, suffix: str) -> str:
+        """Return the full name of one of the queue's keys."""
+        return self.keys.to_key(suffix)
+
+    @staticmethod
+    def now_ms() -> int:
+        """Return this machine's clock, in ms since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    # Lifecycle.
+
+    async def connect(self) -> bool:
+        """Connect, within bounded tries; fine when connected already.
+
+        Raises:
+            RedisUnavailable: Redis cannot be reached; call again to try again. QueueClosed.
+        """
+        await self._lifecycle.connect()
+        return True
+
+    async def ready(self) -> Self:
+        """Return the queue once it is connected. Raises what ``connect`` raises."""
+        await self._lifecycle.ensure()
+        return self
+
+    def is_running(self) -> bool:
+        """Return whether the queue has not been closed."""
+        return self._lifecycle.is_running
+
+    async def close(self, timeout: int | timedelta | None = None) -> None:  # noqa: ASYNC109 - bee-queue's word for it, in ms
+        """Stop taking jobs, wait for the running ones, and hang up. Calling it again is fine.
+
+        Args:
+            timeout: ms or timedelta; None, 0 and negatives mean 5000. What still runs then is
+                cancelled and goes to the front of the queue, its retries untouched.
+
+        Raises:
+            TimeoutError: some jobs did not end in time (``Operation timed out.``). All is closed.
+        """
+        if isinstance(timeout, timedelta):
+            timeout = round(timeout.total_seconds() * 1000)
+        is_default = isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0
+        await self._lifecycle.close(CLOSE_TIMEOUT_MS if is_default or timeout is None else timeout)
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def destroy(self) -> int:
+        """Delete the queue: every key, bee-queue's and beeq's. Return how many there were."""
+        await self._lifecycle.ensure()
+        return int(await self.line.call("DEL", *self.keys.every()))
+
+    # Events.
+
+    def on(self, event: str, fn: Listener) -> Self:
+        """Call ``fn`` at every ``event``; it may be a coroutine function.
+
+        ``ready()``, ``error(error)``, ``stalled(id)``, ``raised jobs(count)``; of jobs that run here
+        ``succeeded(job, result)``, ``retrying(job, error)``, ``failed(job, error)`` at every failed
+        attempt, ``failed:fatal(job, error)``; of all jobs, wherever they run, ``job succeeded``,
+        ``job retrying``, ``job failed``, ``job progress`` with id and data.
+        """
+        self._emitter.on(event, fn)
+        self._listen(event)
+        return self
+
+    def once(self, event: str, fn: Listener) -> Self:
+        """Call ``fn`` at the next ``event`` only."""
+        self._emitter.on(event, fn, once=True)
+        self._listen(event)
+        return self
+
+    def off(self, event: str, fn: Listener) -> Self:
+        """Stop calling ``fn``."""
+        self._emitter.off(event, fn)
+        return self
+
+    def _listen(self, event: str) -> None:
+        if event.startswith("job ") and self._lifecycle.is_ready:
+            self._lifecycle.spawn(self._hear_events())
+
+    async def _hear_events(self) -> None:
+        try:
+            await self._lifecycle.hear_events()
+        except RedisError as error:
+            self.report_error(error)
+
+    def has_event_listeners(self) -> bool:
+        """Return whether anyone wants to hear of jobs that run elsewhere."""
+        return any(name.startswith("job ") for name in self._emitter.names())
+
+    def emit(self, event: str, *args: Any) -> bool:
+        """Tell the queue's listeners; return whether there were any."""
+        return self._emitter.emit(event, *args)
+
+    def new_emitter(self) -> Emitter:
+        """Return an emitter whose coroutine listeners end with the queue."""
+        return Emitter(spawn=self._spawn, on_error=self._listener_failed)
+
+    def _spawn(self, errand: Coroutine[Any, Any, Any]) -> None:
+        self._lifecycle.spawn(errand)
+
+    def _listener_failed(self, event: str, error: BaseException) -> None:
+        if event == "error":
+            logger.error("an error listener of queue %s failed", self.name, exc_info=error)
+        else:
+            self.report_error(error)
+
+    def report_error(self, error: BaseException) -> None:
+        """Emit ``error``; without a listener it is logged."""
+        if not self.emit("error", error):
+            logger.error("queue %s: %s: %s", self.name, type(error).__name__, error)
+
+    # Jobs: making.
+
+    def create_job(self, data: Any = None) -> Job:
+        """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
+        return Job(self, new_record(data, now_ms=self.now_ms()))
+
+    async def enqueue(
+        self,
+        data: Any = None,
+        *,
+        id: str | int | None = None,  # noqa: A002 - the record's own word
+        retries: int | None = None,
+        backoff: str | tuple[str, int | timedelta] | None = None,
+        timeout: int | timedelta | None = None,  # noqa: ASYNC109 - the job's, in ms
+        delay_until: datetime | float | timedelta | None = None,
+    ) -> Job:
+        """Create, configure and save a job in one call; see ``Job`` for each option.
+
+        Args:
+            data: the payload.
+            id: its name; None for the counter's next. If it exists, nothing is written and the
+                returned job's id is None.
+            retries: further attempts after a failed one.
+            backoff: ``"immediate"``, or strategy and delay.
+            timeout: limit of one attempt, ms or timedelta.
+            delay_until: not before then.
+
+        Raises:
+            TypeError, ValueError: a bad option, named. RedisError: Redis did not take the job.
+        """
+        job = self.create_job(data)
+        if id is not None:
+            job.set_id(id)
+        if retries is not None:
+            job.retries(retries)
+        if backoff is not None:
+            job.backoff(*((backoff,) if isinstance(backoff, str) else backoff))
+        if timeout is not None:
+            job.timeout(timeout)
+        if delay_until is not None:
+            job.delay_until(delay_until)
+        return await job.save()
+
+    async def save(self, job: Job) -> None:
+        """Put ``job`` into the queue; see ``Job.save``."""
+        await self._before_saving()
+        await self.producer.save(job)
+        self._saved(job)
+
+    async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
+        """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
+
+        A job whose id exists is no failure: its id is then None. Not atomic as a whole.
+
+        Raises:
+            RedisUnavailable: none of them was saved, because Redis is away.
+        """
+        await self._before_saving()
+        jobs = list(jobs)
+        errors = await self.producer.save_all(jobs)
+        for job in jobs:
+            if job not in errors:
+                self._saved(job)
+        return errors
+
+    async def _before_saving(self) -> None:
+        await self._lifecycle.ensure()
+        await self._lifecycle.hear_events()
+
+    def _saved(self, job: Job) -> None:
+        due_ms = job.options.get("delay")
+        if due_ms and job.id is not None and self._lifecycle.activator is not None:
+            self._lifecycle.activator.schedule(due_ms)
+
+    def keep(self, job: Job) -> None:
+        """Hold a job object that has listeners until its final event."""
+        if self.settings.store_jobs:
+            self.hub.keep(job)
+
+    # Jobs: finding.
+
+    async def get_job(self, job_id: str | int) -> Job | None:
+        """Return the job as Redis has it now, or None.
+
+        Raises:
+            JobUnreadable: its record is not one.
+        """
+        await self._lifecycle.ensure()
+        text = check_job_id(job_id)
+        raw = None if text is None else await self._reader.record(text)
+        if text is None or raw is None:
+            return None
+        return self._found(text, raw)
+
+    async def get_jobs(self, kind: str, start: int = 0, end: int = 100, size: int = 100) -> list[Job]:
+        """Return jobs by state; one with an unreadable record is left out, with an ``error`` event.
+
+        Args:
+            kind: ``waiting``, ``active``, ``delayed`` (by ``start`` and ``end``, both inclusive; index 0 of
+                ``waiting`` was queued last), ``succeeded`` or ``failed`` (``size`` of them, in no order).
+            start: the first index.
+            end: the last index.
+            size: how many.
+
+        Raises:
+            ValueError: no such state (``Improper queue type``).
+        """
+        await self._lifecycle.ensure()
+        ids = await self._reader.ids(kind, start=start, end=end, size=size)
+        jobs = []
+        for job_id, raw in await self._reader.records(ids):
+            try:
+                jobs.append(self._found(job_id, raw))
+            except JobUnreadable as error:
+                self.report_error(error)
+        return jobs
+
+    def _found(self, job_id: str, raw: bytes) -> Job:
+        job = Job(self, decode_record(job_id, raw, now_ms=self.now_ms()), job_id)
+        if self.settings.store_jobs and job.status not in ("succeeded", "failed"):
+            self.hub.register(job)
+        return job
+
+    async def check_health(self) -> Health:
+        """Return how many jobs are in each state, and the newest automatic id."""
+        stats = await self.stats()
+        return Health(
+            waiting=stats.waiting,
+            active=stats.active,
+            succeeded=stats.succeeded,
+            failed=stats.failed,
+            delayed=stats.delayed,
+            newest_job=stats.newest_job,
+        )
+
+    async def stats(self) -> Stats:
+        """Return the counts of ``check_health``, living workers, and the age of the oldest waiting job."""
+        await self._lifecycle.ensure()
+        return await self._reader.stats()
+
+    async def is_in_set(self, job_id: str, name: str) -> bool:
+        """Return whether the id is in the named set."""
+        await self._lifecycle.ensure()
+        return await self._reader.is_in(job_id, name)
+
+    async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+        """Wait for the job's end; see ``Job.result``."""
+        await self._lifecycle.ensure()
+        await self._lifecycle.hear_events()
+        timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
+        return await self._results.of(job, timeout_ms=timeout_ms)
+
+    # Jobs: moving.
+
+    async def remove_job(self, job_id: str | int) -> Self:
+        """Remove a job from wherever it is. A running one is not stopped, but its outcome is dropped."""
+        await self._lifecycle.ensure()
+        text = check_job_id(job_id)
+        if text is not None:
+            await self._moves.remove(text)
+        return self
+
+    async def retry_job(self, job: Job) -> bool:
+        """Queue a failed job again; see ``Job.retry``."""
+        await self._lifecycle.ensure()
+        is_queued = await self._moves.retry(job)
+        if is_queued and self.settings.store_jobs:
+            self.hub.register(job)
+        return is_queued
+
+    async def report_progress(self, job: Job, value: Any) -> int:
+        """Publish a job's progress; see ``Job.report_progress``."""
+        await self._lifecycle.ensure()
+        return await self._moves.report_progress(job, value)
+
+    async def clean(self, kind: str, older_than: int | timedelta) -> int:
+        """Remove finished jobs created longer ago than ``older_than``; return how many (flaw C6).
+
+        Args:
+            kind: ``succeeded`` or ``failed``.
+            older_than: ms or timedelta, by the creation time in the record.
+
+        Raises:
+            ValueError: another kind of job.
+        """
+        await self._lifecycle.ensure()
+        return await self._moves.clean(kind, older_than_ms=milliseconds("older_than", older_than))
+
+    # Working.
+
+    @overload
+    def process(self, handler: Handler, concurrency: int = 1) -> Handler: ...
+    @overload
+    def process(self, handler: None = None, concurrency: int = 1) -> Callable[[Handler], Handler]: ...
+    def process(
+        self, handler: Handler | None = None, concurrency: int = 1
+    ) -> Handler | Callable[[Handler], Handler]:
+        """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
+
+        Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
+        plain function in a thread, with the blocking face of the job.
+
+        Raises:
+            RuntimeError: the queue is no worker, or has a handler. QueueClosed.
+            TypeError, ValueError: a concurrency that is no positive int.
+        """
+        whole("concurrency", concurrency, at_least=1)
+        if handler is None:
+
+            def decorate(function: Handler) -> Handler:
+                self._lifecycle.process(function, concurrency)
+                return function
+
+            return decorate
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+        self._lifecycle.process(handler, concurrency)
+        return handler
+
+    async def run(self, burst: bool = False) -> None:
+        """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
+
+        The first signal lets running jobs end, the second hands them back.
+        """
+        await self._lifecycle.run(burst=burst)
+
+    async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
+        """Look for stalled jobs now; return how many went back to the queue.
+
+        Workers do this by themselves. With ``interval`` (ms or timedelta) it is repeated until ``close``.
+        """
+        await self._lifecycle.ensure()
+        return await self._lifecycle.check_stalled_jobs(
+            milliseconds("interval", interval, at_least=1) if interval else None
+        )

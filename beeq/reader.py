@@ -1,0 +1,204 @@
+"""Looks into a queue: jobs by id and by state, counts, outcomes. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beeq.codec import Record, decode_record, loads
+from beeq.errors import JobFailed, JobUnreadable
+from beeq.scripts import COUNT_JOBS, READ_OUTCOME
+
+if TYPE_CHECKING:
+    from beeq.keys import Keys
+    from beeq.shared_line import SharedLine
+
+#: A worker process that has not beaten for this long is gone.
+WORKER_LIFETIME_MS = 30_000
+_LISTS = ("waiting", "active")
+_SETS = ("succeeded", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A queue's counts (protocol section 4.8). ``newest_job`` is the last automatic id, or 0."""
+
+    waiting: int
+    active: int
+    succeeded: int
+    failed: int
+    delayed: int
+    newest_job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats(Health):
+    """A queue's counts, and what only beeq knows.
+
+    Attributes:
+        workers: living beeq worker processes. Node workers leave no trace to count.
+        oldest_waiting_ms: how long ago the next job to run was created; None if none waits.
+    """
+
+    workers: int
+    oldest_waiting_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended: with a value, or with an error."""
+
+    value: Any = None
+    error: JobFailed | None = None
+
+
+class Reader:
+    """Reads one queue."""
+
+    def __init__(self, line: SharedLine, keys: Keys, *, scan_count: int) -> None:
+        self._line = line
+        self._keys = keys
+        self._scan_count = scan_count
+
+    async def record(self, job_id: str) -> bytes | None:
+        """Return the job's record as it stands in Redis, or None."""
+        raw: bytes | None = await self._line.call("HGET", self._keys.jobs, job_id, repeatable=True)
+        return raw
+
+    async def records(self, ids: list[bytes]) -> list[tuple[str, bytes]]:
+        """Return id and record of those that have one, in the order asked for."""
+        found: list[tuple[str, bytes]] = []
+        for start in range(0, len(ids), 500):
+            page = ids[start : start + 500]
+            raws = await self._line.call("HMGET", self._keys.jobs, *page, repeatable=True)
+            found += [
+                (job_id.decode(errors="replace"), raw)
+                for job_id, raw in zip(page, raws, strict=True)
+                if raw is not None
+            ]
+        return found
+
+    async def ids(self, kind: str, *, start: int, end: int, size: int) -> list[bytes]:
+        """Return ids in a state; lists by inclusive ``start`` and ``end``, sets by ``size``.
+
+        Raises:
+            ValueError: no such state, in bee-queue's words.
+        """
+        if kind in _LISTS:
+            page = await self._line.call("LRANGE", self._keys.to_key(kind), start, end, repeatable=True)
+            return list(page)
+        if kind == "delayed":
+            return list(await self._line.call("ZRANGE", self._keys.delayed, start, end, repeatable=True))
+        if kind in _SETS:
+            return await self._scan(self._keys.to_key(kind), size)
+        raise ValueError("Improper queue type")
+
+    async def _scan(self, key: str, size: int) -> list[bytes]:
+        """Collect distinct members until there are ``size`` of them; SSCAN may repeat itself."""
+        if size <= 0:
+            return []
+        found: dict[bytes, None] = {}
+        cursor = b"0"
+        while True:
+            count = min(size, self._scan_count)
+            cursor, members = await self._line.call("SSCAN", key, cursor, "COUNT", count, repeatable=True)
+            found.update(dict.fromkeys(members))
+            if len(found) >= size or cursor == b"0":
+                return list(found)[:size]
+
+    async def is_in(self, job_id: str, name: str) -> bool:
+        """Return whether the id is in the named set or list.
+
+        Raises:
+            ValueError: no such set.
+        """
+        key = self._keys.to_key(name)
+        if name in (*_SETS, "stalling"):
+            return bool(await self._line.call("SISMEMBER", key, job_id, repeatable=True))
+        if name == "delayed":
+            return await self._line.call("ZSCORE", key, job_id, repeatable=True) is not None
+        if name in _LISTS:
+            return await self._line.call("LPOS", key, job_id, repeatable=True) is not None
+        raise ValueError("Improper queue type")
+
+    async def stats(self) -> Stats:
+        """Return the counts, all of one moment."""
+        keys = self._keys
+        reply = await self._line.run(
+            COUNT_JOBS,
+            (
+                keys.waiting,
+                keys.active,
+                keys.succeeded,
+                keys.failed,
+                keys.delayed,
+                keys.id,
+                keys.jobs,
+                keys.workers,
+            ),
+            (WORKER_LIFETIME_MS,),
+            repeatable=True,
+        )
+        waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, now_ms = reply
+        return Stats(
+            waiting=waiting,
+            active=active,
+            succeeded=succeeded,
+            failed=failed,
+            delayed=delayed,
+            newest_job=int(newest_job),
+            workers=workers,
+            oldest_waiting_ms=_age_ms(oldest, int(now_ms)),
+        )
+
+    async def ended(self, job_id: str) -> Ended | None:
+        """Return how the job ended, or None if it has not, or left no trace at all.
+
+        A success whose result nobody kept (a Node worker's) ends in None; a failure of such a worker
+        has the text of its trace.
+        """
+        keys = self._keys
+        raw, kept, has_succeeded, has_failed = await self._line.run(
+            READ_OUTCOME,
+            (keys.jobs, keys.results, keys.succeeded, keys.failed),
+            (job_id,),
+            repeatable=True,
+        )
+        if raw is None:
+            return _kept_outcome(job_id, kept, created_ms=None) if kept is not None else None
+        if not (has_succeeded or has_failed):
+            return None
+        try:
+            record = decode_record(job_id, raw, now_ms=0)
+        except JobUnreadable as error:
+            return Ended(error=JobFailed(job_id, str(error)))
+        if kept is not None:
+            outcome = _kept_outcome(job_id, kept, created_ms=record.options["timestamp"])
+            if outcome is not None:
+                return outcome
+        return Ended() if has_succeeded else Ended(error=JobFailed(job_id, _trace_text(record)))
+
+
+def _kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
+    """Read an entry of ``beeq:results``; None if it tells of an earlier job of the same id."""
+    created, _, text = kept.partition(b":")
+    if created_ms is not None and created != b"%d" % created_ms:
+        return None
+    value = loads(text[1:])
+    return Ended(value) if text[:1] == b"s" else Ended(error=JobFailed(job_id, value))
+
+
+def _trace_text(record: Record) -> str:
+    traces = record.options["stacktraces"]
+    newest = traces[0] if traces else "the job failed"
+    return newest if isinstance(newest, str) else str(newest)
+
+
+def _age_ms(record: bytes, now_ms: int) -> int | None:
+    if not record:
+        return None
+    try:
+        created_ms = decode_record("", record, now_ms=now_ms).options["timestamp"]
+    except JobUnreadable:
+        return 0
+    return max(0, now_ms - int(created_ms)) if isinstance(created_ms, int | float) else 0

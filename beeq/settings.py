@@ -1,0 +1,123 @@
+"""A queue's settings: bee-queue's, in snake_case, and beeq's own. Checked once, then frozen.
+
+Never reads the environment: the commands do that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any
+
+_SAFE_INTEGER = 2**53 - 1
+
+
+def milliseconds(name: str, value: Any, *, at_least: int = 0) -> int:
+    """Return a duration in ms, from an int in ms or a timedelta.
+
+    Raises:
+        TypeError: it is neither. ValueError: it is below ``at_least``. Both name the setting.
+    """
+    if isinstance(value, timedelta):
+        value = round(value.total_seconds() * 1000)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int (milliseconds) or a timedelta, not {type(value).__name__}")
+    if not at_least <= value <= _SAFE_INTEGER:
+        raise ValueError(f"{name} must be at least {at_least} (milliseconds), not {value}")
+    return value
+
+
+def whole(name: str, value: Any, *, at_least: int) -> int:
+    """Return ``value`` if it is an int of at least ``at_least``.
+
+    Raises:
+        TypeError: it is no int. ValueError: it is too small. Both name the setting.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not at_least <= value <= _SAFE_INTEGER:
+        raise ValueError(f"{name} must be at least {at_least}, not {value}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one queue; durations are ints in ms (a timedelta is converted).
+
+    Raises:
+        TypeError: a value of the wrong type. ValueError: a value out of range. Both name it.
+    """
+
+    #: The first part of every key. Empty means ``bq``.
+    prefix: str = "bq"
+    #: May call ``process``.
+    is_worker: bool = True
+    #: Hear what happens to jobs, whoever runs them.
+    get_events: bool = True
+    #: Tell others what happens to the jobs run here (progress is always told).
+    send_events: bool = True
+    #: Deliver events to the job objects made here. They are held weakly: nothing leaks.
+    store_jobs: bool = True
+    #: Load the scripts on connecting. Without it they are loaded by the first call.
+    ensure_scripts: bool = True
+    #: Raise delayed jobs when due. On here, off in bee-queue (flaw B4d).
+    activate_delayed_jobs: bool = True
+    #: Drop a job's record once it has succeeded.
+    remove_on_success: bool = False
+    #: Drop a job's record once it has failed for good.
+    remove_on_failure: bool = False
+    #: The stall window. Must be the same on all peers of a queue, Node's too (flaw B7).
+    stall_interval: int = 5000
+    #: The longest time between two looks at the delayed jobs.
+    near_term_window: int = 1_200_000
+    #: Due times this close together are raised together.
+    delayed_debounce: int = 1000
+    #: The largest COUNT of an SSCAN.
+    redis_scan_count: int = 100
+    #: The first wait after a failed fetch; doubles up to 30 s, with jitter, and starts over on success.
+    initial_redis_failure_retry_delay: int = 1000
+    #: Close a client that was passed in. None: no.
+    quit_command_client: bool | None = None
+    #: Connect at the first await. Otherwise only in ``connect()``.
+    auto_connect: bool = True
+    #: How often a job may be lost by its worker and run again; once more, and it fails (flaw A4).
+    max_stalls: int = 3
+    #: How long a result outlives a record that was removed on finish.
+    result_ttl: int = 600_000
+    #: The longest wait for one answer of Redis.
+    redis_timeout: int = 5000
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.type == "bool" and not isinstance(value, bool):
+                raise TypeError(f"{setting.name} must be a bool, not {type(value).__name__}")
+        if self.quit_command_client not in (None, True, False):
+            raise TypeError("quit_command_client must be a bool or None")
+        if self.prefix is None:
+            self._set("prefix", "bq")
+        if not isinstance(self.prefix, str):
+            raise TypeError(f"prefix must be a str, not {type(self.prefix).__name__}")
+        self._set("prefix", self.prefix or "bq")
+        self._set("stall_interval", milliseconds("stall_interval", self.stall_interval, at_least=1))
+        self._set("near_term_window", self._near_term_window())
+        for name, at_least in (
+            ("delayed_debounce", 0),
+            ("initial_redis_failure_retry_delay", 1),
+            ("result_ttl", 1),
+            ("redis_timeout", 1),
+        ):
+            self._set(name, milliseconds(name, getattr(self, name), at_least=at_least))
+        whole("redis_scan_count", self.redis_scan_count, at_least=1)
+        whole("max_stalls", self.max_stalls, at_least=0)
+
+    def _near_term_window(self) -> int:
+        window_ms = milliseconds("near_term_window", self.near_term_window, at_least=-_SAFE_INTEGER)
+        if window_ms <= 0:
+            # bee-queue's own words (protocol section 14), with the setting's name.
+            raise ValueError(f"near_term_window: maximum delay must be a positive integer, not {window_ms}")
+        return window_ms
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)

@@ -1,0 +1,129 @@
+"""Hears a queue's channels, for as long as it is open: reconnects, resubscribes, says so.
+
+Passes raw messages on; what they mean is ``hub.py``'s affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from beeq.connection import Dialer, mapped_errors
+from beeq.errors import RedisError, RedisUnavailable
+from beeq.line import pack
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+#: After this much silence the server is asked whether it is still there (flaw B9).
+PING_AFTER_S = 10.0
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 5.0
+
+
+class Subscriber:
+    """One connection in subscribed mode. ``add`` channels any time; ``close`` ends it.
+
+    Args:
+        dialer: makes the connection.
+        on_message: called with channel name and message.
+        on_subscribed: called with the channel's name whenever a subscription stands, also again after
+            a reconnection: what was published in between is lost, so look for yourself.
+        on_error: called with each failure; the subscriber goes on by itself.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        *,
+        on_message: Callable[[str, bytes], None],
+        on_subscribed: Callable[[str], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._dialer = dialer
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._on_error = on_error
+        self._standing: dict[str, asyncio.Event] = {}  # channel → set while subscribed
+        self._connection: AbstractConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def has(self, channel: str) -> bool:
+        """Return whether the channel's subscription stands."""
+        return channel in self._standing and self._standing[channel].is_set()
+
+    async def add(self, channel: str, *, timeout_ms: int) -> None:
+        """Subscribe to ``channel`` and wait until the subscription stands.
+
+        Raises:
+            RedisUnavailable: it did not stand in time. It will, once Redis is back.
+        """
+        standing = self._standing.get(channel)
+        if standing is None:
+            standing = self._standing[channel] = asyncio.Event()
+            if self._connection is not None:
+                await self._send("SUBSCRIBE", channel)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await standing.wait()
+        except TimeoutError:
+            raise RedisUnavailable("the subscription was not confirmed in time") from None
+
+    async def _run(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                self._connection = await self._dialer.dial()
+                await self._send("SUBSCRIBE", *self._standing)
+                delay_s = _FIRST_DELAY_S
+                await self._hear(self._connection)
+            except RedisError as error:
+                self._on_error(error)
+            finally:
+                await self._disconnect()
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1))
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+
+    async def _hear(self, connection: AbstractConnection) -> None:
+        """Pass messages on until the connection breaks, which raises ``RedisUnavailable``."""
+        is_pinged = False
+        while True:
+            with mapped_errors():
+                # A timeout of its own makes read_response return None instead of hanging up.
+                message = await connection.read_response(timeout=PING_AFTER_S)
+            if message is None:
+                if is_pinged:
+                    raise RedisUnavailable("the event connection went silent")
+                is_pinged = True
+                await self._send("PING")
+                continue
+            is_pinged = False
+            kind, channel = message[0], message[1].decode()
+            if kind == b"message":
+                self._on_message(channel, message[2])
+            elif kind == b"subscribe":
+                self._standing[channel].set()
+                self._on_subscribed(channel)
+
+    async def _send(self, *command: str) -> None:
+        if self._connection is not None:
+            with mapped_errors():
+                await self._connection.send_packed_command((pack(*command),), check_health=False)
+
+    async def _disconnect(self) -> None:
+        for standing in self._standing.values():
+            standing.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Hang up."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=1)

@@ -1,0 +1,127 @@
+"""Raises delayed jobs when they are due (protocol section 9), whether or not this process works.
+
+Follows Redis's clock. Looks at the start, after every reconnection, when told of an earlier due
+time, after an error, and now and then in any case (flaw B4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from beeq.errors import RedisError
+from beeq.scripts import RAISE_DELAYED
+from beeq.timer import EagerTimer
+
+if TYPE_CHECKING:
+    from beeq.keys import Keys
+    from beeq.shared_line import SharedLine
+
+#: Jobs raised in one script call (flaw C4).
+_RAISE_AT_ONCE = 1000
+#: A lost message costs no more than this.
+_LONGEST_SLEEP_MS = 15_000
+_FIRST_RETRY_S = 0.1
+_LONGEST_RETRY_S = 5.0
+
+
+class Activator:
+    """One queue's delayed jobs. ``run`` is the duty; ``once`` is one look.
+
+    Args:
+        line: talks to Redis.
+        keys: the queue's.
+        near_term_window_ms: the longest time between two looks.
+        debounce_ms: due times this close together are raised together.
+        on_raised: told how many jobs were raised, when any were.
+        on_error: told of each failure; the activator goes on.
+    """
+
+    def __init__(
+        self,
+        line: SharedLine,
+        keys: Keys,
+        *,
+        near_term_window_ms: int,
+        debounce_ms: int,
+        on_raised: Callable[[int], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._line = line
+        self._keys = (keys.delayed, keys.waiting)
+        self._debounce_ms = debounce_ms
+        self._on_raised = on_raised
+        self._on_error = on_error
+        self._timer = EagerTimer(min(near_term_window_ms, _LONGEST_SLEEP_MS))
+        self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis tells its clock
+        self._poked = asyncio.Event()
+        self._is_due = True
+
+    def schedule(self, due_ms: float) -> None:
+        """A job is due then; look no later."""
+        if self._timer.schedule(due_ms, now_ms=self._now_ms()):
+            self._is_due = True
+        self._poked.set()
+
+    def look(self) -> None:
+        """Look now: a message may have been lost."""
+        self._is_due = True
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Look whenever there may be something to raise, until cancelled."""
+        retry_s = _FIRST_RETRY_S
+        while True:
+            self._poked.clear()
+            if self._is_due or self._timer.fire(now_ms=self._now_ms()):
+                self._is_due = False
+                try:
+                    await self.once()
+                    retry_s = _FIRST_RETRY_S
+                except RedisError as error:
+                    self._on_error(error)
+                    self._is_due = True
+                    await asyncio.sleep(retry_s * random.uniform(0.5, 1))
+                    retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
+                continue
+            await self._rest()
+
+    async def _rest(self) -> None:
+        deadline_ms = self._timer.deadline_ms
+        wait_ms = _LONGEST_SLEEP_MS if deadline_ms is None else deadline_ms - self._now_ms()
+        try:
+            async with asyncio.timeout(max(0, wait_ms) / 1000):
+                await self._poked.wait()
+        except TimeoutError:
+            return
+
+    async def once(self) -> int:
+        """Raise what is due now; return how many jobs.
+
+        Raises:
+            RedisError: Redis did not do it.
+        """
+        total = 0
+        raised: int
+        while True:
+            raised, next_due, now = await self._line.run(
+                RAISE_DELAYED, self._keys, (self._debounce_ms, _RAISE_AT_ONCE)
+            )
+            total += raised
+            self._offset_ms = int(now) - _monotonic_ms()
+            if not self._timer.schedule(int(next_due), now_ms=int(now)):
+                break
+        if total:
+            self._on_raised(total)
+        return total
+
+    def _now_ms(self) -> int:
+        """Redis's clock, as far as is known."""
+        return _monotonic_ms() + self._offset_ms
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,362 @@
+"""The pump: one script call a turn takes outcomes to Redis and brings as many jobs as there are places.
+
+Outcomes gather while a call is in flight, so calls grow with the load: at concurrency 1 a job costs
+one round trip, at 100 a fraction of one. Only when the queue is empty does a second connection block
+in BLMOVE, so that an idle worker starts a job one push later. Never more is claimed than there are
+free places.
+
+Decides nothing about outcomes (``outcome.py``) and runs no handler (``runner.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from beeq.errors import JobLost, RedisError, RedisRefused
+from beeq.line import Line
+from beeq.scripts import EXCHANGE, HAND_BACK
+from beeq.worker.pause import Pause
+
+if TYPE_CHECKING:
+    from beeq.connection import Dialer
+    from beeq.keys import Keys
+    from beeq.outcome import Settlement
+    from beeq.settings import Settings
+
+#: How long one blocking move waits: no connection blocks for ever on a dead peer (flaw B9).
+MOVE_TIMEOUT_MS = 5000
+#: Jobs asked for, and outcomes told, in one call.
+_MAX_BATCH = 500
+
+#: A claimed job: its id as Redis has it, its record, how often it was handed out, and the claim.
+Claimed = tuple[bytes, bytes, int, bytes]
+
+
+class Outcome:
+    """A settlement on its way to Redis."""
+
+    __slots__ = ("claim", "is_uncertain", "raw_id", "settlement")
+
+    def __init__(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+        self.raw_id = raw_id
+        self.claim = claim
+        self.settlement = settlement
+        #: It was sent, and no reply came: it may have been recorded.
+        self.is_uncertain = False
+
+
+class Pump:
+    """Keeps up to ``concurrency`` jobs claimed, and records how they end.
+
+    Args:
+        dialer: makes the two connections.
+        keys: the queue's.
+        settings: the queue's.
+        concurrency: places.
+        on_claimed: called with each new job; must lead to one ``settle`` or ``hand_back`` of it.
+        on_settled: called with each outcome that Redis has taken.
+        on_error: called with each failure; the pump waits a little and goes on.
+        on_idle: called when the queue was found empty while nothing runs.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        keys: Keys,
+        settings: Settings,
+        *,
+        concurrency: int,
+        on_claimed: Callable[[Claimed], None],
+        on_settled: Callable[[Settlement], None],
+        on_error: Callable[[BaseException], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._keys = keys
+        self._script_keys = (
+            keys.waiting,
+            keys.active,
+            keys.stalling,
+            keys.jobs,
+            keys.succeeded,
+            keys.failed,
+            keys.delayed,
+            keys.claims,
+            keys.results,
+            keys.expiries,
+        )
+        self._fixed_arguments = (
+            keys.events if settings.send_events else "",
+            keys.earlier_delayed,
+            settings.result_ttl,
+            "1" if settings.remove_on_success else "",
+            "1" if settings.remove_on_failure else "",
+        )
+        self._concurrency = concurrency
+        self._on_claimed = on_claimed
+        self._on_settled = on_settled
+        self._on_error = on_error
+        self._on_idle = on_idle
+        self._line = Line(dialer, timeout_ms=settings.redis_timeout)
+        self._mover = Line(dialer, timeout_ms=settings.redis_timeout)
+        self._move: asyncio.Task[bytes | None] | None = None  # reserves one place while it blocks
+        self._pause = Pause(settings.initial_redis_failure_retry_delay)
+        self._move_pause = Pause(settings.initial_redis_failure_retry_delay)
+        #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
+        self.claimed: dict[bytes, bytes] = {}
+        self._busy = 0  # places taken; less than claimed while outcomes are in flight
+        self._outcomes: list[Outcome] = []  # added by settle, taken by a turn
+        self._adopted = b""  # an id that a blocking move has put into active
+        self._returning: list[tuple[bytes, bytes]] = []  # id and claim of jobs to hand back
+        self._is_empty = False  # the queue had nothing more, when last asked
+        self._is_taking = True
+        self._wake: asyncio.Future[None] | None = None
+        self._turn = 0
+        self._identity = secrets.token_hex(8)
+        self._lost_tokens: list[bytes] = []  # of calls whose reply was lost: what did they claim?
+
+    def settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+        """Record how a claimed job ended, with the next turn."""
+        self._outcomes.append(Outcome(raw_id, claim, settlement))
+        self._poke()
+
+    def hand_back(self, claims: list[tuple[bytes, bytes]]) -> None:
+        """Give claimed jobs back to the front of the queue, with the next turn; the first runs first."""
+        self._returning += claims
+        self._poke()
+
+    def stop_taking(self) -> None:
+        """Claim nothing more; outcomes are still recorded."""
+        self._is_taking = False
+        self._poke()
+
+    def look(self) -> None:
+        """Ask the queue again: it may have been filled."""
+        self._is_empty = False
+        self._poke()
+
+    def _poke(self) -> None:
+        wake = self._wake
+        if wake is not None and not wake.done():
+            wake.set_result(None)
+
+    async def run(self) -> None:
+        """Turn until ``stop_taking`` was called and everything claimed has been recorded."""
+        while self._is_taking or self._busy or self._adopted or self._move is not None:
+            if self._returning or (self._adopted and not self._is_taking):
+                await self._safely(self._return_jobs)
+            elif self._has_reason():
+                await self._safely(self._take_turn)
+            else:
+                await self._rest()
+
+    def _has_reason(self) -> bool:
+        """Return whether a turn has anything to do."""
+        if self._outcomes or self._adopted or self._lost_tokens:
+            return True
+        return self._is_taking and not self._is_empty and self._free_places() > 0
+
+    def _free_places(self) -> int:
+        return self._concurrency - self._busy - (self._move is not None)
+
+    async def _rest(self) -> None:
+        """Wait for an outcome, a job, or the end. Bounded by the blocking move while a place is free."""
+        if not self._is_taking and self._move is not None:
+            await self._end_move()
+            return
+        if self._is_taking and self._move is None and self._free_places() > 0:
+            self._start_move(self._blocking_move())
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            if self._busy == 0:
+                self._on_idle()
+            await self._wake
+        finally:
+            self._wake = None
+
+    async def _safely(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do one step; on failure tell, wait a little, and let the next step try again."""
+        try:
+            await step()
+        except RedisError as error:
+            self._on_error(error)
+            await self._pause.wait(lambda: not self._is_taking)
+        else:
+            self._pause.reset()
+
+    # Turns.
+
+    async def _take_turn(self) -> None:
+        if self._lost_tokens:
+            await self._recover()
+        outcomes, self._outcomes = self._outcomes[:_MAX_BATCH], self._outcomes[_MAX_BATCH:]
+        adopted, self._adopted = self._adopted, b""
+        # The places of the outcomes are free the moment they are recorded, which is before the
+        # script claims anything.
+        self._busy -= len(outcomes)
+        free = min(self._free_places() - bool(adopted), _MAX_BATCH) if self._is_taking else 0
+        self._turn += 1
+        token = f"{self._identity}-{self._turn:x}".encode()
+        try:
+            facts, taken, jobs = await self._exchange(token, free, adopted, outcomes)
+        except BaseException as error:
+            self._busy += len(outcomes)
+            self._outcomes = outcomes + self._outcomes
+            self._adopted = adopted or self._adopted
+            if not isinstance(error, RedisRefused):
+                for outcome in outcomes:
+                    outcome.is_uncertain = True
+                self._lost_tokens.append(token)
+            raise
+        self._is_empty = taken < free
+        self._busy += len(jobs) // 3
+        for outcome, fact in zip(outcomes, facts, strict=True):
+            self._tell(outcome, fact)
+        for at in range(0, len(jobs), 3):
+            raw_id, deliveries = jobs[at], jobs[at + 2]
+            claim = self.claimed[raw_id] = b"%b:%d" % (token, deliveries)
+            self._on_claimed((raw_id, jobs[at + 1], deliveries, claim))
+
+    async def _exchange(
+        self, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
+    ) -> tuple[list[int], int, list[Any]]:
+        arguments: list[Any] = [token, free, adopted, *self._fixed_arguments]
+        for outcome in outcomes:
+            settlement = outcome.settlement
+            arguments += (
+                outcome.raw_id,
+                outcome.claim,
+                settlement.status,
+                settlement.record,
+                settlement.message,
+                settlement.delay_ms,
+                settlement.keep,
+            )
+        reply: tuple[list[int], int, list[Any]] = await self._line.run(EXCHANGE, self._script_keys, arguments)
+        return reply
+
+    def _tell(self, outcome: Outcome, fact: int) -> None:
+        self._release(outcome.raw_id, outcome.claim)
+        if fact:
+            self._on_settled(outcome.settlement)
+        else:
+            self._on_error(JobLost(outcome.settlement.job.saved_id()))
+
+    def _release(self, raw_id: bytes, claim: bytes) -> None:
+        """Stop beating for a job, unless the same id was claimed anew meanwhile."""
+        if self.claimed.get(raw_id) == claim:
+            del self.claimed[raw_id]
+
+    async def _recover(self) -> None:
+        """Hand back what a call claimed whose reply was lost; without this, a stall check would."""
+        cursor = b"0"
+        lost = tuple(self._lost_tokens)
+        while True:
+            cursor, fields = await self._line.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
+            pairs = []
+            for at in range(0, len(fields), 2):
+                raw_id, claim = fields[at], fields[at + 1]
+                if claim.rpartition(b":")[0] in lost:
+                    pairs += [raw_id, claim]
+            await self._hand_back(pairs)
+            if cursor == b"0":
+                break
+        self._lost_tokens = []
+        self._is_empty = False
+
+    # The blocking move.
+
+    async def _blocking_move(self) -> bytes | None:
+        line = self._mover
+        if not line.is_connected:
+            await line.connect()
+            line.client_id = await line.call("CLIENT", "ID")
+        seconds = MOVE_TIMEOUT_MS / 1000
+        moved: bytes | None = await line.call(
+            "BLMOVE",
+            self._keys.waiting,
+            self._keys.active,
+            "RIGHT",
+            "LEFT",
+            seconds,
+            patience_ms=MOVE_TIMEOUT_MS,
+        )
+        self._move_pause.reset()
+        return moved
+
+    def _start_move(self, move: Coroutine[Any, Any, bytes | None]) -> None:
+        self._move = asyncio.get_running_loop().create_task(move)
+        self._move.add_done_callback(self._moved)
+
+    def _moved(self, move: asyncio.Task[bytes | None]) -> None:
+        self._move = None
+        if move.cancelled():
+            return
+        error = move.exception()
+        if error is None:
+            moved = move.result()
+            if moved is not None:
+                self._adopted = moved
+                self._is_empty = False
+        else:
+            # The reply may be lost with an id that Redis had moved: then a stall check finds it.
+            self._on_error(error)
+            if self._is_taking:
+                self._start_move(self._pause_move())
+        self._poke()
+
+    async def _pause_move(self) -> None:
+        await self._move_pause.wait(lambda: not self._is_taking)
+
+    async def _end_move(self) -> None:
+        """End the blocking move without losing what it may have fetched (flaw A7).
+
+        CLIENT UNBLOCK makes Redis answer: with nothing, or with an id that it had moved by then. It
+        may overtake the move itself, so it is repeated until the move has ended.
+        """
+        move = self._move
+        while move is not None and not move.done():
+            try:
+                if self._mover.client_id is not None:
+                    await self._line.call("CLIENT", "UNBLOCK", self._mover.client_id)
+                else:
+                    move.cancel()  # not connected, or pausing: nothing can have been moved
+            except RedisRefused as error:
+                self._on_error(error)  # not allowed to: the move ends by itself
+                await asyncio.wait([move], timeout=(MOVE_TIMEOUT_MS + 1000) / 1000)
+            except RedisError as error:
+                self._on_error(error)
+                move.cancel()
+            await asyncio.wait([move], timeout=0.05)
+
+    # The end.
+
+    async def _hand_back(self, pairs: list[Any]) -> int:
+        if not pairs:
+            return 0
+        keys = self._keys
+        returned: int = await self._line.run(
+            HAND_BACK, (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims), pairs
+        )
+        return returned
+
+    async def _return_jobs(self) -> None:
+        """Hand back what was given up, and what a blocking move fetched too late.
+
+        Newest first: the script pushes each to the front, so the oldest ends up foremost.
+        """
+        pairs: list[Any] = [self._adopted, b""] if self._adopted else []
+        for raw_id, claim in reversed(self._returning):
+            pairs += [raw_id, claim]
+        await self._hand_back(pairs)
+        for raw_id, claim in self._returning:
+            self._release(raw_id, claim)
+        self._busy -= len(self._returning)
+        self._returning, self._adopted = [], b""
+
+    async def close(self) -> None:
+        """Close the connections; ``run`` has ended."""
+        await self._mover.close()
+        await self._line.close()

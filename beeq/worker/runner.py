@@ -1,0 +1,162 @@
+"""Runs one attempt of a job: the handler, its timeout, its cancellation. Knows nothing of Redis.
+
+An attempt ends once, by whatever comes first: the handler's return or error, its timeout, or being
+given up. What comes later is reported, never recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from beeq.blocking import BlockingJob, Portal
+from beeq.errors import JobTimedOut
+from beeq.options import timeout_ms_of
+from beeq.worker.threads import Call, Threads
+
+if TYPE_CHECKING:
+    from beeq.job import Job
+
+#: A handler that ignores its cancellation is given up after this long.
+GRACE_S = 1.0
+
+Handler = Callable[[Any], Any]
+
+
+class Attempt:
+    """One run of a handler. Its owner holds it until ``on_end`` was called."""
+
+    __slots__ = ("claim", "has_ended", "job", "raw_id", "task", "timed_out", "timer")
+
+    def __init__(self, job: Job, raw_id: bytes, claim: bytes) -> None:
+        self.job = job
+        #: The id as Redis has it, which need not be text.
+        self.raw_id = raw_id
+        self.claim = claim
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        #: The error that the timeout gave the attempt.
+        self.timed_out: JobTimedOut | None = None
+        self.has_ended = False
+
+
+class Runner:
+    """Starts attempts and tells how they end.
+
+    Args:
+        handler: a coroutine function, run as a task on the loop; or a plain function, run in a
+            thread with the blocking face of the job.
+        on_end: called in the loop with the attempt, its result, and its error or None; once.
+        on_late: called with the job and the error or None when a handler ends after its attempt had.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        on_end: Callable[[Attempt, Any, BaseException | None], None],
+        on_late: Callable[[Job, BaseException | None], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_end = on_end
+        self._on_late = on_late
+        self._threads: Threads | None = None
+        self._portal = Portal(self._loop)
+        self._handler = handler if is_coroutine_function(handler) else self._in_thread(handler)
+        # Python 3.12 can run a handler's first step at once: a handler that does not wait needs no
+        # turn of the loop.
+        self._task_options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+    def start(self, attempt: Attempt) -> None:
+        """Run the handler; ``on_end`` may be called before this returns."""
+        timeout_ms = timeout_ms_of(attempt.job.options)
+        if timeout_ms:
+            attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt, timeout_ms)
+        attempt.task = asyncio.Task(self._run(attempt), loop=self._loop, **self._task_options)
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            result = await self._handler(attempt.job)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+            self._end(attempt, None, error)
+        else:
+            self._end(attempt, result, None)
+
+    def _end(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if attempt.has_ended:
+            if not isinstance(error, asyncio.CancelledError):
+                self._on_late(attempt.job, error)
+            return
+        attempt.has_ended = True
+        if attempt.timed_out is not None:
+            attempt.timed_out.__context__ = error
+            self._on_end(attempt, None, attempt.timed_out)
+        else:
+            self._on_end(attempt, result, error)
+
+    def _time_out(self, attempt: Attempt, timeout_ms: int) -> None:
+        attempt.timed_out = JobTimedOut(attempt.job.saved_id(), timeout_ms)
+        self.cancel(attempt)
+        attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Ask the handler to stop; a thread cannot be asked, but its job's moves raise from now on."""
+        if attempt.task is not None:
+            attempt.task.cancel()
+
+    def give_up(self, attempt: Attempt) -> None:
+        """End the attempt without an outcome: its job goes back to the queue."""
+        attempt.has_ended = True
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        self.cancel(attempt)
+
+    def _in_thread(self, function: Handler) -> Handler:
+        self._threads = Threads(self._loop)
+
+        async def run(job: Job) -> Any:
+            return await self._call_in_thread(function, job)
+
+        return run
+
+    async def _call_in_thread(self, function: Handler, job: Job) -> Any:
+        assert self._threads is not None  # noqa: S101 - made with the handler
+        ended: asyncio.Future[Any] = self._loop.create_future()
+        blocking_job = BlockingJob(job, self._portal)
+
+        def on_end(result: Any, error: BaseException | None) -> None:
+            if ended.done():
+                self._on_late(job, error)
+            elif error is None:
+                ended.set_result(result)
+            elif isinstance(error, StopIteration):
+                ended.set_exception(RuntimeError("handler raised StopIteration"))
+            else:
+                ended.set_exception(error)
+
+        self._threads.run(Call(functools.partial(function, blocking_job), on_end))
+        try:
+            result = await ended
+        finally:
+            blocking_job.detach()
+        return await result if inspect.isawaitable(result) else result
+
+    def close(self) -> None:
+        """End idle threads."""
+        if self._threads is not None:
+            self._threads.close()
+
+
+def is_coroutine_function(handler: Handler) -> bool:
+    """Return whether calling ``handler`` gives a coroutine; also for callable objects and partials."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - asking for the method's own kind
+    )

@@ -1,0 +1,81 @@
+"""The stall check: jobs whose worker gives no sign of life go back to the queue (protocol section 8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from beeq.scripts import MARK_STALLING, REQUEUE_STALLED, SWEEP
+
+if TYPE_CHECKING:
+    from beeq.keys import Keys
+    from beeq.shared_line import SharedLine
+
+#: Ids looked at in one script call; each costs a search of ``active``.
+_REQUEUE_AT_ONCE = 100
+_MARK_AT_ONCE = 1000
+_SWEEP_AT_ONCE = 100
+
+
+class StallCheck:
+    """Checks one queue. Whoever else checks it, one check is made for all in a stall interval."""
+
+    def __init__(self, line: SharedLine, keys: Keys, *, stall_interval_ms: int) -> None:
+        self._line = line
+        self._keys = keys
+        self._interval_ms = stall_interval_ms
+        self._cursors = (b"0", b"0")
+
+    async def once(self) -> list[str]:
+        """Check now; return the ids that went back to the queue.
+
+        Raises:
+            RedisError: the check was not made, or not to its end. The next one makes up for it.
+        """
+        keys = self._keys
+        stalled: list[str] = []
+        first = "1"
+        while True:
+            passed, more, ids = await self._line.run(
+                REQUEUE_STALLED,
+                (
+                    keys.stall_block,
+                    keys.stalling,
+                    keys.waiting,
+                    keys.active,
+                    keys.jobs,
+                    keys.claims,
+                ),
+                (self._interval_ms, first, _REQUEUE_AT_ONCE),
+            )
+            if not passed:
+                return []
+            stalled += [job_id.decode(errors="replace") for job_id in ids]
+            first = ""
+            if not more:
+                break
+        position = 0
+        while position >= 0:
+            position = await self._line.run(
+                MARK_STALLING,
+                (keys.stall_block, keys.stalling, keys.active),
+                (self._interval_ms, position, _MARK_AT_ONCE),
+            )
+        await self._sweep()
+        return stalled
+
+    async def _sweep(self) -> None:
+        """Look at one page of the side keys for what Node peers have finished or removed."""
+        keys = self._keys
+        claims, results = await self._line.run(
+            SWEEP,
+            (
+                keys.claims,
+                keys.results,
+                keys.expiries,
+                keys.jobs,
+                keys.succeeded,
+                keys.failed,
+            ),
+            (*self._cursors, _SWEEP_AT_ONCE),
+        )
+        self._cursors = (claims, results)

@@ -1,0 +1,80 @@
+"""Threads for handlers that are plain functions. Daemon threads, so a hung handler holds up no exit.
+
+``concurrent.futures`` would join its threads at interpreter exit, and a hung one would keep a place
+for ever; here a thread whose job was given up on finishes by itself and another takes the next job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Call:
+    """A function on its way through a thread."""
+
+    function: Callable[[], Any]
+    #: Told result and error when the function has ended, in the loop's own thread.
+    on_end: Callable[[Any, BaseException | None], None]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+
+class Threads:
+    """Runs calls at once, in an idle thread or a new one. ``close`` ends the idle ones."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0  # threads that wait for a call, less the calls that wait for a thread
+        self._started = 0
+        self._closed = False
+
+    def run(self, call: Call) -> None:
+        """Hand the call to a thread."""
+        with self._lock:
+            is_new_needed = self._idle <= 0
+            self._idle -= 1
+            if is_new_needed:
+                self._idle += 1
+                self._started += 1
+        if is_new_needed:
+            threading.Thread(
+                target=self._serve, args=(call,), name=f"beeq-handler-{self._started}", daemon=True
+            ).start()
+        else:
+            self._calls.put(call)
+
+    def _serve(self, call: Call | None) -> None:
+        while call is not None:
+            self._perform(call)
+            with self._lock:
+                if self._closed:
+                    return
+                self._idle += 1
+            call = self._calls.get()
+
+    def _perform(self, call: Call) -> None:
+        result, error = None, None
+        try:
+            result = call.context.run(call.function)
+        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its outcome
+            error = raised
+        try:
+            self._loop.call_soon_threadsafe(call.on_end, result, error)
+        except RuntimeError:
+            return  # the loop has closed: nobody is left to be told
+
+    def close(self) -> None:
+        """End the idle threads; busy ones end after their call."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, 0
+        for _ in range(max(0, idle)):
+            self._calls.put(None)

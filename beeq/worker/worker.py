@@ -1,0 +1,231 @@
+"""The worker of one queue: builds the pump, the runner, the heartbeat and the stall check, and ends them.
+
+Turns claimed records into jobs and outcomes into events. Every background duty it starts, it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+
+from beeq.codec import Record, decode_record
+from beeq.errors import JobStalled, JobUnreadable, RedisError, StatusNotUpdated
+from beeq.job import Job
+from beeq.outcome import Settlement, fail, succeed
+from beeq.worker.heartbeat import Heartbeat
+from beeq.worker.pump import Claimed, Pump
+from beeq.worker.runner import Attempt, Handler, Runner
+from beeq.worker.stalls import StallCheck
+
+if TYPE_CHECKING:
+    from beeq.queue import Queue
+
+#: Name of this process in the registries of all its queues; a fork gets its own.
+_process_names: dict[int, str] = {}
+
+
+def process_name() -> str:
+    """Return this process's name: host, process id, and something no other process has."""
+    pid = os.getpid()
+    if pid not in _process_names:
+        _process_names.clear()
+        _process_names[pid] = f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
+    return _process_names[pid]
+
+
+class Worker:
+    """Works on one queue from ``start`` until ``stop``; both may be called once."""
+
+    def __init__(self, queue: Queue, handler: Handler, concurrency: int) -> None:
+        self._queue = queue
+        self._handler = handler
+        self._concurrency = concurrency
+        self._attempts: dict[Attempt, None] = {}  # in the order of their start
+        self._pump: Pump | None = None
+        self._runner: Runner | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._pump_task: asyncio.Task[None] | None = None
+        self._stalls_task: asyncio.Task[None] | None = None
+        self._has_stopped = False
+        self._hurry: asyncio.TimerHandle | None = None
+        self._time_is_over = asyncio.Event()
+        #: Set while nothing runs and the queue was found empty.
+        self.idle = asyncio.Event()
+
+    @property
+    def active_jobs(self) -> list[Job]:
+        """The jobs that run here now."""
+        return [attempt.job for attempt in self._attempts]
+
+    def start(self) -> None:
+        """Begin to take jobs. Redis may be away: the worker keeps trying."""
+        queue, settings = self._queue, self._queue.settings
+        loop = asyncio.get_running_loop()
+        self._runner = Runner(self._handler, on_end=self._ended, on_late=self._ended_late)
+        self._pump = Pump(
+            queue.dialer,
+            queue.keys,
+            settings,
+            concurrency=self._concurrency,
+            on_claimed=self._claimed,
+            on_settled=self._settled,
+            on_error=queue.report_error,
+            on_idle=self.idle.set,
+        )
+
+        def report_from_thread(error: BaseException) -> None:
+            loop.call_soon_threadsafe(queue.report_error, error)
+
+        claimed = self._pump.claimed
+        self._heartbeat = Heartbeat(
+            queue.dialer.twin(),
+            queue.keys,
+            stall_interval_ms=settings.stall_interval,
+            redis_timeout_ms=settings.redis_timeout,
+            worker=process_name(),
+            running=lambda: tuple(claimed),
+            on_error=report_from_thread,
+        )
+        self._heartbeat.start()
+        self._pump_task = loop.create_task(self._pump.run(), name=f"beeq pump of {queue.name}")
+        self._stalls_task = loop.create_task(self._check_stalls(), name=f"beeq stall check of {queue.name}")
+
+    def look(self) -> None:
+        """Ask the queue for jobs again: it may have been filled."""
+        self.idle.clear()
+        if self._pump is not None:
+            self._pump.look()
+
+    # A job's way: claimed, run, ended, settled.
+
+    def _claimed(self, claimed: Claimed) -> None:
+        raw_id, raw_record, deliveries, claim = claimed
+        queue = self._queue
+        self.idle.clear()
+        job_id = raw_id.decode(errors="replace")
+        now_ms = queue.now_ms()
+        try:
+            record = decode_record(job_id, raw_record, now_ms=now_ms)
+        except JobUnreadable as error:
+            queue.report_error(error)
+            job = Job(queue, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
+            self._settle(raw_id, claim, fail(job, error, {}))
+            return
+        job = Job(queue, record, job_id)
+        job.claim, job.claimed_record = claim, raw_record
+        if deliveries > queue.settings.max_stalls + 1:
+            self._settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
+            return
+        attempt = Attempt(job, raw_id, claim)
+        self._attempts[attempt] = None
+        assert self._runner is not None  # noqa: S101 - made in start
+        self._runner.start(attempt)
+
+    def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
+        del self._attempts[attempt]
+        if error is None:
+            settlement = succeed(attempt.job, result)
+        else:
+            settlement = fail(attempt.job, error, self._queue.backoff_strategies)
+        self._settle(attempt.raw_id, attempt.claim, settlement)
+
+    def _settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+        assert self._pump is not None  # noqa: S101 - made in start
+        self._pump.settle(raw_id, claim, settlement)
+
+    def _ended_late(self, job: Job, error: BaseException | None) -> None:
+        """Report a handler that ended after its queue had closed and given the job back."""
+        if self._has_stopped:
+            status = "succeeded" if error is None else "failed"
+            self._queue.report_error(StatusNotUpdated(job.saved_id(), status))
+
+    def _settled(self, settlement: Settlement) -> None:
+        """Tell local listeners, in bee-queue's order (protocol section 15)."""
+        emit, job, error = self._queue.emit, settlement.job, settlement.error
+        if settlement.status == "succeeded":
+            emit("succeeded", job, settlement.result)
+        elif settlement.status == "retrying":
+            emit("retrying", job, error)
+            emit("failed", job, error)
+        else:
+            emit("failed", job, error)
+            emit("failed:fatal", job, error)
+
+    # Duties.
+
+    async def _check_stalls(self) -> None:
+        """Check at once, then once a stall interval; the jitter spreads a fleet's checks."""
+        queue = self._queue
+        settings = queue.settings
+        check = StallCheck(queue.line, queue.keys, stall_interval_ms=settings.stall_interval)
+        while True:
+            try:
+                for job_id in await check.once():
+                    queue.emit("stalled", job_id)
+            except RedisError as error:
+                queue.report_error(error)
+            await asyncio.sleep(settings.stall_interval * random.uniform(1.0, 1.1) / 1000)
+
+    # The end.
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Take nothing more, wait for what runs, give back what does not end in time.
+
+        Returns whether everything ended in time. An unfinished job goes to the front of the queue,
+        its retries untouched; a coroutine handler is cancelled, a thread is left behind.
+        """
+        if self._pump is None or self._runner is None or self._pump_task is None:
+            return True
+        self._pump.stop_taking()
+        over = asyncio.get_running_loop().create_task(self._time_is_over.wait())
+        await asyncio.wait([self._pump_task, over], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        is_drained = self._pump_task.done()
+        if not is_drained:
+            await self._give_up()
+        self._has_stopped = True
+        await self._end_duties()
+        return is_drained
+
+    def hurry(self, timeout_s: float) -> None:
+        """Let a ``stop`` under way wait no longer than this from now."""
+        if self._hurry is None:
+            loop = asyncio.get_running_loop()
+            self._hurry = loop.call_later(timeout_s, self._time_is_over.set)
+
+    async def _give_up(self) -> None:
+        assert self._pump is not None  # noqa: S101 - checked by stop
+        assert self._runner is not None  # noqa: S101 - checked by stop
+        assert self._pump_task is not None  # noqa: S101 - checked by stop
+        attempts, self._attempts = list(self._attempts), {}
+        self._has_stopped = True
+        for attempt in attempts:
+            self._runner.give_up(attempt)
+        tasks = [attempt.task for attempt in attempts if attempt.task is not None]
+        if tasks:
+            # A handler cleans up before its job may run elsewhere.
+            await asyncio.wait(tasks, timeout=1)
+        self._pump.hand_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
+        await asyncio.wait([self._pump_task], timeout=2)
+
+    async def _end_duties(self) -> None:
+        duties = [task for task in (self._pump_task, self._stalls_task) if task is not None]
+        for task in duties:
+            task.cancel()
+        await asyncio.wait(duties, timeout=1)
+        for task in duties:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                self._queue.report_error(task.exception())  # type: ignore[arg-type]  # not None
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            await asyncio.to_thread(self._heartbeat.join, 2)
+        if self._hurry is not None:
+            self._hurry.cancel()
+        if self._runner is not None:
+            self._runner.close()
+        if self._pump is not None:
+            await self._pump.close()

@@ -1,0 +1,31 @@
+-- Counts a queue's jobs (protocol section 4.8) and its workers, all at one moment. Writes nothing.
+--
+-- KEYS[1] waiting    list of ids
+-- KEYS[2] active     list of ids
+-- KEYS[3] succeeded  set of ids
+-- KEYS[4] failed     set of ids
+-- KEYS[5] delayed    sorted set of ids
+-- KEYS[6] id         string, counter of automatic ids
+-- KEYS[7] jobs       hash, id → record
+-- KEYS[8] workers    sorted set, worker process → when it last beat, in ms
+-- ARGV[1] how long a worker counts as living without a beat, in ms
+--
+-- Returns {waiting, active, succeeded, failed, delayed, newest automatic id or "0", living workers,
+-- record of the job that has waited longest or "", Redis's clock in ms as text}.
+
+local waiting, active, succeeded, failed, delayed, counter, jobs, workers = unpack(KEYS)
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local oldest = redis.call('LINDEX', waiting, -1)
+return {
+  redis.call('LLEN', waiting),
+  redis.call('LLEN', active),
+  redis.call('SCARD', succeeded),
+  redis.call('SCARD', failed),
+  redis.call('ZCARD', delayed),
+  redis.call('GET', counter) or '0',
+  redis.call('ZCOUNT', workers, string.format('%.0f', now - ARGV[1]), '+inf'),
+  oldest and redis.call('HGET', jobs, oldest) or '',
+  string.format('%.0f', now),
+}

@@ -1,0 +1,41 @@
+-- Gives jobs back that their worker will not finish: to the front of the queue, as if never taken.
+--
+-- KEYS[1] waiting   list of ids; workers pop right
+-- KEYS[2] active    list of ids
+-- KEYS[3] stalling  set of ids
+-- KEYS[4] jobs      hash, id → record
+-- KEYS[5] claims    hash, id → token:deliveries
+-- ARGV[1…] two for each job: id, claim ("" for an id that a blocking move fetched and nobody
+--          claimed yet). The job to run first comes last.
+--
+-- Returns how many jobs went back.
+--
+-- Bounded by its arguments. A job that has another owner by now, or is not in active, is left alone;
+-- one without a record is dropped. No retry is used, and the delivery does not count (flaw A7).
+
+local waiting, active, stalling, jobs, claims = unpack(KEYS)
+
+local returned = 0
+for at = 1, #ARGV, 2 do
+  local id, claim = ARGV[at], ARGV[at + 1]
+  local holder = redis.call('HGET', claims, id)
+  if (claim == '' or holder == claim) and redis.call('LREM', active, 1, id) == 1 then
+    redis.call('SREM', stalling, id)
+    local deliveries = holder and tonumber(string.match(holder, ':(%d+)$')) or 0
+    if claim ~= '' then
+      deliveries = deliveries - 1
+    end
+    if redis.call('HEXISTS', jobs, id) == 1 then
+      redis.call('RPUSH', waiting, id)
+      returned = returned + 1
+    else
+      deliveries = 0
+    end
+    if deliveries > 0 then
+      redis.call('HSET', claims, id, ':' .. deliveries)
+    elseif holder then
+      redis.call('HDEL', claims, id)
+    end
+  end
+end
+return returned

@@ -1,0 +1,22 @@
+-- Reads how a job ended, all at one moment. Writes nothing.
+--
+-- KEYS[1] jobs       hash, id → record
+-- KEYS[2] results    hash, id → result or error text
+-- KEYS[3] succeeded  set of ids
+-- KEYS[4] failed     set of ids
+-- ARGV[1] id
+--
+-- Returns {record or false, result or false, 1 if in succeeded, 1 if in failed}.
+--
+-- The sets are asked because the record's word is not enough: after a Node peer's manual retry it
+-- says "failed" until the next finish.
+
+local jobs, results, succeeded, failed = unpack(KEYS)
+local id = ARGV[1]
+
+return {
+  redis.call('HGET', jobs, id),
+  redis.call('HGET', results, id),
+  redis.call('SISMEMBER', succeeded, id),
+  redis.call('SISMEMBER', failed, id),
+}

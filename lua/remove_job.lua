@@ -1,0 +1,33 @@
+-- Removes a job from everywhere (protocol section 4.5).
+--
+-- KEYS[1]  succeeded  set of ids
+-- KEYS[2]  failed     set of ids
+-- KEYS[3]  waiting    list of ids
+-- KEYS[4]  active     list of ids
+-- KEYS[5]  stalling   set of ids
+-- KEYS[6]  jobs       hash, id → record
+-- KEYS[7]  delayed    sorted set, id → due time in ms
+-- KEYS[8]  claims     hash, id → token:deliveries
+-- KEYS[9]  results    hash, id → result or error text
+-- KEYS[10] expiries   sorted set, id → when its result may go, in ms
+-- ARGV[1] id
+--
+-- Returns 1 if there was a record, 0 if not.
+--
+-- The lists are searched whatever the sets say: an id may be finished and queued at once after a
+-- Node peer's manual retry (flaw A6b). A job that runs is not stopped; without its claim and its
+-- record, its outcome is refused (flaw A6a).
+
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries = unpack(KEYS)
+local id = ARGV[1]
+
+redis.call('LREM', waiting, 0, id)
+redis.call('LREM', active, 0, id)
+redis.call('SREM', succeeded, id)
+redis.call('SREM', failed, id)
+redis.call('SREM', stalling, id)
+redis.call('ZREM', delayed, id)
+redis.call('HDEL', claims, id)
+redis.call('HDEL', results, id)
+redis.call('ZREM', expiries, id)
+return redis.call('HDEL', jobs, id)

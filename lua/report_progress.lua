@@ -1,0 +1,21 @@
+-- Publishes a job's progress and, for the worker that runs it, keeps it in the record.
+--
+-- KEYS[1] jobs    hash, id → record
+-- KEYS[2] claims  hash, id → token:deliveries
+-- ARGV[1] id
+-- ARGV[2] claim of the caller, or "" if it does not run the job
+-- ARGV[3] record with the progress in it, or ""
+-- ARGV[4] name of the events channel
+-- ARGV[5] event message
+--
+-- Returns how many subscribers the message reached.
+--
+-- Whoever no longer owns the job, and whoever never did, publishes but writes nothing (flaw C8).
+
+local jobs, claims = unpack(KEYS)
+local id, claim, record, events, message = unpack(ARGV)
+
+if claim ~= '' and redis.call('HGET', claims, id) == claim and redis.call('HEXISTS', jobs, id) == 1 then
+  redis.call('HSET', jobs, id, record)
+end
+return redis.call('PUBLISH', events, message)

@@ -1,0 +1,47 @@
+-- First half of a stall check: queues again what gave no sign of life (protocol section 4.4).
+--
+-- KEYS[1] stallBlock  string with a TTL: one check for the whole fleet in that time
+-- KEYS[2] stalling    set of ids that were active at the last check and have not beaten since
+-- KEYS[3] waiting     list of ids
+-- KEYS[4] active      list of ids
+-- KEYS[5] jobs        hash, id → record
+-- KEYS[6] claims      hash, id → token:deliveries
+-- ARGV[1] stall interval in ms
+-- ARGV[2] "1" for the first call of a check: passes the gate; "" for the next ones: goes on
+-- ARGV[3] how many ids to look at, at most
+--
+-- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
+-- (call again); the ids that were queued again.
+--
+-- Bounded by ARGV[3] (flaw C4). Stalled ids go to the back: a job that kills its worker must not
+-- starve the others. The claim loses its token, not its count, so a late finish is refused (flaw A1)
+-- and deliveries go on counting (flaw A4). An id without a record is dropped (flaw A3).
+-- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and
+-- moved in the same step.
+
+local stall_block, stalling, waiting, active, jobs, claims = unpack(KEYS)
+local interval_ms, first, limit = unpack(ARGV)
+
+if first == '1' and not redis.call('SET', stall_block, '1', 'PX', interval_ms, 'NX') then
+  return { 0, 0, {} }
+end
+
+local requeued = {}
+local silent = redis.call('SPOP', stalling, limit)
+for _, id in ipairs(silent) do
+  if redis.call('LREM', active, 0, id) > 0 then
+    local holder = redis.call('HGET', claims, id)
+    if redis.call('HEXISTS', jobs, id) == 0 then
+      redis.call('HDEL', claims, id)
+    else
+      if holder then
+        redis.call('HSET', claims, id, ':' .. string.match(holder, ':(%d+)$'))
+      end
+      requeued[#requeued + 1] = id
+    end
+  end
+end
+if #requeued > 0 then
+  redis.call('LPUSH', waiting, unpack(requeued))
+end
+return { 1, redis.call('EXISTS', stalling), requeued }

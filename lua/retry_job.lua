@@ -1,0 +1,36 @@
+-- Queues a failed job again, by hand (protocol section 4.7).
+--
+-- KEYS[1] failed   set of ids
+-- KEYS[2] waiting  list of ids
+-- KEYS[3] jobs     hash, id → record
+-- KEYS[4] claims   hash, id → token:deliveries
+-- KEYS[5] results  hash, id → error text of the failure
+-- ARGV[1] id
+-- ARGV[2] the record as the caller read it
+-- ARGV[3] the record to write, which no longer says failed
+--
+-- Returns 1 if the job was queued, 0 if it is not a failed job, 2 if the record has changed since:
+-- read it and call again.
+--
+-- Two callers: the second finds the id gone from failed and does nothing, so no id is queued twice
+-- and none that runs, waits or was removed (flaw C2).
+
+local failed, waiting, jobs, claims, results = unpack(KEYS)
+local id, seen, record = unpack(ARGV)
+
+if redis.call('SISMEMBER', failed, id) == 0 then
+  return 0
+end
+local current = redis.call('HGET', jobs, id)
+if not current then
+  return 0
+end
+if current ~= seen then
+  return 2
+end
+redis.call('LPUSH', waiting, id)
+redis.call('SREM', failed, id)
+redis.call('HSET', jobs, id, record)
+redis.call('HDEL', claims, id)
+redis.call('HDEL', results, id)
+return 1

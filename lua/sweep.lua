@@ -1,0 +1,44 @@
+-- Drops what beeq keeps beside jobs that Node peers have finished or removed since.
+--
+-- KEYS[1] claims     hash, id → token:deliveries
+-- KEYS[2] results    hash, id → result or error text
+-- KEYS[3] expiries   sorted set, id → when its result may go, in ms
+-- KEYS[4] jobs       hash, id → record
+-- KEYS[5] succeeded  set of ids
+-- KEYS[6] failed     set of ids
+-- ARGV[1] cursor into claims
+-- ARGV[2] cursor into results
+-- ARGV[3] how many fields to look at, about
+--
+-- Returns the two cursors to go on with; "0" when a hash has been seen whole.
+--
+-- Bounded by ARGV[3]. Nothing here is needed for correctness: a claim without a job claims nothing.
+
+local claims, results, expiries, jobs, succeeded, failed = unpack(KEYS)
+local claims_cursor, results_cursor, count = unpack(ARGV)
+
+local page = redis.call('HSCAN', claims, claims_cursor, 'COUNT', count)
+for at = 1, #page[2], 2 do
+  local id = page[2][at]
+  if redis.call('HEXISTS', jobs, id) == 0
+    or redis.call('SISMEMBER', succeeded, id) == 1
+    or redis.call('SISMEMBER', failed, id) == 1
+  then
+    redis.call('HDEL', claims, id)
+  end
+end
+local next_claims = page[1]
+
+page = redis.call('HSCAN', results, results_cursor, 'COUNT', count)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for at = 1, #page[2], 2 do
+  local id = page[2][at]
+  local expiry = redis.call('ZSCORE', expiries, id)
+  local outdated = expiry and tonumber(expiry) <= now
+  if outdated or (not expiry and redis.call('HEXISTS', jobs, id) == 0) then
+    redis.call('HDEL', results, id)
+    redis.call('ZREM', expiries, id)
+  end
+end
+return { next_claims, page[1] }
