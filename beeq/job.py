@@ -154,7 +154,7 @@ class Job:
         return await self.queue.retry_job(self)
 
     async def is_in_set(self, name: str) -> bool:
-        """Return whether the job is in the list or set ``name``: ``waiting``, ``failed``, ``stalling``, …
+        """Return whether the job is in the list or set ``name``, such as ``waiting`` or ``stalling``.
 
         Raises:
             ValueError: there is no set of that name.
