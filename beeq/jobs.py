@@ -1,0 +1,308 @@
+"""The four built-in job types: their fields on the wire, their rules, and each queue's policy.
+
+Attributes are snake_case, the wire is camelCase, and Python callers may use either. Fields that are
+not known here are kept as they are. Jobs come from strangers: every text and list has a bound. What
+a job does is its processor's business; whether a path may be touched is decided where it is opened.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
+from pydantic.alias_generators import to_camel
+
+from beeq.errors import BeeqError
+
+#: A path of the system's own length at most.
+MAX_PATH_LENGTH = 4096
+#: ffmpeg holds all inputs of a call open at once, and 1024 open files are a common limit.
+MAX_FILES = 250
+MAX_URL_LENGTH = 8192
+MAX_NAME_LENGTH = 512
+MAX_PROMPT_LENGTH = 1_000_000
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class InvalidJob(BeeqError, ValueError):
+    """A job's fields are wrong. The message names every fault; ``faults`` has them one by one."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+def _text(max_length: int) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not text:
+            raise ValueError("must not be empty")
+        if "\0" in text:
+            raise ValueError("must not hold a NUL character")
+        if _LONE_SURROGATE.search(text):
+            raise ValueError("must be valid Unicode")
+        if len(text) > max_length:
+            raise ValueError(f"must have at most {max_length} characters, not {len(text)}")
+        return text
+
+    return check
+
+
+def _reference(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(MAX_NAME_LENGTH)(value)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError("must be text or a whole number")
+    return value
+
+
+def _one_of(*known: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value not in known:
+            raise ValueError(f"unknown: {value[:100]!r}; known are {', '.join(known)}")
+        return value
+
+    return check
+
+
+def _filled(items: list[str]) -> list[str]:
+    if not items:
+        raise ValueError("must not be empty")
+    if len(items) > MAX_FILES:
+        raise ValueError(f"must have at most {MAX_FILES} entries, not {len(items)}")
+    return items
+
+
+def _unique(items: list[str]) -> list[str]:
+    if len(set(items)) < len(items):
+        raise ValueError("must not name a format twice")
+    return items
+
+
+def _moment(value: Any) -> Any:
+    """Keep the text as it was written, so that a job goes on as it came."""
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a date and time in ISO 8601") from None
+    return value
+
+
+def _http_url(url: str) -> str:
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise ValueError("must not hold spaces or control characters")
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not has_host:
+        raise ValueError("must be an http or https URL with a host")
+    return url
+
+
+Name = Annotated[StrictStr, AfterValidator(_text(MAX_NAME_LENGTH))]
+Reference = Annotated[str | int | None, BeforeValidator(_reference)]
+Path = Annotated[StrictStr, AfterValidator(_text(MAX_PATH_LENGTH))]
+Paths = Annotated[list[Path], AfterValidator(_filled)]
+Moment = Annotated[StrictStr, BeforeValidator(_moment)]
+Url = Annotated[StrictStr, AfterValidator(_text(MAX_URL_LENGTH)), AfterValidator(_http_url)]
+AIType = Literal["script", "scene-description", "image", "video"]
+MediaType = Literal["video-stitch", "audio-stitch", "music-mix", "frame-extract"]
+OutputFormat = Literal["mp4", "webm", "mov"]
+
+
+class BaseJob(BaseModel):
+    """The fields that every job has.
+
+    Attributes:
+        id: a UUID made by the caller; ``fill`` makes one.
+        project_id: whose project it is, as the platform names it: text, or a number.
+        user_id: who asked for it.
+        created_at: ISO 8601 text, kept as written; ``fill`` writes the present.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+    id: Name | None = None
+    project_id: Reference = None
+    user_id: Reference = None
+    created_at: Moment | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_was_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        for name, field in type(self).model_fields.items():
+            if name not in self.model_fields_set and getattr(self, name) is None:
+                dumped.pop(name, None)
+                dumped.pop(field.alias or name, None)
+        return dumped
+
+
+class AIGenerationJob(BaseJob):
+    """Work for the AI provider; only a script does without a prompt, its parameters say it all."""
+
+    type: Annotated[AIType, BeforeValidator(_one_of("script", "scene-description", "image", "video"))]
+    prompt: StrictStr | None = Field(default=None, validate_default=True)
+    parameters: dict[StrictStr, Any] = {}
+    model_id: Name | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("type") == "script" and not prompt:
+            return prompt
+        if prompt is None:
+            raise ValueError("Field required")
+        return _text(MAX_PROMPT_LENGTH)(prompt)
+
+
+class MediaProcessingJob(BaseJob):
+    """One ffmpeg operation on files under the media root."""
+
+    type: Annotated[
+        MediaType, BeforeValidator(_one_of("video-stitch", "audio-stitch", "music-mix", "frame-extract"))
+    ]
+    input_files: Paths
+    output_path: Path
+    parameters: dict[StrictStr, Any] = Field(default={}, validate_default=True)
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_music_track(cls, parameters: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.data.get("type") == "music-mix":
+            track = parameters.get("musicTrack")
+            if not isinstance(track, str):
+                raise ValueError("musicTrack must be given, as text")
+            try:
+                _text(MAX_PATH_LENGTH)(track)
+            except ValueError as error:
+                raise ValueError(f"musicTrack {error}") from None
+        return parameters
+
+    @property
+    def music_track(self) -> str:
+        """The track of a ``music-mix``.
+
+        Raises:
+            KeyError: the job is of another type and has none.
+        """
+        track: str = self.parameters["musicTrack"]
+        return track
+
+
+class VideoAssemblyJob(BaseJob):
+    """Scenes joined in order with the master audio under them, in each of the formats."""
+
+    scene_videos: Paths
+    master_audio: Path
+    output_formats: Annotated[
+        list[Annotated[OutputFormat, BeforeValidator(_one_of("mp4", "webm", "mov"))]],
+        AfterValidator(_filled),
+        AfterValidator(_unique),
+    ]
+
+
+class WebhookJob(BaseJob):
+    """One delivery; ``retry_count`` is informational, the queue counts its own attempts."""
+
+    webhook_url: Url
+    payload: dict[StrictStr, Any]
+    retry_count: Annotated[StrictInt, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a queue's jobs are granted when their producer says nothing (product section 4).
+
+    ``backoff`` is what ``Queue.enqueue`` takes: a strategy and its delay in ms.
+    """
+
+    timeout_ms: int
+    retries: int
+    backoff: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """What one built-in queue carries, and on which terms."""
+
+    model: type[BaseJob]
+    policy: Policy
+
+
+#: The built-in queues.
+JOB_TYPES: Mapping[str, JobType] = {
+    "ai-generation": JobType(AIGenerationJob, Policy(30 * 60_000, 3, ("exponential", 2000))),
+    "media-processing": JobType(MediaProcessingJob, Policy(60 * 60_000, 2, ("exponential", 5000))),
+    "video-assembly": JobType(VideoAssemblyJob, Policy(120 * 60_000, 1, ("immediate", 0))),
+    "webhook-processing": JobType(WebhookJob, Policy(30_000, 5, ("exponential", 1000))),
+}
+
+
+def validate(queue_name: str, data: Any) -> BaseJob:
+    """Return the job of a built-in queue, its fields checked.
+
+    Args:
+        queue_name: one of ``JOB_TYPES``.
+        data: the job as a dict, camelCase or snake_case.
+
+    Raises:
+        InvalidJob: a field is wrong or missing; every fault is named.
+        ValueError: it is no built-in queue.
+    """
+    if queue_name not in JOB_TYPES:
+        raise ValueError(f"{queue_name!r} is none of the built-in queues: {', '.join(JOB_TYPES)}")
+    if not isinstance(data, dict):
+        raise InvalidJob([f"a job must be an object, not {type(data).__name__}"])
+    try:
+        return JOB_TYPES[queue_name].model.model_validate(data)
+    except ValidationError as error:
+        # "from None": the cause's text repeats the input, which may hold secrets.
+        raise InvalidJob(faults(error)) from None
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Return each fault as ``field: what is wrong``, without the values given."""
+    found: dict[str, None] = {}
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        found[f"{where.lstrip('.') or 'job'}: {message[:1].lower()}{message[1:]}"] = None
+    return list(found)
+
+
+def fill(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the job with ``id`` (a new UUID) and ``createdAt`` (now, UTC) where they are missing."""
+    filled = dict(data)
+    if filled.get("id") is None:
+        filled["id"] = str(uuid.uuid4())
+    if filled.get("createdAt") is None and filled.get("created_at") is None:
+        filled["createdAt"] = _iso(datetime.now(UTC))
+    return filled
+
+
+def _iso(moment: datetime) -> str:
+    """Return the moment as JavaScript writes it; a naive one is local time."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,154 @@
+"""Which containers beeq reads, by content, and which it writes, by suffix. No IO.
+
+A file is read as what its first bytes say, by that one demuxer. So a playlist, a concat script or
+anything else that names further files is refused under whatever name it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: As many bytes as ``demuxer_of`` looks at; three packets of the longest transport stream.
+HEAD_BYTES = 1024
+_ID3_HEADER_BYTES = 10
+_TS_PACKET_BYTES = (188, 192, 204)
+
+#: The first bytes, and what reads the rest.
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x1aE\xdf\xa3", "matroska"),
+    (0, b"OggS", "ogg"),
+    (0, b"fLaC", "flac"),
+    (0, b"FLV\x01", "flv"),
+    (0, b"GIF87a", "gif"),
+    (0, b"GIF89a", "gif"),
+    (0, b"DKIF", "ivf"),
+    (0, b"YUV4MPEG2 ", "yuv4mpegpipe"),
+    (0, b"nut/multimedia container\0", "nut"),
+    (0, b"caff", "caf"),
+    (0, b"#!AMR\n", "amr"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+    (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01", "mxf"),
+    (0, b"\0\0\x01\xba", "mpeg"),
+    (0, b"\0\0\x01\xb3", "mpegvideo"),
+)
+#: Kinds of RIFF and IFF files.
+_CHUNKED: dict[tuple[bytes, bytes], str] = {
+    (b"RIFF", b"WAVE"): "wav",
+    (b"RIFX", b"WAVE"): "wav",
+    (b"RF64", b"WAVE"): "wav",
+    (b"RIFF", b"AVI "): "avi",
+    (b"FORM", b"AIFF"): "aiff",
+    (b"FORM", b"AIFC"): "aiff",
+}
+#: Boxes that a QuickTime or MP4 file begins with.
+_BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
+_H264_FIRST = frozenset((7, 9))  # sequence parameters, access unit delimiter
+_HEVC_FIRST = frozenset((32, 35))  # video parameters, access unit delimiter
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a suffix stands for: the muxer, and the encoders with their options."""
+
+    muxer: str
+    video: tuple[str, ...] = ()
+    audio: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    #: Codecs of a picture that may be copied into it as they are.
+    copies: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """What the suffix of a picture stands for: its encoder, and the demuxer that reads it again."""
+
+    encoder: tuple[str, ...]
+    demuxer: str
+
+
+_H264 = ("-c:v", "libx264", "-preset", "fast", "-crf", "20", "-pix_fmt", "yuv420p")
+_VP9 = ("-c:v", "libvpx-vp9", "-b:v", "0", "-crf", "31", "-deadline", "good", "-cpu-used", "4")
+_VP9_THREADS = ("-row-mt", "1", "-pix_fmt", "yuv420p")
+_AAC = ("-c:a", "aac", "-b:a", "192k")
+_OPUS = ("-c:a", "libopus", "-b:a", "128k")
+#: Players may start before they have the whole file.
+_FASTSTART = ("-movflags", "+faststart")
+_MP4_COPIES = frozenset(("h264", "hevc", "av1"))
+
+VIDEO_CONTAINERS: dict[str, Container] = {
+    ".mp4": Container("mp4", _H264, _AAC, _FASTSTART, _MP4_COPIES),
+    ".mov": Container("mov", _H264, _AAC, _FASTSTART, _MP4_COPIES - {"av1"}),
+    ".mkv": Container("matroska", _H264, _AAC, (), _MP4_COPIES | {"vp8", "vp9"}),
+    ".webm": Container("webm", _VP9 + _VP9_THREADS, _OPUS, (), frozenset(("vp8", "vp9", "av1"))),
+}
+AUDIO_CONTAINERS: dict[str, Container] = {
+    ".mp3": Container("mp3", audio=("-c:a", "libmp3lame", "-q:a", "2")),
+    ".m4a": Container("ipod", audio=_AAC, options=_FASTSTART),
+    ".aac": Container("adts", audio=_AAC),
+    ".wav": Container("wav", audio=("-c:a", "pcm_s16le")),
+    ".flac": Container("flac", audio=("-c:a", "flac")),
+    ".ogg": Container("ogg", audio=_OPUS),
+    ".opus": Container("opus", audio=_OPUS),
+}
+_JPEG = ImageFormat(("-c:v", "mjpeg", "-q:v", "2"), "jpeg_pipe")
+IMAGE_FORMATS: dict[str, ImageFormat] = {
+    ".png": ImageFormat(("-c:v", "png"), "png_pipe"),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": ImageFormat(("-c:v", "libwebp", "-quality", "90"), "webp_pipe"),
+}
+
+
+def demuxer_of(read: Callable[[int, int], bytes]) -> str | None:
+    """Return the name of the demuxer for a file, or None if it is no media file that beeq reads.
+
+    Args:
+        read: returns as many bytes (second argument) from an offset (first) as there are.
+    """
+    head = read(0, HEAD_BYTES)
+    if head.startswith(b"ID3") and len(head) >= _ID3_HEADER_BYTES:
+        # Seven bits a byte: the length of the tags that precede the sound.
+        length = 0
+        for byte in head[6:_ID3_HEADER_BYTES]:
+            length = length << 7 | byte & 0x7F
+        sound = read(_ID3_HEADER_BYTES + length, HEAD_BYTES)
+        return "flac" if sound.startswith(b"fLaC") else _raw_audio(sound)
+    for offset, magic, demuxer in _MAGIC:
+        if head.startswith(magic, offset):
+            return demuxer
+    if (head[:4], head[8:12]) in _CHUNKED:
+        return _CHUNKED[head[:4], head[8:12]]
+    if head[4:8] in _BOXES:
+        return "mov"
+    if _is_transport_stream(head):
+        return "mpegts"
+    return _raw_video(head) or _raw_audio(head)
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    # Packets of 192 bytes have a time stamp before the sync byte.
+    return any(
+        all(head[place : place + 1] == b"G" for place in range(4 * (size == 192), 3 * size, size))  # noqa: PLR2004 - see above
+        for size in _TS_PACKET_BYTES
+    )
+
+
+def _raw_video(head: bytes) -> str | None:
+    start = head[:5].find(b"\0\0\x01")
+    if start not in (0, 1) or len(head) <= start + 3:
+        return None
+    unit = head[start + 3]
+    if unit & 0x9F in _H264_FIRST:
+        return "h264"
+    return "hevc" if unit >> 1 in _HEVC_FIRST else None
+
+
+def _raw_audio(head: bytes) -> str | None:
+    """Tell MPEG audio and ADTS from everything else by the bits of their frames' sync word."""
+    if len(head) < 2 or head[0] != 0xFF:  # noqa: PLR2004 - the sync word
+        return None
+    if head[1] & 0xF6 == 0xF0:  # noqa: PLR2004 - layer 0 is ADTS
+        return "aac"
+    has_layer, has_version = head[1] & 0x06 != 0, head[1] & 0x18 != 0x08  # noqa: PLR2004 - reserved values
+    return "mp3" if head[1] & 0xE0 == 0xE0 and has_layer and has_version else None  # noqa: PLR2004 - sync word

@@ -1,0 +1,209 @@
+"""Opens the files of a media root, by names that strangers chose.
+
+A name is relative to the root, or absolute inside it once links are resolved, and means just the
+file of that name. What is checked is what is used: the way to a file is walked from the root
+without following links, folder by folder, and ffmpeg is then given the open file itself, not its
+name. So no name can be a protocol, a pattern or an option, and a link that is swapped in after the
+check leads nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from beeq.media.errors import MediaFailed, MediaRefused, shown
+from beeq.media.formats import demuxer_of
+
+#: Where the system shows a process its open files, each to be opened anew. (``/dev/fd`` of other
+#: systems gives the same open file again, with one position for all, which muxers cannot use.)
+_OPEN_FILES = Path("/proc/self/fd")
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Never waits, and never makes a terminal the worker's own, whatever lies there.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+_NAMES_A_FOLDER = ("", ".", "..")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name that is fine, and where it leads: folders below the root, and the file's name."""
+
+    given: str
+    folders: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file that ffmpeg is given: ``url`` is its word for it, valid while ``fd`` is passed on."""
+
+    given: str
+    fd: int
+    url: str
+    #: What reads it.
+    demuxer: str
+
+    def size(self) -> int:
+        """Return its length in bytes."""
+        return os.fstat(self.fd).st_size
+
+
+class NewFile:
+    """A file in the making. It has no name, or a random one, until ``publish`` gives it its own."""
+
+    def __init__(self, place: Place, folder_fd: int, folder: str) -> None:
+        self.given = place.given
+        self._place = place
+        self._folder_fd = folder_fd
+        self._temporary = f".beeq-{secrets.token_hex(8)}.part"
+        self.fd, self._is_named = self._create()
+        inside = os.path.join(folder, self._temporary)
+        self.url = _url(self.fd, inside)
+
+    def _create(self) -> tuple[int, bool]:
+        unnamed = getattr(os, "O_TMPFILE", 0)
+        if unnamed and _OPEN_FILES.is_dir():
+            try:
+                # Nothing remains of such a file, even if this process is killed.
+                fd = os.open(".", unnamed | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=self._folder_fd)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED_FILES:
+                    raise
+            else:
+                return fd, False
+        return os.open(self._temporary, _CREATE, 0o666, dir_fd=self._folder_fd), True
+
+    def reading(self, demuxer: str) -> OpenFile:
+        """Return the file as an input, to be read by ``demuxer``."""
+        return OpenFile(self.given, self.fd, self.url, demuxer)
+
+    def publish(self) -> None:
+        """Put the file in its place, instead of what is there."""
+        if not self._is_named:
+            source = str(_OPEN_FILES / str(self.fd))
+            os.link(source, self._temporary, dst_dir_fd=self._folder_fd, follow_symlinks=True)
+            self._is_named = True
+        os.replace(self._temporary, self._place.name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
+        self._is_named = False
+
+    def close(self) -> None:
+        """Let go; what was not published is gone."""
+        os.close(self.fd)
+        if self._is_named:
+            os.unlink(self._temporary, dir_fd=self._folder_fd)
+
+
+class MediaRoot:
+    """The folder outside of which no file is touched."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def locate(self, given: str) -> Place:
+        """Return where a name leads. Nothing is opened.
+
+        Raises:
+            MediaRefused: it leads out of the root, or is no name of a file.
+        """
+        if "\0" in given or os.path.basename(given) in _NAMES_A_FOLDER:
+            raise MediaRefused(f"{shown(given)} is not the name of a file")
+        try:
+            root = os.path.realpath(self._root)
+            resolved = PurePath(os.path.realpath(os.path.join(root, given)))
+            *folders, name = resolved.relative_to(root).parts
+        except UnicodeEncodeError:
+            raise MediaRefused(f"{shown(given)} is not the name of a file") from None
+        except ValueError:
+            # "from None": the cause names the root.
+            raise MediaRefused(f"{shown(given)} is not inside the media root") from None
+        return Place(given, tuple(folders), name)
+
+    @contextlib.contextmanager
+    def reading(self, given: str) -> Iterator[OpenFile]:
+        """Open a media file to read.
+
+        Raises:
+            MediaRefused: it must not be read: not inside the root, no regular file, no media.
+            MediaFailed: it is not there, or cannot be opened.
+        """
+        place = self.locate(given)
+        with _explained(given), self._folder(place, make=False) as folder_fd:
+            # Looked at before it is opened: opening alone is an act on some devices.
+            _check_regular(os.stat(place.name, dir_fd=folder_fd, follow_symlinks=False), given)
+            fd = os.open(place.name, _READ, dir_fd=folder_fd)
+        try:
+            with _explained(given):
+                _check_regular(os.fstat(fd), given)
+                demuxer = demuxer_of(lambda offset, length: os.pread(fd, length, offset))
+            if demuxer is None:
+                raise MediaRefused(f"{shown(given)} is not a media file that can be read")
+            yield OpenFile(given, fd, _url(fd, self._path(place)), demuxer)
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def creating(self, place: Place) -> Iterator[NewFile]:
+        """Make a new file for a place, and the folders on the way to it.
+
+        Raises:
+            MediaRefused: something that is no regular file is there.
+            MediaFailed: it cannot be made.
+        """
+        with contextlib.ExitStack() as stack:
+            with _explained(place.given):
+                folder_fd = stack.enter_context(self._folder(place, make=True))
+                with contextlib.suppress(FileNotFoundError):
+                    existing = os.stat(place.name, dir_fd=folder_fd, follow_symlinks=False)
+                    _check_regular(existing, place.given)
+                new = NewFile(place, folder_fd, os.path.dirname(self._path(place)))
+                stack.callback(new.close)
+            yield new
+
+    def _path(self, place: Place) -> str:
+        return os.path.join(os.path.realpath(self._root), *place.folders, place.name)
+
+    @contextlib.contextmanager
+    def _folder(self, place: Place, *, make: bool) -> Iterator[int]:
+        fd = os.open(os.path.realpath(self._root), _FOLDER)
+        try:
+            for name in place.folders:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=fd)
+                inner = os.open(name, _FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _url(fd: int, path: str) -> str:
+    """Return what ffmpeg is to open, under the one protocol that it is allowed."""
+    return f"file:{_OPEN_FILES / str(fd)}" if _OPEN_FILES.is_dir() else f"file:{path}"
+
+
+def _check_regular(found: os.stat_result, given: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaRefused(f"{shown(given)} is not a regular file")
+
+
+@contextlib.contextmanager
+def _explained(given: str) -> Iterator[None]:
+    """Turn the system's errors into ours, which name the file as the job did."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise MediaFailed(f"{shown(given)} does not exist") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+            raise MediaRefused(f"{shown(given)} cannot be opened: {error.strerror}") from None
+        raise MediaFailed(f"{shown(given)} cannot be opened: {error.strerror}") from None

@@ -1,0 +1,185 @@
+"""What every processor shares: its settings, the check of a job's fields, and progress.
+
+A processor is a handler for one built-in queue. It knows its own work and nothing of Redis: all it
+sees of the queue is the job in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
+
+from beeq.errors import BeeqError, Discard
+from beeq.jobs import BaseJob, InvalidJob, validate
+
+logger = logging.getLogger(__name__)
+
+JobData = TypeVar("JobData", bound=BaseJob)
+
+#: How long the last report may take when Redis does not answer.
+_LAST_REPORT_S = 5.0
+
+
+class RunningJob(Protocol):
+    """What a processor sees of the job it runs; ``beeq.Job`` is one."""
+
+    @property
+    def id(self) -> str | None:
+        """The queue's name for the job."""
+
+    @property
+    def data(self) -> Any:
+        """The payload as it came, unchecked."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The record's options under their wire names (``retries``, ``backoff``, ``timeout``, …)."""
+
+    async def report_progress(self, value: Any) -> Any:
+        """Tell whoever listens how far the job is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorSettings:
+    """What the processors are told by whoever runs them. Never read from the environment unasked.
+
+    Attributes:
+        media_root: the folder all media files lie in; the current one by default.
+        media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
+        webhook_secret: ``whsec_`` and base64; signs deliveries. Parsed by the webhook processor.
+        webhook_allow_hosts: comma list of hosts that are called although their address is private.
+    """
+
+    media_root: Path = field(default_factory=Path.cwd)
+    media_url: str | None = field(default=None, repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
+    webhook_allow_hosts: str = ""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read ``BEEQ_MEDIA_ROOT``, ``BEEQ_MEDIA_URL``, ``BEEQ_WEBHOOK_SECRET`` and ``…_ALLOW_HOSTS``.
+
+        Raises:
+            ValueError: a value is of no use. The message names the variable; it holds no secret.
+        """
+        root = Path(environ.get("BEEQ_MEDIA_ROOT", "."))
+        if "BEEQ_MEDIA_ROOT" in environ and not environ["BEEQ_MEDIA_ROOT"]:
+            raise ValueError("BEEQ_MEDIA_ROOT must not be empty")
+        if not root.is_dir():
+            raise ValueError(f"BEEQ_MEDIA_ROOT is no folder: {str(root)!r}")
+        media_url = environ.get("BEEQ_MEDIA_URL")
+        if media_url is not None:
+            _check_service_url("BEEQ_MEDIA_URL", media_url)
+        return cls(
+            media_root=root.absolute(),
+            media_url=media_url,
+            webhook_secret=environ.get("BEEQ_WEBHOOK_SECRET"),
+            webhook_allow_hosts=environ.get("BEEQ_WEBHOOK_ALLOW_HOSTS", ""),
+        )
+
+
+def _check_service_url(variable: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or parts.query or parts.fragment:
+        # The URL itself may hold a password.
+        raise ValueError(f"{variable} must be an http or https URL with a host, and no query")
+
+
+class Processor(ABC, Generic[JobData]):
+    """A handler for the jobs of one built-in queue.
+
+    Subclasses name their queue and do the work in ``perform``. A job whose fields are wrong is
+    discarded before that: it fails at once, using up no retries, with every fault named.
+    """
+
+    queue_name: ClassVar[str]
+
+    async def __call__(self, job: RunningJob) -> Any:
+        """Run one job and return its result, a JSON value.
+
+        Raises:
+            Discard: the job can never succeed.
+        """
+        try:
+            data: Any = validate(self.queue_name, job.data)
+        except InvalidJob as error:
+            raise Discard(f"bad job: {error}") from None
+        return await self.perform(job, data)
+
+    @abstractmethod
+    async def perform(self, job: RunningJob, data: JobData) -> Any:
+        """Do the work of one job whose fields have been checked."""
+
+    async def close(self) -> None:
+        """Let go of what the processor holds open; called once, after the last job."""
+
+
+class Progress:
+    """Reports 0 to 100, never falling, one message a percent at most; for use with ``async with``.
+
+    ``reach`` only notes how far the work is; a task of this object's own sends it on, so work never
+    waits for Redis. Leaving the block without an error reports 100. A report that does not get
+    through is logged, and the work goes on.
+    """
+
+    def __init__(self, job: RunningJob) -> None:
+        self._job = job
+        self._reached = 0  # set by ``reach``, read by the sender
+        self._sent = -1  # the sender's own
+        self._moved = asyncio.Event()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._moved.set()
+        self._sender = asyncio.create_task(self._send())
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        sender, self._sender = self._sender, None
+        if sender is None:
+            return
+        try:
+            if error_type is None:
+                self._note(100)
+                await asyncio.wait({sender}, timeout=_LAST_REPORT_S)
+        finally:
+            sender.cancel()
+            (fault,) = await asyncio.gather(sender, return_exceptions=True)
+        if error_type is None and isinstance(fault, Exception):
+            raise fault
+
+    def reach(self, percent: float) -> None:
+        """Note that ``percent`` of the work is done; 100 is only reported by leaving the block."""
+        self._note(min(99, int(percent)))
+
+    def _note(self, percent: int) -> None:
+        if percent > self._reached:
+            self._reached = percent
+            self._moved.set()
+
+    async def _send(self) -> None:
+        while self._sent < 100:  # noqa: PLR2004 - percent
+            await self._moved.wait()
+            self._moved.clear()
+            percent = self._reached
+            try:
+                await self._job.report_progress(percent)
+            except BeeqError as error:
+                logger.warning("job %r: progress %d%% not reported: %s", self._job.id, percent, error)
+            self._sent = percent

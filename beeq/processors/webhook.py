@@ -1,0 +1,86 @@
+"""Webhook jobs: what an answer means for the job. How one is got is ``beeq.webhooks``' business."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from beeq.codec import dumps
+from beeq.errors import Discard, Retry
+from beeq.jobs import WebhookJob
+from beeq.options import timeout_ms_of
+from beeq.processors.base import Processor, ProcessorSettings, RunningJob
+from beeq.webhooks.addresses import AllowedHosts
+from beeq.webhooks.delivery import ATTEMPT_TIMEOUT_S, DeliveryFailed, WebhookSender
+from beeq.webhooks.guard import WebhookRefused
+from beeq.webhooks.signature import Signer
+
+
+class WebhookProcessor(Processor[WebhookJob]):
+    """POSTs each job's payload to its URL; the result is ``{"status": …, "duration": ms}``.
+
+    A 2xx is success. 410, and a URL that must not be called, fail the job at once; anything else
+    is tried again as the job's policy says, and not before a ``Retry-After`` has passed.
+
+    Raises:
+        ValueError: the secret or the allowed hosts are nonsense; the message names the variable.
+    """
+
+    queue_name = "webhook-processing"
+
+    def __init__(self, settings: ProcessorSettings) -> None:
+        secret = settings.webhook_secret
+        self._sender = WebhookSender(
+            AllowedHosts.parse(settings.webhook_allow_hosts),
+            None if secret is None else Signer(secret),
+        )
+
+    async def perform(self, job: RunningJob, data: WebhookJob) -> dict[str, int]:
+        """Deliver once.
+
+        Raises:
+            Discard: the receiver is gone, or its address is refused.
+            Retry: the receiver wants a longer wait than the job's backoff.
+            DeliveryFailed: any other failure; the backoff decides.
+        """
+        assert job.id is not None  # noqa: S101 - a running job has an id
+        timeout_ms = timeout_ms_of(job.options)
+        try:
+            answer = await self._sender.deliver(
+                data.webhook_url,
+                job.id,
+                dumps(data.payload),
+                timeout_s=timeout_ms / 1000 if timeout_ms else ATTEMPT_TIMEOUT_S,
+            )
+        except WebhookRefused as refused:
+            raise Discard(str(refused)) from None
+        if answer.accepted:
+            return {"status": answer.status, "duration": answer.duration_ms}
+        reason = f"webhook answered {answer.status}"
+        if answer.gone:
+            raise Discard(f"{reason}: it wants no more messages")
+        if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST:
+            reason += ", and redirects are not followed"
+        wait_ms = answer.retry_after_ms
+        if wait_ms is not None and wait_ms > backoff_ms(job.options):
+            raise Retry(after=wait_ms, reason=reason)
+        raise DeliveryFailed(reason)
+
+    async def close(self) -> None:
+        """Close the connections kept for the next delivery."""
+        await self._sender.aclose()
+
+
+def backoff_ms(options: dict[str, Any]) -> int:
+    """Return how long the job's backoff would wait now, 0 where it would not.
+
+    A custom strategy is taken for its stored delay.
+    """
+    backoff = options.get("backoff")
+    if not isinstance(backoff, dict) or backoff.get("strategy") == "immediate":
+        return 0
+    delay_ms = backoff.get("delay")
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float) or not math.isfinite(delay_ms):
+        return 0
+    return max(int(delay_ms), 0)

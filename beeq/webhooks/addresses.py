@@ -1,0 +1,148 @@
+"""Which hosts a webhook may call: public addresses, and what the configuration allows besides.
+
+Decisions only: nothing here resolves a name or opens a connection (``guard`` does).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+import httpx
+
+ALLOW_HOSTS_SETTING = "BEEQ_WEBHOOK_ALLOW_HOSTS"
+
+#: Refused beside what ``ipaddress`` calls not global, whose tables differ between Python versions.
+_REFUSED_V4 = (
+    IPv4Network("100.64.0.0/10"),  # carrier-grade NAT; one cloud's metadata service
+    IPv4Network("168.63.129.16/32"),  # a cloud's platform service, on a public number
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; one cloud's metadata service
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays
+    IPv4Network("198.18.0.0/15"),  # benchmarking
+)
+#: The only part of IPv6 that is given out to networks …
+_UNICAST_V6 = IPv6Network("2000::/3")
+#: … and the parts of it that are not, or that carry an IPv4 address inside.
+_REFUSED_V6 = (
+    IPv6Network("2001::/23"),  # Teredo, benchmarking, ORCHID
+    IPv6Network("2001:db8::/32"),  # documentation
+    IPv6Network("2002::/16"),  # 6to4
+    IPv6Network("3fff::/20"),  # documentation
+)
+#: Other spellings of an IPv4 address. Where a network has DNS64, every IPv4-only host looks like
+#: the second.
+_WRAPPED_V4 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
+
+_HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+_ALLOWED_ENTRY = re.compile(r"(\[[^\[\]/?#@]+\]|[^:\[\]/?#@\\]+)(?::([0-9]{1,5}))?", re.ASCII)
+_MAX_PORT = 65535
+
+
+def is_public(address: str) -> bool:
+    """Return whether a resolved address belongs to the internet, and to nothing nearer.
+
+    Args:
+        address: IPv4 or IPv6 in any spelling that ``ipaddress`` reads. A scoped address
+            (``fe80::1%eth0``) is never public.
+    """
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv4Address):
+        return _is_public_v4(parsed)
+    if parsed.scope_id is not None:
+        return False
+    if any(parsed in network for network in _WRAPPED_V4):
+        return _is_public_v4(IPv4Address(int(parsed) & 0xFFFF_FFFF))
+    return (
+        parsed in _UNICAST_V6 and parsed.is_global and not any(parsed in network for network in _REFUSED_V6)
+    )
+
+
+def _is_public_v4(address: IPv4Address) -> bool:
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not any(address in network for network in _REFUSED_V4)
+    )
+
+
+def may_resolve(host: str) -> bool:
+    """Return whether ``host`` is an address or a name that is worth asking the resolver about.
+
+    Not so: this machine's own names, scoped addresses, and numbers that are no address as one writes them
+    (``2130706433``, ``0177.0.0.1``, ``0x7f.1``, ``127.1``), which some resolvers take for one.
+
+    Args:
+        host: as it stands in the URL, lower case, without brackets.
+    """
+    if _as_address(host) is not None:
+        return "%" not in host
+    name = host.removesuffix(".")
+    labels = name.split(".")
+    return (
+        _HOST_NAME.fullmatch(name) is not None
+        and labels[-1] != "localhost"
+        and _NUMBER.fullmatch(labels[-1]) is None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedHosts:
+    """The hosts that may be called whatever their addresses are.
+
+    A name matches the URL's host as written, never what it resolves to; an address matches that
+    address. An entry without a port allows all ports.
+    """
+
+    entries: frozenset[tuple[str, int | None]]
+
+    @classmethod
+    def parse(cls, text: str) -> AllowedHosts:
+        """Return the hosts in a comma list of ``host``, ``host:port`` and ``[v6]:port``.
+
+        Raises:
+            ValueError: an entry is none of these. The message names the setting and the entry.
+        """
+        words = (word.strip() for word in text.split(","))
+        return cls(frozenset(_entry(word) for word in words if word))
+
+    def allows(self, host: str, port: int) -> bool:
+        """Return whether the URL's ``host`` and ``port`` are in the list."""
+        name = _canonical(host)
+        return (name, None) in self.entries or (name, port) in self.entries
+
+
+def _entry(word: str) -> tuple[str, int | None]:
+    if _as_address(word) is not None:  # an IPv6 address without brackets, hence without a port
+        return _canonical(word), None
+    match = _ALLOWED_ENTRY.fullmatch(word)
+    host = _host_of(match[1]) if match else None
+    port = int(match[2]) if match and match[2] else None
+    if host is None or (port is not None and not 0 < port <= _MAX_PORT):
+        raise ValueError(
+            f"{ALLOW_HOSTS_SETTING} must be a comma list of host, host:port or [v6]:port,"
+            f" and {word!r} is none of them"
+        )
+    return _canonical(host), port
+
+
+def _host_of(written: str) -> str | None:
+    """Return the host as it will come from a URL (lower case, IDNA), or None if it is none."""
+    try:
+        host = httpx.URL(f"http://{written}/").raw_host.decode("ascii")
+    except httpx.InvalidURL:
+        return None
+    return host if _as_address(host) is not None or _HOST_NAME.fullmatch(host) else None
+
+
+def _canonical(host: str) -> str:
+    address = _as_address(host)
+    return str(address) if address is not None else host.lower().removesuffix(".")
+
+
+def _as_address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

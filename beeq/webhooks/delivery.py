@@ -1,0 +1,240 @@
+"""One attempt at delivering one message: a signed POST, and the head of the answer to it.
+
+httpcore is used directly, since it does only this: it follows no redirect, decodes no body, keeps
+no cookie, asks no proxy or netrc, and writes no URL to a log. Its one way to the network is the
+``guard``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import httpcore
+import httpx
+
+from beeq import __version__
+from beeq.errors import BeeqError
+from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING
+from beeq.webhooks.answer import Answer, retry_after_ms
+from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.webhooks.signature import message_id
+
+if TYPE_CHECKING:
+    from beeq.webhooks.addresses import AllowedHosts
+    from beeq.webhooks.guard import Resolve
+    from beeq.webhooks.signature import Signer
+
+#: Resolving and connecting; the TLS handshake has as long once more.
+CONNECT_TIMEOUT_S = 10.0
+#: One write, or one read.
+IO_TIMEOUT_S = 30.0
+#: From the start to the answer, however many drips it comes in.
+ATTEMPT_TIMEOUT_S = 60.0
+#: A body is read for its connection's sake only, so not for long …
+BODY_TIMEOUT_S = 3.0
+#: … and not far.
+MAX_BODY_BYTES = 64 * 1024
+#: Idle connections. Shorter than common servers' keep-alive (5 s), which might end mid-request.
+_KEEPALIVE_S = 2.0
+_MAX_IDLE_CONNECTIONS = 50
+_MAX_PORT = 65535
+_TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": IO_TIMEOUT_S, "write": IO_TIMEOUT_S}
+_NETWORK_ERRORS = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    TimeoutError,
+    OSError,
+)
+
+
+class DeliveryFailed(BeeqError):
+    """The attempt got no answer. The message is one sentence, with host and port at most."""
+
+
+class WebhookSender:
+    """Delivers messages, keeping connections for the next one to the same origin.
+
+    Used on one event loop from the first delivery to ``aclose``; it may be used again after that.
+    The number of connections is that of the deliveries under way, and a few idle ones.
+
+    Args:
+        allowed: hosts beside the public ones.
+        signer: signs every message; without it they are sent unsigned.
+        resolve: how names become addresses; None asks the system.
+        ssl_context: what certificates are verified with; None is the usual authorities.
+    """
+
+    def __init__(
+        self,
+        allowed: AllowedHosts,
+        signer: Signer | None = None,
+        *,
+        resolve: Resolve | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._allowed = allowed
+        self._signer = signer
+        self._resolve = resolve
+        self._ssl_context = ssl_context
+        self._resolver: Resolver | None = None  # ours to close, where the caller brought none
+        self._pool: httpcore.AsyncConnectionPool | None = None
+
+    async def deliver(
+        self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
+    ) -> Answer:
+        """POST ``body`` to ``url`` and return what the receiver said, whatever it said.
+
+        Args:
+            url: http or https, without a user name.
+            job_id: the message's id, the same on every attempt.
+            body: JSON.
+            timeout_s: how long the caller will wait; a body never uses that time up.
+
+        Raises:
+            WebhookRefused: the URL must not be called, now or later.
+            DeliveryFailed: there was no answer.
+        """
+        target = _target(url)
+        headers = self._headers(target, job_id, body)
+        started_s = time.monotonic()
+        answer: Answer | None = None
+        failure: Exception | None = None
+        try:
+            async with (
+                asyncio.timeout(ATTEMPT_TIMEOUT_S),
+                self._connections().stream(
+                    "POST",
+                    httpcore.URL(
+                        scheme=target.raw_scheme,
+                        host=target.raw_host,
+                        port=target.port,
+                        target=target.raw_path,
+                    ),
+                    headers=headers,
+                    content=body,
+                    extensions={"timeout": _TIMEOUTS},
+                ) as response,
+            ):
+                elapsed_s = time.monotonic() - started_s
+                answer = Answer(response.status, round(elapsed_s * 1000), _retry_after(response))
+                await _read_body(response, min(BODY_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2))
+        except _NETWORK_ERRORS as error:
+            # Once there is an answer, a body that breaks, drips or never ends changes nothing.
+            failure = error
+        if answer is None:
+            raise DeliveryFailed(_sentence(failure, target))
+        return answer
+
+    async def aclose(self) -> None:
+        """Close all connections; deliveries under way fail."""
+        pool, self._pool = self._pool, None
+        resolver, self._resolver = self._resolver, None
+        if resolver is not None:
+            resolver.close()
+        if pool is not None:
+            await pool.aclose()
+
+    def _connections(self) -> httpcore.AsyncConnectionPool:
+        if self._pool is None:
+            resolve = self._resolve
+            if resolve is None:
+                resolve = self._resolver = Resolver()
+            self._pool = httpcore.AsyncConnectionPool(
+                ssl_context=self._ssl_context or httpx.create_ssl_context(),
+                max_connections=None,  # each delivery has one, and the worker bounds those
+                max_keepalive_connections=_MAX_IDLE_CONNECTIONS,
+                keepalive_expiry=_KEEPALIVE_S,
+                network_backend=GuardedBackend(self._allowed, resolve),
+            )
+        return self._pool
+
+    def _headers(self, target: httpx.URL, job_id: str, body: bytes) -> list[tuple[str, str]]:
+        sent_id = message_id(job_id)
+        timestamp_s = int(time.time())
+        headers = [
+            ("Host", target.netloc.decode("ascii")),
+            ("User-Agent", f"beeq/{__version__}"),
+            ("Content-Type", "application/json"),
+            ("Accept", "*/*"),
+            ("Accept-Encoding", "identity"),
+            ("webhook-id", sent_id),
+            ("webhook-timestamp", str(timestamp_s)),
+        ]
+        if self._signer is not None:
+            signature = self._signer.sign(sent_id, timestamp_s, body)
+            headers.append(("webhook-signature", signature))
+        return headers
+
+
+def _target(url: str) -> httpx.URL:
+    """Return the parsed URL, if it is one that a webhook may have.
+
+    Raises:
+        WebhookRefused: it is not; the message holds nothing of it but the scheme.
+    """
+    try:
+        target = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        raise WebhookRefused(
+            "the webhook URL cannot be read, or spells an address in a way that is always refused"
+            f" ({ALLOW_HOSTS_SETTING} is for plain hosts)"
+        ) from None
+    if target.scheme not in {"http", "https"}:
+        raise WebhookRefused("the webhook URL must begin with http:// or https://")
+    if target.userinfo:
+        raise WebhookRefused(
+            "the webhook URL holds a user name or password, which is always refused"
+            f" ({ALLOW_HOSTS_SETTING} is for plain hosts)"
+        )
+    if not target.host or not 0 < (1 if target.port is None else target.port) <= _MAX_PORT:
+        raise WebhookRefused("the webhook URL has no usable host and port")
+    return target
+
+
+async def _read_body(response: httpcore.Response, timeout_s: float) -> None:
+    """Read on so that the connection can be used again; what is longer or slower is cut off."""
+    read_bytes = 0
+    async with asyncio.timeout(timeout_s):
+        async for chunk in response.aiter_stream():
+            read_bytes += len(chunk)
+            if read_bytes > MAX_BODY_BYTES:
+                return
+
+
+def _retry_after(response: httpcore.Response) -> int | None:
+    for name, value in response.headers:
+        if name.lower() == b"retry-after":
+            return retry_after_ms(value.decode("latin-1"), datetime.now(UTC))
+    return None
+
+
+def _sentence(error: Exception | None, target: httpx.URL) -> str:
+    """Return why there was no answer. What the receiver sent is not quoted."""
+    where = target.netloc.decode("ascii")
+    tls_error = _tls_error(error)
+    if tls_error is not None:
+        return f"could not connect to {where}: TLS failed ({tls_error})"
+    if isinstance(error, httpcore.ConnectTimeout):
+        return f"could not connect to {where} in time"
+    if isinstance(error, httpcore.ConnectError):
+        return f"could not connect to {where}: {str(error) or 'the TLS handshake broke off'}"
+    if isinstance(error, httpcore.TimeoutException | TimeoutError):
+        return f"webhook at {where} did not answer in time"
+    if isinstance(error, httpcore.ProtocolError):
+        return f"webhook at {where} closed the connection or did not answer in HTTP"
+    return f"the connection to {where} broke off before the webhook answered"
+
+
+def _tls_error(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"certificate: {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            return str(error.reason)
+        error = error.__context__  # httpcore's pool wipes __cause__
+    return None

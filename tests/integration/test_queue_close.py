@@ -1,0 +1,373 @@
+"""How a queue closes: what it waits for, what it gives back, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from beeq import Queue, QueueClosed
+
+
+async def busy_worker(make_queue, handler, **settings):
+    """Return a worker whose handler has begun with a job."""
+    worker = make_queue(**settings)
+    started = asyncio.Event()
+
+    @worker.process
+    async def run(job):
+        started.set()
+        return await handler(job)
+
+    job = await worker.enqueue({"foo": "bar"})
+    await asyncio.wait_for(started.wait(), 5)
+    return worker, job
+
+
+async def hang(_job):
+    await asyncio.Event().wait()
+
+
+async def test_close_ends_every_connection(make_queue, redis, eventually):
+    """Section 17, queue 4: commands, blocking move, events; and the heartbeat's."""
+    before = {client["id"] for client in await redis.client_list()}
+    worker = make_queue()
+    worker.on("job succeeded", lambda _id, _result: None)
+    worker.process(hang)
+    await worker.ready()
+
+    async def connections():
+        return [c for c in await redis.client_list() if c["id"] not in before]
+
+    async def has_all_four():
+        return {c["cmd"] for c in await connections()} >= {"blmove", "subscribe"}
+
+    await eventually(has_all_four)
+    await worker.close()
+
+    async def has_none():
+        return not await connections()
+
+    await eventually(has_none)
+
+
+async def test_close_leaves_no_task_and_no_thread(make_queue):
+    """Section 17, queue 13: nor a periodic stall check."""
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    worker = make_queue(stall_interval=100)
+    worker.on("job succeeded", lambda _id, _result: None)
+
+    @worker.process(concurrency=2)
+    def handler(_job):
+        return threading.current_thread().name
+
+    await worker.check_stalled_jobs(interval=50)
+    job = await worker.enqueue({})
+    assert "beeq" in await job.result(timeout=5000)
+    await worker.close()
+    assert asyncio.all_tasks() == tasks
+    for thread in set(threading.enumerate()) - threads:
+        await asyncio.to_thread(thread.join, 5) if "beeq" in thread.name else None
+        assert not thread.is_alive() or "beeq" not in thread.name
+
+
+async def test_closing_again_is_fine_and_ends_with_the_first(make_queue):
+    """Section 17, queue 6 and 7."""
+    queue = await make_queue().ready()
+    await asyncio.gather(queue.close(), queue.close(), queue.close(100))
+    await queue.close()
+
+
+async def test_close_resolves_to_nothing_when_awaited(make_queue):
+    """Section 17, queue 5: the callback form is the awaitable form."""
+    queue = await make_queue().ready()
+    assert await queue.close() is None
+
+
+async def test_an_error_of_hanging_up_the_clients_own_connection_is_raised(valkey, queue_name):
+    """Section 17, queue 8."""
+    client = valkey.client()
+    hang_up = client.aclose
+
+    async def fail():
+        await hang_up()
+        raise OSError("quit failed")
+
+    client.aclose = fail
+    queue = Queue(queue_name, redis=client, quit_command_client=True)
+    await queue.ready()
+    with pytest.raises(OSError, match="quit failed"):
+        await queue.close()
+
+
+async def test_a_closed_worker_takes_no_job_and_another_one_gets_it(make_queue, redis):
+    """Section 17, queue 10."""
+    ran = []
+
+    async def first(job):
+        ran.append(("first", job.id))
+
+    async def second(job):
+        ran.append(("second", job.id))
+
+    closed, open_worker, producer = make_queue(), make_queue(), make_queue()
+    closed.process(first)
+    await (await producer.enqueue({})).result(timeout=5000)
+    await closed.close()
+    job = await producer.enqueue({})
+    assert await redis.lrange(producer.keys.waiting, 0, -1) == [job.id]
+    open_worker.process(second)
+    await job.result(timeout=5000)
+    assert ran == [("first", "1"), ("second", "2")]
+
+
+async def test_close_waits_for_the_running_job_and_tells_of_it_first(make_queue):
+    """Section 17, queue 11."""
+    end = asyncio.Event()
+    order = []
+
+    async def wait(_job):
+        await end.wait()
+        return "done"
+
+    worker, job = await busy_worker(make_queue, wait)
+    worker.on("succeeded", lambda done, result: order.append((done.id, result)))
+    closing = asyncio.ensure_future(worker.close())
+    await asyncio.sleep(0)  # the closing begins
+    assert not closing.done()
+    end.set()
+    await closing
+    assert order == [(job.id, "done")]
+
+
+async def test_a_job_saved_during_the_drain_is_accepted_and_not_run(make_queue, redis):
+    """Section 17, queue 12."""
+    end = asyncio.Event()
+    ran = []
+
+    async def wait(job):
+        ran.append(job.id)
+        await end.wait()
+
+    worker, job = await busy_worker(make_queue, wait)
+    closing = asyncio.ensure_future(worker.close())
+    await asyncio.sleep(0)  # the closing begins
+    late = await worker.enqueue({"late": True})
+    health = await worker.check_health()
+    assert (health.waiting, health.active) == (1, 1)
+    end.set()
+    await closing
+    assert ran == [job.id]
+    assert await redis.lrange(worker.keys.waiting, 0, -1) == [late.id]
+
+
+async def test_a_job_that_hangs_makes_close_raise_and_goes_back_with_its_retries(make_queue, redis):
+    """Section 17, queue 14."""
+    worker, job = await busy_worker(make_queue, hang)
+    with pytest.raises(TimeoutError, match=r"^Operation timed out\.$"):
+        await worker.close(10)
+    assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id]
+    assert await redis.llen(worker.keys.active) == 0
+    assert not worker.is_running()
+
+
+async def test_jobs_given_back_by_close_run_next_and_in_their_order(make_queue, redis):
+    """Flaw A7, C18: to the front, no retry used, no delivery counted."""
+    worker = make_queue()
+    jobs = [await worker.enqueue({}, retries=1) for _ in range(4)]
+    started = asyncio.Semaphore(0)
+
+    @worker.process(concurrency=3)
+    async def handler(_job):
+        started.release()
+        await asyncio.Event().wait()
+
+    for _ in range(3):
+        await asyncio.wait_for(started.acquire(), 5)
+    with pytest.raises(TimeoutError):
+        await worker.close(10)
+    assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id for job in reversed(jobs)]
+    assert await redis.exists(worker.keys.claims) == 0
+    ran = []
+    next_worker = make_queue()
+
+    @next_worker.process
+    async def note(job):
+        ran.append((job.id, job.options["retries"]))
+
+    reader = make_queue()
+    last = await reader.get_job(jobs[-1].id)
+    await last.result(timeout=5000)
+    assert ran == [(job.id, 1) for job in jobs]
+
+
+async def test_a_coroutine_handler_is_cancelled_before_its_job_may_run_elsewhere(make_queue, redis):
+    cleaned_up = []
+
+    async def handler(job):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.append(await redis.lrange(job.queue.keys.waiting, 0, -1))
+
+    worker, _job = await busy_worker(make_queue, handler)
+    with pytest.raises(TimeoutError):
+        await worker.close(10)
+    assert cleaned_up == [[]]
+
+
+async def test_close_succeeds_when_the_running_job_fails_in_time(make_queue):
+    """Section 17, queue 15."""
+    end = asyncio.Event()
+    failed = []
+
+    async def fail(_job):
+        await end.wait()
+        raise ValueError("no")
+
+    worker, _job = await busy_worker(make_queue, fail)
+    worker.on("failed", lambda _job, error: failed.append(str(error)))
+    closing = asyncio.ensure_future(worker.close())
+    await asyncio.sleep(0)  # the closing begins
+    end.set()
+    await closing
+    assert failed == ["no"]
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+async def test_a_handler_that_ends_after_a_close_timed_out_is_told_of_once(make_queue, eventually, status, redis):
+    """Section 17, queue 16."""
+    started, end = threading.Event(), threading.Event()
+    worker = make_queue()
+    errors = []
+    worker.on("error", lambda error: errors.append(str(error)))
+
+    @worker.process
+    def handler(_job):
+        started.set()
+        assert end.wait(10)
+        if status == "failed":
+            raise ValueError("no")
+
+    job = await worker.enqueue({})
+    assert await asyncio.to_thread(started.wait, 5)
+    with pytest.raises(TimeoutError, match=r"^Operation timed out\.$"):
+        await worker.close(10)
+    assert errors == []
+    end.set()
+    await eventually(lambda: errors)
+    assert errors == [f"unable to update the status of {status} job {job.id}"]
+    assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id]
+
+
+async def test_closing_right_after_construction_is_no_error(make_queue):
+    """Section 17, queue 17."""
+    queue = make_queue()
+    errors = []
+    queue.on("error", errors.append)
+    await queue.close()
+    opening = make_queue("another")
+    opening.on("error", errors.append)
+    ready = asyncio.ensure_future(opening.ready())
+    await asyncio.sleep(0)  # the opening begins
+    await opening.close()
+    with pytest.raises((QueueClosed, asyncio.CancelledError)):
+        await ready
+    assert errors == []
+
+
+async def test_closing_after_a_periodic_stall_check_is_no_error(make_queue):
+    """Section 17, queue 18."""
+    queue = make_queue(stall_interval=10)
+    errors = []
+    queue.on("error", errors.append)
+    await queue.check_stalled_jobs(interval=10)
+    await queue.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("timeout", [None, 0, -5, True])
+async def test_a_timeout_that_is_none_zero_or_negative_means_the_default(make_queue, timeout):
+    end = asyncio.Event()
+
+    async def wait(_job):
+        await end.wait()
+
+    worker, _job = await busy_worker(make_queue, wait)
+    closing = asyncio.ensure_future(worker.close(timeout))
+    done, _ = await asyncio.wait([closing], timeout=0.05)
+    assert not done
+    end.set()
+    await closing
+
+
+async def test_a_second_close_with_a_shorter_timeout_shortens_the_wait(make_queue):
+    worker, _job = await busy_worker(make_queue, hang)
+    closing = asyncio.ensure_future(worker.close(60_000))
+    await asyncio.sleep(0)  # the closing begins
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(worker.close(10), 5)
+    with pytest.raises(TimeoutError, match="Operation timed out"):
+        await closing
+
+
+async def test_a_client_that_was_passed_in_stays_usable(valkey, queue_name):
+    """Section 17, queue 19 and 26."""
+    async with valkey.client() as client:
+        queue = Queue(queue_name, redis=client)
+        await queue.enqueue({})
+        await queue.close()
+        assert await client.ping()
+        assert await client.delete(*queue.keys.every()) > 0
+
+
+async def test_a_client_that_was_passed_in_is_closed_on_request(valkey, queue_name, redis, eventually):
+    """Section 17, queue 19."""
+    client = valkey.client(client_name="passed-in")
+    await client.ping()
+    queue = Queue(queue_name, redis=client, quit_command_client=True)
+    await queue.ready()
+    await queue.close()
+
+    async def is_gone():
+        return all(c["name"] != "passed-in" for c in await redis.client_list())
+
+    await eventually(is_gone)
+
+
+async def test_an_idle_worker_that_closes_strands_no_job_it_has_just_fetched(make_queue, redis):
+    """Flaw A7: bee-queue leaves the id in active, unrun."""
+    producer = make_queue(is_worker=False)
+    await producer.ready()
+    for _ in range(30):
+        worker = make_queue()
+        worker.process(hang)
+        await worker.ready()
+        job, _ = await asyncio.gather(producer.enqueue({}), worker.close(1), return_exceptions=True)
+        assert await redis.lrange(producer.keys.active, 0, -1) == []
+        assert await redis.lrange(producer.keys.waiting, 0, -1) == [job.id]
+        await job.remove()
+
+
+async def test_commands_after_close_are_refused(make_queue):
+    """Protocol section 14: closed."""
+    queue = make_queue()
+    job = await queue.enqueue({})
+    await queue.close()
+    for call in (
+        queue.enqueue({}),
+        queue.get_job(job.id),
+        queue.get_jobs("waiting"),
+        queue.check_health(),
+        queue.remove_job(job.id),
+        queue.check_stalled_jobs(),
+        queue.save_all([queue.create_job({})]),
+        job.report_progress(1),
+        job.retry(),
+        job.is_in_set("failed"),
+        job.result(timeout=10),
+        queue.run(),
+    ):
+        with pytest.raises(QueueClosed, match="^closed$"):
+            await call

@@ -1,0 +1,408 @@
+"""Running jobs: handlers, their outcomes, and how many run at once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import math
+import random
+from datetime import timedelta
+
+import pytest
+
+from beeq import Discard, JobFailed, JobTimedOut, Queue, QueueClosed, Retry
+
+
+async def stored(redis, queue, job):
+    return json.loads(await redis.hget(queue.keys.jobs, job.id))
+
+
+async def hang(_job):
+    await asyncio.Event().wait()
+
+
+async def test_a_handlers_value_reaches_the_listeners_and_the_job_is_in_succeeded(make_queue, redis):
+    """Section 17, queue 63."""
+    queue = make_queue()
+    heard = asyncio.Future()
+    queue.on("succeeded", lambda job, result: heard.set_result((job.id, job.status, result)))
+
+    @queue.process
+    async def handler(job):
+        return job.data["x"] + 1
+
+    job = await queue.enqueue({"x": 1})
+    assert await asyncio.wait_for(heard, 5) == (job.id, "succeeded", 2)
+    assert await redis.smembers(queue.keys.succeeded) == {job.id}
+    assert await job.is_in_set("succeeded")
+    assert (await stored(redis, queue, job))["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("job_id", ["amazingjob", "größe", "a:b", " ", '"', "1e1"])
+async def test_an_id_that_is_no_number_works_from_end_to_end(make_queue, redis, job_id):
+    """Section 17, queue 64."""
+    queue = make_queue()
+
+    @queue.process
+    async def handler(job):
+        return [job.id, await job.report_progress(50)]
+
+    job = await queue.enqueue({}, id=job_id)
+    assert await job.result(timeout=5000) == [job_id, 1]
+    assert await redis.smembers(queue.keys.succeeded) == {job_id}
+
+
+async def test_a_job_that_succeeds_leaves_no_record_if_so_set(make_queue, redis):
+    """Section 17, queue 65."""
+    queue = make_queue(remove_on_success=True)
+
+    @queue.process
+    async def handler(_job):
+        return "value"
+
+    job = await queue.enqueue({})
+    assert await job.result(timeout=5000) == "value"
+    assert await redis.exists(queue.keys.jobs, queue.keys.succeeded, queue.keys.active) == 0
+
+
+async def test_a_job_that_fails_leaves_no_record_if_so_set(make_queue, redis):
+    """Section 17, queue 66."""
+    queue = make_queue(remove_on_failure=True)
+
+    @queue.process
+    async def handler(_job):
+        raise ValueError("failed!")
+
+    job = await queue.enqueue({})
+    with pytest.raises(JobFailed, match=r"^failed!$"):
+        await job.result(timeout=5000)
+    assert await redis.exists(queue.keys.jobs, queue.keys.failed, queue.keys.active) == 0
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_exception_fails_the_job_with_its_message(make_queue, redis, is_async):
+    """Section 17, queue 67 and 68: raised at the first step, in a coroutine or in a plain function."""
+    queue = make_queue()
+    heard = asyncio.Future()
+    queue.on("failed", lambda job, error: heard.set_result((job.id, type(error), str(error))))
+
+    def fail(_job):
+        raise ValueError("failed!")
+
+    async def fail_async(job):
+        fail(job)
+
+    queue.process(fail_async if is_async else fail)
+    job = await queue.enqueue({})
+    assert await asyncio.wait_for(heard, 5) == (job.id, ValueError, "failed!")
+    assert await redis.smembers(queue.keys.failed) == {job.id}
+    assert (await stored(redis, queue, job))["status"] == "failed"
+
+
+class Silent(Exception):  # noqa: N818 - it has no text
+    pass
+
+
+class Broken(Exception):  # noqa: N818 - it cannot say what it is
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "first_line", "message"),
+    [
+        (ValueError("boom"), "ValueError: boom", "boom"),
+        (Silent(), "Silent: Silent", "Silent"),
+        (ValueError(""), "ValueError: ValueError", "ValueError"),
+        (ValueError(0), "ValueError: 0", "0"),
+        (Broken(), "Broken: Broken", "Broken"),
+        (KeyError("k"), "KeyError: 'k'", "'k'"),
+        (SystemExit(3), "SystemExit: 3", "3"),
+        (asyncio.CancelledError(), "CancelledError: CancelledError", "CancelledError"),
+    ],
+)
+async def test_the_stored_trace_begins_with_the_error(make_queue, redis, error, first_line, message):
+    """Section 17, queue 69. Flaw A5b: bee-queue takes an empty error for success."""
+    queue = make_queue()
+
+    @queue.process
+    async def handler(_job):
+        raise error
+
+    job = await queue.enqueue({})
+    with pytest.raises(JobFailed) as failure:
+        await job.result(timeout=5000)
+    assert str(failure.value) == message
+    record = await stored(redis, queue, job)
+    assert record["status"] == "failed"
+    (trace,) = record["options"]["stacktraces"]
+    assert trace.splitlines()[0] == first_line
+    assert await redis.sismember(queue.keys.failed, job.id)
+
+
+async def test_a_failed_listener_may_retry_the_job_and_it_succeeds(make_queue, redis):
+    """Section 17, queue 70 and job 16: the callback form is the awaitable form."""
+    queue = make_queue()
+    runs = []
+    done = asyncio.Event()
+
+    async def again(job, _error):
+        assert await job.retry() is True
+
+    queue.on("failed", again)
+    queue.on("succeeded", lambda _job, _result: done.set())
+
+    @queue.process
+    async def handler(_job):
+        runs.append(1)
+        if len(runs) == 1:
+            raise ValueError("failed!")
+
+    job = await queue.enqueue({})
+    await asyncio.wait_for(done.wait(), 5)
+    assert await redis.smembers(queue.keys.succeeded) == {job.id}
+    assert await redis.scard(queue.keys.failed) == 0
+
+
+async def test_a_handler_that_runs_past_its_timeout_fails(make_queue, redis):
+    """Section 17, queue 71."""
+    queue = make_queue()
+    heard = asyncio.Future()
+    queue.on("failed", lambda job, error: heard.set_result((job.id, job.options["timeout"], error)))
+    queue.process(hang)
+    job = await queue.enqueue({}, timeout=10)
+    job_id, timeout_ms, error = await asyncio.wait_for(heard, 5)
+    assert (job_id, timeout_ms, str(error)) == ("1", 10, "Job 1 timed out (10 ms)")
+    assert isinstance(error, JobTimedOut)
+    assert (await stored(redis, queue, job))["options"]["stacktraces"][0].splitlines()[0] == (
+        "Error: Job 1 timed out (10 ms)"
+    )
+
+
+async def test_a_timeout_cancels_the_handler_before_the_next_attempt(make_queue):
+    """Flaw C7: in bee-queue both would run at once."""
+    queue = make_queue()
+    order = []
+
+    @queue.process(concurrency=2)
+    async def handler(_job):
+        order.append("begin")
+        if order.count("begin") == 2:
+            return "second"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("end")
+
+    job = await queue.enqueue({}, timeout=20, retries=1)
+    assert await job.result(timeout=5000) == "second"
+    assert order == ["begin", "end", "begin"]
+
+
+async def test_a_job_with_retries_is_tried_again_until_it_succeeds(make_queue):
+    """Section 17, queue 72."""
+    queue = make_queue()
+    heard = []
+    done = asyncio.Event()
+    for event in ("retrying", "failed", "failed:fatal"):
+        queue.on(event, lambda job, error, event=event: heard.append((event, str(error), job.options["retries"])))
+    queue.on("succeeded", lambda _job, _result: done.set())
+    seen = []
+
+    @queue.process
+    async def handler(job):
+        seen.append(job.options["retries"])
+        if len(seen) < 3:
+            raise ValueError(f"attempt {len(seen)}")
+
+    await queue.enqueue({}, retries=2)
+    await asyncio.wait_for(done.wait(), 5)
+    assert seen == [2, 1, 0]
+    assert heard == [
+        ("retrying", "attempt 1", 1),
+        ("failed", "attempt 1", 1),
+        ("retrying", "attempt 2", 0),
+        ("failed", "attempt 2", 0),
+    ]
+
+
+async def test_a_handler_may_give_up_its_retries(make_queue):
+    """Section 17, queue 73."""
+    queue = make_queue()
+    runs = []
+
+    @queue.process
+    async def handler(job):
+        runs.append(1)
+        job.retries(0)
+        raise ValueError("never again")
+
+    job = await queue.enqueue({}, retries=5)
+    heard = asyncio.Future()
+    job.on("failed", heard.set_result)
+    assert str(await asyncio.wait_for(heard, 5)) == "never again"
+    assert len(runs) == 1
+
+
+async def test_a_timeout_is_retried_like_any_failure(make_queue):
+    """Section 17, queue 74."""
+    queue = make_queue()
+    runs = []
+
+    @queue.process
+    async def handler(job):
+        runs.append(job.options["retries"])
+        if len(runs) == 1:
+            await asyncio.Event().wait()
+        return "in time"
+
+    job = await queue.enqueue({}, timeout=10, retries=1)
+    assert await job.result(timeout=5000) == "in time"
+    assert runs == [1, 0]
+
+
+async def test_process_is_refused_where_it_cannot_work(make_queue):
+    """Section 17, queue 75, 76 and 77."""
+    with pytest.raises(RuntimeError, match="^Cannot call Queue#process on a non-worker$"):
+        make_queue(is_worker=False).process(hang)
+    queue = make_queue()
+    queue.process(hang)
+    with pytest.raises(RuntimeError, match="^Cannot call Queue#process twice$"):
+        queue.process(hang)
+    closed = make_queue()
+    await closed.close()
+    with pytest.raises(QueueClosed, match="^closed$"):
+        closed.process(hang)
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, 2.5, math.nan, "3", True, None])
+def test_a_concurrency_that_is_no_positive_int_is_refused(concurrency):
+    """Flaw C16."""
+    with pytest.raises((TypeError, ValueError), match="concurrency"):
+        Queue("addition").process(hang, concurrency=concurrency)
+
+
+async def test_one_at_a_time_they_run_in_the_order_of_saving(make_queue):
+    """Section 17, queue 78."""
+    queue = make_queue()
+    order, running = [], []
+
+    @queue.process
+    async def handler(job):
+        assert running == []
+        running.append(job.id)
+        order.append(job.data["n"])
+        await asyncio.sleep(0)  # gives others the chance to break in
+        running.clear()
+
+    jobs = [await queue.enqueue({"n": n}) for n in range(20)]
+    await asyncio.gather(*(job.result(timeout=5000) for job in jobs))
+    assert order == list(range(20))
+
+
+@pytest.mark.parametrize("staggered", [False, True])
+async def test_never_more_than_the_asked_number_run_and_they_start_in_order(make_queue, redis, staggered):
+    """Section 17, queue 79 and 80."""
+    queue = make_queue()
+    order, running, most, most_active = [], set(), [], []
+
+    @queue.process(concurrency=5)
+    async def handler(job):
+        running.add(job.id)
+        order.append(job.data["n"])
+        most.append(len(running))
+        most_active.append(await redis.llen(queue.keys.active))
+        await asyncio.sleep(random.random() / 100)  # the handler's work
+        running.discard(job.id)
+
+    jobs = []
+    for n in range(20):
+        jobs.append(await queue.enqueue({"n": n}))
+        if staggered:
+            await asyncio.sleep(random.random() / 200)  # the user's pace
+    await asyncio.gather(*(job.result(timeout=5000) for job in jobs))
+    assert order == list(range(20))
+    assert max(most) <= 5
+    assert max(most_active) <= 5
+    assert staggered or max(most) == 5
+
+
+async def test_workers_share_the_jobs_and_each_job_runs_once(make_queue):
+    """Section 17, queue 81."""
+    producer = make_queue(is_worker=False)
+    ran = []
+
+    async def handler(worker, job):
+        ran.append((worker, job.id))
+        await asyncio.sleep(0.002)  # the handler's work
+
+    for n in range(3):
+        make_queue().process(functools.partial(handler, n))
+    jobs = [await producer.enqueue({}) for _ in range(20)]
+    await asyncio.gather(*(job.result(timeout=5000) for job in jobs))
+    assert sorted((int(job_id) for _, job_id in ran)) == list(range(1, 21))
+    assert len({worker for worker, _ in ran}) == 3
+
+
+async def test_discard_fails_a_job_for_good(make_queue, redis):
+    queue = make_queue()
+
+    @queue.process
+    async def handler(_job):
+        raise Discard("hopeless")
+
+    job = await queue.enqueue({}, retries=5)
+    with pytest.raises(JobFailed, match="^hopeless$"):
+        await job.result(timeout=5000)
+    record = await stored(redis, queue, job)
+    assert (record["status"], record["options"]["retries"]) == ("failed", 5)
+    assert "hopeless" in record["options"]["stacktraces"][0]
+
+
+@pytest.mark.parametrize("after", [30, timedelta(milliseconds=30)])
+async def test_retry_replaces_the_backoff_and_uses_a_retry(make_queue, after):
+    queue = make_queue(delayed_debounce=1)
+    seen = []
+    loop = asyncio.get_running_loop()
+
+    @queue.process
+    async def handler(job):
+        seen.append((job.options["retries"], loop.time()))
+        if len(seen) == 1:
+            raise Retry(after=after, reason="busy")
+
+    job = await queue.enqueue({}, retries=1, backoff=("fixed", 60_000))
+    await job.result(timeout=5000)
+    assert [retries for retries, _ in seen] == [1, 0]
+    assert seen[1][1] - seen[0][1] >= 0.029
+
+
+async def test_retry_without_a_retry_left_fails(make_queue):
+    queue = make_queue()
+
+    @queue.process
+    async def handler(_job):
+        raise Retry(reason="busy")
+
+    job = await queue.enqueue({})
+    with pytest.raises(JobFailed, match="^busy$"):
+        await job.result(timeout=5000)
+
+
+async def test_a_burst_ends_when_nothing_due_is_left(make_queue):
+    queue = make_queue()
+    ran = []
+
+    @queue.process(concurrency=3)
+    async def handler(job):
+        ran.append(job.id)
+        if job.data == "parent":
+            await queue.enqueue("child")
+
+    for _ in range(5):
+        await queue.enqueue("parent")
+    await queue.enqueue("later", delay_until=queue.now_ms() + 60_000)
+    await asyncio.wait_for(queue.run(burst=True), 10)
+    assert len(ran) == 10
+    assert await queue.check_health() == type(await queue.check_health())(0, 0, 10, 0, 1, 11)

@@ -1,0 +1,161 @@
+"""Removing jobs, wherever they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from beeq import JobFailed, JobLost
+
+
+@pytest.mark.parametrize("store_jobs", [True, False])
+@pytest.mark.parametrize("through_job", [True, False])
+async def test_a_removed_job_is_gone(make_queue, redis, store_jobs, through_job):
+    """Section 17, queue 31, 32 and 62; job 14 and 15: the callback form is the awaitable form."""
+    queue = make_queue(is_worker=False, store_jobs=store_jobs)
+    job = await queue.enqueue({"foo": "bar"})
+    assert (await queue.get_job(job.id)).data == {"foo": "bar"}
+    if through_job:
+        assert await job.remove() is job
+    else:
+        assert await queue.remove_job(job.id) is queue
+    assert await queue.get_job(job.id) is None
+    assert await redis.hget(queue.keys.jobs, job.id) is None
+    assert await redis.lrange(queue.keys.waiting, 0, -1) == []
+
+
+async def test_removing_twice_or_what_never_was_is_fine(make_queue):
+    queue = make_queue(is_worker=False)
+    job = await queue.enqueue({})
+    await job.remove()
+    await job.remove()
+    await queue.remove_job("never was")
+
+
+async def test_an_unsaved_job_cannot_be_removed(make_queue):
+    with pytest.raises(ValueError, match="no id"):
+        await make_queue(is_worker=False).create_job({}).remove()
+
+
+@pytest.mark.parametrize("state", ["waiting", "delayed", "succeeded", "failed"])
+async def test_a_job_is_removed_from_any_state_and_leaves_nothing(make_queue, redis, state):
+    queue = make_queue()
+
+    if state in ("succeeded", "failed"):
+
+        @queue.process
+        async def handler(_job):
+            if state == "failed":
+                raise ValueError("no")
+            return 1
+
+    job = await queue.enqueue({}, delay_until=queue.now_ms() + 60_000 if state == "delayed" else None)
+    if state in ("succeeded", "failed"):
+        await asyncio.wait([asyncio.ensure_future(job.result(timeout=5000))])
+    await job.remove()
+    await queue.close()
+    left = {key.rpartition(":")[2] for key in await redis.keys(queue.to_key("*"))}
+    assert left <= {"id", "stallBlock"}
+
+
+async def test_a_job_saved_and_removed_at_once_never_runs_and_the_next_one_does(make_queue):
+    """Section 17, queue 61."""
+    queue = make_queue()
+    ran = []
+    errors = []
+    queue.on("error", errors.append)
+
+    @queue.process
+    async def handler(job):
+        ran.append(job.id)
+
+    await queue.ready()
+    job = queue.create_job({"foo": "bar"}).set_id("deadbeef")
+    await asyncio.gather(job.save(), queue.remove_job("deadbeef"))
+    await (await queue.enqueue({}, id="next")).result(timeout=5000)
+    assert ran == ["next"]
+    assert errors == []
+
+
+async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
+    """Flaw A6a: in bee-queue its finish brings it back."""
+    worker = make_queue()
+    lost = asyncio.Future()
+    worker.on("error", lost.set_result)
+    heard = []
+    worker.on("succeeded", lambda *args: heard.append(args))
+
+    @worker.process
+    async def handler(job):
+        await job.remove()
+        return "too late"
+
+    job = await worker.enqueue({})
+    error = await asyncio.wait_for(lost, 5)
+    assert isinstance(error, JobLost)
+    assert error.job_id == job.id
+    assert heard == []
+    assert await redis.hlen(worker.keys.jobs) == 0
+    assert await redis.scard(worker.keys.succeeded) == 0
+    assert await redis.llen(worker.keys.active) == 0
+
+
+async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(make_queue, redis):
+    """Flaw A6a and A9: the new job of the same id is another job."""
+    worker = make_queue()
+    lost = asyncio.Future()
+    worker.on("error", lambda error: lost.done() or lost.set_result(error))
+    runs = []
+
+    @worker.process
+    async def handler(job):
+        runs.append(job.data)
+        if job.data == "old":
+            await job.remove()
+            await worker.enqueue("new", id="same")
+        return job.data
+
+    await worker.enqueue("old", id="same")
+    assert isinstance(await asyncio.wait_for(lost, 5), JobLost)
+    job = await worker.get_job("same")
+    assert await job.result(timeout=5000) == "new"
+    assert runs == ["old", "new"]
+
+
+async def test_a_job_that_is_finished_and_queued_at_once_is_removed_from_both(make_queue, redis):
+    """Flaw A6b: bee-queue leaves the id in waiting."""
+    queue = make_queue(is_worker=False)
+    job = await queue.enqueue({})
+    await redis.sadd(queue.keys.succeeded, job.id)
+    await job.remove()
+    assert await redis.exists(queue.keys.waiting, queue.keys.succeeded, queue.keys.jobs) == 0
+
+
+async def test_whoever_waits_for_a_removed_job_is_told(make_queue):
+    queue = make_queue(is_worker=False)
+    job = await queue.enqueue({})
+    waiting = asyncio.ensure_future(job.result(timeout=10_000))
+    await job.remove()
+    with pytest.raises(JobFailed, match="gone"):
+        await waiting
+
+
+async def test_clean_removes_old_finished_jobs_and_no_others(make_queue):
+    """Flaw C6: sets of finished jobs grow without bound."""
+    queue = make_queue()
+
+    @queue.process
+    async def handler(_job):
+        return None
+
+    old = queue.create_job({})
+    old.options["timestamp"] = queue.now_ms() - 3_600_000
+    await old.save()
+    young = await queue.enqueue({})
+    await old.result(timeout=5000)
+    await young.result(timeout=5000)
+    assert await queue.clean("succeeded", older_than=1_800_000) == 1
+    assert [job.id for job in await queue.get_jobs("succeeded")] == [young.id]
+    with pytest.raises(ValueError, match="clean"):
+        await queue.clean("waiting", older_than=0)

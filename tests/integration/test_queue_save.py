@@ -1,0 +1,180 @@
+"""Putting jobs into a queue: ids, many at once, and what cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from beeq import RedisUnavailable
+
+
+def circular():
+    data = {}
+    data["self"] = data
+    return data
+
+
+async def test_a_record_is_under_the_queues_hash_as_the_job_says(make_queue, redis, queue_name):
+    """Section 17, queue 30."""
+    queue = make_queue(is_worker=False)
+    job = await queue.create_job({"foo": "bar"}).retries(1).save()
+    raw = await redis.hget(f"bq:{queue_name}:jobs", job.id)
+    timestamp = job.options["timestamp"]
+    assert raw == (
+        f'{{"data":{{"foo":"bar"}},"options":{{"timestamp":{timestamp},"stacktraces":[],"retries":1}},'
+        '"status":"created","progress":0}'
+    )
+
+
+async def test_jobs_saved_together_are_all_stored(make_queue, redis):
+    """Section 17, queue 57."""
+    queue = make_queue(is_worker=False)
+    jobs = [queue.create_job({"n": 1}).set_id("first"), queue.create_job({"n": 2}).set_id("second")]
+    assert await queue.save_all(jobs) == {}
+    assert [job.id for job in jobs] == ["first", "second"]
+    assert json.loads(await redis.hget(queue.keys.jobs, "first"))["data"] == {"n": 1}
+    assert json.loads(await redis.hget(queue.keys.jobs, "second"))["data"] == {"n": 2}
+    assert await redis.lrange(queue.keys.waiting, 0, -1) == ["second", "first"]
+
+
+async def test_jobs_saved_together_run_in_order_however_many(make_queue, redis):
+    """Flaw C4: many calls of bounded size, one order."""
+    queue = make_queue(is_worker=False)
+    jobs = [queue.create_job({"n": n}) for n in range(1700)]
+    assert await queue.save_all(jobs) == {}
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 1701)]
+    assert await redis.lrange(queue.keys.waiting, -3, -1) == ["3", "2", "1"]
+
+
+async def test_saving_none_is_fine(make_queue):
+    assert await make_queue(is_worker=False).save_all([]) == {}
+
+
+async def test_circular_payloads_are_reported_for_each_job_and_the_others_are_saved(make_queue):
+    """Section 17, queue 58."""
+    queue = make_queue(is_worker=False)
+    jobs = [queue.create_job(circular()), queue.create_job(circular()), queue.create_job({"fine": True})]
+    errors = await queue.save_all(jobs)
+    assert list(errors) == jobs[:2]
+    for error in errors.values():
+        assert isinstance(error, TypeError)
+        assert "circular" in str(error)
+    assert jobs[2].id == "1"
+    assert (await queue.check_health()).waiting == 1
+
+
+async def test_a_payload_json_has_no_word_for_is_refused_and_nothing_is_sent(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    for data in (circular(), {"x": object()}, {1, 2}, b"bytes", {("a", "tuple"): 1}):
+        with pytest.raises(TypeError):
+            await queue.enqueue(data)
+    assert await redis.exists(*queue.keys.every()) == 0
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again_and_no_job_is_reported(make_queue, redis):
+    """Section 17, queue 59. Flaw B3: bee-queue fails until the process is restarted."""
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    await redis.script_flush()
+    jobs = [queue.create_job({}) for _ in range(3)]
+    assert await queue.save_all(jobs) == {}
+    await redis.script_flush()
+    assert (await queue.enqueue({})).id == "4"
+    await redis.script_flush()
+    assert (await queue.check_health()).waiting == 4
+
+
+async def test_saving_many_while_redis_is_away_raises(own_valkey, make_queue):
+    """Section 17, queue 60."""
+    queue = make_queue(redis=own_valkey.url, is_worker=False)
+    queue.on("error", lambda _error: None)
+    await queue.ready()
+    own_valkey.stop()
+    with pytest.raises(RedisUnavailable):
+        await asyncio.wait_for(queue.save_all([queue.create_job({}) for _ in range(3)]), 10)
+    with pytest.raises(RedisUnavailable):
+        await asyncio.wait_for(queue.enqueue({}), 10)
+
+
+async def test_an_id_that_exists_writes_nothing_and_the_job_has_no_id(make_queue, redis):
+    """Protocol section 11."""
+    queue = make_queue(is_worker=False)
+    await queue.enqueue({"n": 1}, id="same")
+    before = await redis.hgetall(queue.keys.jobs)
+    again = await queue.enqueue({"n": 2}, id="same")
+    assert again.id is None
+    jobs = [queue.create_job({"n": n}).set_id("same") for n in range(2)]
+    assert await queue.save_all(jobs) == {}
+    assert [job.id for job in jobs] == [None, None]
+    assert await redis.hgetall(queue.keys.jobs) == before
+    assert await redis.lrange(queue.keys.waiting, 0, -1) == ["same"]
+
+
+async def test_two_producers_with_one_id_make_one_job(make_queue, redis):
+    queues = [make_queue(is_worker=False) for _ in range(4)]
+    jobs = await asyncio.gather(*(queue.enqueue({}, id="same") for queue in queues))
+    assert sorted(str(job.id) for job in jobs) == ["None", "None", "None", "same"]
+    assert await redis.llen(queues[0].keys.waiting) == 1
+
+
+async def test_an_automatic_id_passes_over_those_that_users_took(make_queue):
+    """Flaw C1: bee-queue reports the job as saved, and it does not exist."""
+    queue = make_queue(is_worker=False)
+    await queue.enqueue({"mine": True}, id="2")
+    jobs = [await queue.enqueue({"n": n}) for n in range(3)]
+    assert [job.id for job in jobs] == ["1", "3", "4"]
+    assert (await queue.check_health()).waiting == 4
+    assert (await queue.get_job("2")).data == {"mine": True}
+
+
+async def test_ids_stay_whole_numbers_beyond_ten_to_the_fourteenth(make_queue, redis):
+    """Flaw C1: bee-queue writes 1e+14 for every further job."""
+    queue = make_queue(is_worker=False)
+    await redis.set(queue.keys.id, 10**14 - 1)
+    jobs = [await queue.enqueue({}) for _ in range(3)]
+    assert [job.id for job in jobs] == ["100000000000000", "100000000000001", "100000000000002"]
+    await redis.set(queue.keys.id, 2**53 - 2)
+    assert (await queue.enqueue({})).id == str(2**53 - 1)
+
+
+@pytest.mark.parametrize("job_id", [None, "", 0])
+async def test_an_id_that_javascript_calls_falsy_asks_for_the_counter(make_queue, job_id):
+    """Protocol section 11."""
+    assert (await make_queue(is_worker=False).create_job({}).set_id(job_id).save()).id == "1"
+
+
+@pytest.mark.parametrize("job_id", [True, 1.5, b"bytes", ["list"], "\ud800"])
+def test_an_id_that_is_no_text_is_refused(make_queue, job_id):
+    """Flaw C1: ids must be text."""
+    with pytest.raises((TypeError, ValueError), match="job id"):
+        make_queue(is_worker=False).create_job({}).set_id(job_id)
+
+
+async def test_saves_that_happen_together_keep_their_order(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    jobs = await asyncio.gather(*(queue.enqueue({"n": n}) for n in range(200)))
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 201)]
+    order = [json.loads(raw)["data"]["n"] for raw in await redis.hmget(queue.keys.jobs, *(str(n) for n in range(1, 201)))]
+    assert order == list(range(200))
+
+
+async def test_a_producer_that_is_cancelled_while_saving_harms_nobody(make_queue):
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    saves = [asyncio.ensure_future(queue.enqueue({"n": n})) for n in range(10)]
+    await queue.check_health()
+    saves[3].cancel()
+    done = await asyncio.gather(*saves, return_exceptions=True)
+    assert sum(not isinstance(job, BaseException) for job in done) >= 9
+
+
+async def test_a_queued_job_of_a_wrong_typed_key_is_refused_and_leaves_no_record(make_queue, redis):
+    """Flaw C9: nothing half done."""
+    queue = make_queue(is_worker=False)
+    await redis.set(queue.keys.waiting, "no list")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        await queue.enqueue({})
+    assert await redis.hlen(queue.keys.jobs) == 0
+    await redis.delete(queue.keys.waiting)
