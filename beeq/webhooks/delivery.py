@@ -11,6 +11,7 @@ import asyncio
 import ssl
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpcore
@@ -20,6 +21,7 @@ from beeq import __version__
 from beeq.errors import BeeqError
 from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING
 from beeq.webhooks.answer import Answer, retry_after_ms
+from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
 from beeq.webhooks.signature import message_id
 
@@ -38,9 +40,6 @@ ATTEMPT_TIMEOUT_S = 60.0
 BODY_TIMEOUT_S = 3.0
 #: … and not far.
 MAX_BODY_BYTES = 64 * 1024
-#: Idle connections. Shorter than common servers' keep-alive (5 s), which might end mid-request.
-_KEEPALIVE_S = 2.0
-_MAX_IDLE_CONNECTIONS = 50
 _MAX_PORT = 65535
 _TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": IO_TIMEOUT_S, "write": IO_TIMEOUT_S}
 _NETWORK_ERRORS = (
@@ -82,7 +81,7 @@ class WebhookSender:
         self._resolve = resolve
         self._ssl_context = ssl_context
         self._resolver: Resolver | None = None  # ours to close, where the caller brought none
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._connections: Connections | None = None
 
     async def deliver(
         self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
@@ -100,21 +99,21 @@ class WebhookSender:
             DeliveryFailed: there was no answer.
         """
         target = _target(url)
+        request_url = httpcore.URL(
+            scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path
+        )
         headers = self._headers(target, job_id, body)
+        connections = self._open()
         started_s = time.monotonic()
         answer: Answer | None = None
         failure: Exception | None = None
         try:
             async with (
                 asyncio.timeout(ATTEMPT_TIMEOUT_S),
-                self._connections().stream(
+                connections.borrow(request_url.origin) as connection,
+                connection.stream(
                     "POST",
-                    httpcore.URL(
-                        scheme=target.raw_scheme,
-                        host=target.raw_host,
-                        port=target.port,
-                        target=target.raw_path,
-                    ),
+                    request_url,
                     headers=headers,
                     content=body,
                     extensions={"timeout": _TIMEOUTS},
@@ -132,26 +131,23 @@ class WebhookSender:
 
     async def aclose(self) -> None:
         """Close all connections; deliveries under way fail."""
-        pool, self._pool = self._pool, None
+        connections, self._connections = self._connections, None
         resolver, self._resolver = self._resolver, None
         if resolver is not None:
             resolver.close()
-        if pool is not None:
-            await pool.aclose()
+        if connections is not None:
+            await connections.aclose()
 
-    def _connections(self) -> httpcore.AsyncConnectionPool:
-        if self._pool is None:
+    def _open(self) -> Connections:
+        if self._connections is None:
             resolve = self._resolve
             if resolve is None:
                 resolve = self._resolver = Resolver()
-            self._pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._ssl_context or httpx.create_ssl_context(),
-                max_connections=None,  # each delivery has one, and the worker bounds those
-                max_keepalive_connections=_MAX_IDLE_CONNECTIONS,
-                keepalive_expiry=_KEEPALIVE_S,
-                network_backend=GuardedBackend(self._allowed, resolve),
+            self._connections = Connections(
+                partial(GuardedBackend, self._allowed, resolve),
+                self._ssl_context or httpx.create_ssl_context(),
             )
-        return self._pool
+        return self._connections
 
     def _headers(self, target: httpx.URL, job_id: str, body: bytes) -> list[tuple[str, str]]:
         sent_id = message_id(job_id)
@@ -236,5 +232,5 @@ def _tls_error(error: BaseException | None) -> str | None:
             return f"certificate: {error.verify_message}"
         if isinstance(error, ssl.SSLError):
             return str(error.reason)
-        error = error.__context__  # httpcore's pool wipes __cause__
+        error = error.__cause__
     return None

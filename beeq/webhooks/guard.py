@@ -15,15 +15,12 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpcore
 
 from beeq.errors import BeeqError
 from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, AllowedHosts, is_public, may_resolve
-
-if TYPE_CHECKING:
-    import ssl
 
 #: Resolves a host name to its addresses, in the order to try them; raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -77,12 +74,13 @@ def _with_scope(sockaddr: tuple[Any, ...]) -> str:
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Opens the HTTP client's connections, to public addresses and allowed hosts only."""
+    """Opens one connection, to a public address or an allowed host only, and owns it."""
 
     def __init__(self, allowed: AllowedHosts, resolve: Resolve) -> None:
         self._allowed = allowed
         self._resolve = resolve
         self._network = httpcore.AnyIOBackend()
+        self._stream: httpcore.AsyncNetworkStream | None = None
 
     async def connect_tcp(
         self,
@@ -110,7 +108,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             # An address that swallows packets leaves their share of the time to the others.
             share_s = (deadline - clock()) / len(addresses)
             try:
-                stream = await self._network.connect_tcp(
+                self._stream = await self._network.connect_tcp(
                     addresses.pop(0), port, max(share_s, 0), local_address, socket_options
                 )
             except httpcore.ConnectTimeout:
@@ -120,7 +118,12 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                 if not addresses:
                     raise httpcore.ConnectError(_reason(error)) from error
             else:
-                return _Stream(stream)
+                return self._stream
+
+    async def aclose(self) -> None:
+        """Close the connection, whatever is going on on it. Takes two turns of the loop at most."""
+        if self._stream is not None:
+            await self._stream.aclose()
 
     async def _checked(self, host: str, port: int) -> list[str]:
         """Return the addresses to try: at least one, all of them checked."""
@@ -137,37 +140,6 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             # One bad address refuses the name: its owner decides which one comes first.
             raise _refusal(host, port)
         return _by_turns(addresses)[:_MAX_TRIES]
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A connection that is closed when a TLS handshake on it is cancelled, which httpcore forgets."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's signature
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        except asyncio.CancelledError:
-            await self._stream.aclose()
-            raise
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 def _refusal(host: str, port: int) -> WebhookRefused:

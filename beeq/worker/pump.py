@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobLost, RedisError, RedisRefused
 from beeq.line import Line
 from beeq.scripts import EXCHANGE, HAND_BACK
+from beeq.worker.mover import Mover
 from beeq.worker.pause import Pause
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from beeq.outcome import Settlement
     from beeq.settings import Settings
 
-#: How long one blocking move waits: no connection blocks for ever on a dead peer (flaw B9).
-MOVE_TIMEOUT_MS = 5000
 #: Jobs asked for, and outcomes told, in one call.
 _MAX_BATCH = 500
+#: … and not much more than this many bytes of outcomes.
+_MAX_BATCH_BYTES = 1_000_000
 
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, and the claim.
 Claimed = tuple[bytes, bytes, int, bytes]
@@ -103,10 +104,9 @@ class Pump:
         self._lines = [Line(dialer, timeout_ms=timeout_ms) for _ in range(arms)]
         #: What one call asks for at most.
         self._share = min(-(-concurrency // arms), _MAX_BATCH)
-        self._mover = Line(dialer, timeout_ms=timeout_ms)
-        self._move: asyncio.Task[bytes | None] | None = None  # reserves one place while it blocks
+        #: Waits at an empty queue; reserves one place while it does.
+        self._mover = Mover(dialer, keys, settings, on_end=self._moved, on_error=on_error)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
-        self._move_pause = Pause(settings.initial_redis_failure_retry_delay)
         #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
         self._busy = 0  # places taken: claimed and not yet recorded
@@ -163,11 +163,11 @@ class Pump:
                 await self._safely(self._return_jobs, line)
             elif self._has_reason():
                 await self._safely(self._take_turn, line)
-            elif self._move is not None and not self._is_taking:
-                await self._end_move(line)
+            elif self._mover.is_pending and not self._is_taking:
+                await self._mover.stop(line)
             else:
-                if self._is_taking and self._move is None and self._free_places() > 0:
-                    self._start_move(self._blocking_move())
+                if self._is_taking and not self._mover.is_pending and self._free_places() > 0:
+                    self._mover.start()
                 if self._busy == 0 and not self._turning:
                     self._on_idle()
                 await self._rest()
@@ -183,7 +183,7 @@ class Pump:
                 await self._rest()
 
     def _has_duty(self) -> bool:
-        return bool(self._is_taking or self._busy or self._turning or self._adopted or self._move is not None)
+        return bool(self._is_taking or self._busy or self._turning or self._adopted or self._mover.is_pending)
 
     def _has_reason(self) -> bool:
         """Return whether a turn has anything to do."""
@@ -192,7 +192,13 @@ class Pump:
         return self._is_taking and not self._is_empty and self._free_places() > 0
 
     def _free_places(self) -> int:
-        return self._concurrency - self._busy - self._promised - (self._move is not None)
+        return self._concurrency - self._busy - self._promised - self._mover.is_pending
+
+    def _moved(self, raw_id: bytes | None) -> None:
+        if raw_id is not None:
+            self._adopted = raw_id
+            self._is_empty = False
+        self._poke()
 
     async def _rest(self) -> None:
         """Wait for an outcome, a job, or the end; the blocking move bounds it while a place is free."""
@@ -215,7 +221,7 @@ class Pump:
     async def _take_turn(self, line: Line) -> None:
         if self._lost_tokens:
             await self._recover(line)
-        outcomes, self._outcomes = self._outcomes[:_MAX_BATCH], self._outcomes[_MAX_BATCH:]
+        outcomes = self._next_outcomes()
         adopted, self._adopted = self._adopted, b""
         # The places of the outcomes in this call are free once they are recorded, which is before
         # the script claims anything; another arm's call may be faster and must not count on them.
@@ -245,6 +251,17 @@ class Pump:
             raw_id, deliveries = jobs[at], jobs[at + 2]
             claim = self.claimed[raw_id] = b"%b:%d" % (token, deliveries)
             self._on_claimed((raw_id, jobs[at + 1], deliveries, claim))
+
+    def _next_outcomes(self) -> list[Outcome]:
+        """Take as many outcomes as one call may carry; one large record goes alone."""
+        count = size_bytes = 0
+        for outcome in self._outcomes[:_MAX_BATCH]:
+            size_bytes += len(outcome.settlement.record)
+            if count and size_bytes > _MAX_BATCH_BYTES:
+                break
+            count += 1
+        outcomes, self._outcomes = self._outcomes[:count], self._outcomes[count:]
+        return outcomes
 
     async def _exchange(
         self, line: Line, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
@@ -298,71 +315,6 @@ class Pump:
             await self._hand_back(line, pairs)
             if cursor == b"0":
                 return
-
-    # The blocking move.
-
-    async def _blocking_move(self) -> bytes | None:
-        line = self._mover
-        if not line.is_connected:
-            await line.connect()
-            line.client_id = await line.call("CLIENT", "ID")
-        seconds = MOVE_TIMEOUT_MS / 1000
-        moved: bytes | None = await line.call(
-            "BLMOVE",
-            self._keys.waiting,
-            self._keys.active,
-            "RIGHT",
-            "LEFT",
-            seconds,
-            patience_ms=MOVE_TIMEOUT_MS,
-        )
-        self._move_pause.reset()
-        return moved
-
-    def _start_move(self, move: Coroutine[Any, Any, bytes | None]) -> None:
-        self._move = asyncio.get_running_loop().create_task(move)
-        self._move.add_done_callback(self._moved)
-
-    def _moved(self, move: asyncio.Task[bytes | None]) -> None:
-        self._move = None
-        if move.cancelled():
-            return
-        error = move.exception()
-        if error is None:
-            moved = move.result()
-            if moved is not None:
-                self._adopted = moved
-                self._is_empty = False
-        else:
-            # The reply may be lost with an id that Redis had moved: then a stall check finds it.
-            self._on_error(error)
-            if self._is_taking:
-                self._start_move(self._pause_move())
-        self._poke()
-
-    async def _pause_move(self) -> None:
-        await self._move_pause.wait(lambda: not self._is_taking)
-
-    async def _end_move(self, line: Line) -> None:
-        """End the blocking move without losing what it may have fetched (flaw A7).
-
-        CLIENT UNBLOCK makes Redis answer: with nothing, or with an id that it had moved by then. It
-        may overtake the move itself, so it is repeated until the move has ended.
-        """
-        move = self._move
-        while move is not None and not move.done():
-            try:
-                if self._mover.client_id is not None:
-                    await line.call("CLIENT", "UNBLOCK", self._mover.client_id)
-                else:
-                    move.cancel()  # not connected, or pausing: nothing can have been moved
-            except RedisRefused as error:
-                self._on_error(error)  # not allowed to: the move ends by itself
-                await asyncio.wait([move], timeout=(MOVE_TIMEOUT_MS + 1000) / 1000)
-            except RedisError as error:
-                self._on_error(error)
-                move.cancel()
-            await asyncio.wait([move], timeout=0.05)
 
     # The end.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from beeq.webhooks import delivery
+from beeq.webhooks import connections, delivery
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import DeliveryFailed, WebhookSender
 from beeq.webhooks.guard import WebhookRefused
@@ -443,6 +443,50 @@ async def test_sixty_deliveries_go_out_at_once(make_sender: MakeSender) -> None:
 
     assert {answer.status for answer in answers} == {200}
     assert {request.headers["webhook-id"] for request in receiver.requests} == set(map(str, range(60)))
+
+
+async def test_an_idle_connection_closes_by_itself(
+    make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "KEEPALIVE_S", 0.05)
+    async with Receiver() as receiver:
+        await make_sender().deliver(receiver.url(), "7", BODY)
+        await receiver.until_open(0)
+
+
+async def test_few_connections_are_kept(make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MAX_IDLE", 2)
+    monkeypatch.setattr(connections, "KEEPALIVE_S", 60)
+    async with Receiver() as receiver:
+        sender = make_sender("a.example,b.example,c.example", resolve=loopback())
+        for host in ("a.example", "b.example", "c.example"):
+            await sender.deliver(receiver.url(host=host), "7", BODY)
+        await receiver.until_open(2)
+        await sender.deliver(receiver.url(host="c.example"), "7", BODY)
+
+    assert receiver.connections == 3
+
+
+@pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "tls"])
+async def test_wherever_a_delivery_is_cancelled_no_connection_is_left(
+    make_sender: MakeSender, tmp_path: Path, has_tls: bool
+) -> None:
+    trusting = ssl.create_default_context(cadata=CERTIFICATE)
+    delivered = 0
+    async with Receiver(tls=tmp_path if has_tls else None) as receiver:
+        sender = make_sender("hooks.example", resolve=loopback(), ssl_context=trusting)
+        for turns in range(80):
+            attempt = asyncio.create_task(sender.deliver(receiver.url(host="hooks.example"), "7", BODY))
+            for _ in range(turns):
+                await asyncio.sleep(0)  # a turn of the loop: the cancellation comes at the next step
+            attempt.cancel()
+            await asyncio.wait({attempt}, timeout=5)
+            delivered += not attempt.cancelled()
+            assert sender._connections is None or not sender._connections._lent
+        await sender.aclose()
+        await receiver.until_open(0)
+
+    assert 0 < delivered < 80
 
 
 async def test_a_cancelled_delivery_closes_its_connection(make_sender: MakeSender) -> None:

@@ -1,0 +1,67 @@
+"""What must be true of a queue's keys after any test: nothing unknown, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from beeq.keys import BEE_SUFFIXES, Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: A job is in one of these.
+_STATES = ("waiting", "active", "delayed", "succeeded", "failed")
+
+
+def _members(redis: Redis, keys: Keys, name: str) -> list[str]:
+    key = keys.to_key(name)
+    if name in ("waiting", "active"):
+        return list(redis.lrange(key, 0, -1))  # type: ignore[arg-type]  # redis-py: sync or async
+    if name == "delayed":
+        return list(redis.zrange(key, 0, -1))  # type: ignore[arg-type]  # redis-py: sync or async
+    return list(redis.smembers(key))  # type: ignore[arg-type]  # redis-py: sync or async
+
+
+def faults(redis: Redis, keys: Keys) -> list[str]:
+    """Return what is wrong with the queue, as sentences; empty when all is well.
+
+    Args:
+        redis: a client that decodes replies.
+        keys: the queue's.
+    """
+    found = []
+    stem = keys.to_key("")
+    known = {keys.to_key(suffix) for suffix in BEE_SUFFIXES}
+    found += [
+        f"unknown key {key}"
+        for key in redis.scan_iter(match=f"{_escaped(stem)}*", count=1000)
+        if key not in known and not key.startswith(f"{stem}beeq:")
+    ]
+    places: Counter[str] = Counter()
+    for state in _STATES:
+        places.update(_members(redis, keys, state))
+    records = set(redis.hkeys(keys.jobs))  # type: ignore[arg-type]  # redis-py: sync or async
+    found += [f"job {job_id!r} is in {n} places" for job_id, n in places.items() if n != 1]
+    found += [f"job {job_id!r} has no record" for job_id in places.keys() - records]
+    found += [f"job {job_id!r} is nowhere" for job_id in records - places.keys()]
+    active = set(_members(redis, keys, "active"))
+    found += [f"{job_id!r} is stalling, not active" for job_id in redis.smembers(keys.stalling) - active]  # type: ignore[operator]  # redis-py: sync or async
+    claims = set(redis.hkeys(keys.claims))  # type: ignore[arg-type]  # redis-py: sync or async
+    found += [f"a claim of {job_id!r} outlived its record" for job_id in claims - records]
+    expiring = set(redis.zrange(keys.expiries, 0, -1))  # type: ignore[arg-type]  # redis-py: sync or async
+    results = set(redis.hkeys(keys.results))  # type: ignore[arg-type]  # redis-py: sync or async
+    found += [f"a result of {job_id!r} never expires" for job_id in results - records - expiring]
+    return found
+
+
+def delete(redis: Redis, keys: Keys) -> None:
+    """Delete whatever is under the queue's prefix."""
+    every = list(redis.scan_iter(match=f"{_escaped(keys.to_key(''))}*", count=1000))
+    if every:
+        redis.delete(*every)
+
+
+def _escaped(text: str) -> str:
+    """Return a SCAN pattern that matches ``text`` and nothing else."""
+    return "".join(f"\\{c}" if c in "*?[]\\" else c for c in text)
