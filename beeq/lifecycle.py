@@ -56,6 +56,7 @@ class Lifecycle:
         self._checking: asyncio.Task[None] | None = None
         self._handler: Handler | None = None
         self._concurrency = 1
+        self._starts_on_connecting = False  # process() came before connect(), and auto_connect is off
         self.worker: Worker | None = None
         self._stopped = asyncio.Event()  # ``run`` may end
         self._failure: BaseException | None = None  # what ended the worker, if nobody stopped it
@@ -93,6 +94,8 @@ class Lifecycle:
             self._opening = asyncio.get_running_loop().create_task(self._open())
             self._opening.add_done_callback(self._opened)
         await asyncio.shield(self._opening)
+        if self._starts_on_connecting and self.worker is None and not self._is_closing:
+            self._start_worker()
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         self._opening = None
@@ -189,6 +192,8 @@ class Lifecycle:
             return  # run() starts it
         if self._may_connect:
             self._start_worker()
+        else:
+            self._starts_on_connecting = True
 
     def _start_worker(self) -> Worker:
         if self._handler is None:
@@ -341,6 +346,5 @@ class Lifecycle:
             await asyncio.wait(duties, timeout=1)
         if self._subscriber is not None:
             await self._subscriber.close()
-        await queue.producer.close()
         await queue.line.close()
         await queue.dialer.close(close_client=bool(queue.settings.quit_command_client))

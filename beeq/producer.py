@@ -24,15 +24,18 @@ MAX_BYTES = 1_000_000
 
 
 class Producer:
-    """Adds jobs. A save waits for nobody: the first goes out at once, the next ones with each other."""
+    """Adds jobs. A save waits for nobody: the first goes out at once, the next ones with each other.
+
+    A batch has its place among the queue's other commands from its first save on, and takes further
+    saves only while nothing else was asked: commands are executed in the order they were given.
+    """
 
     def __init__(self, line: SharedLine, keys: Keys, hub: Hub | None) -> None:
         self._line = line
         self._hub = hub  # hears of the saved jobs; None: nobody wants to
         self._keys = (keys.id, keys.jobs, keys.waiting, keys.delayed, keys.claims, keys.results)
         self._channel = keys.earlier_delayed
-        self._waiting: list[_Save] = []  # added by callers, taken by the flusher
-        self._flusher: asyncio.Task[None] | None = None  # runs while anything waits
+        self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
 
     async def save(self, job: Job) -> None:
         """Add the job; its ``id`` is set, or None if the id exists.
@@ -42,15 +45,19 @@ class Producer:
             RedisError: Redis did not add it, or never said whether it did.
         """
         save = self._expect(job)
-        self._waiting.append(save)
-        if self._flusher is None:
-            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        self._put(save)
         try:
             job_id = await save.done
         except BaseException:
             self._failed(save)
             raise
         self._saved(save, job_id)
+
+    def _put(self, save: _Save) -> None:
+        batch = self._batch
+        if batch is None or not batch.has_room(save) or not self._line.is_last(batch.call):
+            batch = self._batch = _Batch(self._line, self._keys, self._channel)
+        batch.add(save)
 
     def _expect(self, job: Job) -> _Save:
         """Register a job that knows its id before it is sent: its events may overtake the reply."""
@@ -78,32 +85,6 @@ class Producer:
         self._hub.register(job)
         self._hub.replay(job)
 
-    async def _flush(self) -> None:
-        saves: list[_Save] = []
-        try:
-            while self._waiting:
-                saves, self._waiting = self._waiting[:MAX_JOBS], self._waiting[MAX_JOBS:]
-                await self._send(saves)
-        finally:
-            left, self._waiting = [*saves, *self._waiting], []
-            for save in left:
-                save.fail(BeeqError("the queue was closed before the job was saved"))
-            self._flusher = None
-
-    async def _send(self, saves: Sequence[_Save]) -> None:
-        for batch in _bounded(saves):
-            arguments: list[Any] = [self._channel]
-            for save in batch:
-                arguments += (save.job_id, save.record, save.due_ms)
-            try:
-                ids = await self._line.run(ADD_JOBS, self._keys, arguments)
-            except BeeqError as error:
-                for save in batch:
-                    save.fail(error)
-            else:
-                for save, job_id in zip(batch, ids, strict=True):
-                    save.succeed(job_id.decode() if job_id is not None else None)
-
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
 
@@ -120,7 +101,10 @@ class Producer:
                 saves.append(self._expect(job))
             except (TypeError, ValueError) as error:
                 errors[job] = error
-        await self._send(saves)
+        for save in saves:
+            self._put(save)
+        if saves:
+            await asyncio.wait([save.done for save in saves])
         away: RedisUnavailable | None = None
         for save in saves:
             failure = save.done.exception()
@@ -134,11 +118,40 @@ class Producer:
             raise away
         return errors
 
-    async def close(self) -> None:
-        """Fail what has not been sent."""
-        if self._flusher is not None:
-            self._flusher.cancel()
-            await asyncio.wait([self._flusher], timeout=1)
+
+class _Batch:
+    """Saves that share one script call."""
+
+    def __init__(self, line: SharedLine, keys: Sequence[str], channel: str) -> None:
+        self._channel = channel
+        self._saves: list[_Save] = []
+        self._size_bytes = 0
+        self.call = line.defer(ADD_JOBS, keys, self._arguments)
+        self.call.reply.add_done_callback(self._settle)
+
+    def has_room(self, save: _Save) -> bool:
+        """Return whether the call stays bounded with ``save`` in it."""
+        return len(self._saves) < MAX_JOBS and self._size_bytes + len(save.record) <= MAX_BYTES
+
+    def add(self, save: _Save) -> None:
+        """Take ``save`` along."""
+        self._saves.append(save)
+        self._size_bytes += len(save.record)
+
+    def _arguments(self) -> list[Any]:
+        arguments: list[Any] = [self._channel]
+        for save in self._saves:
+            arguments += (save.job_id, save.record, save.due_ms)
+        return arguments
+
+    def _settle(self, reply: asyncio.Future[Any]) -> None:
+        error = reply.exception()
+        if error is not None:
+            for save in self._saves:
+                save.fail(error)
+            return
+        for save, job_id in zip(self._saves, reply.result(), strict=True):
+            save.succeed(job_id.decode() if job_id is not None else None)
 
 
 class _Save:
@@ -160,20 +173,6 @@ class _Save:
         if not self.done.done():
             self.done.set_result(job_id)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         if not self.done.done():
             self.done.set_exception(error)
-
-
-def _bounded(saves: Sequence[_Save]) -> list[list[_Save]]:
-    """Cut into script calls of bounded size; one large record goes alone."""
-    batches: list[list[_Save]] = []
-    room_bytes = 0
-    for save in saves:
-        size_bytes = len(save.record)
-        if not batches or len(batches[-1]) >= MAX_JOBS or size_bytes > room_bytes:
-            batches.append([])
-            room_bytes = MAX_BYTES
-        batches[-1].append(save)
-        room_bytes -= size_bytes
-    return batches

@@ -352,7 +352,7 @@ class Queue:
 
     async def remove_job(self, job_id: str | int) -> Self:
         """Remove a job from wherever it is. A running one is not stopped, but its outcome is dropped."""
-        await self._lifecycle.ensure()
+        await self._before_saving()  # a save asked for just before keeps its place before this
         text = check_job_id(job_id)
         if text is not None:
             await self._moves.remove(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -63,6 +63,20 @@ class SharedLine:
         packed = pack("EVALSHA", script.sha, len(keys), *keys, *arguments)
         return await self._enqueue(_Call(packed, script, repeatable=repeatable))
 
+    def defer(self, script: Script, keys: Sequence[str], arguments: Callable[[], Sequence[Any]]) -> _Call:
+        """Put a script call in line now; its arguments are asked for when it is sent."""
+
+        def packed() -> bytes:
+            return pack("EVALSHA", script.sha, len(keys), *keys, *arguments())
+
+        call = _Call(packed, script, repeatable=False)
+        self._enqueue(call)
+        return call
+
+    def is_last(self, call: _Call) -> bool:
+        """Return whether ``call`` has not been sent, and nothing was asked after it."""
+        return bool(self._waiting) and self._waiting[-1] is call
+
     def _enqueue(self, call: _Call) -> asyncio.Future[Any]:
         self._waiting.append(call)
         if self._flusher is None:
@@ -74,6 +88,8 @@ class SharedLine:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
+                for call in batch:
+                    call.seal()
                 await self._serve(batch)
         except BaseException as error:
             lost = RedisUnavailable("the connection was closed")
@@ -157,14 +173,22 @@ class SharedLine:
 class _Call:
     """One command on its way, and the future its caller awaits."""
 
-    __slots__ = ("packed", "reloaded", "repeatable", "reply", "script")
+    __slots__ = ("_make", "packed", "reloaded", "repeatable", "reply", "script")
 
-    def __init__(self, packed: bytes, script: Script | None, *, repeatable: bool) -> None:
-        self.packed = packed
+    def __init__(
+        self, packed: bytes | Callable[[], bytes], script: Script | None, *, repeatable: bool
+    ) -> None:
+        self._make = packed if callable(packed) else None
+        self.packed = b"" if callable(packed) else packed
         self.script = script
         self.repeatable = repeatable
         self.reloaded = False
         self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def seal(self) -> None:
+        """Fix what is sent."""
+        if self._make is not None:
+            self.packed, self._make = self._make(), None
 
     def succeed(self, reply: Any) -> None:
         if not self.reply.done():

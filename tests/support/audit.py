@@ -17,10 +17,10 @@ _STATES = ("waiting", "active", "delayed", "succeeded", "failed")
 def _members(redis: Redis, keys: Keys, name: str) -> list[str]:
     key = keys.to_key(name)
     if name in ("waiting", "active"):
-        return list(redis.lrange(key, 0, -1))  # type: ignore[arg-type]  # redis-py: sync or async
+        return [str(job_id) for job_id in redis.lrange(key, 0, -1)]
     if name == "delayed":
-        return list(redis.zrange(key, 0, -1))  # type: ignore[arg-type]  # redis-py: sync or async
-    return list(redis.smembers(key))  # type: ignore[arg-type]  # redis-py: sync or async
+        return [str(job_id) for job_id in redis.zrange(key, 0, -1)]
+    return [str(job_id) for job_id in redis.smembers(key)]
 
 
 def faults(redis: Redis, keys: Keys) -> list[str]:
@@ -41,16 +41,16 @@ def faults(redis: Redis, keys: Keys) -> list[str]:
     places: Counter[str] = Counter()
     for state in _STATES:
         places.update(_members(redis, keys, state))
-    records = set(redis.hkeys(keys.jobs))  # type: ignore[arg-type]  # redis-py: sync or async
+    records = set(redis.hkeys(keys.jobs))
     found += [f"job {job_id!r} is in {n} places" for job_id, n in places.items() if n != 1]
     found += [f"job {job_id!r} has no record" for job_id in places.keys() - records]
     found += [f"job {job_id!r} is nowhere" for job_id in records - places.keys()]
     active = set(_members(redis, keys, "active"))
-    found += [f"{job_id!r} is stalling, not active" for job_id in redis.smembers(keys.stalling) - active]  # type: ignore[operator]  # redis-py: sync or async
-    claims = set(redis.hkeys(keys.claims))  # type: ignore[arg-type]  # redis-py: sync or async
+    found += [f"{job_id!r} is stalling, not active" for job_id in redis.smembers(keys.stalling) - active]
+    claims = set(redis.hkeys(keys.claims))
     found += [f"a claim of {job_id!r} outlived its record" for job_id in claims - records]
-    expiring = set(redis.zrange(keys.expiries, 0, -1))  # type: ignore[arg-type]  # redis-py: sync or async
-    results = set(redis.hkeys(keys.results))  # type: ignore[arg-type]  # redis-py: sync or async
+    expiring = set(redis.zrange(keys.expiries, 0, -1))
+    results = set(redis.hkeys(keys.results))
     found += [f"a result of {job_id!r} never expires" for job_id in results - records - expiring]
     return found
 
