@@ -229,10 +229,11 @@ class Lifecycle:
         if self._is_closing:
             raise QueueClosed
         self._may_connect = True
-        worker = self._start_worker()
         if burst:
-            await self._work_off(worker)
+            await self.ensure()
+            await self._work_off(self._start_worker())
             return
+        self._start_worker()
         restore = self._catch_signals()
         try:
             await self._stopped.wait()  # as long as it takes: close() sets it
@@ -245,7 +246,6 @@ class Lifecycle:
 
     async def _work_off(self, worker: Worker) -> None:
         """Work until the queue is empty, what is due has been raised, and nothing runs."""
-        await self.ensure()
         while not self._is_closing:
             worker.look()
             await worker.idle.wait()  # each job has its own bound

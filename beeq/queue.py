@@ -285,16 +285,22 @@ class Queue:
         """
         await self._lifecycle.ensure()
         text = check_job_id(job_id)
-        raw = None if text is None else await self._reader.record(text)
-        if text is None or raw is None:
+        if text is None:
             return None
-        return self._found(text, raw)
+        before = self.hub.heard(text)
+        raw = await self._reader.record(text)
+        if raw is None:
+            return None
+        job = self._found(text, raw)
+        if self.hub.heard(text) is not before:
+            self.hub.replay(job)  # its end came while the record was on its way
+        return job
 
     async def get_jobs(self, kind: str, start: int = 0, end: int = 100, size: int = 100) -> list[Job]:
         """Return jobs by state; one with an unreadable record is left out, with an ``error`` event.
 
         Args:
-            kind: ``waiting``, ``active``, ``delayed`` (by ``start`` and ``end``, both inclusive; index 0 of
+            type: ``waiting``, ``active``, ``delayed`` (by ``start`` and ``end``, both inclusive; index 0 of
                 ``waiting`` was queued last), ``succeeded`` or ``failed`` (``size`` of them, in no order).
             start: the first index.
             end: the last index.
@@ -304,7 +310,7 @@ class Queue:
             ValueError: no such state (``Improper queue type``).
         """
         await self._lifecycle.ensure()
-        ids = await self._reader.ids(kind, start=start, end=end, size=size)
+        ids = await self._reader.ids(type, start=start, end=end, size=size)
         jobs = []
         for job_id, raw in await self._reader.records(ids):
             try:

@@ -168,9 +168,15 @@ class Queue:
         job = self._run(self._queue.get_job(job_id))
         return None if job is None else self._face(job)
 
-    def get_jobs(self, kind: str, start: int = 0, end: int = 100, size: int = 100) -> list[Job]:
+    def get_jobs(
+        self,
+        type: str,  # noqa: A002 - bee-queue's word for it
+        start: int = 0,
+        end: int = 100,
+        size: int = 100,
+    ) -> list[Job]:
         """Return jobs by state."""
-        return [self._face(job) for job in self._run(self._queue.get_jobs(kind, start, end, size))]
+        return [self._face(job) for job in self._run(self._queue.get_jobs(type, start, end, size))]
 
     def remove_job(self, job_id: str | int) -> Self:
         """Remove a job from wherever it is."""

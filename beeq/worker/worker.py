@@ -207,6 +207,7 @@ class Worker:
         if not is_drained:
             await self._give_up()
         self._has_stopped = True
+        self.idle.set()
         await self._end_duties()
         return is_drained
 
