@@ -296,7 +296,13 @@ class Queue:
             self.hub.replay(job)  # its end came while the record was on its way
         return job
 
-    async def get_jobs(self, kind: str, start: int = 0, end: int = 100, size: int = 100) -> list[Job]:
+    async def get_jobs(
+        self,
+        type: str,  # noqa: A002 - bee-queue's word for it
+        start: int = 0,
+        end: int = 100,
+        size: int = 100,
+    ) -> list[Job]:
         """Return jobs by state; one with an unreadable record is left out, with an ``error`` event.
 
         Args:
