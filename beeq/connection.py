@@ -8,21 +8,20 @@ here holds a password.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry as ConnectionRetry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 
 from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.redis_url import DEFAULT_URL, Fleet, check_url, parse_fleet, redact, scheme_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,15 +29,17 @@ if TYPE_CHECKING:
 
     from beeq.embedded import EmbeddedServer
 
-DEFAULT_URL = "redis://127.0.0.1:6379"
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "embedded")
-_ANY_HOST = "localhost"
-_USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
-
-
-def redact(text: str) -> str:
-    """Return ``text`` with the user and password of any URL in it removed."""
-    return _USERINFO.sub("***@", text)
+#: The first word of a reply, which redis-py's parser cuts off.
+_CODES = {
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
+}
 
 
 @contextmanager
@@ -53,79 +54,40 @@ def mapped_errors() -> Iterator[None]:
 def mapped(error: BaseException) -> RedisUnavailable | RedisRefused:
     """Return beeq's error for redis-py's, or the operating system's."""
     text = redact(str(error)) or type(error).__name__
-    if isinstance(error, exceptions.ResponseError) and not isinstance(error, exceptions.AuthenticationError):
-        return RedisRefused(_with_code(error, text))
+    if isinstance(error, exceptions.ResponseError):
+        code = _CODES.get(type(error))
+        return RedisRefused(f"{code} {text}" if code and not text.startswith(code) else text)
     if isinstance(error, TimeoutError) and not isinstance(error, exceptions.RedisError):
         return RedisUnavailable("Redis did not answer in time")
     return RedisUnavailable(text)
 
 
-def _with_code(error: exceptions.ResponseError, text: str) -> str:
-    """Put back the first word of Redis's reply, which redis-py's parser cuts off."""
-    codes = {
-        exceptions.OutOfMemoryError: "OOM",
-        exceptions.NoPermissionError: "NOPERM",
-        exceptions.ReadOnlyError: "READONLY",
-    }
-    code = codes.get(type(error))
-    return f"{code} {text}" if code and not text.startswith(code) else text
-
-
-def check_url(url: str) -> str:
-    """Return ``url`` if it is one that beeq understands.
-
-    Raises:
-        ValueError: it is empty or malformed. The message does not repeat it: it may hold a password.
-    """
-    if not isinstance(url, str) or not url.strip():
-        raise ValueError("the Redis URL is empty")
-    scheme = url.split(":", 1)[0].lower() if ":" in url else ""
-    if scheme not in _SCHEMES:
-        raise ValueError(f"the Redis URL must begin with one of {', '.join(_SCHEMES)}")
-    if scheme == "embedded":
-        return url
-    try:
-        parts = urlsplit(url)
-        if scheme == "unix":
-            valid = bool(parts.path)
-        elif scheme == "redis+sentinel":
-            valid = bool(_sentinels(parts.netloc)) and len(parts.path.strip("/")) > 0
-        else:
-            valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-            valid = valid and re.fullmatch(r"/?\d*", parts.path) is not None
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError("the Redis URL is malformed")
-    return url
-
-
-def _sentinels(netloc: str) -> list[tuple[str, int]]:
-    hosts = []
-    for address in netloc.rpartition("@")[2].split(","):
-        host, _, port = address.rpartition(":")
-        if not host:
-            host, port = port, "26379"
-        if not port.isdecimal() or not host:
-            raise ValueError("a Sentinel address is malformed")
-        hosts.append((host.strip("[]"), int(port)))
-    return hosts
-
-
 class Dialer:
     """Makes connections to one Redis, given by URL, by a ``redis.asyncio`` client, or not at all.
 
-    ``embedded:`` starts or joins the folder's own server at the first ``dial``; ``close`` leaves it.
+    ``embedded:`` starts or joins the folder's own server at the first ``dial``; ``close`` leaves it. With
+    Sentinels, each ``dial`` asks for the master of the moment; with a cluster, for the owner of the slot.
+
+    Args:
+        target: what was given as ``redis=``.
+        timeout_ms: the longest wait for a connection.
+        slot_key: a key of the queue; in a cluster all of them share its slot.
+
+    Raises:
+        ValueError: a malformed URL. TypeError: something else altogether.
     """
 
-    def __init__(self, target: str | Redis | None, *, timeout_ms: int) -> None:
+    def __init__(self, target: str | Redis | None, *, timeout_ms: int, slot_key: str) -> None:
         self._target = target
         self._timeout_s = timeout_ms / 1000
+        self._slot_key = slot_key
         self.client: Redis | None = None
         self._pool: ConnectionPool | None = None
-        self._url: str | None = None
+        self._url = ""
         self._server: EmbeddedServer | None = None
         self._sentinel: Sentinel | None = None
+        self._cluster: Fleet | None = None
+        self._choosing = asyncio.Lock()  # the first dials come together; one server is enough
         if target is None or isinstance(target, str):
             self._url = check_url(DEFAULT_URL if target is None else target)
         elif hasattr(target, "connection_pool"):
@@ -138,11 +100,17 @@ class Dialer:
             )
 
     def __repr__(self) -> str:
-        return f"Dialer({redact(self._url) if self._url else self.client!r})"
+        return f"Dialer({redact(self._url) or type(self.client).__name__})"
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether all keys of a queue must share a slot."""
+        return scheme_of(self._url) == "redis+cluster"
 
     def twin(self) -> Dialer:
         """Return a dialer of the same Redis for another thread's loop."""
-        return Dialer(self._target, timeout_ms=round(self._timeout_s * 1000))
+        timeout_ms = round(self._timeout_s * 1000)
+        return Dialer(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
 
     async def dial(self) -> AbstractConnection:
         """Return a new connection, connected within the timeout.
@@ -150,12 +118,18 @@ class Dialer:
         Raises:
             RedisUnavailable: nobody there, wrong password, or no answer in time.
         """
-        pool = await self._get_pool()
+        pool = await self._choose()  # joining the embedded server has its own bound
+        with mapped_errors():
+            async with asyncio.timeout(self._timeout_s):
+                if self._cluster is not None:
+                    return await self._dial_owner(self._cluster)
+                return await self._connected(pool.connection_class, pool.connection_kwargs)
+
+    async def _connected(self, kind: type[AbstractConnection], options: dict[str, Any]) -> AbstractConnection:
         # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
         # by whoever calls. redis-py's defaults (5 s a read, 3 hidden tries) would break blocking
         # moves and multiply the waits. RESP2: pub/sub messages then arrive as plain replies.
-        options = {
-            **pool.connection_kwargs,
+        own_options: dict[str, Any] = {
             "socket_timeout": None,
             "socket_connect_timeout": self._timeout_s,
             "retry": ConnectionRetry(NoBackoff(), 0),
@@ -164,53 +138,66 @@ class Dialer:
             "protocol": 2,
             "decode_responses": False,
         }
-        options.pop("retry_on_timeout", None)
-        connection: AbstractConnection = pool.connection_class(**options)
+        given = {name: value for name, value in options.items() if name != "retry_on_timeout"}
+        connection = kind(**{**given, **own_options})
         try:
-            with mapped_errors():
-                async with asyncio.timeout(self._timeout_s):
-                    await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         return connection
 
-    async def _get_pool(self) -> ConnectionPool:
-        if self._pool is None:
-            assert self._url is not None  # noqa: S101 - a target is a client or a URL
-            if self._url.startswith("embedded:"):
-                await self._join_embedded(self._url)
-            elif self._url.startswith("redis+sentinel:"):
-                self._pool = self._sentinel_pool(self._url)
-            else:
-                self._pool = ConnectionPool.from_url(self._url)
-        return self._pool  # type: ignore[return-value]  # each branch has set it
+    async def _choose(self) -> ConnectionPool:
+        """Return the pool whose settings connections are made with; it opens none itself."""
+        if self._pool is not None:
+            return self._pool
+        async with self._choosing:
+            if self._pool is None:
+                self._pool = await self._pool_of(scheme_of(self._url))
+            return self._pool
 
-    async def _join_embedded(self, url: str) -> None:
-        from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
+    async def _pool_of(self, scheme: str) -> ConnectionPool:
+        if scheme == "embedded":
+            from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
 
-        folder: Path = embedded.folder_of(url)
-        server = self._server = await asyncio.to_thread(embedded.join, folder)
-        self._pool = ConnectionPool.from_url(server.url)
+            folder = embedded.folder_of(self._url)
+            server = self._server = await asyncio.to_thread(embedded.join, folder)
+            return ConnectionPool.from_url(server.url)
+        if scheme == "redis+sentinel":
+            return self._sentinel_pool(parse_fleet(self._url))
+        if scheme == "redis+cluster":
+            self._cluster = parse_fleet(self._url)
+            return ConnectionPool()  # never asked: the owner of the slot is
+        return ConnectionPool.from_url(self._url)
 
-    def _sentinel_pool(self, url: str) -> ConnectionPool:
-        parts = urlsplit(url)
-        name, _, db = parts.path.strip("/").partition("/")
-        # The host list is no URL authority redis-py could parse; the options after it are.
-        user, password = parts.username or "", parts.password or ""
-        parsed = parse_url(f"redis://{user}:{password}@{_ANY_HOST}/{db or 0}")
-        options: dict[str, Any] = {
-            key: value for key, value in parsed.items() if key != "host" and value != ""
-        }
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            _sentinels(parts.netloc),
-            sentinel_kwargs={
-                "socket_timeout": self._timeout_s,
-                "socket_connect_timeout": self._timeout_s,
-            },
-        )
-        pool: ConnectionPool = self._sentinel.master_for(name, **options).connection_pool
+    def _sentinel_pool(self, fleet: Fleet) -> ConnectionPool:
+        timeouts = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
+        self._sentinel = Sentinel(fleet.addresses, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]  # redis-py
+        options: dict[str, Any] = dict(fleet.options)
+        pool: ConnectionPool = self._sentinel.master_for(fleet.name, **options).connection_pool
         return pool
+
+    async def _dial_owner(self, cluster: Fleet) -> AbstractConnection:
+        """Connect to the node that owns the queue's slot, as the first node that answers says."""
+        slot = key_slot(self._slot_key.encode())
+        failure: Exception = RedisUnavailable("no node of the cluster answers")
+        for host, port in cluster.addresses:
+            try:
+                seed = await self._connected(Connection, {**cluster.options, "host": host, "port": port})
+            except (exceptions.RedisError, OSError) as error:
+                failure = error
+                continue
+            try:
+                await seed.send_command("CLUSTER", "SLOTS")
+                ranges = await seed.read_response()
+            finally:
+                await seed.disconnect(nowait=True)
+            for first, last, owner, *_replicas in ranges:
+                if first <= slot <= last:
+                    address = {"host": owner[0].decode() or host, "port": owner[1]}
+                    return await self._connected(Connection, {**cluster.options, **address})
+            failure = RedisUnavailable("no node of the cluster owns the queue's slot")
+        raise failure
 
     async def close(self, *, close_client: bool = False) -> None:
         """Leave the embedded server, and close the client that was passed in if asked to."""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
-_NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "CLUSTERDOWN")
+_NOT_NOW = ("MASTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "CLUSTERDOWN", "MOVED", "ASK")
+#: Replies that mean "not here": the next connection asks anew who is the master, or owns the slot.
+_NOT_HERE = (exceptions.ReadOnlyError, exceptions.AskError)  # MOVED is an ASK to redis-py
 
 
 def pack(*command: Any) -> bytes:
@@ -87,6 +89,7 @@ class Line:
         """
         connection = await self.connect()
         replies: list[Any] = []
+        is_elsewhere = False
         try:
             with mapped_errors():
                 async with asyncio.timeout(self._timeout_s + patience_ms / 1000):
@@ -94,11 +97,14 @@ class Line:
                     for _ in packed:
                         try:
                             replies.append(await connection.read_response())
-                        except exceptions.ResponseError as error:
+                        except (exceptions.ResponseError, exceptions.BusyLoadingError) as error:
                             replies.append(error)
+                            is_elsewhere = is_elsewhere or isinstance(error, _NOT_HERE)
         except BaseException:
             await self.close()
             raise
+        if is_elsewhere:
+            await self.close()
         return replies
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:

@@ -65,7 +65,9 @@ class Queue:
         self.backoff_strategies: dict[str, Strategy] = builtin_strategies()
         self._emitter = self.new_emitter()
         timeout_ms = self.settings.redis_timeout
-        self.dialer = Dialer(redis, timeout_ms=timeout_ms)
+        self.dialer = Dialer(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
+        if self.dialer.is_cluster:
+            self.keys.check_slot()
         self.line = SharedLine(self.dialer, timeout_ms=timeout_ms)
         self.hub = Hub(emit=self.emit, clock_ms=self.now_ms)
         self.producer = Producer(self.line, self.keys, self.hub if self.settings.store_jobs else None)

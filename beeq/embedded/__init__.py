@@ -24,7 +24,7 @@ from beeq.errors import RedisUnavailable
 DEFAULT_FOLDER = ".beeq"
 SCHEME = "embedded:"
 #: The longest ``join``.
-JOIN_TIMEOUT_S = 10.0
+JOIN_TIMEOUT_S = 8.0
 _RETRY_S = 0.02
 #: What every system has room for in a Unix socket's address.
 _MAX_ADDRESS_BYTES = 103
@@ -70,7 +70,7 @@ class EmbeddedServer:
         Cheap while it runs: worth a call before each new connection.
 
         Raises:
-            RedisUnavailable: it did not within 10 s.
+            RedisUnavailable: it did not in time.
         """
         _find_or_start(self._folder, self.address, time.monotonic() + JOIN_TIMEOUT_S)
 
@@ -100,7 +100,7 @@ def join(folder: Path) -> EmbeddedServer:
         folder: made if need be, readable by its owner only; holds the data, and keeps them.
 
     Raises:
-        RedisUnavailable: there is no server, and none could be started in 10 s; the message says why.
+        RedisUnavailable: there is no server, and none could be started in 8 s; the message says why.
     """
     deadline = time.monotonic() + JOIN_TIMEOUT_S
     try:

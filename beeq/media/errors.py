@@ -5,6 +5,9 @@ from __future__ import annotations
 from beeq.errors import BeeqError
 
 
+_SHOWN_LENGTH = 200
+
+
 class MediaFailed(BeeqError):
     """It did not work this time; another try might, or a try by another worker."""
 
@@ -16,6 +19,3 @@ class MediaRefused(BeeqError):
 def shown(name: str) -> str:
     """Return a name for a message: quoted, control characters escaped, of bounded length."""
     return ascii(name) if len(name) <= _SHOWN_LENGTH else f"{name[:_SHOWN_LENGTH]!a}…"
-
-
-_SHOWN_LENGTH = 200

@@ -40,6 +40,11 @@ class Place:
     folders: tuple[str, ...]
     name: str
 
+    @property
+    def suffix(self) -> str:
+        """The suffix of the file that is meant, in small letters, with its dot."""
+        return PurePath(self.name).suffix.lower()
+
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
@@ -59,14 +64,13 @@ class OpenFile:
 class NewFile:
     """A file in the making. It has no name, or a random one, until ``publish`` gives it its own."""
 
-    def __init__(self, place: Place, folder_fd: int, folder: str) -> None:
+    def __init__(self, place: Place, folder_fd: int, folder: Path) -> None:
         self.given = place.given
         self._place = place
         self._folder_fd = folder_fd
         self._temporary = f".beeq-{secrets.token_hex(8)}.part"
         self.fd, self._is_named = self._create()
-        inside = os.path.join(folder, self._temporary)
-        self.url = _url(self.fd, inside)
+        self.url = _url(self.fd, folder / self._temporary)
 
     def _create(self) -> tuple[int, bool]:
         unnamed = getattr(os, "O_TMPFILE", 0)
@@ -113,11 +117,11 @@ class MediaRoot:
         Raises:
             MediaRefused: it leads out of the root, or is no name of a file.
         """
-        if "\0" in given or os.path.basename(given) in _NAMES_A_FOLDER:
+        if "\0" in given or given.rpartition("/")[2] in _NAMES_A_FOLDER:
             raise MediaRefused(f"{shown(given)} is not the name of a file")
         try:
             root = os.path.realpath(self._root)
-            resolved = PurePath(os.path.realpath(os.path.join(root, given)))
+            resolved = PurePath(os.path.realpath(Path(root, given)))
             *folders, name = resolved.relative_to(root).parts
         except UnicodeEncodeError:
             raise MediaRefused(f"{shown(given)} is not the name of a file") from None
@@ -163,12 +167,12 @@ class MediaRoot:
                 with contextlib.suppress(FileNotFoundError):
                     existing = os.stat(place.name, dir_fd=folder_fd, follow_symlinks=False)
                     _check_regular(existing, place.given)
-                new = NewFile(place, folder_fd, os.path.dirname(self._path(place)))
+                new = NewFile(place, folder_fd, self._path(place).parent)
                 stack.callback(new.close)
             yield new
 
-    def _path(self, place: Place) -> str:
-        return os.path.join(os.path.realpath(self._root), *place.folders, place.name)
+    def _path(self, place: Place) -> Path:
+        return Path(os.path.realpath(self._root), *place.folders, place.name)
 
     @contextlib.contextmanager
     def _folder(self, place: Place, *, make: bool) -> Iterator[int]:
@@ -186,7 +190,7 @@ class MediaRoot:
             os.close(fd)
 
 
-def _url(fd: int, path: str) -> str:
+def _url(fd: int, path: Path) -> str:
     """Return what ffmpeg is to open, under the one protocol that it is allowed."""
     return f"file:{_OPEN_FILES / str(fd)}" if _OPEN_FILES.is_dir() else f"file:{path}"
 
@@ -201,8 +205,6 @@ def _explained(given: str) -> Iterator[None]:
     """Turn the system's errors into ours, which name the file as the job did."""
     try:
         yield
-    except FileNotFoundError:
-        raise MediaFailed(f"{shown(given)} does not exist") from None
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
             raise MediaRefused(f"{shown(given)} cannot be opened: {error.strerror}") from None

@@ -483,9 +483,7 @@ def test_a_file_in_the_folders_place_is_refused(folder: Path) -> None:
 
 
 def test_a_name_no_folder_can_have_is_refused() -> None:
-    with pytest.raises(
-        RedisUnavailable, match="the embedded server cannot use 'a\\\\x00b': embedded null byte"
-    ):
+    with pytest.raises(RedisUnavailable, match=r"cannot use '.*a\\x00b': embedded null byte"):
         embedded.join(Path("a\0b"))
 
 

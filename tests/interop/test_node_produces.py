@@ -79,12 +79,7 @@ async def test_a_failure_is_an_error_with_its_message_in_node(
     ],
 )
 async def test_retries_follow_the_policy_that_node_asked_for(
-    worker: Queue,
-    node: NodeBee,
-    redis: redis.asyncio.Redis,
-    backoff: list[Any] | None,
-    left: dict[str, Any] | None,
-    least_ms: int,
+    worker: Queue, node: NodeBee, backoff: list[Any] | None, left: dict[str, Any] | None, least_ms: int
 ) -> None:
     ask = {"backoff": backoff} if backoff else {}
     began = asyncio.get_running_loop().time()
@@ -96,7 +91,9 @@ async def test_retries_follow_the_policy_that_node_asked_for(
     assert node.of("its retrying") == expected
     assert node.of("job retrying") == expected
     assert node.of("job failed") == []
-    options = (await record(redis, worker, job_id))["options"]
+    stored = await worker.get_job(job_id)
+    assert stored is not None
+    options = stored.options
     assert options["retries"] == 1
     assert options.get("backoff") == left
     assert ["attempt 2" in options["stacktraces"][0], "attempt 1" in options["stacktraces"][1]] == [
@@ -259,5 +256,5 @@ async def test_a_record_dropped_by_the_python_worker_is_gone_for_node(
 async def test_the_error_of_a_closed_node_queue_is_nodes_own(node: NodeBee) -> None:
     """The driver passes on what bee-queue says."""
     await node.call("close", timeout=1000)
-    with pytest.raises(NodeError, match="^closed$"):
+    with pytest.raises(NodeError, match=r"^closed$"):
         await node.call("checkHealth")

@@ -194,11 +194,11 @@ async def test_both_adds_leave_the_same_keys(
         keys = queue.keys
         records = await redis.hgetall(keys.jobs)
         return (
-            {job_id: without_times(text) for job_id, text in records.items()},
+            {job_id: without_times(str(text)) for job_id, text in records.items()},
             await redis.lrange(keys.waiting, 0, -1),
             await redis.zrange(keys.delayed, 0, -1, withscores=True),
             await redis.get(keys.id),
-            sorted(key.rpartition(":")[2] for key in await redis.keys(queue.to_key("*"))),
+            sorted(str(key).rpartition(":")[2] for key in await redis.keys(queue.to_key("*"))),
         )
 
     ours = make_queue(is_worker=False)

@@ -1,0 +1,99 @@
+"""Takes the last picture out of a video: the last that can be decoded, without decoding all of it.
+
+A window at the end of the file is decoded, and a wider one if there was nothing in it: the sound may
+go on for longer than the picture, and the end may be damaged or missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from beeq.media.errors import MediaFailed, shown
+from beeq.media.ffmpeg import failure, reading, run
+from beeq.media.formats import ImageFormat
+from beeq.media.paths import NewFile, OpenFile
+from beeq.media.probe import Video, picture_of, probe
+
+_FIRST_WINDOW_S = 4.0
+#: Each window is so much wider that the empty ones before it hardly count.
+_WIDENING = 4.0
+
+
+async def extract_last_frame(
+    source: OpenFile, target: NewFile, image: ImageFormat, reach: Callable[[float], None]
+) -> None:
+    """Write the last picture of ``source`` as a viewer sees it: turned, and in square pixels.
+
+    Raises:
+        MediaRefused: the file has no picture.
+        MediaFailed: none of it can be decoded.
+    """
+    facts = await probe(source)
+    video = picture_of(source, facts)
+    reach(10)
+    duration_s = facts.duration_s if facts.duration_s else await _end_s(source, video)
+    reach(20)
+    seek, count = await _last_window(source, video, duration_s)
+    reach(60)
+    await _write(source, target, image, video, (seek, count))
+    reach(90)
+
+
+def windows(duration_s: float | None) -> Iterator[tuple[str, ...]]:
+    """Yield the options that make ffmpeg start near the end, then further from it; the whole last."""
+    window_s = _FIRST_WINDOW_S
+    while duration_s is not None and window_s < duration_s:
+        yield ("-ss", f"{duration_s - window_s:.3f}")
+        window_s *= _WIDENING
+    yield ()
+
+
+async def _end_s(source: OpenFile, video: Video) -> float | None:
+    """Return when the last picture ends, by reading all of the file and decoding nothing."""
+    copied = await run(
+        [*reading(source), "-map", f"0:{video.index}", "-c", "copy", "-f", "null", "-"], [source.fd]
+    )
+    return copied.reached_s
+
+
+async def _last_window(
+    source: OpenFile, video: Video, duration_s: float | None
+) -> tuple[tuple[str, ...], int]:
+    """Return the options of the narrowest window with pictures in it, and how many these are."""
+    for seek in windows(duration_s):
+        picked = [*reading(source, *seek), "-map", f"0:{video.index}"]
+        if seek:
+            # Copying starts at a key frame. Without one in the window, pictures would be decoded
+            # from others that are missing (as in a transport stream, which is cut anywhere).
+            copied = await run([*picked, "-c", "copy", "-f", "null", "-"], [source.fd])
+            if not copied.frames:
+                continue
+        # Judged by what came out: damaged input may end ffmpeg with an error after all.
+        decoded = await run([*picked, "-f", "null", "-"], [source.fd])
+        if decoded.frames:
+            return seek, decoded.frames
+    raise MediaFailed(f"{shown(source.given)} has no picture that can be decoded: {decoded.fault}")
+
+
+async def _write(
+    source: OpenFile,
+    target: NewFile,
+    image: ImageFormat,
+    video: Video,
+    window: tuple[tuple[str, ...], int],
+) -> None:
+    seek, count = window
+    # Its time is set to 0: a picture that comes late would be preceded by copies of itself.
+    filters = [f"select=gte(n\\,{count - 1})", "setpts=0"]
+    if video.pixel_aspect != 1:
+        filters += ["scale=max(1\\,round(iw*sar)):ih", "setsar=1"]
+    written = await run(
+        [
+            *reading(source, *seek),
+            *("-map", f"0:{video.index}", "-vf", ",".join(filters), "-frames:v", "1"),
+            *(*image.encoder, "-f", "image2", "-update", "1", target.url),
+        ],
+        [source.fd, target.fd],
+    )
+    if not target.reading(image.demuxer).size():
+        raise failure([source.given, target.given], written)

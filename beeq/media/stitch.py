@@ -1,0 +1,159 @@
+"""Joins clips one after the other, whatever sizes, rates and codecs they have.
+
+One filter graph makes all clips alike: the first clip's size and rate, others fitted in and padded,
+square pixels, sound of 48 kHz stereo, silence where a clip has none. A clip lasts as long as the
+longer of its picture and its sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from beeq.media.ffmpeg import failure, reading, run
+from beeq.media.formats import Container
+from beeq.media.paths import NewFile, OpenFile
+from beeq.media.probe import Audio, Facts, Video, picture_of, probe, sound_of
+
+SAMPLE_RATE_HZ = 48_000
+#: What every sound is made into, from its beginning on: a late one is preceded by silence.
+ALIKE_SOUND = (
+    f"aresample={SAMPLE_RATE_HZ}:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=stereo"
+)
+_SILENCE = f"anullsrc=r={SAMPLE_RATE_HZ}:cl=stereo"
+_DEFAULT_FPS = Fraction(25)
+_MAX_FPS = 120
+#: Rates that are printed as 23.98, 29.97 and so on.
+_TELEVISION_FPS = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120))
+#: A mute clip of unknown length gets this much; joining pads it to the length of the picture.
+_SOME_SILENCE_S = 0.01
+
+
+async def stitch_videos(
+    sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
+) -> None:
+    """Write the clips in order, with sound if any of them has some.
+
+    Raises:
+        MediaRefused: one of the files has no picture.
+        MediaFailed: ffmpeg cannot read or write what it should.
+    """
+    clips = [await probe(source) for source in sources]
+    videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
+    has_sound = any(clip.audio is not None for clip in clips)
+    graph = video_graph(clips, videos)
+    maps = ["-map", "[v]", *(["-map", "[a]"] if has_sound else [])]
+    encoders = [*container.video, *(container.audio if has_sound else ())]
+    await _join(sources, clips, target, container, (graph, [*maps, *encoders], reach))
+
+
+async def stitch_audio(
+    sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
+) -> None:
+    """Write the sounds of the files in order.
+
+    Raises:
+        MediaRefused: one of the files has no sound.
+        MediaFailed: ffmpeg cannot read or write what it should.
+    """
+    clips = [await probe(source) for source in sources]
+    sounds = [sound_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
+    await _join(
+        sources, clips, target, container, (audio_graph(sounds), ["-map", "[a]", *container.audio], reach)
+    )
+
+
+async def _join(
+    sources: Sequence[OpenFile],
+    clips: Sequence[Facts],
+    target: NewFile,
+    container: Container,
+    plan: tuple[str, list[str], Callable[[float], None]],
+) -> None:
+    graph, outputs, reach = plan
+    total_s = sum(clip.duration_s or 0 for clip in clips)
+    ended = await run(
+        [
+            *(argument for source in sources for argument in reading(source)),
+            *("-filter_complex", graph, *outputs, *written_as(container), target.url),
+        ],
+        [*(source.fd for source in sources), target.fd],
+        on_time=lambda done_s: reach(100 * done_s / total_s if total_s else 0),
+    )
+    if ended.exit_status:
+        raise failure([source.given for source in sources], ended)
+
+
+def written_as(container: Container) -> list[str]:
+    """Return the options of an output: its container, and none of the inputs' titles and chapters."""
+    return ["-map_metadata", "-1", "-map_chapters", "-1", *container.options, "-f", container.muxer]
+
+
+def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
+    """Return the filter graph from the inputs, in order, to ``[v]`` and, if one has sound, ``[a]``."""
+    size = even(videos[0].shown_size)
+    rate = fps_of(videos[0])
+    has_sound = any(clip.audio is not None for clip in clips)
+    chains, pads = [], []
+    for number, (clip, video) in enumerate(zip(clips, videos, strict=True)):
+        width, height, left, top = fit(video.shown_size, size)
+        # The rate is set for each clip: a picture that comes late is preceded by its own copies.
+        chains.append(
+            f"[{number}:{video.index}]scale={width}:{height},pad={size[0]}:{size[1]}:{left}:{top},"
+            f"setsar=1,format=yuv420p,fps={rate}:start_time=0[v{number}]"
+        )
+        pads.append(f"[v{number}]")
+        if has_sound:
+            chains.append(f"{_sound_of_clip(number, clip)}[a{number}]")
+            pads.append(f"[a{number}]")
+    ends = "[joined][a]" if has_sound else "[joined]"
+    chains.append(f"{''.join(pads)}concat=n={len(clips)}:v=1:a={int(has_sound)}{ends}")
+    # And once more: where a sound goes on after its picture, the last picture stays.
+    chains.append(f"[joined]fps={rate}[v]")
+    return ";".join(chains)
+
+
+def _sound_of_clip(number: int, clip: Facts) -> str:
+    if clip.audio is None:
+        return f"{_SILENCE}:d={clip.duration_s or _SOME_SILENCE_S:.3f},{ALIKE_SOUND}"
+    return f"[{number}:{clip.audio.index}]{ALIKE_SOUND}"
+
+
+def audio_graph(sounds: Sequence[Audio]) -> str:
+    """Return the filter graph from the sounds of the inputs, in order, to ``[a]``."""
+    chains = [f"[{number}:{sound.index}]{ALIKE_SOUND}[a{number}]" for number, sound in enumerate(sounds)]
+    pads = "".join(f"[a{number}]" for number in range(len(sounds)))
+    return ";".join([*chains, f"{pads}concat=n={len(sounds)}:v=0:a=1[a]"])
+
+
+def even(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size in even numbers, which the encoders ask for; a lost row is hardly missed."""
+    return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
+
+
+def fit(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return width, height, left and top of a picture of ``size`` fitted into ``frame``, centred."""
+    # Compared crosswise, in whole numbers: equal shapes must fill the frame exactly.
+    if size[0] * frame[1] >= size[1] * frame[0]:
+        fitted = frame[0], _nearest_even(size[1] * frame[0], size[0], frame[1])
+    else:
+        fitted = _nearest_even(size[0] * frame[1], size[1], frame[0]), frame[1]
+    left, top = (frame[0] - fitted[0]) // 4 * 2, (frame[1] - fitted[1]) // 4 * 2
+    return fitted[0], fitted[1], left, top
+
+
+def _nearest_even(dividend: int, divisor: int, most: int) -> int:
+    return min(most, max(2, round(dividend / divisor / 2) * 2))
+
+
+def fps_of(video: Video) -> Fraction:
+    """Return a constant rate for a video, close to its own."""
+    printed = video.fps or video.base_fps
+    if printed is None or not 1 <= printed <= _MAX_FPS:
+        printed = video.base_fps
+    if printed is None or not 1 <= printed <= _MAX_FPS:
+        return _DEFAULT_FPS
+    for rate in _TELEVISION_FPS:
+        if abs(printed - rate) < 0.006:  # noqa: PLR2004 - two decimals are printed
+            return rate
+    return Fraction(printed).limit_denominator(100)

@@ -1,0 +1,146 @@
+"""``beeq enqueue --bulk``: one job a line, saved in batches that grow with what has arrived.
+
+Ids are printed in the order of the lines. A bad line is reported and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import Any
+
+from beeq import Job, Queue, RedisUnavailable
+from beeq_cli.console import is_watched, say
+from beeq_cli.failures import CANNOT_CONNECT, FAILURE, explained
+from beeq_cli.fields import parse_object
+from beeq_cli.orders import Order
+
+_CHUNK_BYTES = 1 << 20
+_BATCH = 1000
+#: Told the number of bytes read and of jobs saved since the last time.
+Report = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class _Line:
+    number: int
+    job: Job
+    job_id: str | None  # the job's own; the queue's counter gives one where there is none
+
+
+async def enqueue_lines(
+    source: BufferedReader, queue: Queue, order: Order, *, print_id: Callable[[str], None], report: Report
+) -> int:
+    """Enqueue one job for each line of ``source``; return the exit code."""
+    code = 0
+    number = 0
+    lines: list[_Line] = []
+    async for chunk in _chunks(source):
+        for text in chunk:
+            number += 1
+            if not text.strip():
+                continue
+            try:
+                data = order.completed(parse_object(text, ""))
+                job = order.job(queue, data)
+                lines.append(_Line(number, job, job.id))
+            except (TypeError, ValueError) as error:
+                say(f"line {number}: {error}")
+                code = FAILURE
+            if len(lines) >= _BATCH:
+                code = await _save(queue, lines, print_id) or code
+                report(0, len(lines))
+                lines = []
+        if lines:
+            code = await _save(queue, lines, print_id) or code
+        report(sum(map(len, chunk)), len(lines))
+        lines = []
+        if code == CANNOT_CONNECT:
+            break
+    return code
+
+
+async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None]) -> int:
+    errors = await queue.save_all([line.job for line in lines])
+    code = 0
+    for line in lines:
+        error = errors.get(line.job)
+        if error is None:
+            # An id that exists is no failure: the job is there.
+            print_id(line.job.id or line.job_id or "")
+            continue
+        message, failure = explained(error)
+        say(f"line {line.number}: {message}")
+        code = max(code, CANNOT_CONNECT if isinstance(error, RedisUnavailable) else failure)
+    return code
+
+
+async def _chunks(source: BufferedReader) -> AsyncIterator[list[bytes]]:
+    """Yield the lines that have arrived, as they arrive.
+
+    Each read has a daemon thread: one that waits for a silent pipe must not hold up an interrupt.
+    """
+    loop = asyncio.get_running_loop()
+    rest: list[bytes] = []
+    while True:
+        arrived: asyncio.Future[bytes | OSError] = loop.create_future()
+        threading.Thread(target=_read, args=(source, loop, arrived), daemon=True).start()
+        chunk = await arrived
+        if isinstance(chunk, OSError):
+            raise chunk
+        if not chunk:
+            break
+        head, newline, tail = chunk.rpartition(b"\n")
+        if newline:
+            yield (b"".join(rest) + head).split(b"\n")
+            rest = [tail] if tail else []
+        else:
+            rest.append(chunk)
+    if rest:
+        yield [b"".join(rest)]
+
+
+def _read(source: BufferedReader, loop: asyncio.AbstractEventLoop, arrived: asyncio.Future[Any]) -> None:
+    try:
+        chunk: bytes | OSError = source.read1(_CHUNK_BYTES)
+    except OSError as error:
+        chunk = error
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(_arrive, arrived, chunk)
+
+
+def _arrive(arrived: asyncio.Future[Any], chunk: bytes | OSError) -> None:
+    if not arrived.done():
+        arrived.set_result(chunk)
+
+
+def progress(total_bytes: int | None, *, is_quiet: bool) -> AbstractContextManager[Report]:
+    """Show how far the file is read, if a person looks on."""
+    if is_quiet or not is_watched(sys.stderr):
+        return nullcontext(lambda _read_bytes, _saved: None)
+    return _bar(total_bytes)
+
+
+@contextmanager
+def _bar(total_bytes: int | None) -> Any:
+    from rich.console import Console  # noqa: PLC0415 - only for a person
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - only for a person
+
+    columns = (TextColumn("[bold]{task.fields[saved]:,}[/] jobs"), BarColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total_bytes, saved=0, rate="")
+        saved = 0
+
+        def report(read_bytes: int, newly_saved: int) -> None:
+            nonlocal saved
+            saved += newly_saved
+            elapsed_s = bar.tasks[0].elapsed or 0
+            rate = f"{saved / elapsed_s:,.0f}/s" if elapsed_s > 0 else ""
+            bar.update(task, advance=read_bytes, saved=saved, rate=rate)
+
+        yield report

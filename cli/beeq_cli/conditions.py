@@ -1,0 +1,55 @@
+"""``--fail-if``: a condition on a queue's numbers, such as ``waiting>1000`` or ``oldest>5m``. Pure."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from beeq_cli.quantities import parse_duration
+
+#: The names, as ``stats --json`` has them, except for ``oldest``.
+NAMES = ("waiting", "active", "succeeded", "failed", "delayed", "workers", "oldest")
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
+_CONDITION = re.compile(r"\s*([A-Za-z]+)\s*(>=|<=|==|!=|>|<|=)\s*(\S.*?)\s*")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition; ``text`` is how it was written."""
+
+    name: str
+    operator: str
+    value: float
+    text: str
+
+    def holds(self, numbers: Mapping[str, int | None]) -> bool:
+        """Return whether it is true of a queue; of a number there is none of, nothing is."""
+        number = numbers[self.name]
+        return number is not None and _OPERATORS[self.operator](number, self.value)
+
+
+def parse_condition(text: str) -> Condition:
+    """Return the condition.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no condition; write waiting>1000 or oldest>5m")
+    name, sign, value = match.groups()
+    if name not in NAMES:
+        raise ValueError(f"{name!r} is nothing to compare; there are {', '.join(NAMES)}")
+    number = float(value) if _NUMBER.fullmatch(value) else float(parse_duration(value))
+    return Condition(name, sign, number, text.strip())

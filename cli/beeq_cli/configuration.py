@@ -1,0 +1,90 @@
+"""Where the commands find Redis: option, then ``BEEQ_*``, then the plain names, then a server of their own.
+
+Pure but for the environment it is given. No message repeats a URL: it may hold a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+
+from beeq.connection import check_url
+
+EMBEDDED = "embedded:"
+_MAX_PORT = 65535
+_HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]+(%\w+)?\]?")
+
+
+def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
+    """Return the Redis URL that option and environment ask for; ``embedded:`` if they say nothing.
+
+    ``BEEQ_REDIS_URL`` wins over ``REDIS_URL``, and that over ``REDIS_HOST``, ``REDIS_PORT``,
+    ``REDIS_PASSWORD`` and ``REDIS_DB`` (product section 1). The last two also fill what ``REDIS_URL``
+    leaves out.
+
+    Raises:
+        ValueError: a value is empty or malformed; the message names where it came from.
+    """
+    if option is not None:
+        return _checked("--redis-url", option)
+    if "BEEQ_REDIS_URL" in environ:
+        return _checked("BEEQ_REDIS_URL", environ["BEEQ_REDIS_URL"])
+    if "REDIS_URL" in environ:
+        url = _checked("REDIS_URL", environ["REDIS_URL"])
+        return _filled(url, password=environ.get("REDIS_PASSWORD"), db=_number(environ, "REDIS_DB"))
+    return _from_parts(environ)
+
+
+def _checked(source: str, url: str) -> str:
+    try:
+        return check_url(url)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def _from_parts(environ: Mapping[str, str]) -> str:
+    host, password = environ.get("REDIS_HOST"), environ.get("REDIS_PASSWORD")
+    port, db = _number(environ, "REDIS_PORT"), _number(environ, "REDIS_DB")
+    if host is None and port is None and db is None and not password:
+        return EMBEDDED
+    if host is not None and _HOST.fullmatch(host) is None:
+        raise ValueError("REDIS_HOST: it is no host")
+    if port is not None and not 0 < port <= _MAX_PORT:
+        raise ValueError("REDIS_PORT: it is no port")
+    if host is None:
+        host = "localhost"
+    elif ":" in host:
+        host = f"[{host.strip('[]')}]"
+    url = _checked("REDIS_HOST", f"redis://{host}:{port or 6379}")
+    return _filled(url, password=password, db=db)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name)
+    if text is None:
+        return None
+    if not (text.strip().isascii() and text.strip().isdecimal()):
+        raise ValueError(f"{name}: it is no number")
+    return int(text)
+
+
+def _filled(url: str, *, password: str | None, db: int | None) -> str:
+    """Return the URL with password and database, where it says nothing of them."""
+    parts = urlsplit(url)
+    if parts.scheme == EMBEDDED.removesuffix(":"):
+        return url
+    given = parse_qs(parts.query)
+    userinfo, _, address = parts.netloc.rpartition("@")
+    if password and ":" not in userinfo and "password" not in given:
+        parts = parts._replace(netloc=f"{userinfo}:{quote(password, safe='')}@{address}")
+    if db is not None and "db" not in given:
+        if parts.scheme == "unix":
+            query = f"{parts.query}&db={db}" if parts.query else f"db={db}"
+            parts = parts._replace(query=query)
+        elif parts.scheme == "redis+sentinel":
+            if "/" not in parts.path.strip("/"):
+                parts = parts._replace(path=f"{parts.path.rstrip('/')}/{db}")
+        elif not parts.path.strip("/"):
+            parts = parts._replace(path=f"/{db}")
+    return urlunsplit(parts)

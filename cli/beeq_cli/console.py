@@ -1,0 +1,46 @@
+"""What the commands say to a person: on standard error, one line each, safe to show. Data goes elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import IO
+
+import click
+
+#: Control characters of both sets, and Unicode's own line breaks and changes of direction.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` as one line that cannot move a cursor, ring a bell or forge another line."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    number = ord(character)
+    return _NAMES.get(character, f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}")  # noqa: PLR2004 - one byte
+
+
+def say(line: str) -> None:
+    """Say one line on standard error."""
+    click.echo(escaped(line), err=True)
+
+
+def complain(message: str) -> None:
+    """Say what went wrong, on standard error."""
+    say(f"Error: {message}")
+
+
+def is_watched(stream: IO[str]) -> bool:
+    """Return whether a person looks at the stream, rather than a pipe or a file."""
+    return stream.isatty()
+
+
+def print_bytes(line: bytes) -> None:
+    """Write one line of data to standard output, at once."""
+    output = sys.stdout.buffer
+    output.write(line + b"\n")
+    output.flush()

@@ -1,0 +1,195 @@
+"""``beeq enqueue``: one job, or with ``--bulk`` one a line. Prints ids; with ``--wait`` the result."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import click
+
+from beeq import Job, JobFailed, Queue
+from beeq.codec import dumps
+from beeq_cli import bulk
+from beeq_cli.console import complain, print_bytes
+from beeq_cli.failures import FAILURE
+from beeq_cli.fields import read_fields
+from beeq_cli.options import BACKOFF, DURATION, MOMENT, Common, common_options, option
+from beeq_cli.orders import Order, Terms
+from beeq_cli.quantities import parse_duration
+from beeq_cli.running import opened, run
+
+_FOR_EVER = -1
+
+
+class _EnqueueCommand(click.Command):
+    """A command whose ``--wait`` may have a duration, or none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give a bare ``--wait`` its value: the next word if that is a duration, else "for ever"."""
+        words: list[str] = []
+        rest = iter(range(len(args)))
+        for at in rest:
+            word = args[at]
+            if word == "--":
+                words += args[at:]
+                break
+            if word == "--wait":
+                word = "--wait=" + str(_FOR_EVER)
+                if at + 1 < len(args) and _is_duration(args[at + 1]):
+                    word = f"--wait={args[next(rest)]}"
+            words.append(word)
+        return super().parse_args(ctx, words)
+
+
+def _is_duration(word: str) -> bool:
+    try:
+        parse_duration(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_wait(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    if value is None or value == str(_FOR_EVER):
+        return None if value is None else _FOR_EVER
+    wait_ms: int = DURATION.convert(value, param, ctx)
+    return wait_ms
+
+
+@click.command(cls=_EnqueueCommand, short_help="Put a job into a queue.")
+@click.argument("queue_name", metavar="QUEUE")
+@click.argument("words", metavar="[FIELD]...", nargs=-1)
+@option("--id", "job_id", metavar="ID", help="The job's id; one that exists is left as it is.")
+@option("--delay", "delay_ms", metavar="D", type=DURATION, help="Not before D from now (500ms, 2s, 5m, 1h, 1d).")
+@option("--at", metavar="ISO", type=MOMENT, help="Not before this moment; without a zone it is local time.")
+@option("--retries", metavar="N", type=click.IntRange(min=0), help="Further attempts after a failed one.")
+@option("--backoff", metavar="B", type=BACKOFF, help="immediate, fixed:D or exponential:D.")
+@option("--timeout", "timeout_ms", metavar="D", type=DURATION, help="The longest attempt; 0 is no limit.")
+@option("--wait", "wait_ms", metavar="[=D]", callback=_parse_wait, help="Wait for the result, and print it.")
+@option("--bulk", "bulk_path", metavar="FILE|-", help="One job for each line, a JSON object.")
+@option("--json", "as_json", is_flag=True, help="Print an object with id and queue for each job.")
+@common_options
+@click.pass_obj
+def enqueue(  # noqa: PLR0917 - one parameter an option
+    common: Common,
+    queue_name: str,
+    words: tuple[str, ...],
+    job_id: str | None,
+    delay_ms: int | None,
+    at: datetime | None,
+    retries: int | None,
+    backoff: str | tuple[str, int] | None,
+    timeout_ms: int | None,
+    wait_ms: int | None,
+    bulk_path: str | None,
+    as_json: bool,
+) -> None:
+    """Put a job into QUEUE and print its id.
+
+    A FIELD is key=text, key:=json, @file.json, or - for JSON on standard input; later ones override.
+    The queues ai-generation, media-processing, video-assembly and webhook-processing check their fields.
+    """
+    if delay_ms is not None and at is not None:
+        raise click.UsageError("--delay and --at exclude each other")
+    if bulk_path is not None and (words or job_id is not None or wait_ms is not None):
+        raise click.UsageError("--bulk goes with no fields, --id or --wait")
+    if not queue_name:
+        raise click.UsageError("QUEUE is empty")
+    terms = Terms(
+        job_id=job_id or None,
+        retries=retries,
+        backoff=backoff,
+        timeout_ms=timeout_ms,
+        delay_ms=delay_ms,
+        at=at,
+    )
+    order = Order(queue_name, terms)
+    queue = Queue(
+        queue_name,
+        redis=common.redis_url(),
+        prefix=common.prefix,
+        is_worker=False,
+        ensure_scripts=False,
+        # Only who waits for a result has use for these; workers raise delayed jobs.
+        get_events=wait_ms is not None,
+        store_jobs=wait_ms is not None,
+        activate_delayed_jobs=wait_ms is not None,
+    )
+    try:
+        order.check(queue)
+        data = order.completed(read_fields(words, read_stdin=sys.stdin.buffer.read)) if bulk_path is None else {}
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    if bulk_path is None:
+        code = run(_enqueue_one(queue, order, data, wait_ms=wait_ms, as_json=as_json))
+    else:
+        with _opened(bulk_path) as (source, size_bytes), bulk.progress(size_bytes, is_quiet=common.is_quiet) as report:
+            code = run(_enqueue_bulk(queue, order, source, report, as_json=as_json))
+    sys.exit(code)
+
+
+async def _enqueue_one(
+    queue: Queue, order: Order, data: dict[str, Any], *, wait_ms: int | None, as_json: bool
+) -> int:
+    async with opened(queue):
+        job = order.job(queue, data)
+        wanted_id = job.id
+        await job.save()
+        if job.id is None:
+            job.set_id(wanted_id)  # it exists: what was to be done is done
+        if wait_ms is None:
+            _print_id(order.queue_name, job.saved_id(), as_json=as_json)
+            return 0
+        return await _print_result(job, wait_ms, as_json=as_json)
+
+
+async def _print_result(job: Job, wait_ms: int, *, as_json: bool) -> int:
+    try:
+        result = await job.result(None if wait_ms == _FOR_EVER else wait_ms)
+    except JobFailed as error:
+        complain(f"job {job.id} failed: {error}")
+        return FAILURE
+    except TimeoutError as error:
+        complain(str(error))
+        return FAILURE
+    print_bytes(dumps({"id": job.id, "queue": job.queue.name, "result": result} if as_json else result))
+    return 0
+
+
+async def _enqueue_bulk(
+    queue: Queue, order: Order, source: BufferedReader, report: bulk.Report, *, as_json: bool
+) -> int:
+    def print_id(job_id: str) -> None:
+        _print_id(order.queue_name, job_id, as_json=as_json)
+
+    async with opened(queue):
+        return await bulk.enqueue_lines(source, queue, order, print_id=print_id, report=report)
+
+
+def _print_id(queue_name: str, job_id: str, *, as_json: bool) -> None:
+    print_bytes(dumps({"id": job_id, "queue": queue_name}) if as_json else job_id.encode())
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[BufferedReader, int | None]]:
+    """Open the file of ``--bulk``; yield it with its size, if it has one.
+
+    Raises:
+        click.UsageError: it cannot be read.
+    """
+    if path == "-":
+        yield sys.stdin.buffer, None  # type: ignore[misc]  # typeshed knows it as BinaryIO
+        return
+    try:
+        source = Path(path).open("rb")  # noqa: SIM115 - closed below
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise click.UsageError(f"{path!r} cannot be read: {reason}") from None
+    with source:
+        yield source, os.fstat(source.fileno()).st_size or None

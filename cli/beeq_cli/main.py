@@ -1,0 +1,86 @@
+"""The ``beeq`` command itself: its subcommands, loaded when asked for, and what each failure exits with.
+
+Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect.
+"""
+
+from __future__ import annotations
+
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from beeq_cli.console import complain
+from beeq_cli.options import Common, common_options
+
+#: Where each command lives, and its line in the help: that must not need the engine.
+_COMMANDS = {
+    "worker": ("beeq_cli.worker", "Work on queues."),
+    "enqueue": ("beeq_cli.enqueue", "Put a job into a queue."),
+    "stats": ("beeq_cli.stats", "Show how queues are doing."),
+    "demo": ("beeq_cli.demo", "Run real jobs in a folder of their own, and show them."),
+}
+
+
+class Commands(click.Group):
+    """The group: loads a command when it is called, and turns errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names, in the order in which one meets them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Load a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Write the commands' lines, without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_module, line) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a command ends with one line, not with a traceback
+            if ctx.ensure_object(Common).is_verbose:
+                traceback.print_exc()
+            from beeq_cli.failures import explained  # noqa: PLC0415 - loads the engine
+
+            message, code = explained(error)
+            complain(message)
+            ctx.exit(code)
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
+    if value:
+        from beeq import __version__  # noqa: PLC0415 - loads the engine
+
+        click.echo(f"beeq {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@common_options
+def cli() -> None:
+    """A fast job queue on Redis, shared with bee-queue's Node peers.
+
+    With no Redis configured, a server of this folder's own keeps its jobs in ./.beeq.
+    """

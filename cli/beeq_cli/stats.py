@@ -1,0 +1,161 @@
+"""``beeq stats``: how queues are doing, once or again and again. Looking writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from beeq import Queue, Stats
+from beeq.codec import dumps
+from beeq.jobs import JOB_TYPES
+from beeq_cli.conditions import Condition
+from beeq_cli.console import escaped, is_watched, print_bytes, say
+from beeq_cli.failures import FAILURE
+from beeq_cli.options import CONDITION, Common, common_options, option
+from beeq_cli.quantities import show_duration
+from beeq_cli.running import opened, run
+
+_COLUMNS = ("queue", "waiting", "active", "succeeded", "failed", "delayed", "newest job", "workers", "oldest")
+_SHORTEST_INTERVAL_S = 0.1
+
+
+@click.command(short_help="Show how queues are doing.")
+@click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
+@option(
+    "-i",
+    "--interval",
+    "interval_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=_SHORTEST_INTERVAL_S, max=86_400),
+    help="Look again and again.",
+)
+@option(
+    "--fail-if",
+    "conditions",
+    metavar="CONDITION",
+    type=CONDITION,
+    multiple=True,
+    help="Exit with 1 if it is true of any queue: waiting>1000, oldest>5m, workers=0.",
+)
+@option("--json", "as_json", is_flag=True, help="Print an object by queue.")
+@common_options
+@click.pass_obj
+def stats(
+    common: Common,
+    queue_names: tuple[str, ...],
+    interval_s: float | None,
+    conditions: tuple[Condition, ...],
+    as_json: bool,
+) -> None:
+    """Show the counts of each QUEUE, its workers, and the age of its oldest waiting job.
+
+    The four built-in queues unless named.
+    """
+    if "" in queue_names:
+        raise click.UsageError("QUEUE is empty")
+    url = common.redis_url()
+    queues = [
+        Queue(
+            name,
+            redis=url,
+            prefix=common.prefix,
+            is_worker=False,
+            get_events=False,
+            store_jobs=False,
+            ensure_scripts=False,
+            activate_delayed_jobs=False,
+        )
+        for name in dict.fromkeys(queue_names or JOB_TYPES)
+    ]
+    with suppress(KeyboardInterrupt):  # that is how one stops looking
+        sys.exit(run(_watch(queues, interval_s, conditions, as_json=as_json)))
+
+
+async def _watch(
+    queues: Sequence[Queue], interval_s: float | None, conditions: Sequence[Condition], *, as_json: bool
+) -> int:
+    show = _print_json if as_json else _print_table if is_watched(sys.stdout) else _print_text
+    async with opened(*queues):
+        while True:
+            found = await asyncio.gather(*(queue.stats() for queue in queues))
+            by_name = {queue.name: stats for queue, stats in zip(queues, found, strict=True)}
+            show(by_name)
+            if _report_failed(by_name, conditions):
+                return FAILURE
+            if interval_s is None:
+                return 0
+            await asyncio.sleep(interval_s)
+            if not as_json:
+                click.echo()
+
+
+def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]) -> bool:
+    """Say which conditions are true of which queue; return whether any is."""
+    has_failed = False
+    for name, stats in by_name.items():
+        numbers = {**_object(stats), "oldest": stats.oldest_waiting_ms}
+        for condition in conditions:
+            if condition.holds(numbers):
+                has_failed = True
+                shown = numbers[condition.name]
+                if condition.name == "oldest" and shown is not None:
+                    shown = show_duration(shown)
+                say(f"{name}: {condition.name} is {shown} ({condition.text})")
+    return has_failed
+
+
+def _object(stats: Stats) -> dict[str, Any]:
+    return {
+        "waiting": stats.waiting,
+        "active": stats.active,
+        "succeeded": stats.succeeded,
+        "failed": stats.failed,
+        "delayed": stats.delayed,
+        "newestJob": stats.newest_job,
+        "workers": stats.workers,
+        "oldestWaiting": stats.oldest_waiting_ms,
+    }
+
+
+def _print_json(by_name: Mapping[str, Stats]) -> None:
+    print_bytes(dumps({name: _object(stats) for name, stats in by_name.items()}))
+
+
+def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
+    rows = []
+    for name, stats in by_name.items():
+        *counts, oldest_ms = _object(stats).values()
+        oldest = "-" if oldest_ms is None else show_duration(oldest_ms)
+        rows.append([escaped(name), *map(str, counts), oldest])
+    return rows
+
+
+def _print_text(by_name: Mapping[str, Stats]) -> None:
+    """Print columns that line up and that a script can split."""
+    rows = [[column.replace(" ", "-") for column in _COLUMNS], *_rows(by_name)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        click.echo("  ".join(cells))
+
+
+def _print_table(by_name: Mapping[str, Stats]) -> None:
+    """Print a table for a person."""
+    from rich import box  # noqa: PLC0415 - only for a person
+    from rich.console import Console  # noqa: PLC0415 - only for a person
+    from rich.table import Table  # noqa: PLC0415 - only for a person
+    from rich.text import Text  # noqa: PLC0415 - only for a person
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for at, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if at == 0 else "right", no_wrap=True)
+    for (name, *cells), stats in zip(_rows(by_name), by_name.values(), strict=True):
+        styles = {3: "green" if stats.succeeded else "dim", 4: "red" if stats.failed else "dim"}
+        texts = [Text(cell, style=styles.get(at, "dim" if cell in "0-" else "")) for at, cell in enumerate(cells, 1)]
+        table.add_row(Text(name, style="cyan"), *texts)
+    Console().print(table)

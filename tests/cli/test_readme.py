@@ -1,0 +1,114 @@
+"""The README is true: its programs print what it says, its commands run, its tables match the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+from beeq.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+#: Each Python program, with what the README says it prints.
+PROGRAMS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", README, re.DOTALL)
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE))
+
+
+def shell_lines(section: str) -> list[str]:
+    return [
+        line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()
+    ]
+
+
+QUICK_START = shell_lines(SECTIONS["Quick start"])
+COMMANDS = shell_lines(SECTIONS["Commands"])
+
+
+def run(
+    command: list[str] | str, cwd: Path, *, timeout: int = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("BEEQ_", "REDIS_"))}
+    python_path = os.pathsep.join((str(ROOT), str(ROOT / "cli")))
+    return subprocess.run(
+        command,
+        shell=isinstance(command, str),
+        cwd=cwd,
+        env={**clean, "PYTHONPATH": python_path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS)
+def test_a_program_prints_what_the_readme_says(program, printed, tmp_path):
+    (tmp_path / "program.py").write_text(program)
+    ran = run([sys.executable, "program.py"], tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert printed, "the README does not say what this program prints"
+    assert ran.stdout == printed
+
+
+def test_each_command_runs_in_an_empty_folder(tmp_path):
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    beeq = binaries / "beeq"
+    beeq.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m beeq_cli "$@"\n')
+    beeq.chmod(0o755)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert len(COMMANDS) >= 5
+    for command in COMMANDS:
+        ran = run(command, folder, PATH=f"{binaries}:{os.environ['PATH']}")
+        assert ran.returncode == 0, f"{command}: {ran.stderr}"
+
+
+def test_the_quick_start_is_two_commands_of_which_ci_runs_the_second():
+    assert len(QUICK_START) == 2
+    assert "beeq demo" in QUICK_START[0]
+    assert "pip install -q '.[all]'" in QUICK_START[0]
+    assert "pip install -q -e '.[all,dev]'" in QUICK_START[1]
+    assert "pytest" in QUICK_START[1]
+    assert "sed -n 2p" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.timeout(600)
+def test_the_first_command_works_in_a_copy_of_the_checkout(tmp_path):
+    copy = tmp_path / "checkout"
+    listed = subprocess.run(
+        ("git", "ls-files", "--cached", "--others", "--exclude-standard"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    ran = run(QUICK_START[0], copy, timeout=580, PYTHONPATH="")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "frame-extract" in ran.stdout
+    assert "video-stitch" in ran.stdout
+
+
+def test_the_settings_table_names_each_setting_with_its_default():
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?\"?([^|`\"]*)\"?`? \|", SECTIONS["Settings"], re.MULTILINE))
+    assert rows == {setting.name: str(setting.default) for setting in fields(Settings)}
+
+
+def test_the_key_tables_name_each_key():
+    named = set(
+        re.findall(r"^\| `([\w:]+)` \| (?:string|hash|list|set|sorted set|channel) \|", README, re.MULTILINE)
+    )
+    assert named == {*BEE_SUFFIXES, *SIDE_SUFFIXES, "events", "earlierDelayed"}
