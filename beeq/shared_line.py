@@ -28,6 +28,7 @@ class SharedLine:
 
     def __init__(self, dialer: Dialer, *, timeout_ms: int) -> None:
         self._line = Line(dialer, timeout_ms=timeout_ms)
+        self._timeout_s = timeout_ms / 1000
         self._waiting: list[_Call] = []  # added by callers, taken by the flusher
         self._flusher: asyncio.Task[None] | None = None  # runs while anything waits
 
@@ -103,6 +104,8 @@ class SharedLine:
     async def _serve(self, calls: list[_Call]) -> None:
         """Bring each call to its end: a reply, or an error after the last try."""
         failure: RedisUnavailable | None = None
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._timeout_s
         for tries_left in reversed(range(TRIES)):
             try:
                 await self._line.connect()
@@ -113,8 +116,9 @@ class SharedLine:
             if not unsent:
                 return
             calls = unsent
-            if tries_left:
-                await asyncio.sleep(RETRY_DELAY_MS / 1000)
+            if not tries_left or loop.time() >= give_up_at:
+                break  # a peer that is silent, not refusing, has used up the time of all tries
+            await asyncio.sleep(RETRY_DELAY_MS / 1000)
         for call in calls:
             call.fail(RedisUnavailable("Redis is away") if failure is None else failure)
 

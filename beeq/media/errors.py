@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from beeq.errors import BeeqError
 
-
 _SHOWN_LENGTH = 200
 
 

@@ -52,10 +52,12 @@ class Container:
     """What a suffix stands for: the muxer, and the encoders with their options."""
 
     muxer: str
+    #: What reads the result.
+    demuxer: str
     video: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    #: Codecs of a picture that may be copied into it as they are.
+    #: Codecs of a picture that is copied as it is, if it comes from a container of the same family.
     copies: frozenset[str] = frozenset()
 
 
@@ -77,19 +79,19 @@ _FASTSTART = ("-movflags", "+faststart")
 _MP4_COPIES = frozenset(("h264", "hevc", "av1"))
 
 VIDEO_CONTAINERS: dict[str, Container] = {
-    ".mp4": Container("mp4", _H264, _AAC, _FASTSTART, _MP4_COPIES),
-    ".mov": Container("mov", _H264, _AAC, _FASTSTART, _MP4_COPIES - {"av1"}),
-    ".mkv": Container("matroska", _H264, _AAC, (), _MP4_COPIES | {"vp8", "vp9"}),
-    ".webm": Container("webm", _VP9 + _VP9_THREADS, _OPUS, (), frozenset(("vp8", "vp9", "av1"))),
+    ".mp4": Container("mp4", "mov", _H264, _AAC, _FASTSTART, _MP4_COPIES),
+    ".mov": Container("mov", "mov", _H264, _AAC, _FASTSTART, _MP4_COPIES - {"av1"}),
+    ".mkv": Container("matroska", "matroska", _H264, _AAC, (), _MP4_COPIES | {"vp8", "vp9"}),
+    ".webm": Container("webm", "matroska", _VP9 + _VP9_THREADS, _OPUS, (), frozenset(("vp8", "vp9", "av1"))),
 }
 AUDIO_CONTAINERS: dict[str, Container] = {
-    ".mp3": Container("mp3", audio=("-c:a", "libmp3lame", "-q:a", "2")),
-    ".m4a": Container("ipod", audio=_AAC, options=_FASTSTART),
-    ".aac": Container("adts", audio=_AAC),
-    ".wav": Container("wav", audio=("-c:a", "pcm_s16le")),
-    ".flac": Container("flac", audio=("-c:a", "flac")),
-    ".ogg": Container("ogg", audio=_OPUS),
-    ".opus": Container("opus", audio=_OPUS),
+    ".mp3": Container("mp3", "mp3", audio=("-c:a", "libmp3lame", "-q:a", "2")),
+    ".m4a": Container("ipod", "mov", audio=_AAC, options=_FASTSTART),
+    ".aac": Container("adts", "aac", audio=_AAC),
+    ".wav": Container("wav", "wav", audio=("-c:a", "pcm_s16le")),
+    ".flac": Container("flac", "flac", audio=("-c:a", "flac")),
+    ".ogg": Container("ogg", "ogg", audio=_OPUS),
+    ".opus": Container("opus", "ogg", audio=_OPUS),
 }
 _JPEG = ImageFormat(("-c:v", "mjpeg", "-q:v", "2"), "jpeg_pipe")
 IMAGE_FORMATS: dict[str, ImageFormat] = {

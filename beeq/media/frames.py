@@ -12,7 +12,7 @@ from beeq.media.errors import MediaFailed, shown
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import ImageFormat
 from beeq.media.paths import NewFile, OpenFile
-from beeq.media.probe import Video, picture_of, probe
+from beeq.media.probe import Video, end_s, picture_of, probe
 
 _FIRST_WINDOW_S = 4.0
 #: Each window is so much wider that the empty ones before it hardly count.
@@ -31,7 +31,7 @@ async def extract_last_frame(
     facts = await probe(source)
     video = picture_of(source, facts)
     reach(10)
-    duration_s = facts.duration_s if facts.duration_s else await _end_s(source, video)
+    duration_s = facts.duration_s or await end_s(source, video)
     reach(20)
     seek, count = await _last_window(source, video, duration_s)
     reach(60)
@@ -46,14 +46,6 @@ def windows(duration_s: float | None) -> Iterator[tuple[str, ...]]:
         yield ("-ss", f"{duration_s - window_s:.3f}")
         window_s *= _WIDENING
     yield ()
-
-
-async def _end_s(source: OpenFile, video: Video) -> float | None:
-    """Return when the last picture ends, by reading all of the file and decoding nothing."""
-    copied = await run(
-        [*reading(source), "-map", f"0:{video.index}", "-c", "copy", "-f", "null", "-"], [source.fd]
-    )
-    return copied.reached_s
 
 
 async def _last_window(

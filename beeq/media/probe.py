@@ -7,7 +7,7 @@ deeper than what is read here.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -88,9 +88,18 @@ async def probe(file: OpenFile) -> Facts:
     inspected = await run(reading(file), [file.fd], log_level="info")
     facts = parse(inspected.log)
     if not facts.streams:
-        log = inspected.log.partition("Input #0")[0]
-        raise MediaFailed(f"{shown(file.given)} cannot be read: {type(inspected)(1, log, 0, None).fault}")
+        is_read = "Input #0" in inspected.log
+        fault = "it has neither picture nor sound" if is_read else inspected.fault
+        raise MediaFailed(f"{shown(file.given)} cannot be read: {fault}")
     return facts
+
+
+async def end_s(file: OpenFile, stream: Video | Audio) -> float | None:
+    """Return when a stream ends, in seconds, by reading all of it and decoding nothing."""
+    copied = await run(
+        [*reading(file), "-map", f"0:{stream.index}", "-c", "copy", "-f", "null", "-"], [file.fd]
+    )
+    return copied.reached_s
 
 
 def parse(log: str) -> Facts:
@@ -107,7 +116,7 @@ def parse(log: str) -> Facts:
             stream = found[last]
             if isinstance(stream, Video):
                 quarters = round(float(match[1]) / _RIGHT_ANGLE)
-                found[last] = _turned(stream, is_turned=quarters % 2 == 1)
+                found[last] = replace(stream, is_turned=quarters % 2 == 1)
     return Facts(_duration_s(log), tuple(found[index] for index in sorted(found)))
 
 
@@ -137,13 +146,6 @@ def _stream(index: int, kind: str, text: str) -> Video | Audio | None:
     if kind == "Audio" and (sound := _SAMPLE_RATE.search(text)):
         return Audio(index, codec[0], int(sound[1]), _channels(sound[2]))
     return None
-
-
-def _turned(video: Video, *, is_turned: bool) -> Video:
-    return Video(
-        *(video.index, video.codec, video.width, video.height, video.pixel_aspect),
-        *(video.fps, video.base_fps, video.is_cover, is_turned),
-    )
 
 
 def _aspect(match: re.Match[str] | None) -> Fraction:

@@ -1,0 +1,107 @@
+"""Media work by a service on another machine: each operation is one POST, its answer the result.
+
+``<url>/<operation>`` gets the call's arguments as a JSON object: ``stitch_videos`` and
+``stitch_audio`` get ``inputFiles`` and ``outputPath``, ``mix_with_music`` gets ``inputFile``,
+``musicTrack`` and ``outputPath``, ``extract_last_frame`` gets ``inputFile`` and ``outputPath``. Paths
+are the service's own to judge. It is trusted as far as its operator is: its answers are bounded,
+its redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from beeq.codec import dumps, loads
+from beeq.media.errors import MediaFailed, MediaRefused
+from beeq.media.service import Reach
+
+#: The answer is facts, not a file.
+MAX_ANSWER_BYTES = 1024 * 1024
+#: From sending the call to the end of the answer; the job's own timeout is usually shorter.
+LIMIT_S = 3 * 60 * 60.0
+_CONNECT_S = 10.0
+_TOO_MANY_REQUESTS = 429
+_ERROR = 400
+_SERVER_ERROR = 500
+_OK = range(200, 300)
+
+
+class RemoteMedia:
+    """Asks a media service. See ``MediaService``; how far it is is not known before it is done.
+
+    Args:
+        url: the service's base URL; user and password in it are sent as basic authentication.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
+        """Join videos in order."""
+        return await self._call("stitch_videos", reach, inputFiles=[*input_files], outputPath=output_path)
+
+    async def stitch_audio(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
+        """Join sounds in order."""
+        return await self._call("stitch_audio", reach, inputFiles=[*input_files], outputPath=output_path)
+
+    async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
+        """Lay music under a video or a sound, which decides the length."""
+        return await self._call(
+            "mix_with_music", reach, inputFile=input_file, musicTrack=music_track, outputPath=output_path
+        )
+
+    async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
+        """Write the last picture of a video as an image."""
+        return await self._call("extract_last_frame", reach, inputFile=input_file, outputPath=output_path)
+
+    async def _call(self, operation: str, reach: Reach, **arguments: Any) -> Any:
+        reach(1)
+        # A connection a call: calls last minutes, and a proxy may have dropped one that was kept.
+        timeouts = httpx.Timeout(LIMIT_S, connect=_CONNECT_S)
+        # "identity": a bound on packed bytes would be none on what they unpack to.
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        try:
+            async with (
+                asyncio.timeout(LIMIT_S),
+                # Neither proxies nor netrc of the environment: the URL says it all.
+                httpx.AsyncClient(timeout=timeouts, trust_env=False, follow_redirects=False) as client,
+                client.stream(
+                    "POST", f"{self._url}/{operation}", content=dumps(arguments), headers=headers
+                ) as answer,
+            ):
+                body = await _body(answer)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
+            # The error's own text may repeat the URL, and a password with it.
+            raise MediaFailed(f"media service, {operation}: {type(error).__name__}") from None
+        return _result(operation, answer.status_code, body)
+
+
+async def _body(answer: httpx.Response) -> bytes:
+    body = b""
+    async for chunk in answer.aiter_raw():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise MediaFailed(f"media service: its answer is longer than {MAX_ANSWER_BYTES} bytes")
+    return body
+
+
+def _result(operation: str, status: int, body: bytes) -> Any:
+    """Return the value of an answer.
+
+    Raises:
+        MediaRefused: the service says that the call is wrong.
+        MediaFailed: it could not do it now, or answered with something else than JSON.
+    """
+    if status not in _OK:
+        text = "".join(c if c.isprintable() else " " for c in body[:200].decode(errors="replace")).strip()
+        message = f"media service, {operation}: status {status}{': ' if text else ''}{text}"
+        is_final = _ERROR <= status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS
+        raise (MediaRefused if is_final else MediaFailed)(message)
+    try:
+        return loads(body)
+    except ValueError:
+        raise MediaFailed(f"media service, {operation}: its answer is not JSON") from None

@@ -1,0 +1,51 @@
+"""The processor of ``media-processing``: from a job's type to one operation on media files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beeq.errors import Discard
+from beeq.jobs import MediaProcessingJob
+from beeq.media.errors import MediaRefused
+from beeq.media.remote import RemoteMedia
+from beeq.media.service import LocalMedia, MediaService, Reach
+from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+
+
+class MediaProcessor(Processor[MediaProcessingJob]):
+    """Stitches, mixes and takes frames, by ffmpeg under the media root or by a remote service.
+
+    A result's ``path`` is the job's ``outputPath`` as given.
+    """
+
+    queue_name = "media-processing"
+
+    def __init__(self, settings: ProcessorSettings) -> None:
+        self._media: MediaService = (
+            LocalMedia(settings.media_root) if settings.media_url is None else RemoteMedia(settings.media_url)
+        )
+
+    async def perform(self, job: RunningJob, data: MediaProcessingJob) -> Any:
+        """Do the operation that the job's type names and return its facts.
+
+        Raises:
+            Discard: a path is forbidden, or a file is of no use for this.
+            MediaFailed: it did not work this time.
+        """
+        try:
+            async with Progress(job) as progress:
+                return await self._operate(data, progress.reach)
+        except MediaRefused as error:
+            raise Discard(str(error)) from None
+
+    async def _operate(self, data: MediaProcessingJob, reach: Reach) -> Any:
+        output = data.output_path
+        match data.type:
+            case "video-stitch":
+                return await self._media.stitch_videos(data.input_files, output, reach)
+            case "audio-stitch":
+                return await self._media.stitch_audio(data.input_files, output, reach)
+            case "music-mix":
+                return await self._media.mix_with_music(data.input_files[0], data.music_track, output, reach)
+            case "frame-extract":
+                return await self._media.extract_last_frame(data.input_files[0], output, reach)
