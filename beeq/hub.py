@@ -80,11 +80,17 @@ class Hub:
         self._kept.pop(job_id, None)
 
     def replay(self, job: Job) -> None:
-        """Deliver to ``job`` the end that was heard before anyone here knew it (flaw B5a)."""
+        """Deliver to ``job`` the end that was heard before anyone here knew it (flaw B5a).
+
+        In the loop's next turn: whoever has just got the job may listen to it first.
+        """
         event = self._backlog.get(job.saved_id())
         if event is not None:
-            self._deliver(job, event)
-            self._kept.pop(event.job_id, None)
+            asyncio.get_running_loop().call_soon(self._deliver_late, job, event)
+
+    def _deliver_late(self, job: Job, event: JobEvent) -> None:
+        self._deliver(job, event)
+        self.release(event.job_id)
 
     def heard(self, job_id: str) -> JobEvent | None:
         """Return the job's final event if it has been heard lately."""

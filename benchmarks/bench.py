@@ -127,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
 
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     uvloop = not options.no_uvloop and importlib.util.find_spec("uvloop") is not None
     libraries = [measures.bee_queue(install_bee_queue()), measures.beeq(uvloop=uvloop)]
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
@@ -137,7 +138,6 @@ def main(arguments: list[str] | None = None) -> int:
         "conditions": {**facts, "rounds": options.rounds, "quick": options.quick},
         "measurements": rows,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     chart(result, options.out.with_name("drain.svg"))
     print(table(result))

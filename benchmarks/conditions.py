@@ -31,7 +31,7 @@ def conditions(client: redis.Redis, *, uvloop: bool, bee_queue_version: str) -> 
         "redis-py": metadata.version("redis"),
         "hiredis": metadata.version("hiredis"),
         "orjson": metadata.version("orjson"),
-        "server": f"{server.get('server_name', 'redis')} {server.get('valkey_version', server['redis_version'])}",
+        "server": f"valkey {server['valkey_version']}",
         "connection": "TCP on loopback, server and workers on one machine",
         "node": node.stdout.strip(),
         "bee-queue": bee_queue_version,

@@ -127,9 +127,9 @@ def fill(client: redis.Redis, count: int) -> None:
     now_ms = time.time_ns() // 1_000_000
     for first in range(1, count + 1, 1000):
         ids = [str(n) for n in range(first, min(first + 1000, count + 1))]
-        records = {
-            job_id: f'{{"data":{{"i":{job_id}}},"options":{{"timestamp":{now_ms},"stacktraces":[]}},"status":"created","progress":0}}'
-            for job_id in ids
+        options = f'{{"timestamp":{now_ms},"stacktraces":[]}}'
+        records: dict[Any, Any] = {
+            n: f'{{"data":{{"i":{n}}},"options":{options},"status":"created","progress":0}}' for n in ids
         }
         client.hset(f"bq:{_QUEUE}:jobs", mapping=records)
         client.lpush(f"bq:{_QUEUE}:waiting", *ids)
@@ -139,28 +139,25 @@ def fill(client: redis.Redis, count: int) -> None:
 def drain(library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int) -> float:
     """Return the jobs a second of one worker that finds ``count`` jobs which do nothing.
 
-    From the moment the harness first sees a finished job until it sees the last.
+    From the moment the harness first sees finished jobs until it sees the last.
     """
     client.flushall()
     fill(client, count)
     with process(library, url, "work", concurrency=concurrency) as worker:
         worker.go()
         over = time.monotonic() + _PATIENCE_S
-        first: tuple[float, int] | None = None
+        began, before = time.monotonic(), 0
         while True:
             done = int(client.scard(f"bq:{_QUEUE}:succeeded"))
             at = time.monotonic()
             if done >= count:
-                break
-            if done and first is None:
-                first = (at, done)
+                return (count - before) / (at - began)
+            if before == 0:
+                began, before = at, done
             if at > over:
                 raise RuntimeError(f"{library.name} finished {done} of {count} jobs in {_PATIENCE_S} s")
             worker.check()
             time.sleep(_LOOK_S)
-    if first is None:
-        raise RuntimeError(f"{count} jobs are too few to be measured")
-    return (count - first[1]) / (at - first[0])
 
 
 def enqueue(library: Library, client: redis.Redis, url: str, *, mode: str, count: int) -> float:
@@ -187,6 +184,7 @@ def latency(library: Library, client: redis.Redis, url: str, *, count: int) -> d
         process(library, url, "wait for each", count=count) as producer,
     ):
         worker.go()
+        worker.listen()  # it works
         producer.go()
         answer = producer.listen()
     measured = {}

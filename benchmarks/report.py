@@ -24,15 +24,19 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"| {row['title']} ({row['unit']}) | {numbers[0]} | {numbers[1]} | {ours / theirs:.2f} {word} |"
         )
-    facts = result["conditions"]
-    lines += [
-        "",
-        f"Medians of {facts['rounds']} interleaved rounds. {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; "
-        f"{facts['python']}, {facts['event_loop']}, redis-py {facts['redis-py']}, hiredis {facts['hiredis']}; "
-        f"Node {facts['node']}, bee-queue {facts['bee-queue']}; {facts['server']}, {facts['connection']}; "
-        f"load average at the start {facts['load_average'][0]}; {facts['date']}.",
-    ]
+    lines += ["", _conditions(result["conditions"])]
     return "\n".join(lines)
+
+
+def _conditions(facts: dict[str, Any]) -> str:
+    return (
+        f"Medians of {facts['rounds']} interleaved rounds. "
+        f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; "
+        f"{facts['python']}, {facts['event_loop']}, redis-py {facts['redis-py']}, "
+        f"hiredis {facts['hiredis']}; Node {facts['node']}, bee-queue {facts['bee-queue']}; "
+        f"{facts['server']}, {facts['connection']}; "
+        f"load average at the start {facts['load_average'][0]}; {facts['date']}."
+    )
 
 
 def chart(result: dict[str, Any], path: Path) -> None:

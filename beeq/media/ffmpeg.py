@@ -39,7 +39,10 @@ import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the worker is gone")
-os.execv(sys.argv[2], sys.argv[2:])
+try:
+    os.execv(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"ffmpeg cannot be started: {error.strerror}")
 """
 _CONTEXT = re.compile(r"^(\[[^\]]*\] ?)+")
 #: What the system says is the cause, whatever was said before it.
@@ -54,13 +57,11 @@ class Run:
         exit_status: 0 if it says that all went well; negative: the signal that ended it.
         log: what it said, its middle left out if it was long.
         frames: how many pictures it wrote to its first output.
-        reached_s: how far into its first output it came, in seconds; None if it had no times.
     """
 
     exit_status: int
     log: str
     frames: int
-    reached_s: float | None
 
     @property
     def fault(self) -> str:
@@ -109,6 +110,7 @@ async def run(
     *,
     log_level: str = "error",
     on_time: Callable[[float], None] | None = None,
+    on_output: Callable[[bytes], None] | None = None,
 ) -> Run:
     """Run ffmpeg to its end.
 
@@ -117,13 +119,14 @@ async def run(
         files: the descriptors of the files that the arguments speak of.
         log_level: what ffmpeg is to say: ``error``, or ``info`` for the facts of its inputs.
         on_time: told now and then how many seconds of output are done.
+        on_output: given what ffmpeg writes to ``pipe:1``; the run then counts no frames.
 
     Raises:
         MediaFailed: there is no ffmpeg, it cannot be started, or took longer than ``LIMIT_S``.
     """
     command = [
         *(find_ffmpeg(), "-hide_banner", "-nostdin", "-y", "-v", log_level),
-        *("-nostats", "-progress", "pipe:1", *arguments),
+        *("-nostats", *(() if on_output else ("-progress", "pipe:1")), *arguments),
     ]
     if sys.platform == "linux" and sys.executable:
         command = [sys.executable, "-I", "-S", "-c", _DIES_WITH_WORKER, str(os.getpid()), *command]
@@ -144,14 +147,16 @@ async def run(
         async with asyncio.timeout(LIMIT_S):
             # Both pipes are always drained; a full one would stop ffmpeg.
             await asyncio.gather(
-                _drain(process.stdout, progress.feed), _drain(process.stderr, log.feed), process.wait()
+                _drain(process.stdout, on_output or progress.feed),
+                _drain(process.stderr, log.feed),
+                process.wait(),
             )
     except TimeoutError:
         raise MediaFailed(f"ffmpeg was stopped after {LIMIT_S:.0f} s") from None
     finally:
         await _end(process)
     exit_status = process.returncode if process.returncode is not None else -signal.SIGKILL
-    return Run(exit_status, log.text(), progress.frames, progress.reached_s)
+    return Run(exit_status, log.text(), progress.frames)
 
 
 async def _drain(stream: asyncio.StreamReader | None, feed: Callable[[bytes], None]) -> None:
@@ -176,7 +181,6 @@ class _ProgressReader:
 
     def __init__(self, on_time: Callable[[float], None] | None) -> None:
         self.frames = 0
-        self.reached_s: float | None = None
         self._on_time = on_time
         self._rest = b""
 
@@ -190,10 +194,8 @@ class _ProgressReader:
                 continue  # N/A, or a key of no interest here
             if key == b"frame":
                 self.frames = int(number)
-            elif key == b"out_time_us":
-                self.reached_s = int(number) / 1_000_000
-                if self._on_time is not None:
-                    self._on_time(self.reached_s)
+            elif key == b"out_time_us" and self._on_time is not None:
+                self._on_time(int(number) / 1_000_000)
 
 
 class _LogReader:

@@ -43,7 +43,7 @@ _CHUNKED: dict[tuple[bytes, bytes], str] = {
 }
 #: Boxes that a QuickTime or MP4 file begins with.
 _BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
-_H264_FIRST = frozenset((7, 9))  # sequence parameters, access unit delimiter
+_H264_FIRST = frozenset((6, 7, 9))  # extra information, sequence parameters, access unit delimiter
 _HEVC_FIRST = frozenset((32, 35))  # video parameters, access unit delimiter
 
 

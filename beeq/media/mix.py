@@ -9,7 +9,7 @@ from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
 from beeq.media.paths import NewFile, OpenFile
 from beeq.media.probe import Facts, Video, end_s, picture_of, probe, sound_of
-from beeq.media.stitch import ALIKE_SOUND, even, written_as
+from beeq.media.stitch import ALIKE_SOUND, even, fps_of, written_as
 
 
 async def mix_with_music(
@@ -64,4 +64,4 @@ def _picture(source: OpenFile, video: Video, container: Container) -> list[str]:
     if source.demuxer == container.demuxer and video.codec in container.copies:
         return [*chosen, "-c:v", "copy"]
     width, height = even(video.shown_size)
-    return [*chosen, "-vf", f"scale={width}:{height},setsar=1", *container.video]
+    return [*chosen, "-vf", f"scale={width}:{height},setsar=1,fps={fps_of(video)}", *container.video]

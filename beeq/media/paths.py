@@ -29,6 +29,8 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+#: The system's own bound, which walking folder by folder would get around.
+_PATH_MAX = 4096
 _NAMES_A_FOLDER = ("", ".", "..")
 
 
@@ -120,6 +122,8 @@ class MediaRoot:
         if "\0" in given or given.rpartition("/")[2] in _NAMES_A_FOLDER:
             raise MediaRefused(f"{shown(given)} is not the name of a file")
         try:
+            if len(os.fsencode(given)) >= _PATH_MAX:
+                raise MediaRefused(f"{shown(given)} is too long for a name")
             root = os.path.realpath(self._root)
             resolved = PurePath(os.path.realpath(Path(root, given)))
             *folders, name = resolved.relative_to(root).parts

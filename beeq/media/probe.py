@@ -25,6 +25,7 @@ _BASE_RATE = re.compile(r", (\d+(?:\.\d+)?) tbr\b")
 _SAMPLE_RATE = re.compile(r", (\d+) Hz, ([^,]+)")
 _CHANNEL_NAMES = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "octagonal": 8, "cube": 8}
 _RIGHT_ANGLE = 90
+_MAX_LINE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,30 @@ async def probe(file: OpenFile) -> Facts:
 
 async def end_s(file: OpenFile, stream: Video | Audio) -> float | None:
     """Return when a stream ends, in seconds, by reading all of it and decoding nothing."""
-    copied = await run(
-        [*reading(file), "-map", f"0:{stream.index}", "-c", "copy", "-f", "null", "-"], [file.fd]
-    )
-    return copied.reached_s
+    packets = _PacketReader()
+    copying = ["-map", f"0:{stream.index}", "-c", "copy", "-f", "framecrc", "pipe:1"]
+    await run([*reading(file), *copying], [file.fd], on_output=packets.feed)
+    return packets.end_s
+
+
+class _PacketReader:
+    """Reads ``framecrc``: the time base, then a line a packet: stream, dts, pts, duration, …."""
+
+    def __init__(self) -> None:
+        self.end_s: float | None = None
+        self._time_base: Fraction | None = None
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        *lines, rest = (self._rest + chunk).split(b"\n")
+        self._rest = rest[-_MAX_LINE_BYTES:]
+        for line in lines:
+            if base := re.match(rb"#tb 0: (\d+)/([1-9]\d*)", line):
+                self._time_base = Fraction(int(base[1]), int(base[2]))
+            elif self._time_base and (packet := re.match(rb"0, +-?\d+, +(\d+), +(\d+),", line)):
+                # Pictures may be stored in another order than they are shown in.
+                end_s = float((int(packet[1]) + int(packet[2])) * self._time_base)
+                self.end_s = max(end_s, self.end_s or 0)
 
 
 def parse(log: str) -> Facts:

@@ -18,13 +18,12 @@ function now() {
   return Number(process.hrtime.bigint());
 }
 
-const modes = {
-  work(queue) {
-    queue.process(concurrency, async () => {});
-  },
-  'tell the time'(queue) {
-    queue.process(concurrency, async () => now());
-  },
+const workers = {
+  work: async () => {},
+  'tell the time': async () => now(),
+};
+
+const producers = {
   async 'save concurrently'(queue) {
     const began = now();
     const saves = [];
@@ -65,11 +64,17 @@ const modes = {
 };
 
 async function main() {
-  const queue = new Queue(name, { redis: url });
-  await queue.ready();
   const lines = readline.createInterface({ input: process.stdin });
   lines.on('close', () => process.exit(0));
-  lines.once('line', () => modes[mode](queue));
+  const produce = producers[mode];
+  const queue = produce && (await new Queue(name, { redis: url }).ready());
+  lines.once('line', async () => {
+    if (produce) return produce(queue);
+    const worker = new Queue(name, { redis: url });
+    worker.process(concurrency, workers[mode]);
+    await worker.ready();
+    tell({ working: true });
+  });
   tell({ ready: true });
 }
 

@@ -1,9 +1,9 @@
 """One process of a benchmark, on beeq. The twin of ``bee_queue.js``: the same modes, the same moments.
 
 The argument is a JSON object: ``mode``, ``url``, ``queue``, ``concurrency``, ``count``, ``uvloop``. The
-process says ``{"ready": true}`` once connected, begins at the first line of its standard input, says what
-it measured, if that is its part, and ends with its standard input. Both libraries have their default
-settings.
+process says ``{"ready": true}`` once it could begin, begins at the first line of its standard input, says
+what it measured, if that is its part, and ends with its standard input. Both libraries have their default
+settings, and are used as their documentation shows.
 """
 
 from __future__ import annotations
@@ -80,28 +80,30 @@ async def wait_for_each(queue: Queue, count: int) -> None:
     tell({"starts": starts, "results": results})
 
 
+PRODUCERS = {
+    "save concurrently": save_concurrently,
+    "save one by one": save_one_by_one,
+    "save in bulk": save_in_bulk,
+    "wait for each": wait_for_each,
+}
+WORKERS = {"work": work, "tell the time": tell_the_time}
+
+
 async def main(ask: dict[str, Any]) -> None:
-    """Connect, wait for the word, play one part, wait for the end."""
+    """Get ready, wait for the word, play one part, wait for the end."""
     loop = asyncio.get_running_loop()
     queue = Queue(ask["queue"], redis=ask["url"])
-    await queue.ready()
+    produce = PRODUCERS.get(ask["mode"])
+    if produce is not None:
+        await queue.ready()
     tell({"ready": True})
     await loop.run_in_executor(None, sys.stdin.readline)
-    match ask["mode"]:
-        case "work":
-            work(queue, ask["concurrency"])
-        case "tell the time":
-            tell_the_time(queue, ask["concurrency"])
-        case "save concurrently":
-            await save_concurrently(queue, ask["count"])
-        case "save one by one":
-            await save_one_by_one(queue, ask["count"])
-        case "save in bulk":
-            await save_in_bulk(queue, ask["count"])
-        case "wait for each":
-            await wait_for_each(queue, ask["count"])
-        case mode:
-            raise ValueError(f"no such mode: {mode}")
+    if produce is not None:
+        await produce(queue, ask["count"])
+    else:
+        WORKERS[ask["mode"]](queue, ask["concurrency"])
+        await queue.ready()
+        tell({"working": True})
     await loop.run_in_executor(None, sys.stdin.read)
     await queue.close()
 

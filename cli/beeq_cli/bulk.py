@@ -131,7 +131,11 @@ def _bar(total_bytes: int | None) -> Any:
     from rich.console import Console  # noqa: PLC0415 - only for a person
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - only for a person
 
-    columns = (TextColumn("[bold]{task.fields[saved]:,}[/] jobs"), BarColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (
+        TextColumn("[bold]{task.fields[saved]:,}[/] jobs"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total_bytes, saved=0, rate="")
         saved = 0

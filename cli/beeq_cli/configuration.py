@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
-from beeq.connection import check_url
+from beeq.redis_url import check_url
 
 EMBEDDED = "embedded:"
 _MAX_PORT = 65535
@@ -87,4 +87,6 @@ def _filled(url: str, *, password: str | None, db: int | None) -> str:
                 parts = parts._replace(path=f"{parts.path.rstrip('/')}/{db}")
         elif not parts.path.strip("/"):
             parts = parts._replace(path=f"/{db}")
-    return urlunsplit(parts)
+    # Not urlunsplit: it writes unix:///path as unix:/path.
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}{query}"

@@ -19,9 +19,9 @@ from beeq_cli import bulk
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE
 from beeq_cli.fields import read_fields
-from beeq_cli.options import BACKOFF, DURATION, MOMENT, Common, common_options, option
+from beeq_cli.options import Common, common_options, option, parsed
 from beeq_cli.orders import Order, Terms
-from beeq_cli.quantities import parse_duration
+from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
 from beeq_cli.running import opened, run
 
 _FOR_EVER = -1
@@ -55,26 +55,46 @@ def _is_duration(word: str) -> bool:
     return True
 
 
-def _parse_wait(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    if value is None or value == str(_FOR_EVER):
-        return None if value is None else _FOR_EVER
-    wait_ms: int = DURATION.convert(value, param, ctx)
-    return wait_ms
+def _parse_wait(text: str) -> int:
+    return _FOR_EVER if text == str(_FOR_EVER) else parse_duration(text)
 
 
 @click.command(cls=_EnqueueCommand, short_help="Put a job into a queue.")
 @click.argument("queue_name", metavar="QUEUE")
 @click.argument("words", metavar="[FIELD]...", nargs=-1)
 @option("--id", "job_id", metavar="ID", help="The job's id; one that exists is left as it is.")
-@option("--delay", "delay_ms", metavar="D", type=DURATION, help="Not before D from now (500ms, 2s, 5m, 1h, 1d).")
-@option("--at", metavar="ISO", type=MOMENT, help="Not before this moment; without a zone it is local time.")
+@option(
+    "--delay",
+    "delay_ms",
+    metavar="D",
+    callback=parsed(parse_duration),
+    help="Not before D from now (500ms, 2s, 5m, 1h, 1d).",
+)
+@option(
+    "--at",
+    metavar="ISO",
+    callback=parsed(parse_moment),
+    help="Not before this moment; without a zone it is local time.",
+)
 @option("--retries", metavar="N", type=click.IntRange(min=0), help="Further attempts after a failed one.")
-@option("--backoff", metavar="B", type=BACKOFF, help="immediate, fixed:D or exponential:D.")
-@option("--timeout", "timeout_ms", metavar="D", type=DURATION, help="The longest attempt; 0 is no limit.")
-@option("--wait", "wait_ms", metavar="[=D]", callback=_parse_wait, help="Wait for the result, and print it.")
+@option("--backoff", metavar="B", callback=parsed(parse_backoff), help="immediate, fixed:D or exponential:D.")
+@option(
+    "--timeout",
+    "timeout_ms",
+    metavar="D",
+    callback=parsed(parse_duration),
+    help="The longest attempt; 0 is no limit.",
+)
+@option(
+    "--wait",
+    "wait_ms",
+    metavar="[=D]",
+    callback=parsed(_parse_wait),
+    help="Wait for the result, and print it.",
+)
 @option("--bulk", "bulk_path", metavar="FILE|-", help="One job for each line, a JSON object.")
 @option("--json", "as_json", is_flag=True, help="Print an object with id and queue for each job.")
-@common_options
+@common_options()
 @click.pass_obj
 def enqueue(  # noqa: PLR0917 - one parameter an option
     common: Common,
@@ -123,13 +143,18 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
     )
     try:
         order.check(queue)
-        data = order.completed(read_fields(words, read_stdin=sys.stdin.buffer.read)) if bulk_path is None else {}
+        data = (
+            order.completed(read_fields(words, read_stdin=sys.stdin.buffer.read)) if bulk_path is None else {}
+        )
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     if bulk_path is None:
         code = run(_enqueue_one(queue, order, data, wait_ms=wait_ms, as_json=as_json))
     else:
-        with _opened(bulk_path) as (source, size_bytes), bulk.progress(size_bytes, is_quiet=common.is_quiet) as report:
+        with (
+            _opened(bulk_path) as (source, size_bytes),
+            bulk.progress(size_bytes, is_quiet=common.is_quiet) as report,
+        ):
             code = run(_enqueue_bulk(queue, order, source, report, as_json=as_json))
     sys.exit(code)
 

@@ -1,9 +1,9 @@
-"""What a failed command says and exits with: 1 failure, 3 cannot connect. (2, usage, is click's own.)"""
+"""What a failed command says and exits with: 1 failure, 3 cannot connect; 2, usage, is click's own."""
 
 from __future__ import annotations
 
-from beeq.connection import redact
 from beeq.errors import BeeqError, RedisUnavailable
+from beeq.redis_url import redact
 
 FAILURE = 1
 CANNOT_CONNECT = 3

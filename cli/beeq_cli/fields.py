@@ -64,7 +64,7 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
     """
     data = _json(text.removeprefix(b"\xef\xbb\xbf"), source)
     if not isinstance(data, dict):
-        raise ValueError(f"{source}: not a JSON object" if source else "not a JSON object")
+        raise ValueError(f"{source}: not a JSON object" if source else "not a JSON object")  # noqa: TRY004 - the text is wrong, not a type
     return data
 
 

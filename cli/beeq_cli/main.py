@@ -78,7 +78,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     callback=_show_version,
     help="Show the version and exit.",
 )
-@common_options
+@common_options()
 def cli() -> None:
     """A fast job queue on Redis, shared with bee-queue's Node peers.
 

@@ -1,41 +1,34 @@
-"""The options that commands share, each with its ``BEEQ_*`` twin, and their faces as parameter types."""
+"""The options that commands share, each with its ``BEEQ_*`` twin, and the way their texts are read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from beeq_cli.conditions import parse_condition
-from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
-
-T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-class Parsed(click.ParamType, Generic[T]):
-    """A parameter whose text a function parses; its ``ValueError`` is a usage error."""
+def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return the callback of an option whose text ``parse`` reads; its ``ValueError`` is a usage error."""
 
-    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse what was typed; a default is taken as it is."""
-        if not isinstance(value, str):
-            return value
+    def convert(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         try:
-            return self._parse(value)
+            if isinstance(value, tuple):
+                return tuple(map(parse, value))
+            return None if value is None else parse(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return convert
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
     """Return ``click.option`` with the twin in the environment: ``--max-age`` is ``BEEQ_MAX_AGE`` there."""
-    longest = max(names, key=len).partition("/")[0]
+    longest = max((name for name in names if name.startswith("-")), key=len)
     variable = "BEEQ_" + longest.lstrip("-").replace("-", "_").upper()
     return click.option(*names, envvar=variable, **attributes)
 
@@ -63,28 +56,48 @@ class Common:
             raise click.UsageError(str(error)) from None
 
 
-def common_options(command: Decorated) -> Decorated:
+def common_options(*, has_redis: bool = True) -> Callable[[Decorated], Decorated]:
     """Add ``-u``, ``-p``, ``-v`` and ``-q``; they may stand before the command's name as well."""
-    for decorate in (
-        option("-q", "--quiet", is_flag=True, expose_value=False, callback=_note, help="Say nothing but errors."),
+    decorators = [
         option(
-            "-v", "--verbose", is_flag=True, expose_value=False, callback=_note, help="Say more; show tracebacks."
+            "-q", "--quiet", is_flag=True, expose_value=False, callback=_note, help="Say nothing but errors."
         ),
         option(
-            "-p", "--prefix", metavar="PREFIX", expose_value=False, callback=_note, help="First part of every key [bq]."
-        ),
-        # Not through click's own look into the environment: an empty variable is an error, not absent.
-        click.option(
-            "-u",
-            "--redis-url",
-            metavar="URL",
+            "-v",
+            "--verbose",
+            is_flag=True,
             expose_value=False,
             callback=_note,
-            help="Where Redis is [BEEQ_REDIS_URL, REDIS_URL, REDIS_HOST …, else a server in ./.beeq].",
+            help="Say more; show tracebacks.",
         ),
-    ):
-        command = decorate(command)
-    return command
+    ]
+    if has_redis:
+        decorators += [
+            option(
+                "-p",
+                "--prefix",
+                metavar="PREFIX",
+                expose_value=False,
+                callback=_note,
+                help="First part of every key [bq].",
+            ),
+            # Not by click's own look into the environment: an empty variable is an error, not absent.
+            click.option(
+                "-u",
+                "--redis-url",
+                metavar="URL",
+                expose_value=False,
+                callback=_note,
+                help="Where Redis is [BEEQ_REDIS_URL, REDIS_URL, REDIS_HOST …, else a server in ./.beeq].",
+            ),
+        ]
+
+    def decorate(command: Decorated) -> Decorated:
+        for decorator in decorators:
+            command = decorator(command)
+        return command
+
+    return decorate
 
 
 _ATTRIBUTES = {"redis_url": "redis_option", "prefix": "prefix", "verbose": "is_verbose", "quiet": "is_quiet"}
@@ -95,9 +108,3 @@ def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     common = ctx.ensure_object(Common)
     if param.name is not None and value not in (None, False):
         setattr(common, _ATTRIBUTES[param.name], value)
-
-
-DURATION = Parsed("duration", parse_duration)
-MOMENT = Parsed("moment", parse_moment)
-BACKOFF = Parsed("backoff", parse_backoff)
-CONDITION = Parsed("condition", parse_condition)

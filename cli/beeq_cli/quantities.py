@@ -1,4 +1,4 @@
-"""Durations, moments and backoffs as people type them. Text in, numbers out; ``ValueError`` says what is wrong."""
+"""Durations, moments and backoffs as people type them. Pure; ``ValueError`` says what is wrong."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def show_duration(duration_ms: int) -> str:
     if duration_ms < _SECOND_MS:
         return f"{duration_ms}ms"
     if duration_ms < _MINUTE_MS:
-        return f"{duration_ms / _SECOND_MS:.1f}s" if duration_ms < 10 * _SECOND_MS else f"{duration_ms // 1000}s"
+        return (
+            f"{duration_ms / _SECOND_MS:.1f}s" if duration_ms < 10 * _SECOND_MS else f"{duration_ms // 1000}s"
+        )
     if duration_ms < _HOUR_MS:
         return f"{duration_ms // _MINUTE_MS}m {duration_ms % _MINUTE_MS // _SECOND_MS}s"
     if duration_ms < _DAY_MS:

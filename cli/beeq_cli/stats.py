@@ -13,10 +13,10 @@ import click
 from beeq import Queue, Stats
 from beeq.codec import dumps
 from beeq.jobs import JOB_TYPES
-from beeq_cli.conditions import Condition
+from beeq_cli.conditions import Condition, parse_condition
 from beeq_cli.console import escaped, is_watched, print_bytes, say
 from beeq_cli.failures import FAILURE
-from beeq_cli.options import CONDITION, Common, common_options, option
+from beeq_cli.options import Common, common_options, option, parsed
 from beeq_cli.quantities import show_duration
 from beeq_cli.running import opened, run
 
@@ -38,12 +38,12 @@ _SHORTEST_INTERVAL_S = 0.1
     "--fail-if",
     "conditions",
     metavar="CONDITION",
-    type=CONDITION,
+    callback=parsed(parse_condition),
     multiple=True,
     help="Exit with 1 if it is true of any queue: waiting>1000, oldest>5m, workers=0.",
 )
 @option("--json", "as_json", is_flag=True, help="Print an object by queue.")
-@common_options
+@common_options()
 @click.pass_obj
 def stats(
     common: Common,
@@ -79,12 +79,14 @@ def stats(
 async def _watch(
     queues: Sequence[Queue], interval_s: float | None, conditions: Sequence[Condition], *, as_json: bool
 ) -> int:
-    show = _print_json if as_json else _print_table if is_watched(sys.stdout) else _print_text
     async with opened(*queues):
         while True:
             found = await asyncio.gather(*(queue.stats() for queue in queues))
             by_name = {queue.name: stats for queue, stats in zip(queues, found, strict=True)}
-            show(by_name)
+            if as_json:
+                print_bytes(dumps({name: stats_object(stats) for name, stats in by_name.items()}))
+            else:
+                print_stats(by_name)
             if _report_failed(by_name, conditions):
                 return FAILURE
             if interval_s is None:
@@ -98,7 +100,7 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
     """Say which conditions are true of which queue; return whether any is."""
     has_failed = False
     for name, stats in by_name.items():
-        numbers = {**_object(stats), "oldest": stats.oldest_waiting_ms}
+        numbers = {**stats_object(stats), "oldest": stats.oldest_waiting_ms}
         for condition in conditions:
             if condition.holds(numbers):
                 has_failed = True
@@ -109,7 +111,8 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
     return has_failed
 
 
-def _object(stats: Stats) -> dict[str, Any]:
+def stats_object(stats: Stats) -> dict[str, Any]:
+    """Return the numbers of one queue as ``--json`` prints them."""
     return {
         "waiting": stats.waiting,
         "active": stats.active,
@@ -122,14 +125,18 @@ def _object(stats: Stats) -> dict[str, Any]:
     }
 
 
-def _print_json(by_name: Mapping[str, Stats]) -> None:
-    print_bytes(dumps({name: _object(stats) for name, stats in by_name.items()}))
+def print_stats(by_name: Mapping[str, Stats]) -> None:
+    """Print a table for a person, or columns that a script can split."""
+    if is_watched(sys.stdout):
+        _print_table(by_name)
+    else:
+        _print_text(by_name)
 
 
 def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
     rows = []
     for name, stats in by_name.items():
-        *counts, oldest_ms = _object(stats).values()
+        *counts, oldest_ms = stats_object(stats).values()
         oldest = "-" if oldest_ms is None else show_duration(oldest_ms)
         rows.append([escaped(name), *map(str, counts), oldest])
     return rows
@@ -140,7 +147,10 @@ def _print_text(by_name: Mapping[str, Stats]) -> None:
     rows = [[column.replace(" ", "-") for column in _COLUMNS], *_rows(by_name)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        cells = [
+            first.ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)),
+        ]
         click.echo("  ".join(cells))
 
 
@@ -156,6 +166,9 @@ def _print_table(by_name: Mapping[str, Stats]) -> None:
         table.add_column(column, justify="left" if at == 0 else "right", no_wrap=True)
     for (name, *cells), stats in zip(_rows(by_name), by_name.values(), strict=True):
         styles = {3: "green" if stats.succeeded else "dim", 4: "red" if stats.failed else "dim"}
-        texts = [Text(cell, style=styles.get(at, "dim" if cell in "0-" else "")) for at, cell in enumerate(cells, 1)]
+        texts = [
+            Text(cell, style=styles.get(at, "dim" if cell in "0-" else ""))
+            for at, cell in enumerate(cells, 1)
+        ]
         table.add_row(Text(name, style="cyan"), *texts)
     Console().print(table)

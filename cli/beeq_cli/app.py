@@ -1,0 +1,54 @@
+"""``--app module:attr``: the user's own queues, with the handlers that their module gave them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from beeq import Queue, connection
+
+
+def load_queues(path: str, *, redis_url: str) -> list[Queue]:
+    """Import the module, which may lie in the current folder, and return its queue or queues.
+
+    A queue made there without ``redis=`` takes ``redis_url``.
+
+    Raises:
+        ValueError: there is no such thing, or it is none; the message says which.
+    """
+    module_name, separator, attribute = path.partition(":")
+    if not separator or not module_name or not attribute:
+        raise ValueError(f"{path!r} is not of the form module:attr")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds text
+    # What bee-queue's library takes for granted, the command decides for its process.
+    connection.DEFAULT_URL = redis_url  # type: ignore[attr-defined]  # not exported
+    try:
+        found: Any = import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    try:
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except AttributeError:
+        raise ValueError(f"{module_name} has no {attribute}") from None
+    queues = list(found) if isinstance(found, list | tuple) else [found]
+    for queue in queues:
+        if not isinstance(queue, Queue):
+            raise ValueError(f"{path} holds {type(queue).__name__}, not a beeq.Queue")  # noqa: TRY004 - a usage error
+        if not has_handler(queue):
+            raise ValueError(f"queue {queue.name} of {path} has no handler: call its process()")
+    if not queues:
+        raise ValueError(f"{path} is an empty list")
+    return queues
+
+
+def has_handler(queue: Queue) -> bool:
+    """Return whether ``process`` was called."""
+    return queue._lifecycle._handler is not None  # noqa: SLF001 - the engine has no public word for it
+
+
+def set_concurrency(queue: Queue, concurrency: int) -> None:
+    """Let the queue run that many jobs at once, whatever its module said."""
+    queue._lifecycle._concurrency = concurrency  # noqa: SLF001 - the engine has no public word for it

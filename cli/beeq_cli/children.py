@@ -1,0 +1,180 @@
+"""``beeq worker -w N``: a parent that works on nothing, and N children that do.
+
+The parent replaces children that die, and passes signals on; a child ends when its parent does. Both
+go over one pipe a child: a byte says how urgently to stop, and its end says that the parent is gone.
+So a signal that reaches parent and children alike (Ctrl-C, a service manager) counts once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from types import FrameType
+
+from beeq_cli.failures import CANNOT_CONNECT, FAILURE
+from beeq_cli.logs import STARTED, logger
+
+_USAGE = 2
+#: A child that lived shorter is replaced no sooner than this after its start.
+_RESPAWN_S = 1.0
+#: How long after its time a child that does not end is killed.
+_GRACE_S = 10.0
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifeline:
+    """A child's end of the pipes: ``stop_fd`` tells it to stop, on ``ready_fd`` it says that it works."""
+
+    stop_fd: int
+    ready_fd: int
+
+    def tell_ready(self) -> None:
+        """Tell the parent that the child works."""
+        os.write(self.ready_fd, b"%d\n" % os.getpid())
+
+
+@dataclass(slots=True)
+class _Child:
+    pid: int
+    stop_fd: int
+    started_at: float
+    is_ready: bool = False
+
+
+class Parent:
+    """Keeps ``count`` children until told to stop.
+
+    Args:
+        count: how many.
+        is_burst: a child that ends well is done, and not replaced.
+        shutdown_timeout_s: how long the children may take to end.
+    """
+
+    def __init__(self, count: int, *, is_burst: bool, shutdown_timeout_s: float) -> None:
+        self._count = count
+        self._is_burst = is_burst
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._children: dict[int, _Child] = {}
+        self._respawns: list[float] = []  # when to start a child; monotonic
+        self._urgency = 0  # how many signals have come
+        self._passed_on = 0
+        self._was_ready = False  # any child ever was
+        self._has_said_so = False
+        self._kill_at: float | None = None
+        self._code = 0
+        self._wakeup_fd, self._wakeup_end = os.pipe()
+        self._ready_fd, self._ready_end = os.pipe()
+
+    def run(self) -> Lifeline | int:
+        """Return the exit code when all is over; in each child return its lifeline at once."""
+        for fd in (self._wakeup_fd, self._wakeup_end, self._ready_fd):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
+        for number in (*_STOPS, signal.SIGCHLD):
+            signal.signal(number, self._signalled)
+        # One first: what is wrong with the command is said once.
+        self._respawns = [time.monotonic()]
+        while True:
+            self._reap()
+            self._pass_on()
+            lifeline = self._spawn_due()
+            if lifeline is not None:
+                return lifeline
+            if not self._children and (self._is_stopping() or not self._respawns):
+                return self._code
+            self._wait()
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number in _STOPS:
+            self._urgency += 1
+
+    def _is_stopping(self) -> bool:
+        return self._urgency > 0 or self._code != 0
+
+    def _wait(self) -> None:
+        """Wait for a signal, a child's word, or the time of something due."""
+        due = [*self._respawns, *([] if self._kill_at is None else [self._kill_at])]
+        timeout_s = max(min(due) - time.monotonic(), 0) if due else None
+        readable, _, _ = select.select([self._wakeup_fd, self._ready_fd], [], [], timeout_s)
+        if self._wakeup_fd in readable:
+            os.read(self._wakeup_fd, 4096)
+        if self._ready_fd in readable:
+            for pid in os.read(self._ready_fd, 4096).split():
+                self._child_ready(int(pid))
+
+    def _child_ready(self, pid: int) -> None:
+        if pid in self._children:
+            self._children[pid].is_ready = True
+        if not self._was_ready:
+            self._was_ready = True
+            self._respawns += [time.monotonic()] * (self._count - 1)
+        ready = sum(child.is_ready for child in self._children.values())
+        if ready == self._count and not self._has_said_so:
+            self._has_said_so = True
+            logger.info(STARTED)
+
+    # Children.
+
+    def _spawn_due(self) -> Lifeline | None:
+        """Start the children that are due; in a child, return its lifeline."""
+        now = time.monotonic()
+        if self._is_stopping():
+            self._respawns = []
+        while self._respawns and min(self._respawns) <= now:
+            self._respawns.remove(min(self._respawns))
+            stop_fd, stop_end = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                return self._become_child(stop_fd, stop_end)
+            os.close(stop_fd)
+            self._children[pid] = _Child(pid, stop_end, now)
+        return None
+
+    def _become_child(self, stop_fd: int, stop_end: int) -> Lifeline:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to pass on
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        siblings = [child.stop_fd for child in self._children.values()]
+        for fd in (stop_end, self._wakeup_fd, self._wakeup_end, self._ready_fd, *siblings):
+            os.close(fd)
+        return Lifeline(stop_fd, self._ready_end)
+
+    def _reap(self) -> None:
+        for child in list(self._children.values()):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                del self._children[pid]
+                os.close(child.stop_fd)
+                self._died(child, os.waitstatus_to_exitcode(status))
+
+    def _died(self, child: _Child, code: int) -> None:
+        if self._is_stopping() or (self._is_burst and code == 0):
+            return
+        if not self._was_ready and code in (FAILURE, _USAGE, CANNOT_CONNECT):
+            self._code = code  # it has said why, and the next would fare no better
+            return
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        logger.error("worker process %d %s; starting another one", child.pid, how)
+        self._respawns.append(max(time.monotonic(), child.started_at + _RESPAWN_S))
+
+    # The end.
+
+    def _pass_on(self) -> None:
+        """Tell the children how urgently to stop, if that is news to them."""
+        urgency = max(self._urgency, 1 if self._code else 0)
+        if urgency > self._passed_on:
+            self._passed_on = urgency
+            self._kill_at = time.monotonic() + _GRACE_S + (self._shutdown_timeout_s if urgency == 1 else 0)
+            for child in self._children.values():
+                try:
+                    os.write(child.stop_fd, bytes([min(urgency, 255)]))
+                except BrokenPipeError:
+                    continue  # it is ending anyway
+        if self._kill_at is not None and time.monotonic() > self._kill_at:
+            for child in self._children.values():
+                os.kill(child.pid, signal.SIGKILL)

@@ -1,0 +1,93 @@
+"""What a worker logs to standard error: text for people, or JSON, one object a line. Safe to show."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from beeq import Job, Queue
+from beeq.codec import dumps
+from beeq_cli.console import UNSAFE, escaped
+
+logger = logging.getLogger("beeq_cli")
+
+#: Said once, when every queue is ready.
+STARTED = "Queue worker started"
+_SILENT = logging.CRITICAL + 1
+_OWN = ("beeq", "beeq_cli")
+
+
+class TextFormatter(logging.Formatter):
+    """One line a record: the queue's name, what happened, and with ``-v`` where."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        queue = getattr(record, "queue", None)
+        text = super().format(record)
+        return escaped(f"{queue}: {text}" if queue else text)
+
+
+class JSONFormatter(logging.Formatter):
+    """One object a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= {name: value for name in ("queue", "job") if (value := getattr(record, name, None))}
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", dumps(entry).decode())
+
+
+def configure(log_format: str, *, is_verbose: bool, is_quiet: bool) -> None:
+    """Send the process's log to standard error: beeq's from INFO on, everybody's from WARNING on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter())
+    if is_quiet:
+        handler.setLevel(_SILENT)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in _OWN:
+        logging.getLogger(name).setLevel(logging.DEBUG if is_verbose else logging.INFO)
+
+
+def follow(queue: Queue) -> None:
+    """Log what happens in the queue: its errors, and the jobs that do not simply succeed.
+
+    Successes are logged with ``-v`` only: there may be many thousands a second.
+    """
+    is_verbose = logger.isEnabledFor(logging.DEBUG)
+
+    def log(level: int, message: str, *, job_id: Any = None, error: BaseException | None = None) -> None:
+        trace = error if is_verbose else None
+        logger.log(level, "%s", message, exc_info=trace, extra={"queue": queue.name, "job": job_id})
+
+    def failed(job: Job, error: BaseException) -> None:
+        log(logging.ERROR, f"job {job.id} failed: {_text(error)}", job_id=job.id, error=error)
+
+    def retrying(job: Job, error: BaseException) -> None:
+        log(logging.WARNING, f"job {job.id} will be tried again: {_text(error)}", job_id=job.id, error=error)
+
+    def stalled(job_id: str) -> None:
+        log(logging.WARNING, f"job {job_id} was lost by its worker and is queued again", job_id=job_id)
+
+    def succeeded(job: Job, _result: Any) -> None:
+        log(logging.DEBUG, f"job {job.id} succeeded", job_id=job.id)
+
+    queue.on("failed:fatal", failed)
+    queue.on("retrying", retrying)
+    queue.on("stalled", stalled)
+    queue.on("error", lambda error: log(logging.ERROR, _text(error), error=error))
+    if is_verbose:
+        queue.on("succeeded", succeeded)
+        queue.on("ready", lambda: log(logging.DEBUG, "ready"))
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

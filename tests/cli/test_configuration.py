@@ -1,0 +1,65 @@
+"""Where the commands find Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from beeq_cli.configuration import redis_url
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "embedded:"),
+        ({"REDIS_PASSWORD": ""}, "embedded:"),
+        ({"REDIS_URL": "redis://plain"}, "redis://plain"),
+        ({"BEEQ_REDIS_URL": "redis://beeq", "REDIS_URL": "redis://plain", "REDIS_DB": "3"}, "redis://beeq"),
+        ({"BEEQ_REDIS_URL": "embedded:some/dir"}, "embedded:some/dir"),
+        ({"REDIS_HOST": "h"}, "redis://h:6379"),
+        ({"REDIS_PORT": "7"}, "redis://localhost:7"),
+        ({"REDIS_DB": "2"}, "redis://localhost:6379/2"),
+        ({"REDIS_PASSWORD": "p@ss/word"}, "redis://:p%40ss%2Fword@localhost:6379"),
+        ({"REDIS_HOST": "::1", "REDIS_PORT": "7"}, "redis://[::1]:7"),
+        ({"REDIS_HOST": "h", "REDIS_PORT": "7", "REDIS_PASSWORD": "p", "REDIS_DB": "1"}, "redis://:p@h:7/1"),
+        ({"REDIS_URL": "redis://h", "REDIS_PASSWORD": "p", "REDIS_DB": "3"}, "redis://:p@h/3"),
+        ({"REDIS_URL": "redis://u@h:1/", "REDIS_PASSWORD": "p"}, "redis://u:p@h:1/"),
+        ({"REDIS_URL": "redis://:x@h/0", "REDIS_PASSWORD": "p", "REDIS_DB": "3"}, "redis://:x@h/0"),
+        ({"REDIS_URL": "rediss://h?db=1", "REDIS_DB": "3"}, "rediss://h?db=1"),
+        ({"REDIS_URL": "unix:///a.sock", "REDIS_DB": "3"}, "unix:///a.sock?db=3"),
+        ({"REDIS_URL": "redis+sentinel://a:1,b:2/main", "REDIS_DB": "3"}, "redis+sentinel://a:1,b:2/main/3"),
+        ({"REDIS_URL": "redis+sentinel://a:1/main/0", "REDIS_DB": "3"}, "redis+sentinel://a:1/main/0"),
+        ({"REDIS_URL": "embedded:", "REDIS_PASSWORD": "p", "REDIS_DB": "3"}, "embedded:"),
+    ],
+)
+def test_the_environment_says_where_redis_is(environment: dict[str, str], url: str) -> None:
+    assert redis_url(None, environment) == url
+
+
+def test_the_option_wins() -> None:
+    assert redis_url("redis://option", {"BEEQ_REDIS_URL": "redis://beeq"}) == "redis://option"
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"REDIS_URL": ""}, "REDIS_URL"),
+        ({"BEEQ_REDIS_URL": "", "REDIS_URL": "redis://h"}, "BEEQ_REDIS_URL"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL"),
+        ({"REDIS_URL": "http://:secret@h"}, "REDIS_URL"),
+        ({"REDIS_URL": "redis://:secret@h:port"}, "REDIS_URL"),
+        ({"REDIS_HOST": ""}, "REDIS_HOST"),
+        ({"REDIS_HOST": "a@b"}, "REDIS_HOST"),
+        ({"REDIS_HOST": "a/b"}, "REDIS_HOST"),
+        ({"REDIS_PORT": ""}, "REDIS_PORT"),
+        ({"REDIS_PORT": "0"}, "REDIS_PORT"),
+        ({"REDIS_PORT": "65536"}, "REDIS_PORT"),
+        ({"REDIS_DB": "one"}, "REDIS_DB"),
+        ({"REDIS_DB": "-1"}, "REDIS_DB"),
+    ],
+)
+def test_a_value_of_no_use_is_an_error_and_never_the_embedded_server(
+    environment: dict[str, str], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: ") as refusal:
+        redis_url(None, environment)
+    assert "secret" not in str(refusal.value)

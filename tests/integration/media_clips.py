@@ -1,0 +1,117 @@
+"""Makes small clips with ffmpeg and judges files by decoding them, apart from beeq's own reading."""
+
+from __future__ import annotations
+
+import array
+import cmath
+import itertools
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from beeq.media.ffmpeg import find_ffmpeg
+from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import MediaProcessor
+
+COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
+H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
+RATE_HZ = 48_000
+
+
+class FakeJob:
+    """A job in a handler's hands, without a queue."""
+
+    def __init__(self, **data: Any) -> None:
+        self.id: str | None = "job-1"
+        self.data: Any = data
+        self.options: dict[str, Any] = {}
+        self.reports: list[Any] = []
+
+    async def report_progress(self, value: Any) -> int:
+        self.reports.append(value)
+        return 0
+
+
+async def run_job(root: Path, job_type: str, inputs: list[str], output: str, **parameters: Any) -> Any:
+    processor = MediaProcessor(ProcessorSettings(media_root=root))
+    return await processor(
+        FakeJob(type=job_type, inputFiles=inputs, outputPath=output, parameters=parameters)
+    )
+
+
+def ffmpeg(*arguments: str | Path) -> bytes:
+    command = [find_ffmpeg(), "-v", "error", "-nostdin", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def colour_clip(
+    path: Path,
+    colour: str,
+    *,
+    size: str = "64x48",
+    fps: str = "10",
+    seconds: float = 1,
+    tone_hz: int | None = None,
+    tone_s: float | None = None,
+    last: str | None = None,
+    options: tuple[str, ...] = H264,
+) -> Path:
+    """Make a clip of one colour, with a tone or mute; ``last`` is the colour of its last picture."""
+    frames = round(seconds * float(fps))
+    change = f",drawbox=color={last}:t=fill:enable='gte(n,{frames - 1})'" if last else ""
+    sound = f"sine=f={tone_hz}:d={tone_s or seconds}:r={RATE_HZ},volume=8"
+    inputs = ["-f", "lavfi", "-i", f"color={colour}:s={size}:r={fps}:d={seconds}{change}"]
+    if tone_hz:
+        inputs += ["-f", "lavfi", "-i", sound]
+    ffmpeg(*inputs, *options, path)
+    return path
+
+
+def colour_at(path: Path, second: float = 0.0, region: str = "iw:ih:0:0") -> str:
+    """Return the name of the colour that a region has at a moment, on average."""
+    seek = ["-ss", str(second)] if second else []
+    picture = ("-vf", f"crop={region},scale=1:1", "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24")
+    pixel = ffmpeg(*seek, "-i", f"file:{path}", *picture, "-")
+    near = [
+        name
+        for name, colour in COLOURS.items()
+        if all(abs(a - b) < 60 for a, b in zip(pixel, colour, strict=True))
+    ]
+    return near[0] if near else f"rgb{tuple(pixel)}"
+
+
+def frame_count(path: Path) -> int:
+    return len(ffmpeg("-i", path, "-vf", "scale=2:2", "-f", "rawvideo", "-pix_fmt", "gray", "-")) // 4
+
+
+def sound_of(path: Path) -> array.array[int]:
+    """Return the samples of a file's sound, mono at 48 kHz."""
+    raw = ffmpeg("-i", path, "-vn", "-ac", "1", "-ar", str(RATE_HZ), "-f", "s16le", "-")
+    return array.array("h", raw)
+
+
+def tone_at(samples: array.array[int], second: float) -> int:
+    """Return the frequency of the tone that starts at a moment, in Hz; 0 is silence."""
+    begin = round(second * RATE_HZ)
+    window = samples[begin : begin + RATE_HZ // 5]
+    if max(map(abs, window), default=0) < 500:
+        return 0
+    crossings = sum(1 for a, b in itertools.pairwise(window) if a < 0 <= b)
+    return round(crossings * 5 / 10) * 10
+
+
+def level_of(samples: array.array[int], second: float, hz: int) -> float:
+    """Return how strong one frequency is at a moment; a full-scale tone has 32767 / 2."""
+    begin = round(second * RATE_HZ)
+    window = samples[begin : begin + RATE_HZ // 5]
+    turn = 2j * math.pi * hz / RATE_HZ
+    return abs(sum(value * cmath.exp(turn * n) for n, value in enumerate(window))) / len(window)
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    """Return every file below a folder with its bytes; folders, links and the like with None."""
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in root.rglob("*")
+    }

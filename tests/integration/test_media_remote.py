@@ -1,0 +1,119 @@
+"""A remote media service in ffmpeg's place: a real HTTP server of the test's own, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beeq.errors import Discard
+from beeq.media.errors import MediaFailed
+from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import MediaProcessor
+from tests.integration.media_clips import FakeJob
+
+
+class Service:
+    """Answers every request with ``status`` and ``body``; ``calls`` has what was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, str], Any]] = []
+        self.status = "200 OK"
+        self.body = b'{"path": "out.mp4"}'
+        self.headers = ""
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {
+            line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:] if line
+        }
+        content = await reader.readexactly(int(headers["content-length"]))
+        self.calls.append((head[0], headers, json.loads(content)))
+        start = f"HTTP/1.1 {self.status}\r\ncontent-length: {len(self.body)}\r\n{self.headers}\r\n"
+        writer.write(start.encode() + self.body)
+        writer.close()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    """A media service."""
+    service = Service()
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    service.url = f"http://user:hidden@127.0.0.1:{server.sockets[0].getsockname()[1]}/media/"
+    async with server:
+        yield service
+
+
+async def ask(service: Service, job_type: str = "frame-extract", **parameters: Any) -> Any:
+    settings = ProcessorSettings(media_root=Path("/nowhere"), media_url=service.url)
+    job = FakeJob(type=job_type, inputFiles=["a.mp4", "b.mp4"], outputPath="out.mp4", parameters=parameters)
+    return await asyncio.wait_for(MediaProcessor(settings)(job), 10)
+
+
+@pytest.mark.parametrize(
+    ("job_type", "operation", "arguments"),
+    [
+        ("video-stitch", "stitch_videos", {"inputFiles": ["a.mp4", "b.mp4"], "outputPath": "out.mp4"}),
+        ("audio-stitch", "stitch_audio", {"inputFiles": ["a.mp4", "b.mp4"], "outputPath": "out.mp4"}),
+        (
+            "music-mix",
+            "mix_with_music",
+            {"inputFile": "a.mp4", "musicTrack": "m.mp3", "outputPath": "out.mp4"},
+        ),
+        ("frame-extract", "extract_last_frame", {"inputFile": "a.mp4", "outputPath": "out.mp4"}),
+    ],
+)
+async def test_an_operation_is_a_post_of_its_arguments_and_the_answer_its_result(
+    service: Service, job_type: str, operation: str, arguments: dict[str, Any]
+) -> None:
+    service.body = b'{"path": "out.mp4", "bytes": 123456789012345678901234567890}'
+    result = await ask(service, job_type, musicTrack="m.mp3")
+    assert result == {"path": "out.mp4", "bytes": 123456789012345678901234567890}
+    ((request, headers, content),) = service.calls
+    assert request == f"POST /media/{operation} HTTP/1.1"
+    assert content == arguments
+    assert (headers["content-type"], headers["authorization"][:6]) == ("application/json", "Basic ")
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "422 Unprocessable"])
+async def test_a_call_that_the_service_refuses_is_discarded(service: Service, status: str) -> None:
+    service.status, service.body = status, b"no such\x1b[31m clip"
+    with pytest.raises(Discard, match=rf"status {status[:3]}: no such \[31m clip"):
+        await ask(service)
+
+
+@pytest.mark.parametrize("status", ["429 Too Many", "500 Error", "503 Busy", "302 Found", "101 Switching"])
+async def test_a_service_that_cannot_just_now_fails_the_attempt(service: Service, status: str) -> None:
+    service.status = status
+    service.headers = f"location: {service.url}elsewhere\r\n"
+    with pytest.raises(MediaFailed) as failed:
+        await ask(service)
+    assert len(service.calls) == 1
+    assert "hidden" not in str(failed.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"bytes": NaN}', b"x" * 2_000_000])
+async def test_an_answer_that_is_no_bounded_json_fails_the_attempt(service: Service, body: bytes) -> None:
+    service.body = body
+    with pytest.raises(MediaFailed):
+        await ask(service)
+
+
+async def test_a_service_that_is_away_fails_the_attempt_without_showing_its_password(
+    service: Service,
+) -> None:
+    service.url = "http://user:hidden@127.0.0.1:9/"
+    with pytest.raises(MediaFailed, match="media service, extract_last_frame: ConnectError") as failed:
+        await ask(service)
+    assert "hidden" not in str(failed.value)
+
+
+async def test_the_environments_proxy_is_not_asked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    assert await ask(service) == {"path": "out.mp4"}
