@@ -1,0 +1,181 @@
+"""Whose job it is: a worker that lost its job writes nothing and tells nobody (flaws A1, A6, A9)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from beeq import JobLost
+
+#: Nobody beats or checks by itself while a test looks on.
+CALM = {"stall_interval": 60_000}
+
+
+async def take_away(redis, checker):
+    """Do as two stall checks of a peer do, a window apart, while the worker gives no sign of life."""
+    taken = 0
+    while not taken:
+        await redis.delete(checker.keys.stall_block)
+        taken = await checker.check_stalled_jobs()
+    await redis.delete(checker.keys.stall_block)
+    return taken
+
+
+class Scene:
+    """One job, and two workers of which the first loses it to the second."""
+
+    def __init__(self, make_queue, recorder):
+        self.first, self.second = make_queue(**CALM), make_queue(**CALM)
+        self.producer = make_queue(is_worker=False, **CALM)
+        self.told = [
+            recorder(queue, "succeeded", "retrying", "failed", "error") for queue in (self.first, self.second)
+        ]
+        self.public = recorder(self.producer, "job succeeded", "job retrying", "job failed")
+        loop = asyncio.get_running_loop()
+        self.started = [asyncio.Event(), asyncio.Event()]
+        self.outcomes = [loop.create_future(), loop.create_future()]
+        self.runs = []
+
+    def work(self, number):
+        async def handler(job):
+            self.runs.append((number, job.id))
+            self.started[number].set()
+            return await asyncio.shield(self.outcomes[number])
+
+        (self.first, self.second)[number].process(handler)
+
+    async def first_has(self, **options):
+        self.work(0)
+        job = await self.producer.enqueue({"x": 1}, **options)
+        await asyncio.wait_for(self.started[0].wait(), 5)
+        return job
+
+    async def second_has(self):
+        self.work(1)
+        await asyncio.wait_for(self.started[1].wait(), 5)
+
+
+@pytest.fixture
+async def scene(make_queue, recorder):
+    return Scene(make_queue, recorder)
+
+
+async def state(redis, queue):
+    keys = queue.keys
+    return {
+        "waiting": await redis.lrange(keys.waiting, 0, -1),
+        "active": await redis.lrange(keys.active, 0, -1),
+        "succeeded": sorted(await redis.smembers(keys.succeeded)),
+        "failed": sorted(await redis.smembers(keys.failed)),
+        "delayed": await redis.zrange(keys.delayed, 0, -1),
+        "record": await redis.hget(keys.jobs, "1"),
+    }
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure"])
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_late_outcome_leaves_the_new_owners_run_alone(scene, redis, outcome, retries):
+    """Flaw A1: in bee-queue it is recorded, and cancels the new owner's claim."""
+    job = await scene.first_has(retries=retries)
+    assert await take_away(redis, scene.producer) == 1
+    await scene.second_has()
+    before = await state(redis, scene.producer)
+    if outcome == "success":
+        scene.outcomes[0].set_result("late")
+    else:
+        scene.outcomes[0].set_exception(ValueError("late"))
+    ((error,),) = await scene.told[0].until("error")
+    assert isinstance(error, JobLost)
+    assert error.job_id == job.id
+    assert [call[0] for call in scene.told[0].calls] == ["error"]
+    assert await state(redis, scene.producer) == before
+    scene.outcomes[1].set_result("in time")
+    assert await job.result(timeout=5000) == "in time"
+    assert scene.public.calls == [("job succeeded", job.id, "in time")]
+    assert await redis.smembers(scene.producer.keys.succeeded) == {job.id}
+    assert scene.runs == [(0, job.id), (1, job.id)]
+
+
+async def test_a_late_outcome_does_not_undo_the_new_owners(scene, redis):
+    """Flaw A1."""
+    job = await scene.first_has()
+    await take_away(redis, scene.producer)
+    await scene.second_has()
+    scene.outcomes[1].set_result("done")
+    assert await job.result(timeout=5000) == "done"
+    before = await state(redis, scene.producer)
+    scene.outcomes[0].set_exception(ValueError("late"))
+    await scene.told[0].until("error")
+    assert await state(redis, scene.producer) == before
+    assert json.loads(before["record"])["status"] == "succeeded"
+
+
+async def test_a_late_outcome_of_a_job_that_still_waits_is_recorded_or_dropped_never_both(scene, redis, eventually):
+    """Flaw A1: which of the two is free."""
+    job = await scene.first_has()
+    await scene.first.check_health()
+    scene.first._lifecycle.worker._pump.stop_taking()  # it shall not take the job again itself
+    await take_away(redis, scene.producer)
+    scene.outcomes[0].set_result("late")
+    await eventually(lambda: scene.told[0].calls)
+    now = await state(redis, scene.producer)
+    is_recorded = bool(scene.told[0].of("succeeded"))
+    assert now["succeeded"] == ([job.id] if is_recorded else [])
+    assert now["waiting"] == ([] if is_recorded else [job.id])
+    assert now["active"] == []
+
+
+async def test_progress_of_a_worker_that_lost_its_job_is_not_kept(scene, redis):
+    """Flaw C8: the record is the new owner's."""
+    await scene.first_has()
+    await take_away(redis, scene.producer)
+    await scene.second_has()
+    before = await state(redis, scene.producer)
+    (attempt_job,) = scene.first._lifecycle.worker.active_jobs
+    await attempt_job.report_progress(99)
+    assert await state(redis, scene.producer) == before
+    scene.outcomes[0].set_result(None)
+    await scene.told[0].until("error")
+    scene.outcomes[1].set_result(None)
+    await scene.told[1].until("succeeded")
+
+
+async def test_a_worker_that_closes_does_not_hand_back_what_it_lost(scene, redis):
+    """Flaw A1 and A7."""
+    await scene.first_has()
+    await take_away(redis, scene.producer)
+    await scene.second_has()
+    before = await state(redis, scene.producer)
+    with pytest.raises(TimeoutError):
+        await scene.first.close(10)
+    assert await state(redis, scene.producer) == before
+    scene.outcomes[1].set_result(None)
+    await scene.told[1].until("succeeded")
+
+
+async def test_a_job_is_in_one_set_only_whoever_moved_it(scene, redis):
+    """Flaw A1: in bee-queue an id can have failed and succeeded."""
+    job = await scene.first_has()
+    await redis.sadd(scene.producer.keys.failed, job.id)  # what a Node peer's late finish leaves
+    scene.outcomes[0].set_result("done")
+    await scene.told[0].until("succeeded")
+    assert await job.result(timeout=5000) == "done"
+    now = await state(redis, scene.producer)
+    assert (now["succeeded"], now["failed"]) == ([job.id], [])
+
+
+async def test_an_entry_in_active_that_a_peer_took_out_ends_the_claim(scene, redis):
+    """Flaw A1: a Node peer's stall check knows nothing of claims."""
+    job = await scene.first_has()
+    await redis.lrem(scene.producer.keys.active, 0, job.id)
+    await redis.lpush(scene.producer.keys.waiting, job.id)
+    await scene.second_has()
+    before = await state(redis, scene.producer)
+    scene.outcomes[0].set_result("late")
+    ((error,),) = await scene.told[0].until("error")
+    assert isinstance(error, JobLost)
+    assert await state(redis, scene.producer) == before
+    scene.outcomes[1].set_result("in time")
+    assert await job.result(timeout=5000) == "in time"

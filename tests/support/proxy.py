@@ -1,0 +1,92 @@
+"""A TCP proxy before a server, which a test can make misbehave: swallow replies, fall silent, hang up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from tests.support.server import free_port
+
+
+class Proxy:
+    """Forwards bytes both ways until told otherwise.
+
+    Attributes:
+        is_silent: nothing is forwarded any more, and no connection is closed.
+        swallow: asked for each request; True lets it through, swallows the reply and hangs up.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = free_port()
+        self.is_silent = False
+        self.swallow: Callable[[bytes], bool] = lambda _request: False
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, server_writer}
+        swallowing = asyncio.Event()
+        for pump in (
+            self._requests(reader, server_writer, swallowing),
+            self._replies(server_reader, writer, swallowing),
+        ):
+            task = asyncio.get_running_loop().create_task(pump)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallowing: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if self.is_silent:
+                    continue
+                if self.swallow(data):
+                    swallowing.set()
+                writer.write(data)
+        writer.close()
+
+    async def _replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallowing: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if swallowing.is_set():
+                    break
+                if not self.is_silent:
+                    writer.write(data)
+        writer.close()
+
+    def hang_up(self) -> None:
+        """Cut every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """End what is left."""
+        self.hang_up()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+
+@contextlib.asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """Start a proxy before the server on ``port``; it ends with the block."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", proxy.port)
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.close()
