@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ import pytest
 
 from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES
 from beeq.settings import Settings
+from benchmarks.report import table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -100,6 +103,15 @@ def test_the_first_command_works_in_a_copy_of_the_checkout(tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "frame-extract" in ran.stdout
     assert "video-stitch" in ran.stdout
+
+
+def test_the_speed_table_is_the_one_that_the_benchmark_printed():
+    result = json.loads((ROOT / "benchmarks" / "results" / "bench.json").read_text())
+    assert f"<!-- benchmark -->\n{table(result)}\n" in README
+    claimed = [float(number) for number in re.findall(r"\d\.\d", README.partition("worked off ")[2])[:3]]
+    drains = [row["median"] for row in result["measurements"] if row["kind"] == "drain"]
+    measured = [row["beeq"] / row["bee-queue"] for row in drains]
+    assert claimed == [math.floor(ratio * 10) / 10 for ratio in measured], "rounded down, never up"
 
 
 def test_the_settings_table_names_each_setting_with_its_default():

@@ -28,6 +28,7 @@ async def test_two_thousand_jobs_survive_random_cuts_with_one_outcome_each(
 
     async def handler(job):
         runs[job.id] += 1
+        await pause(0.01)  # the work
         kind = job.data["kind"]
         if kind == "fails" or (kind == "retries" and job.options["retries"] > 0):
             raise ValueError(kind)
@@ -45,6 +46,7 @@ async def test_two_thousand_jobs_survive_random_cuts_with_one_outcome_each(
             job.delay_until(producer.now_ms() + 100)
         jobs.append(job)
     done = asyncio.Event()
+    cuts = []
 
     async def cut():
         while not done.is_set():
@@ -53,6 +55,7 @@ async def test_two_thousand_jobs_survive_random_cuts_with_one_outcome_each(
                 await redis.client_kill_filter(_id=client["id"])
             if dice.random() < 0.1:
                 await redis.script_flush()
+            cuts.append(len(clients))
             await pause(0.03)
 
     cutting = asyncio.ensure_future(cut())
@@ -77,6 +80,7 @@ async def test_two_thousand_jobs_survive_random_cuts_with_one_outcome_each(
     await eventually(patiently, 40)
     done.set()
     await cutting
+    assert len(cuts) > 20
 
     async def all_told():
         return sum(len(record.calls) for record in ends) >= JOBS - 5

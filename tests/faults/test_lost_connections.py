@@ -239,6 +239,7 @@ async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
     )
     heard = recorder(worker, "job succeeded")
     runs = counting(worker, concurrency=2)
+    await worker.ready()
     await (await producer.enqueue({})).result(timeout=5000)
     await heard.until("job succeeded")
     half_open.go_silent()

@@ -11,7 +11,7 @@ from beeq import JobFailed, Queue, RedisRefused, RedisUnavailable
 EAGER = {"initial_redis_failure_retry_delay": 10, "stall_interval": 200}
 
 
-@pytest.mark.parametrize("suffix", ["succeeded", "beeq:results", "stalling"])
+@pytest.mark.parametrize("suffix", ["succeeded", "beeq:results"])
 async def test_a_success_that_cannot_be_written_is_written_later(make_queue, redis, recorder, suffix):
     """Flaw C9: bee-queue reports success, and the job is nowhere."""
     worker = make_queue(**EAGER)
@@ -69,6 +69,32 @@ async def test_a_worker_whose_queue_is_of_the_wrong_type_goes_on_when_it_is_not(
     await record.until("error", count=3)
     await redis.delete(worker.keys.waiting)
     assert await (await worker.enqueue({})).result(timeout=5000) == "value"
+
+
+@pytest.mark.parametrize("suffix", ["stalling", "beeq:claims", "active"])
+async def test_jobs_that_cannot_be_claimed_properly_run_once_they_can(make_queue, redis, recorder, suffix):
+    """Flaw C9: and a claim that Redis refused counts as no run (flaw A4)."""
+    worker = make_queue(max_stalls=1, **EAGER)
+    record = recorder(worker, "error")
+    runs = []
+
+    @worker.process(concurrency=2)
+    async def handler(job):
+        runs.append(job.id)
+
+    await (await worker.enqueue({})).result(timeout=5000)
+    await redis.delete(worker.to_key(suffix))
+    await redis.set(worker.to_key(suffix), "of the wrong type")
+    jobs = [await worker.enqueue({}) for _ in range(3)] if suffix != "beeq:claims" else []
+    if not jobs:
+        await redis.hset(worker.keys.jobs, mapping=dict.fromkeys("234", '{"data":{},"options":{"timestamp":1}}'))
+        await redis.lpush(worker.keys.waiting, *"234")
+        jobs = [await worker.get_job(job_id) for job_id in "234"]
+    await record.until("error", count=8)
+    await redis.delete(worker.to_key(suffix))
+    for job in jobs:
+        await job.result(timeout=8000)
+    assert sorted(runs) == ["1", "2", "3", "4"]
 
 
 async def test_without_memory_saves_raise_and_outcomes_wait(own_valkey, make_queue, recorder):
