@@ -36,7 +36,9 @@ async def test_a_success_that_cannot_be_written_is_written_later(make_queue, red
 
 
 @pytest.mark.parametrize(("suffix", "retries"), [("failed", 0), ("delayed", 1)])
-async def test_a_failure_that_cannot_be_written_is_written_later(make_queue, redis, recorder, suffix, retries):
+async def test_a_failure_that_cannot_be_written_is_written_later(
+    make_queue, redis, recorder, suffix, retries
+):
     """Flaw C9."""
     worker = make_queue(**EAGER)
     record = recorder(worker, "error", "failed")
@@ -87,14 +89,60 @@ async def test_jobs_that_cannot_be_claimed_properly_run_once_they_can(make_queue
     await redis.set(worker.to_key(suffix), "of the wrong type")
     jobs = [await worker.enqueue({}) for _ in range(3)] if suffix != "beeq:claims" else []
     if not jobs:
-        await redis.hset(worker.keys.jobs, mapping=dict.fromkeys("234", '{"data":{},"options":{"timestamp":1}}'))
+        await redis.hset(
+            worker.keys.jobs, mapping=dict.fromkeys("234", '{"data":{},"options":{"timestamp":1}}')
+        )
         await redis.lpush(worker.keys.waiting, *"234")
         jobs = [await worker.get_job(job_id) for job_id in "234"]
     await record.until("error", count=8)
     await redis.delete(worker.to_key(suffix))
     for job in jobs:
-        await job.result(timeout=8000)
+        await job.result(timeout=4000)
     assert sorted(runs) == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("suffix", ["waiting", "beeq:claims"])
+async def test_a_stall_check_that_is_refused_loses_no_job(make_queue, redis, suffix, eventually):
+    """Flaw C9: what cannot be queued again stays where the next check finds it."""
+    checker = make_queue(is_worker=False, stall_interval=10)
+    job = await checker.enqueue({})
+    await redis.lmove(checker.keys.waiting, checker.keys.active, "RIGHT", "LEFT")
+    assert await checker.check_stalled_jobs() == 0
+
+    async def is_open():
+        return not await redis.exists(checker.keys.stall_block)
+
+    await eventually(is_open)
+    await redis.set(checker.to_key(suffix), "of the wrong type")
+    with pytest.raises(RedisRefused, match="WRONGTYPE"):
+        await checker.check_stalled_jobs()
+    await redis.delete(checker.to_key(suffix))
+
+    async def is_back():
+        await checker.check_stalled_jobs()
+        return await redis.lrange(checker.keys.waiting, 0, -1) == [job.id]
+
+    await eventually(is_back, 3)
+    assert await redis.llen(checker.keys.active) == 0
+
+
+async def test_a_job_that_cannot_be_handed_back_is_not_lost(make_queue, redis, expect_errors):
+    """Flaw A7, C9: it stays in active, where a stall check finds it."""
+    worker = make_queue(**EAGER)
+    started = asyncio.Event()
+
+    @worker.process
+    async def handler(_job):
+        started.set()
+        await asyncio.Event().wait()
+
+    job = await worker.enqueue({})
+    await asyncio.wait_for(started.wait(), 5)
+    await redis.set(worker.keys.waiting, "of the wrong type")
+    with pytest.raises(TimeoutError, match="Operation timed out"):
+        await worker.close(10)
+    assert await redis.lrange(worker.keys.active, 0, -1) == [job.id]
+    await redis.delete(worker.keys.waiting)
 
 
 async def test_without_memory_saves_raise_and_outcomes_wait(own_valkey, make_queue, recorder):

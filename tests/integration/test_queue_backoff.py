@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -26,7 +27,7 @@ def failing(queue, times):
 
 
 def gaps_ms(seen):
-    return [round((after[0] - before[0]) * 1000) for before, after in zip(seen, seen[1:], strict=False)]
+    return [round((after[0] - before[0]) * 1000) for before, after in pairwise(seen)]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,9 @@ def gaps_ms(seen):
         ("fixed", True, "^delay must be a positive integer$"),
     ],
 )
-def test_an_unknown_strategy_and_a_delay_that_is_no_positive_integer_are_refused(make_queue, strategy, delay, text):
+def test_an_unknown_strategy_and_a_delay_that_is_no_positive_integer_are_refused(
+    make_queue, strategy, delay, text
+):
     """Section 17, queue 82."""
     with pytest.raises(ValueError, match=text):
         make_queue().create_job({}).backoff(strategy, delay)
@@ -152,12 +155,19 @@ async def test_a_strategy_that_raises_fails_the_job_and_not_the_worker(make_queu
     await (await queue.enqueue({})).result(timeout=5000)
 
 
-@pytest.mark.parametrize(("retries", "attempts"), [("2", 3), (1.5, 3), (None, 1), ("many", 1), (-3, 1), (True, 1)])
+@pytest.mark.parametrize(
+    ("retries", "attempts"), [("2", 3), (1.5, 3), (None, 1), ("many", 1), (-3, 1), (True, 1)]
+)
 async def test_retries_that_a_foreign_writer_stored_are_read_with_care(make_queue, redis, retries, attempts):
     """Flaw C16: nonsense grants none."""
     queue = make_queue()
     seen = failing(queue, 10)
-    record = {"data": {}, "options": {"timestamp": 1, "stacktraces": [], "retries": retries}, "status": "created", "progress": 0}
+    record = {
+        "data": {},
+        "options": {"timestamp": 1, "stacktraces": [], "retries": retries},
+        "status": "created",
+        "progress": 0,
+    }
     await redis.hset(queue.keys.jobs, "odd", json.dumps(record))
     await redis.lpush(queue.keys.waiting, "odd")
     job = await queue.get_job("odd")

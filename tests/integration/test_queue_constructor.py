@@ -99,7 +99,9 @@ def test_a_redis_that_is_neither_url_nor_client_is_refused(target):
         Queue("addition", redis=target)
 
 
-@pytest.mark.parametrize("url", ["", " ", "127.0.0.1:6379", "http://127.0.0.1", "redis://", "redis://h:port", "redis://h/x"])
+@pytest.mark.parametrize(
+    "url", ["", " ", "127.0.0.1:6379", "http://127.0.0.1", "redis://", "redis://h:port", "redis://h/x"]
+)
 def test_a_malformed_url_is_refused_at_once(url):
     with pytest.raises(ValueError, match="URL"):
         Queue("addition", redis=url)
@@ -163,7 +165,7 @@ def test_settings_are_frozen_and_take_timedeltas():
     settings = Queue("addition", stall_interval=timedelta(seconds=2)).settings
     assert settings.stall_interval == 2000
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.stall_interval = 1
+        settings.stall_interval = 1  # type: ignore[misc]  # the mistake under test
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,9 @@ async def test_an_error_while_raising_delays_the_next_look_by_moments(make_queue
     assert job.id in ran
 
 
-async def test_a_due_time_announced_while_the_subscription_was_down_is_not_missed(make_queue, redis, eventually):
+async def test_a_due_time_announced_while_the_subscription_was_down_is_not_missed(
+    make_queue, redis, eventually
+):
     """Flaw B4c: in bee-queue the job is up to 20 minutes late."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False, get_events=False)
     await producer.ready()

@@ -74,7 +74,9 @@ async def test_finished_jobs_are_listed_by_size(make_queue, kind):
 async def test_of_ten_thousand_succeeded_jobs_the_asked_number_of_distinct_ones_is_given(make_queue, redis):
     """Section 17, queue 45."""
     queue = make_queue(is_worker=False, redis_scan_count=50)
-    record = json.dumps({"data": {}, "options": {"timestamp": 1, "stacktraces": []}, "status": "succeeded", "progress": 0})
+    record = json.dumps(
+        {"data": {}, "options": {"timestamp": 1, "stacktraces": []}, "status": "succeeded", "progress": 0}
+    )
     numbers = [str(n) for n in range(1, 10_001)]
     await redis.hset(queue.keys.jobs, mapping=dict.fromkeys(numbers, record))
     await redis.sadd(queue.keys.succeeded, *numbers)

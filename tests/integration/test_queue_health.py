@@ -55,7 +55,9 @@ async def test_a_job_that_failed_is_told_of_as_failed_and_as_fatal_and_counted(m
     heard = []
     both = asyncio.Event()
     queue.on("failed", lambda job, error: heard.append(("failed", job.id, str(error), job.status)))
-    queue.on("failed:fatal", lambda job, error: heard.append(("failed:fatal", job.id, str(error), job.status)))
+    queue.on(
+        "failed:fatal", lambda job, error: heard.append(("failed:fatal", job.id, str(error), job.status))
+    )
     queue.on("failed:fatal", lambda _job, _error: both.set())
 
     @queue.process
@@ -75,7 +77,8 @@ async def test_a_job_that_is_retried_is_told_of_as_retrying_and_not_counted_as_f
     done = asyncio.Event()
     for event in ("retrying", "failed", "failed:fatal"):
         queue.on(event, lambda job, error, event=event: heard.append((event, str(error), job.status)))
-    queue.on("succeeded", lambda job, result: (heard.append(("succeeded", result, job.status)), done.set()))
+    queue.on("succeeded", lambda job, result: heard.append(("succeeded", result, job.status)))
+    queue.on("succeeded", lambda _job, _result: done.set())
     attempts = []
 
     @queue.process

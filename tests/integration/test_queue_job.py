@@ -45,7 +45,9 @@ async def test_options_are_stored_in_the_order_in_which_they_were_asked(make_que
     """Section 17, job 4 and 8."""
     queue = make_queue(is_worker=False)
     due_ms = queue.now_ms() + 60_000
-    job = await queue.create_job().retries(2).backoff("exponential", 100).timeout(50).delay_until(due_ms).save()
+    job = (
+        await queue.create_job().retries(2).backoff("exponential", 100).timeout(50).delay_until(due_ms).save()
+    )
     options = (await stored(redis, queue, job))["options"]
     assert list(options) == ["timestamp", "stacktraces", "retries", "backoff", "timeout", "delay"]
     assert options["retries"] == 2
@@ -193,8 +195,16 @@ async def test_membership_is_told_for_every_set_and_list(make_queue):
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
     assert await job.is_in_set("stalling") is False
-    answers = {name: await job.is_in_set(name) for name in ("waiting", "active", "delayed", "succeeded", "failed")}
-    assert answers == {"waiting": True, "active": False, "delayed": False, "succeeded": False, "failed": False}
+    answers = {
+        name: await job.is_in_set(name) for name in ("waiting", "active", "delayed", "succeeded", "failed")
+    }
+    assert answers == {
+        "waiting": True,
+        "active": False,
+        "delayed": False,
+        "succeeded": False,
+        "failed": False,
+    }
     with pytest.raises(ValueError, match="Improper queue type"):
         await job.is_in_set("jobs")
 

@@ -28,15 +28,14 @@ async def test_ready_gives_the_queue_to_whoever_awaits_it(make_queue):
     assert await queue.ready() is queue
 
 
-async def test_a_queue_is_running_before_and_after_it_is_ready_and_not_after_close(make_queue):
+async def test_a_queue_is_running_before_and_after_it_is_ready_and_not_after_close(make_queue, eventually):
     """Section 17, queue 3."""
     queue = make_queue()
     assert queue.is_running()
     await queue.ready()
     assert queue.is_running()
     closing = asyncio.ensure_future(queue.close())
-    await asyncio.sleep(0)  # the closing begins
-    assert not queue.is_running()
+    await eventually(lambda: not queue.is_running())
     await closing
     assert not queue.is_running()
 
@@ -135,12 +134,12 @@ async def test_an_unresolvable_host_fails_the_start_and_close_still_ends_the_que
         await queue.ready()
 
 
-async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valkey, make_queue):
+async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valkey, make_queue, eventually):
     """Flaw C10: in bee-queue the unhandled rejection ends the process."""
     own_valkey.stop()
     queue = make_queue(redis=own_valkey.url)
     waiting = asyncio.ensure_future(queue.ready())
-    await asyncio.sleep(0)  # it begins
+    await eventually(lambda: queue._lifecycle._opening)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

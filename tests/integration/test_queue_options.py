@@ -83,7 +83,9 @@ async def test_a_circular_result_fails_the_job_for_good(make_queue):
 
 
 @pytest.mark.parametrize("fails", [True, False])
-async def test_a_record_the_handler_made_unwritable_fails_the_job_and_is_kept_as_it_was(make_queue, redis, fails):
+async def test_a_record_the_handler_made_unwritable_fails_the_job_and_is_kept_as_it_was(
+    make_queue, redis, fails
+):
     """Flaw A5d."""
     queue = make_queue()
 

@@ -112,7 +112,9 @@ async def test_a_late_outcome_does_not_undo_the_new_owners(scene, redis):
     assert json.loads(before["record"])["status"] == "succeeded"
 
 
-async def test_a_late_outcome_of_a_job_that_still_waits_is_recorded_or_dropped_never_both(scene, redis, eventually):
+async def test_a_late_outcome_of_a_job_that_still_waits_is_recorded_or_dropped_never_both(
+    scene, redis, eventually
+):
     """Flaw A1: which of the two is free."""
     job = await scene.first_has()
     await scene.first.check_health()

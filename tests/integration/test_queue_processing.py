@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import math
-import random
 from datetime import timedelta
 
 import pytest
 
-from beeq import Discard, JobFailed, JobTimedOut, Queue, QueueClosed, Retry
+from beeq import Discard, JobFailed, JobTimedOut, Retry
 
 
 async def stored(redis, queue, job):
@@ -100,11 +97,11 @@ async def test_an_exception_fails_the_job_with_its_message(make_queue, redis, is
     assert (await stored(redis, queue, job))["status"] == "failed"
 
 
-class Silent(Exception):  # noqa: N818 - it has no text
+class Silent(Exception):
     pass
 
 
-class Broken(Exception):  # noqa: N818 - it cannot say what it is
+class Broken(Exception):
     def __str__(self):
         raise RuntimeError("no text")
 
@@ -206,7 +203,9 @@ async def test_a_job_with_retries_is_tried_again_until_it_succeeds(make_queue):
     heard = []
     done = asyncio.Event()
     for event in ("retrying", "failed", "failed:fatal"):
-        queue.on(event, lambda job, error, event=event: heard.append((event, str(error), job.options["retries"])))
+        queue.on(
+            event, lambda job, error, event=event: heard.append((event, str(error), job.options["retries"]))
+        )
     queue.on("succeeded", lambda _job, _result: done.set())
     seen = []
 
@@ -262,89 +261,6 @@ async def test_a_timeout_is_retried_like_any_failure(make_queue):
     assert runs == [1, 0]
 
 
-async def test_process_is_refused_where_it_cannot_work(make_queue):
-    """Section 17, queue 75, 76 and 77."""
-    with pytest.raises(RuntimeError, match="^Cannot call Queue#process on a non-worker$"):
-        make_queue(is_worker=False).process(hang)
-    queue = make_queue()
-    queue.process(hang)
-    with pytest.raises(RuntimeError, match="^Cannot call Queue#process twice$"):
-        queue.process(hang)
-    closed = make_queue()
-    await closed.close()
-    with pytest.raises(QueueClosed, match="^closed$"):
-        closed.process(hang)
-
-
-@pytest.mark.parametrize("concurrency", [0, -1, 2.5, math.nan, "3", True, None])
-def test_a_concurrency_that_is_no_positive_int_is_refused(concurrency):
-    """Flaw C16."""
-    with pytest.raises((TypeError, ValueError), match="concurrency"):
-        Queue("addition").process(hang, concurrency=concurrency)
-
-
-async def test_one_at_a_time_they_run_in_the_order_of_saving(make_queue):
-    """Section 17, queue 78."""
-    queue = make_queue()
-    order, running = [], []
-
-    @queue.process
-    async def handler(job):
-        assert running == []
-        running.append(job.id)
-        order.append(job.data["n"])
-        await asyncio.sleep(0)  # gives others the chance to break in
-        running.clear()
-
-    jobs = [await queue.enqueue({"n": n}) for n in range(20)]
-    await asyncio.gather(*(job.result(timeout=5000) for job in jobs))
-    assert order == list(range(20))
-
-
-@pytest.mark.parametrize("staggered", [False, True])
-async def test_never_more_than_the_asked_number_run_and_they_start_in_order(make_queue, redis, staggered):
-    """Section 17, queue 79 and 80."""
-    queue = make_queue()
-    order, running, most, most_active = [], set(), [], []
-
-    @queue.process(concurrency=5)
-    async def handler(job):
-        running.add(job.id)
-        order.append(job.data["n"])
-        most.append(len(running))
-        most_active.append(await redis.llen(queue.keys.active))
-        await asyncio.sleep(random.random() / 100)  # the handler's work
-        running.discard(job.id)
-
-    jobs = []
-    for n in range(20):
-        jobs.append(await queue.enqueue({"n": n}))
-        if staggered:
-            await asyncio.sleep(random.random() / 200)  # the user's pace
-    await asyncio.gather(*(job.result(timeout=5000) for job in jobs))
-    assert order == list(range(20))
-    assert max(most) <= 5
-    assert max(most_active) <= 5
-    assert staggered or max(most) == 5
-
-
-async def test_workers_share_the_jobs_and_each_job_runs_once(make_queue):
-    """Section 17, queue 81."""
-    producer = make_queue(is_worker=False)
-    ran = []
-
-    async def handler(worker, job):
-        ran.append((worker, job.id))
-        await asyncio.sleep(0.002)  # the handler's work
-
-    for n in range(3):
-        make_queue().process(functools.partial(handler, n))
-    jobs = [await producer.enqueue({}) for _ in range(20)]
-    await asyncio.gather(*(job.result(timeout=5000) for job in jobs))
-    assert sorted((int(job_id) for _, job_id in ran)) == list(range(1, 21))
-    assert len({worker for worker, _ in ran}) == 3
-
-
 async def test_discard_fails_a_job_for_good(make_queue, redis):
     queue = make_queue()
 
@@ -388,21 +304,3 @@ async def test_retry_without_a_retry_left_fails(make_queue):
     job = await queue.enqueue({})
     with pytest.raises(JobFailed, match="^busy$"):
         await job.result(timeout=5000)
-
-
-async def test_a_burst_ends_when_nothing_due_is_left(make_queue):
-    queue = make_queue()
-    ran = []
-
-    @queue.process(concurrency=3)
-    async def handler(job):
-        ran.append(job.id)
-        if job.data == "parent":
-            await queue.enqueue("child")
-
-    for _ in range(5):
-        await queue.enqueue("parent")
-    await queue.enqueue("later", delay_until=queue.now_ms() + 60_000)
-    await asyncio.wait_for(queue.run(burst=True), 10)
-    assert len(ran) == 10
-    assert await queue.check_health() == type(await queue.check_health())(0, 0, 10, 0, 1, 11)

@@ -101,11 +101,10 @@ async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
     assert await redis.llen(worker.keys.active) == 0
 
 
-async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(make_queue, redis):
+async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(make_queue, recorder):
     """Flaw A6a and A9: the new job of the same id is another job."""
     worker = make_queue()
-    lost = asyncio.Future()
-    worker.on("error", lambda error: lost.done() or lost.set_result(error))
+    record = recorder(worker, "error")
     runs = []
 
     @worker.process
@@ -117,7 +116,8 @@ async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_it
         return job.data
 
     await worker.enqueue("old", id="same")
-    assert isinstance(await asyncio.wait_for(lost, 5), JobLost)
+    ((error,),) = await record.until("error")
+    assert isinstance(error, JobLost)
     job = await worker.get_job("same")
     assert await job.result(timeout=5000) == "new"
     assert runs == ["old", "new"]

@@ -116,7 +116,9 @@ async def test_a_success_by_a_node_peer_that_nobody_heard_is_none(make_queue, re
 async def test_a_failure_by_a_node_peer_that_nobody_heard_has_the_traces_text(make_queue, redis):
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
-    await finish_as_node_does(redis, queue.keys, job.id, "failed", "Error: from Node\n    at handler", "Error: older")
+    await finish_as_node_does(
+        redis, queue.keys, job.id, "failed", "Error: from Node\n    at handler", "Error: older"
+    )
     with pytest.raises(JobFailed, match="from Node") as failure:
         await job.result(timeout=5000)
     assert "older" not in str(failure.value)
@@ -142,12 +144,12 @@ async def test_an_event_heard_before_the_call_wins(make_queue, redis, recorder):
     assert await job.result(timeout=1000) == 5
 
 
-@pytest.mark.parametrize("timeout", [20, timedelta(milliseconds=20)])
-async def test_a_job_that_does_not_end_in_time_is_a_timeout(make_queue, timeout):
+@pytest.mark.parametrize("limit", [20, timedelta(milliseconds=20)])
+async def test_a_job_that_does_not_end_in_time_is_a_timeout(make_queue, limit):
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
     with pytest.raises(TimeoutError, match=f"Job {job.id}"):
-        await job.result(timeout=timeout)
+        await job.result(timeout=limit)
     assert (await queue.check_health()).waiting == 1
 
 

@@ -156,7 +156,10 @@ async def test_saves_that_happen_together_keep_their_order(make_queue, redis):
     queue = make_queue(is_worker=False)
     jobs = await asyncio.gather(*(queue.enqueue({"n": n}) for n in range(200)))
     assert [job.id for job in jobs] == [str(n) for n in range(1, 201)]
-    order = [json.loads(raw)["data"]["n"] for raw in await redis.hmget(queue.keys.jobs, *(str(n) for n in range(1, 201)))]
+    order = [
+        json.loads(raw)["data"]["n"]
+        for raw in await redis.hmget(queue.keys.jobs, *(str(n) for n in range(1, 201)))
+    ]
     assert order == list(range(200))
 
 

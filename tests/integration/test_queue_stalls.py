@@ -209,18 +209,19 @@ async def test_an_idle_worker_drops_an_id_without_a_record_and_goes_on(make_queu
     assert await redis.exists(worker.keys.active) == 0
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "{'a': 1}", '{"data":NaN}', "\udcff", '"text"', "7", "{" * 2000])
-async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(make_queue, redis, text, valkey):
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{'a': 1}", '{"data":NaN}', "\udcff", '"text"', "7", "{" * 2000]
+)
+async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(make_queue, redis, text, valkey, recorder):
     """Flaw A3: in bee-queue it goes round for ever."""
     raw = text.encode(errors="surrogateescape")
     worker = make_queue()
-    heard = asyncio.Future()
-    worker.on("error", lambda error: heard.done() or heard.set_result(error))
+    record = recorder(worker, "error")
     noting(worker)
     async with valkey.client() as client:
         await client.hset(worker.keys.jobs, "bad", raw)
         await client.lpush(worker.keys.waiting, "bad")
-        error = await asyncio.wait_for(heard, 5)
+        ((error,),) = await record.until("error")
         assert isinstance(error, JobUnreadable)
         assert (error.job_id, error.raw) == ("bad", raw)
         await (await worker.enqueue({})).result(timeout=5000)
@@ -239,7 +240,9 @@ async def test_a_record_of_a_foreign_writer_runs_with_what_it_has(make_queue, re
             raise ValueError("no")
         return job.data
 
-    await redis.hset(worker.keys.jobs, mapping={"bare": "{}", "odd": '{"options":{"stacktraces":"old","extra":{"x":1}}}'})
+    await redis.hset(
+        worker.keys.jobs, mapping={"bare": "{}", "odd": '{"options":{"stacktraces":"old","extra":{"x":1}}}'}
+    )
     await redis.lpush(worker.keys.waiting, "bare", "odd")
     assert await (await worker.get_job("bare")).result(timeout=5000) == {}
     with pytest.raises(JobFailed, match="no"):

@@ -44,7 +44,7 @@ def test_a_context_manager_connects_and_closes(valkey, queue_name):
     queue.close()
 
 
-def test_every_producer_method_has_its_blocking_twin(sync_queue, redis_url_of):
+def test_every_producer_method_has_its_blocking_twin(sync_queue):
     queue = sync_queue
     assert queue.connect() is True
     assert queue.ready() is queue
@@ -71,12 +71,7 @@ def test_every_producer_method_has_its_blocking_twin(sync_queue, redis_url_of):
     assert queue.name in repr(queue)
     assert queue.to_key("jobs").endswith(f"{queue.name}:jobs")
     assert queue.destroy() > 0
-    assert redis_url_of(queue) == Health(0, 0, 0, 0, 0, 0)
-
-
-@pytest.fixture
-def redis_url_of():
-    return lambda queue: queue.check_health()
+    assert queue.check_health() == Health(0, 0, 0, 0, 0, 0)
 
 
 async def test_results_and_failures_arrive(worker, sync_queue):
@@ -101,7 +96,7 @@ async def test_listeners_are_called(worker, sync_queue):
     def produce():
         sync_queue.on("job succeeded", lambda job_id, result: calls.append((job_id, result)))
         job = sync_queue.create_job("value")
-        job.on("succeeded", lambda result: (calls.append(result), heard.set()))
+        job.on("succeeded", calls.append).on("succeeded", lambda _result: heard.set())
         job.save()
         assert heard.wait(5)
 
@@ -163,7 +158,12 @@ async def test_a_plain_function_runs_in_a_thread_with_the_blocking_face(make_que
     def handler(job):
         heard = job.report_progress(50)
         job.data["seen"] = True
-        return [threading.current_thread() is threading.main_thread(), heard >= 1, job.id, job.options["retries"]]
+        return [
+            threading.current_thread() is threading.main_thread(),
+            heard >= 1,
+            job.id,
+            job.options["retries"],
+        ]
 
     job = await queue.enqueue({"x": 1}, retries=3)
     assert await job.result(timeout=5000) == [False, True, "1", 3]
@@ -199,7 +199,9 @@ async def test_a_blocking_function_holds_up_nobody_else(make_queue):
     await job.result(timeout=5000)
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), StopIteration("stop"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), SystemExit(1), StopIteration("stop"), KeyboardInterrupt()]
+)
 async def test_whatever_a_plain_function_raises_fails_its_job_and_not_the_worker(make_queue, error):
     queue = make_queue()
 
@@ -246,10 +248,13 @@ async def test_a_timeout_frees_the_place_of_a_thread_that_goes_on(make_queue, ex
 async def test_a_function_that_gives_a_coroutine_is_awaited(make_queue):
     queue = make_queue()
 
-    async def work(job):
-        return job.data
+    async def work(data):
+        return data
 
-    queue.process(lambda job: work(job))
+    @queue.process
+    def handler(job):
+        return work(job.data)
+
     assert await (await queue.enqueue("value")).result(timeout=5000) == "value"
 
 

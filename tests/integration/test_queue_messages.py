@@ -1,0 +1,128 @@
+"""The events channel: what is written on it, to the byte, and what a bad message may do, which is nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+
+def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), prefix=""):
+    """Note each event of ``emitter`` as (name, *arguments)."""
+    heard = []
+    for event in events:
+        emitter.on(prefix + event, lambda *args, event=event: heard.append((event, *args)))
+    return heard
+
+
+async def test_the_messages_are_bee_queues_to_the_byte(make_queue, redis):
+    """Protocol section 5.1."""
+    worker = make_queue()
+    messages = []
+    async with redis.pubsub() as channel:
+        await channel.subscribe(worker.keys.events)
+        await channel.get_message(timeout=5)
+
+        @worker.process
+        async def handler(job):
+            if job.id == "2" and job.options["retries"]:
+                raise ValueError("größe")
+            if job.id == "3":
+                raise ValueError("no")
+            return await job.report_progress({"p": 1}) and None if job.id == "1" else [1.5, None]
+
+        for options in ({}, {"retries": 1}, {}):
+            job = await worker.enqueue({}, **options)
+            await asyncio.wait([asyncio.ensure_future(job.result(timeout=5000))])
+        while len(messages) < 5:
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
+            messages.append(message["data"])
+    assert messages == [
+        '{"id":"1","event":"progress","data":{"p":1}}',
+        '{"id":"1","event":"succeeded"}',
+        '{"id":"2","event":"retrying","data":"größe"}',
+        '{"id":"2","event":"succeeded","data":[1.5,null]}',
+        '{"id":"3","event":"failed","data":"no"}',
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "null",
+        "7",
+        "[]",
+        "{}",
+        '{"id":"1"}',
+        '{"event":"succeeded"}',
+        '{"id":null,"event":"succeeded"}',
+        '{"id":{"x":1},"event":"succeeded"}',
+        '{"id":"1","event":"succeeded","data":NaN}',
+        '{"id":"1","event":7}',
+        "not json",
+        b"\xff\xfe",
+        "[" * 5000,
+    ],
+)
+async def test_a_message_that_is_no_event_harms_nobody(make_queue, redis, recorder, message):
+    """Flaw B6: bee-queue's process dies of it."""
+    queue = make_queue(is_worker=False)
+    record = recorder(queue, "job succeeded", "job end")
+    job = queue.create_job({})
+    heard = heard_by(job)
+    await job.save()
+    await redis.publish(queue.keys.events, message)
+    await redis.publish(queue.keys.events, '{"id":"1","event":"end"}')
+    assert await record.until("job end") == [("1", None)]
+    assert record.of("job succeeded") == []
+    assert heard == []
+
+
+@pytest.mark.parametrize("event", ["error", "unknown", "__init__"])
+async def test_events_of_unknown_names_are_told_and_harm_nobody(make_queue, redis, recorder, event):
+    """Flaw B6: an event named ``error`` throws in bee-queue."""
+    queue = make_queue(is_worker=False)
+    record = recorder(queue, f"job {event}")
+    job = queue.create_job({})
+    job.on("succeeded", lambda _value: None)
+    await job.save()
+    await redis.publish(queue.keys.events, json.dumps({"id": job.id, "event": event, "data": 1}))
+    assert await record.until(f"job {event}") == [(job.id, 1)]
+
+
+async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
+    make_queue, redis, recorder, monkeypatch
+):
+    """Flaw B5a: in bee-queue the job object never hears of it."""
+    queue = make_queue(is_worker=False)
+    record = recorder(queue, "job succeeded")
+    await queue.ready()
+    run = queue.line.run
+
+    async def reply_late(*args, **options):
+        ids = await run(*args, **options)
+        await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":"early"}')
+        await record.until("job succeeded")
+        return ids
+
+    monkeypatch.setattr(queue.line, "run", reply_late)
+    job = queue.create_job({})
+    heard = recorder(job, "succeeded")
+    await job.save()
+    assert await heard.until("succeeded") == [("early",)]
+    assert await job.result(timeout=1000) == "early"
+
+
+async def test_what_was_heard_of_an_earlier_job_of_the_same_id_counts_no_more(make_queue, redis):
+    """Flaw B5."""
+    producer, worker = make_queue(is_worker=False), make_queue(remove_on_success=True)
+
+    @worker.process
+    async def handler(job):
+        return job.data
+
+    for n in range(3):
+        job = await producer.enqueue(f"run {n}", id="same")
+        assert await job.result(timeout=5000) == f"run {n}"
