@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from beeq.errors import RedisRefused, RedisUnavailable
-from beeq.redis_url import DEFAULT_URL, Fleet, check_url, parse_fleet, redact, scheme_of
+from beeq.redis_url import DEFAULT_URL, Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -78,18 +78,24 @@ class Dialer:
     """
 
     def __init__(self, target: str | Redis | None, *, timeout_ms: int, slot_key: str) -> None:
-        self._target = target
         self._timeout_s = timeout_ms / 1000
         self._slot_key = slot_key
-        self.client: Redis | None = None
-        self._pool: ConnectionPool | None = None
-        self._url = ""
         self._server: EmbeddedServer | None = None
         self._sentinel: Sentinel | None = None
         self._cluster: Fleet | None = None
         self._choosing = asyncio.Lock()  # the first dials come together; one server is enough
+        self.aim(target)
+
+    def aim(self, target: str | Redis | None) -> None:
+        """Choose which Redis to dial, before the first ``dial``. Raises what making a dialer raises."""
+        self._target = target
+        self.client: Redis | None = None
+        self._pool: ConnectionPool | None = None
+        self._url = ""
         if target is None or isinstance(target, str):
             self._url = check_url(DEFAULT_URL if target is None else target)
+            if scheme_of(self._url) == "redis+cluster":
+                check_hash_tag(self._slot_key)
         elif hasattr(target, "connection_pool"):
             self.client = target
             self._pool = target.connection_pool
@@ -101,11 +107,6 @@ class Dialer:
 
     def __repr__(self) -> str:
         return f"Dialer({redact(self._url) or type(self.client).__name__})"
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether all keys of a queue must share a slot."""
-        return scheme_of(self._url) == "redis+cluster"
 
     def twin(self) -> Dialer:
         """Return a dialer of the same Redis for another thread's loop."""

@@ -60,17 +60,6 @@ class Keys:
         """Return the full name of ``suffix``; nothing is escaped (protocol section 1)."""
         return f"{self.prefix or 'bq'}:{self.queue_name}:{suffix}"
 
-    def check_slot(self) -> None:
-        """Let only names through whose keys a Redis Cluster keeps together.
-
-        Raises:
-            ValueError: neither prefix nor queue name holds a hash tag, such as ``{bq}``.
-        """
-        before, opening, rest = self.to_key("").partition("{")
-        tag, closing, _ = rest.partition("}")
-        if not (opening and closing and tag) or "{" in before:
-            raise ValueError("in a cluster the prefix or the queue's name needs a hash tag, such as {bq}")
-
     def every(self) -> list[str]:
         """Return each key the queue may own, bee-queue's and beeq's."""
         return [self.to_key(suffix) for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES)]

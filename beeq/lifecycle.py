@@ -54,8 +54,8 @@ class Lifecycle:
         self.activator: Activator | None = None
         self._stall_check: StallCheck | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._handler: Handler | None = None
-        self._concurrency = 1
+        self.handler: Handler | None = None
+        self.concurrency = 1
         self._starts_on_connecting = False  # process() came before connect(), and auto_connect is off
         self.worker: Worker | None = None
         self._stopped = asyncio.Event()  # ``run`` may end
@@ -117,7 +117,7 @@ class Lifecycle:
     def _wants_events(self) -> bool:
         """A queue that only works has no use for the events of its own jobs: it made them."""
         queue = self._queue
-        return queue.settings.get_events and (self._handler is None or queue.has_event_listeners())
+        return queue.settings.get_events and (self.handler is None or queue.has_event_listeners())
 
     async def hear_events(self) -> None:
         """Subscribe to job events; done once, before the first job of this process is saved."""
@@ -181,11 +181,11 @@ class Lifecycle:
         """Take ``handler`` for the queue's jobs; start at once inside a running loop."""
         if not self._queue.settings.is_worker:
             raise RuntimeError("Cannot call Queue#process on a non-worker")
-        if self._handler is not None:
+        if self.handler is not None:
             raise RuntimeError("Cannot call Queue#process twice")
         if self._is_closing:
             raise QueueClosed
-        self._handler, self._concurrency = handler, concurrency
+        self.handler, self.concurrency = handler, concurrency
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -196,12 +196,10 @@ class Lifecycle:
             self._starts_on_connecting = True
 
     def _start_worker(self) -> Worker:
-        if self._handler is None:
+        if self.handler is None:
             raise RuntimeError("there is nothing to run: call process() first")
         if self.worker is None:
-            self.worker = Worker(
-                self._queue, self._handler, self._concurrency, on_failure=self._worker_failed
-            )
+            self.worker = Worker(self._queue, self.handler, self.concurrency, on_failure=self._worker_failed)
             self.worker.start()
             self.spawn(self._open_patiently())
         return self.worker
@@ -224,7 +222,7 @@ class Lifecycle:
             else:
                 return
 
-    async def run(self, *, burst: bool) -> None:
+    async def run(self, *, burst: bool, catch_signals: bool) -> None:
         """Work until ``close`` or a signal; with ``burst`` until nothing is left that is due."""
         if self._is_closing:
             raise QueueClosed
@@ -234,11 +232,12 @@ class Lifecycle:
             await self._work_off(self._start_worker())
             return
         self._start_worker()
-        restore = self._catch_signals()
+        restore = self._catch_signals() if catch_signals else None
         try:
             await self._stopped.wait()  # as long as it takes: close() sets it
         finally:
-            restore()
+            if restore is not None:
+                restore()
         if self._failure is not None:
             raise self._failure
         if self._closing is not None:

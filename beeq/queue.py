@@ -6,17 +6,16 @@ This class connects the parts and holds no idea of its own: saving is ``producer
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from beeq.announcer import Announcer
 from beeq.backoff import Strategy, builtin_strategies
 from beeq.codec import decode_record
 from beeq.connection import Dialer
-from beeq.emitter import Emitter, Listener
-from beeq.errors import JobUnreadable, RedisError
+from beeq.errors import JobUnreadable
 from beeq.hub import Hub
 from beeq.job import Job, new_record
 from beeq.keys import Keys
@@ -34,10 +33,8 @@ if TYPE_CHECKING:
 
     from beeq.worker.runner import Handler
 
-logger = logging.getLogger("beeq")
 
-
-class Queue:
+class Queue(Announcer):
     """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
 
     Args:
@@ -64,11 +61,11 @@ class Queue:
         self.keys = Keys(self.settings.prefix, name)
         #: Strategies by name; add your own before a job asks for it.
         self.backoff_strategies: dict[str, Strategy] = builtin_strategies()
-        self._emitter = self.new_emitter()
+        super().__init__()
+        #: Whether ``redis=`` was given.
+        self.has_own_redis = redis is not None
         timeout_ms = self.settings.redis_timeout
         self.dialer = Dialer(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
-        if self.dialer.is_cluster:
-            self.keys.check_slot()
         self.line = SharedLine(self.dialer, timeout_ms=timeout_ms)
         self.hub = Hub(emit=self.emit, clock_ms=self.now_ms)
         self.producer = Producer(self.line, self.keys, self.hub if self.settings.store_jobs else None)
@@ -79,6 +76,16 @@ class Queue:
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
+
+    def use_redis(self, redis: str | Redis) -> None:
+        """Choose the Redis of a queue that was made without ``redis=`` and has not connected yet.
+
+        Raises:
+            RuntimeError: it has one of its own, or is connected. TypeError, ValueError: a bad one.
+        """
+        if self.has_own_redis or self._lifecycle.is_ready or self._lifecycle.worker is not None:
+            raise RuntimeError(f"queue {self.name} has its Redis already")
+        self.dialer.aim(redis)
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of one of the queue's keys."""
@@ -137,67 +144,6 @@ class Queue:
         """Delete the queue: every key, bee-queue's and beeq's. Return how many there were."""
         await self._lifecycle.ensure()
         return int(await self.line.call("DEL", *self.keys.every()))
-
-    # Events.
-
-    def on(self, event: str, fn: Listener) -> Self:
-        """Call ``fn`` at every ``event``; it may be a coroutine function.
-
-        ``ready()``, ``error(error)``, ``stalled(id)``, ``raised jobs(count)``; of jobs that run here
-        ``succeeded(job, result)``, ``retrying(job, error)``, ``failed(job, error)`` at every failed
-        attempt, ``failed:fatal(job, error)``; of all jobs, wherever they run, ``job succeeded``,
-        ``job retrying``, ``job failed``, ``job progress`` with id and data.
-        """
-        self._emitter.on(event, fn)
-        self._listen(event)
-        return self
-
-    def once(self, event: str, fn: Listener) -> Self:
-        """Call ``fn`` at the next ``event`` only."""
-        self._emitter.on(event, fn, once=True)
-        self._listen(event)
-        return self
-
-    def off(self, event: str, fn: Listener) -> Self:
-        """Stop calling ``fn``."""
-        self._emitter.off(event, fn)
-        return self
-
-    def _listen(self, event: str) -> None:
-        if event.startswith("job ") and self._lifecycle.is_ready:
-            self._lifecycle.spawn(self._hear_events())
-
-    async def _hear_events(self) -> None:
-        try:
-            await self._lifecycle.hear_events()
-        except RedisError as error:
-            self.report_error(error)
-
-    def has_event_listeners(self) -> bool:
-        """Return whether anyone wants to hear of jobs that run elsewhere."""
-        return any(name.startswith("job ") for name in self._emitter.names())
-
-    def emit(self, event: str, *args: Any) -> bool:
-        """Tell the queue's listeners; return whether there were any."""
-        return self._emitter.emit(event, *args)
-
-    def new_emitter(self) -> Emitter:
-        """Return an emitter whose coroutine listeners end with the queue."""
-        return Emitter(spawn=self._spawn, on_error=self._listener_failed)
-
-    def _spawn(self, errand: Coroutine[Any, Any, Any]) -> None:
-        self._lifecycle.spawn(errand)
-
-    def _listener_failed(self, event: str, error: BaseException) -> None:
-        if event == "error":
-            logger.error("an error listener of queue %s failed", self.name, exc_info=error)
-        else:
-            self.report_error(error)
-
-    def report_error(self, error: BaseException) -> None:
-        """Emit ``error``; without a listener it is logged."""
-        if not self.emit("error", error):
-            logger.error("queue %s: %s: %s", self.name, type(error).__name__, error)
 
     # Jobs: making.
 
@@ -336,15 +282,7 @@ class Queue:
 
     async def check_health(self) -> Health:
         """Return how many jobs are in each state, and the newest automatic id."""
-        stats = await self.stats()
-        return Health(
-            waiting=stats.waiting,
-            active=stats.active,
-            succeeded=stats.succeeded,
-            failed=stats.failed,
-            delayed=stats.delayed,
-            newest_job=stats.newest_job,
-        )
+        return (await self.stats()).health()
 
     async def stats(self) -> Stats:
         """Return the counts of ``check_health``, living workers, and the age of the oldest waiting job."""
@@ -430,12 +368,27 @@ class Queue:
         self._lifecycle.process(handler, concurrency)
         return handler
 
-    async def run(self, burst: bool = False) -> None:
+    @property
+    def handler(self) -> Handler | None:
+        """What ``process`` was given, or None."""
+        return self._lifecycle.handler
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs may run here at once; may be set until work begins."""
+        return self._lifecycle.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._lifecycle.concurrency = whole("concurrency", concurrency, at_least=1)
+
+    async def run(self, burst: bool = False, *, catch_signals: bool = True) -> None:
         """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
 
-        The first signal lets running jobs end, the second hands them back.
+        The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
+        they are left to whoever runs several queues in one process.
         """
-        await self._lifecycle.run(burst=burst)
+        await self._lifecycle.run(burst=burst, catch_signals=catch_signals)
 
     async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
         """Look for stalled jobs now; return how many went back to the queue.

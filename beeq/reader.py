@@ -43,6 +43,10 @@ class Stats(Health):
     workers: int
     oldest_waiting_ms: int | None
 
+    def health(self) -> Health:
+        """Return what bee-queue counts of it."""
+        return Health(self.waiting, self.active, self.succeeded, self.failed, self.delayed, self.newest_job)
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:

@@ -106,3 +106,14 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
     if matched is None:
         raise ValueError("a server's address is malformed")
     return matched[1].strip("[]"), int(matched[2] or default_port)
+
+
+def check_hash_tag(key: str) -> None:
+    """Let only keys through that a Redis Cluster keeps together with the others of their queue.
+
+    Raises:
+        ValueError: neither prefix nor queue name holds a hash tag, such as ``{bq}``.
+    """
+    tag, closing, _ = key.partition("{")[2].partition("}")
+    if not tag or not closing:
+        raise ValueError("in a cluster the prefix or the queue's name needs a hash tag, such as {bq}")

@@ -104,7 +104,7 @@ def audit(request: pytest.FixtureRequest) -> Iterator[list[Keys]]:
 
 
 @pytest.fixture
-def queue_name(audit: list[Keys], valkey: Server) -> str:  # noqa: ARG001 - the audit needs the server alive
+def queue_name(audit: list[Keys], valkey: Server) -> str:
     """A name that no other test uses."""
     from beeq.keys import Keys
 

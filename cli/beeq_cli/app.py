@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from beeq import Queue, connection
+from beeq import Queue
 
 
 def load_queues(path: str, *, redis_url: str) -> list[Queue]:
@@ -22,8 +22,6 @@ def load_queues(path: str, *, redis_url: str) -> list[Queue]:
     if not separator or not module_name or not attribute:
         raise ValueError(f"{path!r} is not of the form module:attr")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds text
-    # What bee-queue's library takes for granted, the command decides for its process.
-    connection.DEFAULT_URL = redis_url  # type: ignore[attr-defined]  # not exported
     try:
         found: Any = import_module(module_name)
     except Exception as error:
@@ -37,18 +35,10 @@ def load_queues(path: str, *, redis_url: str) -> list[Queue]:
     for queue in queues:
         if not isinstance(queue, Queue):
             raise ValueError(f"{path} holds {type(queue).__name__}, not a beeq.Queue")  # noqa: TRY004 - a usage error
-        if not has_handler(queue):
+        if queue.handler is None:
             raise ValueError(f"queue {queue.name} of {path} has no handler: call its process()")
+        if not queue.has_own_redis:
+            queue.use_redis(redis_url)
     if not queues:
         raise ValueError(f"{path} is an empty list")
     return queues
-
-
-def has_handler(queue: Queue) -> bool:
-    """Return whether ``process`` was called."""
-    return queue._lifecycle._handler is not None  # noqa: SLF001 - the engine has no public word for it
-
-
-def set_concurrency(queue: Queue, concurrency: int) -> None:
-    """Let the queue run that many jobs at once, whatever its module said."""
-    queue._lifecycle._concurrency = concurrency  # noqa: SLF001 - the engine has no public word for it

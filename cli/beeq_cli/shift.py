@@ -93,10 +93,9 @@ class Shift:
         await asyncio.gather(*map(connect, self._queues))
 
     async def _run(self, queue: Queue, *, burst: bool) -> None:
-        # Signals belong to the process, not to one of its queues.
-        queue._lifecycle._catch_signals = lambda: lambda: None  # type: ignore[method-assign]  # noqa: SLF001 - run() would take them for itself
         try:
-            await queue.run(burst)
+            # Signals belong to the process, not to one of its queues.
+            await queue.run(burst, catch_signals=False)
         except TimeoutError:
             if not self._urgency:
                 raise

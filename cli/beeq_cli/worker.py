@@ -115,7 +115,7 @@ def _shift(
         own = [queue for queue in own if queue.name in queue_names]
     if concurrency is not None:
         for queue in own:
-            app.set_concurrency(queue, concurrency)
+            queue.concurrency = concurrency
     shift = Shift(own)
     built_in = [name for name in dict.fromkeys(queue_names or JOB_TYPES) if name not in own_names]
     if built_in:

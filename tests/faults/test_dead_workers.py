@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ async def test_a_living_workers_jobs_are_left_alone(make_queue, start_worker, ev
     await checker.enqueue({})
     busy = await start_worker(stall_interval=100)
     assert await line_of(busy) == ["started", "1"]
-    stalled = []
+    stalled: list[Any] = []
     checker.on("stalled", stalled.append)
     await checker.check_stalled_jobs(interval=20)
     over = time.monotonic() + 0.8

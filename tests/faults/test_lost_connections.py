@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.waiting import pause
 
 def counting(queue, concurrency=1, work=None):
     """Make the queue's handler count its runs by job."""
-    runs = Counter()
+    runs: Counter[str] = Counter()
 
     @queue.process(concurrency=concurrency)
     async def handler(job):
@@ -155,7 +156,8 @@ async def test_a_failure_whose_reply_was_lost_is_recorded_and_told_once(
         worker = make_queue(redis=proxy.url, stall_interval=60_000, initial_redis_failure_retry_delay=10)
         public = recorder(producer, "job succeeded", "job retrying", "job failed")
         local = recorder(worker, "succeeded", "retrying", "failed:fatal")
-        runs, lost = [], []
+        runs: list[Any] = []
+        lost: list[Any] = []
 
         def loses_first_outcome(request):
             is_outcome = b"EVALSHA" in request and b'"event":' in request and not lost

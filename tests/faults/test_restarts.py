@@ -28,7 +28,7 @@ def durable(own_valkey):
 async def test_a_restart_under_load_loses_no_saved_job(durable, make_queue, eventually, expect_errors, how):
     producer = make_queue(redis=durable.url, is_worker=False)
     workers = [make_queue(redis=durable.url, **EAGER) for _ in range(2)]
-    runs = Counter()
+    runs: Counter[str] = Counter()
 
     async def handler(job):
         runs[job.id] += 1
@@ -233,7 +233,7 @@ async def test_a_worker_can_be_closed_while_redis_is_away(own_valkey, make_queue
 async def test_a_server_that_stands_still_for_a_moment_costs_nothing(own_valkey, make_queue, eventually):
     """A long fork, or a snapshot: answers come late, and none is taken for another's."""
     queue = make_queue(redis=own_valkey.url, stall_interval=5000)
-    runs = Counter()
+    runs: Counter[str] = Counter()
 
     @queue.process(concurrency=4)
     async def handler(job):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ async def test_exponential_doubles_its_delay_in_the_record(make_queue):
 async def test_a_retry_that_waits_is_a_delayed_job_meanwhile(make_queue, redis):
     """Protocol section 4.6."""
     queue = make_queue()
-    retrying = asyncio.Future()
+    retrying: asyncio.Future[Any] = asyncio.Future()
     queue.on("retrying", lambda job, _error: retrying.set_result(job.id))
     failing(queue, 1)
     job = await queue.enqueue({}, retries=1, backoff=("fixed", 60_000))

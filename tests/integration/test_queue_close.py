@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from beeq import Queue, QueueClosed
+from tests.support.waiting import pause
 
 
 async def busy_worker(make_queue, handler, **settings):
@@ -183,13 +185,13 @@ async def test_close_succeeds_when_the_running_job_fails_in_time(make_queue, eve
 async def test_closing_right_after_construction_is_no_error(make_queue, eventually):
     """Section 17, queue 17."""
     queue = make_queue()
-    errors = []
+    errors: list[Any] = []
     queue.on("error", errors.append)
     await queue.close()
     opening = make_queue("another")
     opening.on("error", errors.append)
     ready = asyncio.ensure_future(opening.ready())
-    await eventually(lambda: opening._lifecycle._opening)
+    await pause(0)  # the opening begins
     await opening.close()
     with pytest.raises((QueueClosed, asyncio.CancelledError)):
         await ready
@@ -199,7 +201,7 @@ async def test_closing_right_after_construction_is_no_error(make_queue, eventual
 async def test_closing_after_a_periodic_stall_check_is_no_error(make_queue):
     """Section 17, queue 18."""
     queue = make_queue(stall_interval=10)
-    errors = []
+    errors: list[Any] = []
     queue.on("error", errors.append)
     await queue.check_stalled_jobs(interval=10)
     await queue.close()

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 import random
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,8 @@ def test_a_concurrency_that_is_no_positive_int_is_refused(concurrency):
 async def test_one_at_a_time_they_run_in_the_order_of_saving(make_queue):
     """Section 17, queue 78."""
     queue = make_queue()
-    order, running = [], []
+    order: list[Any] = []
+    running: list[Any] = []
 
     @queue.process
     async def handler(job):

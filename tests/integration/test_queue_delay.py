@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ async def run_times(queue):
 async def test_a_job_runs_when_it_is_due_and_not_before(make_queue):
     """Section 17, delay 1."""
     queue = make_queue(delayed_debounce=1)
-    raised = []
+    raised: list[Any] = []
     queue.on("raised jobs", raised.append)
     ran = await run_times(queue)
     due_ms = queue.now_ms() + 200
@@ -133,7 +134,7 @@ async def test_an_error_while_raising_delays_the_next_look_by_moments(make_queue
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     await redis.set(producer.keys.delayed, "of the wrong type")
     worker = make_queue()
-    errors = []
+    errors: list[Any] = []
     worker.on("error", errors.append)
     ran = await run_times(worker)
     await eventually(lambda: any("WRONGTYPE" in str(error) for error in errors))
@@ -169,7 +170,7 @@ async def test_many_due_jobs_are_raised_in_order_and_in_steps(make_queue, redis)
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     start_ms = producer.now_ms()
     await redis.set(producer.keys.id, 0)
-    jobs = []
+    jobs: list[Any] = []
     for _ in range(2500):
         job = producer.create_job({})
         job.options["delay"] = start_ms - 10_000 + len(jobs)
@@ -177,7 +178,7 @@ async def test_many_due_jobs_are_raised_in_order_and_in_steps(make_queue, redis)
     await producer.save_all(jobs)
     assert (await producer.check_health()).delayed == 2500
     activator = make_queue(is_worker=False)
-    raised = asyncio.Future()
+    raised: asyncio.Future[Any] = asyncio.Future()
     activator.on("raised jobs", raised.set_result)
     await activator.ready()
     assert await asyncio.wait_for(raised, 5) == 2500
@@ -224,7 +225,7 @@ async def test_a_retry_of_a_worker_whose_clock_is_slow_waits_its_delay(make_queu
     worker = make_queue()
     now_ns = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 3600 * 10**9)
-    retrying = asyncio.Future()
+    retrying: asyncio.Future[Any] = asyncio.Future()
     worker.on("retrying", lambda job, _error: retrying.set_result(job.id))
 
     @worker.process

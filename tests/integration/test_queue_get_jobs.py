@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ async def test_a_page_keeps_the_order_of_the_list_whoever_made_its_jobs(make_que
 async def test_one_unreadable_record_does_not_hide_the_others(make_queue, redis, expect_errors):
     """Flaw C14: bee-queue rejects the whole page."""
     queue = make_queue(is_worker=False)
-    errors = []
+    errors: list[Any] = []
     queue.on("error", errors.append)
     await queue.enqueue({})
     await redis.hset(queue.keys.jobs, "bad", "{'not': json}")
@@ -164,7 +165,7 @@ async def test_a_job_that_was_found_hears_of_its_end(make_queue):
     """Section 17, queue 50: what the stored object is for."""
     producer, worker = make_queue(is_worker=False), make_queue()
     job = await producer.enqueue({"x": 1})
-    heard = []
+    heard: list[Any] = []
     found = await producer.get_job(job.id)
     found.on("succeeded", heard.append)
 

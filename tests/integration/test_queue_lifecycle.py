@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from beeq import QueueClosed, RedisUnavailable
+from tests.support.waiting import pause
 
 
 async def test_a_queue_gets_ready_and_works_without_loading_its_scripts_first(make_queue, redis):
     """Section 17, queue 1."""
     await redis.script_flush()
     queue = make_queue(ensure_scripts=False)
-    errors = []
+    errors: list[Any] = []
     queue.on("error", errors.append)
     assert await queue.ready() is queue
     job = await queue.enqueue({"x": 1})
@@ -139,7 +141,7 @@ async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valk
     own_valkey.stop()
     queue = make_queue(redis=own_valkey.url)
     waiting = asyncio.ensure_future(queue.ready())
-    await eventually(lambda: queue._lifecycle._opening)
+    await pause(0)  # it begins
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), pr
 async def test_the_messages_are_bee_queues_to_the_byte(make_queue, redis):
     """Protocol section 5.1."""
     worker = make_queue()
-    messages = []
+    messages: list[Any] = []
     async with redis.pubsub() as channel:
         await channel.subscribe(worker.keys.events)
         await channel.get_message(timeout=5)

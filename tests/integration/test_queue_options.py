@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ async def test_a_circular_result_fails_the_job_for_good(make_queue):
 
     @queue.process
     async def handler(_job):
-        circle = []
+        circle: list[Any] = []
         circle.append(circle)
         return circle
 
@@ -125,7 +126,7 @@ async def test_job_objects_nobody_holds_are_not_kept(make_queue):
 
 async def test_a_job_object_with_listeners_is_kept_until_its_end(make_queue, eventually):
     queue, worker = make_queue(is_worker=False), make_queue()
-    heard = []
+    heard: list[Any] = []
 
     async def start():
         job = queue.create_job({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ async def hang(_job):
 async def test_a_handlers_value_reaches_the_listeners_and_the_job_is_in_succeeded(make_queue, redis):
     """Section 17, queue 63."""
     queue = make_queue()
-    heard = asyncio.Future()
+    heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("succeeded", lambda job, result: heard.set_result((job.id, job.status, result)))
 
     @queue.process
@@ -81,7 +82,7 @@ async def test_a_job_that_fails_leaves_no_record_if_so_set(make_queue, redis):
 async def test_an_exception_fails_the_job_with_its_message(make_queue, redis, is_async):
     """Section 17, queue 67 and 68: raised at the first step, in a coroutine or in a plain function."""
     queue = make_queue()
-    heard = asyncio.Future()
+    heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("failed", lambda job, error: heard.set_result((job.id, type(error), str(error))))
 
     def fail(_job):
@@ -165,7 +166,7 @@ async def test_a_failed_listener_may_retry_the_job_and_it_succeeds(make_queue, r
 async def test_a_handler_that_runs_past_its_timeout_fails(make_queue, redis):
     """Section 17, queue 71."""
     queue = make_queue()
-    heard = asyncio.Future()
+    heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("failed", lambda job, error: heard.set_result((job.id, job.options["timeout"], error)))
     queue.process(hang)
     job = await queue.enqueue({}, timeout=10)
@@ -238,7 +239,7 @@ async def test_a_handler_may_give_up_its_retries(make_queue):
         raise ValueError("never again")
 
     job = await queue.enqueue({}, retries=5)
-    heard = asyncio.Future()
+    heard: asyncio.Future[Any] = asyncio.Future()
     job.on("failed", heard.set_result)
     assert str(await asyncio.wait_for(heard, 5)) == "never again"
     assert len(runs) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ async def test_a_job_saved_and_removed_at_once_never_runs_and_the_next_one_does(
     """Section 17, queue 61."""
     queue = make_queue()
     ran = []
-    errors = []
+    errors: list[Any] = []
     queue.on("error", errors.append)
 
     @queue.process
@@ -81,7 +82,7 @@ async def test_a_job_saved_and_removed_at_once_never_runs_and_the_next_one_does(
 async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
     """Flaw A6a: in bee-queue its finish brings it back."""
     worker = make_queue()
-    lost = asyncio.Future()
+    lost: asyncio.Future[Any] = asyncio.Future()
     worker.on("error", lost.set_result)
     heard = []
     worker.on("succeeded", lambda *args: heard.append(args))
@@ -101,7 +102,9 @@ async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
     assert await redis.llen(worker.keys.active) == 0
 
 
-async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(make_queue, recorder):
+async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(
+    make_queue, recorder
+):
     """Flaw A6a and A9: the new job of the same id is another job."""
     worker = make_queue()
     record = recorder(worker, "error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from beeq import RedisUnavailable
 
 
 def circular():
-    data = {}
+    data: dict[str, Any] = {}
     data["self"] = data
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ async def test_an_orphan_runs_when_a_worker_starts_after_an_earlier_check(make_q
 async def test_a_worker_finds_orphans_by_itself(make_queue, redis):
     """Flaw A2: bee-queue needs two restarts, or a check that its user asks for."""
     worker = make_queue(stall_interval=100)
-    stalled = []
+    stalled: list[Any] = []
     worker.on("stalled", stalled.append)
     await orphan(redis, worker.keys, "1", "2")
     ran = noting(worker)
@@ -114,7 +115,7 @@ async def test_a_periodic_check_finds_the_silent_and_leaves_the_healthy_alone(ma
     healthy = [await worker.enqueue({}, id=f"healthy-{n}") for n in range(2)]
     await eventually(lambda: len(ran) == 2)
     checker = make_queue(is_worker=False, stall_interval=100)
-    heard = []
+    heard: list[Any] = []
     for queue in (checker, worker):
         queue.on("stalled", heard.append)
     await checker.check_stalled_jobs(interval=50)
@@ -135,7 +136,7 @@ async def test_a_periodic_check_finds_the_silent_and_leaves_the_healthy_alone(ma
 async def test_a_check_that_fails_first_raises_and_later_ones_are_error_events(make_queue, redis, eventually):
     """Section 17, queue 93."""
     queue = make_queue(is_worker=False, stall_interval=10)
-    errors = []
+    errors: list[Any] = []
     queue.on("error", errors.append)
     await redis.set(queue.keys.stalling, "of the wrong type")
     with pytest.raises(RedisRefused, match="WRONGTYPE"):
@@ -143,7 +144,7 @@ async def test_a_check_that_fails_first_raises_and_later_ones_are_error_events(m
     await eventually(lambda: len(errors) >= 2)
     await redis.delete(queue.keys.stalling)
     await orphan(redis, queue.keys, "1")
-    stalled = []
+    stalled: list[Any] = []
     queue.on("stalled", stalled.append)
     await eventually(lambda: stalled == ["1"])
 
@@ -151,7 +152,7 @@ async def test_a_check_that_fails_first_raises_and_later_ones_are_error_events(m
 async def test_a_worker_whose_first_check_fails_works_all_the_same(make_queue, redis):
     """Flaw B2: bee-queue's worker is dead from then on."""
     worker = make_queue(stall_interval=100)
-    errors = []
+    errors: list[Any] = []
     worker.on("error", errors.append)
     await redis.set(worker.keys.stalling, "of the wrong type")
     noting(worker)
@@ -212,7 +213,9 @@ async def test_an_idle_worker_drops_an_id_without_a_record_and_goes_on(make_queu
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "{'a': 1}", '{"data":NaN}', "\udcff", '"text"', "7", "{" * 2000]
 )
-async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(make_queue, redis, text, valkey, recorder):
+async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(
+    make_queue, redis, text, valkey, recorder
+):
     """Flaw A3: in bee-queue it goes round for ever."""
     raw = text.encode(errors="surrogateescape")
     worker = make_queue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def _assign(node: Server, first: int, last: int) -> None:
 
 
 @pytest.fixture
-async def cluster(tmp_path, eventually) -> list[Server]:
+async def cluster(tmp_path, eventually) -> AsyncIterator[list[Server]]:
     """Three nodes that share the slots."""
     with ExitStack() as nodes:
         started = []
