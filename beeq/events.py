@@ -74,7 +74,9 @@ class Backlog:
     def __init__(self, *, max_events: int = 5000, max_age_ms: int = 60_000) -> None:
         self._max_events = max_events
         self._max_age_ms = max_age_ms
-        self._heard: OrderedDict[str, tuple[int, JobEvent]] = OrderedDict()
+        self._heard: OrderedDict[str, tuple[int, JobEvent, int]] = OrderedDict()
+        #: How many events have been put: a clock by which "heard since then" can be told.
+        self.moment = 0
 
     def __len__(self) -> int:
         return len(self._heard)
@@ -82,18 +84,25 @@ class Backlog:
     def put(self, event: JobEvent, *, now_ms: int) -> None:
         """Remember ``event``, forgetting what is too old or too much."""
         self._heard.pop(event.job_id, None)
-        self._heard[event.job_id] = (now_ms, event)
+        self.moment += 1
+        self._heard[event.job_id] = (now_ms, event, self.moment)
         while self._heard:
-            _, (heard_ms, _event) = next(iter(self._heard.items()))
+            heard_ms, _event, _moment = next(iter(self._heard.values()))
             if len(self._heard) <= self._max_events and heard_ms >= now_ms - self._max_age_ms:
                 break
             self._heard.popitem(last=False)
 
-    def get(self, job_id: str) -> JobEvent | None:
-        """Return what was last heard of the job, or None."""
+    def drop_until(self, job_id: str, moment: int) -> None:
+        """Forget what was heard of the job up to ``moment``: it told of an earlier job of that id."""
         entry = self._heard.get(job_id)
-        return entry[1] if entry else None
+        if entry is not None and entry[2] <= moment:
+            del self._heard[job_id]
 
-    def drop(self, job_id: str) -> None:
-        """Forget the job: it begins anew, under an id that was used before."""
-        self._heard.pop(job_id, None)
+    def clear(self) -> None:
+        """Forget everything."""
+        self._heard.clear()
+
+    def get(self, job_id: str, *, since: int = 0) -> JobEvent | None:
+        """Return what was last heard of the job, after the moment ``since``, or None."""
+        entry = self._heard.get(job_id)
+        return entry[1] if entry is not None and entry[2] > since else None

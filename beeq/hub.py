@@ -69,9 +69,18 @@ class Hub:
             self._twins[job.id].discard(job)
         self._kept.get(job.id, set()).discard(job)
 
-    def forget(self, job_id: str) -> None:
-        """The job was removed, or begins anew: nothing heard of it so far counts."""
-        self._backlog.drop(job_id)
+    @property
+    def moment(self) -> int:
+        """How many ends have been heard: what is heard later has a larger one."""
+        return self._backlog.moment
+
+    def forget(self, job_id: str, *, until: int | None = None) -> None:
+        """Let nothing heard of the job so far, or until that moment, count: it is gone, or begins anew."""
+        self._backlog.drop_until(job_id, self.moment if until is None else until)
+
+    def forget_all(self) -> None:
+        """Let nothing heard so far count: the queue was destroyed, and its ids begin anew."""
+        self._backlog.clear()
 
     def release(self, job_id: str) -> None:
         """Deliver nothing more to the objects of this id."""
@@ -79,12 +88,12 @@ class Hub:
         self._twins.pop(job_id, None)
         self._kept.pop(job_id, None)
 
-    def replay(self, job: Job) -> None:
+    def replay(self, job: Job, *, since: int = 0) -> None:
         """Deliver to ``job`` the end that was heard before anyone here knew it (flaw B5a).
 
         In the loop's next turn: whoever has just got the job may listen to it first.
         """
-        event = self._backlog.get(job.saved_id())
+        event = self._backlog.get(job.saved_id(), since=since)
         if event is not None:
             asyncio.get_running_loop().call_soon(self._deliver_late, job, event)
 

@@ -68,7 +68,7 @@ class Moves:
                 return False
             record = decode_record(job_id, raw, now_ms=self._now_ms())
             record.status = "retrying"
-            before = self._hub.heard(job_id)
+            moment = self._hub.moment
             fact = await self._line.run(
                 RETRY_JOB,
                 (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results),
@@ -78,8 +78,7 @@ class Moves:
                 continue
             if fact == _QUEUED:
                 job.status, job.options = record.status, record.options
-                if self._hub.heard(job_id) is before:
-                    self._hub.forget(job_id)
+                self._hub.forget(job_id, until=moment)
             return bool(fact)
 
     async def report_progress(self, job: Job, value: Any) -> int:

@@ -12,7 +12,6 @@ from beeq.options import check_job_id
 from beeq.scripts import ADD_JOBS
 
 if TYPE_CHECKING:
-    from beeq.events import JobEvent
     from beeq.hub import Hub
     from beeq.job import Job
     from beeq.keys import Keys
@@ -61,9 +60,8 @@ class Producer:
 
     def _expect(self, job: Job) -> _Save:
         """Register a job that knows its id before it is sent: its events may overtake the reply."""
-        save = _Save(job)
+        save = _Save(job, moment=0 if self._hub is None else self._hub.moment)
         if save.job_id and self._hub is not None:
-            save.heard_before = self._hub.heard(save.job_id)
             self._hub.register(job)
         return save
 
@@ -80,8 +78,7 @@ class Producer:
         job.id = job_id
         if self._hub is None:
             return
-        if save.heard_before is not None and self._hub.heard(job_id) is save.heard_before:
-            self._hub.forget(job_id)  # it told of an earlier job of this id
+        self._hub.forget(job_id, until=save.moment)
         self._hub.register(job)
         self._hub.replay(job)
 
@@ -157,16 +154,16 @@ class _Batch:
 class _Save:
     """One job on its way, and the future of its id."""
 
-    __slots__ = ("done", "due_ms", "heard_before", "job", "job_id", "record")
+    __slots__ = ("done", "due_ms", "job", "job_id", "moment", "record")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, moment: int) -> None:
         self.job = job
         self.job_id = check_job_id(job.id) or ""
         self.record = encode_record(job)
         due_ms = job.options.get("delay")
         self.due_ms = int(due_ms) if due_ms else ""
-        #: What had been heard of an earlier job of the same id.
-        self.heard_before: JobEvent | None = None
+        #: What was heard of this id before told of an earlier job.
+        self.moment = moment
         self.done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def succeed(self, job_id: str | None) -> None:

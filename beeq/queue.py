@@ -143,7 +143,9 @@ class Queue(Announcer):
     async def destroy(self) -> int:
         """Delete the queue: every key, bee-queue's and beeq's. Return how many there were."""
         await self._lifecycle.ensure()
-        return int(await self.line.call("DEL", *self.keys.every()))
+        deleted = int(await self.line.call("DEL", *self.keys.every()))
+        self.hub.forget_all()
+        return deleted
 
     # Jobs: making.
 
@@ -236,13 +238,12 @@ class Queue(Announcer):
         text = check_job_id(job_id)
         if text is None:
             return None
-        before = self.hub.heard(text)
+        moment = self.hub.moment
         raw = await self._reader.record(text)
         if raw is None:
             return None
         job = self._found(text, raw)
-        if self.hub.heard(text) is not before:
-            self.hub.replay(job)  # its end came while the record was on its way
+        self.hub.replay(job, since=moment)  # its end may have come while the record was on its way
         return job
 
     async def get_jobs(

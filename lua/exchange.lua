@@ -30,15 +30,15 @@
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
 -- dropped where it is met, never handed out (flaw A3).
--- What may be refused (a key of the wrong type) is written before the job is given away; after a
--- refusal the ids are put back into active and the caller may send the outcomes again.
+-- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
+-- after a refusal every id is where it was, and the caller may send the same call again.
 
 local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries = unpack(KEYS)
 local token, free, adopted = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local FIRST, STEP = 9, 7
 local call, pcall = redis.call, redis.pcall
 local ARGV = ARGV
-local facts, beaten = {}, {}
+local facts = {}
 
 -- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
 local function write(command, key, arguments)
@@ -74,14 +74,19 @@ local function settle()
     local fact = 0
     if holders[n] == claim and call('LREM', active, -1, id) == 1 then
       owned[#owned + 1] = id
-      beaten[#beaten + 1] = id
       local is_dropped = drops[verdict] and record ~= ''
       if is_dropped or record == '' then
         fact = call('HEXISTS', jobs, id)
-      elseif call('HSET', jobs, id, record) == 0 then
-        fact = 1
       else
-        call('HDEL', jobs, id) -- there was none: the job was removed meanwhile (flaw A6)
+        local is_new = pcall('HSET', jobs, id, record)
+        if is_new == 0 then
+          fact = 1
+        elseif is_new == 1 then
+          call('HDEL', jobs, id) -- there was none: the job was removed meanwhile (flaw A6)
+        else
+          call('LPUSH', active, unpack(owned))
+          return is_new
+        end
       end
       if fact == 1 then
         if verdict ~= 'retrying' then
@@ -119,10 +124,13 @@ local function settle()
   end
 
   local refused = write('SADD', succeeded, ended.succeeded)
+    or write('SREM', failed, ended.succeeded)
     or write('SADD', failed, ended.failed)
+    or write('SREM', succeeded, ended.failed)
     or write('ZADD', delayed, due)
     or write('HSET', results, kept)
     or write('ZADD', expiries, expiring)
+    or write('SREM', stalling, owned)
     or write('LPUSH', waiting, again)
   if refused then
     call('LPUSH', active, unpack(owned))
@@ -155,22 +163,14 @@ local function settle()
   end
 end
 
--- Takes ids from waiting into active, the oldest first; returns them.
-local function take()
-  if free == 1 then
-    local id = call('LMOVE', waiting, active, 'RIGHT', 'LEFT')
-    return id and { id } or {}
+-- Moves what was found at the right end of waiting to the left end of active, the oldest first.
+local function move(next_ids)
+  if #next_ids == 1 then
+    call('LMOVE', waiting, active, 'RIGHT', 'LEFT')
+  elseif #next_ids > 1 then
+    call('LPUSH', active, unpack(next_ids))
+    call('LTRIM', waiting, 0, -#next_ids - 1)
   end
-  local last = call('LRANGE', waiting, -free, -1)
-  local moved = {}
-  for n = #last, 1, -1 do
-    moved[#moved + 1] = last[n]
-  end
-  if #moved > 0 then
-    call('LPUSH', active, unpack(moved))
-    call('LTRIM', waiting, 0, -free - 1)
-  end
-  return moved
 end
 
 if #ARGV >= FIRST then
@@ -180,35 +180,40 @@ if #ARGV >= FIRST then
   end
 end
 
-local candidates = free > 0 and take() or {}
-local taken = #candidates
+local next_ids = {}
+if free > 0 then
+  local last = call('LRANGE', waiting, -free, -1)
+  for n = #last, 1, -1 do
+    next_ids[#next_ids + 1] = last[n]
+  end
+end
+local candidates = { unpack(next_ids) }
 if adopted ~= '' and call('LPOS', active, adopted) then
   table.insert(candidates, 1, adopted)
 end
-local claimed = {}
-if #candidates > 0 then
-  local records = call('HMGET', jobs, unpack(candidates))
-  local before = call('HMGET', claims, unpack(candidates))
-  local fields = {}
-  for n, id in ipairs(candidates) do
-    if records[n] then
-      local deliveries = (before[n] and tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
-      fields[#fields + 1] = id
-      fields[#fields + 1] = token .. ':' .. deliveries
-      beaten[#beaten + 1] = id
-      claimed[#claimed + 1] = id
-      claimed[#claimed + 1] = records[n]
-      claimed[#claimed + 1] = deliveries
-    else
-      call('LREM', active, 1, id)
-      call('HDEL', claims, id)
-    end
-  end
-  if #fields > 0 then
-    call('HSET', claims, unpack(fields))
+if #candidates == 0 then
+  return { facts, 0, {} }
+end
+
+local records = call('HMGET', jobs, unpack(candidates))
+local before = call('HMGET', claims, unpack(candidates))
+call('SREM', stalling, unpack(candidates))
+move(next_ids)
+local claimed, fields = {}, {}
+for n, id in ipairs(candidates) do
+  if records[n] then
+    local deliveries = (before[n] and tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
+    fields[#fields + 1] = id
+    fields[#fields + 1] = token .. ':' .. deliveries
+    claimed[#claimed + 1] = id
+    claimed[#claimed + 1] = records[n]
+    claimed[#claimed + 1] = deliveries
+  else
+    call('LREM', active, 1, id)
+    call('HDEL', claims, id)
   end
 end
-if #beaten > 0 then
-  call('SREM', stalling, unpack(beaten))
+if #fields > 0 then
+  call('HSET', claims, unpack(fields))
 end
-return { facts, taken, claimed }
+return { facts, #next_ids, claimed }

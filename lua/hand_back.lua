@@ -12,6 +12,7 @@
 --
 -- Bounded by its arguments. A job that has another owner by now, or is not in active, is left alone;
 -- one without a record is dropped. No retry is used, and the delivery does not count (flaw A7).
+-- What may be refused (waiting of the wrong type) comes before the job leaves active.
 
 local waiting, active, stalling, jobs, claims = unpack(KEYS)
 
@@ -19,7 +20,7 @@ local returned = 0
 for at = 1, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local holder = redis.call('HGET', claims, id)
-  if (claim == '' or holder == claim) and redis.call('LREM', active, 1, id) == 1 then
+  if (claim == '' or holder == claim) and redis.call('LPOS', active, id) then
     redis.call('SREM', stalling, id)
     local deliveries = holder and tonumber(string.match(holder, ':(%d+)$')) or 0
     if claim ~= '' then
@@ -31,6 +32,7 @@ for at = 1, #ARGV, 2 do
     else
       deliveries = 0
     end
+    redis.call('LREM', active, 1, id)
     if deliveries > 0 then
       redis.call('HSET', claims, id, ':' .. deliveries)
     elseif holder then

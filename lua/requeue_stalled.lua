@@ -17,7 +17,7 @@
 -- starve the others. The claim loses its token, not its count, so a late finish is refused (flaw A1)
 -- and deliveries go on counting (flaw A4). An id without a record is dropped (flaw A3).
 -- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and
--- moved in the same step.
+-- moved in the same step. What may be refused (a key of the wrong type) comes before a job leaves active.
 
 local stall_block, stalling, waiting, active, jobs, claims = unpack(KEYS)
 local interval_ms, first, limit = unpack(ARGV)
@@ -26,22 +26,37 @@ if first == '1' and not redis.call('SET', stall_block, '1', 'PX', interval_ms, '
   return { 0, 0, {} }
 end
 
-local requeued = {}
-local silent = redis.call('SPOP', stalling, limit)
-for _, id in ipairs(silent) do
-  if redis.call('LREM', active, 0, id) > 0 then
-    local holder = redis.call('HGET', claims, id)
-    if redis.call('HEXISTS', jobs, id) == 0 then
-      redis.call('HDEL', claims, id)
-    else
-      if holder then
-        redis.call('HSET', claims, id, ':' .. string.match(holder, ':(%d+)$'))
-      end
+local silent = redis.call('SRANDMEMBER', stalling, limit)
+if #silent == 0 then
+  return { 1, 0, {} }
+end
+local holders = redis.call('HMGET', claims, unpack(silent))
+local requeued, lost, ghosts, tokenless = {}, {}, {}, {}
+for n, id in ipairs(silent) do
+  if redis.call('LPOS', active, id) then
+    lost[#lost + 1] = id
+    if redis.call('HEXISTS', jobs, id) == 1 then
       requeued[#requeued + 1] = id
+      if holders[n] then
+        tokenless[#tokenless + 1] = id
+        tokenless[#tokenless + 1] = ':' .. string.match(holders[n], ':(%d+)$')
+      end
+    else
+      ghosts[#ghosts + 1] = id
     end
   end
 end
 if #requeued > 0 then
   redis.call('LPUSH', waiting, unpack(requeued))
+end
+for _, id in ipairs(lost) do
+  redis.call('LREM', active, 0, id)
+end
+redis.call('SREM', stalling, unpack(silent))
+if #tokenless > 0 then
+  redis.call('HSET', claims, unpack(tokenless))
+end
+if #ghosts > 0 then
+  redis.call('HDEL', claims, unpack(ghosts))
 end
 return { 1, redis.call('EXISTS', stalling), requeued }
