@@ -22,8 +22,6 @@ from beeq.errors import JobUnreadable
 _DIGITS_TO_ZERO = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else 0 for byte in range(256))  # noqa: PLR2004 - ASCII
 _MAYBE_BIG_INT = b"0" * 19
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-#: Deeper than any sane payload; keeps the writer clear of the interpreter's own limit.
-_MAX_DEPTH = 900
 
 
 def dumps(value: Any) -> bytes:
@@ -38,7 +36,11 @@ def dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except (TypeError, RecursionError):
+        pass  # what it refuses may still be written the exact way
+    try:
         return _Writer().write(value)
+    except RecursionError:
+        raise TypeError("value is nested too deeply to be written as JSON") from None
 
 
 def loads(text: bytes) -> Any:
@@ -102,8 +104,6 @@ class _Writer:
     def _enter(self, container: Any) -> None:
         if id(container) in self._open_ids:
             raise TypeError("circular structure cannot be written as JSON")
-        if len(self._open_ids) >= _MAX_DEPTH:
-            raise TypeError("value is nested too deeply to be written as JSON")
         self._open_ids.add(id(container))
 
     def _members(self, members: dict[Any, Any]) -> None:

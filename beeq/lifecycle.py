@@ -252,11 +252,8 @@ class Lifecycle:
                 raise worker.failure
             if self.activator is None or not await self.activator.once():
                 break
-        await self._stop_worker(DRAIN_TIMEOUT_MS)
-
-    async def _stop_worker(self, timeout_ms: int) -> bool:
-        worker, self.worker = self.worker, None
-        return worker is None or await worker.stop(timeout_ms / 1000)
+        await worker.stop(DRAIN_TIMEOUT_MS / 1000)
+        self.worker = None  # only now: a close() meanwhile ends what this has not
 
     async def check_stalled_jobs(self, interval_ms: int | None) -> int:
         """Check now; with an interval, repeat until ``close``, one repetition a queue."""

@@ -1,0 +1,72 @@
+"""What the unit tests of the core are made of: jobs without a queue, and JSON values of every kind."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import strategies as st
+
+from beeq import Job
+from beeq.backoff import builtin_strategies
+from beeq.codec import Record, decode_record, encode_record
+from beeq.emitter import Emitter
+
+NOW_MS = 1_795_488_864_455
+
+
+class Errors(list[tuple[str, BaseException]]):
+    """What an emitter reported: event and error."""
+
+    def __call__(self, event: str, error: BaseException) -> None:
+        """Write it down."""
+        self.append((event, error))
+
+
+def make_job(
+    options: dict[str, Any] | None = None, *, data: Any = None, job_id: str | None = "7", keep: Any = None
+) -> Job:
+    """Return a job as a worker has it: claimed, with its record at hand, of a queue that does nothing."""
+
+    def refuse(coroutine: Any) -> None:
+        coroutine.close()
+        raise AssertionError("no listener of these tests is a coroutine function")
+
+    def new_emitter() -> Emitter:
+        return Emitter(spawn=refuse, on_error=Errors())
+
+    queue = SimpleNamespace(
+        name="q",
+        backoff_strategies=builtin_strategies(),
+        new_emitter=new_emitter,
+        keep=keep or (lambda _job: None),
+        now_ms=lambda: NOW_MS,
+    )
+    record = Record({"a": 1} if data is None else data, {"timestamp": NOW_MS, "stacktraces": []})
+    record.options |= options or {}
+    raw = encode_record(record)
+    job = Job(cast("Any", queue), decode_record(job_id or "", raw, now_ms=NOW_MS), job_id)
+    job.claim, job.claimed_record = b"token:1", raw
+    return job
+
+
+def nested(depth: int) -> list[Any]:
+    """Return a list in a list in a list…"""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def json_values(*, is_lone_surrogate_allowed: bool = False) -> st.SearchStrategy[Any]:
+    """Return a strategy of JSON values, integers of any size among them."""
+    excluded = () if is_lone_surrogate_allowed else ("Cs",)
+    text = st.text(st.characters(exclude_categories=excluded))  # type: ignore[arg-type]  # hypothesis wants literals
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text
+    )
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+        max_leaves=12,
+    )

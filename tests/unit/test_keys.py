@@ -1,0 +1,90 @@
+"""The names of a queue's keys: bee-queue's own, and beeq's beside them (protocol section 1)."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from beeq import keys as keys_module
+from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Keys
+
+NAMES = [
+    ("id", "bq:mail:id"),
+    ("jobs", "bq:mail:jobs"),
+    ("waiting", "bq:mail:waiting"),
+    ("active", "bq:mail:active"),
+    ("succeeded", "bq:mail:succeeded"),
+    ("failed", "bq:mail:failed"),
+    ("delayed", "bq:mail:delayed"),
+    ("stalling", "bq:mail:stalling"),
+    ("stall_block", "bq:mail:stallBlock"),
+    ("events", "bq:mail:events"),
+    ("earlier_delayed", "bq:mail:earlierDelayed"),
+    ("claims", "bq:mail:beeq:claims"),
+    ("results", "bq:mail:beeq:results"),
+    ("expiries", "bq:mail:beeq:expiries"),
+    ("workers", "bq:mail:beeq:workers"),
+]
+
+
+@pytest.mark.parametrize(("name", "key"), NAMES)
+def test_each_key_has_its_name_on_the_wire(name: str, key: str) -> None:
+    assert getattr(Keys("bq", "mail"), name) == key
+
+
+def test_every_key_that_the_class_offers_is_pinned_above() -> None:
+    offered = {name for name, value in vars(Keys).items() if isinstance(value, property)}
+    assert offered == {name for name, _ in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "queue_name", "key"),
+    [
+        ("bq", "mail", "bq:mail:jobs"),
+        ("", "mail", "bq:mail:jobs"),  # a falsy prefix is bq
+        ("my", "mail", "my:mail:jobs"),
+        ("bq", "a:b", "bq:a:b:jobs"),  # nothing is escaped
+        ("{bq}", "mail", "{bq}:mail:jobs"),
+        ("bq", "{mail}", "bq:{mail}:jobs"),
+        ("bq", "é *?", "bq:é *?:jobs"),
+        ("a:b", "c", "a:b:c:jobs"),
+    ],
+)
+def test_a_key_is_prefix_queue_and_suffix(prefix: str, queue_name: str, key: str) -> None:
+    assert Keys(prefix, queue_name).jobs == key
+
+
+def test_destroying_names_each_key_that_the_queue_stores_and_no_channel() -> None:
+    stored = [key for name, key in NAMES if name not in ("events", "earlier_delayed")]
+    every = Keys("bq", "mail").every()
+    assert sorted(every) == sorted(stored)
+    assert len(set(every)) == len(every)
+
+
+def test_destroying_names_bee_queues_keys_in_its_own_order() -> None:
+    assert BEE_SUFFIXES == (
+        "id",
+        "jobs",
+        "stallBlock",
+        "stalling",
+        "waiting",
+        "active",
+        "succeeded",
+        "failed",
+        "delayed",
+    )
+
+
+def test_beeqs_own_keys_cannot_be_taken_for_bee_queues() -> None:
+    bee_words = {key.removeprefix("bq:mail:") for _, key in NAMES if ":beeq:" not in key}
+    for suffix in SIDE_SUFFIXES:
+        assert suffix.startswith("beeq:")
+        assert suffix not in bee_words
+
+
+def test_the_tables_of_the_documentation_list_just_these_keys() -> None:
+    documented = re.findall(
+        r"^([\w:]+) +(?:string|hash|list|set|sorted set|channel) ", keys_module.__doc__ or "", re.MULTILINE
+    )
+    assert sorted(documented) == sorted(key.removeprefix("bq:mail:") for _, key in NAMES)
