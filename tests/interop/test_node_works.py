@@ -109,6 +109,7 @@ async def test_node_retries_by_the_policy_that_python_asked_for(
 ) -> None:
     began = asyncio.get_running_loop().time()
     heard = Recorder(queue, "job retrying", "job failed", "job succeeded")
+    # A chosen id is known before it is sent, so the object misses nothing, however fast Node is.
     job = await queue.enqueue(
         {"act": "flaky", "times": 2, "value": "at last"}, retries=3, backoff=backoff, id="x"
     )
@@ -143,8 +144,9 @@ async def test_node_keeps_the_timeout_that_python_asked_for(queue: Queue, worker
 
 async def test_progress_of_a_node_handler_is_heard_before_the_end(queue: Queue, worker: NodeBee) -> None:
     heard = Recorder(queue, "job progress", "job succeeded")
+    # A chosen id is known before it is sent, so the object misses nothing, however fast Node is.
     job = await queue.enqueue(
-        {"act": "progress", "steps": [10, {"frames": [1, 2]}, "nearly"], "value": "done"}
+        {"act": "progress", "steps": [10, {"frames": [1, 2]}, "nearly"], "value": "done"}, id="x"
     )
     assert await job.result(timeout=10_000) == "done"
     await heard.until("job succeeded")
