@@ -11,6 +11,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 import orjson
@@ -41,6 +42,8 @@ def dumps(value: Any) -> bytes:
         return _Writer().write(value)
     except RecursionError:
         raise TypeError("value is nested too deeply to be written as JSON") from None
+    except ValueError as error:
+        raise TypeError(f"value cannot be written as JSON: {error}") from None  # an integer too long
 
 
 def loads(text: bytes) -> Any:
@@ -55,7 +58,8 @@ def loads(text: bytes) -> Any:
         except orjson.JSONDecodeError:
             pass  # it may be a lone surrogate, which the exact parser knows
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        # Decoded here: json would guess at UTF-16 and UTF-32, which no peer can read.
+        return json.loads(text.decode(), parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -81,10 +85,12 @@ class _Writer:
         return text.encode()
 
     def _value(self, value: Any) -> None:
+        if isinstance(value, Enum):
+            value = value.value
         if value is None or isinstance(value, bool):
             self._parts.append({None: "null", True: "true", False: "false"}[value])
         elif isinstance(value, str):
-            self._parts.append(json.dumps(str(value), ensure_ascii=False))
+            self._parts.append(json.dumps(str.__str__(value), ensure_ascii=False))
         elif isinstance(value, int):
             self._parts.append(int.__repr__(value))
         elif isinstance(value, float):
@@ -118,6 +124,8 @@ class _Writer:
 
     @staticmethod
     def _key(key: Any) -> str:
+        if isinstance(key, Enum):
+            key = key.value
         if isinstance(key, str):
             return key
         if key is None or isinstance(key, bool):

@@ -245,6 +245,7 @@ class Lifecycle:
 
     async def _work_off(self, worker: Worker) -> None:
         """Work until the queue is empty, what is due has been raised, and nothing runs."""
+        worker.burst()
         while not self._is_closing:
             worker.look()
             await worker.idle.wait()  # each job has its own bound

@@ -1,4 +1,4 @@
-"""One connection to Redis, used by one task at a time: packed commands out, replies in.
+"""One connection to Redis: packed commands out, replies in, in the order in which they were sent.
 
 This is the engine's fast path. The commands of a turn go out in one write and their replies are read
 back, by redis-py's ``Connection`` and hiredis; the layers of a full client would cost more than Redis.
@@ -47,16 +47,19 @@ def reply_of(reply: Any) -> Any:
 
 
 class Line:
-    """One connection with one user at a time; connects when first used, and again after a failure.
+    """One connection; connects when first used, and again after a failure.
 
-    ``exchange`` is the engine's whole way of talking: packed commands in one write, then their
-    replies. A failure or a timeout closes the connection, so no late reply is taken for another's.
+    ``exchange`` is the engine's whole way of talking: packed commands in one write, then their replies.
+    Several may be under way: each reads its replies when those before it have read theirs. A failure or
+    a timeout closes the connection and fails them all, so no late reply is taken for another's.
     """
 
     def __init__(self, dialer: Dialer, *, timeout_ms: int) -> None:
         self._dialer = dialer
         self._timeout_s = timeout_ms / 1000
         self._connection: AbstractConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._last_read: asyncio.Future[None] | None = None  # done when the latest exchange has read
         #: Redis's own id of the connection while there is one, for CLIENT UNBLOCK.
         self.client_id: int | None = None
 
@@ -72,9 +75,12 @@ class Line:
             RedisUnavailable: it cannot be made.
         """
         connection = self._connection
-        if connection is None or not connection.is_connected:
-            connection = self._connection = await self._dialer.dial()
-        return connection
+        if connection is not None and connection.is_connected:
+            return connection
+        async with self._connecting:
+            if self._connection is None or not self._connection.is_connected:
+                self._connection = await self._dialer.dial()
+            return self._connection
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send commands, return one reply for each; an error reply is returned, not raised.
@@ -88,24 +94,41 @@ class Line:
                 may not have been executed.
         """
         connection = await self.connect()
+        before, read = self._last_read, asyncio.get_running_loop().create_future()
+        self._last_read = read
         replies: list[Any] = []
-        is_elsewhere = False
         try:
             with mapped_errors():
                 async with asyncio.timeout(self._timeout_s + patience_ms / 1000):
+                    # Written before the first await in it: the order of writes is that of reads.
                     await connection.send_packed_command(packed, check_health=False)
-                    for _ in packed:
-                        try:
-                            replies.append(await connection.read_response())
-                        except (exceptions.ResponseError, exceptions.BusyLoadingError) as error:
-                            replies.append(error)
-                            is_elsewhere = is_elsewhere or isinstance(error, _NOT_HERE)
+                    if before is not None and not before.done():
+                        await before
+                    await self._read(connection, len(packed), replies)
         except BaseException:
-            await self.close()
+            await self._drop(connection)
             raise
-        if is_elsewhere:
-            await self.close()
+        finally:
+            if not read.done():
+                read.set_result(None)
+        if any(isinstance(reply, _NOT_HERE) for reply in replies):
+            await self._drop(connection)
         return replies
+
+    @staticmethod
+    async def _read(connection: AbstractConnection, count: int, replies: list[Any]) -> None:
+        for _ in range(count):
+            if not connection.is_connected:
+                raise exceptions.ConnectionError("the connection was closed")
+            try:
+                replies.append(await connection.read_response())
+            except (exceptions.ResponseError, exceptions.BusyLoadingError) as error:
+                replies.append(error)
+
+    async def _drop(self, connection: AbstractConnection) -> None:
+        if self._connection is connection:
+            self._connection, self.client_id = None, None
+        await connection.disconnect(nowait=True)
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
         """Send one command and return its reply.
@@ -130,6 +153,5 @@ class Line:
 
     async def close(self) -> None:
         """Close the connection; the next call opens another."""
-        connection, self._connection, self.client_id = self._connection, None, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        if self._connection is not None:
+            await self._drop(self._connection)

@@ -35,10 +35,13 @@ def check_timeout_ms(timeout: Any) -> int:
     Raises:
         TypeError: neither int nor timedelta. ValueError: negative, or above 2^31 - 1 ms.
     """
-    try:
-        timeout_ms = milliseconds("timeout", timeout)
-    except ValueError:
-        raise ValueError("Timeout cannot be negative") from None
+    if isinstance(timeout, timedelta):
+        timeout = round(timeout.total_seconds() * 1000)
+    if isinstance(timeout, int) and timeout < 0:
+        raise ValueError("Timeout cannot be negative")
+    if isinstance(timeout, int) and timeout > _SAFE_INTEGER:
+        timeout = _SAFE_INTEGER
+    timeout_ms = milliseconds("timeout", timeout)
     if timeout_ms > MAX_TIMEOUT_MS:
         raise ValueError(f"timeout must be at most {MAX_TIMEOUT_MS} ms, not {timeout_ms}")
     return timeout_ms
@@ -79,9 +82,11 @@ def check_due_ms(when: Any, *, now_ms: int) -> int:
             raise ValueError("invalid delay timestamp") from None
     elif isinstance(when, timedelta):
         when = now_ms + when.total_seconds() * 1000
-    if isinstance(when, bool) or not isinstance(when, int | float) or not math.isfinite(when):
-        raise ValueError("invalid delay timestamp")
-    due_ms = int(when) if isinstance(when, int) else int(round(when, 3))
+    if isinstance(when, float) and math.isfinite(when):
+        when = int(round(when, 3))
+    if isinstance(when, bool) or not isinstance(when, int):
+        raise ValueError("invalid delay timestamp")  # noqa: TRY004 - bee-queue's one error for all of it
+    due_ms: int = when
     if not 0 <= due_ms <= _SAFE_INTEGER:
         raise ValueError("invalid delay timestamp")
     return due_ms
@@ -113,16 +118,18 @@ def retries_left(options: dict[str, Any]) -> int:
             retries = float(retries)
         except ValueError:
             return 0
-    if isinstance(retries, bool) or not isinstance(retries, int | float):
-        return 0
-    return math.ceil(retries) if math.isfinite(retries) and retries > 0 else 0
+    return _whole(retries)
 
 
 def timeout_ms_of(options: dict[str, Any]) -> int:
     """Return the timeout a record asks for, in ms; 0 when it asks for none, or for nonsense."""
-    timeout_ms = options.get("timeout")
-    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int | float):
+    return _whole(options.get("timeout"))
+
+
+def _whole(number: Any) -> int:
+    """Return a record's number as one that can be counted with: 0 for nonsense, and never beyond 2^53."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
         return 0
-    if not math.isfinite(timeout_ms) or timeout_ms <= 0:
-        return 0
-    return math.ceil(timeout_ms)
+    if isinstance(number, float):
+        return math.ceil(min(number, _SAFE_INTEGER)) if math.isfinite(number) else 0
+    return min(number, _SAFE_INTEGER)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_TRACE_BYTES = 10_000
 #: A record keeps this many traces, the newest.
 MAX_TRACES = 100
+_SAFE_INTEGER = 2**53
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ def _delay_ms(job: Job, error: BaseException, strategies: Mapping[str, Strategy]
     if strategy is None:
         return -1  # parity: a worker that does not know the strategy fails the job
     delay_ms = strategy(job)
-    if math.isnan(delay_ms):
+    if not delay_ms >= 0:  # negative, or NaN
         return -1
     return min(math.ceil(delay_ms), MAX_DELAY_MS)
 
@@ -124,21 +125,34 @@ def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Sett
     try:
         settlement.record = encode_record(job)
     except TypeError:
-        # The handler put something into the record that JSON has no word for. The record is
-        # written as it was claimed, with the trace.
-        claimed = decode_record(job.id, job.claimed_record, now_ms=_created(job))
-        _add_trace(claimed.options, trace_of(error))
-        claimed.status = settlement.status = "failed"
+        # The handler put something into the record that JSON has no word for.
+        job.status = settlement.status = "failed"
+        settlement.delay_ms = 0
         settlement.message = encode_event(job.id, "failed", message)
-        settlement.record = encode_record(claimed)
+        settlement.record = _claimed_record(job, error)
     if settlement.status == "failed":
         settlement.keep = b"%d:f%b" % (_created(job), dumps(message))
     return settlement
 
 
+def _claimed_record(job: Job, error: BaseException) -> bytes:
+    """Return the record as it was claimed, failed, with the trace; empty if that cannot be written either."""
+    assert job.id is not None  # noqa: S101 - a running job has an id
+    claimed = decode_record(job.id, job.claimed_record, now_ms=_created(job))
+    _add_trace(claimed.options, trace_of(error))
+    claimed.status = "failed"
+    try:
+        return encode_record(claimed)
+    except TypeError:
+        return b""  # its text stays as it is: it can be read, but not written again
+
+
 def _created(job: Job) -> int:
+    """Return the creation time in the record, in ms; 0 for nonsense."""
     created = job.options.get("timestamp")
-    return int(created) if isinstance(created, int | float) and math.isfinite(created) else 0
+    if isinstance(created, float) and math.isfinite(created):
+        created = int(created)
+    return created if isinstance(created, int) and abs(created) < _SAFE_INTEGER else 0
 
 
 def _add_trace(options: dict[str, Any], trace: str) -> None:

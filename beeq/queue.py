@@ -1,7 +1,6 @@
 """The queue as its users see it: makes jobs, finds them, hears of them, works on them, closes.
 
-This class connects the parts and holds no idea of its own: saving is ``producer.py``, reading
-``reader.py``, hearing ``hub.py`` and ``subscriber.py``, working ``worker/``.
+It connects the parts: saving is ``producer.py``, reading ``reader.py``, working ``worker/``.
 """
 
 from __future__ import annotations
@@ -208,8 +207,7 @@ class Queue(Announcer):
         jobs = list(jobs)
         errors = await self.producer.save_all(jobs)
         for job in jobs:
-            if job not in errors:
-                self._saved(job)
+            self._saved(job)
         return errors
 
     async def _before_saving(self) -> None:

@@ -22,8 +22,10 @@ def milliseconds(name: str, value: Any, *, at_least: int = 0) -> int:
         value = round(value.total_seconds() * 1000)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int (milliseconds) or a timedelta, not {type(value).__name__}")
-    if not at_least <= value <= _SAFE_INTEGER:
+    if value < at_least:
         raise ValueError(f"{name} must be at least {at_least} (milliseconds), not {value}")
+    if value > _SAFE_INTEGER:
+        raise ValueError(f"{name} must be at most {_SAFE_INTEGER} (milliseconds), not {value}")
     return value
 
 
@@ -35,8 +37,10 @@ def whole(name: str, value: Any, *, at_least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not at_least <= value <= _SAFE_INTEGER:
+    if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, not {value}")
+    if value > _SAFE_INTEGER:
+        raise ValueError(f"{name} must be at most {_SAFE_INTEGER}, not {value}")
     return value
 
 

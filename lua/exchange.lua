@@ -114,8 +114,11 @@ local function settle()
         end
         messages[#messages + 1] = message
       end
-    elseif not holders[n] and record ~= '' and call('HGET', jobs, id) == record then
-      fact = 2
+    elseif not holders[n] then
+      local is_recorded = record ~= '' and call('HGET', jobs, id) == record
+      if is_recorded or (keep ~= '' and call('HGET', results, id) == keep) then
+        fact = 2
+      end
     end
     facts[n] = fact
   end

@@ -99,11 +99,11 @@ class Pump:
         self._on_settled = on_settled
         self._on_error = on_error
         self._on_idle = on_idle
-        timeout_ms = settings.redis_timeout
-        arms = 1 if concurrency == 1 else 2
-        self._lines = [Line(dialer, timeout_ms=timeout_ms) for _ in range(arms)]
+        #: One line for both arms: their calls are executed, and answered, in the order they were made.
+        self._line = Line(dialer, timeout_ms=settings.redis_timeout)
+        self._arms = 1 if concurrency == 1 else 2
         #: What one call asks for at most.
-        self._share = min(-(-concurrency // arms), _MAX_BATCH)
+        self._share = min(-(-concurrency // self._arms), _MAX_BATCH)
         #: Waits at an empty queue; reserves one place while it does.
         self._mover = Mover(dialer, keys, settings, on_end=self._moved, on_error=on_error)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
@@ -117,6 +117,7 @@ class Pump:
         self._returning: list[tuple[bytes, bytes]] = []  # id and claim of jobs to hand back
         self._is_empty = False  # the queue had nothing more, when last asked
         self._is_taking = True
+        self._is_bursting = False
         self._sleepers: list[asyncio.Future[None]] = []  # one for each arm that rests
         self._turn = 0
         self._identity = secrets.token_hex(8).encode()
@@ -137,6 +138,11 @@ class Pump:
         self._is_taking = False
         self._poke()
 
+    def burst(self) -> None:
+        """Block for no further job from now on: ``on_idle`` then means that the queue is empty."""
+        self._is_bursting = True
+        self._poke()
+
     def look(self) -> None:
         """Ask the queue again: it may have been filled."""
         self._is_empty = False
@@ -151,32 +157,32 @@ class Pump:
     async def run(self) -> None:
         """Turn until ``stop_taking`` was called and everything claimed has been recorded."""
         async with asyncio.TaskGroup() as arms:
-            for line in self._lines[1:]:
-                arms.create_task(self._help(line))
-            await self._lead(self._lines[0])
+            if self._arms > 1:
+                arms.create_task(self._help())
+            await self._lead()
             self._poke()
 
-    async def _lead(self, line: Line) -> None:
+    async def _lead(self) -> None:
         """The first arm: it also keeps the blocking move, hands back, and knows when all is done."""
         while self._has_duty():
             if self._returning or (self._adopted and not self._is_taking):
-                await self._safely(self._return_jobs, line)
+                await self._safely(self._return_jobs)
             elif self._has_reason():
-                await self._safely(self._take_turn, line)
-            elif self._mover.is_pending and not self._is_taking:
-                await self._mover.stop(line)
+                await self._safely(self._take_turn)
+            elif self._mover.is_pending and not self._may_block():
+                await self._mover.stop(self._line)
             else:
-                if self._is_taking and not self._mover.is_pending and self._free_places() > 0:
+                if self._may_block() and not self._mover.is_pending and self._free_places() > 0:
                     self._mover.start()
                 if self._busy == 0 and not self._turning:
                     self._on_idle()
                 await self._rest()
 
-    async def _help(self, line: Line) -> None:
+    async def _help(self) -> None:
         """Another arm: it only turns."""
         while self._has_duty():
             if self._has_reason():
-                await self._safely(self._take_turn, line)
+                await self._safely(self._take_turn)
                 if self._is_empty or not self._busy:
                     self._poke()  # the first arm may now block for the next job, or be done
             else:
@@ -189,7 +195,15 @@ class Pump:
         """Return whether a turn has anything to do."""
         if self._outcomes or self._lost_tokens or (self._adopted and self._is_taking):
             return True
-        return self._is_taking and not self._is_empty and self._free_places() > 0
+        return self._may_ask() and not self._is_empty and self._free_places() > 0
+
+    def _may_ask(self) -> bool:
+        """While a blocking move is pending the next job is its; a turn must not take a later one first."""
+        return self._is_taking and not self._mover.is_pending
+
+    def _may_block(self) -> bool:
+        """A call in flight may be taking jobs: a blocking move must not overtake it."""
+        return self._is_taking and not self._is_bursting and (self._mover.is_pending or not self._turning)
 
     def _free_places(self) -> int:
         return self._concurrency - self._busy - self._promised - self._mover.is_pending
@@ -206,10 +220,10 @@ class Pump:
         self._sleepers.append(sleeper)
         await sleeper
 
-    async def _safely(self, step: Callable[[Line], Awaitable[None]], line: Line) -> None:
+    async def _safely(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do one step; on failure tell, wait a little, and let the next step try again."""
         try:
-            await step(line)
+            await step()
         except RedisError as error:
             self._on_error(error)
             await self._pause.wait(lambda: not self._is_taking)
@@ -218,22 +232,22 @@ class Pump:
 
     # Turns.
 
-    async def _take_turn(self, line: Line) -> None:
+    async def _take_turn(self) -> None:
         if self._lost_tokens:
-            await self._recover(line)
+            await self._recover()
         outcomes = self._next_outcomes()
         adopted, self._adopted = self._adopted, b""
         # The places of the outcomes in this call are free once they are recorded, which is before
         # the script claims anything; another arm's call may be faster and must not count on them.
         places = self._free_places() + len(outcomes) - bool(adopted)
-        free = max(0, min(places, self._share)) if self._is_taking else 0
+        free = max(0, min(places, self._share)) if self._may_ask() else 0
         promised = max(0, free + bool(adopted) - len(outcomes))
         self._turn += 1
         token = b"%b-%x" % (self._identity, self._turn)
         self._promised += promised
         self._turning += 1
         try:
-            facts, taken, jobs = await self._exchange(line, token, free, adopted, outcomes)
+            facts, taken, jobs = await self._exchange(token, free, adopted, outcomes)
         except BaseException as error:
             self._outcomes = outcomes + self._outcomes
             self._adopted = adopted or self._adopted
@@ -243,7 +257,8 @@ class Pump:
         finally:
             self._promised -= promised
             self._turning -= 1
-        self._is_empty = taken < free
+        if free:
+            self._is_empty = taken < free
         self._busy += len(jobs) // 3 - len(outcomes)
         for outcome, fact in zip(outcomes, facts, strict=True):
             self._tell(outcome, fact)
@@ -264,7 +279,7 @@ class Pump:
         return outcomes
 
     async def _exchange(
-        self, line: Line, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
+        self, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
     ) -> tuple[list[int], int, list[Any]]:
         arguments: list[Any] = [token, free, adopted, *self._fixed_arguments]
         for outcome in outcomes:
@@ -278,7 +293,7 @@ class Pump:
                 settlement.delay_ms,
                 settlement.keep,
             )
-        reply: tuple[list[int], int, list[Any]] = await line.run(EXCHANGE, self._script_keys, arguments)
+        reply: tuple[list[int], int, list[Any]] = await self._line.run(EXCHANGE, self._script_keys, arguments)
         return reply
 
     def _tell(self, outcome: Outcome, fact: int) -> None:
@@ -293,41 +308,41 @@ class Pump:
         if self.claimed.get(raw_id) == claim:
             del self.claimed[raw_id]
 
-    async def _recover(self, line: Line) -> None:
+    async def _recover(self) -> None:
         """Hand back what a call claimed whose reply was lost; without this, a stall check would."""
         lost, self._lost_tokens = tuple(self._lost_tokens), []
         try:
-            await self._hand_back_claims(line, lost)
+            await self._hand_back_claims(lost)
         except BaseException:
             self._lost_tokens += lost
             raise
         self._is_empty = False
 
-    async def _hand_back_claims(self, line: Line, tokens: tuple[bytes, ...]) -> None:
+    async def _hand_back_claims(self, tokens: tuple[bytes, ...]) -> None:
         cursor = b"0"
         while True:
-            cursor, fields = await line.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
+            cursor, fields = await self._line.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
             pairs = []
             for at in range(0, len(fields), 2):
                 raw_id, claim = fields[at], fields[at + 1]
                 if claim.rpartition(b":")[0] in tokens:
                     pairs += [raw_id, claim]
-            await self._hand_back(line, pairs)
+            await self._hand_back(pairs)
             if cursor == b"0":
                 return
 
     # The end.
 
-    async def _hand_back(self, line: Line, pairs: list[Any]) -> int:
+    async def _hand_back(self, pairs: list[Any]) -> int:
         if not pairs:
             return 0
         keys = self._keys
-        returned: int = await line.run(
+        returned: int = await self._line.run(
             HAND_BACK, (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims), pairs
         )
         return returned
 
-    async def _return_jobs(self, line: Line) -> None:
+    async def _return_jobs(self) -> None:
         """Hand back what was given up, and what a blocking move fetched too late.
 
         Newest first: the script pushes each to the front, so the oldest ends up foremost.
@@ -335,7 +350,7 @@ class Pump:
         pairs: list[Any] = [self._adopted, b""] if self._adopted else []
         for raw_id, claim in reversed(self._returning):
             pairs += [raw_id, claim]
-        await self._hand_back(line, pairs)
+        await self._hand_back(pairs)
         for raw_id, claim in self._returning:
             self._release(raw_id, claim)
         self._busy -= len(self._returning)
@@ -344,5 +359,4 @@ class Pump:
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
         await self._mover.close()
-        for line in self._lines:
-            await line.close()
+        await self._line.close()

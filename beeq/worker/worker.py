@@ -113,6 +113,11 @@ class Worker:
             self.idle.set()
             self._on_failure(self.failure)  # type: ignore[arg-type]  # it is not None
 
+    def burst(self) -> None:
+        """Let ``idle`` mean that the queue is empty: wait for no further job."""
+        if self._pump is not None:
+            self._pump.burst()
+
     def look(self) -> None:
         """Ask the queue for jobs again: it may have been filled."""
         self.idle.clear()

@@ -33,6 +33,7 @@ class Cuts:
     def __init__(self, redis, seed):
         self._redis = redis
         self._dice = random.Random(seed)
+        self._is_over = False
         self.count = 0
 
     async def __aenter__(self):
@@ -40,12 +41,11 @@ class Cuts:
         return self
 
     async def __aexit__(self, *_exception):
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._is_over = True
+        await asyncio.wait_for(self._task, 10)
 
     async def _run(self):
-        while True:
+        while not self._is_over:
             clients = [c for c in await self._redis.client_list() if c["cmd"] != "client|list"]
             for client in self._dice.sample(clients, min(2, len(clients))):
                 self.count += await self._redis.client_kill_filter(_id=client["id"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from beeq import JobFailed
+from beeq import JobFailed, Retry
 
 
 def failing(queue, times):
@@ -175,3 +176,33 @@ async def test_retries_that_a_foreign_writer_stored_are_read_with_care(make_queu
     with pytest.raises(JobFailed, match="not yet"):
         await job.result(timeout=5000)
     assert len(seen) == attempts
+
+
+@pytest.mark.parametrize("after", [30, timedelta(milliseconds=30)])
+async def test_retry_replaces_the_backoff_and_uses_a_retry(make_queue, after):
+    queue = make_queue(delayed_debounce=1)
+    seen = []
+    loop = asyncio.get_running_loop()
+
+    @queue.process
+    async def handler(job):
+        seen.append((job.options["retries"], loop.time()))
+        if len(seen) == 1:
+            raise Retry(after=after, reason="busy")
+
+    job = await queue.enqueue({}, retries=1, backoff=("fixed", 60_000))
+    await job.result(timeout=5000)
+    assert [retries for retries, _ in seen] == [1, 0]
+    assert seen[1][1] - seen[0][1] >= 0.029
+
+
+async def test_retry_without_a_retry_left_fails(make_queue):
+    queue = make_queue()
+
+    @queue.process
+    async def handler(_job):
+        raise Retry(reason="busy")
+
+    job = await queue.enqueue({})
+    with pytest.raises(JobFailed, match="^busy$"):
+        await job.result(timeout=5000)

@@ -73,7 +73,7 @@ async def test_options_are_stored_in_the_order_in_which_they_were_asked(make_que
         (lambda job: job.delay_until("wobble"), ValueError, "^invalid delay timestamp$"),
         (lambda job: job.delay_until(-1), ValueError, "^invalid delay timestamp$"),
         (lambda job: job.delay_until(math.inf), ValueError, "^invalid delay timestamp$"),
-        (lambda job: job.delay_until(True), ValueError, "^invalid delay timestamp$"),  # noqa: FBT003 - a bad value
+        (lambda job: job.delay_until(True), ValueError, "^invalid delay timestamp$"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_changes_nothing(make_queue, ask, error, text):

@@ -17,7 +17,8 @@ _LOOK_S = 0.01
 async def pause(seconds: float) -> None:
     """Let the loop go on for a moment, by its own timer."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.Event().wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
 
 
 async def eventually(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:

@@ -104,7 +104,7 @@ def test_what_cannot_be_written_raises_a_type_error(value):
 
 
 def test_a_circle_is_named():
-    circle = []
+    circle: list[object] = []
     circle.append(circle)
     with pytest.raises(TypeError, match="circular"):
         dumps(circle)
@@ -116,7 +116,7 @@ def test_the_same_list_twice_is_no_circle():
 
 
 def test_what_is_nested_too_deeply_raises_a_type_error():
-    deep = []
+    deep: list[object] = []
     for _ in range(5000):
         deep = [deep]
     with pytest.raises(TypeError):

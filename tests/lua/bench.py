@@ -1,0 +1,123 @@
+"""One script, one server: sets keys, runs the script by its header, and shows every key and message after."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from beeq.keys import SIDE_SUFFIXES, Keys
+from beeq.scripts import Script
+
+_KEY = re.compile(rb"^-- KEYS\[\d+\] +(\S+)", re.MULTILINE)
+_SIDE = {suffix.removeprefix("beeq:"): suffix for suffix in SIDE_SUFFIXES}
+
+
+class Bench:
+    """A queue's keys by their short names (``claims`` for ``beeq:claims``), on a real server.
+
+    Args:
+        client: decodes replies.
+        keys: of a queue that nobody else uses.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self.redis = client
+        self.keys = keys
+        self._ear = client.pubsub()
+        self._ear.subscribe(keys.events, keys.earlier_delayed)
+        for _ in range(2):
+            assert self._ear.get_message(timeout=5) is not None
+
+    def close(self) -> None:
+        """Delete the queue."""
+        self._ear.close()
+        for suffix in self.snapshot():
+            self.redis.delete(self.key(suffix))
+
+    def key(self, name: str) -> str:
+        """Return the full name of a key."""
+        return self.keys.to_key(_SIDE.get(name, name))
+
+    def put(self, **state: Any) -> None:
+        """Set keys: a list, a set, a dict of text (a hash) or of ints (a sorted set), or text."""
+        for name, value in state.items():
+            key = self.key(name)
+            if isinstance(value, list):
+                self.redis.rpush(key, *value)
+            elif isinstance(value, set):
+                self.redis.sadd(key, *value)
+            elif isinstance(value, dict) and all(isinstance(score, int) for score in value.values()):
+                self.redis.zadd(key, value)
+            elif isinstance(value, dict):
+                self.redis.hset(key, mapping=value)
+            else:
+                self.redis.set(key, value)
+
+    def drop(self, *names: str) -> None:
+        """Delete keys."""
+        for name in names:
+            self.redis.delete(self.key(name))
+
+    def run(self, script: Script, *arguments: Any) -> Any:
+        """Run the script with the keys that its header names, in that order."""
+        names = [name.decode() for name in _KEY.findall(script.source)]
+        return self.redis.eval(script.source, len(names), *map(self.key, names), *arguments)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return every key under the queue's prefix by its short name; sorted sets as dicts."""
+        stem, found = self.keys.to_key(""), {}
+        for key in self.redis.scan_iter(match=f"{stem}*", count=1000):
+            value: Any
+            match self.redis.type(key):
+                case "string":
+                    value = self.redis.get(key)
+                case "list":
+                    value = self.redis.lrange(key, 0, -1)
+                case "set":
+                    value = set(self.redis.smembers(key))
+                case "hash":
+                    value = self.redis.hgetall(key)
+                case "zset":
+                    value = {member: int(score) for member, score in self.redis.zrange(key, 0, -1, withscores=True)}
+                case other:
+                    raise AssertionError(f"{key} is a {other}")
+            found[key.removeprefix(stem).removeprefix("beeq:")] = value
+        return found
+
+    def heard(self) -> list[tuple[str, str]]:
+        """Return channel suffix and text of all messages since the last call, in their order."""
+        self.redis.publish(self.keys.events, "over")
+        messages: list[tuple[str, str]] = []
+        while True:
+            message = self._ear.get_message(timeout=5)
+            assert message is not None, "a message was lost"
+            if message["data"] == "over":
+                return messages
+            messages.append((message["channel"].removeprefix(self.keys.to_key("")), message["data"]))
+
+    def now_ms(self) -> int:
+        """Return the server's clock."""
+        seconds, microseconds = self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+@dataclass
+class End:
+    """One outcome, as ``exchange`` takes it."""
+
+    job_id: str
+    verdict: str = "succeeded"
+    claim: str = "t:1"
+    record: str | None = None
+    message: str | None = None
+    delay_ms: int = 0
+    keep: str = ""
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return the seven arguments."""
+        record = f"{self.job_id} {self.verdict}" if self.record is None else self.record
+        message = f"event {self.job_id}" if self.message is None else self.message
+        return (self.job_id, self.claim, self.verdict, record, message, self.delay_ms, self.keep)

@@ -1,0 +1,185 @@
+"""Adding jobs: ids, places, announcements, and nothing left behind by a refusal."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from beeq.scripts import ADD_JOBS
+from tests.lua.bench import Bench
+
+
+def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[str | None]:
+    arguments = [part for job in jobs for part in job]
+    reply: list[str | None] = bench.run(ADD_JOBS, bench.keys.earlier_delayed, *arguments)
+    return reply
+
+
+def test_the_first_job_of_a_queue_is_number_one_and_waits(bench):
+    assert add(bench, ("", "record", "")) == ["1"]
+    assert bench.snapshot() == {"id": "1", "jobs": {"1": "record"}, "waiting": ["1"]}
+    assert bench.heard() == []
+
+
+def test_many_jobs_wait_in_the_order_given(bench):
+    assert add(bench, ("", "r1", ""), ("a", "r2", ""), ("", "r3", "")) == ["1", "a", "2"]
+    assert bench.snapshot() == {"id": "2", "jobs": {"1": "r1", "a": "r2", "2": "r3"}, "waiting": ["2", "a", "1"]}
+
+
+def test_new_jobs_wait_behind_those_there(bench):
+    bench.put(id="7", jobs={"7": "r"}, waiting=["7"])
+    assert add(bench, ("", "new", "")) == ["8"]
+    assert bench.snapshot()["waiting"] == ["8", "7"]
+
+
+def test_a_chosen_id_needs_no_counter(bench):
+    assert add(bench, ("é:😀", "record", "")) == ["é:😀"]
+    assert bench.snapshot() == {"jobs": {"é:😀": "record"}, "waiting": ["é:😀"]}
+
+
+def test_an_id_that_exists_is_refused_and_nothing_is_written(bench):
+    bench.put(jobs={"a": "old"}, succeeded={"a"}, claims={"a": "t:1"}, results={"a": "1:s5"})
+    before = bench.snapshot()
+    assert add(bench, ("a", "new", "")) == [None]
+    assert add(bench, ("a", "new", 9_000_000_000_000)) == [None]
+    assert bench.snapshot() == before
+    assert bench.heard() == []
+
+
+def test_of_two_jobs_with_one_id_in_one_call_the_first_wins(bench):
+    assert add(bench, ("a", "first", ""), ("b", "other", ""), ("a", "second", "")) == ["a", "b", None]
+    assert bench.snapshot() == {"jobs": {"a": "first", "b": "other"}, "waiting": ["b", "a"]}
+
+
+def test_an_automatic_id_passes_over_those_that_are_taken(bench):
+    """Flaw C1: bee-queue's job would silently not exist."""
+    bench.put(jobs={"1": "x", "2": "x", "4": "x"})
+    assert add(bench, ("", "r", ""), ("", "r", "")) == ["3", "5"]
+    assert bench.snapshot() == {
+        "id": "5",
+        "jobs": {"1": "x", "2": "x", "3": "r", "4": "x", "5": "r"},
+        "waiting": ["5", "3"],
+    }
+
+
+def test_an_automatic_id_passes_over_one_taken_in_the_same_call(bench):
+    assert add(bench, ("1", "chosen", ""), ("", "automatic", "")) == ["1", "2"]
+
+
+@pytest.mark.parametrize("counter", [10**14 - 1, 10**14, 10**15, 2**53 - 2])
+def test_automatic_ids_stay_whole_numbers_however_large(bench, counter):
+    """Flaw C1: Lua's own text of 10^14 is 1e+14."""
+    bench.put(id=str(counter))
+    assert add(bench, ("", "r", "")) == [str(counter + 1)]
+    assert bench.snapshot() == {"id": str(counter + 1), "jobs": {str(counter + 1): "r"}, "waiting": [str(counter + 1)]}
+
+
+def test_what_an_earlier_job_of_the_id_left_behind_is_dropped(bench):
+    """Flaw A9: no old worker may finish the new job, and no old result may pass for its own."""
+    bench.put(claims={"a": "old:3", "b": "t:1"}, results={"a": "1:s5", "b": "1:s6"})
+    add(bench, ("a", "record", ""))
+    assert bench.snapshot() == {
+        "jobs": {"a": "record"},
+        "waiting": ["a"],
+        "claims": {"b": "t:1"},
+        "results": {"b": "1:s6"},
+    }
+
+
+def test_a_delayed_job_that_is_the_first_due_is_announced_with_the_producers_own_text(bench):
+    assert add(bench, ("a", "record", "9000000000000")) == ["a"]
+    assert bench.snapshot() == {"jobs": {"a": "record"}, "delayed": {"a": 9_000_000_000_000}}
+    assert bench.heard() == [("earlierDelayed", "9000000000000")]
+
+
+def test_a_delayed_job_that_is_not_the_first_due_is_not_announced(bench):
+    bench.put(delayed={"x": 5000})
+    add(bench, ("a", "record", 6000))
+    assert bench.snapshot() == {"jobs": {"a": "record"}, "delayed": {"x": 5000, "a": 6000}}
+    assert bench.heard() == []
+
+
+@pytest.mark.parametrize(("job_id", "heard"), [("a", [("earlierDelayed", "5000")]), ("z", [])])
+def test_of_equal_due_times_the_first_id_by_text_is_the_head(bench, job_id, heard):
+    bench.put(delayed={"m": 5000})
+    add(bench, (job_id, "record", 5000))
+    assert bench.snapshot()["delayed"] == {"m": 5000, job_id: 5000}
+    assert bench.heard() == heard
+
+
+def test_of_many_delayed_jobs_only_the_new_head_is_announced(bench):
+    add(bench, ("a", "r", 7000), ("b", "r", 5000), ("c", "r", 5000), ("d", "r", 9000))
+    assert bench.heard() == [("earlierDelayed", "5000")]
+    assert bench.snapshot()["delayed"] == {"a": 7000, "b": 5000, "c": 5000, "d": 9000}
+
+
+def test_jobs_for_now_and_for_later_share_a_call(bench):
+    assert add(bench, ("", "now", ""), ("", "later", 5000), ("", "now too", "")) == ["1", "2", "3"]
+    assert bench.snapshot() == {
+        "id": "3",
+        "jobs": {"1": "now", "2": "later", "3": "now too"},
+        "waiting": ["3", "1"],
+        "delayed": {"2": 5000},
+    }
+    assert bench.heard() == [("earlierDelayed", "5000")]
+
+
+def test_a_record_of_any_bytes_arrives_unchanged(bench, valkey):
+    record = bytes(range(256)) * 10
+    with valkey.sync_client(decode_responses=False) as client:
+        keys = [bench.key(name) for name in ("id", "jobs", "waiting", "delayed", "claims", "results")]
+        client.eval(ADD_JOBS.source, len(keys), *keys, bench.keys.earlier_delayed, "a", record, "")
+        assert client.hget(bench.keys.jobs, "a") == record
+        bench.drop("jobs")
+
+
+def test_a_batch_of_the_largest_size_is_added_whole(bench):
+    ids = add(bench, *(("", f"r{n}", "" if n % 2 else 5000 + n) for n in range(500)))
+    assert ids == [str(n + 1) for n in range(500)]
+    state = bench.snapshot()
+    assert (len(state["jobs"]), len(state["waiting"]), len(state["delayed"])) == (500, 250, 250)
+
+
+@pytest.mark.parametrize("wrong", ["waiting", "delayed"])
+@pytest.mark.parametrize("jobs", [
+    [("a", "r", ""), ("b", "r", 5000)],
+    [("b", "r", 5000), ("a", "r", "")],
+])  # fmt: skip
+def test_where_a_place_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong, jobs):
+    """Flaw C9: a record without a place would block its id for ever."""
+    bench.put(**{wrong: "of the wrong type"}, jobs={"old": "r"})
+    before = bench.snapshot()
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        add(bench, *jobs)
+    assert bench.snapshot() == before
+    assert bench.heard() == []
+    bench.drop(wrong)
+    assert add(bench, *jobs) == [job[0] for job in jobs]
+
+
+@pytest.mark.parametrize("wrong", ["jobs", "claims", "results"])
+def test_where_another_key_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong):
+    bench.put(**{wrong: "of the wrong type"})
+    before = bench.snapshot()
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        add(bench, ("a", "r", ""), ("b", "r", 5000))
+    assert bench.snapshot() == before
+    assert bench.heard() == []
+
+
+@pytest.mark.parametrize("counter", ["text", str(2**63 - 1)])
+def test_where_the_counter_cannot_count_no_job_of_the_call_is_left_behind(bench, counter):
+    bench.put(id=counter)
+    before = bench.snapshot()
+    with pytest.raises(redis.ResponseError):
+        add(bench, ("a", "r", ""), ("", "r", ""))
+    assert bench.snapshot() == before
+
+
+def test_jobs_for_now_do_not_care_for_the_delayed_ones(bench):
+    bench.put(delayed="of the wrong type")
+    assert add(bench, ("a", "r", "")) == ["a"]
+    bench.drop("delayed")
+    bench.put(waiting_room="x")
+    bench.drop("waiting_room")
+    assert bench.snapshot() == {"jobs": {"a": "r"}, "waiting": ["a"]}

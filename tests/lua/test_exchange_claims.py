@@ -1,0 +1,172 @@
+"""The second half of a turn: which jobs are handed out, in what order, and what becomes of ghosts."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from beeq.scripts import EXCHANGE
+from tests.lua.bench import Bench, End
+
+
+def take(bench: Bench, free: int, *, adopted: str = "", token: str = "T", end: End | None = None) -> tuple[int, list[tuple[str, str, int]]]:
+    """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
+    facts, taken, flat = bench.run(
+        EXCHANGE,
+        *(token, free, adopted, bench.keys.events, bench.keys.earlier_delayed, 60_000, "", ""),
+        *(end.arguments() if end else ()),
+    )
+    assert facts == ([1] if end else [])
+    return taken, list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
+def records(*job_ids: str) -> dict[str, str]:
+    return {job_id: f"record {job_id}" for job_id in job_ids}
+
+
+def test_an_empty_queue_gives_nothing(bench):
+    assert take(bench, 5) == (0, [])
+    assert bench.snapshot() == {}
+
+
+def test_the_job_that_has_waited_longest_is_handed_out_and_claimed(bench):
+    bench.put(jobs=records("1", "2"), waiting=["2", "1"])
+    assert take(bench, 1) == (1, [("1", "record 1", 1)])
+    assert bench.snapshot() == {"jobs": records("1", "2"), "waiting": ["2"], "active": ["1"], "claims": {"1": "T:1"}}
+    assert bench.heard() == []
+
+
+def test_several_are_handed_out_in_the_order_they_waited_and_the_newest_claim_is_at_the_left(bench):
+    bench.put(jobs=records("1", "2", "3", "4"), waiting=["4", "3", "2", "1"], active=["0"])
+    assert take(bench, 3) == (3, [("1", "record 1", 1), ("2", "record 2", 1), ("3", "record 3", 1)])
+    assert bench.snapshot() == {
+        "jobs": records("1", "2", "3", "4"),
+        "waiting": ["4"],
+        "active": ["3", "2", "1", "0"],
+        "claims": {"1": "T:1", "2": "T:1", "3": "T:1"},
+    }
+
+
+@pytest.mark.parametrize("free", [3, 4, 500])
+def test_where_more_is_asked_for_than_waits_all_is_handed_out(bench, free):
+    bench.put(jobs=records("1", "2", "3"), waiting=["3", "2", "1"])
+    taken, jobs = take(bench, free)
+    assert (taken, [job_id for job_id, _, _ in jobs]) == (3, ["1", "2", "3"])
+    assert bench.snapshot()["active"] == ["3", "2", "1"]
+    assert "waiting" not in bench.snapshot()
+
+
+@pytest.mark.parametrize("free", [0, -1])
+def test_without_a_free_place_nothing_is_handed_out(bench, free):
+    bench.put(jobs=records("1"), waiting=["1"])
+    before = bench.snapshot()
+    assert take(bench, free) == (0, [])
+    assert bench.snapshot() == before
+
+
+def test_a_full_batch_is_handed_out_whole(bench):
+    ids = [str(n) for n in range(600)]
+    bench.put(jobs=records(*ids), waiting=ids[::-1])
+    taken, jobs = take(bench, 500)
+    assert (taken, [job_id for job_id, _, _ in jobs]) == (500, ids[:500])
+    assert bench.snapshot()["waiting"] == ids[:499:-1]
+
+
+@pytest.mark.parametrize(("before", "deliveries"), [(":1", 2), (":9", 10), ("old:2", 3), ("odd", 1), (":", 1)])
+def test_deliveries_are_counted_on_whoever_had_the_job_before(bench, before, deliveries):
+    """Flaw A4."""
+    bench.put(jobs=records("1"), waiting=["1"], claims={"1": before})
+    assert take(bench, 1) == (1, [("1", "record 1", deliveries)])
+    assert bench.snapshot()["claims"] == {"1": f"T:{deliveries}"}
+
+
+def test_a_job_that_is_handed_out_need_not_beat_before_the_next_check(bench):
+    bench.put(jobs=records("1", "2"), waiting=["2", "1"], stalling={"1", "x"})
+    take(bench, 2)
+    assert bench.snapshot()["stalling"] == {"x"}
+
+
+def test_ids_without_a_record_are_dropped_and_never_handed_out(bench):
+    """Flaw A3."""
+    bench.put(jobs=records("2"), waiting=["g3", "2", "g1"], claims={"g1": ":3", "g3": "old:1"}, stalling={"g1"})
+    assert take(bench, 3) == (3, [("2", "record 2", 1)])
+    assert bench.snapshot() == {"jobs": records("2"), "active": ["2"], "claims": {"2": "T:1"}}
+
+
+def test_a_queue_of_ghosts_is_emptied(bench):
+    bench.put(waiting=["g2", "g1"])
+    assert take(bench, 1) == (1, [])
+    assert take(bench, 5) == (1, [])
+    assert bench.snapshot() == {}
+
+
+def test_an_id_that_a_blocking_move_fetched_is_adopted(bench):
+    bench.put(jobs=records("1"), active=["1"], stalling={"1"})
+    assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 1)])
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T:1"}}
+
+
+def test_an_adopted_id_comes_first(bench):
+    bench.put(jobs=records("1", "2", "3"), active=["1"], waiting=["3", "2"])
+    assert take(bench, 2, adopted="1") == (2, [("1", "record 1", 1), ("2", "record 2", 1), ("3", "record 3", 1)])
+    assert bench.snapshot()["active"] == ["3", "2", "1"]
+
+
+def test_an_adopted_id_that_was_lost_before_is_called_so(bench):
+    """Its delivery counts on."""
+    bench.put(jobs=records("1"), active=["1"], claims={"1": ":2"})
+    assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 3)])
+
+
+@pytest.mark.parametrize("state", [{"waiting": ["1"]}, {}, {"succeeded": {"1"}}], ids=["queued again", "removed", "finished"])
+def test_an_id_that_left_active_meanwhile_is_not_adopted(bench, state):
+    bench.put(jobs=records("1"), **state)
+    before = bench.snapshot()
+    assert take(bench, 0, adopted="1") == (0, [])
+    assert bench.snapshot() == before
+
+
+def test_a_lost_adoption_does_not_keep_others_from_being_handed_out(bench):
+    bench.put(jobs=records("1", "2"), waiting=["1", "2"])
+    assert take(bench, 1, adopted="1") == (1, [("2", "record 2", 1)])
+    assert bench.snapshot()["waiting"] == ["1"]
+
+
+def test_an_adopted_id_without_a_record_is_dropped(bench):
+    bench.put(active=["g"], claims={"g": ":1"})
+    assert take(bench, 0, adopted="g") == (0, [])
+    assert bench.snapshot() == {}
+
+
+def test_a_turn_records_first_and_then_hands_out(bench):
+    bench.put(jobs=records("1", "2"), active=["1"], waiting=["2"], claims={"1": "t:1"})
+    assert take(bench, 1, end=End("1")) == (1, [("2", "record 2", 1)])
+    assert bench.snapshot() == {
+        "jobs": {"1": "1 succeeded", "2": "record 2"},
+        "succeeded": {"1"},
+        "active": ["2"],
+        "claims": {"2": "T:1"},
+    }
+
+
+def test_a_retried_job_is_handed_out_in_the_same_turn_with_a_fresh_count(bench):
+    bench.put(jobs=records("1"), active=["1"], claims={"1": "t:1"})
+    assert take(bench, 1, end=End("1", "retrying")) == (1, [("1", "1 retrying", 1)])
+    assert bench.snapshot() == {"jobs": {"1": "1 retrying"}, "active": ["1"], "claims": {"1": "T:1"}}
+
+
+@pytest.mark.parametrize("wrong", ["waiting", "active", "jobs", "claims", "stalling"])
+@pytest.mark.parametrize("free", [1, 2])
+def test_after_a_refusal_every_id_still_waits_and_is_handed_out_later(bench, wrong, free):
+    """Flaw C9."""
+    state = {"jobs": records("1", "2"), "waiting": ["2", "1"]}
+    bench.put(**{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"})
+    before = bench.snapshot()
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        take(bench, free)
+    assert bench.snapshot() == before
+    bench.drop(wrong)
+    if wrong in state:
+        bench.put(**{wrong: state[wrong]})
+    taken, jobs = take(bench, free)
+    assert (taken, len(jobs)) == (free, free)

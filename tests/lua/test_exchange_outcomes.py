@@ -1,0 +1,380 @@
+"""The first half of a turn: each outcome, where it is recorded, and every order in which it must not be."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import redis
+
+from beeq.scripts import EXCHANGE
+from tests.lua.bench import Bench, End
+
+TTL_MS = 60_000
+
+
+def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: bool = False) -> list[int]:
+    """Record outcomes; return the facts."""
+    facts, taken, jobs = bench.run(
+        EXCHANGE,
+        *("T", free, "", "" if is_silent else bench.keys.events, bench.keys.earlier_delayed, TTL_MS),
+        *("1" if "succeeded" in drop else "", "1" if "failed" in drop else ""),
+        *itertools.chain.from_iterable(end.arguments() for end in ends),
+    )
+    if not free:
+        assert (taken, jobs) == (0, [])
+    result: list[int] = facts
+    return result
+
+
+def running(bench: Bench, *job_ids: str, **more: object) -> None:
+    """Put jobs where ``exchange`` has put them when their handlers run."""
+    bench.put(
+        jobs={job_id: f"{job_id} created" for job_id in job_ids},
+        active=list(job_ids),
+        claims=dict.fromkeys(job_ids, "t:1"),
+        stalling=set(job_ids),
+        **more,
+    )
+
+
+def test_a_success_is_recorded_published_and_kept(bench):
+    running(bench, "1")
+    assert settle(bench, End("1", keep="5:s1")) == [1]
+    assert bench.snapshot() == {"jobs": {"1": "1 succeeded"}, "succeeded": {"1"}, "results": {"1": "5:s1"}}
+    assert bench.heard() == [("events", "event 1")]
+
+
+def test_a_success_without_a_result_keeps_none(bench):
+    running(bench, "1")
+    assert settle(bench, End("1")) == [1]
+    assert bench.snapshot() == {"jobs": {"1": "1 succeeded"}, "succeeded": {"1"}}
+
+
+def test_a_failure_is_recorded_published_and_kept(bench):
+    running(bench, "1")
+    assert settle(bench, End("1", "failed", keep="5:fno")) == [1]
+    assert bench.snapshot() == {"jobs": {"1": "1 failed"}, "failed": {"1"}, "results": {"1": "5:fno"}}
+    assert bench.heard() == [("events", "event 1")]
+
+
+def test_a_failure_that_leaves_the_record_leaves_every_byte(bench):
+    running(bench, "1")
+    assert settle(bench, End("1", "failed", record="")) == [1]
+    assert bench.snapshot() == {"jobs": {"1": "1 created"}, "failed": {"1"}}
+
+
+@pytest.mark.parametrize("drop", ["", "failed"])
+def test_an_unreadable_record_is_never_dropped(bench, drop):
+    """Whoever comes to look must find it."""
+    running(bench, "1")
+    assert settle(bench, End("1", "failed", record=""), drop=drop) == [1]
+    assert bench.snapshot() == {"jobs": {"1": "1 created"}, "failed": {"1"}}
+
+
+def test_an_immediate_retry_goes_to_the_back(bench):
+    running(bench, "1", waiting=["9", "8"])
+    assert settle(bench, End("1", "retrying")) == [1]
+    assert bench.snapshot() == {"jobs": {"1": "1 retrying"}, "waiting": ["1", "9", "8"]}
+    assert bench.heard() == [("events", "event 1")]
+
+
+def test_several_immediate_retries_keep_their_order(bench):
+    running(bench, "1", "2", "3")
+    assert settle(bench, End("1", "retrying"), End("2", "retrying"), End("3", "retrying")) == [1, 1, 1]
+    assert bench.snapshot()["waiting"] == ["3", "2", "1"]
+
+
+def test_a_delayed_retry_is_due_by_redis_clock_and_announced_before_the_event(bench):
+    running(bench, "1")
+    earliest = bench.now_ms() + 5000
+    assert settle(bench, End("1", "retrying", delay_ms=5000)) == [1]
+    latest = bench.now_ms() + 5000
+    state = bench.snapshot()
+    due_ms = state.pop("delayed")["1"]
+    assert earliest <= due_ms <= latest
+    assert state == {"jobs": {"1": "1 retrying"}}
+    assert bench.heard() == [("earlierDelayed", str(due_ms)), ("events", "event 1")]
+
+
+def test_a_delayed_retry_behind_another_is_not_announced(bench):
+    """Flaw B4e."""
+    running(bench, "1", delayed={"x": 5000})
+    settle(bench, End("1", "retrying", delay_ms=5000))
+    assert bench.heard() == [("events", "event 1")]
+
+
+def test_of_several_delayed_retries_only_the_head_is_announced(bench):
+    running(bench, "1", "2", "3")
+    settle(bench, *(End(job_id, "retrying", delay_ms=ms) for job_id, ms in (("1", 9000), ("2", 5000), ("3", 7000))))
+    delayed = bench.snapshot()["delayed"]
+    assert bench.heard() == [
+        ("earlierDelayed", str(delayed["2"])),
+        ("events", "event 1"),
+        ("events", "event 2"),
+        ("events", "event 3"),
+    ]
+    assert (delayed["1"] - delayed["2"], delayed["3"] - delayed["2"]) == (4000, 2000)
+
+
+def test_a_retry_is_never_dropped(bench):
+    running(bench, "1", "2")
+    settle(bench, End("1", "retrying"), End("2", "retrying", delay_ms=5000), drop="succeeded failed")
+    assert bench.snapshot()["jobs"] == {"1": "1 retrying", "2": "2 retrying"}
+
+
+def test_without_events_nothing_is_published_but_due_times_are(bench):
+    running(bench, "1", "2")
+    settle(bench, End("1"), End("2", "retrying", delay_ms=5000), is_silent=True)
+    (message,) = bench.heard()
+    assert message[0] == "earlierDelayed"
+
+
+@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
+def test_a_dropped_record_leaves_only_a_result_with_an_expiry(bench, verdict):
+    running(bench, "1")
+    earliest = bench.now_ms() + TTL_MS
+    assert settle(bench, End("1", verdict, keep="5:s1"), drop=verdict) == [1]
+    latest = bench.now_ms() + TTL_MS
+    state = bench.snapshot()
+    assert earliest <= state.pop("expiries")["1"] <= latest
+    assert state == {"results": {"1": "5:s1"}}
+    assert bench.heard() == [("events", "event 1")]
+
+
+@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
+def test_a_dropped_record_without_a_result_leaves_nothing(bench, verdict):
+    running(bench, "1")
+    assert settle(bench, End("1", verdict), drop=verdict) == [1]
+    assert bench.snapshot() == {}
+
+
+def test_each_kind_of_record_is_dropped_by_its_own_setting(bench):
+    running(bench, "1", "2")
+    settle(bench, End("1"), End("2", "failed"), drop="succeeded")
+    assert bench.snapshot() == {"jobs": {"2": "2 failed"}, "failed": {"2"}}
+
+
+def test_results_that_outlived_their_time_go_when_new_ones_come(bench):
+    running(bench, "1", results={"old": "1:s1", "older": "1:s2", "young": "1:s3"})
+    bench.put(expiries={"old": 2000, "older": 1000, "young": bench.now_ms() + 60_000})
+    settle(bench, End("1", keep="5:s1"), drop="succeeded")
+    state = bench.snapshot()
+    # One came in, so one went: a call stays bounded.
+    assert set(state["results"]) == {"old", "young", "1"} or set(state["results"]) == {"older", "young", "1"}
+    assert state["results"].keys() == state["expiries"].keys()
+    assert "older" not in state["results"]
+
+
+def test_all_kinds_of_outcomes_share_a_call(bench):
+    running(bench, "1", "2", "3", "4")
+    facts = settle(
+        bench,
+        End("1", keep="5:s1"),
+        End("2", "failed", keep="5:f2"),
+        End("3", "retrying"),
+        End("4", "retrying", delay_ms=5000),
+    )
+    assert facts == [1, 1, 1, 1]
+    state = bench.snapshot()
+    assert state.pop("delayed").keys() == {"4"}
+    assert state == {
+        "jobs": {"1": "1 succeeded", "2": "2 failed", "3": "3 retrying", "4": "4 retrying"},
+        "succeeded": {"1"},
+        "failed": {"2"},
+        "results": {"1": "5:s1", "2": "5:f2"},
+        "waiting": ["3"],
+    }
+    assert [text for channel, text in bench.heard() if channel == "events"] == [f"event {n}" for n in range(1, 5)]
+
+
+@pytest.mark.parametrize(("verdict", "other"), [("succeeded", "failed"), ("failed", "succeeded")])
+def test_an_id_is_never_in_both_sets(bench, verdict, other):
+    running(bench, "1", **{other: {"1", "x"}})
+    settle(bench, End("1", verdict))
+    state = bench.snapshot()
+    assert (state[verdict], state[other]) == ({"1"}, {"x"})
+
+
+def test_only_the_own_jobs_claim_and_mark_go(bench):
+    running(bench, "1", "2")
+    settle(bench, End("2"))
+    assert bench.snapshot() == {
+        "jobs": {"1": "1 created", "2": "2 succeeded"},
+        "active": ["1"],
+        "claims": {"1": "t:1"},
+        "stalling": {"1"},
+        "succeeded": {"2"},
+    }
+
+
+NOT_OWNED: list[tuple[str, dict[str, object]]] = [
+    ("stalled and queued again", {"jobs": {"1": "1 created"}, "waiting": ["1"], "claims": {"1": ":1"}}),
+    ("queued again by a Node peer", {"jobs": {"1": "1 created"}, "waiting": ["1"], "claims": {"1": "t:1"}}),
+    ("taken by another worker", {"jobs": {"1": "1 created"}, "active": ["1"], "claims": {"1": "u:2"}}),
+    ("taken again by this worker", {"jobs": {"1": "1 created"}, "active": ["1"], "claims": {"1": "t:2"}}),
+    ("taken by a Node worker after our stall check", {"jobs": {"1": "1 created"}, "active": ["1"], "claims": {"1": ":1"}}),
+    ("finished by another", {"jobs": {"1": "1 other"}, "failed": {"1"}, "results": {"1": "5:fx"}}),
+    ("finished by a Node worker", {"jobs": {"1": "1 other"}, "failed": {"1"}, "claims": {"1": "t:1"}}),
+    ("waits for its next try elsewhere", {"jobs": {"1": "1 other"}, "delayed": {"1": 5000}}),
+    ("removed", {}),
+    ("removed and created anew", {"jobs": {"1": "1 created"}, "waiting": ["1"]}),
+    ("removed, created anew and running", {"jobs": {"1": "1 created"}, "active": ["1"], "claims": {"1": "v:1"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", ["succeeded", "failed", "retrying", "retrying later", "unreadable", "dropped"])
+@pytest.mark.parametrize(("order", "state"), NOT_OWNED, ids=[order for order, _ in NOT_OWNED])
+def test_an_outcome_of_a_job_that_is_no_longer_owned_changes_nothing(bench, order, state, verdict):
+    """Flaw A1."""
+    end = {
+        "succeeded": End("1", keep="5:s1"),
+        "failed": End("1", "failed", keep="5:f1"),
+        "retrying": End("1", "retrying"),
+        "retrying later": End("1", "retrying", delay_ms=5000),
+        "unreadable": End("1", "failed", record=""),
+        "dropped": End("1", keep="5:s1"),
+    }[verdict]
+    bench.put(**state)
+    before = bench.snapshot()
+    assert settle(bench, end, drop="succeeded" if verdict == "dropped" else "") == [0]
+    assert bench.snapshot() == before
+    assert bench.heard() == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [End("1", keep="5:s1"), End("1", "failed"), End("1", "retrying"), End("1", "retrying", delay_ms=5000),
+     End("1", "failed", record="")],
+    ids=["succeeded", "failed", "retrying", "delayed", "unreadable"],
+)  # fmt: skip
+@pytest.mark.parametrize("drop", ["", "succeeded failed"])
+def test_a_job_whose_record_is_gone_is_not_brought_back(bench, end, drop):
+    """Flaw A6."""
+    bench.put(active=["1"], claims={"1": "t:1"}, stalling={"1"})
+    assert settle(bench, end, drop=drop) == [0]
+    assert bench.snapshot() == {}
+    assert bench.heard() == []
+
+
+def test_beside_an_outcome_that_is_refused_the_others_are_recorded(bench):
+    running(bench, "1", "3")
+    bench.put(waiting=["2"])
+    assert settle(bench, End("1"), End("2"), End("3", "failed")) == [1, 0, 1]
+    assert bench.snapshot() == {
+        "jobs": {"1": "1 succeeded", "3": "3 failed"},
+        "waiting": ["2"],
+        "succeeded": {"1"},
+        "failed": {"3"},
+    }
+    assert bench.heard() == [("events", "event 1"), ("events", "event 3")]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [End("1", keep="5:s1"), End("1", "failed", keep="5:f1"), End("1", "retrying"), End("1", "retrying", delay_ms=5000)],
+    ids=["succeeded", "failed", "retrying", "delayed"],
+)
+def test_the_same_outcome_again_is_known_and_changes_nothing(bench, end):
+    """The reply to the first call was lost."""
+    running(bench, "1")
+    assert settle(bench, end) == [1]
+    bench.heard()
+    before = bench.snapshot()
+    assert settle(bench, end) == [2]
+    assert bench.snapshot() == before
+    assert bench.heard() == []
+
+
+def test_the_same_outcome_again_when_the_retry_runs_already_is_refused(bench):
+    running(bench, "1")
+    settle(bench, End("1", "retrying"))
+    bench.drop("waiting")
+    bench.put(active=["1"], claims={"1": "u:1"})
+    before = bench.snapshot()
+    assert settle(bench, End("1", "retrying")) == [0]
+    assert bench.snapshot() == before
+
+
+def test_one_entry_of_active_goes_with_one_outcome(bench):
+    """The same id twice in active: the older entry, at the right, is the one that ran first."""
+    bench.put(jobs={"1": "1 created"}, active=["1", "2", "1"], claims={"1": "t:1"})
+    assert settle(bench, End("1")) == [1]
+    assert bench.snapshot()["active"] == ["1", "2"]
+
+
+def test_the_largest_batch_is_recorded_whole(bench):
+    ids = [str(n) for n in range(500)]
+    running(bench, *ids)
+    assert settle(bench, *(End(job_id, keep="5:s1") for job_id in ids)) == [1] * 500
+    state = bench.snapshot()
+    assert state.keys() == {"jobs", "succeeded", "results"}
+    assert len(bench.heard()) == 500
+
+
+PLACES = ("waiting", "active", "delayed", "succeeded", "failed")
+MIXED = (
+    End("1", keep="5:s1"),
+    End("2", "failed", keep="5:f2"),
+    End("3", "retrying"),
+    End("4", "retrying", delay_ms=600_000),
+)
+
+
+@pytest.mark.parametrize("wrong", ["jobs", "succeeded", "failed", "delayed", "results", "waiting", "stalling", "claims"])
+@pytest.mark.parametrize("ends", [*([end] for end in MIXED), MIXED], ids=["succeeded", "failed", "retrying", "delayed", "mixed"])
+def test_after_a_refusal_every_id_is_where_it_was_and_the_same_call_succeeds_later(bench, wrong, ends):
+    """Flaw C9. What is in two places may run twice."""
+    ids = [end.job_id for end in ends]
+    running(bench, *ids)
+    kept = bench.snapshot().get(wrong)
+    bench.drop(wrong)
+    bench.put(**{wrong: "of the wrong type"})
+    before = {name: sorted(ids) for name, ids in bench.snapshot().items() if name in PLACES}
+    try:
+        facts = settle(bench, *ends)
+    except redis.ResponseError as error:
+        assert "WRONGTYPE" in str(error)  # noqa: PT017 - a key that this outcome does not need may be wrong
+        after = {name: sorted(ids) for name, ids in bench.snapshot().items() if name in PLACES}
+        assert after == before
+        assert bench.heard() == []
+        bench.drop(wrong)
+        if kept is not None:
+            bench.put(**{wrong: kept})
+        facts = settle(bench, *ends)
+    else:
+        bench.drop(wrong)
+    assert facts == [1] * len(ends)
+    state = bench.snapshot()
+    assert "active" not in state
+    assert "claims" not in state
+    places = [job_id for name in PLACES for job_id in state.get(name, ())]
+    assert sorted(places) == ids
+
+
+def test_after_a_refusal_of_the_expiry_the_record_still_stands(bench):
+    running(bench, "1", expiries="of the wrong type")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        settle(bench, End("1", keep="5:s1"), drop="succeeded")
+    state = bench.snapshot()
+    assert (state["jobs"], state["active"], state["claims"]) == ({"1": "1 created"}, ["1"], {"1": "t:1"})
+    bench.drop("expiries")
+    assert settle(bench, End("1", keep="5:s1"), drop="succeeded") == [1]
+    assert bench.snapshot().keys() == {"results", "expiries"}
+
+
+@pytest.mark.parametrize("drop", ["", "succeeded"])
+@pytest.mark.parametrize("wrong", ["waiting", "active"])
+def test_an_outcome_recorded_in_a_call_that_was_refused_later_is_not_called_lost(bench, drop, wrong):
+    """The refusal came when jobs were asked for; the caller sends the call again."""
+    running(bench, "1")
+    if wrong == "active":
+        bench.put(waiting=["8", "9"])
+    bench.drop(wrong)
+    bench.put(**{wrong: "of the wrong type"})
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        settle(bench, End("1", keep="5:s1"), free=2, drop=drop)
+    bench.drop(wrong)
+    if wrong == "active":
+        bench.put(active=["1"])
+    assert settle(bench, End("1", keep="5:s1"), free=2, drop=drop)[0] in (1, 2)

