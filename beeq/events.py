@@ -65,16 +65,18 @@ def decode_event(text: bytes) -> JobEvent | None:
 
 
 class Backlog:
-    """The latest final events of jobs nobody here knew yet (flaw B5a).
+    """The latest events of jobs nobody here knew yet, and how known ones ended (flaw B5a).
 
     A job's event travels on another connection than the reply to its save and may win. Whoever
-    learns of a job asks here whether its end has been heard already.
+    learns of a job asks here what has been heard of it already.
     """
 
-    def __init__(self, *, max_events: int = 5000, max_age_ms: int = 60_000) -> None:
+    def __init__(self, *, max_jobs: int = 5000, max_events: int = 16, max_age_ms: int = 60_000) -> None:
+        self._max_jobs = max_jobs
         self._max_events = max_events
         self._max_age_ms = max_age_ms
-        self._heard: OrderedDict[str, tuple[int, JobEvent, int]] = OrderedDict()
+        #: By job, the longest silent first: when it was last heard of, and its latest events.
+        self._heard: OrderedDict[str, tuple[int, list[tuple[int, JobEvent]]]] = OrderedDict()
         #: How many events have been put: a clock by which "heard since then" can be told.
         self.moment = 0
 
@@ -83,26 +85,35 @@ class Backlog:
 
     def put(self, event: JobEvent, *, now_ms: int) -> None:
         """Remember ``event``, forgetting what is too old or too much."""
-        self._heard.pop(event.job_id, None)
         self.moment += 1
-        self._heard[event.job_id] = (now_ms, event, self.moment)
+        _, events = self._heard.pop(event.job_id, (0, []))
+        events.append((self.moment, event))
+        self._heard[event.job_id] = (now_ms, events[-self._max_events :])
         while self._heard:
-            heard_ms, _event, _moment = next(iter(self._heard.values()))
-            if len(self._heard) <= self._max_events and heard_ms >= now_ms - self._max_age_ms:
+            heard_ms, _events = next(iter(self._heard.values()))
+            if len(self._heard) <= self._max_jobs and heard_ms >= now_ms - self._max_age_ms:
                 break
             self._heard.popitem(last=False)
 
     def drop_until(self, job_id: str, moment: int) -> None:
         """Forget what was heard of the job up to ``moment``: it told of an earlier job of that id."""
-        entry = self._heard.get(job_id)
-        if entry is not None and entry[2] <= moment:
-            del self._heard[job_id]
+        heard_ms, events = self._heard.get(job_id, (0, []))
+        left = [entry for entry in events if entry[0] > moment]
+        if left:
+            self._heard[job_id] = (heard_ms, left)
+        else:
+            self._heard.pop(job_id, None)
 
     def clear(self) -> None:
         """Forget everything."""
         self._heard.clear()
 
+    def all(self, job_id: str, *, since: int = 0) -> list[JobEvent]:
+        """Return what was heard of the job after the moment ``since``, in order."""
+        _, events = self._heard.get(job_id, (0, []))
+        return [event for moment, event in events if moment > since]
+
     def get(self, job_id: str, *, since: int = 0) -> JobEvent | None:
         """Return what was last heard of the job, after the moment ``since``, or None."""
-        entry = self._heard.get(job_id)
-        return entry[1] if entry is not None and entry[2] > since else None
+        events = self.all(job_id, since=since)
+        return events[-1] if events else None

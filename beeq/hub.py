@@ -71,7 +71,7 @@ class Hub:
 
     @property
     def moment(self) -> int:
-        """How many ends have been heard: what is heard later has a larger one."""
+        """How much has been remembered: what is heard later has a larger one."""
         return self._backlog.moment
 
     def forget(self, job_id: str, *, until: int | None = None) -> None:
@@ -89,21 +89,22 @@ class Hub:
         self._kept.pop(job_id, None)
 
     def replay(self, job: Job, *, since: int = 0) -> None:
-        """Deliver to ``job`` the end that was heard before anyone here knew it (flaw B5a).
+        """Deliver to ``job`` what was heard before anyone here knew it (flaw B5a).
 
         In the loop's next turn: whoever has just got the job may listen to it first.
         """
-        event = self._backlog.get(job.saved_id(), since=since)
-        if event is not None:
+        for event in self._backlog.all(job.saved_id(), since=since):
             asyncio.get_running_loop().call_soon(self._deliver_late, job, event)
 
     def _deliver_late(self, job: Job, event: JobEvent) -> None:
         self._deliver(job, event)
-        self.release(event.job_id)
+        if event.name in _FINAL:
+            self.release(event.job_id)
 
     def heard(self, job_id: str) -> JobEvent | None:
         """Return the job's final event if it has been heard lately."""
-        return self._backlog.get(job_id)
+        event = self._backlog.get(job_id)
+        return event if event is not None and event.name in _FINAL else None
 
     def waiter(self, job_id: str) -> asyncio.Future[JobEvent]:
         """Return a future of the job's final event; ``drop_waiter`` it in the end."""
@@ -125,10 +126,10 @@ class Hub:
         if event is None:
             return
         job_id, name = event.job_id, event.name
-        if name in _FINAL:
+        job = self._jobs.get(job_id)
+        if name in _FINAL or job is None:
             self._backlog.put(event, now_ms=self._clock_ms())
         self._emit(f"job {name}", job_id, _payload(event))
-        job = self._jobs.get(job_id)
         if job is not None:
             self._deliver(job, event)
             for twin in list(self._twins.get(job_id, ())):

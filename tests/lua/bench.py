@@ -81,7 +81,9 @@ class Bench:
                 case "hash":
                     value = self.redis.hgetall(key)
                 case "zset":
-                    value = {member: int(score) for member, score in self.redis.zrange(key, 0, -1, withscores=True)}
+                    value = {
+                        member: int(score) for member, score in self.redis.zrange(key, 0, -1, withscores=True)
+                    }
                 case other:
                     raise AssertionError(f"{key} is a {other}")
             found[key.removeprefix(stem).removeprefix("beeq:")] = value

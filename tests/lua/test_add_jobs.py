@@ -23,7 +23,11 @@ def test_the_first_job_of_a_queue_is_number_one_and_waits(bench):
 
 def test_many_jobs_wait_in_the_order_given(bench):
     assert add(bench, ("", "r1", ""), ("a", "r2", ""), ("", "r3", "")) == ["1", "a", "2"]
-    assert bench.snapshot() == {"id": "2", "jobs": {"1": "r1", "a": "r2", "2": "r3"}, "waiting": ["2", "a", "1"]}
+    assert bench.snapshot() == {
+        "id": "2",
+        "jobs": {"1": "r1", "a": "r2", "2": "r3"},
+        "waiting": ["2", "a", "1"],
+    }
 
 
 def test_new_jobs_wait_behind_those_there(bench):
@@ -71,7 +75,11 @@ def test_automatic_ids_stay_whole_numbers_however_large(bench, counter):
     """Flaw C1: Lua's own text of 10^14 is 1e+14."""
     bench.put(id=str(counter))
     assert add(bench, ("", "r", "")) == [str(counter + 1)]
-    assert bench.snapshot() == {"id": str(counter + 1), "jobs": {str(counter + 1): "r"}, "waiting": [str(counter + 1)]}
+    assert bench.snapshot() == {
+        "id": str(counter + 1),
+        "jobs": {str(counter + 1): "r"},
+        "waiting": [str(counter + 1)],
+    }
 
 
 def test_what_an_earlier_job_of_the_id_left_behind_is_dropped(bench):

@@ -9,7 +9,9 @@ from beeq.scripts import EXCHANGE
 from tests.lua.bench import Bench, End
 
 
-def take(bench: Bench, free: int, *, adopted: str = "", token: str = "T", end: End | None = None) -> tuple[int, list[tuple[str, str, int]]]:
+def take(
+    bench: Bench, free: int, *, adopted: str = "", token: str = "T", end: End | None = None
+) -> tuple[int, list[tuple[str, str, int]]]:
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
     facts, taken, flat = bench.run(
         EXCHANGE,
@@ -32,7 +34,12 @@ def test_an_empty_queue_gives_nothing(bench):
 def test_the_job_that_has_waited_longest_is_handed_out_and_claimed(bench):
     bench.put(jobs=records("1", "2"), waiting=["2", "1"])
     assert take(bench, 1) == (1, [("1", "record 1", 1)])
-    assert bench.snapshot() == {"jobs": records("1", "2"), "waiting": ["2"], "active": ["1"], "claims": {"1": "T:1"}}
+    assert bench.snapshot() == {
+        "jobs": records("1", "2"),
+        "waiting": ["2"],
+        "active": ["1"],
+        "claims": {"1": "T:1"},
+    }
     assert bench.heard() == []
 
 
@@ -72,7 +79,9 @@ def test_a_full_batch_is_handed_out_whole(bench):
     assert bench.snapshot()["waiting"] == ids[:499:-1]
 
 
-@pytest.mark.parametrize(("before", "deliveries"), [(":1", 2), (":9", 10), ("old:2", 3), ("odd", 1), (":", 1)])
+@pytest.mark.parametrize(
+    ("before", "deliveries"), [(":1", 2), (":9", 10), ("old:2", 3), ("odd", 1), (":", 1)]
+)
 def test_deliveries_are_counted_on_whoever_had_the_job_before(bench, before, deliveries):
     """Flaw A4."""
     bench.put(jobs=records("1"), waiting=["1"], claims={"1": before})
@@ -88,7 +97,9 @@ def test_a_job_that_is_handed_out_need_not_beat_before_the_next_check(bench):
 
 def test_ids_without_a_record_are_dropped_and_never_handed_out(bench):
     """Flaw A3."""
-    bench.put(jobs=records("2"), waiting=["g3", "2", "g1"], claims={"g1": ":3", "g3": "old:1"}, stalling={"g1"})
+    bench.put(
+        jobs=records("2"), waiting=["g3", "2", "g1"], claims={"g1": ":3", "g3": "old:1"}, stalling={"g1"}
+    )
     assert take(bench, 3) == (3, [("2", "record 2", 1)])
     assert bench.snapshot() == {"jobs": records("2"), "active": ["2"], "claims": {"2": "T:1"}}
 
@@ -108,7 +119,10 @@ def test_an_id_that_a_blocking_move_fetched_is_adopted(bench):
 
 def test_an_adopted_id_comes_first(bench):
     bench.put(jobs=records("1", "2", "3"), active=["1"], waiting=["3", "2"])
-    assert take(bench, 2, adopted="1") == (2, [("1", "record 1", 1), ("2", "record 2", 1), ("3", "record 3", 1)])
+    assert take(bench, 2, adopted="1") == (
+        2,
+        [("1", "record 1", 1), ("2", "record 2", 1), ("3", "record 3", 1)],
+    )
     assert bench.snapshot()["active"] == ["3", "2", "1"]
 
 
@@ -118,7 +132,9 @@ def test_an_adopted_id_that_was_lost_before_is_called_so(bench):
     assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 3)])
 
 
-@pytest.mark.parametrize("state", [{"waiting": ["1"]}, {}, {"succeeded": {"1"}}], ids=["queued again", "removed", "finished"])
+@pytest.mark.parametrize(
+    "state", [{"waiting": ["1"]}, {}, {"succeeded": {"1"}}], ids=["queued again", "removed", "finished"]
+)
 def test_an_id_that_left_active_meanwhile_is_not_adopted(bench, state):
     bench.put(jobs=records("1"), **state)
     before = bench.snapshot()
@@ -160,7 +176,9 @@ def test_a_retried_job_is_handed_out_in_the_same_turn_with_a_fresh_count(bench):
 def test_after_a_refusal_every_id_still_waits_and_is_handed_out_later(bench, wrong, free):
     """Flaw C9."""
     state = {"jobs": records("1", "2"), "waiting": ["2", "1"]}
-    bench.put(**{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"})
+    bench.put(
+        **{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"}
+    )
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         take(bench, free)

@@ -106,7 +106,10 @@ def test_a_delayed_retry_behind_another_is_not_announced(bench):
 
 def test_of_several_delayed_retries_only_the_head_is_announced(bench):
     running(bench, "1", "2", "3")
-    settle(bench, *(End(job_id, "retrying", delay_ms=ms) for job_id, ms in (("1", 9000), ("2", 5000), ("3", 7000))))
+    settle(
+        bench,
+        *(End(job_id, "retrying", delay_ms=ms) for job_id, ms in (("1", 9000), ("2", 5000), ("3", 7000))),
+    )
     delayed = bench.snapshot()["delayed"]
     assert bench.heard() == [
         ("earlierDelayed", str(delayed["2"])),
@@ -185,7 +188,9 @@ def test_all_kinds_of_outcomes_share_a_call(bench):
         "results": {"1": "5:s1", "2": "5:f2"},
         "waiting": ["3"],
     }
-    assert [text for channel, text in bench.heard() if channel == "events"] == [f"event {n}" for n in range(1, 5)]
+    assert [text for channel, text in bench.heard() if channel == "events"] == [
+        f"event {n}" for n in range(1, 5)
+    ]
 
 
 @pytest.mark.parametrize(("verdict", "other"), [("succeeded", "failed"), ("failed", "succeeded")])
@@ -223,7 +228,9 @@ NOT_OWNED: list[tuple[str, dict[str, object]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed", "retrying", "retrying later", "unreadable", "dropped"])
+@pytest.mark.parametrize(
+    "verdict", ["succeeded", "failed", "retrying", "retrying later", "unreadable", "dropped"]
+)
 @pytest.mark.parametrize(("order", "state"), NOT_OWNED, ids=[order for order, _ in NOT_OWNED])
 def test_an_outcome_of_a_job_that_is_no_longer_owned_changes_nothing(bench, order, state, verdict):
     """Flaw A1."""
@@ -272,7 +279,12 @@ def test_beside_an_outcome_that_is_refused_the_others_are_recorded(bench):
 
 @pytest.mark.parametrize(
     "end",
-    [End("1", keep="5:s1"), End("1", "failed", keep="5:f1"), End("1", "retrying"), End("1", "retrying", delay_ms=5000)],
+    [
+        End("1", keep="5:s1"),
+        End("1", "failed", keep="5:f1"),
+        End("1", "retrying"),
+        End("1", "retrying", delay_ms=5000),
+    ],
     ids=["succeeded", "failed", "retrying", "delayed"],
 )
 def test_the_same_outcome_again_is_known_and_changes_nothing(bench, end):
@@ -321,8 +333,12 @@ MIXED = (
 )
 
 
-@pytest.mark.parametrize("wrong", ["jobs", "succeeded", "failed", "delayed", "results", "waiting", "stalling", "claims"])
-@pytest.mark.parametrize("ends", [*([end] for end in MIXED), MIXED], ids=["succeeded", "failed", "retrying", "delayed", "mixed"])
+@pytest.mark.parametrize(
+    "wrong", ["jobs", "succeeded", "failed", "delayed", "results", "waiting", "stalling", "claims"]
+)
+@pytest.mark.parametrize(
+    "ends", [*([end] for end in MIXED), MIXED], ids=["succeeded", "failed", "retrying", "delayed", "mixed"]
+)
 def test_after_a_refusal_every_id_is_where_it_was_and_the_same_call_succeeds_later(bench, wrong, ends):
     """Flaw C9. What is in two places may run twice."""
     ids = [end.job_id for end in ends]

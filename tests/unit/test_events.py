@@ -131,14 +131,14 @@ class TestBacklog:
         assert len(backlog) == 1
 
     def test_it_holds_no_more_than_its_number_and_forgets_the_oldest(self) -> None:
-        backlog = Backlog(max_events=3)
+        backlog = Backlog(max_jobs=3)
         for n in range(5):
             backlog.put(JobEvent(str(n), "succeeded"), now_ms=0)
         assert [n for n in range(5) if backlog.get(str(n))] == [2, 3, 4]
         assert len(backlog) == 3
 
     def test_hearing_of_a_job_again_makes_it_the_newest(self) -> None:
-        backlog = Backlog(max_events=2)
+        backlog = Backlog(max_jobs=2)
         for job_id in ("1", "2", "1", "3"):
             backlog.put(JobEvent(job_id, "succeeded"), now_ms=0)
         assert backlog.get("1") is not None
@@ -177,7 +177,7 @@ class TestBacklog:
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 100)), max_size=60))
     def test_its_bounds_hold_whatever_comes(self, puts: list[tuple[int, int]]) -> None:
-        backlog, now_ms, heard = Backlog(max_events=5, max_age_ms=100), 0, {}
+        backlog, now_ms, heard = Backlog(max_jobs=5, max_age_ms=100), 0, {}
         for job, passed_ms in puts:
             now_ms += passed_ms
             event = JobEvent(str(job), "succeeded", now_ms)

@@ -52,7 +52,10 @@ def listen(job: Job) -> list[tuple[Any, ...]]:
 
 def told(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return calls with each error as its type's name and text."""
-    return [tuple((type(part).__name__, str(part)) if isinstance(part, Exception) else part for part in call) for call in calls]
+    return [
+        tuple((type(part).__name__, str(part)) if isinstance(part, Exception) else part for part in call)
+        for call in calls
+    ]
 
 
 async def turn() -> None:
@@ -112,7 +115,9 @@ def test_a_retry_of_a_job_without_retries_invents_none(bench):
     assert "retries" not in job.options
 
 
-@pytest.mark.parametrize("message", [b"null", b"NaN", b"{", b"[]", b'{"id":null,"event":"x"}', b"\xff"], ids=ascii)
+@pytest.mark.parametrize(
+    "message", [b"null", b"NaN", b"{", b"[]", b'{"id":null,"event":"x"}', b"\xff"], ids=ascii
+)
 def test_what_is_no_event_reaches_nobody(bench, message):
     bench.hub.receive(message)
     assert bench.queue_heard == []

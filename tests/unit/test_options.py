@@ -102,7 +102,9 @@ STRATEGIES = {**builtin_strategies(), "mine": lambda _job: 1}
         ("mine", 7, {"strategy": "mine", "delay": 7}),
     ],
 )
-def test_a_backoff_is_a_known_strategy_then_a_delay(strategy: str, delay: Any, option: dict[str, Any]) -> None:
+def test_a_backoff_is_a_known_strategy_then_a_delay(
+    strategy: str, delay: Any, option: dict[str, Any]
+) -> None:
     checked = check_backoff(strategy, delay, STRATEGIES)
     assert checked == option
     assert list(checked) == list(option)
@@ -118,9 +120,13 @@ def test_an_unknown_strategy_is_refused_in_bee_queues_words(strategy: Any) -> No
 
 @pytest.mark.parametrize("strategy", ["fixed", "exponential", "mine"])
 @pytest.mark.parametrize(
-    "delay", [None, 0, -1, 1.5, 44.0, math.nan, "5", True, 2**53, HUGE, timedelta(0)], ids=lambda d: repr(d)[:12]
+    "delay",
+    [None, 0, -1, 1.5, 44.0, math.nan, "5", True, 2**53, HUGE, timedelta(0)],
+    ids=lambda d: repr(d)[:12],
 )
-def test_a_delay_that_is_no_positive_integer_is_refused_in_bee_queues_words(strategy: str, delay: Any) -> None:
+def test_a_delay_that_is_no_positive_integer_is_refused_in_bee_queues_words(
+    strategy: str, delay: Any
+) -> None:
     with pytest.raises(ValueError, match="^delay must be a positive integer$"):
         check_backoff(strategy, delay, STRATEGIES)
 
@@ -184,7 +190,9 @@ def test_an_id_is_text_and_what_javascript_calls_falsy_is_none(job_id: Any, text
     assert check_job_id(job_id) == text
 
 
-@pytest.mark.parametrize("job_id", [True, 1.5, 0.0, b"a", ["a"], object()], ids=lambda job_id: repr(job_id)[:8])
+@pytest.mark.parametrize(
+    "job_id", [True, 1.5, 0.0, b"a", ["a"], object()], ids=lambda job_id: repr(job_id)[:8]
+)
 def test_an_id_of_another_type_is_refused(job_id: Any) -> None:
     with pytest.raises(TypeError, match=rf"^a job id must be a str or an int, not {type(job_id).__name__}$"):
         check_job_id(job_id)

@@ -26,7 +26,10 @@ def record_of(settlement: Settlement) -> dict[str, Any]:
 def failed_for_good(settlement: Settlement, *, message: str) -> None:
     """Check everything that a final failure is made of."""
     assert (settlement.status, settlement.delay_ms) == ("failed", 0)
-    assert settlement.message == json.dumps({"id": "7", "event": "failed", "data": message}, separators=(",", ":")).encode()
+    assert (
+        settlement.message
+        == json.dumps({"id": "7", "event": "failed", "data": message}, separators=(",", ":")).encode()
+    )
     assert settlement.keep == f"{NOW_MS}:f{json.dumps(message)}".encode()
     record = record_of(settlement)
     assert record["status"] == settlement.job.status == "failed"
@@ -90,7 +93,9 @@ class TestSuccess:
         assert "circular" in str(succeed(make_job(), circle).error)
 
     @pytest.mark.parametrize("where", ["data", "options", "progress"])
-    def test_a_record_that_cannot_be_written_fails_the_job_with_the_record_as_claimed(self, where: str) -> None:
+    def test_a_record_that_cannot_be_written_fails_the_job_with_the_record_as_claimed(
+        self, where: str
+    ) -> None:
         """Flaw A5d."""
         job = make_job({"own": [1], "retries": 5}, data={"a": 1})
         if where == "progress":
@@ -109,7 +114,10 @@ class TestSuccess:
 
 @pytest.mark.parametrize("timestamp", ["text", [1], {"a": 1}, True, 1.5, 1e300], ids=repr)
 def test_an_odd_creation_time_harms_no_outcome(timestamp: Any) -> None:
-    for settlement in (succeed(make_job({"timestamp": timestamp}), 1), fail(make_job({"timestamp": timestamp}), ValueError("x"), STRATEGIES)):
+    for settlement in (
+        succeed(make_job({"timestamp": timestamp}), 1),
+        fail(make_job({"timestamp": timestamp}), ValueError("x"), STRATEGIES),
+    ):
         assert settlement.keep.partition(b":")[0].isdigit()
         assert record_of(settlement)["options"]["timestamp"] == timestamp
 
@@ -277,12 +285,16 @@ def test_an_unreadable_record_is_left_as_it_is() -> None:
     error = JobUnreadable("7", b"NaN", "not JSON")
     settlement = fail(job, error, STRATEGIES)
     assert (settlement.status, settlement.record, settlement.keep) == ("failed", b"", b"")
-    assert settlement.message == b'{"id":"7","event":"failed","data":"Job 7 has an unreadable record: not JSON"}'
+    assert (
+        settlement.message == b'{"id":"7","event":"failed","data":"Job 7 has an unreadable record: not JSON"}'
+    )
     assert settlement.error is error
 
 
 @pytest.mark.parametrize("retries", [0, 3])
-def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record_as_claimed(retries: int) -> None:
+def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record_as_claimed(
+    retries: int,
+) -> None:
     job = make_job({"retries": retries, "backoff": {"strategy": "fixed", "delay": 500}}, data={"a": 1})
     job.data["odd"] = object()
     settlement = fail(job, ValueError("no"), STRATEGIES)
@@ -300,7 +312,12 @@ def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record
 @pytest.mark.parametrize("is_success", [True, False], ids=["succeeded", "failed"])
 def test_a_record_that_was_read_but_can_never_be_written_again_keeps_its_text(is_success: bool) -> None:
     """A Node peer may nest deeper than Python writes; the outcome must not be lost over that."""
-    raw = b'{"data":' + b"[" * 900 + b"]" * 900 + b',"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}'
+    raw = (
+        b'{"data":'
+        + b"[" * 900
+        + b"]" * 900
+        + b',"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}'
+    )
     job = make_job()
     read = decode_record("7", raw, now_ms=NOW_MS)
     job.data, job.options, job.claimed_record = read.data, read.options, raw

@@ -71,7 +71,9 @@ def test_the_message_is_the_errors_text_or_its_types_name(error: BaseException, 
     assert trace_of(error).startswith(f"{type(error).__name__}: {message}")
 
 
-@pytest.mark.parametrize("error", [BrokenError(), OddError(), SilentError()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [BrokenError(), OddError(), SilentError()], ids=lambda error: type(error).__name__
+)
 def test_an_error_that_cannot_be_printed_loses_no_outcome(error: Exception) -> None:
     settlement = fail(make_job(), raised(error), STRATEGIES)
     name = type(error).__name__
@@ -101,7 +103,10 @@ def test_a_long_message_keeps_both_ends_and_no_more_than_the_limit(letter: str, 
         assert len(raw) <= MAX_TRACE_BYTES
         assert "begin" in cut[:30]
         assert cut.endswith("end") or cut.endswith("end\n")
-    assert "\n…\n" in message_of(ValueError(text)) or len(text.encode("utf-8", "surrogatepass")) <= MAX_TRACE_BYTES
+    assert (
+        "\n…\n" in message_of(ValueError(text))
+        or len(text.encode("utf-8", "surrogatepass")) <= MAX_TRACE_BYTES
+    )
 
 
 def test_a_message_at_the_limit_is_not_cut() -> None:
@@ -149,7 +154,8 @@ ENDS = st.one_of(
     st.just(("raise", BrokenError())),
 )
 BACKOFFS = st.none() | st.dictionaries(
-    st.sampled_from(["strategy", "delay", "own"]), st.sampled_from(["fixed", "exponential", "odd"]) | json_values()
+    st.sampled_from(["strategy", "delay", "own"]),
+    st.sampled_from(["fixed", "exponential", "odd"]) | json_values(),
 )
 
 
@@ -171,7 +177,9 @@ def test_every_outcome_is_a_record_that_decodes_and_keeps_unknown_options(
     assert record.status == settlement.status == job.status
     assert record.status in ("succeeded", "retrying", "failed")
     assert list(json.loads(settlement.record)) == ["data", "options", "status", "progress"]
-    assert {name: json.loads(settlement.record)["options"][name] for name in own} == {name: before["options"][name] for name in own}
+    assert {name: json.loads(settlement.record)["options"][name] for name in own} == {
+        name: before["options"][name] for name in own
+    }
     assert record.options["timestamp"] == NOW_MS
     assert len(record.options["stacktraces"]) == (0 if record.status == "succeeded" else 1)
     event = json.loads(settlement.message)

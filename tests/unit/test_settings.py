@@ -130,7 +130,9 @@ def test_a_prefix_is_text(prefix: Any) -> None:
         Settings(prefix=prefix)
 
 
-@pytest.mark.parametrize("value", ["yes", "", 2, -1, [], {}, b"", object()], ids=lambda value: repr(value)[:8])
+@pytest.mark.parametrize(
+    "value", ["yes", "", 2, -1, [], {}, b"", object()], ids=lambda value: repr(value)[:8]
+)
 def test_whether_to_close_a_given_client_is_a_bool_or_left_open(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^quit_command_client must be a bool or None$"):
         Settings(quit_command_client=value)

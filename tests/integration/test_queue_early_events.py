@@ -1,0 +1,43 @@
+"""Events that overtake the reply to their job's save reach the job all the same (flaw B5a)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from beeq.events import encode_event
+
+
+async def test_progress_and_retries_heard_before_the_save_was_answered_reach_the_job(make_queue):
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    seen = []
+    job = queue.create_job({}).retries(2)
+    job.on("progress", lambda value: seen.append(("progress", value)))
+    job.on("retrying", lambda error: seen.append(("retrying", str(error))))
+    saving = asyncio.ensure_future(job.save())
+    for event in (
+        encode_event("1", "progress", 50),
+        encode_event("1", "retrying", "once"),
+        encode_event("1", "progress", 70),
+    ):
+        queue.hub.receive(event)
+    assert (await saving).id == "1"
+    await queue.check_health()
+    assert seen == [("progress", 50), ("retrying", "once"), ("progress", 70)]
+    assert job.progress == 70
+    assert job.options["retries"] == 1
+    assert job.status == "retrying"
+
+
+async def test_events_of_an_earlier_job_of_the_same_id_do_not(make_queue):
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    queue.hub.receive(encode_event("x", "progress", 99))
+    queue.hub.receive(encode_event("x", "succeeded", "old"))
+    seen = []
+    job = queue.create_job({}).set_id("x")
+    job.on("progress", seen.append).on("succeeded", seen.append)
+    await job.save()
+    await queue.check_health()
+    assert seen == []
+    assert job.progress == 0

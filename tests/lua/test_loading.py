@@ -1,0 +1,121 @@
+"""Scripts that Redis has forgotten are loaded again by whoever needs them, one or many at once (flaw B3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from beeq.connection import Dialer
+from beeq.errors import RedisRefused
+from beeq.keys import Keys
+from beeq.line import Line
+from beeq.scripts import ADD_JOBS, ALL, COUNT_JOBS, READ_OUTCOME, Script
+from beeq.shared_line import SharedLine
+from tests.support.server import Server
+
+KEYS = Keys("bq", "loading")
+COUNT_KEYS = (KEYS.waiting, KEYS.active, KEYS.succeeded, KEYS.failed, KEYS.delayed, KEYS.id, KEYS.jobs, KEYS.workers)
+OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed)
+ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results)
+
+
+@pytest.fixture
+def dialer(own_valkey: Server) -> Dialer:
+    """Flushing scripts is for a server of one's own."""
+    return Dialer(own_valkey.url, timeout_ms=5000, slot_key=KEYS.id)
+
+
+@pytest.fixture
+async def line(dialer: Dialer) -> AsyncIterator[Line]:
+    line = Line(dialer, timeout_ms=5000)
+    yield line
+    await line.close()
+
+
+@pytest.fixture
+async def shared(dialer: Dialer) -> AsyncIterator[SharedLine]:
+    shared = SharedLine(dialer, timeout_ms=5000)
+    yield shared
+    await shared.close()
+
+
+def exists(server: Server, *scripts: Script) -> list[bool]:
+    with server.sync_client() as client:
+        return [bool(found) for found in client.script_exists(*(script.sha for script in scripts))]
+
+
+def flush(server: Server) -> None:
+    with server.sync_client() as client:
+        client.script_flush()
+
+
+def test_every_script_is_known_to_redis_by_its_digest(own_valkey):
+    with own_valkey.sync_client() as client:
+        assert [client.script_load(script.source) for script in ALL] == [script.sha for script in ALL]
+
+
+async def test_a_line_loads_what_it_needs(own_valkey, line):
+    for _ in range(2):
+        flush(own_valkey)
+        assert (await line.run(COUNT_JOBS, COUNT_KEYS, (30_000,)))[0] == 0
+        assert exists(own_valkey, COUNT_JOBS, READ_OUTCOME) == [True, False]
+
+
+async def test_a_shared_line_loads_what_it_needs(own_valkey, shared):
+    for _ in range(2):
+        flush(own_valkey)
+        assert await shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)) == [None, None, 0, 0]
+        assert exists(own_valkey, COUNT_JOBS, READ_OUTCOME) == [False, True]
+
+
+async def test_several_at_once_are_loaded_and_each_call_is_made_once(own_valkey, shared):
+    for n in range(3):
+        flush(own_valkey)
+        calls = [
+            shared.run(COUNT_JOBS, COUNT_KEYS, (30_000,)),
+            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "", "r", "")),
+            shared.call("PING"),
+            shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)),
+            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "", "r", "", "", "r", "")),
+        ]
+        replies = await asyncio.wait_for(asyncio.gather(*calls), 5)
+        assert replies[1] + replies[4] == [b"%d" % (3 * n + id_) for id_ in (1, 2, 3)]
+        assert replies[2] == b"PONG"
+    with own_valkey.sync_client() as client:
+        assert client.lrange(KEYS.waiting, 0, -1) == [str(n) for n in range(9, 0, -1)]
+    assert exists(own_valkey, COUNT_JOBS, ADD_JOBS, READ_OUTCOME) == [True, True, True]
+
+
+async def test_a_hundred_callers_share_the_reload(own_valkey, shared):
+    flush(own_valkey)
+    calls = [shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "", "r", "")) for _ in range(100)]
+    ids = await asyncio.wait_for(asyncio.gather(*calls), 5)
+    assert ids == [[b"%d" % n] for n in range(1, 101)]
+
+
+async def test_a_script_that_redis_refuses_to_load_is_an_error_for_its_caller_only(shared):
+    broken = Script("broken", b"this is no Lua", "0" * 40)
+    refused, fine = await asyncio.wait_for(
+        asyncio.gather(shared.run(broken, (), ()), shared.call("PING"), return_exceptions=True), 5
+    )
+    assert isinstance(refused, RedisRefused)
+    assert fine == b"PONG"
+
+
+async def test_a_script_whose_digest_is_wrong_is_refused_and_not_tried_for_ever(line, shared):
+    wrong = Script("wrong", b"return 1", "0" * 40)
+    with pytest.raises(RedisRefused, match="NOSCRIPT"):
+        await asyncio.wait_for(line.run(wrong, (), ()), 5)
+    with pytest.raises(RedisRefused, match="NOSCRIPT"):
+        await asyncio.wait_for(shared.run(wrong, (), ()), 5)
+    assert await asyncio.wait_for(shared.call("PING"), 5) == b"PONG"
+
+
+async def test_a_refusal_names_redis_own_word(own_valkey, line):
+    with own_valkey.sync_client() as client:
+        client.set(KEYS.waiting, "of the wrong type")
+    with pytest.raises(RedisRefused, match="WRONGTYPE") as refused:
+        await line.run(COUNT_JOBS, COUNT_KEYS, (30_000,))
+    assert refused.value.code == "WRONGTYPE"

@@ -1,0 +1,108 @@
+"""Raising due jobs: how many, in what order, and when to look again (protocol sections 4.3 and 9.4)."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from beeq.scripts import RAISE_DELAYED
+from tests.lua.bench import Bench
+
+FAR_MS = 4_000_000_000_000
+
+
+def raise_due(bench: Bench, *, debounce_ms: int = 0, limit: int = 1000) -> tuple[int, int]:
+    """Return how many were raised, and when to look again."""
+    earliest = bench.now_ms()
+    raised, next_ms, now_ms = bench.run(RAISE_DELAYED, debounce_ms, limit)
+    assert earliest <= int(now_ms) <= bench.now_ms()
+    return raised, int(next_ms)
+
+
+def test_without_delayed_jobs_there_is_nothing_to_look_for(bench):
+    assert raise_due(bench) == (0, -1)
+    assert bench.snapshot() == {}
+
+
+def test_due_jobs_go_to_the_back_the_earliest_first(bench):
+    bench.put(delayed={"c": 3000, "a": 1000, "b": 2000}, waiting=["y", "x"])
+    assert raise_due(bench) == (3, -1)
+    assert bench.snapshot() == {"waiting": ["c", "b", "a", "y", "x"]}
+
+
+def test_of_equal_due_times_the_first_id_by_text_is_raised_first(bench):
+    bench.put(delayed={"b": 1000, "a": 1000})
+    raise_due(bench)
+    assert bench.snapshot() == {"waiting": ["b", "a"]}
+
+
+def test_due_now_is_due_and_due_later_is_not(bench):
+    now_ms = bench.now_ms()
+    bench.put(delayed={"now": now_ms, "later": now_ms + 60_000, "zero": 0})
+    assert raise_due(bench) == (2, now_ms + 60_000)
+    assert bench.snapshot() == {"waiting": ["now", "zero"], "delayed": {"later": now_ms + 60_000}}
+
+
+def test_only_so_many_are_raised_at_once_and_the_next_time_has_passed(bench):
+    bench.put(delayed={f"{n:02}": 1000 + n for n in range(10)})
+    assert raise_due(bench, limit=4) == (4, 1004)
+    assert bench.snapshot()["waiting"] == ["03", "02", "01", "00"]
+    assert raise_due(bench, limit=4) == (4, 1008)
+    assert raise_due(bench, limit=4) == (2, -1)
+    assert bench.snapshot() == {"waiting": [f"{n:02}" for n in range(9, -1, -1)]}
+
+
+def test_a_call_of_the_largest_size_is_one_step(bench):
+    bench.put(delayed={str(n): n for n in range(1500)})
+    assert raise_due(bench, limit=1000) == (1000, 1000)
+    state = bench.snapshot()
+    assert (len(state["waiting"]), len(state["delayed"])) == (1000, 500)
+
+
+@pytest.mark.parametrize(
+    ("debounce_ms", "next_ms"),
+    [(0, FAR_MS), (99, FAR_MS), (100, FAR_MS + 100), (199, FAR_MS + 100), (250, FAR_MS + 250), (10**6, FAR_MS + 1000)],
+)
+def test_the_next_look_is_at_the_last_due_time_close_to_the_first(bench, debounce_ms, next_ms):
+    bench.put(delayed={"a": FAR_MS, "b": FAR_MS + 100, "c": FAR_MS + 250, "d": FAR_MS + 1000})
+    assert raise_due(bench, debounce_ms=debounce_ms) == (0, next_ms)
+    assert "waiting" not in bench.snapshot()
+
+
+def test_the_debounce_counts_from_the_first_that_is_left(bench):
+    bench.put(delayed={"due": 1000, "a": FAR_MS, "b": FAR_MS + 50})
+    assert raise_due(bench, debounce_ms=100) == (1, FAR_MS + 50)
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.999])
+def test_a_fraction_of_a_millisecond_is_looked_at_after_it(bench, fraction):
+    """A foreign producer may write one."""
+    bench.redis.zadd(bench.keys.delayed, {"a": FAR_MS + fraction})
+    assert raise_due(bench) == (0, FAR_MS + 1)
+
+
+@pytest.mark.parametrize("due_ms", [10**14, 10**15, 2**53])
+def test_the_next_time_is_a_whole_number_however_large(bench, due_ms):
+    bench.put(delayed={"a": due_ms})
+    assert raise_due(bench) == (0, due_ms)
+
+
+def test_a_negative_time_is_nobodys_and_stays(bench):
+    bench.put(delayed={"odd": -5, "due": 1000, "far": FAR_MS})
+    assert raise_due(bench) == (1, FAR_MS)
+    assert bench.snapshot() == {"waiting": ["due"], "delayed": {"odd": -5, "far": FAR_MS}}
+
+
+def test_records_and_everything_else_stay_as_they_are(bench):
+    bench.put(jobs={"a": "record"}, delayed={"a": 1000}, claims={"a": ":1"}, id="1")
+    raise_due(bench)
+    assert bench.snapshot() == {"jobs": {"a": "record"}, "waiting": ["a"], "claims": {"a": ":1"}, "id": "1"}
+    assert bench.heard() == []
+
+
+def test_where_waiting_is_of_the_wrong_type_the_jobs_stay_delayed(bench):
+    bench.put(delayed={"a": 1000}, waiting="of the wrong type")
+    before = bench.snapshot()
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        raise_due(bench)
+    assert bench.snapshot() == before
