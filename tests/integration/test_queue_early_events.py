@@ -15,15 +15,13 @@ async def test_progress_and_retries_heard_before_the_save_was_answered_reach_the
     job.on("progress", lambda value: seen.append(("progress", value)))
     job.on("retrying", lambda error: seen.append(("retrying", str(error))))
     saving = asyncio.ensure_future(job.save())
-    for event in (
-        encode_event("1", "progress", 50),
-        encode_event("1", "retrying", "once"),
-        encode_event("1", "progress", 70),
-    ):
-        queue.hub.receive(event)
+    events = (("progress", 50), ("retrying", "once"), ("progress", 70))
+    for name, data in events:
+        # After the save has gone out, before it is answered.
+        asyncio.get_running_loop().call_soon(queue.hub.receive, encode_event("1", name, data))
     assert (await saving).id == "1"
     await queue.check_health()
-    assert seen == [("progress", 50), ("retrying", "once"), ("progress", 70)]
+    assert seen == list(events)
     assert job.progress == 70
     assert job.options["retries"] == 1
     assert job.status == "retrying"

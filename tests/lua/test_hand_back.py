@@ -48,7 +48,11 @@ def test_an_id_that_nobody_claimed_yet_keeps_the_count_of_earlier_deliveries(ben
 @pytest.mark.parametrize("claim", ["t:1", ""])
 @pytest.mark.parametrize(
     "state",
-    [{"waiting": ["1"], "claims": {"1": ":1"}}, {"succeeded": {"1"}}, {"waiting": ["1"], "claims": {"1": "t:1"}}],
+    [
+        {"waiting": ["1"], "claims": {"1": ":1"}},
+        {"succeeded": {"1"}},
+        {"waiting": ["1"], "claims": {"1": "t:1"}},
+    ],
     ids=["stalled", "finished", "queued again by a Node peer"],
 )
 def test_a_job_that_is_not_active_is_left_alone(bench, claim, state):
@@ -89,7 +93,11 @@ def test_giving_back_twice_is_giving_back_once(bench):
 
 
 def test_beside_one_that_is_left_alone_the_others_go_back(bench):
-    bench.put(jobs={"1": "r", "2": "r", "3": "r"}, active=["3", "2", "1"], claims={"1": "t:1", "2": "u:1", "3": "t:1"})
+    bench.put(
+        jobs={"1": "r", "2": "r", "3": "r"},
+        active=["3", "2", "1"],
+        claims={"1": "t:1", "2": "u:1", "3": "t:1"},
+    )
     assert hand_back(bench, ("3", "t:1"), ("2", "t:1"), ("1", "t:1")) == 2
     assert bench.snapshot() == {
         "jobs": {"1": "r", "2": "r", "3": "r"},
@@ -102,7 +110,9 @@ def test_beside_one_that_is_left_alone_the_others_go_back(bench):
 @pytest.mark.parametrize("wrong", ["waiting", "stalling", "jobs"])
 def test_after_a_refusal_the_job_is_still_active_and_goes_back_later(bench, wrong):
     state = {"jobs": {"1": "r"}, "active": ["1"], "claims": {"1": "t:1"}}
-    bench.put(**{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"})
+    bench.put(
+        **{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"}
+    )
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         hand_back(bench, ("1", "t:1"))

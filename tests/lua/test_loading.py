@@ -16,7 +16,16 @@ from beeq.shared_line import SharedLine
 from tests.support.server import Server
 
 KEYS = Keys("bq", "loading")
-COUNT_KEYS = (KEYS.waiting, KEYS.active, KEYS.succeeded, KEYS.failed, KEYS.delayed, KEYS.id, KEYS.jobs, KEYS.workers)
+COUNT_KEYS = (
+    KEYS.waiting,
+    KEYS.active,
+    KEYS.succeeded,
+    KEYS.failed,
+    KEYS.delayed,
+    KEYS.id,
+    KEYS.jobs,
+    KEYS.workers,
+)
 OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed)
 ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results)
 

@@ -61,7 +61,14 @@ def test_a_call_of_the_largest_size_is_one_step(bench):
 
 @pytest.mark.parametrize(
     ("debounce_ms", "next_ms"),
-    [(0, FAR_MS), (99, FAR_MS), (100, FAR_MS + 100), (199, FAR_MS + 100), (250, FAR_MS + 250), (10**6, FAR_MS + 1000)],
+    [
+        (0, FAR_MS),
+        (99, FAR_MS),
+        (100, FAR_MS + 100),
+        (199, FAR_MS + 100),
+        (250, FAR_MS + 250),
+        (10**6, FAR_MS + 1000),
+    ],
 )
 def test_the_next_look_is_at_the_last_due_time_close_to_the_first(bench, debounce_ms, next_ms):
     bench.put(delayed={"a": FAR_MS, "b": FAR_MS + 100, "c": FAR_MS + 250, "d": FAR_MS + 1000})

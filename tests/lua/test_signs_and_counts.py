@@ -78,7 +78,9 @@ class TestBeat:
 
     def test_who_is_gone_is_forgotten(self, bench):
         now_ms = bench.now_ms()
-        bench.put(workers={"gone": now_ms - LIFETIME_MS - 1000, "late": now_ms - LIFETIME_MS + 5000, "old": 0})
+        bench.put(
+            workers={"gone": now_ms - LIFETIME_MS - 1000, "late": now_ms - LIFETIME_MS + 5000, "old": 0}
+        )
         bench.run(BEAT, "w", LIFETIME_MS)
         assert bench.snapshot()["workers"].keys() == {"late", "w"}
 
@@ -114,7 +116,11 @@ class TestCountJobs:
             delayed={"k": 1, "l": 2, "m": 3, "n": 4, "o": 5},
             id="100000000000000",
             jobs={"a": "record of a", "b": "record of b"},
-            workers={"alive": now_ms, "late": now_ms - LIFETIME_MS + 5000, "gone": now_ms - LIFETIME_MS - 1000},
+            workers={
+                "alive": now_ms,
+                "late": now_ms - LIFETIME_MS + 5000,
+                "gone": now_ms - LIFETIME_MS - 1000,
+            },
         )
         assert count(bench) == [3, 2, 1, 4, 5, "100000000000000", 2, "record of a"]
 
@@ -131,7 +137,10 @@ class TestCountJobs:
         ({"jobs": {"1": "r"}, "succeeded": {"1"}, "results": {"1": "5:s1"}}, ["r", "5:s1", 1, 0]),
         ({"jobs": {"1": "r"}, "failed": {"1"}, "results": {"1": "5:fx"}}, ["r", "5:fx", 0, 1]),
         ({"results": {"1": "5:s1"}, "expiries": {"1": 5000}}, [None, "5:s1", 0, 0]),
-        ({"jobs": {"x": "r"}, "succeeded": {"x"}, "failed": {"x"}, "results": {"x": "5:s1"}}, [None, None, 0, 0]),
+        (
+            {"jobs": {"x": "r"}, "succeeded": {"x"}, "failed": {"x"}, "results": {"x": "5:s1"}},
+            [None, None, 0, 0],
+        ),
     ],
 )
 def test_an_outcome_is_read_in_one_moment_and_nothing_is_written(bench, state, outcome):
@@ -186,5 +195,9 @@ class TestSweep:
             left = len(bench.snapshot()["claims"])
             assert left >= 3001 - pages * 400, "a call stays bounded"
         state = bench.snapshot()
-        assert (state["claims"], state["results"], state["jobs"]) == ({"runs": "t:1"}, {"runs": "5:s1"}, {"runs": "r"})
+        assert (state["claims"], state["results"], state["jobs"]) == (
+            {"runs": "t:1"},
+            {"runs": "5:s1"},
+            {"runs": "r"},
+        )
         assert pages > 5

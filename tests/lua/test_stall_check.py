@@ -9,7 +9,9 @@ from beeq.scripts import MARK_STALLING, REQUEUE_STALLED
 from tests.lua.bench import Bench
 
 
-def requeue(bench: Bench, *, first: bool = True, limit: int = 100, interval_ms: int = 60_000) -> tuple[int, int, list[str]]:
+def requeue(
+    bench: Bench, *, first: bool = True, limit: int = 100, interval_ms: int = 60_000
+) -> tuple[int, int, list[str]]:
     passed, more, ids = bench.run(REQUEUE_STALLED, interval_ms, "1" if first else "", limit)
     return passed, more, ids
 
@@ -54,7 +56,13 @@ def test_a_check_goes_on_behind_its_own_gate(bench):
 
 def test_a_job_that_gave_no_sign_goes_to_the_back_without_its_token_and_with_its_count(bench):
     """Flaws A1, A4."""
-    bench.put(stalling={"1"}, active=["2", "1"], waiting=["9"], jobs={"1": "r", "2": "r"}, claims={"1": "t:3", "2": "t:1"})
+    bench.put(
+        stalling={"1"},
+        active=["2", "1"],
+        waiting=["9"],
+        jobs={"1": "r", "2": "r"},
+        claims={"1": "t:3", "2": "t:1"},
+    )
     assert requeue(bench) == (1, 0, ["1"])
     assert without_gate(bench) == {
         "active": ["2"],
@@ -72,7 +80,9 @@ def test_a_job_of_a_node_worker_has_no_claim_and_gets_none(bench):
 
 
 def test_a_job_that_is_not_active_any_more_is_forgotten(bench):
-    bench.put(stalling={"1", "2"}, jobs={"1": "r", "2": "r"}, succeeded={"1"}, waiting=["2"], claims={"2": "t:1"})
+    bench.put(
+        stalling={"1", "2"}, jobs={"1": "r", "2": "r"}, succeeded={"1"}, waiting=["2"], claims={"2": "t:1"}
+    )
     assert requeue(bench) == (1, 0, [])
     assert without_gate(bench) == {
         "jobs": {"1": "r", "2": "r"},
@@ -136,7 +146,9 @@ def test_more_than_lua_can_unpack_at_once_takes_several_calls_only(bench):
 @pytest.mark.parametrize("wrong", ["waiting", "jobs", "claims"])
 def test_after_a_refusal_the_ids_are_still_active_and_still_to_be_looked_at(bench, wrong):
     state = {"stalling": {"1"}, "active": ["1"], "jobs": {"1": "r"}, "claims": {"1": "t:1"}}
-    bench.put(**{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"})
+    bench.put(
+        **{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"}
+    )
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         requeue(bench)
@@ -195,7 +207,9 @@ def test_a_page_that_ends_with_the_list_is_followed_by_an_empty_one(bench):
 
 
 def test_two_checks_take_a_job_from_a_dead_worker_and_leave_a_living_ones(bench):
-    bench.put(active=["dead", "alive"], jobs={"dead": "r", "alive": "r"}, claims={"dead": "t:1", "alive": "u:1"})
+    bench.put(
+        active=["dead", "alive"], jobs={"dead": "r", "alive": "r"}, claims={"dead": "t:1", "alive": "u:1"}
+    )
     assert requeue(bench) == (1, 0, [])
     mark(bench)
     bench.redis.srem(bench.keys.stalling, "alive")
