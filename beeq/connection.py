@@ -34,6 +34,7 @@ _CODES = {
     exceptions.OutOfMemoryError: "OOM",
     exceptions.NoPermissionError: "NOPERM",
     exceptions.ReadOnlyError: "READONLY",
+    exceptions.NoScriptError: "NOSCRIPT",
     exceptions.ClusterDownError: "CLUSTERDOWN",
     exceptions.MasterDownError: "MASTERDOWN",
     exceptions.TryAgainError: "TRYAGAIN",

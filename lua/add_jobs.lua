@@ -16,12 +16,27 @@
 -- the counter is written with %.0f, for Lua's own text of 10^14 is "1e+14".
 -- Claims and results of an earlier job of the same id (removed by a Node peer, which knows nothing
 -- of them) are dropped: no old worker may finish this one (flaw A9).
--- Queueing comes last; if it is refused (a key of the wrong type), the records are taken back.
+-- Queueing comes last; if anything is refused (a key of the wrong type), the records are taken back.
 
 local counter, jobs, waiting, delayed, claims, results = unpack(KEYS)
 local earlier_delayed = ARGV[1]
 
 local ids, added, ready, due = {}, {}, {}, {}
+
+local function is_error(reply)
+  return type(reply) == 'table' and reply.err
+end
+
+local function take_back(refused)
+  if #added > 0 then
+    redis.call('HDEL', jobs, unpack(added))
+  end
+  for at = 2, #due, 2 do
+    redis.pcall('ZREM', delayed, due[at])
+  end
+  return refused
+end
+
 for at = 2, #ARGV, 3 do
   local id, record, due_ms = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local is_new
@@ -29,7 +44,11 @@ for at = 2, #ARGV, 3 do
     is_new = redis.call('HSETNX', jobs, id, record) == 1
   else
     repeat
-      id = string.format('%.0f', redis.call('INCR', counter))
+      local count = redis.pcall('INCR', counter)
+      if is_error(count) then
+        return take_back(count)
+      end
+      id = string.format('%.0f', count)
       is_new = redis.call('HSETNX', jobs, id, record) == 1
     until is_new
   end
@@ -48,22 +67,18 @@ end
 if #added == 0 then
   return ids
 end
-redis.call('HDEL', claims, unpack(added))
-redis.call('HDEL', results, unpack(added))
-
-local refused
-if #due > 0 then
+local refused = redis.pcall('HDEL', claims, unpack(added))
+if not is_error(refused) then
+  refused = redis.pcall('HDEL', results, unpack(added))
+end
+if not is_error(refused) and #due > 0 then
   refused = redis.pcall('ZADD', delayed, unpack(due))
 end
-if #ready > 0 and not (type(refused) == 'table' and refused.err) then
+if not is_error(refused) and #ready > 0 then
   refused = redis.pcall('LPUSH', waiting, unpack(ready))
 end
-if type(refused) == 'table' and refused.err then
-  redis.call('HDEL', jobs, unpack(added))
-  for at = 2, #due, 2 do
-    redis.pcall('ZREM', delayed, due[at])
-  end
-  return refused
+if is_error(refused) then
+  return take_back(refused)
 end
 
 -- Only a new head is announced; whoever waits for an older head has its timer already. The text is

@@ -66,6 +66,7 @@ local function settle()
 
   local owned, ended, kept, expiring = {}, { succeeded = {}, failed = {} }, {}, {}
   local due, again, dropped, messages = {}, {}, {}, {}
+  local delayed_ids, kept_ids = {}, {}
   local now
 
   for n, id in ipairs(ids) do
@@ -105,12 +106,14 @@ local function settle()
           now = now or now_ms()
           due[#due + 1] = string.format('%.0f', now + delay_ms)
           due[#due + 1] = id
+          delayed_ids[#delayed_ids + 1] = id
         else
           again[#again + 1] = id
         end
         if keep ~= '' then
           kept[#kept + 1] = id
           kept[#kept + 1] = keep
+          kept_ids[#kept_ids + 1] = id
         end
         messages[#messages + 1] = message
       end
@@ -136,6 +139,11 @@ local function settle()
     or write('SREM', stalling, owned)
     or write('LPUSH', waiting, again)
   if refused then
+    write('SREM', succeeded, ended.succeeded)
+    write('SREM', failed, ended.failed)
+    write('ZREM', delayed, delayed_ids)
+    write('HDEL', results, kept_ids)
+    write('ZREM', expiries, kept_ids)
     call('LPUSH', active, unpack(owned))
     return refused
   end
@@ -145,7 +153,7 @@ local function settle()
   end
   if #expiring > 0 then
     -- What has outlived its time goes first; no more than comes in, so a call stays bounded.
-    local old = call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiring)
+    local old = call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiring / 2)
     if #old > 0 then
       call('HDEL', results, unpack(old))
       call('ZREM', expiries, unpack(old))

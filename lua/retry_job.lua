@@ -28,6 +28,8 @@ end
 if current ~= seen then
   return 2
 end
+redis.call('HEXISTS', claims, id) -- of the wrong type: refused before anything is changed
+redis.call('HEXISTS', results, id)
 redis.call('LPUSH', waiting, id)
 redis.call('SREM', failed, id)
 redis.call('HSET', jobs, id, record)

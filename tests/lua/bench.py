@@ -68,9 +68,10 @@ class Bench:
 
     def snapshot(self) -> dict[str, Any]:
         """Return every key under the queue's prefix by its short name; sorted sets as dicts."""
-        stem, found = self.keys.to_key(""), {}
+        stem, found = self.keys.to_key(""), dict[str, Any]()
         for key in self.redis.scan_iter(match=f"{stem}*", count=1000):
             value: Any
+            pairs: Any
             match self.redis.type(key):
                 case "string":
                     value = self.redis.get(key)
@@ -81,11 +82,10 @@ class Bench:
                 case "hash":
                     value = self.redis.hgetall(key)
                 case "zset":
-                    value = {
-                        member: int(score) for member, score in self.redis.zrange(key, 0, -1, withscores=True)
-                    }
+                    pairs = self.redis.zrange(key, 0, -1, withscores=True)
+                    value = {member: int(score) for member, score in pairs}
                 case other:
-                    raise AssertionError(f"{key} is a {other}")
+                    raise AssertionError(f"{key} is a {other!r}")
             found[key.removeprefix(stem).removeprefix("beeq:")] = value
         return found
 

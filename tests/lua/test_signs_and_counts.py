@@ -95,6 +95,7 @@ def count(bench: Bench) -> list[object]:
     """Count, and check that nothing was written."""
     before = bench.snapshot()
     earliest = bench.now_ms()
+    counts: list[object]
     *counts, now_ms = bench.run(COUNT_JOBS, LIFETIME_MS)
     assert earliest <= int(now_ms) <= bench.now_ms()
     assert bench.snapshot() == before

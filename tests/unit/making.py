@@ -70,3 +70,16 @@ def json_values(*, is_lone_surrogate_allowed: bool = False) -> st.SearchStrategy
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
         max_leaves=12,
     )
+
+
+def raised(error: BaseException) -> BaseException:
+    """Return the error as one that was raised and caught: with a traceback."""
+
+    def handler() -> None:
+        raise error
+
+    try:
+        handler()
+    except BaseException as caught:  # noqa: BLE001 - that is what this is for
+        return caught
+    raise AssertionError("unreachable")

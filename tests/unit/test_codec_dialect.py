@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -32,7 +32,7 @@ BOTH_WAYS: list[tuple[Any, bytes]] = [
     ("a\udc00\ud800b", rb'"a\udc00\ud800b"'),
     ({"\ud83d": "é"}, '{"\\ud83d":"é"}'.encode()),
     # … beside everything else that then takes the exact way round.
-    (["\ud800", 2**70, "\x00\x1f\"\\\b\t\n\f\r/é\u2028\x7f", None, True, False, -1.5, {}, [], {"": {"a": []}}],
+    (["\ud800", 2**70, '\x00\x1f"\\\b\t\n\f\r/é\u2028\x7f', None, True, False, -1.5, {}, [], {"": {"a": []}}],
      '["\\ud800",1180591620717411303424,"\\u0000\\u001f\\"\\\\\\b\\t\\n\\f\\r/é\u2028\x7f",null,true,false,-1.5,{},[],{"":{"a":[]}}]'.encode()),
 ]  # fmt: skip
 
@@ -76,15 +76,15 @@ WRITTEN: list[tuple[Any, bytes]] = [
     # Two halves of one character are that character.
     ("\ud83d\ude00\ud83d", '"😀\\ud83d"'.encode()),
     # Keys become text.
-    ({1: "a", None: "b", True: "c", False: "d", 1.5: "e", -3: "f"},
-     b'{"1":"c","null":"b","false":"d","1.5":"e","-3":"f"}'),
+    ({1: "a", None: "b", False: "d", 1.5: "e", -3: "f"}, b'{"1":"a","null":"b","false":"d","1.5":"e","-3":"f"}'),
+    ({True: "c"}, b'{"true":"c"}'),
     ({2**70: 1}, b'{"1180591620717411303424":1}'),
     # Values with a common text.
-    (datetime.datetime(2026, 1, 2, 3, 4, 5), b'"2026-01-02T03:04:05"'),  # noqa: DTZ001 - naive on purpose
-    (datetime.date(2026, 1, 2), b'"2026-01-02"'),
-    (datetime.time(3, 4), b'"03:04:00"'),
+    (dt.datetime(2026, 1, 2, 3, 4, 5), b'"2026-01-02T03:04:05"'),  # noqa: DTZ001 - naive on purpose
+    (dt.date(2026, 1, 2), b'"2026-01-02"'),
+    (dt.time(3, 4), b'"03:04:00"'),
     (uuid.UUID(int=1), b'"00000000-0000-0000-0000-000000000001"'),
-    ([datetime.date(2026, 1, 2), 2**70], b'["2026-01-02",1180591620717411303424]'),
+    ([dt.date(2026, 1, 2), 2**70], b'["2026-01-02",1180591620717411303424]'),
     # Subclasses are written as what they are, whichever way they go.
     ([Word.A, TextWord.A, Number.ONE, Text("t")], b'["a","a",1,"t"]'),
     ([Word.A, TextWord.A, Number.ONE, Text("t"), 2**70], b'["a","a",1,"t",1180591620717411303424]'),
@@ -119,7 +119,7 @@ def test_a_circle_is_named_as_such_however_long(circle: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [decimal.Decimal(1), [2**70, b"bytes"], {b"k": 1}, range(3), {datetime.date(2026, 1, 2): 1}, print],
+    [decimal.Decimal(1), [2**70, b"bytes"], {b"k": 1}, range(3), {dt.date(2026, 1, 2): 1}, print],
     ids=lambda value: repr(value)[:20],
 )
 def test_what_json_has_no_word_for_is_a_type_error(value: Any) -> None:

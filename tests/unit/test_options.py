@@ -164,7 +164,7 @@ def test_a_due_time_is_a_datetime_milliseconds_or_a_timedelta(when: Any, due_ms:
 @pytest.mark.parametrize(
     "when",
     [None, math.nan, math.inf, -math.inf, "wobble", "5", "2026-01-02", -1, -0.5 - 1, True, False, [], 2**53, 1e21, HUGE,
-     -HUGE, timedelta(days=-1), timedelta.max, datetime(1969, 12, 31, tzinfo=UTC), datetime.min, b"5"],
+     -HUGE, timedelta(days=-1), timedelta.max, datetime(1969, 12, 31, tzinfo=UTC), b"5"],
     ids=lambda when: repr(when)[:24],
 )  # fmt: skip
 def test_what_is_no_time_is_refused_in_bee_queues_words(when: Any) -> None:

@@ -13,7 +13,7 @@ from beeq import Discard, Job, JobStalled, JobTimedOut, JobUnreadable, Retry
 from beeq.backoff import MAX_DELAY_MS, builtin_strategies
 from beeq.codec import decode_record
 from beeq.outcome import Settlement, fail, succeed
-from tests.unit.making import NOW_MS, make_job, nested
+from tests.unit.making import NOW_MS, make_job, nested, raised
 
 STRATEGIES = builtin_strategies()
 
@@ -326,14 +326,6 @@ def test_a_record_that_was_read_but_can_never_be_written_again_keeps_its_text(is
         assert json.loads(settlement.record)["status"] == settlement.status
     else:
         assert settlement.status == "failed"
-
-
-def raised(error: BaseException) -> BaseException:
-    """Return the error as one that was raised and caught: with a traceback."""
-    try:
-        raise error
-    except BaseException as caught:  # noqa: BLE001 - that is what this is for
-        return caught
 
 
 def test_a_timeout_counts_as_a_failure_in_nodes_own_words() -> None:
