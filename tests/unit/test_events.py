@@ -174,6 +174,25 @@ class TestBacklog:
         backlog.clear()
         assert len(backlog) == 0
 
+    def test_it_gives_back_all_that_was_heard_of_a_job_in_order(self) -> None:
+        backlog = Backlog()
+        backlog.put(JobEvent("1", "progress", 1), now_ms=0)
+        then = backlog.moment
+        backlog.put(JobEvent("2", "progress", 2), now_ms=0)
+        backlog.put(JobEvent("1", "retrying", "no"), now_ms=0)
+        backlog.put(JobEvent("1", "succeeded"), now_ms=0)
+        assert [event.name for event in backlog.all("1")] == ["progress", "retrying", "succeeded"]
+        assert [event.name for event in backlog.all("1", since=then)] == ["retrying", "succeeded"]
+        assert backlog.all("1", since=backlog.moment) == backlog.all("3") == []
+        backlog.drop_until("1", then)
+        assert [event.name for event in backlog.all("1")] == ["retrying", "succeeded"]
+
+    def test_of_a_talkative_job_it_holds_the_latest(self) -> None:
+        backlog = Backlog(max_events=3)
+        for n in range(10):
+            backlog.put(JobEvent("1", "progress", n), now_ms=0)
+        assert [event.data for event in backlog.all("1")] == [7, 8, 9]
+
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 100)), max_size=60))
     def test_its_bounds_hold_whatever_comes(self, puts: list[tuple[int, int]]) -> None:

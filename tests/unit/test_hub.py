@@ -233,6 +233,29 @@ async def test_an_end_that_overtook_the_reply_to_the_save_is_told_in_the_next_tu
     assert bench.hub.jobs == {}
 
 
+async def test_what_overtook_the_reply_is_told_in_its_order(bench):
+    bench.receive("1", "progress", 50)
+    bench.receive("1", "retrying", "no")
+    bench.receive("1", "failed", "no more")
+    job = bench.job(retries=1)
+    bench.hub.register(job)
+    bench.hub.replay(job)
+    heard = listen(job)
+    await turn()
+    assert told(heard) == [
+        ("progress", 50),
+        ("retrying", ("JobFailed", "no")),
+        ("failed", ("JobFailed", "no more")),
+    ]
+    assert (job.progress, job.options["retries"], job.status) == (50, 0, "failed")
+    assert bench.hub.jobs == {}
+
+
+def test_progress_is_no_end(bench):
+    bench.receive("1", "progress", 50)
+    assert bench.hub.heard("1") is None
+
+
 async def test_nothing_is_told_late_when_nothing_was_heard(bench):
     job = bench.job()
     heard = listen(job)

@@ -1,0 +1,134 @@
+"""What is read of a queue: how a job ended, and how long the oldest has waited, whoever wrote the record."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from beeq.keys import Keys
+from beeq.reader import Reader
+
+RECORD = b'{"data":{},"options":{"timestamp":500,"stacktraces":["Error: newest\\n  at x","Error: older"]},"status":"failed","progress":0}'
+BARE = b'{"data":{},"options":{"timestamp":500,"stacktraces":[]},"status":"succeeded","progress":0}'
+
+
+class Answer:
+    """A line on which every script answers the same."""
+
+    def __init__(self, reply: object) -> None:
+        self._reply = reply
+
+    async def run(self, *_arguments: Any, repeatable: bool) -> object:
+        assert repeatable, "a read may be repeated"
+        return self._reply
+
+
+def reader_of(*reply: object) -> Reader:
+    return Reader(cast("Any", Answer(list(reply))), Keys("bq", "q"), scan_count=100)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept", "has_succeeded", "has_failed"),
+    [
+        (None, None, 0, 0),  # never was, or gone without a trace
+        (BARE, None, 0, 0),  # waiting, active or delayed
+        (RECORD, b'500:f"no"', 0, 0),  # queued again by hand: its record says failed still
+        (BARE, b"500:s1", 0, 0),
+    ],
+)
+async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded, has_failed):
+    assert await reader_of(raw, kept, has_succeeded, has_failed).ended("1") is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept", "value"),
+    [
+        (BARE, b'500:s{"x":[1,18446744073709551616]}', {"x": [1, 2**64]}),
+        (BARE, b"500:s0", 0),
+        (BARE, b"500:snull", None),
+        (BARE, b'500:s"a:b"', "a:b"),
+        (BARE, None, None),  # a Node worker's result went with its event
+        (BARE, b"499:s1", None),  # of an earlier job of the same id
+        (BARE, b'500:f"no"', None),  # of an earlier run: the set has the last word
+        (None, b"500:s1", 1),  # the record was dropped on finish
+    ],
+)
+async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept, value):
+    ended = await reader_of(raw, kept, 0 if raw is None else 1, 0).ended("1")
+    assert ended is not None
+    assert (ended.value, ended.error) == (value, None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept", "message"),
+    [
+        (RECORD, b'500:f"no"', "no"),
+        (RECORD, b'500:f"a:b\\n"', "a:b\n"),
+        (RECORD, None, "Error: newest\n  at x"),  # a Node worker's: its trace is all there is
+        (RECORD, b'499:f"of an earlier job"', "Error: newest\n  at x"),
+        (RECORD, b"500:s1", "Error: newest\n  at x"),
+        (BARE, None, "the job failed"),
+        (b'{"options":{"timestamp":500,"stacktraces":[{"odd":1}]}}', None, "{'odd': 1}"),
+        (b"NaN", None, "Job 1 has an unreadable record: NaN is not JSON"),
+        (None, b'500:f"no"', "no"),
+    ],
+)
+async def test_a_failure_has_the_message_that_was_kept_or_the_newest_trace(raw, kept, message):
+    ended = await reader_of(raw, kept, 0, 0 if raw is None else 1).ended("1")
+    assert ended is not None
+    assert ended.error is not None
+    assert (str(ended.error), ended.error.job_id) == (message, "1")
+
+
+ODD_TIMESTAMPS = ['"text"', "[1]", '{"a":1}', "1e400", "1e300", "1" + "0" * 400]
+
+
+@pytest.mark.parametrize("timestamp", ODD_TIMESTAMPS, ids=lambda text: text[:8])
+async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
+    """What a worker keeps of such a job carries 0 for its time."""
+    raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
+    ended = await reader_of(raw, b"0:s5", 1, 0).ended("1")
+    assert ended is not None
+    assert ended.value == 5
+
+
+@pytest.mark.parametrize("timestamp", ["1.5", "1.0", "true"])
+async def test_a_creation_time_that_is_nearly_one_is_taken_as_the_worker_took_it(timestamp):
+    raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
+    ended = await reader_of(raw, b"1:s5", 1, 0).ended("1")
+    assert ended is not None
+    assert ended.value == 5
+
+
+@pytest.mark.parametrize(
+    ("oldest", "age_ms"),
+    [
+        (b"", None),  # nothing waits, or a ghost
+        (BARE, 500),
+        (b'{"options":{"timestamp":1000}}', 0),
+        (b'{"options":{"timestamp":5000}}', 0),  # a producer whose clock is ahead
+        (b'{"options":{"timestamp":999.5}}', 1),
+        (b"{}", 0),
+        (b"NaN", 0),
+        *((b'{"options":{"timestamp":%b}}' % text.encode(), 0) for text in ODD_TIMESTAMPS),
+    ],
+    ids=lambda side: repr(side)[:40],
+)
+async def test_the_age_of_the_oldest_job_is_told_by_redis_clock(oldest, age_ms):
+    stats = await reader_of(3, 2, 1, 4, 5, b"100000000000000", 6, oldest, b"1000").stats()
+    assert stats.oldest_waiting_ms == age_ms
+    health = stats.health()
+    assert (health.waiting, health.active, health.succeeded, health.failed, health.delayed) == (3, 2, 1, 4, 5)
+    assert (health.newest_job, stats.workers) == (100_000_000_000_000, 6)
+
+
+@pytest.mark.parametrize("kind", ["", "Waiting", "stalling", "jobs", "beeq:claims"])
+async def test_ids_of_no_such_state_are_refused_in_bee_queues_words(kind):
+    with pytest.raises(ValueError, match="^Improper queue type$"):
+        await reader_of().ids(kind, start=0, end=1, size=1)
+
+
+async def test_a_set_of_no_such_name_is_refused_in_bee_queues_words():
+    with pytest.raises(ValueError, match="^Improper queue type$"):
+        await reader_of().is_in("1", "jobs")
