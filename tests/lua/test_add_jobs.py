@@ -184,10 +184,15 @@ def test_where_the_counter_cannot_count_no_job_of_the_call_is_left_behind(bench,
     assert bench.snapshot() == before
 
 
+@pytest.mark.parametrize("counter", ["text", str(2**63 - 1)])
+def test_where_the_counter_cannot_count_it_says_why(bench, counter):
+    bench.put(id=counter)
+    with pytest.raises(redis.ResponseError, match="not an integer|overflow"):
+        add(bench, ("", "r", ""))
+    assert bench.snapshot() == {"id": counter}
+
+
 def test_jobs_for_now_do_not_care_for_the_delayed_ones(bench):
     bench.put(delayed="of the wrong type")
     assert add(bench, ("a", "r", "")) == ["a"]
-    bench.drop("delayed")
-    bench.put(waiting_room="x")
-    bench.drop("waiting_room")
-    assert bench.snapshot() == {"jobs": {"a": "r"}, "waiting": ["a"]}
+    assert bench.snapshot() == {"jobs": {"a": "r"}, "waiting": ["a"], "delayed": "of the wrong type"}

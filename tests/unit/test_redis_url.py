@@ -1,0 +1,165 @@
+"""Redis URLs: which are understood, which are refused without being repeated, and what is shown of one."""
+
+from __future__ import annotations
+
+import pytest
+
+from beeq.redis_url import Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379",
+        "redis://localhost",
+        "redis://localhost/",
+        "redis://localhost/3",
+        "redis://user:word@redis.example:6380/0",
+        "redis://:word@redis.example",
+        "redis://[::1]:6379/1",
+        "rediss://redis.example:6380/0?ssl_cert_reqs=required",
+        "REDIS://localhost",
+        "unix:///run/redis.sock",
+        "unix://user:word@/run/redis.sock?db=2",
+        "redis+sentinel://h1:26379,h2:26379/main/0",
+        "redis+sentinel://h1/main",
+        "redis+cluster://h1:6379,h2",
+        "embedded:",
+        "embedded:folder/of/mine",
+    ],
+)
+def test_a_url_of_a_known_kind_is_taken_as_it_is(url):
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize("url", ["", " ", "\n", None, 5, b"redis://localhost"], ids=repr)
+def test_no_url_is_called_empty(url):
+    with pytest.raises(ValueError, match="^the Redis URL is empty$"):
+        check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost",
+        "localhost:6379",
+        "http://localhost",
+        "//localhost",
+        ":hunter2@host",
+        "memcached://x:hunter2@y",
+    ],
+)
+def test_a_url_of_another_kind_is_refused_by_naming_those_known(url):
+    with pytest.raises(
+        ValueError, match=r"^the Redis URL must begin with one of redis, rediss, unix, "
+    ) as refused:
+        check_url(url)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis:",
+        "redis://",
+        "redis:///0",
+        "redis://:hunter2@",
+        "redis://u:hunter2@host:port",
+        "redis://u:hunter2@host:0",
+        "redis://u:hunter2@host:70000",
+        "redis://u:hunter2@host/name",
+        "redis://u:hunter2@host/0/1",
+        "redis://u:hunter2@[::1",
+        "unix://",
+        "redis+sentinel://u:hunter2@h1:26379",
+        "redis+sentinel://u:hunter2@h1/main/x",
+        "redis+sentinel://u:hunter2@h1:port/main",
+        "redis+sentinel:///main",
+        "redis+sentinel://h1,,h2/main",
+        "redis+cluster://",
+        "redis+cluster://u:hunter2@h1/1",
+        "redis+cluster://h1/name",
+    ],
+)
+def test_a_malformed_url_is_refused_and_not_repeated(url):
+    with pytest.raises(ValueError, match="^the Redis URL is malformed$") as refused:
+        check_url(url)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "fleet"),
+    [
+        ("redis+sentinel://h1/main", Fleet([("h1", 26379)], "main", {"db": 0})),
+        (
+            "redis+sentinel://h1:1,h2:2,h3/main/5",
+            Fleet([("h1", 1), ("h2", 2), ("h3", 26379)], "main", {"db": 5}),
+        ),
+        (
+            "redis+sentinel://us%40er:pass%2Fword@[::1]:1/main",
+            Fleet([("::1", 1)], "main", {"username": "us@er", "password": "pass/word", "db": 0}),
+        ),
+        ("redis+sentinel://:word@h1/main", Fleet([("h1", 26379)], "main", {"password": "word", "db": 0})),
+        ("redis+cluster://h1,h2:7000", Fleet([("h1", 6379), ("h2", 7000)], "", {})),
+        ("redis+cluster://u:p@h1/0", Fleet([("h1", 6379)], "", {"username": "u", "password": "p"})),
+        ("redis+cluster://h1/", Fleet([("h1", 6379)], "", {})),
+    ],
+)
+def test_a_fleets_url_names_its_servers(url, fleet):
+    assert parse_fleet(url) == fleet
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://user:hunter2@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://:hunter2@host", "redis://***@host"),
+        ("rediss://hunter2@host", "rediss://***@host"),
+        ("unix://u:hunter2@/run/redis.sock", "unix://***@/run/redis.sock"),
+        ("redis+sentinel://u:hunter2@h1,h2/main", "redis+sentinel://***@h1,h2/main"),
+        (
+            "Error connecting to redis://u:hunter2@host:1 twice: redis://v:hunter2@other.",
+            "Error connecting to redis://***@host:1 twice: redis://***@other.",
+        ),
+        ("embedded:folder", "embedded:folder"),
+        ("no URL, but an @ sign", "no URL, but an @ sign"),
+    ],
+)
+def test_what_is_shown_of_a_url_holds_neither_user_nor_password(text, shown):
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://user:p@hunter2@host:6379/0",  # only the last @ ends the password
+        "redis://user:@hunter2@host",
+        "redis://:a/hunter2@host",
+        "redis://host:6379/0?password=hunter2",  # redis-py reads it there as well
+        "redis://host?db=1&password=hunter2&timeout=5",
+        "unix:///run/redis.sock?db=1&password=hunter2",
+    ],
+)
+def test_no_part_of_a_password_is_shown_wherever_it_stands(text):
+    assert "hunter2" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [("redis://x", "redis"), ("UNIX:///x", "unix"), ("embedded:", "embedded"), ("x", ""), ("", "")],
+)
+def test_a_scheme_is_what_stands_before_the_first_colon(url, scheme):
+    assert scheme_of(url) == scheme
+
+
+@pytest.mark.parametrize("key", ["{bq}:mail:id", "bq:{mail}:id", "{a}{b}:mail:id", "x{y}z:mail:id"])
+def test_a_key_with_a_hash_tag_fits_a_cluster(key):
+    check_hash_tag(key)
+
+
+@pytest.mark.parametrize("key", ["bq:mail:id", "{}:mail:id", "bq:{mail:id", "bq:mail}:id", "{}{bq}:mail:id"])
+def test_a_key_without_a_hash_tag_does_not(key):
+    """An empty pair of braces makes Redis hash the whole key."""
+    with pytest.raises(ValueError, match="needs a hash tag"):
+        check_hash_tag(key)
