@@ -50,11 +50,17 @@ class Mover:
         self._on_error = on_error
         self._move: asyncio.Task[bytes | None] | None = None
         self._is_stopping = False
+        self._is_resting = False
 
     @property
     def is_pending(self) -> bool:
-        """Whether a move is under way; it may fetch a job any moment."""
+        """Whether a move is under way, or rests after a failure."""
         return self._move is not None
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether a move is under way; it may fetch a job any moment."""
+        return self._move is not None and not self._is_resting
 
     def start(self) -> None:
         """Begin to wait for a job; none is under way."""
@@ -78,6 +84,7 @@ class Mover:
 
     def _ended(self, move: asyncio.Task[bytes | None]) -> None:
         self._move = None
+        self._is_resting = False
         if move.cancelled():
             self._on_end(None)
             return
@@ -86,6 +93,7 @@ class Mover:
             # The reply may be lost with an id that Redis had moved: then a stall check finds it.
             self._on_error(error)
             if not self._is_stopping:
+                self._is_resting = True
                 self._run(self._rest())
         self._on_end(None if error is not None else move.result())
 

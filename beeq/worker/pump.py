@@ -199,19 +199,20 @@ class Pump:
 
     def _may_ask(self) -> bool:
         """While a blocking move is pending the next job is its; a turn must not take a later one first."""
-        return self._is_taking and not self._mover.is_pending
+        return self._is_taking and not self._mover.is_blocking
 
     def _may_block(self) -> bool:
         """A call in flight may be taking jobs: a blocking move must not overtake it."""
         return self._is_taking and not self._is_bursting and (self._mover.is_pending or not self._turning)
 
     def _free_places(self) -> int:
-        return self._concurrency - self._busy - self._promised - self._mover.is_pending
+        return self._concurrency - self._busy - self._promised - self._mover.is_blocking
 
     def _moved(self, raw_id: bytes | None) -> None:
         if raw_id is not None:
             self._adopted = raw_id
-            self._is_empty = False
+        if raw_id is not None or self._mover.is_pending:
+            self._is_empty = False  # there may be more; or the move has failed and rests: ask instead
         self._poke()
 
     async def _rest(self) -> None:
