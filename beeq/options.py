@@ -126,6 +126,14 @@ def timeout_ms_of(options: dict[str, Any]) -> int:
     return _whole(options.get("timeout"))
 
 
+def created_ms_of(options: dict[str, Any]) -> int:
+    """Return the creation time in a record, in ms since the epoch; 0 for nonsense."""
+    created = options.get("timestamp")
+    if isinstance(created, float) and math.isfinite(created):
+        created = int(created)
+    return created if isinstance(created, int) and abs(created) <= _SAFE_INTEGER else 0
+
+
 def _whole(number: Any) -> int:
     """Return a record's number as one that can be counted with: 0 for nonsense, and never beyond 2^53."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:

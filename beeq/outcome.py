@@ -17,7 +17,7 @@ from beeq.backoff import MAX_DELAY_MS, Strategy
 from beeq.codec import decode_record, dumps, encode_record
 from beeq.errors import Discard, JobStalled, JobTimedOut, JobUnreadable, Retry
 from beeq.events import encode_event
-from beeq.options import retries_left
+from beeq.options import created_ms_of, retries_left
 
 if TYPE_CHECKING:
     from beeq.job import Job
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MAX_TRACE_BYTES = 10_000
 #: A record keeps this many traces, the newest.
 MAX_TRACES = 100
-_SAFE_INTEGER = 2**53
 
 
 @dataclass(slots=True)
@@ -66,7 +65,7 @@ def succeed(job: Job, result: Any) -> Settlement:
     except TypeError as error:
         return _fail_for_good(job, TypeError(f"cannot be written as JSON: {error}"))
     message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.id), text)
-    keep = b"%d:s%b" % (_created(job), text)
+    keep = b"%d:s%b" % (created_ms_of(job.options), text)
     return Settlement(job, "succeeded", record, message, keep, result=result)
 
 
@@ -131,28 +130,20 @@ def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Sett
         settlement.message = encode_event(job.id, "failed", message)
         settlement.record = _claimed_record(job, error)
     if settlement.status == "failed":
-        settlement.keep = b"%d:f%b" % (_created(job), dumps(message))
+        settlement.keep = b"%d:f%b" % (created_ms_of(job.options), dumps(message))
     return settlement
 
 
 def _claimed_record(job: Job, error: BaseException) -> bytes:
     """Return the record as it was claimed, failed, with the trace; empty if that cannot be written either."""
     assert job.id is not None  # noqa: S101 - a running job has an id
-    claimed = decode_record(job.id, job.claimed_record, now_ms=_created(job))
+    claimed = decode_record(job.id, job.claimed_record, now_ms=created_ms_of(job.options))
     _add_trace(claimed.options, trace_of(error))
     claimed.status = "failed"
     try:
         return encode_record(claimed)
     except TypeError:
         return b""  # its text stays as it is: it can be read, but not written again
-
-
-def _created(job: Job) -> int:
-    """Return the creation time in the record, in ms; 0 for nonsense."""
-    created = job.options.get("timestamp")
-    if isinstance(created, float) and math.isfinite(created):
-        created = int(created)
-    return created if isinstance(created, int) and abs(created) < _SAFE_INTEGER else 0
 
 
 def _add_trace(options: dict[str, Any], trace: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.codec import Record, decode_record, loads
 from beeq.errors import JobFailed, JobUnreadable
+from beeq.options import created_ms_of
 from beeq.scripts import COUNT_JOBS, READ_OUTCOME
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Reader:
         except JobUnreadable as error:
             return Ended(error=JobFailed(job_id, str(error)))
         if kept is not None:
-            outcome = _kept_outcome(job_id, kept, created_ms=record.options["timestamp"])
+            outcome = _kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
             if outcome is not None and (outcome.error is None) == bool(has_succeeded):
                 return outcome
         return Ended() if has_succeeded else Ended(error=JobFailed(job_id, _trace_text(record)))
@@ -202,7 +203,7 @@ def _age_ms(record: bytes, now_ms: int) -> int | None:
     if not record:
         return None
     try:
-        created_ms = decode_record("", record, now_ms=now_ms).options["timestamp"]
+        created_ms = created_ms_of(decode_record("", record, now_ms=now_ms).options)
     except JobUnreadable:
         return 0
-    return max(0, now_ms - int(created_ms)) if isinstance(created_ms, int | float) else 0
+    return max(0, now_ms - created_ms) if created_ms else 0

@@ -12,7 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "embedded")
-_USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
+#: Up to the last @: a password may hold others, and slashes.
+_USERINFO = re.compile(r"(?<=//)\S*@")
+_CREDENTIAL = re.compile(r"([?&](?:username|password)=)[^&\s]*")
 _SENTINEL_PORT, _CLUSTER_PORT = 26379, 6379
 
 
@@ -33,7 +35,7 @@ class Fleet:
 
 def redact(text: str) -> str:
     """Return ``text`` with the user and password of any URL in it removed."""
-    return _USERINFO.sub("***@", text)
+    return _CREDENTIAL.sub(r"\1***", _USERINFO.sub("***@", text))
 
 
 def scheme_of(url: str) -> str:

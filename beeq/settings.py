@@ -97,7 +97,7 @@ class Settings:
             value = getattr(self, setting.name)
             if setting.type == "bool" and not isinstance(value, bool):
                 raise TypeError(f"{setting.name} must be a bool, not {type(value).__name__}")
-        if self.quit_command_client not in (None, True, False):
+        if self.quit_command_client is not None and not isinstance(self.quit_command_client, bool):
             raise TypeError("quit_command_client must be a bool or None")
         if self.prefix is None:
             self._set("prefix", "bq")
