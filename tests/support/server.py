@@ -37,6 +37,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._has_answered = False
         self.port = free_port()
 
     @property
@@ -64,7 +65,20 @@ class Server:
         return redis.Redis(host="127.0.0.1", port=self.port, **{"decode_responses": True, **options})
 
     def start(self, *options: str) -> Self:
-        """Start, and return once it answers."""
+        """Start, and return once it answers; a new server whose port was snatched away takes another."""
+        for _ in range(3):
+            try:
+                return self._start(*options)
+            except AssertionError:
+                if self._has_answered or "Address already in use" not in self._log():
+                    raise
+                self.port = free_port()
+        return self._start(*options)
+
+    def _log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def _start(self, *options: str) -> Self:
         assert not self.is_running, "the server runs already"
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -83,6 +97,7 @@ class Server:
                 start_new_session=True,  # a Ctrl-C at the terminal is for pytest, not for the server
             )
         self._wait_until_it_answers()
+        self._has_answered = True
         return self
 
     def _wait_until_it_answers(self) -> None:
