@@ -121,11 +121,19 @@ class Dialer:
             RedisUnavailable: nobody there, wrong password, or no answer in time.
         """
         pool = await self._choose()  # joining the embedded server has its own bound
-        with mapped_errors():
-            async with asyncio.timeout(self._timeout_s):
-                if self._cluster is not None:
-                    return await self._dial_owner(self._cluster)
-                return await self._connected(pool.connection_class, pool.connection_kwargs)
+        connection: AbstractConnection | None = None
+        try:
+            with mapped_errors():
+                async with asyncio.timeout(self._timeout_s):
+                    if self._cluster is not None:
+                        connection = await self._dial_owner(self._cluster)
+                    else:
+                        connection = await self._connected(pool.connection_class, pool.connection_kwargs)
+                    return connection
+        except BaseException:
+            if connection is not None:  # the time was over just as it stood
+                await connection.disconnect(nowait=True)
+            raise
 
     async def _connected(self, kind: type[AbstractConnection], options: dict[str, Any]) -> AbstractConnection:
         # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
