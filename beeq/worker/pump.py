@@ -348,14 +348,20 @@ class Pump:
 
         Newest first: the script pushes each to the front, so the oldest ends up foremost.
         """
-        pairs: list[Any] = [self._adopted, b""] if self._adopted else []
-        for raw_id, claim in reversed(self._returning):
+        adopted, self._adopted = self._adopted, b""
+        returning, self._returning = self._returning, []
+        pairs: list[Any] = [adopted, b""] if adopted else []
+        for raw_id, claim in reversed(returning):
             pairs += [raw_id, claim]
-        await self._hand_back(pairs)
-        for raw_id, claim in self._returning:
+        try:
+            await self._hand_back(pairs)
+        except BaseException:
+            self._adopted = adopted or self._adopted
+            self._returning = returning + self._returning
+            raise
+        for raw_id, claim in returning:
             self._release(raw_id, claim)
-        self._busy -= len(self._returning)
-        self._returning, self._adopted = [], b""
+        self._busy -= len(returning)
 
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""

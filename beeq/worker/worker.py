@@ -129,6 +129,10 @@ class Worker:
     def _claimed(self, claimed: Claimed) -> None:
         raw_id, raw_record, deliveries, claim = claimed
         queue = self._queue
+        if self._has_stopped:  # the call was under way when this worker gave up
+            assert self._pump is not None  # noqa: S101 - made in start
+            self._pump.hand_back([(raw_id, claim)])
+            return
         self.idle.clear()
         job_id = raw_id.decode(errors="replace")
         now_ms = queue.now_ms()

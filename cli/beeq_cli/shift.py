@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from beeq import Queue
+from beeq import Queue, QueueClosed
 from beeq.processors.base import Processor
 from beeq_cli import logs
 from beeq_cli.running import connect
@@ -96,10 +96,10 @@ class Shift:
         try:
             # Signals belong to the process, not to one of its queues.
             await queue.run(burst, catch_signals=False)
-        except TimeoutError:
+        except (QueueClosed, TimeoutError):
             if not self._urgency:
                 raise
-            # Stopped, and late: ``_close`` says so.
+            # Stopped before it began; or stopped, and late: ``_close_in_time`` says so.
 
     async def _end(self, runs: Sequence[asyncio.Task[None]]) -> None:
         for queue in self._queues:

@@ -142,3 +142,39 @@ async def test_cut_connections_cost_no_job_and_no_capacity(valkey, make_queue, e
         gate.set()
         assert [await job.result(timeout=9000) for job in jobs] == list(range(1, 41))
         assert most == 8
+
+
+async def test_a_job_that_is_claimed_while_its_worker_gives_up_goes_back(
+    valkey, make_queue, redis, queue_name, expect_errors
+):
+    """The claim was on its way when the running jobs were handed back."""
+    async with proxy_to(valkey.port) as proxy:
+        worker = make_queue(redis=proxy.url, stall_interval=60_000)
+        has_started, has_ended, is_held = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        @worker.process(concurrency=2)
+        async def handler(_job):
+            has_started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                has_ended.set()
+
+        def hold(request: bytes) -> bool:
+            if b"EVALSHA" in request and b"earlierDelayed" in request:
+                is_held.set()
+            return is_held.is_set()
+
+        producer = make_queue(is_worker=False)
+        first = await producer.enqueue("runs")
+        await has_started.wait()
+        proxy.hold = hold
+        second = await producer.enqueue("is claimed")
+        await is_held.wait()
+        closing = asyncio.create_task(worker.close(1))
+        await has_ended.wait()
+        proxy.released.set()
+        with pytest.raises(TimeoutError):
+            await closing
+        assert set(await redis.lrange(f"bq:{queue_name}:waiting", 0, -1)) == {first.id, second.id}
+        assert await redis.exists(f"bq:{queue_name}:active", f"bq:{queue_name}:beeq:claims") == 0

@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, which a test can make misbehave: swallow replies, fall silent, hang up."""
+"""A TCP proxy before a server, which a test can make misbehave: be late, swallow replies, hang up."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Proxy:
     Attributes:
         is_silent: nothing is forwarded any more, and no connection is closed.
         swallow: asked for each request; True lets it through, swallows the reply and hangs up.
+        hold: asked for each request; True keeps it, and what follows it, until ``released`` is set.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -24,6 +25,8 @@ class Proxy:
         self.port = free_port()
         self.is_silent = False
         self.swallow: Callable[[bytes], bool] = lambda _request: False
+        self.hold: Callable[[bytes], bool] = lambda _request: False
+        self.released = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -52,6 +55,8 @@ class Proxy:
                     continue
                 if self.swallow(data):
                     swallowing.set()
+                if self.hold(data):
+                    await self.released.wait()
                 writer.write(data)
         writer.close()
 
