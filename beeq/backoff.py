@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ def immediate(job: Job) -> int:  # noqa: ARG001 - a strategy is called with its 
 
 def fixed(job: Job) -> int:
     """Wait the same time before every attempt."""
-    return _delay_ms(job.options)
+    return math.ceil(_delay_ms(job.options))
 
 
 def exponential(job: Job) -> int:
@@ -30,7 +31,7 @@ def exponential(job: Job) -> int:
     delay_ms = _delay_ms(job.options)
     if delay_ms > 0:
         job.options["backoff"]["delay"] = min(delay_ms * 2, MAX_DELAY_MS)
-    return delay_ms
+    return math.ceil(delay_ms)
 
 
 def builtin_strategies() -> dict[str, Strategy]:
@@ -38,9 +39,9 @@ def builtin_strategies() -> dict[str, Strategy]:
     return {"immediate": immediate, "fixed": fixed, "exponential": exponential}
 
 
-def _delay_ms(options: dict[str, Any]) -> int:
+def _delay_ms(options: dict[str, Any]) -> float:
     """Return the stored delay; what is no number fails the job, as it does in Node."""
     delay_ms = options["backoff"].get("delay")
     if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float):
         return -1
-    return min(int(delay_ms), MAX_DELAY_MS)
+    return min(delay_ms, MAX_DELAY_MS) if delay_ms >= 0 else -1  # NaN is not

@@ -63,6 +63,20 @@ def mapped(error: BaseException) -> RedisUnavailable | RedisRefused:
     return RedisUnavailable(text)
 
 
+def _pool_for(url: str) -> ConnectionPool:
+    """Return a pool that holds the URL's settings, options included.
+
+    Raises:
+        ValueError: redis-py does not know an option, or not its value. The message repeats neither.
+    """
+    try:
+        pool = ConnectionPool.from_url(url)
+        pool.connection_class(**pool.connection_kwargs)  # connects nowhere; is the proof of the options
+    except (ValueError, TypeError, exceptions.RedisError):
+        raise ValueError("the Redis URL has an option that redis-py does not know, or not so") from None
+    return pool
+
+
 class Dialer:
     """Makes connections to one Redis, given by URL, by a ``redis.asyncio`` client, or not at all.
 
@@ -95,8 +109,11 @@ class Dialer:
         self._url = ""
         if target is None or isinstance(target, str):
             self._url = check_url(DEFAULT_URL if target is None else target)
-            if scheme_of(self._url) == "redis+cluster":
+            scheme = scheme_of(self._url)
+            if scheme == "redis+cluster":
                 check_hash_tag(self._slot_key)
+            elif scheme in ("redis", "rediss", "unix"):
+                self._pool = _pool_for(self._url)
         elif hasattr(target, "connection_pool"):
             self.client = target
             self._pool = target.connection_pool
@@ -178,7 +195,7 @@ class Dialer:
         if scheme == "redis+cluster":
             self._cluster = parse_fleet(self._url)
             return ConnectionPool()  # never asked: the owner of the slot is
-        return ConnectionPool.from_url(self._url)
+        raise AssertionError(scheme)  # the others' pools were made by ``aim``
 
     def _sentinel_pool(self, fleet: Fleet) -> ConnectionPool:
         timeouts = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}

@@ -17,6 +17,9 @@
     Outcome                        raised by handlers, never by beeq
     ├── Retry                      try again, maybe after a given delay
     └── Discard                    fail now and for good
+
+The built-in processors' own errors stand beside them: ``jobs.InvalidJob``, ``media.MediaRefused`` and
+``MediaFailed``, ``webhooks.WebhookRefused`` and ``DeliveryFailed``.
 """
 
 from __future__ import annotations

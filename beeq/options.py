@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from beeq.settings import milliseconds
+from beeq.settings import ceil_ms, milliseconds
 
 #: JavaScript's timers hold no more; a Node worker would fire after 1 ms (flaw C7).
 MAX_TIMEOUT_MS = 2**31 - 1
@@ -36,7 +36,7 @@ def check_timeout_ms(timeout: Any) -> int:
         TypeError: neither int nor timedelta. ValueError: negative, or above 2^31 - 1 ms.
     """
     if isinstance(timeout, timedelta):
-        timeout = round(timeout.total_seconds() * 1000)
+        timeout = ceil_ms(timeout)
     if isinstance(timeout, int) and timeout < 0:
         raise ValueError("Timeout cannot be negative")
     if isinstance(timeout, int) and timeout > _SAFE_INTEGER:
@@ -57,7 +57,7 @@ def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str
     if not isinstance(strategy, str) or strategy not in known:
         raise ValueError("unknown strategy")
     if isinstance(delay, timedelta):
-        delay = round(delay.total_seconds() * 1000)
+        delay = ceil_ms(delay)
     if strategy == "immediate":
         return {"strategy": strategy} if delay is None else {"strategy": strategy, "delay": delay}
     if isinstance(delay, bool) or not isinstance(delay, int) or not 0 < delay <= _SAFE_INTEGER:

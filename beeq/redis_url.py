@@ -83,6 +83,8 @@ def parse_fleet(url: str) -> Fleet:
         ValueError: it is malformed.
     """
     parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise ValueError("a fleet's URL takes no options")
     is_cluster = parts.scheme == "redis+cluster"
     userinfo, _, hosts = parts.netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
@@ -105,9 +107,10 @@ def parse_fleet(url: str) -> Fleet:
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
     matched = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?", text)
-    if matched is None:
+    port = int(matched[2] or default_port) if matched else 0
+    if matched is None or not 0 < port < 2**16:
         raise ValueError("a server's address is malformed")
-    return matched[1].strip("[]"), int(matched[2] or default_port)
+    return matched[1].strip("[]"), port
 
 
 def check_hash_tag(key: str) -> None:

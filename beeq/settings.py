@@ -5,11 +5,17 @@ Never reads the environment: the commands do that.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
 _SAFE_INTEGER = 2**53 - 1
+
+
+def ceil_ms(duration: timedelta) -> int:
+    """Return a duration in whole ms; less than one is one, for 0 often means "none"."""
+    return math.ceil(duration / timedelta(milliseconds=1))
 
 
 def milliseconds(name: str, value: Any, *, at_least: int = 0) -> int:
@@ -19,7 +25,7 @@ def milliseconds(name: str, value: Any, *, at_least: int = 0) -> int:
         TypeError: it is neither. ValueError: it is below ``at_least``. Both name the setting.
     """
     if isinstance(value, timedelta):
-        value = round(value.total_seconds() * 1000)
+        value = ceil_ms(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int (milliseconds) or a timedelta, not {type(value).__name__}")
     if value < at_least:

@@ -155,11 +155,24 @@ class Worker:
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
-        if error is None:
-            settlement = succeed(attempt.job, result)
-        else:
-            settlement = fail(attempt.job, error, self._queue.backoff_strategies)
+        try:
+            settlement = self._decide(attempt.job, result, error)
+        except Exception:  # noqa: BLE001 - the handler broke its job: options that are no dict, and the like
+            settlement = self._decide(self._as_claimed(attempt), result, error)
         self._settle(attempt.raw_id, attempt.claim, settlement)
+
+    def _decide(self, job: Job, result: Any, error: BaseException | None) -> Settlement:
+        if error is None:
+            return succeed(job, result)
+        return fail(job, error, self._queue.backoff_strategies)
+
+    def _as_claimed(self, attempt: Attempt) -> Job:
+        """Return the attempt's job anew, without what its handler changed."""
+        raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
+        record = decode_record(job_id, raw_record, now_ms=self._queue.now_ms())
+        job = Job(self._queue, record, job_id)
+        job.claim, job.claimed_record = attempt.claim, raw_record
+        return job
 
     def _settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
         assert self._pump is not None  # noqa: S101 - made in start

@@ -20,6 +20,21 @@ def test_without_a_url_the_queue_is_on_this_machines_redis():
     assert "redis://127.0.0.1:6379" in repr(Queue("addition").dialer)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h?db=hunter2",
+        "redis://h?socket_timeout=hunter2",
+        "redis://h?hunter2=1",
+        "rediss://h?ssl_cert_reqs=hunter2",
+    ],
+)
+def test_an_option_of_the_url_that_means_nothing_is_refused_at_once(url):
+    with pytest.raises(ValueError, match="the Redis URL has an option") as refused:
+        Queue("addition", redis=url)
+    assert "hunter2" not in str(refused.value)
+
+
 async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_queue, redis, eventually):
     """Section 17, queue 24."""
     before = {client["id"] for client in await redis.client_list()}

@@ -274,3 +274,26 @@ async def test_discard_fails_a_job_for_good(make_queue, redis):
     record = await stored(redis, queue, job)
     assert (record["status"], record["options"]["retries"]) == ("failed", 5)
     assert "hopeless" in record["options"]["stacktraces"][0]
+
+
+@pytest.mark.parametrize("broken", [None, [], "text", 7])
+@pytest.mark.parametrize("is_success", [True, False])
+async def test_a_handler_that_breaks_its_jobs_options_loses_no_outcome(make_queue, redis, broken, is_success):
+    queue = make_queue()
+
+    @queue.process
+    async def handler(job):
+        job.options = broken
+        if not is_success:
+            raise ValueError("failed all the same")
+        return "done"
+
+    job = await queue.enqueue({"a": 1})
+    if is_success:
+        assert await job.result(timeout=5000) == "done"
+    else:
+        with pytest.raises(JobFailed, match="failed all the same"):
+            await job.result(timeout=5000)
+    record = await stored(redis, queue, job)
+    assert (record["data"], record["status"]) == ({"a": 1}, "succeeded" if is_success else "failed")
+    await queue.close()

@@ -21,6 +21,8 @@ TABLE: list[tuple[str, Any, int, Any]] = [
     ("fixed", MAX_DELAY_MS, MAX_DELAY_MS, MAX_DELAY_MS),
     ("fixed", MAX_DELAY_MS + 1, MAX_DELAY_MS, MAX_DELAY_MS + 1),
     ("fixed", 10**400, MAX_DELAY_MS, 10**400),
+    ("fixed", 1.5, 2, 1.5),
+    ("exponential", 1.5, 2, 3),
     ("exponential", 30, 30, 60),
     ("exponential", 60, 60, 120),
     ("exponential", 1.0, 1, 2),
@@ -42,7 +44,14 @@ def test_each_strategy_waits_and_stores_as_bee_queue_does(
 
 
 @pytest.mark.parametrize("strategy", ["fixed", "exponential"])
-@pytest.mark.parametrize("stored", [None, "100", True, [], {}, -1, -0.0001 - 1], ids=repr)
+def test_a_delay_beyond_all_floats_is_the_longest(strategy: str) -> None:
+    job = make_job()
+    job.options["backoff"] = {"strategy": strategy, "delay": math.inf}  # as 1e999 is read
+    assert builtin_strategies()[strategy](job) == MAX_DELAY_MS
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "exponential"])
+@pytest.mark.parametrize("stored", [None, "100", True, [], {}, -1, -0.5], ids=repr)
 def test_a_delay_that_is_none_fails_the_job_and_is_left_alone(strategy: str, stored: Any) -> None:
     job = make_job({"backoff": {"strategy": strategy, "delay": stored}})
     assert builtin_strategies()[strategy](job) < 0

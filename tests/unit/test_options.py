@@ -51,7 +51,14 @@ def test_retries_beyond_javascripts_integers_are_refused(n: int) -> None:
 
 @pytest.mark.parametrize(
     ("timeout", "timeout_ms"),
-    [(0, 0), (1, 1), (MAX_TIMEOUT_MS, 2**31 - 1), (timedelta(seconds=2), 2000), (timedelta(0), 0)],
+    [
+        (0, 0),
+        (1, 1),
+        (MAX_TIMEOUT_MS, 2**31 - 1),
+        (timedelta(seconds=2), 2000),
+        (timedelta(0), 0),
+        (timedelta(microseconds=400), 1),
+    ],
 )
 def test_a_timeout_is_milliseconds_or_a_timedelta(timeout: Any, timeout_ms: int) -> None:
     assert check_timeout_ms(timeout) == timeout_ms

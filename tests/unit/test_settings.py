@@ -76,8 +76,8 @@ def test_a_switch_can_be_set_either_way(name: str) -> None:
         (timedelta(milliseconds=1), 1),
         (timedelta(seconds=1.5), 1500),
         (timedelta(days=2), 172_800_000),
-        (timedelta(microseconds=1499), 1),
-        (timedelta(microseconds=1501), 2),
+        (timedelta(microseconds=1), 1),
+        (timedelta(microseconds=1001), 2),
     ],
 )
 def test_a_duration_is_milliseconds_or_a_timedelta(name: str, duration: Any, duration_ms: int) -> None:
