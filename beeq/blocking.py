@@ -148,6 +148,15 @@ class BlockingJob:
         """Tell whoever listens how far the job is."""
         return self._run(self._job.report_progress(value))
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What this attempt and earlier ones have remembered; a copy."""
+        return self._job.memory
+
+    def remember(self, **facts: Any) -> None:
+        """Keep facts with the job, for its next attempt."""
+        self._run(self._job.remember(**facts))
+
     def remove(self) -> Self:
         """Remove the job from the queue."""
         self._run(self._job.remove())

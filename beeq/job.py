@@ -144,6 +144,23 @@ class Job:
             raise ValueError("Progress cannot be empty")
         return await self.queue.report_progress(self, value)
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What this attempt and earlier ones have remembered; a copy."""
+        beeq = self.options.get("beeq")
+        memory = beeq.get("memory") if isinstance(beeq, dict) else None
+        return dict(memory) if isinstance(memory, dict) else {}
+
+    async def remember(self, **facts: Any) -> None:
+        """Keep facts with the job, for its next attempt, whoever runs it; they are in Redis on return.
+
+        Raises:
+            RuntimeError: the job does not run here.
+            JobLost: it belongs to someone else by now; nothing was kept.
+            TypeError: a fact cannot be written as JSON.
+        """
+        await self.queue.remember(self, facts)
+
     async def remove(self) -> Self:
         """Remove the job from the queue, wherever it is; one that is gone already is fine."""
         await self.queue.remove_job(self.saved_id())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import decode_record, encode_record
-from beeq.errors import JobUnreadable
+from beeq.errors import JobLost, JobUnreadable
 from beeq.events import encode_event
-from beeq.scripts import REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
+from beeq.scripts import KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +98,23 @@ class Moves:
             repeatable=True,
         )
         return heard
+
+    async def remember(self, job: Job, facts: dict[str, Any]) -> None:
+        """Add facts to the memory of a job that runs here."""
+        job_id = job.saved_id()
+        if not job.claim:
+            raise RuntimeError("only a job that runs here can remember")
+        before = job.options.get("beeq")
+        kept = before if isinstance(before, dict) else {}
+        job.options["beeq"] = {**kept, "memory": {**job.memory, **facts}}
+        try:
+            record = encode_record(job)
+        except TypeError:
+            job.options["beeq"] = kept
+            raise
+        keys = (self._keys.jobs, self._keys.claims)
+        if not await self._line.run(KEEP_RECORD, keys, (job_id, job.claim, record), repeatable=True):
+            raise JobLost(job_id)
 
     async def clean(self, kind: str, *, older_than_ms: int) -> int:
         """Remove finished jobs created longer ago than that; return how many."""

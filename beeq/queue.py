@@ -6,14 +6,14 @@ It connects the parts: saving is ``producer.py``, reading ``reader.py``, working
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
-from beeq.announcer import Announcer
 from beeq.backoff import Strategy, builtin_strategies
 from beeq.codec import decode_record
 from beeq.connection import Dialer
+from beeq.consumer import Consumer
 from beeq.errors import JobUnreadable
 from beeq.hub import Hub
 from beeq.job import Job, new_record
@@ -24,16 +24,14 @@ from beeq.options import check_job_id
 from beeq.producer import Producer
 from beeq.reader import Health, Reader, Stats
 from beeq.results import Results
-from beeq.settings import Settings, milliseconds, whole
+from beeq.settings import Settings, milliseconds
 from beeq.shared_line import SharedLine
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from beeq.worker.runner import Handler
 
-
-class Queue(Announcer):
+class Queue(Consumer):
     """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
 
     Args:
@@ -323,6 +321,11 @@ class Queue(Announcer):
         await self._lifecycle.ensure()
         return await self._moves.report_progress(job, value)
 
+    async def remember(self, job: Job, facts: dict[str, Any]) -> None:
+        """Keep facts with a running job; see ``Job.remember``."""
+        await self._lifecycle.ensure()
+        await self._moves.remember(job, facts)
+
     async def clean(self, kind: str, older_than: int | timedelta) -> int:
         """Remove finished jobs created longer ago than ``older_than``; return how many (flaw C6).
 
@@ -335,66 +338,3 @@ class Queue(Announcer):
         """
         await self._lifecycle.ensure()
         return await self._moves.clean(kind, older_than_ms=milliseconds("older_than", older_than))
-
-    # Working.
-
-    @overload
-    def process(self, handler: Handler, concurrency: int = 1) -> Handler: ...
-    @overload
-    def process(self, handler: None = None, concurrency: int = 1) -> Callable[[Handler], Handler]: ...
-    def process(
-        self, handler: Handler | None = None, concurrency: int = 1
-    ) -> Handler | Callable[[Handler], Handler]:
-        """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
-
-        Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
-        plain function in a thread, with the blocking face of the job.
-
-        Raises:
-            RuntimeError: the queue is no worker, or has a handler. QueueClosed.
-            TypeError, ValueError: a concurrency that is no positive int.
-        """
-        whole("concurrency", concurrency, at_least=1)
-        if handler is None:
-
-            def decorate(function: Handler) -> Handler:
-                self._lifecycle.process(function, concurrency)
-                return function
-
-            return decorate
-        if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-        self._lifecycle.process(handler, concurrency)
-        return handler
-
-    @property
-    def handler(self) -> Handler | None:
-        """What ``process`` was given, or None."""
-        return self._lifecycle.handler
-
-    @property
-    def concurrency(self) -> int:
-        """How many jobs may run here at once; may be set until work begins."""
-        return self._lifecycle.concurrency
-
-    @concurrency.setter
-    def concurrency(self, concurrency: int) -> None:
-        self._lifecycle.concurrency = whole("concurrency", concurrency, at_least=1)
-
-    async def run(self, burst: bool = False, *, catch_signals: bool = True) -> None:
-        """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
-
-        The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
-        they are left to whoever runs several queues in one process.
-        """
-        await self._lifecycle.run(burst=burst, catch_signals=catch_signals)
-
-    async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
-        """Look for stalled jobs now; return how many went back to the queue.
-
-        Workers do this by themselves. With ``interval`` (ms or timedelta) it is repeated until ``close``.
-        """
-        await self._lifecycle.ensure()
-        return await self._lifecycle.check_stalled_jobs(
-            milliseconds("interval", interval, at_least=1) if interval else None
-        )

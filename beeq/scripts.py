@@ -38,6 +38,7 @@ BEAT = _load("beat")
 COUNT_JOBS = _load("count_jobs")
 EXCHANGE = _load("exchange")
 HAND_BACK = _load("hand_back")
+KEEP_RECORD = _load("keep_record")
 MARK_STALLING = _load("mark_stalling")
 RAISE_DELAYED = _load("raise_delayed")
 READ_OUTCOME = _load("read_outcome")
@@ -54,6 +55,7 @@ ALL = (
     COUNT_JOBS,
     EXCHANGE,
     HAND_BACK,
+    KEEP_RECORD,
     MARK_STALLING,
     RAISE_DELAYED,
     READ_OUTCOME,

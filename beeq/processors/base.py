@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 JobData = TypeVar("JobData", bound=BaseJob)
 
+DEFAULT_POLL_INTERVAL_MS = 5000
 #: How long the last report may take when Redis does not answer.
 _LAST_REPORT_S = 5.0
 
@@ -42,8 +44,15 @@ class RunningJob(Protocol):
     def options(self) -> dict[str, Any]:
         """The record's options under their wire names (``retries``, ``backoff``, ``timeout``, …)."""
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What this attempt and earlier ones have remembered."""
+
     async def report_progress(self, value: Any) -> Any:
         """Tell whoever listens how far the job is."""
+
+    async def remember(self, **facts: Any) -> None:
+        """Keep facts with the job, for its next attempt, whoever runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +64,26 @@ class ProcessorSettings:
         media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
         webhook_secret: ``whsec_`` and base64; signs deliveries. Parsed by the webhook processor.
         webhook_allow_hosts: comma list of hosts that are called although their address is private.
+        ai_base_url: of an OpenAI-compatible API, with its ``/v1``. Without it no AI job can run.
+        ai_api_key: sent to that API only.
+        ai_text_model, ai_image_model, ai_video_model: what is asked for unless a job names its own.
+        ai_poll_interval_ms: how long to wait between two looks at a video in the making.
     """
 
     media_root: Path = field(default_factory=Path.cwd)
     media_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     webhook_allow_hosts: str = ""
+    ai_base_url: str | None = field(default=None, repr=False)
+    ai_api_key: str | None = field(default=None, repr=False)
+    ai_text_model: str | None = None
+    ai_image_model: str | None = None
+    ai_video_model: str | None = None
+    ai_poll_interval_ms: int = DEFAULT_POLL_INTERVAL_MS
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Read ``BEEQ_MEDIA_ROOT``, ``BEEQ_MEDIA_URL``, ``BEEQ_WEBHOOK_SECRET`` and ``…_ALLOW_HOSTS``.
+        """Read ``BEEQ_MEDIA_…``, ``BEEQ_WEBHOOK_…`` and ``BEEQ_AI_…``: each attribute's name in capitals.
 
         Raises:
             ValueError: a value is of no use. The message names the variable; it holds no secret.
@@ -77,12 +96,29 @@ class ProcessorSettings:
         media_url = environ.get("BEEQ_MEDIA_URL")
         if media_url is not None:
             _check_service_url("BEEQ_MEDIA_URL", media_url)
+        ai_base_url = environ.get("BEEQ_AI_BASE_URL")
+        if ai_base_url is not None:
+            _check_service_url("BEEQ_AI_BASE_URL", ai_base_url)
         return cls(
             media_root=root.absolute(),
             media_url=media_url,
             webhook_secret=environ.get("BEEQ_WEBHOOK_SECRET"),
             webhook_allow_hosts=environ.get("BEEQ_WEBHOOK_ALLOW_HOSTS", ""),
+            ai_base_url=ai_base_url,
+            ai_api_key=environ.get("BEEQ_AI_API_KEY") or None,
+            ai_text_model=environ.get("BEEQ_AI_TEXT_MODEL") or None,
+            ai_image_model=environ.get("BEEQ_AI_IMAGE_MODEL") or None,
+            ai_video_model=environ.get("BEEQ_AI_VIDEO_MODEL") or None,
+            ai_poll_interval_ms=_interval_ms(environ.get("BEEQ_AI_POLL_INTERVAL")),
         )
+
+
+def _interval_ms(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_POLL_INTERVAL_MS
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError("BEEQ_AI_POLL_INTERVAL must be a whole number of milliseconds above 0")
+    return int(text)
 
 
 def _check_service_url(variable: str, url: str) -> None:
