@@ -162,6 +162,10 @@ class BlockingJob:
         self._run(self._job.remove())
         return self
 
+    def cancel(self) -> bool:
+        """End the job, running or not; return whether it had not ended yet."""
+        return self._run(self._job.cancel())
+
     def retry(self) -> bool:
         """Queue the failed job again."""
         return self._run(self._job.retry())

@@ -166,6 +166,10 @@ class Job:
         await self.queue.remove_job(self.saved_id())
         return self
 
+    async def cancel(self) -> bool:
+        """End the job, running or not; return whether it had not ended yet. See ``Queue.cancel_job``."""
+        return await self.queue.cancel_job(self.saved_id())
+
     async def retry(self) -> bool:
         """Queue the failed job again; return whether it was one."""
         return await self.queue.retry_job(self)

@@ -24,6 +24,8 @@ beeq's own keys all begin with ``<prefix>:<queue>:beeq:``, which no bee-queue su
 beeq:claims    hash       id → ``<token>:<deliveries>`` of the worker that runs it
 beeq:results   hash       id → ``<created>:<s|f><text>``: a result, or an error's message
 beeq:expiries  sorted set id → when its entry in beeq:results may go, ms since the epoch
+beeq:cancelled sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
+                          also a channel, which carries the claim
 beeq:workers   sorted set worker process → when it last beat, ms since the epoch; has a TTL
 ============== ========== ==================================================================
 """
@@ -46,7 +48,7 @@ BEE_SUFFIXES = (
 )
 
 #: The keys that beeq adds.
-SIDE_SUFFIXES = ("beeq:claims", "beeq:results", "beeq:expiries", "beeq:workers")
+SIDE_SUFFIXES = ("beeq:claims", "beeq:results", "beeq:expiries", "beeq:cancelled", "beeq:workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +140,8 @@ class Keys:
     def workers(self) -> str:
         """Sorted set of living worker processes."""
         return self.to_key("beeq:workers")
+
+    @property
+    def cancelled(self) -> str:
+        """Sorted set of claims whose jobs were cancelled, and the channel that tells of each."""
+        return self.to_key("beeq:cancelled")

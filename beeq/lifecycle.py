@@ -141,6 +141,9 @@ class Lifecycle:
     def _message(self, channel: str, message: bytes) -> None:
         if channel == self._queue.keys.events:
             self._queue.hub.receive(message)
+        elif channel == self._queue.keys.cancelled:
+            if self.worker is not None:
+                self.worker.cancel(message)
         elif self.activator is not None and message.isdigit():
             self.activator.schedule(float(message))
 
@@ -211,11 +214,15 @@ class Lifecycle:
         self._stopped.set()
 
     async def _open_patiently(self) -> None:
-        """Open the queue, however long Redis is away: a worker that has started waits."""
+        """Open the queue, however long Redis is away, and hear of cancelled jobs from then on.
+
+        A message that is lost costs no cancellation: the next heartbeat tells of it.
+        """
         pause = Pause(self._queue.settings.initial_redis_failure_retry_delay)
         while not self._is_closing:
             try:
                 await self.connect()
+                await self._subscribe(self._queue.keys.cancelled)
             except RedisError as error:
                 self._queue.report_error(error)
                 await pause.wait(lambda: self._is_closing)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import decode_record, encode_record
+from beeq.codec import decode_record, dumps, encode_record
 from beeq.errors import JobLost, JobUnreadable
 from beeq.events import encode_event
-from beeq.scripts import KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
+from beeq.options import created_ms_of
+from beeq.scripts import CANCEL_JOB, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: Replies of ``lua/retry_job.lua``.
 _QUEUED, _CHANGED = 1, 2
 _CLEAN_AT_ONCE = 100
+#: Workers beat more often than this, whatever their stall interval.
+CANCELLED_MS = 10 * 60_000
 
 
 class Moves:
@@ -58,6 +61,38 @@ class Moves:
         self._hub.forget(job_id)
         self._hub.release(job_id)
         return bool(existed)
+
+    async def cancel(self, job_id: str, *, keep_ms: int) -> bool:
+        """End the job if it has not ended; return whether that was so."""
+        raw, keys = await self._reader.record(job_id), self._keys
+        if raw is None:
+            return False
+        reason = f"Job {job_id} was cancelled"
+        is_cancelled = await self._line.run(
+            CANCEL_JOB,
+            (
+                keys.succeeded,
+                keys.failed,
+                keys.waiting,
+                keys.active,
+                keys.stalling,
+                keys.jobs,
+                keys.delayed,
+                keys.claims,
+                keys.results,
+                keys.expiries,
+                keys.cancelled,
+            ),
+            (
+                job_id,
+                b"%d:c%b" % (_created_ms(job_id, raw), dumps(reason)),
+                keep_ms,
+                CANCELLED_MS,
+                keys.events,
+                encode_event(job_id, "failed", reason),
+            ),
+        )
+        return bool(is_cancelled)
 
     async def retry(self, job: Job) -> bool:
         """Queue the job again if it has failed; return whether it had."""
@@ -135,10 +170,9 @@ class Moves:
                 return removed
 
 
-def _created_ms(job_id: str, raw: bytes) -> float:
+def _created_ms(job_id: str, raw: bytes) -> int:
     """Return when the job was created; an unreadable record counts as old."""
     try:
-        created_ms = decode_record(job_id, raw, now_ms=0).options["timestamp"]
+        return created_ms_of(decode_record(job_id, raw, now_ms=0).options)
     except JobUnreadable:
         return 0
-    return created_ms if isinstance(created_ms, int | float) else 0

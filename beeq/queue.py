@@ -308,6 +308,17 @@ class Queue(Consumer):
             await self._moves.remove(text)
         return self
 
+    async def cancel_job(self, job_id: str | int) -> bool:
+        """End a job that waits, is delayed, or runs; return whether there was one to end.
+
+        Its record goes, its listeners and ``result`` hear that it failed, "was cancelled". One that
+        runs on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be left
+        behind. A Node worker cannot be told; what it writes at its end is the job's record again.
+        """
+        await self._before_saving()  # as in ``remove_job``
+        text = check_job_id(job_id)
+        return text is not None and await self._moves.cancel(text, keep_ms=self.settings.result_ttl)
+
     async def retry_job(self, job: Job) -> bool:
         """Queue a failed job again; see ``Job.retry``."""
         await self._lifecycle.ensure()

@@ -55,6 +55,23 @@ class Ended:
 
     value: Any = None
     error: JobFailed | None = None
+    is_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a job stands at one moment.
+
+    Attributes:
+        state: ``queued`` (waiting, delayed, or between two attempts), ``active``, ``succeeded``,
+            ``failed`` or ``cancelled``.
+        record: None if it is gone, or cannot be read.
+        ended: how it ended, if it has.
+    """
+
+    state: str
+    record: Record | None
+    ended: Ended | None
 
 
 class Reader:
@@ -162,26 +179,42 @@ class Reader:
         A success whose result nobody kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
+        standing = await self.standing(job_id)
+        return standing.ended if standing is not None else None
+
+    async def standing(self, job_id: str) -> Standing | None:
+        """Return where the job stands, or None if it left no trace, or never was."""
         keys = self._keys
-        raw, kept, has_succeeded, has_failed = await self._line.run(
+        raw, kept, has_succeeded, has_failed, is_active = await self._line.run(
             READ_OUTCOME,
-            (keys.jobs, keys.results, keys.succeeded, keys.failed),
+            (keys.jobs, keys.results, keys.succeeded, keys.failed, keys.active),
             (job_id,),
             repeatable=True,
         )
         if raw is None:
-            return _kept_outcome(job_id, kept, created_ms=None) if kept is not None else None
-        if not (has_succeeded or has_failed):
-            return None
+            if kept is None:
+                return None
+            ended = _kept_outcome(job_id, kept, created_ms=None)
+            return Standing(_state_of(ended), None, ended) if ended is not None else None
         try:
             record = decode_record(job_id, raw, now_ms=0)
         except JobUnreadable as error:
-            return Ended(error=JobFailed(job_id, str(error)))
+            unreadable = Ended(error=JobFailed(job_id, str(error)))
+            return Standing("failed", None, unreadable if has_succeeded or has_failed else None)
+        if not (has_succeeded or has_failed):
+            return Standing("active" if is_active else "queued", record, None)
         if kept is not None:
-            outcome = _kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
-            if outcome is not None and (outcome.error is None) == bool(has_succeeded):
-                return outcome
-        return Ended() if has_succeeded else Ended(error=JobFailed(job_id, _trace_text(record)))
+            ended = _kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
+            if ended is not None and (ended.error is None) == bool(has_succeeded):
+                return Standing(_state_of(ended), record, ended)
+        ended = Ended() if has_succeeded else Ended(error=JobFailed(job_id, _trace_text(record)))
+        return Standing(_state_of(ended), record, ended)
+
+
+def _state_of(ended: Ended) -> str:
+    if ended.is_cancelled:
+        return "cancelled"
+    return "succeeded" if ended.error is None else "failed"
 
 
 def _kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
@@ -190,7 +223,9 @@ def _kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended 
     if created_ms is not None and created != b"%d" % created_ms:
         return None
     value = loads(text[1:])
-    return Ended(value) if text[:1] == b"s" else Ended(error=JobFailed(job_id, value))
+    if text[:1] == b"s":
+        return Ended(value)
+    return Ended(error=JobFailed(job_id, value), is_cancelled=text[:1] == b"c")
 
 
 def _trace_text(record: Record) -> str:

@@ -35,6 +35,7 @@ def _load(name: str) -> Script:
 
 ADD_JOBS = _load("add_jobs")
 BEAT = _load("beat")
+CANCEL_JOB = _load("cancel_job")
 COUNT_JOBS = _load("count_jobs")
 EXCHANGE = _load("exchange")
 HAND_BACK = _load("hand_back")
@@ -52,6 +53,7 @@ SWEEP = _load("sweep")
 ALL = (
     ADD_JOBS,
     BEAT,
+    CANCEL_JOB,
     COUNT_JOBS,
     EXCHANGE,
     HAND_BACK,

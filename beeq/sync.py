@@ -183,6 +183,10 @@ class Queue:
         self._run(self._queue.remove_job(job_id))
         return self
 
+    def cancel_job(self, job_id: str | int) -> bool:
+        """End a job that waits, is delayed, or runs; return whether there was one to end."""
+        return self._run(self._queue.cancel_job(job_id))
+
     def check_health(self) -> Health:
         """Return how many jobs are in each state."""
         return self._run(self._queue.check_health())

@@ -2,15 +2,16 @@
 --
 -- KEYS[1] stalling  set of ids that have to give a sign of life
 -- KEYS[2] workers   sorted set, worker process → when it last beat, in ms
+-- KEYS[3] cancelled sorted set, claim → when it was cancelled, in ms
 -- ARGV[1] worker process
 -- ARGV[2] how long a worker counts as living without a beat, in ms
--- ARGV[3…] ids of the jobs it runs
+-- ARGV[3…] two for each job it runs: id, claim
 --
--- Returns how many ids had been waited for.
+-- Returns the claims among them that were cancelled.
 --
 -- Bounded by its arguments; the registry forgets who is gone, and itself when nobody beats.
 
-local stalling, workers = unpack(KEYS)
+local stalling, workers, cancelled = unpack(KEYS)
 local worker, lifetime_ms = unpack(ARGV)
 
 local time = redis.call('TIME')
@@ -19,8 +20,21 @@ redis.call('ZADD', workers, string.format('%.0f', now), worker)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', string.format('%.0f', now - lifetime_ms))
 redis.call('PEXPIRE', workers, lifetime_ms)
 
-local ids = {}
-for at = 3, #ARGV do
+local ids, claims = {}, {}
+for at = 3, #ARGV, 2 do
   ids[#ids + 1] = ARGV[at]
+  claims[#claims + 1] = ARGV[at + 1]
 end
-return #ids > 0 and redis.call('SREM', stalling, unpack(ids)) or 0
+if #ids == 0 then
+  return {}
+end
+redis.call('SREM', stalling, unpack(ids))
+local found = {}
+if redis.call('EXISTS', cancelled) == 1 then
+  for n, since in ipairs(redis.call('ZMSCORE', cancelled, unpack(claims))) do
+    if since then
+      found[#found + 1] = claims[n]
+    end
+  end
+end
+return found

@@ -4,14 +4,15 @@
 -- KEYS[2] results    hash, id → result or error text
 -- KEYS[3] succeeded  set of ids
 -- KEYS[4] failed     set of ids
+-- KEYS[5] active     list of ids
 -- ARGV[1] id
 --
--- Returns {record or false, result or false, 1 if in succeeded, 1 if in failed}.
+-- Returns {record or false, result or false, 1 if in succeeded, 1 if in failed, 1 if in active}.
 --
 -- The sets are asked because the record's word is not enough: after a Node peer's manual retry it
 -- says "failed" until the next finish.
 
-local jobs, results, succeeded, failed = unpack(KEYS)
+local jobs, results, succeeded, failed, active = unpack(KEYS)
 local id = ARGV[1]
 
 return {
@@ -19,4 +20,5 @@ return {
   redis.call('HGET', results, id),
   redis.call('SISMEMBER', succeeded, id),
   redis.call('SISMEMBER', failed, id),
+  redis.call('LPOS', active, id) and 1 or 0,
 }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from itertools import chain
 
 from beeq.connection import Dialer
 from beeq.errors import RedisError
@@ -30,7 +31,8 @@ class Heartbeat:
         stall_interval_ms: the queue's stall window.
         redis_timeout_ms: the longest wait for one answer.
         worker: this process's name in the registry.
-        running: gives the ids of the jobs that run now, as Redis has them; called in the thread.
+        running: the jobs that run now, id → claim; copied in the thread, changed in the loop's.
+        on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_error: called in the thread with each failure.
     """
 
@@ -42,7 +44,8 @@ class Heartbeat:
         stall_interval_ms: int,
         redis_timeout_ms: int,
         worker: str,
-        running: Callable[[], Iterable[bytes]],
+        running: Mapping[bytes, bytes],
+        on_cancelled: Callable[[list[bytes]], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._dialer = dialer
@@ -51,6 +54,7 @@ class Heartbeat:
         self._line = Line(dialer, timeout_ms=min(redis_timeout_ms, max(1000, stall_interval_ms)))
         self._worker = worker
         self._running = running
+        self._on_cancelled = on_cancelled
         self._on_error = on_error
         self._thread = threading.Thread(target=self._main, name="beeq-heartbeat", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None  # the thread's
@@ -101,13 +105,13 @@ class Heartbeat:
         Raises:
             RedisError: nobody heard it.
         """
-        ids = list(self._running())
-        for start in range(0, max(1, len(ids)), _MAX_IDS):
-            await self._line.run(
-                BEAT,
-                (self._keys.stalling, self._keys.workers),
-                (self._worker, WORKER_LIFETIME_MS, *ids[start : start + _MAX_IDS]),
-            )
+        jobs = list(dict(self._running).items())  # dict() copies at one go; items() would not
+        keys = (self._keys.stalling, self._keys.workers, self._keys.cancelled)
+        for start in range(0, max(1, len(jobs)), _MAX_IDS):
+            pairs = chain.from_iterable(jobs[start : start + _MAX_IDS])
+            cancelled = await self._line.run(BEAT, keys, (self._worker, WORKER_LIFETIME_MS, *pairs))
+            if cancelled:
+                self._on_cancelled(cancelled)
 
     async def _leave(self) -> None:
         try:

@@ -30,7 +30,7 @@ Handler = Callable[[Any], Any]
 class Attempt:
     """One run of a handler. Its owner holds it until ``on_end`` was called."""
 
-    __slots__ = ("claim", "has_ended", "job", "raw_id", "task", "timed_out", "timer")
+    __slots__ = ("claim", "has_ended", "is_cancelled", "job", "raw_id", "task", "timed_out", "timer")
 
     def __init__(self, job: Job, raw_id: bytes, claim: bytes) -> None:
         self.job = job
@@ -42,6 +42,8 @@ class Attempt:
         #: The error that the timeout gave the attempt.
         self.timed_out: JobTimedOut | None = None
         self.has_ended = False
+        #: Whether the job was cancelled: whatever its handler still says, nobody wants to know.
+        self.is_cancelled = False
 
 
 class Runner:
@@ -109,6 +111,16 @@ class Runner:
         """Ask the handler to stop; a thread cannot be asked, but its job's moves raise from now on."""
         if attempt.task is not None:
             attempt.task.cancel()
+
+    def stop(self, attempt: Attempt) -> None:
+        """End the attempt of a cancelled job: at its handler's end, or when that takes too long."""
+        if attempt.is_cancelled or attempt.has_ended:
+            return
+        attempt.is_cancelled = True
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        self.cancel(attempt)
+        attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
 
     def give_up(self, attempt: Attempt) -> None:
         """End the attempt without an outcome: its job goes back to the queue."""

@@ -91,14 +91,17 @@ class Worker:
         def report_from_thread(error: BaseException) -> None:
             loop.call_soon_threadsafe(queue.report_error, error)
 
-        claimed = self._pump.claimed
+        def cancel_from_thread(claims: list[bytes]) -> None:
+            loop.call_soon_threadsafe(self._cancel_all, claims)
+
         self._heartbeat = Heartbeat(
             queue.dialer.twin(),
             queue.keys,
             stall_interval_ms=settings.stall_interval,
             redis_timeout_ms=settings.redis_timeout,
             worker=process_name(),
-            running=lambda: tuple(claimed),
+            running=self._pump.claimed,
+            on_cancelled=cancel_from_thread,
             on_error=report_from_thread,
         )
         self._heartbeat.start()
@@ -123,6 +126,15 @@ class Worker:
         self.idle.clear()
         if self._pump is not None:
             self._pump.look()
+
+    def cancel(self, claim: bytes) -> None:
+        """Stop the job that runs here by this claim, if one does; it was cancelled in Redis."""
+        self._cancel_all([claim])
+
+    def _cancel_all(self, claims: list[bytes]) -> None:
+        assert self._runner is not None  # noqa: S101 - made in start
+        for attempt in [attempt for attempt in self._attempts if attempt.claim in claims]:
+            self._runner.stop(attempt)
 
     # A job's way: claimed, run, ended, settled.
 
@@ -155,6 +167,11 @@ class Worker:
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
+        if attempt.is_cancelled:
+            assert self._pump is not None  # noqa: S101 - made in start
+            self._pump.hand_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
+            self._queue.emit("cancelled", attempt.job)
+            return
         try:
             settlement = self._decide(attempt.job, result, error)
         except Exception:  # noqa: BLE001 - the handler broke its job: options that are no dict, and the like

@@ -26,7 +26,7 @@ COUNT_KEYS = (
     KEYS.jobs,
     KEYS.workers,
 )
-OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed)
+OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed, KEYS.active)
 ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results)
 
 
@@ -75,7 +75,7 @@ async def test_a_line_loads_what_it_needs(own_valkey, line):
 async def test_a_shared_line_loads_what_it_needs(own_valkey, shared):
     for _ in range(2):
         flush(own_valkey)
-        assert await shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)) == [None, None, 0, 0]
+        assert await shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)) == [None, None, 0, 0, 0]
         assert exists(own_valkey, COUNT_JOBS, READ_OUTCOME) == [False, True]
 
 

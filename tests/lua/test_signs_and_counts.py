@@ -57,7 +57,7 @@ class TestBeat:
     def test_the_worker_is_on_the_register_and_its_jobs_are_safe(self, bench):
         bench.put(stalling={"1", "2", "x"})
         earliest = bench.now_ms()
-        assert bench.run(BEAT, "w", LIFETIME_MS, "1", "2", "3") == 2
+        assert bench.run(BEAT, "w", LIFETIME_MS, "1", "t:1", "2", "t:1", "3", "t:2") == []
         latest = bench.now_ms()
         state = bench.snapshot()
         assert earliest <= state.pop("workers")["w"] <= latest
@@ -66,7 +66,7 @@ class TestBeat:
 
     def test_an_idle_worker_beats_as_well(self, bench):
         bench.put(stalling={"x"})
-        assert bench.run(BEAT, "w", LIFETIME_MS) == 0
+        assert bench.run(BEAT, "w", LIFETIME_MS) == []
         assert bench.snapshot().keys() == {"stalling", "workers"}
 
     def test_beating_again_is_the_same_worker_later(self, bench):
@@ -87,8 +87,14 @@ class TestBeat:
     def test_a_worker_with_many_jobs_beats_for_all_of_them(self, bench):
         ids = [str(n) for n in range(1000)]
         bench.put(stalling=set(ids))
-        assert bench.run(BEAT, "w", LIFETIME_MS, *ids) == 1000
+        pairs = [part for job_id in ids for part in (job_id, f"t-{job_id}:1")]
+        assert bench.run(BEAT, "w", LIFETIME_MS, *pairs) == []
         assert bench.snapshot().keys() == {"workers"}
+
+    def test_it_hears_which_of_its_jobs_were_cancelled(self, bench):
+        bench.put(cancelled={"t:1": 5, "t:4": 6, "other:1": 7})
+        assert bench.run(BEAT, "w", LIFETIME_MS, "1", "t:1", "2", "t:2", "1", "t:4") == ["t:1", "t:4"]
+        assert bench.snapshot()["cancelled"] == {"t:1": 5, "t:4": 6, "other:1": 7}
 
 
 def count(bench: Bench) -> list[object]:
@@ -133,14 +139,15 @@ class TestCountJobs:
 @pytest.mark.parametrize(
     ("state", "outcome"),
     [
-        ({}, [None, None, 0, 0]),
-        ({"jobs": {"1": "r"}, "waiting": ["1"]}, ["r", None, 0, 0]),
-        ({"jobs": {"1": "r"}, "succeeded": {"1"}, "results": {"1": "5:s1"}}, ["r", "5:s1", 1, 0]),
-        ({"jobs": {"1": "r"}, "failed": {"1"}, "results": {"1": "5:fx"}}, ["r", "5:fx", 0, 1]),
-        ({"results": {"1": "5:s1"}, "expiries": {"1": 5000}}, [None, "5:s1", 0, 0]),
+        ({}, [None, None, 0, 0, 0]),
+        ({"jobs": {"1": "r"}, "active": ["x", "1"]}, ["r", None, 0, 0, 1]),
+        ({"jobs": {"1": "r"}, "waiting": ["1"]}, ["r", None, 0, 0, 0]),
+        ({"jobs": {"1": "r"}, "succeeded": {"1"}, "results": {"1": "5:s1"}}, ["r", "5:s1", 1, 0, 0]),
+        ({"jobs": {"1": "r"}, "failed": {"1"}, "results": {"1": "5:fx"}}, ["r", "5:fx", 0, 1, 0]),
+        ({"results": {"1": "5:s1"}, "expiries": {"1": 5000}}, [None, "5:s1", 0, 0, 0]),
         (
             {"jobs": {"x": "r"}, "succeeded": {"x"}, "failed": {"x"}, "results": {"x": "5:s1"}},
-            [None, None, 0, 0],
+            [None, None, 0, 0, 0],
         ),
     ],
 )

@@ -25,6 +25,7 @@ NAMES = [
     ("results", "bq:mail:beeq:results"),
     ("expiries", "bq:mail:beeq:expiries"),
     ("workers", "bq:mail:beeq:workers"),
+    ("cancelled", "bq:mail:beeq:cancelled"),
 ]
 
 

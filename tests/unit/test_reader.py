@@ -38,7 +38,7 @@ def reader_of(*reply: object) -> Reader:
     ],
 )
 async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded, has_failed):
-    assert await reader_of(raw, kept, has_succeeded, has_failed).ended("1") is None
+    assert await reader_of(raw, kept, has_succeeded, has_failed, 0).ended("1") is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded,
     ],
 )
 async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept, value):
-    ended = await reader_of(raw, kept, 0 if raw is None else 1, 0).ended("1")
+    ended = await reader_of(raw, kept, 0 if raw is None else 1, 0, 0).ended("1")
     assert ended is not None
     assert (ended.value, ended.error) == (value, None)
 
@@ -75,7 +75,7 @@ async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept
     ],
 )
 async def test_a_failure_has_the_message_that_was_kept_or_the_newest_trace(raw, kept, message):
-    ended = await reader_of(raw, kept, 0, 0 if raw is None else 1).ended("1")
+    ended = await reader_of(raw, kept, 0, 0 if raw is None else 1, 0).ended("1")
     assert ended is not None
     assert ended.error is not None
     assert (str(ended.error), ended.error.job_id) == (message, "1")
@@ -88,7 +88,7 @@ ODD_TIMESTAMPS = ['"text"', "[1]", '{"a":1}', "1e400", "1e300", "1" + "0" * 400]
 async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
     """What a worker keeps of such a job carries 0 for its time."""
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
-    ended = await reader_of(raw, b"0:s5", 1, 0).ended("1")
+    ended = await reader_of(raw, b"0:s5", 1, 0, 0).ended("1")
     assert ended is not None
     assert ended.value == 5
 
@@ -96,7 +96,7 @@ async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
 @pytest.mark.parametrize("timestamp", ["1.5", "1.0", "true"])
 async def test_a_creation_time_that_is_nearly_one_is_taken_as_the_worker_took_it(timestamp):
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
-    ended = await reader_of(raw, b"1:s5", 1, 0).ended("1")
+    ended = await reader_of(raw, b"1:s5", 1, 0, 0).ended("1")
     assert ended is not None
     assert ended.value == 5
 
@@ -132,3 +132,28 @@ async def test_ids_of_no_such_state_are_refused_in_bee_queues_words(kind):
 async def test_a_set_of_no_such_name_is_refused_in_bee_queues_words():
     with pytest.raises(ValueError, match="^Improper queue type$"):
         await reader_of().is_in("1", "jobs")
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "message"),
+    [
+        ((BARE, None, 0, 0, 0), "queued", None),
+        ((RECORD, b'500:f"no"', 0, 0, 0), "queued", None),
+        ((BARE, None, 0, 0, 1), "active", None),
+        ((BARE, b"500:s1", 1, 0, 0), "succeeded", None),
+        ((BARE, b'500:f"no"', 0, 1, 0), "failed", "no"),
+        ((b"NaN", None, 0, 1, 0), "failed", "Job 1 has an unreadable record: NaN is not JSON"),
+        ((None, b'500:c"Job 1 was cancelled"', 0, 0, 0), "cancelled", "Job 1 was cancelled"),
+        ((None, b"500:s1", 0, 0, 0), "succeeded", None),
+        ((BARE, b'499:c"Job 1 was cancelled"', 0, 0, 0), "queued", None),
+    ],
+)
+async def test_where_a_job_stands_is_told(reply, state, message):
+    standing = await reader_of(*reply).standing("1")
+    assert standing is not None
+    error = standing.ended.error if standing.ended is not None else None
+    assert (standing.state, str(error) if error else None) == (state, message)
+
+
+async def test_a_job_that_left_no_trace_stands_nowhere():
+    assert await reader_of(None, None, 0, 0, 0).standing("1") is None

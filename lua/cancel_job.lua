@@ -1,0 +1,58 @@
+-- Ends a job that has not ended, wherever it is, and tells who runs it to stop.
+--
+-- KEYS[1]  succeeded  set of ids
+-- KEYS[2]  failed     set of ids
+-- KEYS[3]  waiting    list of ids
+-- KEYS[4]  active     list of ids
+-- KEYS[5]  stalling   set of ids
+-- KEYS[6]  jobs       hash, id → record
+-- KEYS[7]  delayed    sorted set, id → due time in ms
+-- KEYS[8]  claims     hash, id → token:deliveries
+-- KEYS[9]  results    hash, id → result or error text
+-- KEYS[10] expiries   sorted set, id → when its result may go, in ms
+-- KEYS[11] cancelled  sorted set, claim → when it was cancelled, in ms; also the name of a channel
+-- ARGV[1] id
+-- ARGV[2] text to keep as its outcome
+-- ARGV[3] how long to keep that, in ms
+-- ARGV[4] how long a worker may take to hear of it, in ms
+-- ARGV[5] name of the events channel
+-- ARGV[6] event message
+--
+-- Returns 1 if the job was cancelled, 0 if it has ended, or never was: nothing was written.
+--
+-- The record goes, so whatever a worker still sends is refused. The job's worker learns by the
+-- channel, or by its next beat; a Node worker does not, and works on to its own end.
+-- What may be refused (a key of the wrong type) comes before the job leaves a list.
+
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, cancelled = unpack(KEYS)
+local id, keep, keep_ms, memory_ms, events, message = unpack(ARGV)
+
+local is_queued = redis.call('LPOS', active, id)
+  or redis.call('ZSCORE', delayed, id)
+  or redis.call('LPOS', waiting, id)
+local has_ended = redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
+if redis.call('HEXISTS', jobs, id) == 0 or (has_ended and not is_queued) then
+  return 0
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local claim = redis.call('HGET', claims, id)
+redis.call('HSET', results, id, keep)
+redis.call('ZADD', expiries, string.format('%.0f', now + keep_ms), id)
+if claim and string.sub(claim, 1, 1) ~= ':' then
+  redis.call('ZADD', cancelled, string.format('%.0f', now), claim)
+  redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', string.format('%.0f', now - memory_ms))
+  redis.call('PEXPIRE', cancelled, memory_ms)
+  redis.call('PUBLISH', cancelled, claim)
+end
+redis.call('LREM', waiting, 0, id)
+redis.call('LREM', active, 0, id)
+redis.call('SREM', succeeded, id)
+redis.call('SREM', failed, id)
+redis.call('SREM', stalling, id)
+redis.call('ZREM', delayed, id)
+redis.call('HDEL', claims, id)
+redis.call('HDEL', jobs, id)
+redis.call('PUBLISH', events, message)
+return 1
