@@ -29,8 +29,8 @@ class Announcer:
 
         ``ready()``, ``error(error)``, ``stalled(id)``, ``raised jobs(count)``; of jobs that run here
         ``succeeded(job, result)``, ``retrying(job, error)``, ``failed(job, error)`` at every failed
-        attempt, ``failed:fatal(job, error)``; of all jobs, wherever they run, ``job succeeded``,
-        ``job retrying``, ``job failed``, ``job progress`` with id and data.
+        attempt, ``failed:fatal(job, error)``, ``cancelled(job)``; of all jobs, wherever they run,
+        ``job succeeded``, ``job retrying``, ``job failed``, ``job progress`` with id and data.
         """
         self._emitter.on(event, fn)
         self._listen(event)

@@ -22,7 +22,7 @@ from beeq.lifecycle import CLOSE_TIMEOUT_MS, Lifecycle
 from beeq.moves import Moves
 from beeq.options import check_job_id
 from beeq.producer import Producer
-from beeq.reader import Health, Reader, Stats
+from beeq.reader import Health, Reader, Standing, Stats
 from beeq.results import Results
 from beeq.settings import Settings, milliseconds
 from beeq.shared_line import SharedLine
@@ -290,6 +290,12 @@ class Queue(Consumer):
         """Return whether the id is in the named set."""
         await self._lifecycle.ensure()
         return await self._reader.is_in(job_id, name)
+
+    async def standing(self, job_id: str | int) -> Standing | None:
+        """Return where a job stands: its state, its record, its end; None if it left no trace."""
+        await self._lifecycle.ensure()
+        text = check_job_id(job_id)
+        return None if text is None else await self._reader.standing(text)
 
     async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""

@@ -19,10 +19,11 @@ from beeq.reader import Health, Stats
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from beeq import service
     from beeq.emitter import Listener
     from beeq.job import Job as AsyncJob
 
-__all__ = ["Job", "Queue"]
+__all__ = ["Job", "Queue", "QueueService"]
 
 T = TypeVar("T")
 
@@ -202,3 +203,71 @@ class Queue:
     def clean(self, kind: str, older_than: int | timedelta) -> int:
         """Remove finished jobs created longer ago than that; return how many."""
         return self._run(self._queue.clean(kind, older_than))
+
+
+class QueueService:
+    """The queue service whose methods block. What ``beeq.service.QueueService`` says holds here.
+
+    ``with QueueService(redis=…) as service: …`` connects and closes.
+    """
+
+    def __init__(self, *, redis: str | Redis | None = None, prefix: str = "bq", **settings: Any) -> None:
+        from beeq.service import QueueService as AsyncService  # noqa: PLC0415 - with it come the job models
+
+        self._portal = background_portal()
+        self._service = self._portal.call(lambda: AsyncService(redis=redis, prefix=prefix, **settings))
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self._run(self._service.__aenter__())
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close."""
+        self.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._portal.run(coroutine)
+
+    def _added(self, coroutine: Coroutine[Any, Any, AsyncJob]) -> Job:
+        return BlockingJob(self._run(coroutine), self._portal)
+
+    def connect(self) -> None:
+        """Connect all four queues."""
+        self._run(self._service.connect())
+
+    def close(self) -> None:
+        """Hang up."""
+        self._run(self._service.close())
+
+    def add_ai_generation_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
+        """Put a job into ``ai-generation``."""
+        return self._added(self._service.add_ai_generation_job(job, options))
+
+    def add_media_processing_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
+        """Put a job into ``media-processing``."""
+        return self._added(self._service.add_media_processing_job(job, options))
+
+    def add_video_assembly_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
+        """Put a job into ``video-assembly``."""
+        return self._added(self._service.add_video_assembly_job(job, options))
+
+    def add_webhook_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
+        """Put a job into ``webhook-processing``."""
+        return self._added(self._service.add_webhook_job(job, options))
+
+    def cancel_job(self, job_id: str, *, queue_name: str | None = None) -> bool:
+        """End a job that waits, is delayed, or runs; return whether there was one to end."""
+        return self._run(self._service.cancel_job(job_id, queue_name=queue_name))
+
+    def get_job_status(self, job_id: str, *, queue_name: str | None = None) -> dict[str, Any] | None:
+        """Return the job's status document, or None if nothing is known of it."""
+        return self._run(self._service.get_job_status(job_id, queue_name=queue_name))
+
+    def queue_stats(self) -> dict[str, Stats]:
+        """Return each queue's counts."""
+        return self._run(self._service.queue_stats())
+
+    def active_counts(self) -> dict[str, int]:
+        """Return how many jobs run in each queue now."""
+        return self._run(self._service.active_counts())

@@ -15,10 +15,10 @@ from io import BufferedReader
 from typing import Any
 
 from beeq import Job, Queue, RedisUnavailable
+from beeq.orders import Order
 from beeq_cli.console import is_watched, say
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE, explained
 from beeq_cli.fields import parse_object
-from beeq_cli.orders import Order
 
 _CHUNK_BYTES = 1 << 20
 _BATCH = 1000

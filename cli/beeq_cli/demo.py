@@ -22,12 +22,12 @@ from beeq import BeeqError, Queue, Stats
 from beeq.codec import dumps
 from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.ffmpeg import run as run_ffmpeg
+from beeq.orders import Order
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
 from beeq_cli.console import is_watched, print_bytes, say
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option
-from beeq_cli.orders import Order
 from beeq_cli.receiver import Receiver
 from beeq_cli.running import connect, run
 from beeq_cli.show import Show, show_for

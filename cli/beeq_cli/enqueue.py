@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ import click
 
 from beeq import Job, JobFailed, Queue
 from beeq.codec import dumps
+from beeq.orders import Order, Terms
 from beeq_cli import bulk
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE
 from beeq_cli.fields import read_fields
 from beeq_cli.options import Common, common_options, option, parsed
-from beeq_cli.orders import Order, Terms
 from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
 from beeq_cli.running import opened, run
 
@@ -125,9 +125,8 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
         job_id=job_id or None,
         retries=retries,
         backoff=backoff,
-        timeout_ms=timeout_ms,
-        delay_ms=delay_ms,
-        at=at,
+        timeout=timeout_ms,
+        delay_until=at if delay_ms is None else timedelta(milliseconds=delay_ms),
     )
     order = Order(queue_name, terms)
     queue = Queue(
@@ -163,11 +162,7 @@ async def _enqueue_one(
     queue: Queue, order: Order, data: dict[str, Any], *, wait_ms: int | None, as_json: bool
 ) -> int:
     async with opened(queue):
-        job = order.job(queue, data)
-        wanted_id = job.id
-        await job.save()
-        if job.id is None:
-            job.set_id(wanted_id)  # it exists: what was to be done is done
+        job = await order.save(queue, data)
         if wait_ms is None:
             _print_id(order.queue_name, job.saved_id(), as_json=as_json)
             return 0

@@ -77,12 +77,16 @@ def follow(queue: Queue) -> None:
     def stalled(job_id: str) -> None:
         log(logging.WARNING, f"job {job_id} was lost by its worker and is queued again", job_id=job_id)
 
+    def cancelled(job: Job) -> None:
+        log(logging.WARNING, f"job {job.id} was cancelled", job_id=job.id)
+
     def succeeded(job: Job, _result: Any) -> None:
         log(logging.DEBUG, f"job {job.id} succeeded", job_id=job.id)
 
     queue.on("failed:fatal", failed)
     queue.on("retrying", retrying)
     queue.on("stalled", stalled)
+    queue.on("cancelled", cancelled)
     queue.on("error", lambda error: log(logging.ERROR, _text(error), error=error))
     if is_verbose:
         queue.on("succeeded", succeeded)

@@ -18,6 +18,7 @@ from beeq_cli.options import Common, common_options
 _COMMANDS = {
     "worker": ("beeq_cli.worker", "Work on queues."),
     "enqueue": ("beeq_cli.enqueue", "Put a job into a queue."),
+    "cancel": ("beeq_cli.cancel", "End a job, running or not."),
     "stats": ("beeq_cli.stats", "Show how queues are doing."),
     "demo": ("beeq_cli.demo", "Run real jobs in a folder of their own, and show them."),
 }

@@ -137,7 +137,7 @@ def test_with_i_it_looks_again_one_object_a_line(beeq: Beeq, queue_name: str) ->
 
 def test_an_interrupt_ends_the_watch_quietly(beeq: Beeq, queue_name: str) -> None:
     watching = beeq.start("stats", queue_name, "--json", "-i", "0.1")
-    beeq.ok("stats", queue_name)  # as long as the first takes to start
+    watching.first_output()
     watching.signal(signal.SIGINT)
     assert watching.ended() in (0, -signal.SIGINT)
     assert "Traceback" not in watching.stderr

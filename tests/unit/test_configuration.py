@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq_cli.configuration import redis_url
+from beeq.configuration import redis_url
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Where the commands find Redis: option, then ``BEEQ_*``, then the plain names, then a server of their own.
+"""Where commands and the HTTP application find Redis.
 
+An option wins over ``BEEQ_*``, that over the plain names; else there is a server of the folder's own.
 Pure but for the environment it is given. No message repeats a URL: it may hold a password.
 """
 

@@ -1,0 +1,85 @@
+"""A job's status as the platform reads it: one document a job (product section 6). Pure.
+
+The words differ from the queue's: what waits, is delayed, or will be tried again is ``queued``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from beeq.codec import Record
+from beeq.options import created_ms_of
+
+if TYPE_CHECKING:
+    from beeq.reader import Standing
+
+STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
+#: The word of each state of ``Standing``.
+_STATUS_OF = {
+    "queued": "queued",
+    "active": "processing",
+    "succeeded": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+#: Years beyond 9999 are none to Python, nor to BSON.
+_LAST_MS = 253_402_300_799_999
+
+
+def mirrored_name(queue_name: str) -> str:
+    """Return what documents call a queue: as it is named, but for ``webhook``."""
+    return "webhook" if queue_name == "webhook-processing" else queue_name
+
+
+def status_document(queue_name: str, job_id: str, standing: Standing) -> dict[str, Any]:
+    """Return the status of a job as Redis knows it; when it last changed is not known there."""
+    record, ended = standing.record, standing.ended
+    error: str | None = None
+    result: Any = None
+    if ended is not None and ended.error is not None:
+        error = message_in(str(ended.error))
+    elif ended is not None:
+        result = ended.value
+    elif record is not None and standing.state == "queued":
+        error = _last_error(record)
+    created_at = _moment(record)
+    return {
+        "jobId": job_id,
+        "queueName": mirrored_name(queue_name),
+        "status": _STATUS_OF[standing.state],
+        "jobData": None if record is None else record.data,
+        "result": result,
+        "error": error,
+        "projectId": project_of(None if record is None else record.data),
+        "createdAt": created_at,
+        "updatedAt": created_at,
+    }
+
+
+def project_of(data: Any) -> Any:
+    """Return the project that a job's data name, or None."""
+    return data.get("projectId") if isinstance(data, dict) else None
+
+
+def message_in(trace: str) -> str:
+    """Return an error's message out of a stored trace: its first line, without the error's type."""
+    first, newline, _ = trace.partition("\n")
+    if not newline:
+        return trace
+    name, colon, message = first.partition(": ")
+    return message if colon and " " not in name else first
+
+
+def _last_error(record: Record) -> str | None:
+    """Return why the job is to be tried again; None if it was never tried."""
+    traces = record.options.get("stacktraces")
+    if record.status != "retrying" or not isinstance(traces, list) or not traces:
+        return None
+    newest = traces[0]
+    return message_in(f"{newest}\n") if isinstance(newest, str) else str(newest)
+
+
+def _moment(record: Record | None) -> datetime | None:
+    created_ms = 0 if record is None else created_ms_of(record.options)
+    return datetime.fromtimestamp(created_ms / 1000, UTC) if 0 < created_ms <= _LAST_MS else None

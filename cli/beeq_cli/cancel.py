@@ -1,0 +1,62 @@
+"""``beeq cancel``: ends a job that waits, is delayed, or runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from beeq import Queue
+from beeq.codec import dumps
+from beeq.jobs import JOB_TYPES
+from beeq.service import find_unfinished
+from beeq_cli.console import complain, print_bytes
+from beeq_cli.failures import FAILURE
+from beeq_cli.options import Common, common_options, option
+from beeq_cli.running import opened, run
+
+
+@click.command(short_help="End a job, running or not.")
+@click.argument("job_id", metavar="ID")
+@option(
+    "--queue", "queue_name", metavar="QUEUE", help="The job's queue; the four built-in ones unless named."
+)
+@option("--json", "as_json", is_flag=True, help="Print an object with id and queue.")
+@common_options()
+@click.pass_obj
+def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool) -> None:
+    """End the job ID and print it; a running one is stopped where it runs.
+
+    Exits with 1 if there is no such job, or it has ended.
+    """
+    if not job_id or queue_name == "":
+        raise click.UsageError("ID is empty" if not job_id else "QUEUE is empty")
+    url = common.redis_url()
+    queues = [
+        Queue(
+            name,
+            redis=url,
+            prefix=common.prefix,
+            is_worker=False,
+            get_events=False,
+            store_jobs=False,
+            ensure_scripts=False,
+            activate_delayed_jobs=False,
+        )
+        for name in ([queue_name] if queue_name is not None else JOB_TYPES)
+    ]
+    sys.exit(run(_cancel(queues, job_id, as_json=as_json)))
+
+
+async def _cancel(queues: Sequence[Queue], job_id: str, *, as_json: bool) -> int:
+    async with opened(*queues):
+        try:
+            queue = await find_unfinished(queues, job_id)
+        except ValueError as error:
+            raise click.UsageError(f"{error} (--queue)") from None
+        if queue is None or not await queue.cancel_job(job_id):
+            complain(f"no job {job_id} waits or runs")
+            return FAILURE
+        print_bytes(dumps({"id": job_id, "queue": queue.name}) if as_json else job_id.encode())
+        return 0
