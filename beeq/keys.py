@@ -26,6 +26,7 @@ beeq:results   hash       id → ``<created>:<s|f><text>``: a result, or an erro
 beeq:expiries  sorted set id → when its entry in beeq:results may go, ms since the epoch
 beeq:cancelled sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
                           also a channel, which carries the claim
+beeq:outbox    stream     ids of jobs that have changed, for the mirror; only in mirrored queues
 beeq:workers   sorted set worker process → when it last beat, ms since the epoch; has a TTL
 ============== ========== ==================================================================
 """
@@ -48,7 +49,14 @@ BEE_SUFFIXES = (
 )
 
 #: The keys that beeq adds.
-SIDE_SUFFIXES = ("beeq:claims", "beeq:results", "beeq:expiries", "beeq:cancelled", "beeq:workers")
+SIDE_SUFFIXES = (
+    "beeq:claims",
+    "beeq:results",
+    "beeq:expiries",
+    "beeq:cancelled",
+    "beeq:outbox",
+    "beeq:workers",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +153,8 @@ class Keys:
     def cancelled(self) -> str:
         """Sorted set of claims whose jobs were cancelled, and the channel that tells of each."""
         return self.to_key("beeq:cancelled")
+
+    @property
+    def outbox(self) -> str:
+        """Stream of changed ids."""
+        return self.to_key("beeq:outbox")

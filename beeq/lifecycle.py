@@ -268,7 +268,10 @@ class Lifecycle:
         queue = self._queue
         if self._stall_check is None:
             self._stall_check = StallCheck(
-                queue.line, queue.keys, stall_interval_ms=queue.settings.stall_interval
+                queue.line,
+                queue.keys,
+                stall_interval_ms=queue.settings.stall_interval,
+                outbox_limit=queue.settings.outbox_limit,
             )
         try:
             stalled = await self._stall_check.once()

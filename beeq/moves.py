@@ -30,13 +30,21 @@ class Moves:
     """Changes jobs of one queue."""
 
     def __init__(
-        self, line: SharedLine, keys: Keys, *, reader: Reader, hub: Hub, now_ms: Callable[[], int]
+        self,
+        line: SharedLine,
+        keys: Keys,
+        *,
+        reader: Reader,
+        hub: Hub,
+        now_ms: Callable[[], int],
+        outbox_limit: int,
     ) -> None:
         self._line = line
         self._keys = keys
         self._reader = reader
         self._hub = hub
         self._now_ms = now_ms
+        self._outbox_limit = outbox_limit
 
     async def remove(self, job_id: str) -> bool:
         """Remove the job from wherever it is; return whether it had a record."""
@@ -54,8 +62,9 @@ class Moves:
                 keys.claims,
                 keys.results,
                 keys.expiries,
+                keys.outbox,
             ),
-            (job_id,),
+            (job_id, self._outbox_limit),
             repeatable=True,
         )
         self._hub.forget(job_id)
@@ -82,6 +91,7 @@ class Moves:
                 keys.results,
                 keys.expiries,
                 keys.cancelled,
+                keys.outbox,
             ),
             (
                 job_id,
@@ -90,6 +100,7 @@ class Moves:
                 CANCELLED_MS,
                 keys.events,
                 encode_event(job_id, "failed", reason),
+                self._outbox_limit,
             ),
         )
         return bool(is_cancelled)
@@ -106,8 +117,8 @@ class Moves:
             moment = self._hub.moment
             fact = await self._line.run(
                 RETRY_JOB,
-                (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results),
-                (job_id, raw, encode_record(record)),
+                (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results, keys.outbox),
+                (job_id, raw, encode_record(record), self._outbox_limit),
             )
             if fact == _CHANGED:
                 continue

@@ -29,11 +29,19 @@ class Producer:
     saves only while nothing else was asked: commands are executed in the order they were given.
     """
 
-    def __init__(self, line: SharedLine, keys: Keys, hub: Hub | None) -> None:
+    def __init__(self, line: SharedLine, keys: Keys, hub: Hub | None, *, outbox_limit: int) -> None:
         self._line = line
         self._hub = hub  # hears of the saved jobs; None: nobody wants to
-        self._keys = (keys.id, keys.jobs, keys.waiting, keys.delayed, keys.claims, keys.results)
-        self._channel = keys.earlier_delayed
+        self._keys = (
+            keys.id,
+            keys.jobs,
+            keys.waiting,
+            keys.delayed,
+            keys.claims,
+            keys.results,
+            keys.outbox,
+        )
+        self._fixed_arguments = (keys.earlier_delayed, outbox_limit)
         self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
 
     async def save(self, job: Job) -> None:
@@ -55,7 +63,7 @@ class Producer:
     def _put(self, save: _Save) -> None:
         batch = self._batch
         if batch is None or not batch.has_room(save) or not self._line.is_last(batch.call):
-            batch = self._batch = _Batch(self._line, self._keys, self._channel)
+            batch = self._batch = _Batch(self._line, self._keys, self._fixed_arguments)
         batch.add(save)
 
     def _expect(self, job: Job) -> _Save:
@@ -119,8 +127,8 @@ class Producer:
 class _Batch:
     """Saves that share one script call."""
 
-    def __init__(self, line: SharedLine, keys: Sequence[str], channel: str) -> None:
-        self._channel = channel
+    def __init__(self, line: SharedLine, keys: Sequence[str], fixed_arguments: Sequence[Any]) -> None:
+        self._fixed_arguments = fixed_arguments
         self._saves: list[_Save] = []
         self._size_bytes = 0
         self.call = line.defer(ADD_JOBS, keys, self._arguments)
@@ -136,7 +144,7 @@ class _Batch:
         self._size_bytes += len(save.record)
 
     def _arguments(self) -> list[Any]:
-        arguments: list[Any] = [self._channel]
+        arguments: list[Any] = [*self._fixed_arguments]
         for save in self._saves:
             arguments += (save.job_id, save.record, save.due_ms)
         return arguments

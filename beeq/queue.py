@@ -65,9 +65,21 @@ class Queue(Consumer):
         self.dialer = Dialer(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
         self.line = SharedLine(self.dialer, timeout_ms=timeout_ms)
         self.hub = Hub(emit=self.emit, clock_ms=self.now_ms)
-        self.producer = Producer(self.line, self.keys, self.hub if self.settings.store_jobs else None)
+        self.producer = Producer(
+            self.line,
+            self.keys,
+            self.hub if self.settings.store_jobs else None,
+            outbox_limit=self.settings.outbox_limit,
+        )
         self._reader = Reader(self.line, self.keys, scan_count=self.settings.redis_scan_count)
-        self._moves = Moves(self.line, self.keys, reader=self._reader, hub=self.hub, now_ms=self.now_ms)
+        self._moves = Moves(
+            self.line,
+            self.keys,
+            reader=self._reader,
+            hub=self.hub,
+            now_ms=self.now_ms,
+            outbox_limit=self.settings.outbox_limit,
+        )
         self._results = Results(self.hub, self._reader)
         self._lifecycle = Lifecycle(self)
 

@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 _SAFE_INTEGER = 2**53 - 1
+#: A change is some hundred bytes. What is dropped beyond this the mirror finds by looking.
+OUTBOX_LIMIT = 100_000
 
 
 def ceil_ms(duration: timedelta) -> int:
@@ -94,8 +96,15 @@ class Settings:
     max_stalls: int = 3
     #: How long a result outlives a record that was removed on finish.
     result_ttl: int = 600_000
+    #: Note each change of a job in Redis, for whoever writes the status mirror.
+    mirrored: bool = False
     #: The longest wait for one answer of Redis.
     redis_timeout: int = 5000
+
+    @property
+    def outbox_limit(self) -> int:
+        """How many changes the outbox holds at most; 0: none is noted."""
+        return OUTBOX_LIMIT if self.mirrored else 0
 
     def __post_init__(self) -> None:
         """Check every value."""

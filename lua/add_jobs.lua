@@ -6,8 +6,10 @@
 -- KEYS[4] delayed  sorted set, id → due time in ms
 -- KEYS[5] claims   hash, id → token:deliveries
 -- KEYS[6] results  hash, id → what a job of that id left behind
+-- KEYS[7] outbox   stream of changed ids, for the mirror
 -- ARGV[1] name of the earlierDelayed channel
--- ARGV[2…] three for each job: id ("" for an automatic one), record, due time in ms ("" for now)
+-- ARGV[2] how many changes the outbox holds at most, "0" to note none
+-- ARGV[3…] three for each job: id ("" for an automatic one), record, due time in ms ("" for now)
 --
 -- Returns a list with each job's id, or false where the id exists: then nothing was written.
 --
@@ -18,8 +20,8 @@
 -- of them) are dropped: no old worker may finish this one (flaw A9).
 -- Queueing comes last; if anything is refused (a key of the wrong type), the records are taken back.
 
-local counter, jobs, waiting, delayed, claims, results = unpack(KEYS)
-local earlier_delayed = ARGV[1]
+local counter, jobs, waiting, delayed, claims, results, outbox = unpack(KEYS)
+local earlier_delayed, outbox_limit = ARGV[1], ARGV[2]
 
 local ids, added, ready, due = {}, {}, {}, {}
 
@@ -37,7 +39,7 @@ local function take_back(refused)
   return refused
 end
 
-for at = 2, #ARGV, 3 do
+for at = 3, #ARGV, 3 do
   local id, record, due_ms = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local is_new
   if id ~= '' then
@@ -89,6 +91,11 @@ if #due > 0 then
     if due[at] == head then
       redis.call('PUBLISH', earlier_delayed, due[at - 1])
     end
+  end
+end
+if outbox_limit ~= '0' then
+  for _, id in ipairs(added) do
+    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
   end
 end
 return ids

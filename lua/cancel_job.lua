@@ -11,12 +11,14 @@
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] cancelled  sorted set, claim → when it was cancelled, in ms; also the name of a channel
+-- KEYS[12] outbox     stream of changed ids, for the mirror
 -- ARGV[1] id
 -- ARGV[2] text to keep as its outcome
 -- ARGV[3] how long to keep that, in ms
 -- ARGV[4] how long a worker may take to hear of it, in ms
 -- ARGV[5] name of the events channel
 -- ARGV[6] event message
+-- ARGV[7] how many changes the outbox holds at most, "0" to note none
 --
 -- Returns 1 if the job was cancelled, 0 if it has ended, or never was: nothing was written.
 --
@@ -24,8 +26,8 @@
 -- channel, or by its next beat; a Node worker does not, and works on to its own end.
 -- What may be refused (a key of the wrong type) comes before the job leaves a list.
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, cancelled = unpack(KEYS)
-local id, keep, keep_ms, memory_ms, events, message = unpack(ARGV)
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, cancelled, outbox = unpack(KEYS)
+local id, keep, keep_ms, memory_ms, events, message, outbox_limit = unpack(ARGV)
 
 local is_queued = redis.call('LPOS', active, id)
   or redis.call('ZSCORE', delayed, id)
@@ -45,6 +47,10 @@ if claim and string.sub(claim, 1, 1) ~= ':' then
   redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', string.format('%.0f', now - memory_ms))
   redis.call('PEXPIRE', cancelled, memory_ms)
   redis.call('PUBLISH', cancelled, claim)
+end
+if outbox_limit ~= '0' then
+  local record = redis.call('HGET', jobs, id)
+  redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id, 'state', 'cancelled', 'record', record)
 end
 redis.call('LREM', waiting, 0, id)
 redis.call('LREM', active, 0, id)

@@ -10,6 +10,7 @@
 -- KEYS[8]  claims     hash, id → token:deliveries
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
+-- KEYS[11] outbox     stream of changed ids, for the mirror
 -- ARGV[1] token of this call: every job it hands out is claimed with it
 -- ARGV[2] how many jobs to hand out at most
 -- ARGV[3] id that a blocking move has put into active already, or ""
@@ -18,7 +19,8 @@
 -- ARGV[6] how long to keep the result of a job whose record is dropped, in ms
 -- ARGV[7] "1": drop the record of a job that succeeded
 -- ARGV[8] "1": drop the record of a job that failed
--- ARGV[9…] seven for each outcome: id, claim, verdict (succeeded, retrying, failed), record ("" leaves
+-- ARGV[9] how many changes the outbox holds at most, "0" to note none
+-- ARGV[10…] seven for each outcome: id, claim, verdict (succeeded, retrying, failed), record ("" leaves
 --          it as it is), event message, delay in ms (retrying only), result or error text to keep ("" for none)
 --
 -- Returns {facts, taken, jobs}. facts: for each outcome 1 if it was recorded, 0 if the job had
@@ -33,9 +35,10 @@
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
-local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries = unpack(KEYS)
+local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local token, free, adopted = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local FIRST, STEP = 9, 7
+local FIRST, STEP = 10, 7
+local outbox_limit = ARGV[9]
 local call, pcall = redis.call, redis.pcall
 local ARGV = ARGV
 local facts = {}
@@ -47,6 +50,13 @@ local function write(command, key, arguments)
     if type(reply) == 'table' and reply.err then
       return reply
     end
+  end
+end
+
+-- Notes that a job has changed; a refusal costs nobody a job, the mirror looks for itself as well.
+local function note(id, ...)
+  if outbox_limit ~= '0' then
+    pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id, ...)
   end
 end
 
@@ -65,7 +75,7 @@ local function settle()
   local holders = call('HMGET', claims, unpack(ids))
 
   local owned, ended, kept, expiring = {}, { succeeded = {}, failed = {} }, {}, {}
-  local due, again, dropped, messages = {}, {}, {}, {}
+  local due, again, dropped, messages, gone = {}, {}, {}, {}, {}
   local delayed_ids, kept_ids = {}, {}
   local now
 
@@ -96,6 +106,7 @@ local function settle()
             set[#set + 1] = id
           else
             dropped[#dropped + 1] = id
+            gone[id] = { verdict, record }
             if keep ~= '' then
               now = now or now_ms()
               expiring[#expiring + 1] = string.format('%.0f', now + result_ttl_ms)
@@ -150,6 +161,13 @@ local function settle()
   call('HDEL', claims, unpack(owned))
   if #dropped > 0 then
     call('HDEL', jobs, unpack(dropped))
+  end
+  for n, id in ipairs(ids) do
+    if gone[id] then
+      note(id, 'state', gone[id][1], 'record', gone[id][2])
+    elseif facts[n] == 1 then
+      note(id)
+    end
   end
   if #expiring > 0 then
     -- What has outlived its time goes first; no more than comes in, so a call stays bounded.
@@ -219,6 +237,7 @@ for n, id in ipairs(candidates) do
     claimed[#claimed + 1] = id
     claimed[#claimed + 1] = records[n]
     claimed[#claimed + 1] = deliveries
+    note(id)
   else
     call('LREM', active, 1, id)
     call('HDEL', claims, id)

@@ -5,7 +5,9 @@
 -- KEYS[3] stalling  set of ids
 -- KEYS[4] jobs      hash, id → record
 -- KEYS[5] claims    hash, id → token:deliveries
--- ARGV[1…] two for each job: id, claim ("" for an id that a blocking move fetched and nobody
+-- KEYS[6] outbox    stream of changed ids, for the mirror
+-- ARGV[1] how many changes the outbox holds at most, "0" to note none
+-- ARGV[2…] two for each job: id, claim ("" for an id that a blocking move fetched and nobody
 --          claimed yet). The job to run first comes last.
 --
 -- Returns how many jobs went back.
@@ -14,10 +16,11 @@
 -- one without a record is dropped. No retry is used, and the delivery does not count (flaw A7).
 -- What may be refused (waiting of the wrong type) comes before the job leaves active.
 
-local waiting, active, stalling, jobs, claims = unpack(KEYS)
+local waiting, active, stalling, jobs, claims, outbox = unpack(KEYS)
+local outbox_limit = ARGV[1]
 
 local returned = 0
-for at = 1, #ARGV, 2 do
+for at = 2, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local holder = redis.call('HGET', claims, id)
   if (claim == '' or holder == claim) and redis.call('LPOS', active, id) then
@@ -29,6 +32,9 @@ for at = 1, #ARGV, 2 do
     if redis.call('HEXISTS', jobs, id) == 1 then
       redis.call('RPUSH', waiting, id)
       returned = returned + 1
+      if outbox_limit ~= '0' then
+        redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
+      end
     else
       deliveries = 0
     end

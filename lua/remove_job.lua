@@ -10,7 +10,9 @@
 -- KEYS[8]  claims     hash, id → token:deliveries
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
+-- KEYS[11] outbox     stream of changed ids, for the mirror
 -- ARGV[1] id
+-- ARGV[2] how many changes the outbox holds at most, "0" to note none
 --
 -- Returns 1 if there was a record, 0 if not.
 --
@@ -18,9 +20,16 @@
 -- Node peer's manual retry (flaw A6b). A job that runs is not stopped; without its claim and its
 -- record, its outcome is refused (flaw A6a).
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries = unpack(KEYS)
-local id = ARGV[1]
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)
+local id, outbox_limit = unpack(ARGV)
 
+if outbox_limit ~= '0' then
+  local record = redis.call('HGET', jobs, id)
+  local has_ended = redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
+  if record and not has_ended then
+    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id, 'state', 'cancelled', 'record', record)
+  end
+end
 redis.call('LREM', waiting, 0, id)
 redis.call('LREM', active, 0, id)
 redis.call('SREM', succeeded, id)

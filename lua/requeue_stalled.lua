@@ -6,9 +6,11 @@
 -- KEYS[4] active      list of ids
 -- KEYS[5] jobs        hash, id → record
 -- KEYS[6] claims      hash, id → token:deliveries
+-- KEYS[7] outbox      stream of changed ids, for the mirror
 -- ARGV[1] stall interval in ms
 -- ARGV[2] "1" for the first call of a check: passes the gate; "" for the next ones: goes on
 -- ARGV[3] how many ids to look at, at most
+-- ARGV[4] how many changes the outbox holds at most, "0" to note none
 --
 -- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
 -- (call again); the ids that were queued again.
@@ -19,8 +21,8 @@
 -- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and
 -- moved in the same step. What may be refused (a key of the wrong type) comes before a job leaves active.
 
-local stall_block, stalling, waiting, active, jobs, claims = unpack(KEYS)
-local interval_ms, first, limit = unpack(ARGV)
+local stall_block, stalling, waiting, active, jobs, claims, outbox = unpack(KEYS)
+local interval_ms, first, limit, outbox_limit = unpack(ARGV)
 
 if first == '1' and not redis.call('SET', stall_block, '1', 'PX', interval_ms, 'NX') then
   return { 0, 0, {} }
@@ -58,5 +60,10 @@ if #tokenless > 0 then
 end
 if #ghosts > 0 then
   redis.call('HDEL', claims, unpack(ghosts))
+end
+if outbox_limit ~= '0' then
+  for _, id in ipairs(requeued) do
+    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
+  end
 end
 return { 1, redis.call('EXISTS', stalling), requeued }

@@ -5,9 +5,11 @@
 -- KEYS[3] jobs     hash, id → record
 -- KEYS[4] claims   hash, id → token:deliveries
 -- KEYS[5] results  hash, id → error text of the failure
+-- KEYS[6] outbox   stream of changed ids, for the mirror
 -- ARGV[1] id
 -- ARGV[2] the record as the caller read it
 -- ARGV[3] the record to write, which no longer says failed
+-- ARGV[4] how many changes the outbox holds at most, "0" to note none
 --
 -- Returns 1 if the job was queued, 0 if it is not a failed job, 2 if the record has changed since:
 -- read it and call again.
@@ -15,8 +17,8 @@
 -- Two callers: the second finds the id gone from failed and does nothing, so no id is queued twice
 -- and none that runs, waits or was removed (flaw C2).
 
-local failed, waiting, jobs, claims, results = unpack(KEYS)
-local id, seen, record = unpack(ARGV)
+local failed, waiting, jobs, claims, results, outbox = unpack(KEYS)
+local id, seen, record, outbox_limit = unpack(ARGV)
 
 if redis.call('SISMEMBER', failed, id) == 0 then
   return 0
@@ -35,4 +37,7 @@ redis.call('SREM', failed, id)
 redis.call('HSET', jobs, id, record)
 redis.call('HDEL', claims, id)
 redis.call('HDEL', results, id)
+if outbox_limit ~= '0' then
+  redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
+end
 return 1

@@ -86,6 +86,7 @@ class Pump:
             keys.claims,
             keys.results,
             keys.expiries,
+            keys.outbox,
         )
         self._fixed_arguments = (
             keys.events if settings.send_events else "",
@@ -93,7 +94,9 @@ class Pump:
             settings.result_ttl,
             "1" if settings.remove_on_success else "",
             "1" if settings.remove_on_failure else "",
+            settings.outbox_limit,
         )
+        self._outbox_limit = settings.outbox_limit
         self._concurrency = concurrency
         self._on_claimed = on_claimed
         self._on_settled = on_settled
@@ -339,7 +342,9 @@ class Pump:
             return 0
         keys = self._keys
         returned: int = await self._line.run(
-            HAND_BACK, (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims), pairs
+            HAND_BACK,
+            (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox),
+            [self._outbox_limit, *pairs],
         )
         return returned
 

@@ -19,10 +19,11 @@ _SWEEP_AT_ONCE = 100
 class StallCheck:
     """Checks one queue. Whoever else checks it, one check is made for all in a stall interval."""
 
-    def __init__(self, line: SharedLine, keys: Keys, *, stall_interval_ms: int) -> None:
+    def __init__(self, line: SharedLine, keys: Keys, *, stall_interval_ms: int, outbox_limit: int) -> None:
         self._line = line
         self._keys = keys
         self._interval_ms = stall_interval_ms
+        self._outbox_limit = outbox_limit
         self._cursors = (b"0", b"0")
 
     async def once(self) -> list[str]:
@@ -44,8 +45,9 @@ class StallCheck:
                     keys.active,
                     keys.jobs,
                     keys.claims,
+                    keys.outbox,
                 ),
-                (self._interval_ms, first, _REQUEUE_AT_ONCE),
+                (self._interval_ms, first, _REQUEUE_AT_ONCE, self._outbox_limit),
             )
             if not passed:
                 return []

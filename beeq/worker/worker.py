@@ -219,7 +219,12 @@ class Worker:
         """Check at once, then once a stall interval; the jitter spreads a fleet's checks."""
         queue = self._queue
         settings = queue.settings
-        check = StallCheck(queue.line, queue.keys, stall_interval_ms=settings.stall_interval)
+        check = StallCheck(
+            queue.line,
+            queue.keys,
+            stall_interval_ms=settings.stall_interval,
+            outbox_limit=settings.outbox_limit,
+        )
         while True:
             try:
                 for job_id in await check.once():

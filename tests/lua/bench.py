@@ -84,6 +84,8 @@ class Bench:
                 case "zset":
                     pairs = self.redis.zrange(key, 0, -1, withscores=True)
                     value = {member: int(score) for member, score in pairs}
+                case "stream":
+                    value = [fields for _, fields in self.redis.xrange(key) or ()]
                 case other:
                     raise AssertionError(f"{key} is a {other!r}")
             found[key.removeprefix(stem).removeprefix("beeq:")] = value

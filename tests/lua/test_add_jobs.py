@@ -11,7 +11,7 @@ from tests.lua.bench import Bench
 
 def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[str | None]:
     arguments = [part for job in jobs for part in job]
-    reply: list[str | None] = bench.run(ADD_JOBS, bench.keys.earlier_delayed, *arguments)
+    reply: list[str | None] = bench.run(ADD_JOBS, bench.keys.earlier_delayed, "0", *arguments)
     return reply
 
 
@@ -135,8 +135,10 @@ def test_jobs_for_now_and_for_later_share_a_call(bench):
 def test_a_record_of_any_bytes_arrives_unchanged(bench, valkey):
     record = bytes(range(256)) * 10
     with valkey.sync_client(decode_responses=False) as client:
-        keys = [bench.key(name) for name in ("id", "jobs", "waiting", "delayed", "claims", "results")]
-        client.eval(ADD_JOBS.source, len(keys), *keys, bench.keys.earlier_delayed, "a", record, "")
+        keys = [
+            bench.key(name) for name in ("id", "jobs", "waiting", "delayed", "claims", "results", "outbox")
+        ]
+        client.eval(ADD_JOBS.source, len(keys), *keys, bench.keys.earlier_delayed, "0", "a", record, "")
         assert client.hget(bench.keys.jobs, "a") == record
         bench.drop("jobs")
 

@@ -12,7 +12,7 @@ OTHERS = {"jobs": {"x": "r"}, "claims": {"x": "t:9"}}
 
 
 def cancel(bench: Bench, job_id: str = "1") -> object:
-    arguments = (job_id, "5:ccancelled", KEEP_MS, MEMORY_MS, bench.keys.events, "message")
+    arguments = (job_id, "5:ccancelled", KEEP_MS, MEMORY_MS, bench.keys.events, "message", "0")
     return bench.run(CANCEL_JOB, *arguments)
 
 

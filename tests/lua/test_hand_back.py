@@ -10,7 +10,7 @@ from tests.lua.bench import Bench
 
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
-    returned: int = bench.run(HAND_BACK, *(part for pair in claims for part in pair))
+    returned: int = bench.run(HAND_BACK, "0", *(part for pair in claims for part in pair))
     return returned
 
 

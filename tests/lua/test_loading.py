@@ -27,7 +27,7 @@ COUNT_KEYS = (
     KEYS.workers,
 )
 OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed, KEYS.active)
-ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results)
+ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results, KEYS.outbox)
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ async def test_several_at_once_are_loaded_and_each_call_is_made_once(own_valkey,
         flush(own_valkey)
         calls = [
             shared.run(COUNT_JOBS, COUNT_KEYS, (30_000,)),
-            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "", "r", "")),
+            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "0", "", "r", "")),
             shared.call("PING"),
             shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)),
-            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "", "r", "", "", "r", "")),
+            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "0", "", "r", "", "", "r", "")),
         ]
         replies = await asyncio.wait_for(asyncio.gather(*calls), 5)
         assert replies[1] + replies[4] == [b"%d" % (3 * n + id_) for id_ in (1, 2, 3)]
@@ -99,7 +99,7 @@ async def test_several_at_once_are_loaded_and_each_call_is_made_once(own_valkey,
 
 async def test_a_hundred_callers_share_the_reload(own_valkey, shared):
     flush(own_valkey)
-    calls = [shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "", "r", "")) for _ in range(100)]
+    calls = [shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "0", "", "r", "")) for _ in range(100)]
     ids = await asyncio.wait_for(asyncio.gather(*calls), 5)
     assert ids == [[b"%d" % n] for n in range(1, 101)]
 

@@ -14,7 +14,7 @@ from tests.lua.bench import Bench
 def requeue(
     bench: Bench, *, first: bool = True, limit: int = 100, interval_ms: int = 60_000
 ) -> tuple[int, int, list[str]]:
-    passed, more, ids = bench.run(REQUEUE_STALLED, interval_ms, "1" if first else "", limit)
+    passed, more, ids = bench.run(REQUEUE_STALLED, interval_ms, "1" if first else "", limit, "0")
     return passed, more, ids
 
 

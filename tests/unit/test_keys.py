@@ -26,6 +26,7 @@ NAMES = [
     ("expiries", "bq:mail:beeq:expiries"),
     ("workers", "bq:mail:beeq:workers"),
     ("cancelled", "bq:mail:beeq:cancelled"),
+    ("outbox", "bq:mail:beeq:outbox"),
 ]
 
 
@@ -86,6 +87,6 @@ def test_beeqs_own_keys_cannot_be_taken_for_bee_queues() -> None:
 
 def test_the_tables_of_the_documentation_list_just_these_keys() -> None:
     documented = re.findall(
-        r"^([\w:]+) +(?:string|hash|list|set|sorted set|channel) ", keys_module.__doc__ or "", re.MULTILINE
+        r"^([\w:]+) +(?:string|hash|list|set|sorted set|stream|channel) ", keys_module.__doc__ or "", re.MULTILINE
     )
     assert sorted(documented) == sorted(key.removeprefix("bq:mail:") for _, key in NAMES)

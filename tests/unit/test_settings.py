@@ -30,6 +30,7 @@ DEFAULTS = {
     "auto_connect": True,
     "max_stalls": 3,
     "result_ttl": 600_000,
+    "mirrored": False,
     "redis_timeout": 5000,
 }
 SWITCHES = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]

@@ -1,0 +1,122 @@
+"""The outbox: each change of a job and the debt to mirror it are one step; and nothing is noted when it is off."""
+
+from __future__ import annotations
+
+import pytest
+
+from beeq.scripts import (
+    ADD_JOBS,
+    CANCEL_JOB,
+    EXCHANGE,
+    HAND_BACK,
+    REMOVE_JOB,
+    REQUEUE_STALLED,
+    RETRY_JOB,
+)
+from tests.lua.bench import Bench, End
+
+LIMIT = "1000"
+RUNNING = {"jobs": {"1": "r", "2": "r"}, "active": ["1", "2"], "claims": {"1": "t:1", "2": "t:1"}}
+
+
+def exchange(
+    bench: Bench, *ends: End, free: int = 0, adopted: str = "", drop: str = "", limit: str = LIMIT
+) -> None:
+    bench.run(
+        EXCHANGE,
+        *("T", free, adopted, bench.keys.events, bench.keys.earlier_delayed, 60_000, drop, drop, limit),
+        *(argument for end in ends for argument in end.arguments()),
+    )
+
+
+def cancel(bench: Bench, limit: str = LIMIT) -> None:
+    bench.run(CANCEL_JOB, "1", "5:cx", 1000, 1000, bench.keys.events, "message", limit)
+
+
+def noted(bench: Bench) -> list[dict[str, str]]:
+    entries: list[dict[str, str]] = bench.snapshot().get("outbox", [])
+    return entries
+
+
+def ids(*job_ids: str) -> list[dict[str, str]]:
+    return [{"id": job_id} for job_id in job_ids]
+
+
+def test_added_jobs_are_noted_and_one_whose_id_exists_is_not(bench):
+    bench.put(jobs={"x": "r"})
+    jobs = ("", "r", "", "x", "r", "", "later", "r", "5000")
+    bench.run(ADD_JOBS, bench.keys.earlier_delayed, LIMIT, *jobs)
+    assert noted(bench) == ids("1", "later")
+
+
+def test_jobs_that_are_handed_out_are_noted(bench):
+    bench.put(jobs={"1": "r", "2": "r", "3": "r"}, waiting=["3", "ghost", "1"], active=["2"])
+    exchange(bench, free=3, adopted="2")
+    assert noted(bench) == ids("2", "1", "3")
+
+
+@pytest.mark.parametrize("verdict", ["succeeded", "failed", "retrying"])
+def test_an_outcome_that_is_recorded_is_noted_and_one_that_is_not_is_not(bench, verdict):
+    bench.put(**RUNNING)
+    exchange(bench, End("1", verdict=verdict), End("2", verdict=verdict, claim="other:1"))
+    assert noted(bench) == ids("1")
+
+
+@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
+def test_of_a_record_that_is_dropped_the_outbox_has_what_the_mirror_needs(bench, verdict):
+    bench.put(**RUNNING)
+    exchange(bench, End("1", verdict=verdict), drop="1")
+    assert noted(bench) == [{"id": "1", "state": verdict, "record": f"1 {verdict}"}]
+
+
+def test_jobs_that_are_handed_back_or_have_stalled_are_noted(bench):
+    bench.put(**RUNNING, stalling={"2"})
+    bench.run(HAND_BACK, LIMIT, "1", "t:1", "2", "other:1")
+    assert noted(bench) == ids("1")
+    bench.run(REQUEUE_STALLED, 60_000, "1", 100, LIMIT)
+    assert noted(bench) == ids("1", "2")
+
+
+def test_a_manual_retry_is_noted(bench):
+    bench.put(jobs={"1": "old"}, failed={"1"})
+    bench.run(RETRY_JOB, "1", "old", "new", LIMIT)
+    assert noted(bench) == ids("1")
+
+
+@pytest.mark.parametrize("script", [CANCEL_JOB, REMOVE_JOB])
+def test_a_job_that_goes_unfinished_is_noted_as_cancelled_with_its_record(bench, script):
+    bench.put(jobs={"1": "r"}, waiting=["1"])
+    if script is CANCEL_JOB:
+        cancel(bench)
+    else:
+        bench.run(REMOVE_JOB, "1", LIMIT)
+    assert noted(bench) == [{"id": "1", "state": "cancelled", "record": "r"}]
+
+
+@pytest.mark.parametrize("state", [{"jobs": {"1": "r"}, "succeeded": {"1"}}, {"waiting": ["1"]}, {}])
+def test_removing_what_has_ended_or_never_was_is_nothing_to_mirror(bench, state):
+    bench.put(**state)
+    bench.run(REMOVE_JOB, "1", LIMIT)
+    assert noted(bench) == []
+
+
+def test_the_outbox_is_bounded(bench):
+    for _ in range(30):
+        bench.run(ADD_JOBS, bench.keys.earlier_delayed, "100", *(["", "r", ""] * 100))
+    assert 100 <= len(noted(bench)) <= 300
+
+
+def test_switched_off_it_does_not_exist(bench):
+    bench.run(ADD_JOBS, bench.keys.earlier_delayed, "0", "", "r", "")
+    exchange(bench, free=1, limit="0")
+    exchange(bench, End("1", claim="T:1"), limit="0")
+    assert "outbox" not in bench.snapshot()
+
+
+def test_an_outbox_that_refuses_costs_no_job(bench):
+    """Of the wrong type, say. The mirror looks for itself as well."""
+    bench.put(outbox="text")
+    bench.run(ADD_JOBS, bench.keys.earlier_delayed, LIMIT, "", "r", "")
+    exchange(bench, free=1)
+    exchange(bench, End("1", claim="T:1"))
+    assert bench.snapshot()["succeeded"] == {"1"}
