@@ -93,6 +93,10 @@ AUDIO_CONTAINERS: dict[str, Container] = {
     ".ogg": Container("ogg", "ogg", audio=_OPUS),
     ".opus": Container("opus", "ogg", audio=_OPUS),
 }
+#: What an assembled film can be written as, by the name that a job has for it: the suffix.
+FILM_CONTAINERS: dict[str, Container] = {
+    name: VIDEO_CONTAINERS[f".{name}"] for name in ("mp4", "webm", "mov")
+}
 _JPEG = ImageFormat(("-c:v", "mjpeg", "-q:v", "2"), "jpeg_pipe")
 IMAGE_FORMATS: dict[str, ImageFormat] = {
     ".png": ImageFormat(("-c:v", "png"), "png_pipe"),

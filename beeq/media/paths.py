@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -32,6 +33,12 @@ _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 #: The system's own bound, which walking folder by folder would get around.
 _PATH_MAX = 4096
 _NAMES_A_FOLDER = ("", ".", "..")
+#: Characters of a text that mean nothing to a shell, a pattern, a URL or ffmpeg, wherever they stand.
+_PLAIN = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
+#: Those that mean nothing after a plain one.
+_INNER = _PLAIN | frozenset(b"-.")
+#: A file's name has 255 bytes at most, of which the suffix and others' temporary names want some.
+_SAFE_LENGTH = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,23 @@ class NewFile:
         os.close(self.fd)
         if self._is_named:
             os.unlink(self._temporary, dir_fd=self._folder_fd)
+
+
+def safe_name(text: str) -> str:
+    """Return a file's name for any text: a plain one is its own, and no two texts have the same.
+
+    Everything but ASCII letters, digits, ``_`` and inner ``-`` and ``.`` is percent-encoded. Of a name
+    that gets too long the beginning is kept, and a ``~``, which no other name has, and a hash added.
+    """
+    content = text.encode(errors="surrogatepass")
+    safe = "".join(
+        chr(byte) if byte in (_INNER if place else _PLAIN) else f"%{byte:02X}"
+        for place, byte in enumerate(content)
+    )
+    if len(safe) <= _SAFE_LENGTH:
+        return safe or "%"
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{safe[: _SAFE_LENGTH - len(digest) - 1]}~{digest}"
 
 
 class MediaRoot:
@@ -192,6 +216,21 @@ class MediaRoot:
             yield fd
         finally:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def text_file(text: str, demuxer: str) -> Iterator[OpenFile | None]:
+    """Make an input of a text of our own, which no folder shows.
+
+    Yields None on systems where ffmpeg is given names, not open files.
+    """
+    if not (hasattr(os, "memfd_create") and _OPEN_FILES.is_dir()):
+        yield None
+        return
+    with open(os.memfd_create("beeq"), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        yield OpenFile("a list", file.fileno(), f"file:{_OPEN_FILES / str(file.fileno())}", demuxer)
 
 
 def _url(fd: int, path: Path) -> str:

@@ -2,9 +2,11 @@
 
 ``<url>/<operation>`` gets the call's arguments as a JSON object: ``stitch_videos`` and
 ``stitch_audio`` get ``inputFiles`` and ``outputPath``, ``mix_with_music`` gets ``inputFile``,
-``musicTrack`` and ``outputPath``, ``extract_last_frame`` gets ``inputFile`` and ``outputPath``. Paths
-are the service's own to judge. It is trusted as far as its operator is: its answers are bounded,
-its redirects are not followed.
+``musicTrack`` and ``outputPath``, ``extract_last_frame`` gets ``inputFile`` and ``outputPath``.
+``assemble_video`` gets ``sceneVideos``, ``masterAudio``, ``outputFormats`` and ``outputName``: each
+format (``mp4``, ``webm``, ``mov``) is to be written to the name, a dot and the format, and the answer
+is an object of each one's facts. Paths are the service's own to judge. It is trusted as far as its
+operator is: its answers are bounded, its redirects are not followed.
 """
 
 from __future__ import annotations
@@ -57,6 +59,24 @@ class RemoteMedia:
     async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
         """Write the last picture of a video as an image."""
         return await self._call("extract_last_frame", reach, inputFile=input_file, outputPath=output_path)
+
+    async def assemble_video(
+        self,
+        scene_videos: Sequence[str],
+        master_audio: str,
+        output_formats: Sequence[str],
+        output_name: str,
+        reach: Reach,
+    ) -> Any:
+        """Join scenes in order, with a master in place of their sound."""
+        return await self._call(
+            "assemble_video",
+            reach,
+            sceneVideos=[*scene_videos],
+            masterAudio=master_audio,
+            outputFormats=[*output_formats],
+            outputName=output_name,
+        )
 
     async def _call(self, operation: str, reach: Reach, **arguments: Any) -> Any:
         reach(1)

@@ -1,4 +1,4 @@
-"""The four media operations as their callers see them, and their work on this machine.
+"""The media operations as their callers see them, and their work on this machine.
 
 A caller gives names and gets facts. ``beeq.media.remote`` has the same face over HTTP.
 """
@@ -10,8 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from beeq.media.assemble import assemble_video
 from beeq.media.errors import MediaFailed, MediaRefused, shown
-from beeq.media.formats import AUDIO_CONTAINERS, IMAGE_FORMATS, VIDEO_CONTAINERS, Container
+from beeq.media.formats import (
+    AUDIO_CONTAINERS,
+    FILM_CONTAINERS,
+    IMAGE_FORMATS,
+    VIDEO_CONTAINERS,
+    Container,
+)
 from beeq.media.frames import extract_last_frame
 from beeq.media.mix import mix_with_music
 from beeq.media.paths import MediaRoot, NewFile, Place
@@ -27,7 +34,8 @@ class MediaService(Protocol):
     """What does media work.
 
     Every operation returns the facts of the file it wrote, whose ``path`` is ``output_path`` as
-    given. It raises ``MediaRefused`` if the call can never succeed, ``MediaFailed`` if it may.
+    given; ``assemble_video`` returns those of each of its files, by format. All raise ``MediaRefused``
+    if the call can never succeed, ``MediaFailed`` if it may.
     """
 
     async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
@@ -42,12 +50,26 @@ class MediaService(Protocol):
     async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
         """Write the last picture of a video as an image."""
 
+    async def assemble_video(
+        self,
+        scene_videos: Sequence[str],
+        master_audio: str,
+        output_formats: Sequence[str],
+        output_name: str,
+        reach: Reach,
+    ) -> Any:
+        """Join scenes in order, with a master in place of their sound.
+
+        Each of the formats (``mp4``, ``webm``, ``mov``) is written to ``output_name``, a dot and the format.
+        """
+
 
 class LocalMedia:
     """Does it with ffmpeg, on files under one folder. See ``MediaService``.
 
     The suffix of ``output_path`` chooses the format; folders on the way to it are made; a file that
-    is there already is replaced when the new one is complete, and not before.
+    is there already is replaced when the new one is complete, and not before. Where several are
+    written, none is before all are complete.
     """
 
     def __init__(self, root: Path) -> None:
@@ -92,6 +114,34 @@ class LocalMedia:
             target.publish()
             return facts
 
+    async def assemble_video(
+        self,
+        scene_videos: Sequence[str],
+        master_audio: str,
+        output_formats: Sequence[str],
+        output_name: str,
+        reach: Reach,
+    ) -> Any:
+        """Join scenes in order, with a master in place of their sound."""
+        for name in output_formats:
+            if name not in FILM_CONTAINERS:
+                raise MediaRefused(f"unknown format {shown(name)}; known are {', '.join(FILM_CONTAINERS)}")
+        if not scene_videos or not output_formats:
+            raise MediaRefused("there must be a scene to show and a format to write")
+        places = {name: self._root.locate(f"{output_name}.{name}") for name in output_formats}
+        with contextlib.ExitStack() as stack:
+            scenes = [stack.enter_context(self._root.reading(name)) for name in scene_videos]
+            master = stack.enter_context(self._root.reading(master_audio))
+            targets = {
+                name: (stack.enter_context(self._root.creating(place)), FILM_CONTAINERS[name])
+                for name, place in places.items()
+            }
+            await assemble_video(scenes, master, [*targets.values()], reach)
+            facts = {name: await _facts_of_complete(*target) for name, target in targets.items()}
+            for target, _ in targets.values():
+                target.publish()
+            return facts
+
     def _output(self, given: str, formats: Mapping[str, _Format]) -> tuple[Place, _Format]:
         place = self._root.locate(given)
         if place.suffix not in formats:
@@ -101,9 +151,13 @@ class LocalMedia:
 
 async def _published(target: NewFile, container: Container) -> dict[str, Any]:
     """Return the facts of a complete file, once it is in its place."""
+    facts = await _facts_of_complete(target, container)
+    target.publish()
+    return facts
+
+
+async def _facts_of_complete(target: NewFile, container: Container) -> dict[str, Any]:
     written = target.reading(container.demuxer)
     if not written.size():
         raise MediaFailed(f"{shown(target.given)} came out empty")
-    facts = file_facts(written, await probe(written))
-    target.publish()
-    return facts
+    return file_facts(written, await probe(written))

@@ -1,6 +1,7 @@
 """Joins clips one after the other, whatever sizes, rates and codecs they have.
 
-One filter graph makes all clips alike: the first clip's size and rate, others fitted in and padded,
+Pictures that are alike already are joined as they are (``beeq.media.splice``). Else one filter graph
+makes all clips alike: the first clip's size and rate, others fitted in and padded,
 square pixels, sound of 48 kHz stereo, silence where a clip has none. A clip lasts as long as the
 longer of its picture and its sound.
 """
@@ -12,14 +13,17 @@ from fractions import Fraction
 
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
-from beeq.media.paths import NewFile, OpenFile
+from beeq.media.packets import timeline
+from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Audio, Facts, Video, picture_of, probe, sound_of
+from beeq.media.splice import are_candidates, reading_script, splice_of
 
 SAMPLE_RATE_HZ = 48_000
 #: What every sound is made into, from its beginning on: a late one is preceded by silence.
-ALIKE_SOUND = (
-    f"aresample={SAMPLE_RATE_HZ}:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=stereo"
-)
+ALIKE_FORMAT = "aformat=sample_fmts=fltp:channel_layouts=stereo"
+ALIKE_SOUND = f"aresample={SAMPLE_RATE_HZ}:async=1:first_pts=0,{ALIKE_FORMAT}"
+#: Titles, chapters and other texts of the inputs are not passed on.
+UNTITLED = ("-map_metadata", "-1", "-map_chapters", "-1")
 _SILENCE = f"anullsrc=r={SAMPLE_RATE_HZ}:cl=stereo"
 _DEFAULT_FPS = Fraction(25)
 _MAX_FPS = 120
@@ -40,6 +44,8 @@ async def stitch_videos(
     """
     clips = [await probe(source) for source in sources]
     videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
+    if await _spliced(sources, (clips, videos), target, container, reach):
+        return
     has_sound = any(clip.audio is not None for clip in clips)
     graph = video_graph(clips, videos)
     maps = ["-map", "[v]", *(["-map", "[a]"] if has_sound else [])]
@@ -84,9 +90,41 @@ async def _join(
         raise failure([source.given for source in sources], ended)
 
 
+async def _spliced(
+    sources: Sequence[OpenFile],
+    facts: tuple[Sequence[Facts], Sequence[Video]],
+    target: NewFile,
+    container: Container,
+    reach: Callable[[float], None],
+) -> bool:
+    """Join the clips without decoding their pictures; return whether that could be done, and went well."""
+    clips, videos = facts
+    if not are_candidates(sources, videos, container):
+        return False
+    timelines = [await timeline(*pair) for pair in zip(sources, videos, strict=True)]
+    splice = splice_of(clips, videos[0].index, timelines, fps_of(videos[0]))
+    if splice is None:
+        return False
+    with text_file(splice.script([source.url for source in sources]), "concat") as script:
+        if script is None:
+            return False
+        inputs, sound = reading_script(script), list[str]()
+        if any(clip.audio is not None for clip in clips):
+            inputs += [argument for source in sources for argument in reading(source)]
+            graph = spliced_sound_graph(clips, splice.lengths_s)
+            sound = ["-filter_complex", graph, "-map", "[a]", *container.audio]
+        total_s = float(sum(splice.lengths_s))
+        ended = await run(
+            [*inputs, *splice.copied(0), *sound, *written_as(container), target.url],
+            [*(source.fd for source in [script, *sources]), target.fd],
+            on_time=lambda done_s: reach(100 * done_s / total_s),
+        )
+    return not ended.exit_status and await splice.holds(target.reading(container.demuxer))
+
+
 def written_as(container: Container) -> list[str]:
-    """Return the options of an output: its container, and none of the inputs' titles and chapters."""
-    return ["-map_metadata", "-1", "-map_chapters", "-1", *container.options, "-f", container.muxer]
+    """Return the options of an output: its container, and none of the inputs' texts."""
+    return [*UNTITLED, *container.options, "-f", container.muxer]
 
 
 def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
@@ -96,12 +134,7 @@ def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
     has_sound = any(clip.audio is not None for clip in clips)
     chains, pads = [], []
     for number, (clip, video) in enumerate(zip(clips, videos, strict=True)):
-        width, height, left, top = fit(video.shown_size, size)
-        # The rate is set for each clip: a picture that comes late is preceded by its own copies.
-        chains.append(
-            f"[{number}:{video.index}]scale={width}:{height},pad={size[0]}:{size[1]}:{left}:{top},"
-            f"setsar=1,format=yuv420p,fps={rate}:start_time=0[v{number}]"
-        )
+        chains.append(f"{alike_picture(number, video, size, rate)}[v{number}]")
         pads.append(f"[v{number}]")
         if has_sound:
             chains.append(f"{_sound_of_clip(number, clip)}[a{number}]")
@@ -113,10 +146,33 @@ def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
     return ";".join(chains)
 
 
+def alike_picture(number: int, video: Video, size: tuple[int, int], rate: Fraction) -> str:
+    """Return the filters that make the picture of an input like all others, up to the last one's end."""
+    width, height, left, top = fit(video.shown_size, size)
+    # The rate is set for each clip: a picture that comes late is preceded by its own copies.
+    return (
+        f"[{number}:{video.index}]scale={width}:{height},pad={size[0]}:{size[1]}:{left}:{top},"
+        f"setsar=1,format=yuv420p,fps={rate}:start_time=0"
+    )
+
+
 def _sound_of_clip(number: int, clip: Facts) -> str:
     if clip.audio is None:
         return f"{_SILENCE}:d={clip.duration_s or _SOME_SILENCE_S:.3f},{ALIKE_SOUND}"
     return f"[{number}:{clip.audio.index}]{ALIKE_SOUND}"
+
+
+def spliced_sound_graph(clips: Sequence[Facts], lengths_s: Sequence[Fraction]) -> str:
+    """Return the filter graph from the sounds of the inputs but the first, in order, to ``[a]``.
+
+    Each is cut or padded to the length of its picture.
+    """
+    chains, pads = [], []
+    for number, (clip, length_s) in enumerate(zip(clips, lengths_s, strict=True), 1):
+        source = _SILENCE if clip.audio is None else f"[{number}:{clip.audio.index}]{ALIKE_SOUND},apad"
+        chains.append(f"{source},atrim=end={float(length_s):.6f},{ALIKE_FORMAT}[a{number}]")
+        pads.append(f"[a{number}]")
+    return ";".join([*chains, f"{''.join(pads)}concat=n={len(clips)}:v=0:a=1[a]"])
 
 
 def audio_graph(sounds: Sequence[Audio]) -> str:

@@ -14,8 +14,15 @@ def build(settings: ProcessorSettings) -> dict[str, Processor[Any]]:
         ValueError: a setting is of no use; the message names it.
     """
     # Imported here: a producer that only wants the job models needs no HTTP client.
+    from beeq.processors.ai import AIProcessor  # noqa: PLC0415 - see above
+    from beeq.processors.assembly import AssemblyProcessor  # noqa: PLC0415 - see above
     from beeq.processors.media import MediaProcessor  # noqa: PLC0415 - see above
     from beeq.processors.webhook import WebhookProcessor  # noqa: PLC0415 - see above
 
-    processors: list[Processor[Any]] = [MediaProcessor(settings), WebhookProcessor(settings)]
+    processors: list[Processor[Any]] = [
+        AIProcessor(settings),
+        MediaProcessor(settings),
+        AssemblyProcessor(settings),
+        WebhookProcessor(settings),
+    ]
     return {processor.queue_name: processor for processor in processors}

@@ -1,7 +1,8 @@
 """``beeq demo``: real jobs through a real queue, in a folder of their own that is gone afterwards.
 
-Starts the embedded server and a worker, makes small clips, and runs jobs of the types that exist
-through them. Talks to loopback only. Succeeds only if every job did what it should.
+Starts the embedded server and a worker, makes small clips, and runs every kind of job through them
+(``scenes.py`` has the steps). Talks to loopback only: the webhook goes to a receiver of the demo's
+own, and the AI provider is a placeholder. Succeeds only if every job did what it should.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from beeq.processors.base import ProcessorSettings
 from beeq_cli.console import is_watched, print_bytes, say
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option
+from beeq_cli.placeholder import PlaceholderProvider
 from beeq_cli.receiver import Receiver
 from beeq_cli.running import connect, run
+from beeq_cli.scenes import Scenes, Step
 from beeq_cli.show import Show, show_for
 from beeq_cli.stats import print_stats, stats_object
 
@@ -37,28 +39,9 @@ PREFIX = "beeq-demo"
 _CLIP_S = 1
 #: Different sizes and rates on purpose: a stitch makes them one.
 _CLIPS = (("testsrc2", "320x240", 25), ("mandelbrot", "240x240", 15), ("rgbtestsrc", "160x120", 10))
+#: What the placeholder answers for every image.
+PICTURE = "picture.png"
 _JOB_TIMEOUT_MS = 120_000
-
-
-class Disappointed(BeeqError):
-    """A job ended well, and did not do what it should."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One job of the demo.
-
-    Attributes:
-        name: what it is, for people.
-        queue_name: where it goes.
-        data: its fields.
-        check: looks at the result; says in a few words what was done, or raises Disappointed.
-    """
-
-    name: str
-    queue_name: str
-    data: dict[str, Any]
-    check: Callable[[Any], str]
 
 
 @click.command(short_help="Run real jobs in a folder of their own, and show them.")
@@ -66,9 +49,10 @@ class Step:
 @common_options(has_redis=False)
 @click.pass_obj
 def demo(common: Common, as_json: bool) -> None:
-    """Make three small clips, run jobs on them with a worker and a Redis of their own, and show it all.
+    """Make three small clips, run every kind of job with a worker and a Redis of their own, and show it all.
 
-    Needs no Redis and no network, only ffmpeg. Everything lies in a temporary folder, and is removed.
+    Needs no Redis, no network and no AI provider (a placeholder answers), only ffmpeg. Everything lies
+    in a temporary folder, and is removed.
     """
     find_ffmpeg()
     folder = Path(tempfile.mkdtemp(prefix="beeq-demo-"))
@@ -83,13 +67,18 @@ async def _demo(folder: Path, *, as_json: bool, is_quiet: bool) -> int:
     media = folder / "media"
     media.mkdir()
     if not is_quiet:
-        say("A Redis of its own, a worker, and three small clips …")
+        say("A Redis of its own, a worker, three small clips, and a placeholder for the AI provider …")
     clips = await _make_clips(media)
-    async with Receiver() as receiver, _working(folder, media, receiver) as queues:
+    async with (
+        Receiver() as receiver,
+        PlaceholderProvider(folder / PICTURE, media / clips[-1]) as provider,
+        _working(folder, media, receiver, provider) as queues,
+    ):
         rehearsal = Rehearsal(queues)
+        scenes = Scenes(media, clips, _CLIP_S, receiver, provider)
         with show_for(is_person=is_watched(sys.stderr), is_quiet=is_quiet) as show:
-            await rehearsal.perform(_first_steps(clips, media), show)
-            await rehearsal.perform(_last_steps(receiver, rehearsal.results), show)
+            for act in (scenes.first, scenes.second, scenes.last):
+                await rehearsal.perform(act(rehearsal.results), show)
         stats = {name: await queue.stats() for name, queue in queues.items()}
     if as_json:
         by_queue = {name: stats_object(numbers) for name, numbers in stats.items()}
@@ -145,10 +134,20 @@ class Rehearsal:
 
 
 @asynccontextmanager
-async def _working(folder: Path, media: Path, receiver: Receiver) -> AsyncIterator[dict[str, Queue]]:
+async def _working(
+    folder: Path, media: Path, receiver: Receiver, provider: PlaceholderProvider
+) -> AsyncIterator[dict[str, Queue]]:
     """Start the server and a worker on each queue; end both with the block."""
     settings = ProcessorSettings(
-        media_root=media, webhook_secret=receiver.secret, webhook_allow_hosts=receiver.host
+        media_root=media,
+        webhook_secret=receiver.secret,
+        webhook_allow_hosts=receiver.host,
+        ai_base_url=provider.base_url,
+        ai_api_key=provider.key,
+        ai_text_model="placeholder",
+        ai_image_model="placeholder",
+        ai_video_model="placeholder",
+        ai_poll_interval_ms=100,
     )
     processors = build(settings)
     queues = {name: Queue(name, redis=f"embedded:{folder / 'redis'}", prefix=PREFIX) for name in processors}
@@ -179,37 +178,9 @@ async def _make_clips(media: Path) -> list[str]:
         if made.exit_status:
             raise BeeqError(f"ffmpeg made no clip: {made.fault}")
         names.append(name)
+    drawn = await run_ffmpeg(
+        ["-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", "1", str(media.parent / PICTURE)], ()
+    )
+    if drawn.exit_status:
+        raise BeeqError(f"ffmpeg made no picture: {drawn.fault}")
     return names
-
-
-def _first_steps(clips: list[str], media: Path) -> list[Step]:
-    def last_frame(result: Any) -> str:
-        if not (media / "last.png").read_bytes().startswith(b"\x89PNG"):
-            raise Disappointed("last.png is no picture")
-        return f"last.png, {result['width']}x{result['height']}, {result['bytes']:,} bytes"
-
-    def film(result: Any) -> str:
-        kinds = sorted(stream["type"] for stream in result["streams"])
-        if kinds != ["audio", "video"] or abs(result["duration"] - _CLIP_S * len(clips)) > 1:
-            raise Disappointed(f"film.mp4 has {kinds} and lasts {result['duration']:.1f} s")
-        return f"film.mp4, {result['duration']:.1f} s, {result['bytes']:,} bytes"
-
-    frame = {"type": "frame-extract", "inputFiles": clips[:1], "outputPath": "last.png"}
-    stitch = {"type": "video-stitch", "inputFiles": clips, "outputPath": "film.mp4"}
-    return [
-        Step("frame-extract", "media-processing", frame, last_frame),
-        Step("video-stitch", "media-processing", stitch, film),
-    ]
-
-
-def _last_steps(receiver: Receiver, results: dict[str, Any]) -> list[Step]:
-    """Return the steps that tell of the first ones."""
-    payload = {"event": "film.ready", "film": results.get("video-stitch")}
-
-    def delivered(result: Any) -> str:
-        if list(receiver.received.values()) != [payload]:
-            raise Disappointed("the receiver did not get one genuine message with the payload")
-        return f"delivered and its signature checked, status {result['status']}, {result['duration']} ms"
-
-    webhook = {"webhookUrl": f"http://{receiver.host}/film", "payload": payload, "retryCount": 0}
-    return [Step("webhook", "webhook-processing", webhook, delivered)]

@@ -121,10 +121,7 @@ def _shift(
     if built_in:
         processors = build(ProcessorSettings.from_environment(os.environ))
         for name in built_in:
-            if name in processors:
-                # Nobody here asks what becomes of jobs elsewhere.
-                queue = Queue(name, redis=redis_url, prefix=prefix, get_events=False, store_jobs=False)
-                shift.add(queue, processors[name], concurrency or 1)
-            elif name in queue_names:
-                raise ValueError(f"this version has no processor for {name}")
+            # Nobody here asks what becomes of jobs elsewhere.
+            queue = Queue(name, redis=redis_url, prefix=prefix, get_events=False, store_jobs=False)
+            shift.add(queue, processors[name], concurrency or 1)
     return shift

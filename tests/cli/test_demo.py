@@ -14,6 +14,20 @@ import pytest
 from tests.cli.command import Beeq, eventually
 
 
+STEPS = [
+    "script",
+    "scene-description",
+    "image",
+    "video",
+    "frame-extract",
+    "video-stitch",
+    "audio-stitch",
+    "music-mix",
+    "assembly",
+    "webhook",
+]
+
+
 @pytest.fixture
 def temporary(bare_beeq: Beeq) -> Path:
     """Where the demo makes its folder."""
@@ -28,9 +42,14 @@ def test_every_job_does_what_it_should_and_it_can_run_twice(bare_beeq: Beeq, tem
         ran = bare_beeq.run("demo", "--json")
         assert ran.returncode == 0, ran.stderr
         shown = json.loads(ran.stdout)
-        assert [job["name"] for job in shown["jobs"]] == ["frame-extract", "video-stitch", "webhook"]
-        assert shown["stats"]["media-processing"]["succeeded"] == 2
-        assert shown["stats"]["webhook-processing"]["succeeded"] == 1
+        assert [job["name"] for job in shown["jobs"]] == STEPS
+        succeeded = {name: numbers["succeeded"] for name, numbers in shown["stats"].items()}
+        assert succeeded == {
+            "ai-generation": 4,
+            "media-processing": 4,
+            "video-assembly": 1,
+            "webhook-processing": 1,
+        }
         assert list(temporary.iterdir()) == []
     assert [path.name for path in bare_beeq.folder.iterdir()] == ["tmp"]
 
@@ -63,6 +82,7 @@ def test_what_is_configured_is_not_touched(bare_beeq: Beeq, temporary: Path) -> 
         "REDIS_URL": "redis://127.0.0.1:1",
         "BEEQ_MEDIA_URL": "http://127.0.0.1:1",
         "BEEQ_WEBHOOK_SECRET": "nonsense",
+        "BEEQ_AI_BASE_URL": "http://127.0.0.1:1/v1",
     }
     ran = bare_beeq.run("demo", **environment)
     assert ran.returncode == 0, ran.stderr
@@ -75,7 +95,7 @@ def test_in_a_pipe_it_ends_with_results_and_stats_and_tells_progress_on_stderr(
     ran = bare_beeq.run("demo")
     assert ran.returncode == 0
     results, _, stats = ran.stdout.partition("\n\n")
-    assert [line.split()[0] for line in results.splitlines()] == ["frame-extract", "video-stitch", "webhook"]
+    assert [line.split()[0] for line in results.splitlines()] == STEPS
     assert stats.startswith("queue ")
     assert "video-stitch: queued" in ran.stderr
     assert "\x1b" not in ran.stdout + ran.stderr

@@ -101,8 +101,8 @@ def test_the_first_command_works_in_a_copy_of_the_checkout(tmp_path):
             shutil.copy2(ROOT / name, copy / name)
     ran = run(QUICK_START[0], copy, timeout=580, PYTHONPATH="")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "frame-extract" in ran.stdout
-    assert "video-stitch" in ran.stdout
+    for name in ("script", "frame-extract", "video-stitch", "assembly", "webhook"):
+        assert re.search(f"^{name} ", ran.stdout, re.MULTILINE), name
 
 
 def test_the_speed_table_is_the_one_that_the_benchmark_printed():
@@ -121,6 +121,8 @@ def test_the_settings_table_names_each_setting_with_its_default():
 
 def test_the_key_tables_name_each_key():
     named = set(
-        re.findall(r"^\| `([\w:]+)` \| (?:string|hash|list|set|sorted set|channel) \|", README, re.MULTILINE)
+        re.findall(
+            r"^\| `([\w:]+)` \| (?:string|hash|list|set|sorted set|stream|channel) \|", README, re.MULTILINE
+        )
     )
     assert named == {*BEE_SUFFIXES, *SIDE_SUFFIXES, "events", "earlierDelayed"}

@@ -112,7 +112,6 @@ def test_c_is_the_number_of_jobs_at_once(beeq: Beeq, start: Callable[..., Runnin
     [
         (("nope",), "'nope'"),
         (("queue", "--app", "app:queue"), "'queue'"),
-        (("ai-generation",), "no processor for ai-generation"),
         (("--app", "app"), "module:attr"),
         (("--app", "missing:queue"), "cannot be imported"),
         (("--app", "app:missing"), "no missing"),

@@ -173,7 +173,6 @@ def _command(pid: int) -> bytes:
         (("worker", "no-such-queue"), "no-such-queue"),
         (("worker", "--app", "no_such_module:queue"), "no_such_module"),
         (("worker", "--app", "nonsense"), "module:attr"),
-        (("worker", "ai-generation"), "ai-generation"),
         (("worker", "-c", "0"), "0"),
     ],
 )

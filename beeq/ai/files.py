@@ -1,0 +1,126 @@
+"""Keeps what the provider made as files under the media root, named by the job. No HTTP.
+
+A file has its name once it is complete, and not before: whatever breaks off leaves nothing. Its
+suffix is that of what it is, by its first bytes, whatever the provider calls it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from beeq.ai.errors import AIFailed
+from beeq.media.errors import MediaFailed, shown
+from beeq.media.formats import HEAD_BYTES, demuxer_of
+from beeq.media.paths import MediaRoot, NewFile, safe_name
+from beeq.media.probe import file_facts, probe
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_QUICKTIME = b"ftypqt  "
+#: Within this many bytes a Matroska file says of which kind it is.
+_KIND_BYTES = 64
+
+
+def image_suffix(head: bytes) -> str | None:
+    """Return the suffix for a picture that begins with ``head``; None if it is none of the known."""
+    if head.startswith(_PNG):
+        return ".png"
+    if head.startswith(_JPEG):
+        return ".jpg"
+    return ".webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+
+
+def video_suffix(head: bytes) -> str | None:
+    """Return the suffix for a video that begins with ``head``; None if it is none of the known."""
+    match _demuxer(head):
+        case "mov":
+            return ".mov" if head[4:12] == _QUICKTIME else ".mp4"
+        case "matroska":
+            return ".webm" if b"webm" in head[:_KIND_BYTES] else ".mkv"
+    return None
+
+
+def _demuxer(head: bytes) -> str | None:
+    return demuxer_of(lambda offset, length: head[offset : offset + length])
+
+
+class MediaFiles:
+    """Writes files of jobs into the media root itself.
+
+    Every call raises ``MediaFailed`` if the system did not let it write, ``MediaRefused`` if
+    something that is no file is in the way, and ``AIFailed`` if what came is of no use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = MediaRoot(root)
+
+    def check(self, job_id: str) -> None:
+        """Try whether a file could be written, before anything is ordered; leaves nothing."""
+        with self._root.creating(self._root.locate(f"{safe_name(job_id)}.part")):
+            pass
+
+    async def save_image(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
+        """Write a PNG, JPEG or WebP; return ``path`` and ``bytes``."""
+        async with self._received(job_id, pieces, image_suffix, "picture") as (file, _):
+            facts = {"path": file.given, "bytes": os.fstat(file.fd).st_size}
+            _publish(file)
+        return facts
+
+    async def save_video(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
+        """Write an MP4, MOV, WebM or Matroska file; return its facts, as ffmpeg reads them."""
+        async with self._received(job_id, pieces, video_suffix, "video") as (file, head):
+            demuxer = _demuxer(head)
+            assert demuxer is not None  # noqa: S101 - it has a suffix
+            written = file.reading(demuxer)
+            facts = await probe(written)
+            if facts.video is None:
+                raise AIFailed("AI provider: there is no picture in its video")
+            result = file_facts(written, facts)
+            _publish(file)
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _received(
+        self,
+        job_id: str,
+        pieces: AsyncIterator[bytes],
+        suffix_of: Callable[[bytes], str | None],
+        kind: str,
+    ) -> AsyncIterator[tuple[NewFile, bytes]]:
+        """Write the pieces to a file that has no name yet; yields it and its first bytes."""
+        head = b""
+        async for piece in pieces:
+            head += piece
+            if len(head) >= HEAD_BYTES:
+                break
+        suffix = suffix_of(head)
+        if suffix is None:
+            known = "PNG, JPEG or WebP" if kind == "picture" else "MP4, MOV, WebM or Matroska"
+            raise AIFailed(f"AI provider: its {kind} is {'no ' + known if head else 'empty'}")
+        with self._root.creating(self._root.locate(f"{safe_name(job_id)}{suffix}")) as file:
+            # Written from the loop: these writes go to memory, a few microseconds each, and one in a
+            # thread could hit another file once a cancelled attempt has closed this one.
+            _write(file, head)
+            async for piece in pieces:
+                _write(file, piece)
+            yield file, head
+
+
+def _write(file: NewFile, content: bytes) -> None:
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[os.write(file.fd, rest) :]
+    except OSError as error:
+        raise MediaFailed(f"{shown(file.given)} cannot be written: {error.strerror}") from None
+
+
+def _publish(file: NewFile) -> None:
+    try:
+        file.publish()
+    except OSError as error:
+        raise MediaFailed(f"{shown(file.given)} cannot be written: {error.strerror}") from None

@@ -1,0 +1,76 @@
+"""Keeps secrets out of texts that came from outside, however they are spelled there. No IO."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+MASK = "***"
+#: Local servers take any key, so it is often a word such as ``none``; results may well hold that word.
+SHORTEST_IN_RESULTS = 8
+
+
+class Masker:
+    """Replaces the secrets it was given by ``***``. Its own ``repr`` shows none."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # A secret may be the beginning of another.
+        found = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._every = _pattern(found)
+        self._long = _pattern([secret for secret in found if len(secret) >= SHORTEST_IN_RESULTS])
+
+    def quoted(self, text: str) -> str:
+        """Return a stranger's text for a message: one line, printable, without secrets."""
+        # What cannot be seen goes first: it may stand in the middle of a secret.
+        spaced = re.sub(r"\s+", " ", text)
+        visible = "".join(character for character in spaced if character.isprintable())
+        return _replaced(self._every, visible).strip()
+
+    def is_in(self, text: str) -> bool:
+        """Return whether the text holds a secret."""
+        return self._long is not None and self._long.search(text) is not None
+
+    def masked(self, value: Any) -> Any:
+        """Return a JSON value without secrets in its texts and keys.
+
+        Raises:
+            RecursionError: it is nested too deeply.
+        """
+        if isinstance(value, str):
+            return _replaced(self._long, value)
+        if isinstance(value, dict):
+            return {self.masked(name): self.masked(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.masked(item) for item in value]
+        return value
+
+
+def _replaced(pattern: re.Pattern[str] | None, text: str) -> str:
+    return text if pattern is None else pattern.sub(MASK, text)
+
+
+def _pattern(secrets: list[str]) -> re.Pattern[str] | None:
+    if not secrets:
+        return None
+    spelled = ("".join(map(_spellings, secret)) for secret in secrets)
+    return re.compile("|".join(spelled), re.IGNORECASE)
+
+
+def _spellings(character: str) -> str:
+    """Return a pattern for a character as it is, or as URLs, JSON and HTML may write it."""
+    forms = {
+        character,
+        "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogatepass")),
+        json.dumps(character)[1:-1],
+        html.escape(character),
+    }
+    if ord(character) <= 0xFFFF:  # noqa: PLR2004 - above that JSON writes two halves, as json.dumps did
+        forms.add(f"\\u{ord(character):04x}")
+    if character == " ":
+        forms.add("+")
+    if character == "/":
+        forms.add("\\/")
+    return f"(?:{'|'.join(re.escape(form) for form in sorted(forms, key=len, reverse=True))})"

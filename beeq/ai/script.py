@@ -1,0 +1,82 @@
+"""What a script is: how a model is asked for one, and how one is found in what it wrote. No IO."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+
+from beeq.ai.errors import AIFailed
+from beeq.jobs import faults
+
+#: What the model is told. Providers want the word JSON in a request for JSON.
+INSTRUCTIONS = """\
+You write scripts for films. Answer with one JSON object and nothing else:
+{"title": text, "scenes": [{"title": text, "description": text, "dialogue": text, "duration": number}, …]}
+There is one scene at least. Each has a "description": what is seen and what happens. "title",
+"dialogue" (all that is said, as one text) and "duration" (in seconds) may be left out.
+"""
+#: As many openings of an object are looked at; what stands before the script may hold some.
+_MAX_OPENINGS = 20
+#: Levels of objects and lists; a script has four, and whatever is made of it must bear the rest.
+_MAX_DEPTH = 50
+
+_Text = Annotated[StrictStr, Field(min_length=1)]
+
+
+class _Scene(BaseModel):
+    """One scene. What else the model wrote of it is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    title: StrictStr | None = None
+    description: _Text
+    dialogue: StrictStr | None = None
+    duration: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+
+
+class _Script(BaseModel):
+    """A script, as it is checked; the result holds the model's own values."""
+
+    title: _Text
+    scenes: Annotated[list[_Scene], Field(min_length=1)]
+
+
+def script(text: str) -> dict[str, Any]:
+    """Return the script in a model's text: ``{"title": …, "scenes": […]}``.
+
+    Text around it is passed over, a code fence as well as talk.
+
+    Raises:
+        AIFailed: there is none. The message says what is wrong with the first that might be one.
+    """
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    first_fault = ""
+    for opening in itertools.islice(re.finditer(r"\{", text), _MAX_OPENINGS):
+        try:
+            found, _ = decoder.raw_decode(text, opening.start())
+            _Script.model_validate(found)
+            _check_depth(found)
+        except ValidationError as error:
+            first_fault = first_fault or "; ".join(faults(error))
+        except (ValueError, RecursionError):
+            continue  # this one opens no object that can be used
+        else:
+            return {"title": found["title"], "scenes": found["scenes"]}
+    raise AIFailed(
+        f"AI provider: the model wrote no script: {first_fault or 'there is no JSON object in it'}"
+    )
+
+
+def _check_depth(value: Any, level: int = 0) -> None:
+    if level > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, level + 1)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,119 @@
+"""Joins pictures as they are, decoding and encoding none of them, where nothing has to be fitted.
+
+That is so for H.264 in MP4 and QuickTime files whose pictures are of one kind (codec and profile,
+size, pixels, colours, rate, and the decoder's settings byte by byte), are what a stitched film would
+be made of anyway (even size, square pixels, 8 bits in 4:2:0, a constant rate, not turned), begin
+with a picture that needs no other, and last as long as their files. Whatever is unknown of the files,
+or odd, makes ``splice_of`` return None; what was written is read again and counted (``Splice.holds``). In
+both cases the pictures are to be decoded instead.
+
+Sound is never copied: its packets do not end where pictures do, so each joint would move it against
+the picture by some milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from beeq.media.errors import MediaFailed
+from beeq.media.ffmpeg import reading
+from beeq.media.formats import Container
+from beeq.media.packets import Timeline, timeline
+from beeq.media.paths import OpenFile
+from beeq.media.probe import Facts, Video, probe
+
+_DEMUXER = "mov"
+_CODEC = "h264"
+_PIXELS = re.compile(r", yuv420p[(,]")
+_MICROSECONDS = 1_000_000
+#: Pictures of the joined file begin where its first clip's sound does; here they begin with the first.
+_FROM_ZERO = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """How to join the pictures of some clips.
+
+    Attributes:
+        index: the number of their stream, the same in all of the clips.
+        step_s: how long each picture is shown.
+        counts: how many pictures each clip has.
+    """
+
+    index: int
+    step_s: Fraction
+    counts: tuple[int, ...]
+
+    @property
+    def lengths_s(self) -> list[Fraction]:
+        """How long each clip is, in seconds."""
+        return [count * self.step_s for count in self.counts]
+
+    def script(self, urls: Sequence[str]) -> str:
+        """Return what tells ffmpeg's ``concat`` demuxer to read the clips one after the other."""
+        lines, end = ["ffconcat version 1.0"], 0
+        clock = Fraction(0)
+        for url, length_s in zip(urls, self.lengths_s, strict=True):
+            # In whole microseconds, whose errors must not add up.
+            clock += length_s
+            begin, end = end, round(clock * _MICROSECONDS)
+            lines += [f"file '{url}'", f"duration {(end - begin) / _MICROSECONDS:.6f}"]
+        return "\n".join([*lines, ""])
+
+    def copied(self, number: int) -> list[str]:
+        """Return the arguments that map the pictures of the ``number``-th input, the script, undecoded."""
+        return ["-map", f"{number}:{self.index}", "-c:v", "copy", "-bsf:v", _FROM_ZERO]
+
+    async def holds(self, written: OpenFile) -> bool:
+        """Return whether a file that was written has all the pictures, evenly spaced from 0 on."""
+        try:
+            video = (await probe(written)).video
+            times = video and await timeline(written, video)
+        except MediaFailed:
+            return False
+        return times is not None and (times.count, times.step_s) == (sum(self.counts), self.step_s)
+
+
+def reading_script(script: OpenFile) -> list[str]:
+    """Return the arguments that make a ``Splice.script`` an input, and files of one kind all it may name."""
+    return reading(script, "-safe", "0", "-format_whitelist", f"concat,{_DEMUXER}")
+
+
+def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video], container: Container) -> bool:
+    """Return whether the pictures are worth a closer look, by what is known without one."""
+    first = videos[0]
+    return (
+        container.demuxer == _DEMUXER
+        and _CODEC in container.copies
+        and all(source.demuxer == _DEMUXER for source in sources)
+        and all(video == first for video in videos)
+        and first.codec == _CODEC
+        and first.shown_size == (first.width, first.height)
+        and first.width % 2 == first.height % 2 == 0
+    )
+
+
+def splice_of(
+    clips: Sequence[Facts], index: int, timelines: Sequence[Timeline | None], rate: Fraction
+) -> Splice | None:
+    """Return how to join the ``index``-th streams of clips, so that they are shown at ``rate``.
+
+    Returns None if a clip is irregular, of another rate, or of another kind than the first.
+    """
+    first = timelines[0]
+    if first is None or first.step_s is None or first.step_s * rate != 1:
+        return None
+    if not _PIXELS.search(first.kind):
+        return None
+    counts = []
+    for clip, times in zip(clips, timelines, strict=True):
+        if times is None or (times.step_s, times.kind) != (first.step_s, first.kind):
+            return None
+        # One that says it is longer has lost its end, or has a sound that goes on after the picture.
+        if clip.duration_s is None or clip.duration_s > times.end_s + first.step_s:
+            return None
+        counts.append(times.count)
+    return Splice(index, first.step_s, tuple(counts))

@@ -1,0 +1,170 @@
+"""What the provider's answers mean: texts, pictures, videos in the making, reasons."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from beeq.ai import answers
+from beeq.ai.answers import Picture, Stage, VideoState
+from beeq.ai.errors import AIFailed, AIRefused
+
+
+def quote(text: str) -> str:
+    return f"<{text}>"
+
+
+def completion(content: Any, **choice: Any) -> Any:
+    return {"choices": [{"message": {"content": content}, **choice}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (completion("Hello"), "Hello"),
+        (completion(" two\nlines ", finish_reason="stop"), " two\nlines "),
+        (completion([{"type": "text", "text": "in "}, {"type": "x"}, {"text": "parts"}]), "in parts"),
+        ({"error": None, **completion("x")}, "x"),
+    ],
+)
+def test_the_text_of_a_completion_is_its_first_choice(answer: Any, text: str) -> None:
+    assert answers.chat_text(answer, quote) == text
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "no chat completion"),
+        ([], "no chat completion"),
+        ("text", "no chat completion"),
+        ({}, "no chat completion"),
+        ({"choices": []}, "no chat completion"),
+        ({"choices": {}}, "no chat completion"),
+        ({"choices": [None]}, "no chat completion"),
+        ({"choices": [{"message": "Hello"}]}, "no chat completion"),
+        (completion(None), "no chat completion"),
+        (completion(1), "no chat completion"),
+        (completion([1]), "no chat completion"),
+        (completion(" \n"), "wrote nothing"),
+        (completion("half a", finish_reason="length"), "cut off"),
+        (completion("", finish_reason="content_filter"), "content filter"),
+        ({"choices": [{"message": {"content": None, "refusal": "I won't"}}]}, "refused: <I won't>"),
+        ({"error": {"message": "overloaded"}}, "<overloaded>"),
+        ({"error": "overloaded"}, "<overloaded>"),
+    ],
+)
+def test_an_answer_without_a_whole_text_fails_and_says_why(answer: Any, reason: str) -> None:
+    with pytest.raises(AIFailed, match=reason):
+        answers.chat_text(answer, quote)
+
+
+def test_a_picture_is_its_bytes_or_else_its_url() -> None:
+    encoded = base64.b64encode(b"\x89PNG").decode()
+    item = {"b64_json": encoded, "url": "http://a/"}
+    assert answers.picture({"data": [item]}, quote) == Picture(content=b"\x89PNG")
+    assert answers.picture({"data": [{"b64_json": None, "url": "http://a/"}]}, quote) == Picture(
+        url="http://a/"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "no picture"),
+        ({"data": []}, "no picture"),
+        ({"data": [{}]}, "no picture"),
+        ({"data": [{"b64_json": "", "url": ""}]}, "no picture"),
+        ({"data": [{"url": 5}]}, "no picture"),
+        ({"data": [{"b64_json": "é"}]}, "not base64"),
+        ({"data": [{"b64_json": "a"}]}, "not base64"),
+        ({"data": [{"b64_json": "iVBO\nRw0K"}]}, "not base64"),
+        ({"error": {"code": "busy"}}, "<busy>"),
+    ],
+)
+def test_an_answer_without_a_picture_fails_and_says_why(answer: Any, reason: str) -> None:
+    with pytest.raises(AIFailed, match=reason):
+        answers.picture(answer, quote)
+
+
+@pytest.mark.parametrize("video", ["v1", "../x", "a/b?c#d", "vidéo 1", "...", "x" * 512])
+def test_an_id_may_hold_whatever_can_be_shown(video: str) -> None:
+    assert answers.video_id({"id": video, "status": "queued"}, quote) == video
+
+
+@pytest.mark.parametrize(
+    "video", [None, "", ".", "..", 5, True, ["v1"], "x" * 513, "a\nb", "a\0", "\ud800", "\u202e"]
+)
+def test_an_id_that_cannot_be_asked_for_fails(video: Any) -> None:
+    with pytest.raises(AIFailed, match="no usable id"):
+        answers.video_id({"id": video, "status": "queued"}, quote)
+
+
+def test_an_order_that_was_answered_with_an_error_says_so() -> None:
+    with pytest.raises(AIFailed, match="<no more credit>"):
+        answers.video_id({"error": {"message": "no more credit"}}, quote)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        ({"status": "queued", "progress": 0}, VideoState(Stage.WORKING, 0)),
+        ({"status": "in_progress", "progress": 41.5}, VideoState(Stage.WORKING, 41.5)),
+        ({"status": "whatever comes next year"}, VideoState(Stage.WORKING)),
+        ({"status": "queued", "error": None, "progress": None}, VideoState(Stage.WORKING)),
+        ({"status": "queued", "progress": True}, VideoState(Stage.WORKING)),
+        ({"status": "queued", "progress": "50"}, VideoState(Stage.WORKING)),
+        ({"status": "queued", "progress": 10**400}, VideoState(Stage.WORKING, 100)),
+        ({"status": "queued", "progress": -7}, VideoState(Stage.WORKING, 0)),
+        ({"status": "completed", "progress": 100}, VideoState(Stage.DONE, 100)),
+        ({"status": "SUCCEEDED", "url": "http://a/"}, VideoState(Stage.DONE, url="http://a/")),
+        ({"status": "completed", "url": ""}, VideoState(Stage.DONE)),
+        ({"status": "completed", "url": 5}, VideoState(Stage.DONE)),
+        ({"status": "failed"}, VideoState(Stage.FAILED, reason="<failed>")),
+        ({"status": "cancelled", "error": None}, VideoState(Stage.FAILED, reason="<cancelled>")),
+        (
+            {"status": "failed", "error": {"code": "moderation", "message": "no bees"}},
+            VideoState(Stage.FAILED, reason="<no bees>"),
+        ),
+        (
+            {"status": "failed", "error": {"code": "moderation"}},
+            VideoState(Stage.FAILED, reason="<moderation>"),
+        ),
+        ({"status": "expired", "error": "too late"}, VideoState(Stage.FAILED, reason="<too late>")),
+    ],
+)
+def test_a_status_says_where_a_video_is(answer: Any, state: VideoState) -> None:
+    assert answers.video_state(answer, quote) == state
+
+
+@pytest.mark.parametrize("answer", [None, [], "completed", {}, {"status": None}, {"status": 5}])
+def test_an_answer_without_a_status_says_nothing_of_a_video(answer: Any) -> None:
+    with pytest.raises(AIFailed, match="no status"):
+        answers.video_state(answer, quote)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"error": {"message": "no such model", "code": "x"}}', "no such model"),
+        (b'{"error": "no such model"}', "no such model"),
+        (b'{"message": "no such model"}', "no such model"),
+        (b'{"detail": [{"loc": ["n"], "msg": "too many"}]}', "too many"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"error": {"message": 5}}', '{"error": {"message": 5}}'),
+        (b'{"error": [[[["deep"]]]]}', '{"error": [[[["deep"]]]]}'),
+        (b"<html>Bad Gateway", "<html>Bad Gateway"),
+        (b"\xff", "\N{REPLACEMENT CHARACTER}"),
+        (b"[" * 100_000, "[" * 100_000),
+        (b"", ""),
+    ],
+)
+def test_the_reason_of_a_refusal_is_found_in_any_body(body: bytes, text: str) -> None:
+    assert answers.error_text(body) == text
+
+
+@pytest.mark.parametrize("kind", [AIFailed, AIRefused])
+def test_messages_are_short(kind: type[Exception]) -> None:
+    assert len(str(kind("x" * 200))) == 200
+    assert str(kind("x" * 201)) == "x" * 199 + "…"

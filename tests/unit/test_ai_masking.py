@@ -1,0 +1,86 @@
+"""Secrets in strangers' texts: masked however they are spelled, and never shown whole or in part."""
+
+from __future__ import annotations
+
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from beeq.ai.masking import Masker
+
+KEY = "sk-Proj_a.b+c/d=e"
+PASSWORD = 'pä s&"w\\ört😀'
+
+
+def every_character_encoded(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+@pytest.mark.parametrize("secret", [KEY, PASSWORD])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        str.upper,
+        quote,
+        lambda text: quote(text, safe=""),
+        lambda text: quote(text, safe="").lower(),
+        quote_plus,
+        every_character_encoded,
+        lambda text: json.dumps(text)[1:-1],
+        lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+        lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+        html.escape,
+        lambda text: "\x00".join(text),
+        lambda text: "\u200b".join(text),
+    ],
+)
+def test_a_secret_is_masked_however_it_is_spelled(secret: str, spell) -> None:
+    text = Masker([secret]).quoted(f"bad key: {spell(secret)}, and {spell(secret)}!")
+    assert text == "bad key: ***, and ***!"
+
+
+def test_the_longer_of_two_secrets_is_masked_as_a_whole() -> None:
+    assert Masker(["secret", "secret-and-more", ""]).quoted("secret-and-more secret") == "*** ***"
+
+
+def test_without_secrets_nothing_is_masked() -> None:
+    masker = Masker(["", ""])
+    assert masker.quoted("a *** b") == "a *** b"
+    assert masker.masked({"a": ["b"]}) == {"a": ["b"]}
+    assert not masker.is_in("")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\nlines\r\n\tand  more ", "two lines and more"),
+        ("\x1b[31mred\x07\u202e\ud800", "[31mred"),
+        ("ü 😀", "ü 😀"),
+    ],
+)
+def test_a_strangers_text_becomes_one_printable_line(text: str, shown: str) -> None:
+    assert Masker([]).quoted(text) == shown
+
+
+def test_results_are_masked_in_texts_and_keys_and_otherwise_left_alone() -> None:
+    value = {"a": [KEY, {"b": f"x{KEY}x", KEY: 1}], "n": 2**70, "t": None, "nl": "a\nb\ud800"}
+    assert Masker([KEY]).masked(value) == {
+        "a": ["***", {"b": "x***x", "***": 1}],
+        "n": 2**70,
+        "t": None,
+        "nl": "a\nb\ud800",
+    }
+
+
+def test_a_key_that_is_a_mere_word_is_masked_in_messages_and_left_in_results() -> None:
+    masker = Masker(["none"])
+    assert masker.quoted("key none is wrong") == "key *** is wrong"
+    assert masker.masked("There is none.") == "There is none."
+    assert not masker.is_in("none")
+
+
+def test_no_secret_is_in_the_repr() -> None:
+    assert KEY not in repr(Masker([KEY]))

@@ -1,0 +1,164 @@
+"""The pure parts of assembling a film: lengths, the graph, sharing of encoders, names, packet times."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beeq.media.assemble import Scene, assembly_graph, scene_of, sharing_an_encoder, written
+from beeq.media.errors import MediaFailed
+from beeq.media.formats import FILM_CONTAINERS
+from beeq.media.packets import Reader, Timeline
+from beeq.media.paths import OpenFile, safe_name
+from beeq.media.probe import Video
+
+SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
+VIDEO = Video(0, "h264", 65, 49, fps=25)
+
+
+@pytest.mark.parametrize(
+    ("times", "duration_s", "pictures", "is_exact"),
+    [
+        (Timeline(25, 0.0, 0.96, 1.0, is_timed=True), 9, 25, True),
+        (Timeline(2, 0.0, 0.04, 3.0, is_timed=True), None, 75, True),
+        # The file says nothing of the last picture's duration: it is shown once.
+        (Timeline(25, 0.0, 0.96, 0.96, is_timed=True), None, 25, True),
+        (Timeline(1, 0.0, 0.0, 0.0, is_timed=True), None, 1, True),
+        (Timeline(1, 0.0, 0.0, 0.001, is_timed=True), None, 1, True),
+        (Timeline(25, 1.0, 1.96, 2.0, is_timed=True), None, 50, True),
+        (Timeline(25, -0.08, 0.88, 0.92, is_timed=False), 9, 25, False),
+        (None, 2.0, 50, False),
+    ],
+)
+def test_a_scene_lasts_until_its_last_picture_is_over(
+    times: Timeline | None, duration_s: float | None, pictures: int, is_exact: bool
+) -> None:
+    scene = scene_of(SOURCE, VIDEO, Fraction(25), (times, duration_s))
+    assert scene == Scene(VIDEO, pictures, is_exact)
+
+
+@pytest.mark.parametrize("times", [None, Timeline(1, 0.0, 0.0, 0.0, is_timed=False)])
+def test_a_scene_of_unknown_length_fails_by_its_name(times: Timeline | None) -> None:
+    with pytest.raises(MediaFailed, match=r"'a\.mp4' does not say how long it is"):
+        scene_of(SOURCE, VIDEO, Fraction(25), (times, None))
+
+
+def test_the_graph_counts_pictures_and_cuts_the_sound_to_their_sum() -> None:
+    film = [Scene(VIDEO, 30), Scene(Video(1, "vp9", 64, 48), 15, is_exact=False)]
+    assert assembly_graph(film, Fraction(30000, 1001), 3, 2).split(";") == [
+        (
+            "[0:0]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0,"
+            "tpad=stop=-1:stop_mode=clone,trim=end_frame=30[s0]"
+        ),
+        "[1:1]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0[s1]",
+        "[s0][s1]concat=n=2:v=1:a=0,settb=1001/30000,split=2[v0][v1]",
+        (
+            "[2:3]aresample=48000:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=stereo,apad,"
+            "atrim=end=1.501500,asplit=2[a0][a1]"
+        ),
+    ]
+
+
+def test_as_many_scenes_as_a_job_may_have_fit_on_a_command_line() -> None:
+    scene = Scene(Video(100, "h264", 10_000, 10_000, fps=29.97), 1_000_000)
+    assert len(assembly_graph([scene] * 250, Fraction(30000, 1001), 100, 2)) < 128 * 1024
+
+
+def test_what_holds_the_same_is_encoded_once() -> None:
+    outputs = [(container, f"file:a.{name}") for name, container in FILM_CONTAINERS.items()]
+    groups = sharing_an_encoder(outputs)
+    assert [[url for _, url in group] for group in groups] == [["file:a.mp4", "file:a.mov"], ["file:a.webm"]]
+    shared, alone = (written(number, group) for number, group in enumerate(groups))
+    assert shared[-1] == "[f=mp4:movflags=+faststart]file:a.mp4|[f=mov:movflags=+faststart]file:a.mov"
+    assert (shared[:4], shared.count("-c:v")) == (["-map", "[v0]", "-map", "[a0]"], 1)
+    assert alone[:4] == ["-map", "[v1]", "-map", "[a1]"]
+    assert alone[-3:] == ["-f", "webm", "file:a.webm"]
+
+
+def test_names_in_a_list_of_outputs_are_taken_literally() -> None:
+    group = [(FILM_CONTAINERS["mp4"], "file:/a|b [c]'d\\e"), (FILM_CONTAINERS["mov"], "file:x")]
+    listed = written(0, group)[-1]
+    assert listed.startswith("[f=mp4:movflags=+faststart]file:/a\\|b \\[c\\]\\'d\\\\e|[f=mov")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("6f1c1c9e-8f6e-4a53", "6f1c1c9e-8f6e-4a53"),
+        ("17", "17"),
+        ("Film_1.final", "Film_1.final"),
+        ("", "%"),
+        ("-i", "%2Di"),
+        (".hidden", "%2Ehidden"),
+        ("..", "%2E."),
+        ("../x", "%2E.%2Fx"),
+        ("/etc/passwd", "%2Fetc%2Fpasswd"),
+        ("a/b", "a%2Fb"),
+        ("a\\b", "a%5Cb"),
+        ("a%2Fb", "a%252Fb"),
+        ("a\0b\n", "a%00b%0A"),
+        ("~", "%7E"),
+        ("ü", "%C3%BC"),
+        ("\ud800", "%ED%A0%80"),
+        ("a" * 180, "a" * 180),
+    ],
+)
+def test_a_text_becomes_the_name_of_one_file(text: str, name: str) -> None:
+    assert safe_name(text) == name
+
+
+@given(st.text(alphabet=st.characters(), max_size=400))
+def test_a_name_is_safe_whatever_the_text(text: str) -> None:
+    name = safe_name(text)
+    assert PurePath(name).name == name
+    assert len(name.encode("ascii")) <= 180
+    assert name[0] not in "-.~"
+
+
+@given(st.lists(st.text(alphabet="a%~é/", max_size=80), min_size=2, unique=True))
+def test_no_two_texts_have_the_same_name(texts: list[str]) -> None:
+    assert len({safe_name(text) for text in texts}) == len(texts)
+
+
+def test_long_texts_that_begin_alike_have_different_names() -> None:
+    texts = ["a" * length for length in range(150, 400)] + ["é" * 200, "é" * 201, safe_name("a" * 300)]
+    assert len({safe_name(text) for text in texts}) == len(texts)
+
+
+FRAMECRC = b"""\
+#extradata 0:       45, 0x14760e8b
+#software: Lavf63.1.102
+#tb 0: 1/10240
+#media_type 0: video
+0,      -2048,          0,     1024,     1703, 0xc434de78
+0,      -1024,       4096,     1024,       67, 0x1de622f7, F=0x0
+0,          0,       2048,     2048,       34, 0xeeaa0eb9, F=0x0, S=1, Skip Samples,       10, 0x02390039
+"""
+UNTIMED = b"""\
+#tb 0: 1/25
+0,         -2, -9223372036854775808,        1,     1703, 0xc434de78
+0,         -1,          7,        1,       67, 0x1de622f7, F=0x0
+"""
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+@pytest.mark.parametrize(
+    ("log", "times"),
+    [
+        (FRAMECRC, Timeline(3, 0.0, 0.4, 0.5, is_timed=True)),
+        (UNTIMED, Timeline(2, -0.08, -0.04, 0.0, is_timed=False)),
+        (b"#tb 0: 1/25\n", None),
+        (b"0,  1,  1,  1,  1, 0x1\n", None),
+        (b"x" * 100_000, None),
+        (b"", None),
+    ],
+)
+def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline | None, size: int) -> None:
+    reader = Reader()
+    for place in range(0, len(log), size):
+        reader.feed(log[place : place + size])
+    assert reader.timeline() == times
