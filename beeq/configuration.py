@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qs, quote, urlsplit
 
+from beeq.mongo_url import check_mongo_url
 from beeq.redis_url import check_url
 
 EMBEDDED = "embedded:"
@@ -35,6 +36,27 @@ def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
         url = _checked("REDIS_URL", environ["REDIS_URL"])
         return _filled(url, password=environ.get("REDIS_PASSWORD"), db=_number(environ, "REDIS_DB"))
     return _from_parts(environ)
+
+
+def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return the Mongo URL that option and environment ask for; None: there is no mirror.
+
+    ``BEEQ_MONGO_URL`` wins over ``MONGODB_URI``.
+
+    Raises:
+        ValueError: a value is empty or malformed; the message names where it came from.
+    """
+    for source, url in (
+        ("--mongo-url", option),
+        ("BEEQ_MONGO_URL", environ.get("BEEQ_MONGO_URL")),
+        ("MONGODB_URI", environ.get("MONGODB_URI")),
+    ):
+        if url is not None:
+            try:
+                return check_mongo_url(url)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from None
+    return None
 
 
 def _checked(source: str, url: str) -> str:

@@ -55,6 +55,7 @@ SIDE_SUFFIXES = (
     "beeq:expiries",
     "beeq:cancelled",
     "beeq:outbox",
+    "beeq:scan",
     "beeq:workers",
 )
 
@@ -158,3 +159,8 @@ class Keys:
     def outbox(self) -> str:
         """Stream of changed ids."""
         return self.to_key("beeq:outbox")
+
+    @property
+    def scan_lease(self) -> str:
+        """Who compares the queue with its mirror."""
+        return self.to_key("beeq:scan")

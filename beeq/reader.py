@@ -39,10 +39,12 @@ class Stats(Health):
     Attributes:
         workers: living beeq worker processes. Node workers leave no trace to count.
         oldest_waiting_ms: how long ago the next job to run was created; None if none waits.
+        owed: changes not yet mirrored; None if the queue has no mirror.
     """
 
     workers: int
     oldest_waiting_ms: int | None
+    owed: int | None = None
 
     def health(self) -> Health:
         """Return what bee-queue counts of it."""
@@ -157,11 +159,12 @@ class Reader:
                 keys.id,
                 keys.jobs,
                 keys.workers,
+                keys.outbox,
             ),
             (WORKER_LIFETIME_MS,),
             repeatable=True,
         )
-        waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, now_ms = reply
+        waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, owed, now_ms = reply
         return Stats(
             waiting=waiting,
             active=active,
@@ -171,6 +174,7 @@ class Reader:
             newest_job=int(newest_job),
             workers=workers,
             oldest_waiting_ms=_age_ms(oldest, int(now_ms)),
+            owed=None if owed < 0 else owed,
         )
 
     async def ended(self, job_id: str) -> Ended | None:

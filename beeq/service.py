@@ -7,9 +7,11 @@ the queue's, so putting a job twice does it once. Working is ``beeq worker``'s a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from beeq.errors import BeeqError
 from beeq.jobs import (
     JOB_TYPES,
     AIGenerationJob,
@@ -18,16 +20,19 @@ from beeq.jobs import (
     VideoAssemblyJob,
     WebhookJob,
 )
+from beeq.mirror.mirror import Mirror
 from beeq.orders import Order, Terms
 from beeq.queue import Queue
 from beeq.reader import Stats
-from beeq.statuses import status_document
+from beeq.statuses import STATUSES, status_document
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from beeq.job import Job
     from beeq.reader import Standing
+
+logger = logging.getLogger(__name__)
 
 #: What a job may be given as.
 JobData = Mapping[str, Any] | BaseJob
@@ -54,6 +59,8 @@ class QueueService:
 
     Args:
         redis: as for ``Queue``.
+        mongo_url: where the status mirror is; while connected, the service also writes what is owed
+            to it. None: statuses come from Redis alone.
         prefix: the first part of every key.
         **settings: further settings of the four queues, see ``Settings``.
 
@@ -64,9 +71,18 @@ class QueueService:
     snake_case, or models of ``beeq.jobs``; ``id`` and ``createdAt`` are filled in where missing.
     """
 
-    def __init__(self, *, redis: str | Redis | None = None, prefix: str = "bq", **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        redis: str | Redis | None = None,
+        mongo_url: str | None = None,
+        prefix: str = "bq",
+        **settings: Any,
+    ) -> None:
         settings.setdefault("is_worker", False)
+        settings.setdefault("mirrored", mongo_url is not None)
         self._queues = {name: Queue(name, redis=redis, prefix=prefix, **settings) for name in JOB_TYPES}
+        self._mirror = None if mongo_url is None else Mirror(mongo_url, redis=redis, prefix=prefix)
 
     @property
     def queues(self) -> Mapping[str, Queue]:
@@ -80,9 +96,13 @@ class QueueService:
             RedisUnavailable: Redis cannot be reached; call again to try again.
         """
         await asyncio.gather(*(queue.connect() for queue in self._queues.values()))
+        if self._mirror is not None and not self._mirror.is_running:
+            self._mirror.start()
 
     async def close(self) -> None:
-        """Hang up. Calling it again is fine."""
+        """Hang up; what is owed to the mirror stays in Redis. Calling it again is fine."""
+        if self._mirror is not None:
+            await self._mirror.stop()
         await asyncio.gather(*(queue.close() for queue in self._queues.values()))
 
     async def __aenter__(self) -> Self:
@@ -175,13 +195,54 @@ class QueueService:
             job_id: its id.
             queue_name: in which queue; None: wherever it is, the newest if several have that id.
 
+        With a mirror it is the mirror's word; Redis is asked while the mirror has none, or is away.
+
         Raises:
             ValueError: no such queue. RedisError: Redis did not answer.
         """
+        mirrored = await self._mirrored_status(job_id, queue_name)
+        if mirrored is not None:
+            return mirrored
         found = await self._find(job_id, queue_name)
         documents = [status_document(name, job_id, standing) for name, standing in found.items()]
         documents.sort(key=lambda document: document["createdAt"].timestamp() if document["createdAt"] else 0)
         return documents[-1] if documents else None
+
+    async def _mirrored_status(self, job_id: str, queue_name: str | None) -> dict[str, Any] | None:
+        if self._mirror is None:
+            return None
+        try:
+            return await self._mirror.collection.find(job_id, self._names(queue_name))
+        except BeeqError as error:
+            logger.warning("the mirror did not answer: %s", error)
+            return None
+
+    async def update_job_status(
+        self, job_id: str, status: str, result: Any = None, error: str | None = None
+    ) -> None:
+        """Write a job's status into the mirror; it stands until something new happens to the job.
+
+        Args:
+            job_id: its id.
+            status: ``queued``, ``processing``, ``completed``, ``failed`` or ``cancelled``.
+            result: a JSON value.
+            error: a message.
+
+        Raises:
+            ValueError: no such status. RuntimeError: the service has no mirror.
+            MirrorUnavailable: MongoDB did not take it.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"{status!r} is no status; there are {', '.join(STATUSES)}")
+        if error is not None and not isinstance(error, str):
+            raise ValueError(f"error must be text, not {type(error).__name__}")
+        if self._mirror is None:
+            raise RuntimeError("there is no mirror: give mongo_url")
+        found = await self._find(job_id, None)
+        queue_name = next(iter(found)) if len(found) == 1 else None
+        await self._mirror.collection.set_status(
+            job_id, queue_name, status=status, result=result, error=error
+        )
 
     async def _find(self, job_id: str, queue_name: str | None) -> dict[str, Standing]:
         """Return where a job of that id stands, by queue."""

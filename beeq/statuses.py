@@ -41,7 +41,7 @@ def status_document(queue_name: str, job_id: str, standing: Standing) -> dict[st
         error = message_in(str(ended.error))
     elif ended is not None:
         result = ended.value
-    elif record is not None and standing.state == "queued":
+    elif record is not None:
         error = _last_error(record)
     created_at = _moment(record)
     return {

@@ -211,11 +211,20 @@ class QueueService:
     ``with QueueService(redis=…) as service: …`` connects and closes.
     """
 
-    def __init__(self, *, redis: str | Redis | None = None, prefix: str = "bq", **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        redis: str | Redis | None = None,
+        mongo_url: str | None = None,
+        prefix: str = "bq",
+        **settings: Any,
+    ) -> None:
         from beeq.service import QueueService as AsyncService  # noqa: PLC0415 - with it come the job models
 
         self._portal = background_portal()
-        self._service = self._portal.call(lambda: AsyncService(redis=redis, prefix=prefix, **settings))
+        self._service = self._portal.call(
+            lambda: AsyncService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
+        )
 
     def __enter__(self) -> Self:
         """Connect."""
@@ -263,6 +272,12 @@ class QueueService:
     def get_job_status(self, job_id: str, *, queue_name: str | None = None) -> dict[str, Any] | None:
         """Return the job's status document, or None if nothing is known of it."""
         return self._run(self._service.get_job_status(job_id, queue_name=queue_name))
+
+    def update_job_status(
+        self, job_id: str, status: str, result: Any = None, error: str | None = None
+    ) -> None:
+        """Write a job's status into the mirror."""
+        self._run(self._service.update_job_status(job_id, status, result, error))
 
     def queue_stats(self) -> dict[str, Stats]:
         """Return each queue's counts."""

@@ -1,8 +1,7 @@
 """HTTP with one AI provider: what may be sent where, how long and how much is waited for.
 
 The key goes to the base URL's own origin and nowhere else; no redirect is followed, no cookie is
-kept, and neither proxies nor netrc of the environment are asked. What the answers mean is
-``answers``' business.
+kept, neither proxies nor netrc of the environment are asked. What answers mean is ``answers``' business.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ _MAX_ERROR_BYTES = 64 * 1024
 #: … and not long.
 _ERROR_S = 3.0
 _MAX_URL_LENGTH = 8192
-_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
+#: httpx's own are about what it reads by itself, such as where a redirect leads.
+_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, httpx.HTTPError)
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 

@@ -23,6 +23,8 @@ GRACE_S = 0.8
 #: How long it takes, at most, to let go of what is cancelled after that.
 _END_S = 1.0
 _REMEMBER_S = 60.0
+#: A memory that counts further was not written here.
+_MAX_COUNT = 1_000_000
 _Result = TypeVar("_Result")
 
 
@@ -37,8 +39,7 @@ class Orders:
         kept = memory.get("video")
         #: The video that this attempt or an earlier one has ordered.
         self.video: str | None = kept if is_video_id(kept) else None
-        spent = memory.get("orders")
-        self._spent = spent if isinstance(spent, int) and not isinstance(spent, bool) and spent > 0 else 0
+        self._spent = _count(memory.get("orders"))
         self._is_kept = True
 
     @property
@@ -76,6 +77,11 @@ class Orders:
             logger.warning("job %r: the provider's id was not kept yet: %s", self.job_id, error)
         else:
             self._is_kept = True
+
+
+def _count(value: Any) -> int:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_COUNT
+    return int(value) if is_count else 0
 
 
 async def unbroken(work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -20,6 +20,8 @@ _COMMANDS = {
     "enqueue": ("beeq_cli.enqueue", "Put a job into a queue."),
     "cancel": ("beeq_cli.cancel", "End a job, running or not."),
     "stats": ("beeq_cli.stats", "Show how queues are doing."),
+    "web": ("beeq_cli.web", "Serve the HTTP routes."),
+    "mirror": ("beeq_cli.mirror", "Write the status mirror, or check it."),
     "demo": ("beeq_cli.demo", "Run real jobs in a folder of their own, and show them."),
 }
 

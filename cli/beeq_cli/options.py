@@ -56,6 +56,27 @@ class Common:
             raise click.UsageError(str(error)) from None
 
 
+def mongo_option() -> Callable[[Decorated], Decorated]:
+    """Return ``--mongo-url``; an empty variable is an error, so not by click's own look there."""
+    return click.option(
+        "--mongo-url", metavar="URL", help="Where the status mirror is [BEEQ_MONGO_URL, MONGODB_URI]."
+    )
+
+
+def read_mongo_url(text: str | None) -> str | None:
+    """Return the URL that option and environment ask for; None: there is no mirror.
+
+    Raises:
+        click.UsageError: it is empty or malformed.
+    """
+    from beeq import configuration  # noqa: PLC0415 - loads the engine
+
+    try:
+        return configuration.mongo_url(text, os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
 def common_options(*, has_redis: bool = True) -> Callable[[Decorated], Decorated]:
     """Add ``-u``, ``-p``, ``-v`` and ``-q``; they may stand before the command's name as well."""
     decorators = [

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from beeq import Queue, QueueClosed
+from beeq import Queue, QueueClosed, RedisError
+from beeq.mirror.mirror import Mirror
 from beeq.processors.base import Processor
 from beeq_cli import logs
 from beeq_cli.running import connect
@@ -16,6 +17,8 @@ from beeq_cli.running import connect
 DRAIN, HAND_BACK = 1, 2
 #: "Now", in the words of ``Queue.close``, for which 0 is the default.
 _AT_ONCE_MS = 1
+#: How long the mirror may take to catch up in the end.
+_SETTLE_S = 10.0
 
 
 class Shift:
@@ -23,9 +26,11 @@ class Shift:
 
     Args:
         queues: have their handlers already.
+        mirror: written while the shift lasts.
     """
 
-    def __init__(self, queues: Sequence[Queue] = ()) -> None:
+    def __init__(self, queues: Sequence[Queue] = (), mirror: Mirror | None = None) -> None:
+        self._mirror = mirror
         self._queues = list(queues)
         self._processors: list[tuple[Queue, Processor[Any], int]] = []
         self._urgency = 0  # 0, DRAIN or HAND_BACK
@@ -68,6 +73,8 @@ class Shift:
                 return 0
             for queue, processor, concurrency in self._processors:
                 queue.process(processor, concurrency)
+            if self._mirror is not None:
+                self._mirror.start()
             on_started()
             runs = [asyncio.create_task(self._run(queue, burst=burst)) for queue in self._queues]
             await asyncio.gather(*runs)
@@ -107,6 +114,19 @@ class Shift:
         await asyncio.gather(*self._closing, *runs, return_exceptions=True)
         for _queue, processor, _concurrency in self._processors:
             await processor.close()
+        if self._mirror is not None:
+            await self._settle(self._mirror)
+
+    @staticmethod
+    async def _settle(mirror: Mirror) -> None:
+        """Let the mirror catch up, if it can; what is owed then still stays in Redis."""
+        try:
+            if mirror.is_running and not await mirror.settle(_SETTLE_S):
+                logs.logger.warning("the mirror is behind; the next worker will write what is owed")
+        except RedisError as error:
+            logs.logger.warning("the mirror is behind: %s", error)
+        finally:
+            await mirror.stop()
 
     # Stopping.
 

@@ -112,7 +112,8 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
 
 
 def stats_object(stats: Stats) -> dict[str, Any]:
-    """Return the numbers of one queue as ``--json`` prints them."""
+    """Return the numbers of one queue as ``--json`` prints them; ``owed`` only where there is a mirror."""
+    mirror = {} if stats.owed is None else {"owed": stats.owed}
     return {
         "waiting": stats.waiting,
         "active": stats.active,
@@ -122,6 +123,7 @@ def stats_object(stats: Stats) -> dict[str, Any]:
         "newestJob": stats.newest_job,
         "workers": stats.workers,
         "oldestWaiting": stats.oldest_waiting_ms,
+        **mirror,
     }
 
 
@@ -131,13 +133,17 @@ def print_stats(by_name: Mapping[str, Stats]) -> None:
         _print_table(by_name)
     else:
         _print_text(by_name)
+    owed = [stats.owed for stats in by_name.values() if stats.owed is not None]
+    if owed:
+        click.echo(f"\nowed to the mirror: {sum(owed)}")
 
 
 def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
     rows = []
     for name, stats in by_name.items():
-        *counts, oldest_ms = stats_object(stats).values()
-        oldest = "-" if oldest_ms is None else show_duration(oldest_ms)
+        shown = stats_object(stats)
+        counts = [shown[name] for name in list(shown)[: len(_COLUMNS) - 2]]
+        oldest = "-" if stats.oldest_waiting_ms is None else show_duration(stats.oldest_waiting_ms)
         rows.append([escaped(name), *map(str, counts), oldest])
     return rows
 

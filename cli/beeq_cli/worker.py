@@ -10,11 +10,12 @@ import click
 
 from beeq import Queue
 from beeq.jobs import JOB_TYPES
+from beeq.mirror.mirror import Mirror
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
 from beeq_cli import app, logs
 from beeq_cli.children import Lifeline, Parent
-from beeq_cli.options import Common, common_options, option, parsed
+from beeq_cli.options import Common, common_options, mongo_option, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_duration
 from beeq_cli.running import run
 from beeq_cli.shift import Shift
@@ -44,6 +45,7 @@ from beeq_cli.shift import Shift
     default="30s",
     help="How long running jobs may take to end; then they are handed back [30s].",
 )
+@mongo_option()
 @option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="How the log is written [text]."
 )
@@ -57,13 +59,14 @@ def worker(  # noqa: PLR0917 - one parameter an option
     burst: bool,
     app_path: str | None,
     shutdown_timeout_ms: int,
+    mongo_url: str | None,
     log_format: str,
 ) -> None:
     """Work on each QUEUE: the built-in ones and those of --app unless named.
 
     The first SIGTERM or SIGINT lets running jobs end; the second hands them back to their queue.
     """
-    redis_url = common.redis_url()
+    redis_url, mirror_url = common.redis_url(), read_mongo_url(mongo_url)
     logs.configure(log_format, is_verbose=common.is_verbose, is_quiet=common.is_quiet)
     lifeline: Lifeline | None = None
     if processes > 1:
@@ -77,7 +80,14 @@ def worker(  # noqa: PLR0917 - one parameter an option
             sys.exit(outcome)
         lifeline = outcome
     try:
-        shift = _shift(queue_names, app_path, redis_url, common.prefix, concurrency)
+        shift = _shift(
+            queue_names,
+            app_path,
+            redis_url=redis_url,
+            prefix=common.prefix,
+            concurrency=concurrency,
+            mongo_url=mirror_url,
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
@@ -98,7 +108,13 @@ def worker(  # noqa: PLR0917 - one parameter an option
 
 
 def _shift(
-    queue_names: Sequence[str], app_path: str | None, redis_url: str, prefix: str, concurrency: int | None
+    queue_names: Sequence[str],
+    app_path: str | None,
+    *,
+    redis_url: str,
+    prefix: str,
+    concurrency: int | None,
+    mongo_url: str | None,
 ) -> Shift:
     """Return the work to do.
 
@@ -116,12 +132,20 @@ def _shift(
     if concurrency is not None:
         for queue in own:
             queue.concurrency = concurrency
-    shift = Shift(own)
+    mirror = None if mongo_url is None else Mirror(mongo_url, redis=redis_url, prefix=prefix)
+    shift = Shift(own, mirror)
     built_in = [name for name in dict.fromkeys(queue_names or JOB_TYPES) if name not in own_names]
     if built_in:
         processors = build(ProcessorSettings.from_environment(os.environ))
         for name in built_in:
             # Nobody here asks what becomes of jobs elsewhere.
-            queue = Queue(name, redis=redis_url, prefix=prefix, get_events=False, store_jobs=False)
+            queue = Queue(
+                name,
+                redis=redis_url,
+                prefix=prefix,
+                get_events=False,
+                store_jobs=False,
+                mirrored=mirror is not None,
+            )
             shift.add(queue, processors[name], concurrency or 1)
     return shift

@@ -13,7 +13,6 @@ import pytest
 
 from tests.cli.command import Beeq, eventually
 
-
 STEPS = [
     "script",
     "scene-description",

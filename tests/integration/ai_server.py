@@ -1,4 +1,4 @@
-"""An AI provider on loopback that can misbehave in every way, for the tests beside it.
+"""An AI provider on loopback that can misbehave in every way, and its clients, for the tests beside it.
 
 Each of its routes plays its scripts in turn, the last one for ever. ``AIJob`` is a job in a handler's
 hands, without a queue.
@@ -8,16 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
-from collections.abc import Callable
+import traceback
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from beeq.ai.client import Limits
+from beeq.processors.ai import AIProcessor
+from beeq.processors.base import ProcessorSettings
 from tests.integration.webhook_receiver import WAIT_S, Script
 
+KEY = "sk-very/hunter2+key"
+CHAT = "POST /v1/chat/completions"
+IMAGES = "POST /v1/images/generations"
+#: The beginning of an answer whose body is still to come.
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 PNG = b"\x89PNG\r\n\x1a\n and what else there is of a picture"
 SCRIPT = {"title": "Bees", "scenes": [{"description": "A meadow.", "dialogue": "Buzz", "duration": 4.5}]}
+
+
+Make = Callable[..., AIProcessor]
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> Script:
@@ -182,3 +196,36 @@ class AIJob:
         if self.faults:
             raise self.faults.pop(0)
         self.memory = {**self.memory, **facts}
+
+
+def ai_job(job_type: str, prompt: str | None = "a bee", **more: Any) -> AIJob:
+    """Return a job of that type."""
+    return AIJob({"type": job_type, "prompt": prompt, "parameters": more.pop("parameters", {}), **more})
+
+
+@contextlib.asynccontextmanager
+async def processors(server: AIServer, root: Path) -> AsyncIterator[Make]:
+    """Yield ``make(limits=…, **settings)``: processors that use the server and write into ``root``."""
+    made: list[AIProcessor] = []
+
+    def make(limits: Limits | None = None, **settings: Any) -> AIProcessor:
+        defaults = {
+            "media_root": root,
+            "ai_base_url": server.url,
+            "ai_api_key": KEY,
+            "ai_text_model": "texts",
+            "ai_image_model": "pictures",
+            "ai_video_model": "films",
+            "ai_poll_interval_ms": 5,
+        }
+        made.append(AIProcessor(ProcessorSettings(**(defaults | settings)), limits=limits))
+        return made[-1]
+
+    yield make
+    for processor in made:
+        await processor.close()
+
+
+def whole_text_of(error: BaseException) -> str:
+    """Return all that would be shown of an error."""
+    return f"{error!r} {''.join(traceback.format_exception(error))}"

@@ -1,38 +1,43 @@
-"""AI jobs against a real server: texts and pictures, what each refusal makes of the job, and secrets."""
+"""AI jobs against a real server: texts, settings, and what each refusal makes of the job."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-import logging
-import os
-import traceback
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+import httpx
 import pytest
 
-from beeq.ai.client import AIClient, Limits
+from beeq.ai.client import Limits
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard, Retry
-from beeq.media.errors import MediaFailed
 from beeq.processors.ai import AIProcessor
 from beeq.processors.base import ProcessorSettings
-from tests.integration.ai_server import PNG, SCRIPT, AIJob, AIServer, answer, chat, content, image
-from tests.integration.webhook_receiver import drip, send, send_for_ever
-
-KEY = "sk-very/secret+key"
-CHAT = "POST /v1/chat/completions"
-IMAGES = "POST /v1/images/generations"
-JPEG = b"\xff\xd8\xff\xe0 jpeg"
-WEBP = b"RIFF\x10\0\0\0WEBPVP8 "
-
-Make = Callable[..., AIProcessor]
+from tests.integration.ai_server import (
+    CHAT,
+    HEAD,
+    IMAGES,
+    KEY,
+    PNG,
+    SCRIPT,
+    AIServer,
+    Make,
+    ai_job,
+    answer,
+    chat,
+    content,
+    processors,
+    whole_text_of,
+)
+from tests.integration.media_clips import tree
+from tests.integration.webhook_receiver import CERTIFICATE, Receiver, drip, send, send_for_ever
 
 
 @pytest.fixture
@@ -43,34 +48,8 @@ async def server() -> AsyncIterator[AIServer]:
 
 @pytest.fixture
 async def make(server: AIServer, tmp_path: Path) -> AsyncIterator[Make]:
-    """``make(limits=…, **settings)``: a processor that uses the server and writes into ``tmp_path``."""
-    made: list[AIProcessor] = []
-
-    def make(limits: Limits | None = None, **settings: Any) -> AIProcessor:
-        defaults = {
-            "media_root": tmp_path,
-            "ai_base_url": server.url,
-            "ai_api_key": KEY,
-            "ai_text_model": "texts",
-            "ai_image_model": "pictures",
-            "ai_video_model": "films",
-            "ai_poll_interval_ms": 5,
-        }
-        made.append(AIProcessor(ProcessorSettings(**(defaults | settings)), limits=limits))
-        return made[-1]
-
-    yield make
-    for processor in made:
-        await processor.close()
-
-
-def ai_job(job_type: str, prompt: str | None = "a bee", **more: Any) -> AIJob:
-    return AIJob({"type": job_type, "prompt": prompt, "parameters": more.pop("parameters", {}), **more})
-
-
-def whole_text_of(error: BaseException) -> str:
-    """Return all that would be shown of an error."""
-    return f"{error!r} {''.join(traceback.format_exception(error))}"
+    async with processors(server, tmp_path) as make:
+        yield make
 
 
 # --- Texts ----------------------------------------------------------------------------------
@@ -280,7 +259,6 @@ async def test_redirects_are_not_followed(server: AIServer, make: Make, status: 
 
 
 QUICK = Limits(connect_s=5, order_s=0.3, json_bytes=1000)
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +280,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
         (send(HEAD + b"content-length: 500\r\n\r\n{}", hang_up=False), "no answer in time"),
         (send(HEAD + b"content-length: x\r\n\r\n{}"), "broke off"),
         (send(HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nabc"), "broke off"),
+        (answer({}, 302, location="http://[::1"), "broke off"),
         (send(b""), "broke off"),
         (send(b"220 mail server ready\r\n"), "broke off"),
     ],
@@ -333,227 +312,33 @@ async def test_the_reason_of_a_refusal_is_not_waited_for_long(
     await server.until_open(0)
 
 
+async def test_a_certificate_that_nobody_vouches_for_is_refused(make: Make, tmp_path: Path) -> None:
+    async with Receiver(tls=tmp_path) as receiver:
+        with pytest.raises(AIFailed, match="could not connect: .*CERTIFICATE_VERIFY_FAILED"):
+            await make(ai_base_url=receiver.url("/v1"))(ai_job("script"))
+    assert receiver.requests == []
+
+
+async def test_jobs_share_a_connection_over_tls(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusting = ssl.create_default_context(cadata=CERTIFICATE)
+    trusting.check_hostname = False  # it is another host's
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: trusting)
+    async with Receiver(chat("A meadow."), tls=tmp_path) as receiver:
+        processor = make(ai_base_url=receiver.url("/v1"))
+        for _ in range(2):
+            assert await processor(ai_job("scene-description")) == {"text": "A meadow."}
+        assert receiver.connections == 1
+        await processor.close()
+        await receiver.until_open(0)
+
+
 async def test_a_provider_that_is_away_fails_the_attempt(make: Make) -> None:
     base = "http://user:hidden-password@127.0.0.1:9/v1"
     with pytest.raises(AIFailed, match="AI provider, script: could not connect: Connection ref") as caught:
         await make(ai_base_url=base)(ai_job("script"))
     assert "hidden" not in whole_text_of(caught.value)
-
-
-# --- Pictures -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("picture", "suffix"), [(PNG, "png"), (JPEG, "jpg"), (WEBP, "webp")])
-async def test_a_picture_is_kept_under_the_media_root_as_what_it_is(
-    server: AIServer, make: Make, tmp_path: Path, picture: bytes, suffix: str
-) -> None:
-    server.on(IMAGES, image(picture))
-    job = ai_job("image", parameters={"style": "vivid"})
-    result = await make()(job)
-    assert result == {"path": f"{job.id}.{suffix}", "bytes": len(picture)}
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {result["path"]: picture}
-    (request,) = server.requests
-    assert request.json == {"model": "pictures", "prompt": "a bee", "n": 1, "style": "vivid"}
-    assert job.reports[-1] == 100
-
-
-async def test_an_id_that_is_no_name_stays_inside_the_media_root(
-    server: AIServer, make: Make, tmp_path: Path
-) -> None:
-    server.on(IMAGES, image())
-    job = ai_job("image")
-    job.id = "../../ü/%2e"
-    result = await make()(job)
-    (path,) = tmp_path.iterdir()
-    assert path.name == result["path"]
-    assert "/" not in result["path"]
-    key = server.requests[0].headers["idempotency-key"]
-    assert key.isascii()
-    assert key.startswith("beeq-%2E")
-
-
-async def test_a_picture_is_replaced_when_the_job_is_run_again(
-    server: AIServer, make: Make, tmp_path: Path
-) -> None:
-    server.on(IMAGES, image(), image(PNG + b"more"))
-    processor, job = make(), ai_job("image")
-    for size in (len(PNG), len(PNG) + 4):
-        assert (await processor(job))["bytes"] == size
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        (image(b""), "no picture in its answer"),
-        (image(b"<svg/>"), "no PNG, JPEG or WebP"),
-        (image(b"\x89PN"), "no PNG, JPEG or WebP"),
-        (image(PNG + b"x" * 1100), "picture is longer than 1000 bytes"),
-        (image(PNG + b"x" * 200_000), "longer than"),
-        (answer({"data": [{"b64_json": "?"}]}), "not base64"),
-        (answer({"data": [{"url": "file:///etc/passwd"}]}), "url in its answer"),
-        (answer({"data": [{"url": "data:image/png;base64,iVBORw0KGgo="}]}), "url in its answer"),
-    ],
-)
-async def test_a_picture_of_no_use_fails_the_attempt_and_leaves_no_file(
-    server: AIServer, make: Make, tmp_path: Path, script: Any, reason: str
-) -> None:
-    server.on(IMAGES, script)
-    with pytest.raises(AIFailed, match=reason):
-        await make(Limits(image_bytes=1000, json_bytes=1000))(ai_job("image"))
-    assert list(tmp_path.iterdir()) == []
-
-
-async def test_a_picture_that_cannot_be_written_is_not_ordered(
-    server: AIServer, make: Make, tmp_path: Path
-) -> None:
-    with pytest.raises(MediaFailed, match="cannot be opened"):
-        await make(media_root=tmp_path / "gone")(ai_job("image"))
-    assert server.requests == []
-
-
-async def test_a_full_disk_fails_the_attempt_and_leaves_no_file(
-    server: AIServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(_fd: int, _content: Any) -> int:
-        raise OSError(28, "No space left on device")
-
-    server.on(IMAGES, image())
-    processor, job = make(), ai_job("image")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", write)
-        with pytest.raises(MediaFailed, match="cannot be written: No space left on device"):
-            await processor(job)
-    assert list(tmp_path.iterdir()) == []
-    await processor(job)
-    # The same order: it is not paid for twice where the provider knows the key.
-    assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
-
-
-@pytest.mark.parametrize(
-    "form", ["{origin}/files/a.png?x=%2F", "/files/a.png?x=%2F", "{odd}/files/a.png?x=%2F"]
-)
-async def test_a_url_of_the_providers_own_is_fetched_with_the_key(
-    server: AIServer, make: Make, tmp_path: Path, form: str
-) -> None:
-    url = form.format(origin=server.origin, odd=f"HTTP://me:you@127.0.0.1:{server.port}")
-    server.on(IMAGES, answer({"data": [{"url": url}]}))
-    server.on("GET /files/a.png?x=%2F", content(PNG))
-    job = ai_job("image")
-    assert await make()(job) == {"path": f"{job.id}.png", "bytes": len(PNG)}
-    assert server.requests[1].headers["authorization"] == f"Bearer {KEY}"
-    assert (tmp_path / f"{job.id}.png").read_bytes() == PNG
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        "{foreign}/a.png?sig=x",
-        "https://127.0.0.1:{port}/a.png",
-        "http://localhost:{port}/a.png",
-        "//127.0.0.1:{foreign_port}/a.png",
-        "http://127.0.0.1:{port}@127.0.0.1:{foreign_port}/a.png",
-        "http://127.0.0.1.:{port}/a.png",
-    ],
-)
-async def test_a_url_of_somebody_elses_is_the_result_and_never_fetched(
-    server: AIServer, make: Make, tmp_path: Path, form: str
-) -> None:
-    async with AIServer() as foreign:
-        url = form.format(foreign=foreign.origin, port=server.port, foreign_port=foreign.port)
-        server.on(IMAGES, answer({"data": [{"url": url}]}))
-        assert await make()(ai_job("image")) == {"url": url}
-        assert foreign.connections == 0
-    assert len(server.requests) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("script", "error", "reason"),
-    [
-        (answer({}, 302, location="/elsewhere"), AIFailed, "redirects are not followed"),
-        (answer({"error": "gone"}, 404), Discard, "status 404: gone"),
-        (content(b"x" * 900), AIFailed, "no PNG"),
-        (content(PNG + b"x" * 2000), AIFailed, "longer than 1000 bytes"),
-        (content(b""), AIFailed, "picture is empty"),
-        (send(HEAD + b"content-length: 900\r\n\r\n" + PNG), AIFailed, "broke off"),
-        (drip(HEAD + b"content-length: 900\r\n\r\n" + PNG, b"x", 0.05), AIFailed, "no answer in time"),
-        (send(HEAD + b"content-length: 900\r\n\r\n" + PNG, hang_up=False), AIFailed, "no answer in time"),
-    ],
-)
-async def test_a_picture_that_cannot_be_fetched_leaves_no_file(
-    server: AIServer, make: Make, tmp_path: Path, script: Any, error: type[Exception], reason: str
-) -> None:
-    server.on(IMAGES, answer({"data": [{"url": "/a.png"}]}))
-    server.on("GET /a.png", script)
-    limits = Limits(image_bytes=1000, download_s=0.4, silence_s=0.2)
-    async with asyncio.timeout(10):
-        with pytest.raises(error, match=reason):
-            await make(limits)(ai_job("image"))
-    assert list(tmp_path.iterdir()) == []
-
-
-# --- Secrets --------------------------------------------------------------------------------
-
-SPELLINGS = [KEY, quote(KEY, safe=""), quote(KEY), KEY.replace("/", "\\/"), "\0".join(KEY)]
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
-@pytest.mark.parametrize("is_json", [True, False])
-async def test_an_echoed_key_is_masked_in_every_message(
-    server: AIServer, make: Make, caplog: pytest.LogCaptureFixture, spelling: str, status: int, is_json: bool
-) -> None:
-    caplog.set_level(logging.INFO)
-    text = f"Incorrect API key: {spelling}."
-    body = json.dumps({"error": {"message": text}}) if is_json else text
-    server.on(CHAT, content(body.encode(), status, retry_after="100"))
-    with pytest.raises((Discard, Retry, AIFailed)) as caught:
-        await make()(ai_job("script"))
-    shown = whole_text_of(caught.value) + caplog.text
-    assert is_json or status != 200 or "not JSON" in shown
-    assert "secret" not in shown
-    if status != 200 or is_json:
-        assert "Incorrect API key: ***." in str(caught.value)
-
-
-async def test_a_password_in_the_base_url_is_masked_like_a_key(server: AIServer, make: Make) -> None:
-    token = base64.b64encode(b"user:hidden/password").decode()
-    server.on(CHAT, answer({"error": f"hidden/password, hidden%2fpassword or {token}?"}, 401))
-    base = f"http://user:hidden%2Fpassword@127.0.0.1:{server.port}/v1"
-    for key in (None, KEY):
-        with pytest.raises(Discard) as caught:
-            await make(ai_base_url=base, ai_api_key=key)(ai_job("script"))
-        assert "hidden" not in whole_text_of(caught.value)
-        assert str(caught.value).count("***") == (3 if key is None else 2)
-
-
-async def test_an_echoed_key_is_masked_in_results(server: AIServer, make: Make) -> None:
-    script = {"title": f"of {KEY}", "scenes": [{"description": quote(KEY, safe=""), KEY: [KEY]}]}
-    server.on(CHAT, chat(json.dumps(script)), chat(f"The key is {KEY}"))
-    server.on(IMAGES, answer({"data": [{"url": f"https://a.example/?key={KEY}"}]}))
-    processor = make()
-    masked = {"title": "of ***", "scenes": [{"description": "***", "***": ["***"]}]}
-    assert await processor(ai_job("script")) == masked
-    assert await processor(ai_job("scene-description")) == {"text": "The key is ***"}
-    assert await processor(ai_job("image")) == {"url": "https://a.example/?key=***"}
-
-
-async def test_a_url_that_holds_the_key_is_not_fetched_since_urls_are_logged(
-    server: AIServer, make: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    server.on(IMAGES, answer({"data": [{"url": f"/a.png?key={quote(KEY, safe='')}"}]}))
-    with pytest.raises(AIFailed, match="holds the key") as caught:
-        await make()(ai_job("image"))
-    assert "secret" not in whole_text_of(caught.value) + caplog.text
-    assert len(server.requests) == 1
-
-
-def test_no_secret_is_in_the_repr_of_what_holds_it() -> None:
-    client = AIClient("http://user:hidden@a.example/v1", KEY)
-    assert "secret" not in f"{client!r} {client.masker!r}"
-    assert "hidden" not in f"{client!r} {client.masker!r} {client.endpoint('x')!r} {client.endpoint('x')}"
 
 
 # --- Cancelling -----------------------------------------------------------------------------
@@ -578,8 +363,7 @@ async def test_wherever_a_job_is_cancelled_no_connection_and_no_file_is_left(
             task.cancel()
         await asyncio.wait({task}, timeout=5)
         done += not task.cancelled()
-        names = [path.name for path in tmp_path.iterdir()]
-        assert names in ([], [f"{ai_job('image').id}.png"])
+        assert [*tree(tmp_path)] in ([], [f"{ai_job('image').id}.png"])
     assert 0 < done < 120
     await processor.close()
     await server.until_open(0)
@@ -599,4 +383,4 @@ async def test_a_job_that_is_cancelled_in_the_middle_closes_its_connection(
         with pytest.raises(asyncio.CancelledError):
             await task
         await server.until_open(0)
-    assert list(tmp_path.iterdir()) == []
+    assert tree(tmp_path) == {}

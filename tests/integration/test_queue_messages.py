@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from beeq.scripts import ADD_JOBS
+
 
 def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), prefix=""):
     """Note each event of ``emitter`` as (name, *arguments)."""
@@ -100,15 +102,16 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     queue = make_queue(is_worker=False)
     record = recorder(queue, "job succeeded")
     await queue.ready()
-    run = queue.line.run
+    exchange = queue.line._line.exchange
 
-    async def reply_late(*args, **options):
-        ids = await run(*args, **options)
-        await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":"early"}')
-        await record.until("job succeeded")
-        return ids
+    async def reply_late(packed, **options):
+        replies = await exchange(packed, **options)
+        if any(ADD_JOBS.sha.encode() in command for command in packed):
+            await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":"early"}')
+            await record.until("job succeeded")
+        return replies
 
-    monkeypatch.setattr(queue.line, "run", reply_late)
+    monkeypatch.setattr(queue.line._line, "exchange", reply_late)
     job = queue.create_job({})
     heard = recorder(job, "succeeded")
     await job.save()

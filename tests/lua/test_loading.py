@@ -25,6 +25,7 @@ COUNT_KEYS = (
     KEYS.id,
     KEYS.jobs,
     KEYS.workers,
+    KEYS.outbox,
 )
 OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed, KEYS.active)
 ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results, KEYS.outbox)

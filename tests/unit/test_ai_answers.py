@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from beeq.ai import answers
 from beeq.ai.answers import Picture, Stage, VideoState
 from beeq.ai.errors import AIFailed, AIRefused
+from beeq.ai.script import script
 
 
 def quote(text: str) -> str:
@@ -162,6 +167,64 @@ def test_an_answer_without_a_status_says_nothing_of_a_video(answer: Any) -> None
 )
 def test_the_reason_of_a_refusal_is_found_in_any_body(body: bytes, text: str) -> None:
     assert answers.error_text(body) == text
+
+
+NAMES = st.sampled_from(
+    [
+        "choices",
+        "message",
+        "content",
+        "text",
+        "refusal",
+        "finish_reason",
+        "data",
+        "b64_json",
+        "url",
+        "id",
+        "status",
+        "progress",
+        "error",
+        "code",
+        "title",
+        "scenes",
+        "description",
+        "duration",
+    ]
+)
+ANSWERS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["completed", "AAAA"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+)
+READERS: list[Callable[[Any], Any]] = [
+    lambda answer: answers.chat_text(answer, quote),
+    lambda answer: answers.picture(answer, quote),
+    lambda answer: answers.video_id(answer, quote),
+    lambda answer: answers.video_state(answer, quote),
+    lambda answer: script(json.dumps(answer)),
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+@settings(deadline=None)  # a busy machine is no fault
+@given(answer=ANSWERS)
+def test_no_answer_whatever_its_shape_is_worse_than_a_failure(
+    read: Callable[[Any], Any], answer: Any
+) -> None:
+    try:
+        assert read(answer) is not None
+    except AIFailed as failed:
+        assert 0 < len(str(failed)) <= 200  # noqa: PT017 - both ends are fine
+
+
+@settings(deadline=None)
+@given(body=st.binary() | ANSWERS.map(lambda answer: json.dumps(answer).encode()))
+def test_no_body_of_a_refusal_is_without_a_text(body: bytes) -> None:
+    assert isinstance(answers.error_text(body), str)
 
 
 @pytest.mark.parametrize("kind", [AIFailed, AIRefused])

@@ -27,6 +27,7 @@ NAMES = [
     ("workers", "bq:mail:beeq:workers"),
     ("cancelled", "bq:mail:beeq:cancelled"),
     ("outbox", "bq:mail:beeq:outbox"),
+    ("scan_lease", "bq:mail:beeq:scan"),
 ]
 
 
@@ -87,6 +88,8 @@ def test_beeqs_own_keys_cannot_be_taken_for_bee_queues() -> None:
 
 def test_the_tables_of_the_documentation_list_just_these_keys() -> None:
     documented = re.findall(
-        r"^([\w:]+) +(?:string|hash|list|set|sorted set|stream|channel) ", keys_module.__doc__ or "", re.MULTILINE
+        r"^([\w:]+) +(?:string|hash|list|set|sorted set|stream|channel) ",
+        keys_module.__doc__ or "",
+        re.MULTILINE,
     )
     assert sorted(documented) == sorted(key.removeprefix("bq:mail:") for _, key in NAMES)

@@ -1,4 +1,4 @@
-"""The pure parts of assembling a film: lengths, the graph, sharing of encoders, names, packet times."""
+"""The pure parts of assembling a film: lengths, the graph, sharing of encoders, names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beeq.media.assemble import Scene, assembly_graph, scene_of, sharing_an_encoder, written
+from beeq.media.assemble import Film, Scene, arguments, picture_chains, scene_of, sound_chain, written
 from beeq.media.errors import MediaFailed
 from beeq.media.formats import FILM_CONTAINERS
-from beeq.media.packets import Reader, Timeline
+from beeq.media.packets import Timeline
 from beeq.media.paths import OpenFile, safe_name
 from beeq.media.probe import Video
+from beeq.media.splice import Splice
 
 SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
 VIDEO = Video(0, "h264", 65, 49, fps=25)
@@ -37,51 +38,89 @@ VIDEO = Video(0, "h264", 65, 49, fps=25)
 def test_a_scene_lasts_until_its_last_picture_is_over(
     times: Timeline | None, duration_s: float | None, pictures: int, is_exact: bool
 ) -> None:
-    scene = scene_of(SOURCE, VIDEO, Fraction(25), (times, duration_s))
+    scene = scene_of(SOURCE, VIDEO, (times, duration_s), Fraction(25))
     assert scene == Scene(VIDEO, pictures, is_exact)
 
 
 @pytest.mark.parametrize("times", [None, Timeline(1, 0.0, 0.0, 0.0, is_timed=False)])
 def test_a_scene_of_unknown_length_fails_by_its_name(times: Timeline | None) -> None:
     with pytest.raises(MediaFailed, match=r"'a\.mp4' does not say how long it is"):
-        scene_of(SOURCE, VIDEO, Fraction(25), (times, None))
+        scene_of(SOURCE, VIDEO, (times, None), Fraction(25))
+
+
+FILM = Film((Scene(VIDEO, 30), Scene(Video(1, "vp9", 64, 48), 15, is_exact=False)), Fraction(30000, 1001), 3)
+INPUTS = [OpenFile(f"{name}.mp4", -1, f"file:{name}.mp4", "mov") for name in ("master", "a", "b")]
+SCRIPT = OpenFile("a list", -1, "file:list", "concat")
+OUTPUTS = [(container, f"file:o.{name}") for name, container in FILM_CONTAINERS.items()]
 
 
 def test_the_graph_counts_pictures_and_cuts_the_sound_to_their_sum() -> None:
-    film = [Scene(VIDEO, 30), Scene(Video(1, "vp9", 64, 48), 15, is_exact=False)]
-    assert assembly_graph(film, Fraction(30000, 1001), 3, 2).split(";") == [
+    assert picture_chains(FILM, 2).split(";") == [
         (
-            "[0:0]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0,"
-            "tpad=stop=-1:stop_mode=clone,trim=end_frame=30[s0]"
+            "[1:0]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0,"
+            "tpad=stop=-1:stop_mode=clone,trim=end_frame=30[s1]"
         ),
-        "[1:1]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0[s1]",
-        "[s0][s1]concat=n=2:v=1:a=0,settb=1001/30000,split=2[v0][v1]",
-        (
-            "[2:3]aresample=48000:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=stereo,apad,"
-            "atrim=end=1.501500,asplit=2[a0][a1]"
-        ),
+        "[2:1]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0[s2]",
+        "[s1][s2]concat=n=2:v=1:a=0,settb=1001/30000,split=2[v0][v1]",
     ]
+    assert sound_chain(FILM, 2) == (
+        "[0:3]aresample=48000:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=stereo,apad,"
+        "atrim=end=1.501500,asplit=2[a0][a1]"
+    )
 
 
 def test_as_many_scenes_as_a_job_may_have_fit_on_a_command_line() -> None:
     scene = Scene(Video(100, "h264", 10_000, 10_000, fps=29.97), 1_000_000)
-    assert len(assembly_graph([scene] * 250, Fraction(30000, 1001), 100, 2)) < 128 * 1024
+    film = Film((scene,) * 250, Fraction(30000, 1001), 100)
+    assert len(max(arguments(film, [SOURCE] * 251, OUTPUTS), key=len)) < 128 * 1024
+
+
+def maps(told: list[str]) -> list[tuple[str, str]]:
+    """Return each stream that is written, and by what."""
+    places = [place for place, word in enumerate(told) if word == "-map"]
+    return [(told[place + 1], told[place + 3]) for place in places]
 
 
 def test_what_holds_the_same_is_encoded_once() -> None:
-    outputs = [(container, f"file:a.{name}") for name, container in FILM_CONTAINERS.items()]
-    groups = sharing_an_encoder(outputs)
-    assert [[url for _, url in group] for group in groups] == [["file:a.mp4", "file:a.mov"], ["file:a.webm"]]
-    shared, alone = (written(number, group) for number, group in enumerate(groups))
-    assert shared[-1] == "[f=mp4:movflags=+faststart]file:a.mp4|[f=mov:movflags=+faststart]file:a.mov"
-    assert (shared[:4], shared.count("-c:v")) == (["-map", "[v0]", "-map", "[a0]"], 1)
-    assert alone[:4] == ["-map", "[v1]", "-map", "[a1]"]
-    assert alone[-3:] == ["-f", "webm", "file:a.webm"]
+    told = arguments(FILM, INPUTS, OUTPUTS)
+    assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
+        "file:master.mp4",
+        "file:a.mp4",
+        "file:b.mp4",
+    ]
+    assert maps(told) == [("[v0]", "libx264"), ("[a0]", "aac"), ("[v1]", "libvpx-vp9"), ("[a1]", "libopus")]
+    assert "[f=mp4:movflags=+faststart]file:o.mp4|[f=mov:movflags=+faststart]file:o.mov" in told
+    assert told[-3:] == ["-f", "webm", "file:o.webm"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "read", "written"),
+    [
+        (["mp4", "mov"], ["master.mp4", "list"], [("1:0", "copy"), ("[a0]", "aac")]),
+        (["mp4"], ["master.mp4", "list"], [("1:0", "copy"), ("[a0]", "aac")]),
+        (
+            ["webm", "mov"],
+            ["master.mp4", "a.mp4", "b.mp4", "list"],
+            [("[v0]", "libvpx-vp9"), ("[a0]", "libopus"), ("3:0", "copy"), ("[a1]", "aac")],
+        ),
+        (["webm"], ["master.mp4", "a.mp4", "b.mp4", "list"], [("[v0]", "libvpx-vp9"), ("[a0]", "libopus")]),
+    ],
+)
+def test_pictures_that_can_be_copied_are_decoded_only_for_what_cannot_take_them(
+    formats: list[str], read: list[str], written: list[tuple[str, str]]
+) -> None:
+    splice = Splice(0, Fraction(1001, 30000), (30, 15))
+    outputs = [(FILM_CONTAINERS[name], f"file:o.{name}") for name in formats]
+    told = arguments(FILM, INPUTS, outputs, (splice, SCRIPT))
+    assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
+        f"file:{name}" for name in read
+    ]
+    assert maps(told) == written
 
 
 def test_names_in_a_list_of_outputs_are_taken_literally() -> None:
     group = [(FILM_CONTAINERS["mp4"], "file:/a|b [c]'d\\e"), (FILM_CONTAINERS["mov"], "file:x")]
-    listed = written(0, group)[-1]
+    listed = written(group)[-1]
     assert listed.startswith("[f=mp4:movflags=+faststart]file:/a\\|b \\[c\\]\\'d\\\\e|[f=mov")
 
 
@@ -127,38 +166,3 @@ def test_no_two_texts_have_the_same_name(texts: list[str]) -> None:
 def test_long_texts_that_begin_alike_have_different_names() -> None:
     texts = ["a" * length for length in range(150, 400)] + ["é" * 200, "é" * 201, safe_name("a" * 300)]
     assert len({safe_name(text) for text in texts}) == len(texts)
-
-
-FRAMECRC = b"""\
-#extradata 0:       45, 0x14760e8b
-#software: Lavf63.1.102
-#tb 0: 1/10240
-#media_type 0: video
-0,      -2048,          0,     1024,     1703, 0xc434de78
-0,      -1024,       4096,     1024,       67, 0x1de622f7, F=0x0
-0,          0,       2048,     2048,       34, 0xeeaa0eb9, F=0x0, S=1, Skip Samples,       10, 0x02390039
-"""
-UNTIMED = b"""\
-#tb 0: 1/25
-0,         -2, -9223372036854775808,        1,     1703, 0xc434de78
-0,         -1,          7,        1,       67, 0x1de622f7, F=0x0
-"""
-
-
-@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
-@pytest.mark.parametrize(
-    ("log", "times"),
-    [
-        (FRAMECRC, Timeline(3, 0.0, 0.4, 0.5, is_timed=True)),
-        (UNTIMED, Timeline(2, -0.08, -0.04, 0.0, is_timed=False)),
-        (b"#tb 0: 1/25\n", None),
-        (b"0,  1,  1,  1,  1, 0x1\n", None),
-        (b"x" * 100_000, None),
-        (b"", None),
-    ],
-)
-def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline | None, size: int) -> None:
-    reader = Reader()
-    for place in range(0, len(log), size):
-        reader.feed(log[place : place + size])
-    assert reader.timeline() == times

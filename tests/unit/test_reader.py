@@ -116,8 +116,8 @@ async def test_a_creation_time_that_is_nearly_one_is_taken_as_the_worker_took_it
     ids=lambda side: repr(side)[:40],
 )
 async def test_the_age_of_the_oldest_job_is_told_by_redis_clock(oldest, age_ms):
-    stats = await reader_of(3, 2, 1, 4, 5, b"100000000000000", 6, oldest, b"1000").stats()
-    assert stats.oldest_waiting_ms == age_ms
+    stats = await reader_of(3, 2, 1, 4, 5, b"100000000000000", 6, oldest, 7, b"1000").stats()
+    assert (stats.oldest_waiting_ms, stats.owed) == (age_ms, 7)
     health = stats.health()
     assert (health.waiting, health.active, health.succeeded, health.failed, health.delayed) == (3, 2, 1, 4, 5)
     assert (health.newest_job, stats.workers) == (100_000_000_000_000, 6)

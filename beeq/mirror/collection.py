@@ -1,0 +1,291 @@
+"""The border to MongoDB: the collection ``queue-jobs``. Knows documents, and nothing of Redis.
+
+Every call has a bound, and raises ``MirrorUnavailable`` for whatever PyMongo raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from beeq.codec import dumps
+from beeq.mirror.documents import Change, document_name, shared_id, storable, update_of
+from beeq.mirror.errors import MirrorUnavailable
+from beeq.mongo_url import check_mongo_url
+from beeq.redis_url import redact
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.collection import AsyncCollection
+
+logger = logging.getLogger(__name__)
+
+COLLECTION = "queue-jobs"
+DEFAULT_DATABASE = "beeq"
+#: The longest wait for one answer. A write is that of some hundred documents.
+_WRITE_S = 30.0
+_READ_S = 5.0
+_FIND_SERVER_MS = 2000
+_DUPLICATE_KEY = 11000
+#: What a reader is not told of: MongoDB's own, and ours.
+_HIDDEN = ("_id", "__v", "beeq")
+
+
+class StatusCollection:
+    """The documents of all mirrored queues.
+
+    Args:
+        url: MongoDB's; its database is used, ``beeq`` if it names none.
+
+    Raises:
+        ValueError: the URL is none. ImportError: the extra ``mongo`` is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        check_mongo_url(url)
+        try:
+            from pymongo import AsyncMongoClient  # noqa: PLC0415 - an extra
+            from pymongo.errors import PyMongoError  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ImportError("the mirror needs PyMongo: install 'beequeue[mongo]'") from None
+        try:
+            self._client: Any = AsyncMongoClient(
+                url,
+                tz_aware=True,
+                serverSelectionTimeoutMS=_FIND_SERVER_MS,
+                connectTimeoutMS=_FIND_SERVER_MS,
+                socketTimeoutMS=_WRITE_S * 1000,
+                appname="beeq",
+                retryWrites=True,
+                connect=False,
+            )
+            database = self._client.get_default_database(DEFAULT_DATABASE)
+        except (PyMongoError, ValueError):
+            # "from None": the cause repeats parts of the URL.
+            raise ValueError("the Mongo URL is malformed") from None
+        self._documents: AsyncCollection[dict[str, Any]] = database[COLLECTION]
+        self._has_index = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def quiet(self, timeout_s: float) -> None:
+        """Wait until no call is under way, or the time is over.
+
+        PyMongo leaves the socket of a call that is cancelled to the garbage collector.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def _bounded(self, limit_s: float) -> AsyncIterator[None]:
+        from pymongo.errors import PyMongoError  # noqa: PLC0415 - an extra
+
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            raise MirrorUnavailable("MongoDB did not answer in time") from None
+        except PyMongoError as error:
+            text = redact(str(error)).partition(", Topology Description")[0]
+            raise MirrorUnavailable(f"MongoDB: {text[:300]}") from None
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def ensure_index(self) -> None:
+        """Make the indexes, once. That of ``jobId`` may be refused, by old duplicates: said, and left.
+
+        Raises:
+            MirrorUnavailable: MongoDB is not there.
+        """
+        if self._has_index:
+            return
+        async with self._bounded(_READ_S):
+            await self._client.admin.command("ping")
+        for keys, is_unique in (([("jobId", 1)], True), ([("queueName", 1), ("status", 1)], False)):
+            try:
+                async with self._bounded(_WRITE_S):
+                    await self._documents.create_index(keys, unique=is_unique)
+            except MirrorUnavailable as error:
+                logger.warning("no index on %s of %s: %s", keys[0][0], COLLECTION, error)
+        self._has_index = True
+
+    # Writing.
+
+    async def write(self, changes: Sequence[Change]) -> None:
+        """Write changes, each unless its document knows of a later one.
+
+        Raises:
+            MirrorUnavailable: not all were written; writing them again is harmless.
+        """
+        await self.ensure_index()
+        pending = [(change, change.job_id) for change in changes]
+        refused = await self._write(pending)
+        if not refused:
+            return
+        # Another queue's job has the id, or another writer was faster: then the update finds it now.
+        again = []
+        for change, _job_id in refused:
+            taken = await self._owner_of(change.job_id)
+            is_shared = taken is not None and taken != document_name(change.queue_name)
+            job_id = shared_id(change.queue_name, change.job_id) if is_shared else change.job_id
+            again.append((change, job_id))
+        for change, job_id in await self._write(again):
+            logger.error("the state of job %r of %s was refused", job_id, change.queue_name)
+
+    async def _write(self, pending: Sequence[tuple[Change, str]]) -> list[tuple[Change, str]]:
+        """Write; return what met a duplicate key."""
+        from pymongo import UpdateOne  # noqa: PLC0415 - an extra
+        from pymongo.errors import BulkWriteError  # noqa: PLC0415 - an extra
+
+        if not pending:
+            return []
+        operations = [
+            UpdateOne(
+                {"jobId": job_id, "queueName": document_name(change.queue_name)},
+                update_of(change),
+                upsert=True,
+            )
+            for change, job_id in pending
+        ]
+        async with self._bounded(_WRITE_S):
+            try:
+                await self._documents.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                faults = error.details.get("writeErrors", [])
+            else:
+                return []
+        duplicates = [pending[fault["index"]] for fault in faults if fault["code"] == _DUPLICATE_KEY]
+        for fault in faults:
+            if fault["code"] != _DUPLICATE_KEY:
+                await self._write_in_words(*pending[fault["index"]], reason=str(fault.get("errmsg", "")))
+        return duplicates
+
+    async def _write_in_words(self, change: Change, job_id: str, *, reason: str) -> None:
+        """Write a change that MongoDB refused once more, its values as text: it must hold nothing up."""
+        from pymongo.errors import PyMongoError  # noqa: PLC0415 - an extra
+
+        fields = {
+            **change.fields,
+            "jobData": _in_words(change.fields["jobData"]),
+            "result": _in_words(change.fields["result"]),
+        }
+        plain = Change(
+            change.queue_name, change.job_id, change.revision, change.fingerprint, fields, change.is_fresh
+        )
+        async with self._bounded(_READ_S):
+            try:
+                await self._documents.update_one(
+                    {"jobId": job_id, "queueName": document_name(change.queue_name)},
+                    update_of(plain),
+                    upsert=True,
+                )
+            except PyMongoError:
+                logger.error(  # noqa: TRY400 - the trace would repeat the job
+                    "job %r of %s cannot be mirrored: %s", job_id, change.queue_name, reason[:200]
+                )
+
+    async def _owner_of(self, job_id: str) -> str | None:
+        async with self._bounded(_READ_S):
+            found = await self._documents.find_one({"jobId": job_id}, {"queueName": 1})
+        return None if found is None else str(found.get("queueName"))
+
+    async def set_status(
+        self, job_id: str, queue_name: str | None, *, status: str, result: Any, error: str | None
+    ) -> None:
+        """Write a status by hand; it stands until something new happens to the job in Redis.
+
+        Raises:
+            MirrorUnavailable: it was not written.
+        """
+        now = datetime.now(UTC)
+        found: dict[str, Any] = {"jobId": job_id}
+        if queue_name is not None:
+            found["queueName"] = document_name(queue_name)
+        fields = {"status": status, "result": storable(result), "error": error, "updatedAt": now}
+        new = {"createdAt": now, "__v": 0, "jobData": None, "projectId": None}
+        async with self._bounded(_READ_S):
+            await self._documents.update_one(found, {"$set": fields, "$setOnInsert": new}, upsert=True)
+
+    # Reading.
+
+    async def find(self, job_id: str, queue_names: Iterable[str]) -> dict[str, Any] | None:
+        """Return the newest document of the job, or None.
+
+        Raises:
+            MirrorUnavailable: MongoDB did not answer.
+        """
+        names = list(queue_names)
+        ids = [job_id, *(shared_id(name, job_id) for name in names)]
+        async with self._bounded(_READ_S):
+            found = await self._documents.find({"jobId": {"$in": ids}}).sort("updatedAt", -1).to_list(10)
+        for document in found:
+            if document.get("queueName") in (None, *map(document_name, names)):
+                shown = {name: value for name, value in document.items() if name not in _HIDDEN}
+                return {**shown, "jobId": job_id}
+        return None
+
+    async def fingerprints(self, queue_name: str, job_ids: Sequence[str]) -> dict[str, str]:
+        """Return the mirrored fingerprint of each job that has a document of ours.
+
+        Raises:
+            MirrorUnavailable: MongoDB did not answer.
+        """
+        by_name = {shared_id(queue_name, job_id): job_id for job_id in job_ids}
+        by_name |= {job_id: job_id for job_id in job_ids}
+        wanted = {"jobId": {"$in": list(by_name)}, "queueName": document_name(queue_name)}
+        async with self._bounded(_WRITE_S):
+            found = await self._documents.find(wanted, {"jobId": 1, "beeq.fingerprint": 1}).to_list(None)
+        return {
+            by_name[document["jobId"]]: document["beeq"]["fingerprint"]
+            for document in found
+            if "fingerprint" in document.get("beeq", {})
+        }
+
+    async def unfinished(self, queue_name: str, *, after: Any, limit: int) -> list[tuple[Any, str, str]]:
+        """Return ``_id``, job id and fingerprint of documents of ours that say queued or processing.
+
+        Args:
+            queue_name: the queue.
+            after: the ``_id`` to go on after, or None.
+            limit: how many at most.
+
+        Raises:
+            MirrorUnavailable: MongoDB did not answer.
+        """
+        wanted: dict[str, Any] = {
+            "queueName": document_name(queue_name),
+            "status": {"$in": ["queued", "processing"]},
+            "beeq.fingerprint": {"$exists": True},
+        }
+        if after is not None:
+            wanted["_id"] = {"$gt": after}
+        async with self._bounded(_WRITE_S):
+            found = await (
+                self._documents.find(wanted, {"jobId": 1, "beeq": 1})
+                .sort("_id", 1)
+                .limit(limit)
+                .to_list(None)
+            )
+        prefix = shared_id(queue_name, "")
+        return [
+            (document["_id"], document["jobId"].removeprefix(prefix), document["beeq"]["fingerprint"])
+            for document in found
+        ]
+
+
+def _in_words(value: Any) -> Any:
+    return None if value is None else dumps(value).decode(errors="replace")

@@ -1,0 +1,173 @@
+"""What the mirror writes: from where a job stands in Redis to its document in MongoDB. Pure.
+
+A write is one update with a condition inside: it takes effect only if it knows of a later change than
+the document does, so repeats, reorderings and two writers are harmless. The revision is the id of the
+change in the outbox stream; beside it stands a fingerprint of the state that was mirrored, by which
+the reconciler sees what is missing, and which leaves a document alone that somebody else has changed
+since, as long as nothing new has happened in Redis.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from beeq.codec import Record, dumps
+from beeq.reader import Ended, Standing
+from beeq.statuses import mirrored_name, status_document
+
+#: A stream id is a time in ms and a number; both fit into 63 bits, in order.
+_SEQUENCE_BITS = 20
+_MAX_SEQUENCE = (1 << _SEQUENCE_BITS) - 1
+#: MongoDB stores 100 levels; some of them are the document's own.
+_MAX_LEVELS = 80
+#: MongoDB stores 16 MB a document; job and result share it.
+_MAX_VALUE_BYTES = 7_000_000
+_BEGINNING_CHARACTERS = 10_000
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One job's state, to be mirrored.
+
+    Attributes:
+        queue_name: the queue's own name.
+        job_id: the queue's id.
+        revision: of the latest change that is known.
+        fingerprint: of the state.
+        fields: the document's fields, as MongoDB can store them.
+        is_fresh: the job has just been enqueued: its data replace those of an earlier job of its id.
+    """
+
+    queue_name: str
+    job_id: str
+    revision: int
+    fingerprint: str
+    fields: dict[str, Any]
+    is_fresh: bool
+
+
+def revision_of(stream_id: bytes) -> int:
+    """Return a stream id as one number of the same order."""
+    milliseconds, _, sequence = stream_id.partition(b"-")
+    return (int(milliseconds) << _SEQUENCE_BITS) | min(int(sequence), _MAX_SEQUENCE)
+
+
+def moment_of(revision: int) -> datetime:
+    """Return when the change was made, by Redis's clock."""
+    return datetime.fromtimestamp((revision >> _SEQUENCE_BITS) / 1000, UTC)
+
+
+def fingerprint_of(standing: Standing) -> str:
+    """Return what tells this state of the job from its others; its progress is no part of it."""
+    record, ended = standing.record, standing.ended
+    facts: list[Any] = [standing.state]
+    if record is not None:
+        options = record.options
+        traces = options.get("stacktraces")
+        facts += [record.status, options.get("timestamp"), options.get("retries")]
+        facts.append(len(traces) if isinstance(traces, list) else 0)
+    if ended is not None:
+        facts += [ended.value, str(ended.error or "")]
+    return f"{standing.state}-{zlib.crc32(dumps(facts)):08x}"
+
+
+def change_of(queue_name: str, job_id: str, standing: Standing, revision: int) -> Change:
+    """Return the change that mirrors ``standing``."""
+    fields = status_document(queue_name, job_id, standing)
+    for name in ("jobId", "queueName", "updatedAt"):
+        del fields[name]
+    fields = {name: storable(value) for name, value in fields.items()}
+    record = standing.record
+    is_fresh = record is not None and record.status == "created" and standing.state == "queued"
+    return Change(queue_name, job_id, revision, fingerprint_of(standing), fields, is_fresh)
+
+
+def update_of(change: Change) -> list[dict[str, Any]]:
+    """Return the update, for a document found by job and queue, or made by it."""
+    is_new = {
+        "$and": [
+            {"$gt": [change.revision, {"$ifNull": ["$beeq.revision", -1]}]},
+            {"$ne": ["$beeq.fingerprint", change.fingerprint]},
+        ]
+    }
+
+    def unless_older(name: str, value: Any) -> dict[str, Any]:
+        return {"$cond": [is_new, value, {"$ifNull": [f"${name}", None]}]}
+
+    fields, updated_at = change.fields, moment_of(change.revision)
+    job_data, project_id = {"$literal": fields["jobData"]}, {"$literal": fields["projectId"]}
+    if not change.is_fresh:
+        job_data = {"$ifNull": ["$jobData", job_data]}
+        project_id = {"$ifNull": ["$projectId", project_id]}
+    return [
+        {
+            "$set": {
+                "status": unless_older("status", fields["status"]),
+                "jobData": unless_older("jobData", job_data),
+                "result": unless_older("result", {"$literal": fields["result"]}),
+                "error": unless_older("error", {"$literal": fields["error"]}),
+                "projectId": unless_older("projectId", project_id),
+                "createdAt": {"$ifNull": ["$createdAt", fields["createdAt"] or updated_at]},
+                "updatedAt": unless_older("updatedAt", updated_at),
+                "__v": {"$ifNull": ["$__v", 0]},
+                "beeq": {
+                    "revision": {"$max": [{"$ifNull": ["$beeq.revision", -1]}, change.revision]},
+                    "fingerprint": unless_older("beeq.fingerprint", change.fingerprint),
+                },
+            }
+        }
+    ]
+
+
+def document_name(queue_name: str) -> str:
+    """Return the ``queueName`` of a queue's documents."""
+    return mirrored_name(queue_name)
+
+
+def shared_id(queue_name: str, job_id: str) -> str:
+    """Return the ``jobId`` of a job whose id another queue's job has already (counter ids)."""
+    return f"{mirrored_name(queue_name)}:{job_id}"
+
+
+def storable(value: Any) -> Any:
+    """Return ``value`` as MongoDB can hold it: what it cannot is put into words."""
+    try:
+        size = len(dumps(value))
+    except (TypeError, RecursionError):
+        return str(type(value).__name__)
+    if size > _MAX_VALUE_BYTES:
+        beginning = dumps(value)[:_BEGINNING_CHARACTERS].decode(errors="ignore")
+        return {"tooLarge": size, "beginning": _text(beginning)}
+    return _storable(value, 1)
+
+
+def _storable(value: Any, level: int) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if value in _INT64 else str(value)
+    if isinstance(value, dict | list | tuple):
+        if level > _MAX_LEVELS:
+            return _text(dumps(value).decode(errors="replace"))
+        if isinstance(value, dict):
+            return {_key(key): _storable(item, level + 1) for key, item in value.items()}
+        return [_storable(item, level + 1) for item in value]
+    return value  # None, a boolean, a float, or a datetime of ours
+
+
+def _key(key: Any) -> str:
+    return _text(str(key)).replace("\0", "\\u0000")
+
+
+def _text(text: str) -> str:
+    """Return the text with what is no Unicode written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def gone(state: str, record: Record | None) -> Standing:
+    """Return where a job stands whose record is no more; the outbox, or its absence, told of it."""
+    return Standing(state, record, Ended(is_cancelled=state == "cancelled"))

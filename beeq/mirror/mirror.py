@@ -1,0 +1,127 @@
+"""The mirror of the four built-in queues, as one thing to start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from beeq.connection import Dialer
+from beeq.jobs import JOB_TYPES
+from beeq.keys import Keys
+from beeq.mirror.collection import StatusCollection
+from beeq.mirror.outbox import Outbox
+from beeq.mirror.reconciler import Difference, Reconciler
+from beeq.mirror.writer import Writer
+from beeq.settings import Settings
+from beeq.worker.worker import process_name
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.05
+_STOP_S = 5.0
+_QUIET_S = 2.0
+
+
+class Mirror:
+    """Writes to MongoDB what happens to jobs in Redis, from ``start`` until ``stop``.
+
+    Args:
+        mongo_url: where the mirror is.
+        redis: as for ``Queue``.
+        prefix: the first part of every key.
+
+    Raises:
+        ValueError: a bad URL; the message does not repeat it. ImportError: PyMongo is missing.
+    """
+
+    def __init__(self, mongo_url: str, *, redis: str | Redis | None = None, prefix: str = "bq") -> None:
+        self.collection = StatusCollection(mongo_url)
+        settings = Settings(prefix=prefix)
+        keys: Mapping[str, Keys] = {name: Keys(settings.prefix, name) for name in JOB_TYPES}
+        slot_key = next(iter(keys.values())).id
+        dialer = Dialer(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
+        self._outbox = Outbox(dialer, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
+        self._writer = Writer(self._outbox, self.collection, on_error=self._failed)
+        self._reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_failure = ""
+
+    def _failed(self, error: BaseException) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text != self._last_failure:  # once for a trouble, not once for a try
+            logger.warning("the mirror waits: %s", text)
+        self._last_failure = text
+
+    def start(self) -> None:
+        """Begin to write and to compare. Neither MongoDB nor Redis need be there yet."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._writer.run(), name="beeq mirror writer"),
+            loop.create_task(self._reconciler.run(), name="beeq mirror reconciler"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    @staticmethod
+    def _ended(task: asyncio.Task[None]) -> None:
+        """A duty ends because it was stopped; if not, that must not pass in silence."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("%s ended by a defect", task.get_name(), exc_info=task.exception())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether both duties are at work."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing is owed; give up when MongoDB is away, or the time is over.
+
+        Returns whether all is paid.
+
+        Raises:
+            RedisError: Redis is away.
+        """
+        loop = asyncio.get_running_loop()
+        over = loop.time() + timeout_s
+        while any((await self._outbox.debt()).values()):
+            if self._writer.is_in_trouble or not self.is_running or loop.time() > over:
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+    async def debt(self) -> dict[str, int]:
+        """Return how many changes are owed, by queue.
+
+        Raises:
+            RedisError: Redis is away.
+        """
+        return await self._outbox.debt()
+
+    def check(self) -> AsyncIterator[Difference]:
+        """Compare everything once; see ``Reconciler.check``."""
+        return self._reconciler.check()
+
+    async def stop(self) -> None:
+        """End both duties, and hang up. What is owed stays in Redis."""
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            await self.collection.quiet(_QUIET_S)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_S)
+        await self._outbox.close()
+        await self.collection.close()
+
+    async def status(self, job_id: str) -> dict[str, Any] | None:
+        """Return the newest document of the job, or None.
+
+        Raises:
+            MirrorUnavailable: MongoDB did not answer.
+        """
+        return await self.collection.find(job_id, self._outbox.queue_names)

@@ -1,0 +1,114 @@
+"""The writer: pays what the outboxes owe, many jobs a call, several changes of one job as one.
+
+What it writes is where a job stands when it is written, not what the change was: so nothing is lost by
+merging, and a lost batch is made good by any later one. While MongoDB is away it holds one batch and
+asks again, ever less often; the rest waits in Redis. It never uses more than about half of its
+process's time: the other half belongs to the jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from beeq.errors import RedisError
+from beeq.mirror.collection import StatusCollection
+from beeq.mirror.documents import Change, change_of
+from beeq.mirror.errors import MirrorUnavailable
+from beeq.mirror.outbox import Outbox, Owed
+from beeq.worker.pause import Pause
+
+_FIRST_PAUSE_MS = 100
+#: Changes that come this close together are merged.
+_REST_S = 0.05
+_LONGEST_REST_S = 1.0
+#: How often abandoned changes are looked for.
+_TAKE_OVER_S = 10.0
+#: Changes of one script call's size: reading where they stand is bounded as everything else.
+_AT_ONCE = 250
+
+
+class Writer:
+    """Pays until cancelled.
+
+    Args:
+        outbox: what is owed.
+        collection: where it is paid.
+        on_error: told of each failure; the writer goes on.
+    """
+
+    def __init__(
+        self, outbox: Outbox, collection: StatusCollection, *, on_error: Callable[[BaseException], None]
+    ) -> None:
+        self._outbox = outbox
+        self._collection = collection
+        self._on_error = on_error
+        self._pause = Pause(_FIRST_PAUSE_MS)
+        self._take_over_at = 0.0
+        #: Whether the last try of a write failed.
+        self.is_in_trouble = False
+        #: How many documents were written.
+        self.written = 0
+
+    async def run(self) -> None:
+        """Pay what is owed, and what comes."""
+        while True:
+            try:
+                await self._outbox.open()
+                while True:
+                    await self._round()
+            except RedisError as error:
+                if "NOGROUP" in str(error):
+                    continue  # the queue was destroyed, and its outbox with it
+                self._on_error(error)
+                await self._pause.wait(lambda: False)
+
+    async def _round(self) -> None:
+        started_s = time.thread_time()
+        taken: list[Owed] = []
+        if time.monotonic() >= self._take_over_at:
+            self._take_over_at = time.monotonic() + _TAKE_OVER_S
+            taken += await self._outbox.take_over()
+        taken += await self._outbox.take(wait=not taken)
+        for owed in taken:
+            await self._pay(owed)
+        if taken:
+            self._pause.reset()
+            await asyncio.sleep(min(max(_REST_S, time.thread_time() - started_s), _LONGEST_REST_S))
+
+    async def _pay(self, owed: Owed) -> None:
+        job_ids = list(owed.revisions)
+        for start in range(0, len(job_ids), _AT_ONCE):
+            await self._write(owed, job_ids[start : start + _AT_ONCE])
+        await self._outbox.paid(owed)
+
+    async def _write(self, owed: Owed, job_ids: list[str]) -> None:
+        """Write where these jobs stand; as often as it takes."""
+        while True:
+            changes = await self._changes(owed, job_ids)
+            try:
+                await self._collection.write(changes)
+            except MirrorUnavailable as error:
+                if not self.is_in_trouble:
+                    self._on_error(error)
+                self.is_in_trouble = True
+                await self._pause.wait(lambda: False)
+            else:
+                self.is_in_trouble = False
+                self.written += len(changes)
+                return
+
+    async def _changes(self, owed: Owed, job_ids: list[str]) -> list[Change]:
+        name = owed.queue_name
+        standings = await asyncio.gather(*(self._outbox.standing(name, job_id) for job_id in job_ids))
+        changes = []
+        for job_id, found in zip(job_ids, standings, strict=True):
+            remains = owed.remains.get(job_id)
+            standing = found or remains
+            if found is not None and found.record is None and remains is not None:
+                standing = replace(found, record=remains.record)
+            if standing is not None:  # else it was removed after it had ended: its document stays as it is
+                changes.append(change_of(name, job_id, standing, owed.revisions[job_id]))
+        return changes

@@ -1,0 +1,326 @@
+"""The mirror against a real server: whatever happens to jobs, their documents end up right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from beeq import Discard, Queue
+from beeq.mirror import outbox as outbox_module
+from beeq.mirror.mirror import Mirror
+from beeq.service import QueueService
+from tests.mirror.conftest import Scene
+
+WEBHOOK = {"webhookUrl": "https://example.com/", "projectId": "p-1"}
+MEDIA = {"type": "frame-extract", "inputFiles": ["a.mp4"], "outputPath": "a.png"}
+
+
+def webhook(n, **more):
+    return {**WEBHOOK, "payload": {"n": n}, **more}
+
+
+async def handler(job):
+    n = job.data["payload"]["n"]
+    if n % 10 == 3:
+        raise Discard(f"never: {n}")
+    if n % 10 == 7 and not job.options["stacktraces"]:
+        raise ValueError("once more")
+    return {"n": n}
+
+
+async def told(service: QueueService, job_id: str) -> dict[str, Any]:
+    """Return the job's status; there is one."""
+    status = await service.get_job_status(job_id)
+    assert status is not None
+    return status
+
+
+def right(n):
+    """Return status, result and error that the document of job ``n`` ends with."""
+    return ("failed", None, f"never: {n}") if n % 10 == 3 else ("completed", {"n": n}, None)
+
+
+async def enqueue(scene: Scene, numbers) -> dict[str, int]:
+    """Enqueue webhook jobs; return their numbers by id."""
+    orders = [
+        scene.service.add_webhook_job(webhook(n), {"retries": 1, "backoff": ("fixed", 50)}) for n in numbers
+    ]
+    jobs = await asyncio.gather(*orders)
+    return {job.saved_id(): job.data["payload"]["n"] for job in jobs}
+
+
+async def until_right(scene: Scene, numbers: dict[str, int], eventually, within_s=60) -> None:
+    """Wait until all jobs' documents are final, and check each."""
+
+    def all_final():
+        documents = scene.documents()
+        return len(documents) >= len(numbers) and all(
+            document["status"] in ("completed", "failed") for document in documents.values()
+        )
+
+    await eventually(all_final, within_s)
+    documents = scene.documents()
+    assert documents.keys() == numbers.keys()
+    for job_id, n in numbers.items():
+        document = documents[job_id]
+        assert (document["status"], document["result"], document["error"]) == right(n)
+        assert (document["queueName"], document["projectId"]) == ("webhook", "p-1")
+        assert document["jobData"]["payload"] == {"n": n}
+        assert document["createdAt"] <= document["updatedAt"]
+
+
+async def test_two_thousand_jobs_that_run_while_they_are_enqueued_all_end_right(scene, eventually):
+    scene.mirror()
+    scene.worker("webhook-processing", handler)
+    numbers = await enqueue(scene, range(2000))
+    await until_right(scene, numbers, eventually)
+
+
+async def test_a_document_has_the_specified_fields_and_leaves_others_alone(scene, eventually):
+    mirror = scene.mirror()
+    job = await scene.service.add_webhook_job(webhook(1))
+    await eventually(lambda: job.id in scene.documents())
+    document = scene.documents()[job.id]
+    assert set(document) == {
+        *("_id", "__v", "beeq", "jobId", "queueName", "status", "jobData", "result", "error"),
+        *("projectId", "createdAt", "updatedAt"),
+    }
+    assert document["status"] == "queued"
+    with scene.mongo.client() as client:
+        documents = client[scene.database]["queue-jobs"]
+        documents.update_one({"jobId": job.id}, {"$set": {"note": "the platform's own"}})
+        indexes = documents.index_information()
+    assert any(index["key"] == [("jobId", 1)] and index.get("unique") for index in indexes.values())
+    assert await job.cancel()
+    await eventually(lambda: scene.documents()[job.id]["status"] == "cancelled")
+    assert scene.documents()[job.id]["note"] == "the platform's own"
+    assert await mirror.settle(10)
+
+
+async def test_mongodb_may_come_late_and_nothing_is_missing(make_scene, own_mongo, eventually):
+    scene = make_scene(own_mongo)
+    scene.mirror()
+    scene.worker("webhook-processing", handler)
+    numbers = await enqueue(scene, range(300))
+
+    async def all_ran():
+        stats = await scene.service.queue_stats()
+        return stats["webhook-processing"].succeeded + stats["webhook-processing"].failed == 300
+
+    await eventually(all_ran, 30)  # nothing waited for MongoDB
+    assert (await scene.service.queue_stats())["webhook-processing"].owed > 0
+    own_mongo.start()
+    await until_right(scene, numbers, eventually)
+
+
+async def test_mongodb_may_go_and_come_back_in_the_middle(make_scene, own_mongo, eventually):
+    own_mongo.start()
+    scene = make_scene(own_mongo)
+    mirror = scene.mirror()
+    scene.worker("webhook-processing", handler)
+    first = await enqueue(scene, range(300))
+    own_mongo.stop()
+    second = await enqueue(scene, range(300, 600))
+
+    async def all_ran():
+        stats = await scene.service.queue_stats()
+        return stats["webhook-processing"].succeeded + stats["webhook-processing"].failed == 600
+
+    await eventually(all_ran, 30)
+    assert not await mirror.settle(30)  # it gives up waiting: MongoDB is away
+    own_mongo.start()
+    await until_right(scene, first | second, eventually)
+    assert await mirror.settle(30)
+
+
+async def test_two_writers_share_the_work_and_what_one_left_is_paid_by_another(
+    scene, eventually, monkeypatch
+):
+    monkeypatch.setattr(outbox_module, "_ABANDONED_MS", 100)
+    monkeypatch.setattr("beeq.mirror.writer._TAKE_OVER_S", 0.1)
+    dying = scene.mirror(starts=False)
+    await dying._outbox.open()
+    numbers = await enqueue(scene, range(100))
+    (taken,) = await dying._outbox.take()  # and it never pays
+    assert len(taken.revisions) == 100
+    scene.mirror()
+    scene.mirror()
+    scene.worker("webhook-processing", handler)
+    numbers |= await enqueue(scene, range(100, 400))
+    await until_right(scene, numbers, eventually)
+
+
+async def test_what_is_older_never_wins_however_writes_are_ordered_or_repeated(scene, eventually):
+    mirror = scene.mirror(starts=False)
+    outbox, collection = mirror._outbox, mirror.collection
+    await outbox.open()
+    job = await scene.service.add_webhook_job(webhook(1))
+    batches = [await mirror._writer._changes(owed, [job.id]) for owed in await outbox.take()]
+    worker = scene.worker("webhook-processing", handler)
+    await job.result(timeout=5000)
+    batches += [await mirror._writer._changes(owed, [job.id]) for owed in await outbox.take()]
+    for batch in (*reversed(batches), *batches, *reversed(batches)):
+        await collection.write(batch)
+    assert scene.documents()[job.id]["status"] == "completed"
+    await worker.close()
+
+
+async def test_ids_that_two_queues_share_each_get_a_document(scene, eventually):
+    mirror = scene.mirror()
+    await scene.service.add_webhook_job(webhook(1, id="7"))
+    await scene.service.add_media_processing_job({**MEDIA, "id": "7"})
+    await eventually(lambda: len(scene.documents()) == 2)
+    by_queue = {document["queueName"]: document for document in scene.documents().values()}
+    assert by_queue.keys() == {"webhook", "media-processing"}
+    assert await scene.service.cancel_job("7", queue_name="media-processing")
+    assert await mirror.settle(10)
+    by_queue = {document["queueName"]: document["status"] for document in scene.documents().values()}
+    assert by_queue == {"webhook": "queued", "media-processing": "cancelled"}
+    assert [difference async for difference in mirror.check()] == []
+
+
+async def test_removing_an_unfinished_job_cancels_it_and_a_finished_one_changes_nothing(scene, eventually):
+    mirror = scene.mirror()
+    queue = scene.service.queues["webhook-processing"]
+    finished, waiting = [await scene.service.add_webhook_job(webhook(n)) for n in (1, 2)]
+    await queue.remove_job(waiting.id)
+    worker = scene.worker("webhook-processing", handler)
+    await finished.result(timeout=5000)
+    await worker.close()
+    await queue.remove_job(finished.id)
+    assert await mirror.settle(10)
+    assert {job_id: d["status"] for job_id, d in scene.documents().items()} == {
+        finished.id: "completed",
+        waiting.id: "cancelled",
+    }
+    assert scene.documents()[waiting.id]["jobData"]["payload"] == {"n": 2}
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+async def test_a_record_that_is_dropped_on_finish_is_mirrored_all_the_same(scene, is_removed):
+    mirror = scene.mirror()
+    job = await scene.service.add_webhook_job(webhook(1))
+    worker = scene.worker("webhook-processing", handler, remove_on_success=is_removed)
+    await job.result(timeout=5000)
+    await worker.close()
+    assert await mirror.settle(10)
+    document = scene.documents()[job.id]
+    assert (document["status"], document["result"]) == ("completed", {"n": 1})
+    assert document["jobData"]["payload"] == {"n": 1}
+
+
+async def test_what_bson_cannot_hold_holds_nothing_up(scene):
+    mirror = scene.mirror()
+    odd: dict[str, Any] = {"a\0b": 2**70, "$set": {"x.y": "$jobId"}, "deep": None}
+    deep = odd
+    for _ in range(150):
+        deep["deep"] = {"deep": None}
+        deep = deep["deep"]
+    job = await scene.service.add_webhook_job({**WEBHOOK, "payload": odd})
+    large = await scene.service.add_webhook_job({**WEBHOOK, "payload": {"text": "x" * 9_000_000}})
+    plain = await scene.service.add_webhook_job(webhook(1))
+    assert await mirror.settle(20)
+    documents = scene.documents()
+    assert documents[job.id]["jobData"]["payload"]["a\\u0000b"] == str(2**70)
+    assert documents[job.id]["jobData"]["payload"]["$set"] == {"x.y": "$jobId"}
+    assert documents[large.id]["jobData"]["tooLarge"] > 9_000_000
+    assert documents[plain.id]["status"] == "queued"
+
+
+async def test_what_nobody_noted_is_found_by_looking(scene, eventually, monkeypatch):
+    """As with Node peers, which note nothing: enqueued, run, finished and removed."""
+    monkeypatch.setattr("beeq.mirror.reconciler.INTERVAL_S", 0.1)
+    silent = Queue("webhook-processing", redis=scene.redis_url, prefix=scene.prefix, is_worker=False)
+    jobs = [await silent.enqueue(webhook(n), delay_until=2**45) for n in range(4)]
+    jobs.append(await silent.enqueue(webhook(4)))
+    scene.mirror()
+
+    def statuses():
+        return Counter(document["status"] for document in scene.documents().values())
+
+    await eventually(lambda: statuses() == {"queued": 5}, 30)
+    worker = scene.worker("webhook-processing", handler, mirrored=False)
+    assert await jobs[4].result(timeout=5000) == {"n": 4}
+    await silent.remove_job(jobs[0].id)
+    await eventually(lambda: statuses() == {"queued": 3, "completed": 1, "cancelled": 1}, 30)
+    await worker.close()
+    await silent.close()
+
+
+async def test_the_outbox_may_overflow_and_nothing_is_missing(scene, eventually, monkeypatch):
+    monkeypatch.setattr("beeq.settings.OUTBOX_LIMIT", 100)
+    monkeypatch.setattr("beeq.mirror.reconciler.INTERVAL_S", 0.1)
+    scene.worker("webhook-processing", handler)
+    numbers = await enqueue(scene, range(600))
+
+    async def all_ran():
+        return (await scene.service.queue_stats())["webhook-processing"].waiting == 0
+
+    await eventually(all_ran)
+    scene.mirror()
+    await until_right(scene, numbers, eventually)
+
+
+async def test_a_status_written_by_hand_stands_until_something_happens(scene, eventually):
+    async with QueueService(redis=scene.redis_url, prefix=scene.prefix, mongo_url=scene.mongo_url) as service:
+        job = await service.add_webhook_job(webhook(1))
+        await eventually(lambda: job.id in scene.documents())
+        await service.update_job_status(job.id, "failed", result={"x": 1}, error="by hand")
+        status = await told(service, job.id)
+        assert (status["status"], status["result"], status["error"]) == ("failed", {"x": 1}, "by hand")
+        assert "_id" not in status
+        assert service._mirror is not None
+        assert await service._mirror.settle(10)
+        await service._mirror._reconciler.look("webhook-processing")
+        assert await service._mirror.settle(10)
+        assert (await told(service, job.id))["status"] == "failed"
+        scene.worker("webhook-processing", handler)
+
+        async def is_completed():
+            status = await told(service, job.id)
+            return (status["status"], status["error"]) == ("completed", None)
+
+        await eventually(is_completed)
+        with pytest.raises(ValueError, match="'done' is no status"):
+            await service.update_job_status(job.id, "done")
+
+
+async def test_while_the_mirror_is_away_or_behind_redis_answers(make_scene, own_mongo, caplog):
+    scene = make_scene(own_mongo)
+    async with QueueService(redis=scene.redis_url, prefix=scene.prefix, mongo_url=scene.mongo_url) as service:
+        job = await service.add_webhook_job(webhook(1))
+        status = await told(service, job.id)
+        assert (status["jobId"], status["status"]) == (job.id, "queued")
+        assert await service.get_job_status("unknown") is None
+
+
+async def test_without_a_mirror_there_is_nothing_to_write_to(scene):
+    with pytest.raises(RuntimeError, match="mongo_url"):
+        await scene.service.update_job_status("7", "failed")
+
+
+@pytest.mark.parametrize("url", ["", "http://h/x", "mongodb://", "mongodb://u:hunter2@h:port/x"])
+def test_a_bad_url_is_refused_and_not_repeated(url):
+    with pytest.raises(ValueError, match="Mongo URL") as refused:
+        Mirror(url)
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_check_tells_what_differs_and_writes_nothing(scene, eventually):
+    mirror = scene.mirror(starts=False)
+    job = await scene.service.add_webhook_job(webhook(1))
+    (difference,) = [difference async for difference in mirror.check()]
+    assert (difference.job_id, difference.in_mirror) == (job.id, None)
+    assert scene.documents() == {}
+    scene.mirror()
+    await eventually(lambda: job.id in scene.documents())
+    assert [difference async for difference in mirror.check()] == []
+    with scene.mongo.client() as client:
+        client[scene.database]["queue-jobs"].update_one(
+            {"jobId": job.id}, {"$set": {"beeq.fingerprint": "active-0"}}
+        )
+    (difference,) = [difference async for difference in mirror.check()]
+    assert difference.in_mirror == "active-0"
