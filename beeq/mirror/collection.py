@@ -115,7 +115,7 @@ class StatusCollection:
             return
         async with self._bounded(_READ_S):
             await self._client.admin.command("ping")
-        for keys, is_unique in (([("jobId", 1)], True), ([("queueName", 1), ("status", 1)], False)):
+        for keys, is_unique in (([("jobId", 1)], True), ([("status", 1), ("queueName", 1)], False)):
             try:
                 async with self._bounded(_WRITE_S):
                     await self._documents.create_index(keys, unique=is_unique)

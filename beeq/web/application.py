@@ -1,0 +1,220 @@
+"""The ASGI application: its life, the way to each route, and what every error is answered with.
+
+No answer repeats an error's own words, which are for the log. The ``Host`` header is never looked at, and
+no other origin is let in (no CORS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import quote, unquote_to_bytes
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from beeq.configuration import mongo_url, redis_url
+from beeq.errors import RedisError, RedisRefused
+from beeq.jobs import InvalidJob
+from beeq.redis_url import redact
+from beeq.service import QueueService
+from beeq.web.answers import Refusal
+from beeq.web.bodies import Body
+from beeq.web.routes import REDIS_TIMEOUT_S, ROUTES, Handler
+from beeq.worker.pause import Pause
+
+logger = logging.getLogger("beeq.web")
+
+#: After the first failure to connect; then longer and longer.
+_FIRST_PAUSE_MS = 500
+
+
+def service_for(url: str, prefix: str, mongo_url: str | None = None) -> QueueService:
+    """Return a service that only puts jobs in and looks: it hears no events and raises no delayed jobs.
+
+    Raises:
+        ValueError: a bad URL or prefix; the message says which, and repeats no URL.
+        ImportError: there is a Mongo URL, but no PyMongo.
+    """
+    return QueueService(
+        redis=url,
+        mongo_url=mongo_url,
+        prefix=prefix,
+        get_events=False,
+        store_jobs=False,
+        ensure_scripts=False,
+        activate_delayed_jobs=False,
+    )
+
+
+def service_from_environment(environ: Mapping[str, str]) -> QueueService:
+    """Return the service that the environment asks for.
+
+    ``BEEQ_REDIS_URL`` and its kin, ``BEEQ_PREFIX``, ``BEEQ_MONGO_URL`` and ``MONGODB_URI``.
+
+    Raises:
+        ValueError: a value is empty or malformed; the message names it.
+        ImportError: there is a Mongo URL, but no PyMongo.
+    """
+    mirror_url = mongo_url(None, environ)
+    return service_for(redis_url(None, environ), environ.get("BEEQ_PREFIX", "bq"), mirror_url)
+
+
+def create_app(make_service: Callable[[], QueueService]) -> Application:
+    """Return an application of your own.
+
+    Args:
+        make_service: called once at each start; the application connects and closes what it returns.
+            Its exceptions fail the start.
+    """
+    return Application(make_service)
+
+
+class Application:
+    """ASGI 3. A server runs it by its lifespan; one that is mounted into another runs in ``running``."""
+
+    def __init__(self, make_service: Callable[[], QueueService]) -> None:
+        self._make_service = make_service
+        self._service: QueueService | None = None  # there while it runs
+        routes = [Route(path, self._resource(handlers)) for path, handlers in ROUTES.items()]
+        self._router = Router(routes, redirect_slashes=False, default=_Endpoint(_unknown))
+
+    def __repr__(self) -> str:
+        return "<beeq.web.Application>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Be open for requests. Redis need not be there: they are answered with 503 until it is.
+
+        Raises:
+            RuntimeError: it runs already. Whatever ``make_service`` raises.
+        """
+        if self._service is not None:
+            raise RuntimeError("the application runs already")
+        service = self._service = self._make_service()
+        # So that the log says early what is amiss, and the first request need not wait.
+        connecting = asyncio.create_task(_connect(service))
+        try:
+            yield
+        finally:
+            self._service = None
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            await service.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the application's life."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            root_path = quote(scope.get("root_path", ""))
+            await self._router({**scope, "path": _encoded_path(scope), "root_path": root_path}, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.running())
+            except Exception as error:  # noqa: BLE001 - uvicorn goes on after one that is raised
+                await send({"type": "lifespan.startup.failed", "message": redact(_text(error))})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # as long as the server lives
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # Requests.
+
+    def _resource(self, handlers: Mapping[str, Handler]) -> _Endpoint:
+        """Return the endpoint of one path."""
+        methods = [*handlers, *(["HEAD"] if "GET" in handlers else []), "OPTIONS"]
+        allow = {"allow": ", ".join(methods)}
+
+        async def respond(scope: Scope, body: Body) -> Response:
+            method = scope["method"]
+            if method == "OPTIONS":
+                return Response(status_code=204, headers=allow)
+            handler = handlers.get("GET" if method == "HEAD" else method)
+            if handler is None:
+                raise Refusal(405, "Method not allowed", headers=allow)
+            if self._service is None:
+                raise RuntimeError("the application does not run: its lifespan has not begun, or is over")
+            return await handler(self._service, body, scope["path_params"])
+
+        return _Endpoint(respond)
+
+
+async def _unknown(_scope: Scope, _body: Body) -> Response:
+    raise Refusal(404, "Not found")
+
+
+class _Endpoint:
+    """Answers requests with what ``respond`` returns, or with the error it raises."""
+
+    def __init__(self, respond: Callable[[Scope, Body], Awaitable[Response]]) -> None:
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        body = Body(scope, receive)
+        answer = await self._answer(scope, body)
+        if not await body.discard() and scope["http_version"].startswith("1"):
+            answer.headers["connection"] = "close"
+        if scope["method"] == "HEAD":
+            answer.body = b""
+        await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, body: Body) -> Response:
+        try:
+            return await self._respond(scope, body)
+        except Refusal as refusal:
+            return refusal.answer()
+        except InvalidJob as error:
+            return Refusal(400, str(error), faults=error.faults).answer()
+        except ClientDisconnect:
+            return Refusal(400, "The request ended early").answer()  # nobody hears it
+        except RedisError as error:
+            what = "Redis refused" if isinstance(error, RedisRefused) else "Redis is not available"
+            logger.warning("%s: %s", what, redact(str(error)))
+            return Refusal(503, what).answer()
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            return Refusal(500, "Internal error").answer()
+
+
+def _encoded_path(scope: Scope) -> str:
+    """Return the path as routes are found by: as it was sent, for an id may hold a slash.
+
+    All but unreserved characters are percent-encoded, whether the client had done so or not.
+    """
+    path: str = scope["path"]
+    raw_path: bytes = (scope.get("raw_path") or b"").partition(b"?")[0]
+    if unquote_to_bytes(raw_path).decode(errors="replace") != path:
+        raw_path = quote(path).encode()  # the server keeps no raw path, or a middleware changed the other
+    return "/".join(quote(unquote_to_bytes(segment), safe="") for segment in raw_path.split(b"/"))
+
+
+async def _connect(service: QueueService) -> None:
+    """Connect in the background, however long Redis is away; the first failure is worth a line."""
+    pause = Pause(_FIRST_PAUSE_MS)
+    has_failed = False
+    while True:
+        try:
+            async with asyncio.timeout(REDIS_TIMEOUT_S):
+                await service.connect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, requests will meet it too
+            if not has_failed:
+                logger.warning("Redis is not available yet: %s", redact(_text(error)))
+            has_failed = True
+        else:
+            return
+        await pause.wait(lambda: False)
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,168 @@
+"""Reads what a request brings, within bounds of size, time and depth, and judges it as a job.
+
+A body that will not be used is read all the same, up to a bound, and forgotten: a client that still
+sends when the connection is closed would see that, and not the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, StrictStr, ValidationError
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from beeq.codec import loads
+from beeq.jobs import AIGenerationJob, InvalidJob, Reference, faults
+from beeq.web.answers import MAX_DEPTH, Refusal
+
+#: A job's parameters, not its media.
+MAX_BODY_BYTES = 1 << 20
+#: How much of a body that is too large is still read before the answer.
+MAX_DISCARDED_BYTES = 16 << 20
+#: How long a body may take to come, from its first byte to its last.
+READ_TIMEOUT_S = 10.0
+
+
+class Body:
+    """A request's body: read once, or not at all.
+
+    Args:
+        scope: of the request.
+        receive: of the request; nobody else reads from it.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._headers = Headers(scope=scope)
+        self._receive = receive
+        self._size = 0
+        self._is_at_end = False
+        self._give_up_at: float | None = None  # by the loop's clock
+
+    async def read_json(self) -> Any:
+        """Return the value that the body holds.
+
+        Raises:
+            Refusal: 415, it is said to be something else than JSON; 413, it is too large; 408, it does
+                not come in time; 400, it is no JSON, or nested too deeply.
+            ClientDisconnect: the client went away.
+        """
+        self._check_type()
+        if self._declared_size() > MAX_BODY_BYTES:
+            raise _too_large()
+        pieces = []
+        while not self._is_at_end:
+            try:
+                pieces.append(await self._next_piece())
+            except TimeoutError:
+                raise Refusal(408, "The body did not come in time") from None
+            if self._size > MAX_BODY_BYTES:
+                raise _too_large()
+        try:
+            value = loads(b"".join(pieces))
+        except ValueError:
+            raise Refusal(400, "The body is not JSON") from None
+        _check_depth(value)
+        return value
+
+    async def discard(self) -> bool:
+        """Read what has not been read, and forget it; return whether that was all of it."""
+        if "expect" in self._headers and not self._size:
+            return self._is_at_end  # the client waits for a word before it sends
+        if self._declared_size() > MAX_DISCARDED_BYTES:
+            return False
+        try:
+            while not self._is_at_end and self._size <= MAX_DISCARDED_BYTES:
+                await self._next_piece()
+        except (TimeoutError, ClientDisconnect):
+            return False
+        return self._is_at_end
+
+    def _check_type(self) -> None:
+        types = self._headers.getlist("content-type")
+        if [text.partition(";")[0].strip().lower() for text in types] != ["application/json"]:
+            raise Refusal(415, "The body must be application/json")
+        if self._headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise Refusal(415, "The body must not be compressed")
+
+    def _declared_size(self) -> int:
+        """Return what the request says of its size; 0 if nothing, or nonsense."""
+        text = self._headers.get("content-length", "")
+        if not (text.isascii() and text.isdecimal()):
+            return 0
+        return int(text[:19])  # of more digits the first ones are too large as well
+
+    async def _next_piece(self) -> bytes:
+        """Return what comes next.
+
+        Raises:
+            TimeoutError: it takes too long. ClientDisconnect: the client went away.
+        """
+        loop = asyncio.get_running_loop()
+        if self._give_up_at is None:
+            self._give_up_at = loop.time() + READ_TIMEOUT_S
+        elif loop.time() > self._give_up_at:
+            raise TimeoutError  # a timeout alone lets a stream pass that is never waited for
+        async with asyncio.timeout_at(self._give_up_at):
+            message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        self._is_at_end = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        self._size += len(piece)
+        return piece
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, f"The body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [entry for entry in level if isinstance(entry, dict | list)]
+        if not containers:
+            return
+        level = [
+            entry
+            for container in containers
+            for entry in (container.values() if isinstance(container, dict) else container)
+        ]
+    raise Refusal(400, f"The body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _given(value: Any) -> Any:
+    if value is None:
+        raise ValueError("must be text or a whole number")
+    return value
+
+
+class ScriptRequest(AIGenerationJob):
+    """What is posted to have a script written: a job whose type the route says, and whose owner is known."""
+
+    model_config = ConfigDict(populate_by_name=False)  # snake_case is for Python
+
+    project_id: Annotated[Reference, BeforeValidator(_given)]
+    user_id: Annotated[Reference, BeforeValidator(_given)]
+    parameters: dict[StrictStr, Any]
+
+
+def script_job(content: Any) -> ScriptRequest:
+    """Return the job that a body asks for.
+
+    Raises:
+        Refusal: 400, it is no object. InvalidJob: fields are wrong; every fault is named.
+    """
+    if not isinstance(content, dict):
+        raise Refusal(400, "The body must be a JSON object")
+    found = [] if content.get("type", "script") == "script" else ["type: must be script, or not given"]
+    try:
+        job = ScriptRequest.model_validate({**content, "type": "script"})
+    except ValidationError as error:
+        # "from None": the cause's text repeats the input.
+        raise InvalidJob(found + faults(error)) from None
+    if found:
+        raise InvalidJob(found)
+    return job

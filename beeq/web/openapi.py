@@ -1,0 +1,197 @@
+"""The OpenAPI 3.1 document of the routes: what each takes, and every answer it may give. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beeq.jobs import JOB_TYPES, MAX_NAME_LENGTH, MAX_PROMPT_LENGTH
+from beeq.statuses import STATUSES, mirrored_name
+from beeq.web.answers import MAX_DEPTH
+from beeq.web.bodies import MAX_BODY_BYTES
+
+Schema = dict[str, Any]
+
+#: Any JSON value.
+_ANYTHING: Schema = {}
+_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": r"^[^\u0000]*$"}
+_REFERENCE: Schema = {"oneOf": [_NAME, {"type": "integer"}]}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_MOMENT: Schema = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _object(properties: Schema, *, optional: tuple[str, ...] = (), **more: Any) -> Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, **more}
+
+
+_SCHEMAS: Schema = {
+    "ScriptRequest": _object(
+        {
+            "projectId": {**_REFERENCE, "description": "Whose project it is."},
+            "userId": {**_REFERENCE, "description": "Who asks for it."},
+            "parameters": {"type": "object", "description": "What the script is to be about."},
+            "prompt": {
+                "type": ["string", "null"],
+                "maxLength": MAX_PROMPT_LENGTH,
+                "pattern": r"^[^\u0000]*$",
+            },
+            "modelId": {"oneOf": [_NAME, {"type": "null"}]},
+            "id": {
+                "oneOf": [_NAME, {"type": "null"}],
+                "description": "The job's id, best a UUID: asking again with it asks once. Made if missing.",
+            },
+            "createdAt": {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
+            "type": {"const": "script"},
+        },
+        optional=("prompt", "modelId", "id", "createdAt", "type"),
+        description=f"Nested at most {MAX_DEPTH} levels. Further fields are kept with the job.",
+    ),
+    "ScriptStarted": _object({"jobId": {"type": "string"}, "message": {"type": "string"}}),
+    "JobStatus": _object(
+        {
+            "jobId": {"type": "string"},
+            "queueName": {"enum": [mirrored_name(name) for name in JOB_TYPES]},
+            "status": {"enum": list(STATUSES)},
+            "jobData": {**_ANYTHING, "description": "The job as it was enqueued; null if it is gone."},
+            "result": {**_ANYTHING, "description": "What a completed job came to."},
+            "error": {"type": ["string", "null"], "description": "Why the last attempt failed."},
+            "projectId": {**_ANYTHING, "description": "As the job has it."},
+            "createdAt": _MOMENT,
+            "updatedAt": _MOMENT,
+        }
+    ),
+    "QueueStats": _object(
+        {
+            **dict.fromkeys(
+                ("waiting", "active", "succeeded", "failed", "delayed", "newestJob", "workers"), _COUNT
+            ),
+            "oldestWaiting": {
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "description": "How long ago the next job to run was created, in ms.",
+            },
+            "owed": {**_COUNT, "description": "Changes not yet in the mirror, where there is one."},
+        },
+        optional=("owed",),
+    ),
+    "Stats": _object({name: {"$ref": "#/components/schemas/QueueStats"} for name in JOB_TYPES}),
+    "Health": _object({"status": {"const": "ok"}}),
+    "Unhealthy": _object({"status": {"const": "unavailable"}}),
+    "Error": _object({"error": {"type": "string"}}),
+    "Faults": _object(
+        {
+            "error": {"type": "string"},
+            "faults": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Each wrong field, and what is wrong with it.",
+            },
+        },
+        optional=("faults",),
+    ),
+}
+
+
+def _answer(description: str, schema: str) -> Schema:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+    }
+
+
+_ERRORS: Schema = {
+    "400": _answer("The body is no JSON object, or fields are wrong; every fault is named.", "Faults"),
+    "404": _answer("There is no such job.", "Error"),
+    "408": _answer("The body did not come in time.", "Error"),
+    "413": _answer(f"The body is larger than {MAX_BODY_BYTES} bytes.", "Error"),
+    "415": _answer("The body is not application/json, or compressed.", "Error"),
+    "500": _answer("Something went wrong here.", "Error"),
+    "503": _answer("Redis is away, or refuses.", "Error"),
+}
+
+
+def _answers(description: str, schema: str, *errors: str) -> Schema:
+    return {"200": _answer(description, schema), **{status: _ERRORS[status] for status in errors}}
+
+
+_PATHS: Schema = {
+    "/v1/generate/script": {
+        "post": {
+            "operationId": "startScript",
+            "summary": "Have a script written",
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ScriptRequest"}}},
+            },
+            "responses": _answers(
+                "The job is queued.", "ScriptStarted", "400", "408", "413", "415", "500", "503"
+            ),
+        },
+    },
+    "/v1/jobs/{jobId}/status": {
+        "get": {
+            "operationId": "jobStatus",
+            "summary": "See how a job is doing",
+            "parameters": [
+                {
+                    "name": "jobId",
+                    "in": "path",
+                    "required": True,
+                    "description": "Percent-encoded: it may hold any character.",
+                    "schema": {"type": "string", "minLength": 1},
+                }
+            ],
+            "responses": _answers("What is known of it.", "JobStatus", "404", "500", "503"),
+        },
+    },
+    "/v1/stats": {
+        "get": {
+            "operationId": "stats",
+            "summary": "Count the jobs and workers of each queue",
+            "responses": _answers("The numbers by queue.", "Stats", "500", "503"),
+        },
+    },
+    "/health": {
+        "get": {
+            "operationId": "health",
+            "summary": "See whether jobs can be taken",
+            "responses": {
+                **_answers("Redis answers.", "Health", "500"),
+                "503": _answer("It does not.", "Unhealthy"),
+            },
+        },
+    },
+    "/openapi.json": {
+        "get": {
+            "operationId": "openapi",
+            "summary": "Read this document",
+            "responses": {
+                "200": {
+                    "description": "OpenAPI 3.1.",
+                    "content": {"application/json": {"schema": {"type": "object"}}},
+                },
+                "500": _ERRORS["500"],
+            },
+        },
+    },
+}
+
+
+def document(version: str) -> dict[str, Any]:
+    """Return the document.
+
+    Args:
+        version: beeq's.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "beeq",
+            "version": version,
+            "description": "Starts jobs and follows them. Every error is an object with the text `error`. "
+            "An unknown path is answered with 404, a method that a path does not have with 405 and `Allow`; "
+            "HEAD is GET without the body.",
+        },
+        "paths": _PATHS,
+        "components": {"schemas": _SCHEMAS},
+    }

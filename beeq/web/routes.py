@@ -1,0 +1,100 @@
+"""What each route does. Every wait for Redis has a bound; its errors become answers in ``application.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from urllib.parse import unquote_to_bytes
+
+from starlette.responses import Response
+
+from beeq import __version__
+from beeq.errors import RedisError, RedisUnavailable
+from beeq.service import QueueService
+from beeq.web import openapi
+from beeq.web.answers import Refusal, json_answer, stats_object, status_object
+from beeq.web.bodies import Body, script_job
+
+logger = logging.getLogger("beeq.web")
+
+#: The longest wait for Redis, all tries together.
+REDIS_TIMEOUT_S = 10.0
+#: … of somebody who asks only whether it answers, and soon asks again.
+HEALTH_TIMEOUT_S = 4.0
+#: Whichever queue is asked, the answer is the server's.
+_ASKED_QUEUE = "ai-generation"
+
+#: Takes the service, the request's body, and what its path names, still percent-encoded.
+Handler = Callable[[QueueService, Body, Mapping[str, str]], Awaitable[Response]]
+
+
+@asynccontextmanager
+async def _in_time(timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise RedisUnavailable("it does not answer") from None
+
+
+async def start_script(service: QueueService, body: Body, _names: Mapping[str, str]) -> Response:
+    """Have a script written; a job that was asked for before is not asked for again."""
+    wanted = script_job(await body.read_json())
+    async with _in_time(REDIS_TIMEOUT_S):
+        job = await service.add_ai_generation_job(wanted)
+    return json_answer({"jobId": job.id, "message": "Script generation started"})
+
+
+async def job_status(service: QueueService, _body: Body, names: Mapping[str, str]) -> Response:
+    """Answer how a job is doing."""
+    unknown = Refusal(404, "Job not found")
+    try:
+        job_id = unquote_to_bytes(names["jobId"]).decode()
+    except UnicodeDecodeError:
+        raise unknown from None
+    async with _in_time(REDIS_TIMEOUT_S):
+        document = await service.get_job_status(job_id)
+    if document is None:
+        raise unknown
+    return json_answer(status_object(document))
+
+
+async def health(service: QueueService, _body: Body, _names: Mapping[str, str]) -> Response:
+    """Answer whether jobs can be taken."""
+    try:
+        async with _in_time(HEALTH_TIMEOUT_S):
+            await service.queues[_ASKED_QUEUE].check_health()
+    except RedisError as error:
+        logger.warning("Redis is not available: %s", error)
+        return json_answer({"status": "unavailable"}, 503)
+    return json_answer({"status": "ok"})
+
+
+async def stats(service: QueueService, _body: Body, _names: Mapping[str, str]) -> Response:
+    """Answer the numbers of each queue."""
+    async with _in_time(REDIS_TIMEOUT_S):
+        by_name = await service.queue_stats()
+    return json_answer({name: stats_object(numbers) for name, numbers in by_name.items()})
+
+
+async def openapi_document(_service: QueueService, _body: Body, _names: Mapping[str, str]) -> Response:
+    """Answer what the routes are."""
+    return json_answer(_document())
+
+
+@cache
+def _document() -> dict[str, object]:
+    return openapi.document(__version__)
+
+
+#: Path, as in the OpenAPI document, → method → what to do. HEAD and OPTIONS follow from these.
+ROUTES: Mapping[str, Mapping[str, Handler]] = {
+    "/v1/generate/script": {"POST": start_script},
+    "/v1/jobs/{jobId}/status": {"GET": job_status},
+    "/v1/stats": {"GET": stats},
+    "/health": {"GET": health},
+    "/openapi.json": {"GET": openapi_document},
+}
