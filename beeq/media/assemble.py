@@ -19,7 +19,7 @@ from beeq.media.formats import Container
 from beeq.media.packets import Timeline, timeline
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Video, picture_of, probe, sound_of
-from beeq.media.splice import Splice, are_candidates, reading_script, splice_of
+from beeq.media.splice import Splice, are_candidates, reading_script, splice_of, takes
 from beeq.media.stitch import ALIKE_SOUND, UNTITLED, alike_picture, even, fps_of, written_as
 
 Target = tuple[NewFile, Container]
@@ -83,34 +83,146 @@ async def assemble_video(
     lengths = [(times, clip.duration_s) for times, clip in zip(timelines, clips, strict=True)]
     scenes = [scene_of(*scene, rate) for scene in zip(sources, videos, lengths, strict=True)]
     film = Film(tuple(scenes), rate, sound.index)
-    copying = [target for target in targets if are_candidates(sources, videos, target[1])]
-    splice = splice_of(clips, videos[0].index, timelines, rate) if copying else None
-    if splice is not None:
-        ended = await _write(film, [master, *sources], targets, reach, splice)
-        if not ended.exit_status and await _hold(splice, copying):
+    copies = [target for target in targets if takes(target[1])]
+    if copies and are_candidates(sources, videos):
+        splice = splice_of(clips, videos[0].index, timelines, rate)
+        if splice is not None and await _spliced(film, [master, *sources], targets, splice, reach):
             return
-    ended = await _write(film, [master, *sources], targets, reach)
+    ended = await _write(film, [master, *sources], targets, None, reach)
     if ended.exit_status:
         raise failure([source.given for source in [*sources, master]], ended)
+
+
+async def _spliced(
+    film: Film,
+    inputs: Sequence[OpenFile],
+    targets: Sequence[Target],
+    splice: Splice,
+    reach: Callable[[float], None],
+) -> bool:
+    """Write the film without encoding its pictures where they can be copied; return whether it went well."""
+    with text_file(splice.script([source.url for source in inputs[1:]]), "concat") as script:
+        ended = await _write(film, inputs, targets, (splice, script), reach)
+    copies = [target.reading(container.demuxer) for target, container in targets if takes(container)]
+    return not ended.exit_status and all([await splice.holds(copy) for copy in copies])
 
 
 async def _write(
     film: Film,
     inputs: Sequence[OpenFile],
     targets: Sequence[Target],
+    joined: tuple[Splice, OpenFile] | None,
     reach: Callable[[float], None],
-    splice: Splice | None = None,
 ) -> Run:
-    """Write the film; the first of the inputs is the master."""
+    outputs = [(container, target.url) for target, container in targets]
     percent_a_second = (100 - _SURVEY_PERCENT) / film.length_s
-    names = [source.url for source in inputs[1:]]
-    with text_file("" if splice is None else splice.script(names), "concat") as script:
-        return await run(
-            arguments(film, inputs, [(container, target.url) for target, container in targets], splice, script),
-            [
-                *(source.fd for source in inputs),
-                *(target.fd for target, _ in targets),
-                *([] if script is None else [script.fd]),
-            ],
-            on_time=lambda done_s: reach(_SURVEY_PERCENT + percent_a_second * done_s),
-        )
+    return await run(
+        arguments(film, inputs, outputs, joined),
+        [
+            *(source.fd for source in [*inputs, *(joined[1:] if joined else ())]),
+            *(target.fd for target, _ in targets),
+        ],
+        on_time=lambda done_s: reach(_SURVEY_PERCENT + percent_a_second * done_s),
+    )
+
+
+def scene_of(
+    source: OpenFile, video: Video, length: tuple[Timeline | None, float | None], rate: Fraction
+) -> Scene:
+    """Return what a scene adds to a film of ``rate``, from its packets and what its file says in seconds.
+
+    Raises:
+        MediaFailed: neither says how long it is.
+    """
+    times, duration_s = length
+    if times is not None and times.is_timed:
+        # A last picture of unknown duration is shown once.
+        is_known = times.end_s > times.last_s
+        pictures = round(times.end_s * rate) if is_known else round(times.last_s * rate) + 1
+        return Scene(video, max(1, pictures))
+    estimate_s = duration_s if times is None else times.end_s - times.begin_s
+    if not estimate_s:
+        raise MediaFailed(f"{shown(source.given)} does not say how long it is")
+    return Scene(video, max(1, round(estimate_s * rate)), is_exact=False)
+
+
+def arguments(
+    film: Film,
+    inputs: Sequence[OpenFile],
+    outputs: Sequence[Output],
+    joined: tuple[Splice, OpenFile] | None = None,
+) -> list[str]:
+    """Return what ffmpeg is to be told, once for all outputs.
+
+    Args:
+        film: what is to be written.
+        inputs: the master and the scenes.
+        outputs: where to.
+        joined: how to join the scenes undecoded, for the outputs that can take them so.
+    """
+    groups = sharing_an_encoder(outputs)
+    encoded = [group for group in groups if joined is None or not takes(group[0][0])]
+    read = [argument for source in (inputs if encoded else inputs[:1]) for argument in reading(source)]
+    graph = sound_chain(film, len(groups))
+    if encoded:
+        graph = f"{picture_chains(film, len(encoded))};{graph}"
+    told = [*read, *(reading_script(joined[1]) if joined else ()), "-filter_complex", graph]
+    for number, group in enumerate(groups):
+        if joined is None or group in encoded:
+            pictures = ["-map", f"[v{encoded.index(group)}]", *group[0][0].video]
+        else:
+            pictures = joined[0].copied(read.count("-i"))
+        told += [*pictures, "-map", f"[a{number}]", *written(group)]
+    return told
+
+
+def picture_chains(film: Film, copies: int) -> str:
+    """Return the filters from the inputs but the first, the scenes in order, to ``[v0]``, ``[v1]``, …."""
+    size = even(film.scenes[0].video.shown_size)
+    chains = []
+    for number, scene in enumerate(film.scenes, 1):
+        # Exactly as long as it was counted to be: the sound is cut to the sum.
+        held = f",tpad=stop=-1:stop_mode=clone,trim=end_frame={scene.pictures}" if scene.is_exact else ""
+        chains.append(f"{alike_picture(number, scene.video, size, film.rate)}{held}[s{number}]")
+    scenes = "".join(f"[s{number}]" for number in range(1, len(film.scenes) + 1))
+    # Joining keeps microseconds; the encoders are to count in pictures again.
+    joined = f"concat=n={len(film.scenes)}:v=1:a=0,settb={1 / film.rate},split={copies}"
+    return ";".join([*chains, scenes + joined + "".join(f"[v{number}]" for number in range(copies))])
+
+
+def sound_chain(film: Film, copies: int) -> str:
+    """Return the filters from the first input, the master, to ``[a0]``, ``[a1]``, …."""
+    cut = f"[0:{film.sound_index}]{ALIKE_SOUND},apad,atrim=end={film.length_s:.6f},asplit={copies}"
+    return cut + "".join(f"[a{number}]" for number in range(copies))
+
+
+def sharing_an_encoder(outputs: Sequence[Output]) -> list[list[Output]]:
+    """Return the outputs in groups whose containers hold the same."""
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Output]] = {}
+    for container, url in outputs:
+        groups.setdefault((container.video, container.audio), []).append((container, url))
+    return list(groups.values())
+
+
+def written(group: Sequence[Output]) -> list[str]:
+    """Return the arguments that encode a sound once, and write it and a picture to a whole group."""
+    container, url = group[0]
+    if len(group) == 1:
+        return [*container.audio, *written_as(container), url]
+    return [
+        *container.audio,
+        # What a single output of these containers asks its encoders for; a list does not.
+        *("-flags", "+global_header"),
+        # Older versions would move the beginning to make room for pictures stored out of order.
+        *("-avoid_negative_ts", "disabled"),
+        *(*UNTITLED, "-f", "tee"),
+        "|".join(_in_list(container, url) for container, url in group),
+    ]
+
+
+def _in_list(container: Container, url: str) -> str:
+    options = [f"f={container.muxer}"]
+    for name, value in zip(container.options[::2], container.options[1::2], strict=True):
+        options.append(f"{name.removeprefix('-')}={value}")
+    escaped = _SPECIAL_IN_LISTS.sub(r"\\\1", url)
+    return f"[{':'.join(options)}]{escaped}"

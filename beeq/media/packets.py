@@ -46,8 +46,9 @@ class Timeline:
         step_s: how long each of them is shown, exactly, if it is the same for all, they follow one
             another without gaps from 0 on, and the first to be decoded, which needs no other, is
             the first to be shown; else None.
-        kind: what a decoder has to know of them: streams of one kind can be decoded one after the
-            other. Empty if the stream needs more than its packets, as one that is turned.
+        kind: what a decoder has to know of them, and how far ahead it begins: streams of one kind
+            can be decoded one after the other. Empty if the stream needs more than its packets, as
+            one that is turned.
     """
 
     count: int
@@ -132,7 +133,7 @@ class Reader:
         begin, last, end = (float(time * self._base) for time in (times.begin, times.last, times.end))
         is_steady = is_timed and self._is_plain and self._decoded.in_a_row and self._shown.on_a_grid
         step_s = times.step * self._base if is_steady else None
-        kind = f"{kind}, extradata {self._extradata}" if kind else ""
+        kind = f"{kind}, extradata {self._extradata}, from {self._decoded.begin}" if kind else ""
         return Timeline(times.count, begin, last, end, is_timed, step_s, kind)
 
 

@@ -83,7 +83,7 @@ class NewFile:
 
     def _create(self) -> tuple[int, bool]:
         unnamed = getattr(os, "O_TMPFILE", 0)
-        if unnamed and _OPEN_FILES.is_dir():
+        if unnamed and takes_open_files():
             try:
                 # Nothing remains of such a file, even if this process is killed.
                 fd = os.open(".", unnamed | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=self._folder_fd)
@@ -218,16 +218,15 @@ class MediaRoot:
             os.close(fd)
 
 
-@contextlib.contextmanager
-def text_file(text: str, demuxer: str) -> Iterator[OpenFile | None]:
-    """Make an input of a text of our own, which no folder shows.
+def takes_open_files() -> bool:
+    """Return whether ffmpeg can be given open files here; elsewhere it gets their names."""
+    return _OPEN_FILES.is_dir()
 
-    Yields None on systems where ffmpeg is given names, not open files.
-    """
-    if not (hasattr(os, "memfd_create") and _OPEN_FILES.is_dir()):
-        yield None
-        return
-    with open(os.memfd_create("beeq"), "wb") as file:
+
+@contextlib.contextmanager
+def text_file(text: str, demuxer: str) -> Iterator[OpenFile]:
+    """Make an input of a text of our own, which no folder shows, where ``takes_open_files``."""
+    with os.fdopen(os.memfd_create("beeq"), "wb") as file:
         file.write(text.encode())
         file.flush()
         yield OpenFile("a list", file.fileno(), f"file:{_OPEN_FILES / str(file.fileno())}", demuxer)
@@ -235,7 +234,7 @@ def text_file(text: str, demuxer: str) -> Iterator[OpenFile | None]:
 
 def _url(fd: int, path: Path) -> str:
     """Return what ffmpeg is to open, under the one protocol that it is allowed."""
-    return f"file:{_OPEN_FILES / str(fd)}" if _OPEN_FILES.is_dir() else f"file:{path}"
+    return f"file:{_OPEN_FILES / str(fd)}" if takes_open_files() else f"file:{path}"
 
 
 def _check_regular(found: os.stat_result, given: str) -> None:

@@ -22,7 +22,7 @@ from beeq.media.errors import MediaFailed
 from beeq.media.ffmpeg import reading
 from beeq.media.formats import Container
 from beeq.media.packets import Timeline, timeline
-from beeq.media.paths import OpenFile
+from beeq.media.paths import OpenFile, takes_open_files
 from beeq.media.probe import Facts, Video, probe
 
 _DEMUXER = "mov"
@@ -60,6 +60,7 @@ class Splice:
             # In whole microseconds, whose errors must not add up.
             clock += length_s
             begin, end = end, round(clock * _MICROSECONDS)
+            # Open files, as ``are_candidates`` has it, have words without quotation marks.
             lines += [f"file '{url}'", f"duration {(end - begin) / _MICROSECONDS:.6f}"]
         return "\n".join([*lines, ""])
 
@@ -71,7 +72,7 @@ class Splice:
         """Return whether a file that was written has all the pictures, evenly spaced from 0 on."""
         try:
             video = (await probe(written)).video
-            times = video and await timeline(written, video)
+            times = None if video is None else await timeline(written, video)
         except MediaFailed:
             return False
         return times is not None and (times.count, times.step_s) == (sum(self.counts), self.step_s)
@@ -82,12 +83,16 @@ def reading_script(script: OpenFile) -> list[str]:
     return reading(script, "-safe", "0", "-format_whitelist", f"concat,{_DEMUXER}")
 
 
-def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video], container: Container) -> bool:
-    """Return whether the pictures are worth a closer look, by what is known without one."""
+def takes(container: Container) -> bool:
+    """Return whether such pictures can be copied into a container."""
+    return container.demuxer == _DEMUXER and _CODEC in container.copies
+
+
+def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video]) -> bool:
+    """Return whether clips are worth a closer look, by what is known without one."""
     first = videos[0]
     return (
-        container.demuxer == _DEMUXER
-        and _CODEC in container.copies
+        takes_open_files()
         and all(source.demuxer == _DEMUXER for source in sources)
         and all(video == first for video in videos)
         and first.codec == _CODEC

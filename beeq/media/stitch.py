@@ -16,7 +16,7 @@ from beeq.media.formats import Container
 from beeq.media.packets import timeline
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Audio, Facts, Video, picture_of, probe, sound_of
-from beeq.media.splice import are_candidates, reading_script, splice_of
+from beeq.media.splice import are_candidates, reading_script, splice_of, takes
 
 SAMPLE_RATE_HZ = 48_000
 #: What every sound is made into, from its beginning on: a late one is preceded by silence.
@@ -99,16 +99,15 @@ async def _spliced(
 ) -> bool:
     """Join the clips without decoding their pictures; return whether that could be done, and went well."""
     clips, videos = facts
-    if not are_candidates(sources, videos, container):
+    if not (takes(container) and are_candidates(sources, videos)):
         return False
     timelines = [await timeline(*pair) for pair in zip(sources, videos, strict=True)]
     splice = splice_of(clips, videos[0].index, timelines, fps_of(videos[0]))
     if splice is None:
         return False
+    sound = list[str]()
     with text_file(splice.script([source.url for source in sources]), "concat") as script:
-        if script is None:
-            return False
-        inputs, sound = reading_script(script), list[str]()
+        inputs = reading_script(script)
         if any(clip.audio is not None for clip in clips):
             inputs += [argument for source in sources for argument in reading(source)]
             graph = spliced_sound_graph(clips, splice.lengths_s)
@@ -158,7 +157,7 @@ def alike_picture(number: int, video: Video, size: tuple[int, int], rate: Fracti
 
 def _sound_of_clip(number: int, clip: Facts) -> str:
     if clip.audio is None:
-        return f"{_SILENCE}:d={clip.duration_s or _SOME_SILENCE_S:.3f},{ALIKE_SOUND}"
+        return f"{_SILENCE},atrim=end={clip.duration_s or _SOME_SILENCE_S:.3f},{ALIKE_SOUND}"
     return f"[{number}:{clip.audio.index}]{ALIKE_SOUND}"
 
 
