@@ -198,7 +198,7 @@ class Reader:
         if raw is None:
             if kept is None:
                 return None
-            ended = _kept_outcome(job_id, kept, created_ms=None)
+            ended = kept_outcome(job_id, kept, created_ms=None)
             return Standing(_state_of(ended), None, ended) if ended is not None else None
         try:
             record = decode_record(job_id, raw, now_ms=0)
@@ -208,10 +208,10 @@ class Reader:
         if not (has_succeeded or has_failed):
             return Standing("active" if is_active else "queued", record, None)
         if kept is not None:
-            ended = _kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
+            ended = kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
             if ended is not None and (ended.error is None) == bool(has_succeeded):
                 return Standing(_state_of(ended), record, ended)
-        ended = Ended() if has_succeeded else Ended(error=JobFailed(job_id, _trace_text(record)))
+        ended = Ended() if has_succeeded else Ended(error=JobFailed(job_id, trace_text(record)))
         return Standing(_state_of(ended), record, ended)
 
 
@@ -221,7 +221,7 @@ def _state_of(ended: Ended) -> str:
     return "succeeded" if ended.error is None else "failed"
 
 
-def _kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
+def kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
     """Read an entry of ``beeq:results``; None if it tells of an earlier job of the same id."""
     created, _, text = kept.partition(b":")
     if created_ms is not None and created != b"%d" % created_ms:
@@ -232,7 +232,8 @@ def _kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended 
     return Ended(error=JobFailed(job_id, value), is_cancelled=text[:1] == b"c")
 
 
-def _trace_text(record: Record) -> str:
+def trace_text(record: Record) -> str:
+    """Return the newest trace in a record, whoever wrote it."""
     traces = record.options["stacktraces"]
     newest = traces[0] if traces else "the job failed"
     return newest if isinstance(newest, str) else str(newest)

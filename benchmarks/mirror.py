@@ -66,7 +66,7 @@ async def _fill(redis_url: str, count: int, *, mirrored: bool) -> None:
 async def _pay(redis_url: str, mongo_url: str, count: int) -> float:
     """Return how many documents a second the writer brings to MongoDB when nothing else happens."""
     await _fill(redis_url, count, mirrored=True)
-    mirror = Mirror(mongo_url, redis=redis_url)
+    mirror = Mirror(mongo_url, redis=redis_url, is_alone=True)
     started_s = time.perf_counter()
     mirror.start()
     await mirror.settle(_PATIENCE_S)
@@ -130,7 +130,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--jobs", type=int, default=60_000)
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--delay", nargs=2, type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -106,7 +106,7 @@ local function settle()
             set[#set + 1] = id
           else
             dropped[#dropped + 1] = id
-            gone[id] = { verdict, record }
+            gone[id] = { verdict, record, keep }
             if keep ~= '' then
               now = now or now_ms()
               expiring[#expiring + 1] = string.format('%.0f', now + result_ttl_ms)
@@ -164,7 +164,8 @@ local function settle()
   end
   for n, id in ipairs(ids) do
     if gone[id] then
-      note(id, 'state', gone[id][1], 'record', gone[id][2])
+      local state, last_record, kept_text = unpack(gone[id])
+      note(id, 'state', state, 'record', last_record, 'keep', kept_text)
     elseif facts[n] == 1 then
       note(id)
     end

@@ -24,10 +24,13 @@ local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, resul
 local id, outbox_limit = unpack(ARGV)
 
 if outbox_limit ~= '0' then
-  local record = redis.call('HGET', jobs, id)
-  local has_ended = redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
-  if record and not has_ended then
-    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id, 'state', 'cancelled', 'record', record)
+  local record, keep = redis.call('HGET', jobs, id), redis.call('HGET', results, id)
+  local state = redis.call('SISMEMBER', succeeded, id) == 1 and 'succeeded'
+    or redis.call('SISMEMBER', failed, id) == 1 and 'failed'
+    or 'cancelled'
+  if record then
+    local told = { 'id', id, 'state', state, 'record', record, 'keep', keep or '' }
+    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(told))
   end
 end
 redis.call('LREM', waiting, 0, id)

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beeq.codec import Record, dumps
-from beeq.reader import Ended, Standing
+from beeq.errors import JobFailed
+from beeq.reader import Ended, Standing, trace_text
 from beeq.statuses import mirrored_name, status_document
 
 #: A stream id is a time in ms and a number; both fit into 63 bits, in order.
@@ -168,6 +169,10 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def gone(state: str, record: Record | None) -> Standing:
+def gone(state: str, record: Record | None, ended: Ended | None = None) -> Standing:
     """Return where a job stands whose record is no more; the outbox, or its absence, told of it."""
+    if ended is None and state == "failed" and record is not None:
+        ended = Ended(error=JobFailed("", trace_text(record)))
+    if ended is not None and state != "cancelled":
+        return Standing(state, record, ended)
     return Standing(state, record, Ended(is_cancelled=state == "cancelled"))

@@ -34,19 +34,27 @@ class Mirror:
         mongo_url: where the mirror is.
         redis: as for ``Queue``.
         prefix: the first part of every key.
+        is_alone: no jobs run in this process: the writer need not rest for them.
 
     Raises:
         ValueError: a bad URL; the message does not repeat it. ImportError: PyMongo is missing.
     """
 
-    def __init__(self, mongo_url: str, *, redis: str | Redis | None = None, prefix: str = "bq") -> None:
+    def __init__(
+        self,
+        mongo_url: str,
+        *,
+        redis: str | Redis | None = None,
+        prefix: str = "bq",
+        is_alone: bool = False,
+    ) -> None:
         self.collection = StatusCollection(mongo_url)
         settings = Settings(prefix=prefix)
         keys: Mapping[str, Keys] = {name: Keys(settings.prefix, name) for name in JOB_TYPES}
         slot_key = next(iter(keys.values())).id
         dialer = Dialer(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
         self._outbox = Outbox(dialer, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
-        self._writer = Writer(self._outbox, self.collection, on_error=self._failed)
+        self._writer = Writer(self._outbox, self.collection, on_error=self._failed, is_alone=is_alone)
         self._reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
         self._tasks: list[asyncio.Task[None]] = []
         self._last_failure = ""

@@ -11,7 +11,7 @@ from beeq.errors import JobUnreadable, RedisRefused
 from beeq.keys import Keys
 from beeq.line import Line
 from beeq.mirror.documents import gone, revision_of
-from beeq.reader import Reader, Standing
+from beeq.reader import Reader, Standing, kept_outcome
 from beeq.settings import OUTBOX_LIMIT
 from beeq.shared_line import SharedLine
 
@@ -52,7 +52,9 @@ class Owed:
         job_id = told.get(b"id", b"").decode(errors="replace")
         self.revisions[job_id] = max(self.revisions.get(job_id, 0), revision_of(stream_id))
         if b"state" in told:
-            self.remains[job_id] = gone(told[b"state"].decode(), _record(job_id, told.get(b"record")))
+            record = _record(job_id, told.get(b"record"))
+            kept = kept_outcome(job_id, told[b"keep"], created_ms=None) if told.get(b"keep") else None
+            self.remains[job_id] = gone(told[b"state"].decode(), record, kept)
         else:
             self.remains.pop(job_id, None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,14 @@ from beeq.mirror.outbox import Outbox
 
 #: How long after one look the next follows.
 INTERVAL_S = 20.0
+_FIRST_WAIT_S = 5.0
+_LONGEST_REST_S = 1.0
 _LEASE_MS = 60_000
 #: Jobs compared in one call.
 _PAGE = 500
 #: Of each kind, jobs looked at in one look.
 _BUDGET = 20_000
-_EDGE = 2000
+_EDGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,17 @@ class Reconciler:
         self._after: dict[str, Any] = {}  # where the look at unfinished documents goes on
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Look again and again; first when the writer has had a moment for what is owed."""
+        wait_s = min(_FIRST_WAIT_S, INTERVAL_S)
         while True:
+            await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))
+            wait_s = INTERVAL_S
             for name in self._outbox.queue_names:
                 try:
                     if await self._outbox.may_scan(name, _LEASE_MS):
                         await self.look(name)
                 except (RedisError, MirrorUnavailable) as error:
                     self._on_error(error)
-            await asyncio.sleep(INTERVAL_S * random.uniform(0.9, 1.1))
 
     async def look(self, queue_name: str) -> None:
         """Look once, and note what differs.
@@ -116,8 +121,12 @@ class Reconciler:
         """
         if not job_ids:
             return []
+        started_s = time.monotonic()
         known = await self._collection.fingerprints(queue_name, job_ids)
-        return await self._differences(queue_name, job_ids, known)
+        differences = await self._differences(queue_name, job_ids, known)
+        # MongoDB is the writer's before it is ours.
+        await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
+        return differences
 
     async def _differences(
         self, queue_name: str, job_ids: list[str], known: dict[str, str]

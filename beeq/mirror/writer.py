@@ -2,8 +2,8 @@
 
 What it writes is where a job stands when it is written, not what the change was: so nothing is lost by
 merging, and a lost batch is made good by any later one. While MongoDB is away it holds one batch and
-asks again, ever less often; the rest waits in Redis. It never uses more than about half of its
-process's time: the other half belongs to the jobs.
+asks again, ever less often; the rest waits in Redis. After each batch it rests as long as that took:
+at least half of the time belongs to the jobs, here and where MongoDB shares their machine.
 """
 
 from __future__ import annotations
@@ -37,11 +37,18 @@ class Writer:
         outbox: what is owed.
         collection: where it is paid.
         on_error: told of each failure; the writer goes on.
+        is_alone: no jobs run in this process: it need not rest for them.
     """
 
     def __init__(
-        self, outbox: Outbox, collection: StatusCollection, *, on_error: Callable[[BaseException], None]
+        self,
+        outbox: Outbox,
+        collection: StatusCollection,
+        *,
+        on_error: Callable[[BaseException], None],
+        is_alone: bool,
     ) -> None:
+        self._longest_rest_s = _REST_S if is_alone else _LONGEST_REST_S
         self._outbox = outbox
         self._collection = collection
         self._on_error = on_error
@@ -66,7 +73,6 @@ class Writer:
                 await self._pause.wait(lambda: False)
 
     async def _round(self) -> None:
-        started_s = time.thread_time()
         taken: list[Owed] = []
         if time.monotonic() >= self._take_over_at:
             self._take_over_at = time.monotonic() + _TAKE_OVER_S
@@ -76,12 +82,13 @@ class Writer:
             await self._pay(owed)
         if taken:
             self._pause.reset()
-            await asyncio.sleep(min(max(_REST_S, time.thread_time() - started_s), _LONGEST_REST_S))
 
     async def _pay(self, owed: Owed) -> None:
         job_ids = list(owed.revisions)
         for start in range(0, len(job_ids), _AT_ONCE):
+            started_s = time.monotonic()
             await self._write(owed, job_ids[start : start + _AT_ONCE])
+            await asyncio.sleep(min(max(_REST_S, time.monotonic() - started_s), self._longest_rest_s))
         await self._outbox.paid(owed)
 
     async def _write(self, owed: Owed, job_ids: list[str]) -> None:

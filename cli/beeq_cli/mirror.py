@@ -38,7 +38,7 @@ def mirror(common: Common, check: bool, as_json: bool, mongo_url: str | None) ->
     if as_json and not check:
         raise click.UsageError("--json goes with --check")
     logs.configure("text", is_verbose=common.is_verbose, is_quiet=common.is_quiet)
-    made = Mirror(url, redis=common.redis_url(), prefix=common.prefix)
+    made = Mirror(url, redis=common.redis_url(), prefix=common.prefix, is_alone=True)
     sys.exit(run(_check(made, as_json=as_json) if check else _write(made)))
 
 

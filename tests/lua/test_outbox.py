@@ -65,8 +65,8 @@ def test_an_outcome_that_is_recorded_is_noted_and_one_that_is_not_is_not(bench, 
 @pytest.mark.parametrize("verdict", ["succeeded", "failed"])
 def test_of_a_record_that_is_dropped_the_outbox_has_what_the_mirror_needs(bench, verdict):
     bench.put(**RUNNING)
-    exchange(bench, End("1", verdict=verdict), drop="1")
-    assert noted(bench) == [{"id": "1", "state": verdict, "record": f"1 {verdict}"}]
+    exchange(bench, End("1", verdict=verdict, keep="5:s1"), drop="1")
+    assert noted(bench) == [{"id": "1", "state": verdict, "record": f"1 {verdict}", "keep": "5:s1"}]
 
 
 def test_jobs_that_are_handed_back_or_have_stalled_are_noted(bench):
@@ -90,12 +90,20 @@ def test_a_job_that_goes_unfinished_is_noted_as_cancelled_with_its_record(bench,
         cancel(bench)
     else:
         bench.run(REMOVE_JOB, "1", LIMIT)
-    assert noted(bench) == [{"id": "1", "state": "cancelled", "record": "r"}]
+    keep = {} if script is CANCEL_JOB else {"keep": ""}
+    assert noted(bench) == [{"id": "1", "state": "cancelled", "record": "r", **keep}]
 
 
-@pytest.mark.parametrize("state", [{"jobs": {"1": "r"}, "succeeded": {"1"}}, {"waiting": ["1"]}, {}])
-def test_removing_what_has_ended_or_never_was_is_nothing_to_mirror(bench, state):
-    bench.put(**state)
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_a_job_that_is_removed_after_its_end_is_noted_with_all_that_was_known(bench, state):
+    """Its change may not have been mirrored yet."""
+    bench.put(jobs={"1": "r"}, results={"1": "5:s1"}, **{state: {"1"}})
+    bench.run(REMOVE_JOB, "1", LIMIT)
+    assert noted(bench) == [{"id": "1", "state": state, "record": "r", "keep": "5:s1"}]
+
+
+def test_removing_what_never_was_is_nothing_to_mirror(bench):
+    bench.put(waiting=["1"])
     bench.run(REMOVE_JOB, "1", LIMIT)
     assert noted(bench) == []
 

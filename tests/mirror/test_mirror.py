@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beeq import Discard, Queue
+from beeq import Discard, JobFailed, Queue
 from beeq.mirror import outbox as outbox_module
 from beeq.mirror.mirror import Mirror
 from beeq.service import QueueService
@@ -192,11 +192,27 @@ async def test_removing_an_unfinished_job_cancels_it_and_a_finished_one_changes_
     await worker.close()
     await queue.remove_job(finished.id)
     assert await mirror.settle(10)
+    assert scene.documents()[finished.id]["result"] == {"n": 1}
     assert {job_id: d["status"] for job_id, d in scene.documents().items()} == {
         finished.id: "completed",
         waiting.id: "cancelled",
     }
     assert scene.documents()[waiting.id]["jobData"]["payload"] == {"n": 2}
+
+
+async def test_a_job_that_ended_and_was_removed_before_anything_was_written_has_its_end(scene):
+    queue = scene.service.queues["webhook-processing"]
+    done, broken = [await scene.service.add_webhook_job(webhook(n), {"retries": 0}) for n in (1, 3)]
+    worker = scene.worker("webhook-processing", handler)
+    await done.result(timeout=5000)
+    with pytest.raises(JobFailed):
+        await broken.result(timeout=5000)
+    await worker.close()
+    for job in (done, broken):
+        await queue.remove_job(job.id)
+    assert await scene.mirror().settle(10)
+    told = {job_id: (d["status"], d["result"], d["error"]) for job_id, d in scene.documents().items()}
+    assert told == {done.id: right(1), broken.id: right(3)}
 
 
 @pytest.mark.parametrize("is_removed", [True, False])
