@@ -19,7 +19,8 @@
     └── Discard                    fail now and for good
 
 The built-in processors' own errors stand beside them: ``jobs.InvalidJob``, ``media.MediaRefused`` and
-``MediaFailed``, ``webhooks.WebhookRefused`` and ``DeliveryFailed``.
+``MediaFailed``, ``webhooks.WebhookRefused`` and ``DeliveryFailed``, ``ai.AIRefused`` and ``AIFailed``;
+and the mirror's, ``mirror.MirrorUnavailable``.
 """
 
 from __future__ import annotations

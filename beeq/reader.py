@@ -46,6 +46,21 @@ class Stats(Health):
     oldest_waiting_ms: int | None
     owed: int | None = None
 
+    def shown(self) -> dict[str, Any]:
+        """Return the numbers under the names that commands and HTTP show; ``owed`` only with a mirror."""
+        mirror = {} if self.owed is None else {"owed": self.owed}
+        return {
+            "waiting": self.waiting,
+            "active": self.active,
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "delayed": self.delayed,
+            "newestJob": self.newest_job,
+            "workers": self.workers,
+            "oldestWaiting": self.oldest_waiting_ms,
+            **mirror,
+        }
+
     def health(self) -> Health:
         """Return what bee-queue counts of it."""
         return Health(self.waiting, self.active, self.succeeded, self.failed, self.delayed, self.newest_job)

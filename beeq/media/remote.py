@@ -40,7 +40,10 @@ class RemoteMedia:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+        given = httpx.URL(url.rstrip("/"))
+        # Apart from the URL, which httpx writes into its log.
+        self._auth = (given.username, given.password) if given.userinfo else None
+        self._url = str(given.copy_with(userinfo=b""))
 
     async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
         """Join videos in order."""
@@ -88,7 +91,9 @@ class RemoteMedia:
             async with (
                 asyncio.timeout(LIMIT_S),
                 # Neither proxies nor netrc of the environment: the URL says it all.
-                httpx.AsyncClient(timeout=timeouts, trust_env=False, follow_redirects=False) as client,
+                httpx.AsyncClient(
+                    auth=self._auth, timeout=timeouts, trust_env=False, follow_redirects=False
+                ) as client,
                 client.stream(
                     "POST", f"{self._url}/{operation}", content=dumps(arguments), headers=headers
                 ) as answer,

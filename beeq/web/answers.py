@@ -9,7 +9,6 @@ from typing import Any
 from starlette.responses import Response
 
 from beeq.codec import dumps
-from beeq.reader import Stats
 
 #: Lists and objects within one another. Nobody needs more, and not every JSON library can.
 MAX_DEPTH = 100
@@ -90,22 +89,6 @@ def _in_words(value: Any, levels_left: int) -> Any:
     if isinstance(value, datetime):
         return _iso(value)
     return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-def stats_object(stats: Stats) -> dict[str, Any]:
-    """Return the numbers of one queue, as ``beeq stats --json`` prints them."""
-    mirror = {} if stats.owed is None else {"owed": stats.owed}
-    return {
-        "waiting": stats.waiting,
-        "active": stats.active,
-        "succeeded": stats.succeeded,
-        "failed": stats.failed,
-        "delayed": stats.delayed,
-        "newestJob": stats.newest_job,
-        "workers": stats.workers,
-        "oldestWaiting": stats.oldest_waiting_ms,
-        **mirror,
-    }
 
 
 def _iso(moment: datetime) -> str:

@@ -15,7 +15,7 @@ from beeq import __version__
 from beeq.errors import RedisError, RedisUnavailable
 from beeq.service import QueueService
 from beeq.web import openapi
-from beeq.web.answers import Refusal, json_answer, stats_object, status_object
+from beeq.web.answers import Refusal, json_answer, status_object
 from beeq.web.bodies import Body, script_job
 
 logger = logging.getLogger("beeq.web")
@@ -77,7 +77,7 @@ async def stats(service: QueueService, _body: Body, _names: Mapping[str, str]) -
     """Answer the numbers of each queue."""
     async with _in_time(REDIS_TIMEOUT_S):
         by_name = await service.queue_stats()
-    return json_answer({name: stats_object(numbers) for name, numbers in by_name.items()})
+    return json_answer({name: numbers.shown() for name, numbers in by_name.items()})
 
 
 async def openapi_document(_service: QueueService, _body: Body, _names: Mapping[str, str]) -> Response:

@@ -33,7 +33,7 @@ from beeq_cli.receiver import Receiver
 from beeq_cli.running import connect, run
 from beeq_cli.scenes import Scenes, Step
 from beeq_cli.show import Show, show_for
-from beeq_cli.stats import print_stats, stats_object
+from beeq_cli.stats import print_stats
 
 PREFIX = "beeq-demo"
 _CLIP_S = 1
@@ -81,7 +81,7 @@ async def _demo(folder: Path, *, as_json: bool, is_quiet: bool) -> int:
                 await rehearsal.perform(act(rehearsal.results), show)
         stats = {name: await queue.stats() for name, queue in queues.items()}
     if as_json:
-        by_queue = {name: stats_object(numbers) for name, numbers in stats.items()}
+        by_queue = {name: numbers.shown() for name, numbers in stats.items()}
         print_bytes(dumps({"jobs": rehearsal.report, "stats": by_queue}))
     else:
         _print(rehearsal.report, stats)

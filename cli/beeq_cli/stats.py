@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import click
 
@@ -84,7 +83,7 @@ async def _watch(
             found = await asyncio.gather(*(queue.stats() for queue in queues))
             by_name = {queue.name: stats for queue, stats in zip(queues, found, strict=True)}
             if as_json:
-                print_bytes(dumps({name: stats_object(stats) for name, stats in by_name.items()}))
+                print_bytes(dumps({name: stats.shown() for name, stats in by_name.items()}))
             else:
                 print_stats(by_name)
             if _report_failed(by_name, conditions):
@@ -100,7 +99,7 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
     """Say which conditions are true of which queue; return whether any is."""
     has_failed = False
     for name, stats in by_name.items():
-        numbers = {**stats_object(stats), "oldest": stats.oldest_waiting_ms}
+        numbers = {**stats.shown(), "oldest": stats.oldest_waiting_ms}
         for condition in conditions:
             if condition.holds(numbers):
                 has_failed = True
@@ -109,22 +108,6 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
                     shown = show_duration(shown)
                 say(f"{name}: {condition.name} is {shown} ({condition.text})")
     return has_failed
-
-
-def stats_object(stats: Stats) -> dict[str, Any]:
-    """Return the numbers of one queue as ``--json`` prints them; ``owed`` only where there is a mirror."""
-    mirror = {} if stats.owed is None else {"owed": stats.owed}
-    return {
-        "waiting": stats.waiting,
-        "active": stats.active,
-        "succeeded": stats.succeeded,
-        "failed": stats.failed,
-        "delayed": stats.delayed,
-        "newestJob": stats.newest_job,
-        "workers": stats.workers,
-        "oldestWaiting": stats.oldest_waiting_ms,
-        **mirror,
-    }
 
 
 def print_stats(by_name: Mapping[str, Stats]) -> None:
@@ -141,7 +124,7 @@ def print_stats(by_name: Mapping[str, Stats]) -> None:
 def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
     rows = []
     for name, stats in by_name.items():
-        shown = stats_object(stats)
+        shown = stats.shown()
         counts = [shown[name] for name in list(shown)[: len(_COLUMNS) - 2]]
         oldest = "-" if stats.oldest_waiting_ms is None else show_duration(stats.oldest_waiting_ms)
         rows.append([escaped(name), *map(str, counts), oldest])

@@ -117,3 +117,13 @@ async def test_the_environments_proxy_is_not_asked(service: Service, monkeypatch
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     assert await ask(service) == {"path": "out.mp4"}
+
+
+async def test_no_log_shows_the_services_password(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """httpx writes URLs into its log, at INFO."""
+    caplog.set_level("DEBUG")
+    await ask(service)
+    ((_, headers, _),) = service.calls
+    assert headers["authorization"].startswith("Basic ")
+    assert "hidden" not in caplog.text
+    assert "/media/extract_last_frame" in caplog.text
