@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from beeq.ai.answers import is_video_id
 from beeq.errors import RedisError
 from beeq.media.paths import safe_name
-from beeq.processors.base import RunningJob
+
+if TYPE_CHECKING:
+    from beeq.processors.base import RunningJob
 
 logger = logging.getLogger(__name__)
 

@@ -131,9 +131,10 @@ class Outbox:
     @staticmethod
     def _owed(queue_name: str, entries: list[Any]) -> Owed:
         owed = Owed(queue_name)
-        for stream_id, fields in entries:
-            if fields is not None:  # it was dropped, for the outbox is bounded
-                owed.add(stream_id, fields)
+        for entry in entries:
+            # None, or without fields: it was dropped meanwhile, for the outbox is bounded.
+            if entry is not None and entry[1] is not None:
+                owed.add(*entry)
         return owed
 
     async def take_over(self) -> list[Owed]:

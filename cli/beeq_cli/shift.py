@@ -117,11 +117,11 @@ class Shift:
         if self._mirror is not None:
             await self._settle(self._mirror)
 
-    @staticmethod
-    async def _settle(mirror: Mirror) -> None:
-        """Let the mirror catch up, if it can; what is owed then still stays in Redis."""
+    async def _settle(self, mirror: Mirror) -> None:
+        """Let the mirror catch up, if it can and nobody is in a hurry; what is owed stays in Redis."""
         try:
-            if mirror.is_running and not await mirror.settle(_SETTLE_S):
+            timeout_s = 0 if self._urgency == HAND_BACK else _SETTLE_S
+            if mirror.is_running and not await mirror.settle(timeout_s):
                 logs.logger.warning("the mirror is behind; the next worker will write what is owed")
         except RedisError as error:
             logs.logger.warning("the mirror is behind: %s", error)

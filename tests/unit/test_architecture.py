@@ -34,6 +34,7 @@ CORE = (
     "errors",
     "emitter",
     "redis_url",
+    "mongo_url",
 )
 FORBIDDEN_IN_CORE = {
     "asyncio", "httpx", "logging", "os", "pymongo", "random", "redis", "secrets", "socket", "subprocess", "threading", "time",
@@ -100,6 +101,48 @@ def beeq_imports_of(path: Path) -> set[str]:
 @pytest.mark.parametrize("name", CORE)
 def test_the_core_leans_on_nothing_but_itself(name):
     assert beeq_imports_of(PACKAGE / f"{name}.py") <= set(CORE)
+
+
+#: Lower ones come first; a package imports nothing of those after it.
+LAYERS = ("media", "webhooks", "ai", "processors", "mirror", "service", "web")
+#: The engine: what a queue needs. It knows none of the layers above it.
+ENGINE = (
+    "queue",
+    "consumer",
+    "lifecycle",
+    "producer",
+    "reader",
+    "moves",
+    "worker",
+    "sync",
+    "blocking",
+    "embedded",
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_layer_imports_nothing_above_it(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own in LAYERS:
+        allowed_layers = set(LAYERS[: LAYERS.index(own) + 1])
+    elif own in (*CORE, *ENGINE):
+        allowed_layers = {"service"} if own == "sync" else set()  # the blocking twin, imported when used
+    else:
+        return
+    assert beeq_imports_of(path) & set(LAYERS) <= allowed_layers
+
+
+@pytest.mark.parametrize("name", ["processors", "media", "webhooks", "ai"])
+def test_processors_and_what_they_call_know_no_redis(name):
+    for path in (PACKAGE / name).rglob("*.py"):
+        assert (
+            beeq_imports_of(path) & {"connection", "line", "shared_line", "scripts", "keys", "queue"} == set()
+        )
+
+
+def test_what_the_mirror_writes_is_decided_without_io():
+    assert top_level_imports_of(PACKAGE / "mirror" / "documents.py") & FORBIDDEN_IN_CORE == set()
+    assert top_level_imports_of(PACKAGE / "statuses.py") & FORBIDDEN_IN_CORE == set()
 
 
 def test_only_the_border_knows_redis_errors():
