@@ -13,7 +13,7 @@ from beeq.jobs import JOB_TYPES
 from beeq.service import find_unfinished
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE
-from beeq_cli.options import Common, common_options, option
+from beeq_cli.options import Common, common_options, option, read_mongo_url
 from beeq_cli.running import opened, run
 
 
@@ -32,7 +32,7 @@ def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool) -
     """
     if not job_id or queue_name == "":
         raise click.UsageError("ID is empty" if not job_id else "QUEUE is empty")
-    url = common.redis_url()
+    url, is_mirrored = common.redis_url(), read_mongo_url(None) is not None
     queues = [
         Queue(
             name,
@@ -43,6 +43,7 @@ def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool) -
             store_jobs=False,
             ensure_scripts=False,
             activate_delayed_jobs=False,
+            mirrored=name in JOB_TYPES and is_mirrored,
         )
         for name in ([queue_name] if queue_name is not None else JOB_TYPES)
     ]

@@ -15,12 +15,13 @@ import click
 
 from beeq import Job, JobFailed, Queue
 from beeq.codec import dumps
+from beeq.jobs import JOB_TYPES
 from beeq.orders import Order, Terms
 from beeq_cli import bulk
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE
 from beeq_cli.fields import read_fields
-from beeq_cli.options import Common, common_options, option, parsed
+from beeq_cli.options import Common, common_options, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
 from beeq_cli.running import opened, run
 
@@ -139,6 +140,7 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
         get_events=wait_ms is not None,
         store_jobs=wait_ms is not None,
         activate_delayed_jobs=wait_ms is not None,
+        mirrored=queue_name in JOB_TYPES and read_mongo_url(None) is not None,
     )
     try:
         order.check(queue)

@@ -13,6 +13,7 @@ from beeq.mirror import outbox as outbox_module
 from beeq.mirror.mirror import Mirror
 from beeq.service import QueueService
 from tests.mirror.conftest import Scene
+from tests.support.waiting import pause
 
 WEBHOOK = {"webhookUrl": "https://example.com/", "projectId": "p-1"}
 MEDIA = {"type": "frame-extract", "inputFiles": ["a.mp4"], "outputPath": "a.png"}
@@ -134,6 +135,28 @@ async def test_mongodb_may_go_and_come_back_in_the_middle(make_scene, own_mongo,
     own_mongo.start()
     await until_right(scene, first | second, eventually)
     assert await mirror.settle(30)
+
+
+async def test_a_slow_mongodb_delays_no_job_and_ends_right(scene, eventually, monkeypatch):
+    mirror = scene.mirror(starts=False)
+    write = mirror.collection._write
+
+    async def write_slowly(pending):
+        await pause(0.5)  # the slowness is what is being played
+        return await write(pending)
+
+    monkeypatch.setattr(mirror.collection, "_write", write_slowly)
+    mirror.start()
+    scene.worker("webhook-processing", handler)
+    numbers = await enqueue(scene, range(500))
+
+    async def all_ran():
+        stats = await scene.service.queue_stats()
+        return stats["webhook-processing"].succeeded + stats["webhook-processing"].failed == 500
+
+    await eventually(all_ran, 30)
+    assert not await mirror.settle(0), "the jobs were done before the mirror was"
+    await until_right(scene, numbers, eventually)
 
 
 async def test_two_writers_share_the_work_and_what_one_left_is_paid_by_another(

@@ -196,7 +196,7 @@ class History:
             await queue.close()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(20))
 async def test_whatever_happens_the_mirror_equals_the_model_in_the_end(scene: Scene, monkeypatch, seed):
     monkeypatch.setattr(outbox_module, "_ABANDONED_MS", 0)
     monkeypatch.setattr("beeq.mirror.writer._REST_S", 0)
