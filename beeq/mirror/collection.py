@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -183,9 +184,7 @@ class StatusCollection:
             "jobData": _in_words(change.fields["jobData"]),
             "result": _in_words(change.fields["result"]),
         }
-        plain = Change(
-            change.queue_name, change.job_id, change.revision, change.fingerprint, fields, change.is_fresh
-        )
+        plain = replace(change, fields=fields)
         async with self._bounded(_READ_S):
             try:
                 await self._documents.update_one(

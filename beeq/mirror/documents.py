@@ -27,6 +27,7 @@ _MAX_LEVELS = 80
 #: MongoDB stores 16 MB a document; job and result share it.
 _MAX_VALUE_BYTES = 7_000_000
 _BEGINNING_CHARACTERS = 10_000
+_FINAL = ["completed", "failed", "cancelled"]
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -41,6 +42,7 @@ class Change:
         fingerprint: of the state.
         fields: the document's fields, as MongoDB can store them.
         is_fresh: the job has just been enqueued: its data replace those of an earlier job of its id.
+        is_guess: its record went, and nobody told how: a document that says how it ended stays.
     """
 
     queue_name: str
@@ -49,6 +51,7 @@ class Change:
     fingerprint: str
     fields: dict[str, Any]
     is_fresh: bool
+    is_guess: bool = False
 
 
 def revision_of(stream_id: bytes) -> int:
@@ -76,25 +79,28 @@ def fingerprint_of(standing: Standing) -> str:
     return f"{standing.state}-{zlib.crc32(dumps(facts)):08x}"
 
 
-def change_of(queue_name: str, job_id: str, standing: Standing, revision: int) -> Change:
-    """Return the change that mirrors ``standing``."""
+def change_of(queue_name: str, job_id: str, standing: Standing | None, revision: int) -> Change:
+    """Return the change that mirrors ``standing``; None: the job left no trace."""
+    is_guess = standing is None
+    standing = standing or gone("cancelled", None)
     fields = status_document(queue_name, job_id, standing)
     for name in ("jobId", "queueName", "updatedAt"):
         del fields[name]
     fields = {name: storable(value) for name, value in fields.items()}
     record = standing.record
     is_fresh = record is not None and record.status == "created" and standing.state == "queued"
-    return Change(queue_name, job_id, revision, fingerprint_of(standing), fields, is_fresh)
+    return Change(queue_name, job_id, revision, fingerprint_of(standing), fields, is_fresh, is_guess)
 
 
 def update_of(change: Change) -> list[dict[str, Any]]:
     """Return the update, for a document found by job and queue, or made by it."""
-    is_new = {
-        "$and": [
-            {"$gt": [change.revision, {"$ifNull": ["$beeq.revision", -1]}]},
-            {"$ne": ["$beeq.fingerprint", change.fingerprint]},
-        ]
-    }
+    conditions: list[dict[str, Any]] = [
+        {"$gt": [change.revision, {"$ifNull": ["$beeq.revision", -1]}]},
+        {"$ne": ["$beeq.fingerprint", change.fingerprint]},
+    ]
+    if change.is_guess:
+        conditions.append({"$not": [{"$in": [{"$ifNull": ["$status", ""]}, _FINAL]}]})
+    is_new = {"$and": conditions}
 
     def unless_older(name: str, value: Any) -> dict[str, Any]:
         return {"$cond": [is_new, value, {"$ifNull": [f"${name}", None]}]}

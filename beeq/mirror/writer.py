@@ -116,6 +116,5 @@ class Writer:
             standing = found or remains
             if found is not None and found.record is None and remains is not None:
                 standing = replace(found, record=remains.record)
-            if standing is not None:  # else it was removed after it had ended: its document stays as it is
-                changes.append(change_of(name, job_id, standing, owed.revisions[job_id]))
+            changes.append(change_of(name, job_id, standing, owed.revisions[job_id]))
         return changes
