@@ -27,6 +27,7 @@ beeq:expiries  sorted set id → when its entry in beeq:results may go, ms since
 beeq:cancelled sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
                           also a channel, which carries the claim
 beeq:outbox    stream     ids of jobs that have changed, for the mirror; only in mirrored queues
+beeq:scan      string     process that compares queue and mirror now; has a TTL
 beeq:workers   sorted set worker process → when it last beat, ms since the epoch; has a TTL
 ============== ========== ==================================================================
 """

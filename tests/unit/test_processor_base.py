@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beeq.errors import Discard, RedisUnavailable
-from beeq.jobs import WebhookJob
+from beeq.jobs import JOB_TYPES, WebhookJob
 from beeq.processors import build
 from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
 from tests.support.waiting import eventually
@@ -152,11 +152,10 @@ def test_a_bad_value_is_refused_by_its_variables_name(variable: str, value: str)
     assert "hidden" not in str(refused.value)
 
 
-def test_there_is_a_processor_for_each_queue_that_is_built(tmp_path: Path) -> None:
+def test_there_is_a_processor_for_each_built_in_queue(tmp_path: Path) -> None:
     processors = build(ProcessorSettings(media_root=tmp_path))
     assert {name: processor.queue_name for name, processor in processors.items()} == {
-        "media-processing": "media-processing",
-        "webhook-processing": "webhook-processing",
+        name: name for name in JOB_TYPES
     }
 
 
