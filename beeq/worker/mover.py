@@ -118,6 +118,9 @@ class Mover:
                 self._on_error(error)
                 move.cancel()
             await asyncio.wait([move], timeout=0.05)
+        # A move that ended in this very turn of the loop is still to tell so: without a turn more,
+        # the owner would find it pending, and ask for its end, for ever.
+        await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Close the connection."""
