@@ -8,41 +8,57 @@ from typing import TYPE_CHECKING, overload
 
 from beeq.announcer import Announcer
 from beeq.settings import milliseconds, whole
+from beeq.worker.runner import check_executor, check_handler
 
 if TYPE_CHECKING:
-    from beeq.worker.runner import Handler
+    from beeq.worker.runner import Executor, Handler
 
 
 class Consumer(Announcer):
     """What a queue is to whoever works on it; ``Queue`` is one."""
 
     @overload
-    def process(self, handler: Handler, concurrency: int = 1) -> Handler: ...
+    def process(self, handler: Handler, concurrency: int = 1, *, executor: Executor = "auto") -> Handler: ...
     @overload
-    def process(self, handler: None = None, concurrency: int = 1) -> Callable[[Handler], Handler]: ...
     def process(
-        self, handler: Handler | None = None, concurrency: int = 1
+        self, handler: None = None, concurrency: int = 1, *, executor: Executor = "auto"
+    ) -> Callable[[Handler], Handler]: ...
+    def process(
+        self, handler: Handler | None = None, concurrency: int = 1, *, executor: Executor = "auto"
     ) -> Handler | Callable[[Handler], Handler]:
         """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
 
         Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
         plain function in a thread, with the blocking face of the job.
 
+        Args:
+            handler: the function; None makes this a decorator, which returns the function itself.
+            concurrency: how many jobs may run here at once.
+            executor: ``thread`` insists on a plain function. ``process`` runs it in child processes, up
+                to ``concurrency`` of them, each started when first needed and used again: for work
+                that needs a core of its own, or must be stopped for certain. A timeout, a cancelled
+                job and ``close`` kill the child, with all it has started in its process group; a
+                child that dies fails the attempt. The child imports the handler by its name, so it is
+                a function at the top level of a module, or something that can be pickled; what
+                starts the work belongs below ``if __name__ == "__main__":``. Data, options and the
+                result travel as JSON. The job has its blocking face, except that no events are heard.
+
         Raises:
             RuntimeError: the queue is no worker, or has a handler. QueueClosed.
-            TypeError, ValueError: a concurrency that is no positive int.
+            TypeError: the handler cannot run there: a coroutine function in a thread or process, a
+                lambda or a function inside a function in a process.
+            TypeError, ValueError: a concurrency that is no positive int, an unknown executor.
         """
         whole("concurrency", concurrency, at_least=1)
+        check_executor(executor)
         if handler is None:
 
             def decorate(function: Handler) -> Handler:
-                self._lifecycle.process(function, concurrency)
-                return function
+                return self.process(function, concurrency, executor=executor)
 
             return decorate
-        if not callable(handler):
-            raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
-        self._lifecycle.process(handler, concurrency)
+        check_handler(handler, executor)
+        self._lifecycle.process(handler, concurrency, executor)
         return handler
 
     @property

@@ -20,7 +20,7 @@
 
 The built-in processors' own errors stand beside them: ``jobs.InvalidJob``, ``media.MediaRefused`` and
 ``MediaFailed``, ``webhooks.WebhookRefused`` and ``DeliveryFailed``, ``ai.AIRefused`` and ``AIFailed``;
-and the mirror's, ``mirror.MirrorUnavailable``.
+the mirror's, ``mirror.MirrorUnavailable``; and ``worker.ChildDied``, of a handler's child process.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from beeq.worker.worker import Worker
 
 if TYPE_CHECKING:
     from beeq.queue import Queue
-    from beeq.worker.runner import Handler
+    from beeq.worker.runner import Executor, Handler
 
 #: bee-queue's default for ``close``.
 CLOSE_TIMEOUT_MS = 5000
@@ -56,6 +56,7 @@ class Lifecycle:
         self._checking: asyncio.Task[None] | None = None
         self.handler: Handler | None = None
         self.concurrency = 1
+        self._executor: Executor = "auto"
         self._starts_on_connecting = False  # process() came before connect(), and auto_connect is off
         self.worker: Worker | None = None
         self._stopped = asyncio.Event()  # ``run`` may end
@@ -180,7 +181,7 @@ class Lifecycle:
 
     # Working.
 
-    def process(self, handler: Handler, concurrency: int) -> None:
+    def process(self, handler: Handler, concurrency: int, executor: Executor) -> None:
         """Take ``handler`` for the queue's jobs; start at once inside a running loop."""
         if not self._queue.settings.is_worker:
             raise RuntimeError("Cannot call Queue#process on a non-worker")
@@ -188,7 +189,7 @@ class Lifecycle:
             raise RuntimeError("Cannot call Queue#process twice")
         if self._is_closing:
             raise QueueClosed
-        self.handler, self.concurrency = handler, concurrency
+        self.handler, self.concurrency, self._executor = handler, concurrency, executor
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -202,8 +203,15 @@ class Lifecycle:
         if self.handler is None:
             raise RuntimeError("there is nothing to run: call process() first")
         if self.worker is None:
-            self.worker = Worker(self._queue, self.handler, self.concurrency, on_failure=self._worker_failed)
-            self.worker.start()
+            worker = Worker(
+                self._queue,
+                self.handler,
+                self.concurrency,
+                executor=self._executor,
+                on_failure=self._worker_failed,
+            )
+            worker.start()
+            self.worker = worker
             self.spawn(self._open_patiently())
         return self.worker
 

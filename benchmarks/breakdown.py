@@ -49,7 +49,9 @@ async def per_attempt_us(queue: Queue) -> float:
         nonlocal ended
         ended += 1
 
-    runner = Runner(handler, on_end=on_end, on_late=lambda _job, _error: None)
+    runner = Runner(
+        handler, executor="auto", concurrency=100, on_end=on_end, on_late=lambda _job, _error: None
+    )
     job = Job(queue, decode_record("1", _RECORD, now_ms=0), "1")
     rounds = []
     for _ in range(5):

@@ -11,11 +11,13 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from beeq.blocking import BlockingJob, Portal
 from beeq.errors import JobTimedOut
 from beeq.options import timeout_ms_of
+from beeq.worker.processes import Processes
+from beeq.worker.reference import Reference
 from beeq.worker.threads import Call, Threads
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 GRACE_S = 1.0
 
 Handler = Callable[[Any], Any]
+#: Where handlers run; ``auto``: coroutine functions on the loop, plain functions in threads.
+Executor = Literal["auto", "thread", "process"]
 
 
 class Attempt:
@@ -51,7 +55,9 @@ class Runner:
 
     Args:
         handler: a coroutine function, run as a task on the loop; or a plain function, run in a
-            thread with the blocking face of the job.
+            thread or a child process with the blocking face of the job.
+        executor: which of these; it suits the handler, see ``check_handler``.
+        concurrency: how many attempts there may be at once.
         on_end: called in the loop with the attempt, its result, and its error or None; once.
         on_late: called with the job and the error or None when a handler ends after its attempt had.
     """
@@ -60,6 +66,8 @@ class Runner:
         self,
         handler: Handler,
         *,
+        executor: Executor,
+        concurrency: int,
         on_end: Callable[[Attempt, Any, BaseException | None], None],
         on_late: Callable[[Job, BaseException | None], None],
     ) -> None:
@@ -67,22 +75,34 @@ class Runner:
         self._on_end = on_end
         self._on_late = on_late
         self._threads: Threads | None = None
+        self._processes = Processes(handler, limit=concurrency) if executor == "process" else None
         self._portal = Portal(self._loop)
-        self._handler = handler if is_coroutine_function(handler) else self._in_thread(handler)
+        is_awaited = executor == "process" or is_coroutine_function(handler)
+        self._handler = handler if is_awaited else self._in_thread(handler)
         # Python 3.12 can run a handler's first step at once: a handler that does not wait needs no
         # turn of the loop.
         self._task_options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
     def start(self, attempt: Attempt) -> None:
         """Run the handler; ``on_end`` may be called before this returns."""
-        timeout_ms = timeout_ms_of(attempt.job.options)
-        if timeout_ms:
-            attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt, timeout_ms)
+        if self._processes is None:
+            self._limit(attempt)
         attempt.task = asyncio.Task(self._run(attempt), loop=self._loop, **self._task_options)
+
+    def _limit(self, attempt: Attempt) -> None:
+        """Let the attempt's timeout begin, unless something else ends it already."""
+        timeout_ms = timeout_ms_of(attempt.job.options)
+        if timeout_ms and attempt.timer is None and not attempt.has_ended:
+            attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt, timeout_ms)
 
     async def _run(self, attempt: Attempt) -> None:
         try:
-            result = await self._handler(attempt.job)
+            if self._processes is None:
+                result = await self._handler(attempt.job)
+            else:
+                # The start of a process is none of the handler's time.
+                on_start = functools.partial(self._limit, attempt)
+                result = await self._processes.run(attempt.job, on_start)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
             self._end(attempt, None, error)
         else:
@@ -108,7 +128,10 @@ class Runner:
         attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
 
     def cancel(self, attempt: Attempt) -> None:
-        """Ask the handler to stop; a thread cannot be asked, but its job's moves raise from now on."""
+        """Ask the handler to stop, or kill its process.
+
+        A thread cannot be asked, but its job's moves raise from now on.
+        """
         if attempt.task is not None:
             attempt.task.cancel()
 
@@ -159,10 +182,39 @@ class Runner:
             blocking_job.detach()
         return await result if inspect.isawaitable(result) else result
 
-    def close(self) -> None:
-        """End idle threads."""
+    async def close(self) -> None:
+        """End idle threads, and all child processes."""
         if self._threads is not None:
             self._threads.close()
+        if self._processes is not None:
+            await self._processes.close()
+
+
+def check_handler(handler: Handler, executor: Executor) -> None:
+    """Make sure that ``handler`` can run where it is to run.
+
+    Raises:
+        TypeError: it cannot: it is not callable, a coroutine function for threads or processes, or
+            nothing that a child process can find.
+    """
+    if not callable(handler):
+        raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
+    if executor != "auto" and is_coroutine_function(handler):
+        raise TypeError(f"executor={executor!r} runs plain functions; a coroutine function runs on the loop")
+    if executor == "process":
+        Reference.of(handler)
+
+
+def check_executor(executor: Executor) -> Executor:
+    """Return ``executor``.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    if executor not in get_args(Executor):
+        known = ", ".join(map(repr, get_args(Executor)))
+        raise ValueError(f"executor must be one of {known}, not {executor!r}")
+    return executor
 
 
 def is_coroutine_function(handler: Handler) -> bool:

@@ -19,7 +19,8 @@ from beeq.job import Job
 from beeq.outcome import Settlement, fail, succeed
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.pump import Claimed, Pump
-from beeq.worker.runner import Attempt, Handler, Runner
+from beeq.worker.reference import refuse_while_loading
+from beeq.worker.runner import Attempt, Executor, Handler, Runner
 from beeq.worker.stalls import StallCheck
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ class Worker:
         handler: Handler,
         concurrency: int,
         *,
+        executor: Executor,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._on_failure = on_failure
         self._queue = queue
         self._handler = handler
         self._concurrency = concurrency
+        self._executor = executor
         self._attempts: dict[Attempt, None] = {}  # in the order of their start
         self._pump: Pump | None = None
         self._runner: Runner | None = None
@@ -74,9 +77,16 @@ class Worker:
 
     def start(self) -> None:
         """Begin to take jobs. Redis may be away: the worker keeps trying."""
+        refuse_while_loading()
         queue, settings = self._queue, self._queue.settings
         loop = asyncio.get_running_loop()
-        self._runner = Runner(self._handler, on_end=self._ended, on_late=self._ended_late)
+        self._runner = Runner(
+            self._handler,
+            executor=self._executor,
+            concurrency=self._concurrency,
+            on_end=self._ended,
+            on_late=self._ended_late,
+        )
         self._pump = Pump(
             queue.dialer,
             queue.keys,
@@ -239,7 +249,7 @@ class Worker:
         """Take nothing more, wait for what runs, give back what does not end in time.
 
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
-        its retries untouched; a coroutine handler is cancelled, a thread is left behind.
+        its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
         """
         if self._pump is None or self._runner is None or self._pump_task is None:
             return True
@@ -287,6 +297,6 @@ class Worker:
         if self._hurry is not None:
             self._hurry.cancel()
         if self._runner is not None:
-            self._runner.close()
+            await self._runner.close()
         if self._pump is not None:
             await self._pump.close()

@@ -1,0 +1,279 @@
+"""What runs in a child process of a worker: takes a job, calls the handler, says how it ended; then the next.
+
+Connects to nothing but the worker's socket. The handler gets the same ``BlockingJob`` as in a thread,
+around a ``Job`` whose queue is far away: its moves are calls that the worker executes.
+
+Lives no longer than its worker: on Linux the kernel kills it, elsewhere the socket's end does. Standard
+output and error are the worker's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from beeq.blocking import BlockingJob, Portal
+from beeq.codec import decode_record, dumps, loads
+from beeq.emitter import Emitter
+from beeq.errors import Discard, JobLost
+from beeq.job import Job
+from beeq.settings import milliseconds
+from beeq.worker.messages import Decoder, Message, encode, tell, told
+from beeq.worker.reference import Reference, load
+
+if TYPE_CHECKING:
+    from beeq.queue import Queue
+
+T = TypeVar("T")
+
+_CHUNK_BYTES = 256 * 1024
+#: How long the process may take to end by itself once the worker has hung up.
+_END_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Link:
+    """The socket to the worker; a thread of its own reads it.
+
+    ``jobs`` yields messages of the kinds ``load`` and ``job``, then None when the worker has hung up.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._sending = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._callers: dict[int, queue.SimpleQueue[Message]] = {}
+        self.jobs: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, name="beeq-worker-link", daemon=True).start()
+
+    def send(self, kind: str, body: bytes = b"", **facts: Any) -> None:
+        """Send a message; wait until the worker has taken it."""
+        with self._sending:
+            self._socket.sendall(encode(kind, body, **facts))
+
+    def ask(self, move: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
+        """Let the worker make a move of the running job.
+
+        Returns:
+            A function that waits for the answer, and returns what the move returns or raises its error.
+
+        Raises:
+            TypeError: an argument cannot be written as JSON; nothing was sent.
+        """
+        body, number = dumps(arguments), next(self._numbers)
+        answer = self._callers[number] = queue.SimpleQueue()
+        self.send("call", body + state, number=number, move=move, size=len(body))
+
+        def wait() -> Any:
+            head, body = answer.get()  # as long as the move takes; without a worker this process ends
+            if head["is_error"]:
+                raise told(loads(body), with_trace=False)
+            return loads(body)
+
+        return wait
+
+    def _listen(self) -> None:
+        decoder = Decoder()
+        with contextlib.suppress(OSError, ValueError):  # the handler took our descriptor, or its bytes
+            while chunk := self._socket.recv(_CHUNK_BYTES):
+                for message in decoder.feed(chunk):
+                    if message.head["kind"] == "answer":
+                        self._callers.pop(message.head["number"]).put(message)
+                    else:
+                        self.jobs.put(message)
+        self.jobs.put(None)
+        threading.Event().wait(_END_S)
+        os.killpg(0, signal.SIGKILL)  # what the handler has started too
+
+
+class FarQueue:
+    """What a ``Job`` in a child process needs of its queue. The moves block, and never really await.
+
+    Args:
+        name: the queue's.
+        strategies: the names of its backoff strategies.
+        call: makes a move of the job that runs.
+    """
+
+    def __init__(self, name: str, strategies: Collection[str], call: Callable[[str, list[Any]], Any]) -> None:
+        self.name = name
+        self.backoff_strategies = strategies
+        self._call = call
+
+    @staticmethod
+    def now_ms() -> int:
+        """Return this machine's clock, in ms since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    async def report_progress(self, job: Job, value: Any) -> int:
+        """Publish the job's progress."""
+        heard: int = self._call("report_progress", [value])
+        job.progress = value
+        return heard
+
+    async def remember(self, job: Job, facts: dict[str, Any]) -> None:
+        """Keep facts with the job."""
+        job.options["beeq"] = self._call("remember", [facts])
+
+    async def remove_job(self, _job_id: str) -> None:
+        """Remove the job."""
+        self._call("remove", [])
+
+    async def cancel_job(self, _job_id: str) -> bool:
+        """Cancel the job, and with it this process."""
+        return bool(self._call("cancel", []))
+
+    async def retry_job(self, _job: Job) -> bool:
+        """Queue the job again, if it has failed meanwhile."""
+        return bool(self._call("retry", []))
+
+    async def is_in_set(self, _job_id: str, name: str) -> bool:
+        """Return whether the job is in the named set."""
+        return bool(self._call("is_in_set", [name]))
+
+    async def result_of(self, _job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+        """Wait for the job's end."""
+        return self._call("result", [None if timeout is None else milliseconds("timeout", timeout)])
+
+    @staticmethod
+    def new_emitter() -> Emitter:
+        """Refuse: events are heard where the queue is."""
+        raise RuntimeError("a child process hears no events: listen in the worker")
+
+
+class _Here(Portal):
+    """Runs the moves of a job that is in a child process: they need no loop, and no other thread."""
+
+    def __init__(self) -> None:
+        """Need no loop."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that never really awaits."""
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+        raise RuntimeError("a move of a job in a child process cannot wait for a loop")
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call it."""
+        return function()
+
+
+class Attempt:
+    """One run of the handler in this process."""
+
+    def __init__(self, link: Link, message: Message) -> None:
+        head = message.head
+        self._link = link
+        self._is_over = False
+        far = FarQueue(head["queue"], head["strategies"], self._call)
+        record = decode_record(head["id"], message.body, now_ms=far.now_ms())
+        self._job = Job(cast("Queue", far), record, head["id"])
+        self._job.claim = b"the worker's"  # the job runs: it cannot be saved
+        self._known_state = self._state()
+        self._telling = threading.Lock()  # what the worker hears last must be the newest
+
+    def run(self, handler: Callable[[BlockingJob], Any]) -> None:
+        """Call the handler, and tell the worker how that ended."""
+        pid = os.getpid()
+        face = BlockingJob(self._job, _Here())
+        self._link.send("begin")
+        try:
+            result, error = handler(face), None
+        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its outcome
+            result, error = None, raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+        if os.getpid() != pid:
+            os._exit(1)  # the handler forked, and this is the copy: it has no worker
+        face.detach()
+        with self._telling:
+            self._is_over = True  # from now on a thread that the handler left behind cannot move the job
+            if error is None:
+                self._succeed(result)
+            else:
+                self._fail(error)
+
+    def _succeed(self, result: Any) -> None:
+        try:
+            text, state = dumps(result), self._news()
+        except TypeError as error:
+            # Doing the work again would not help, so this ends the job for good, under its own name.
+            reason = TypeError(f"cannot be written as JSON: {error}")
+            self._end(dumps(tell(reason, base=Discard)), b"", is_error=True)
+        else:
+            self._end(text, state, is_error=False)
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            state = self._news()
+        except TypeError:
+            state = b""  # the job stays as the worker has it
+        self._end(dumps(tell(error)), state, is_error=True)
+
+    def _end(self, text: bytes, state: bytes, *, is_error: bool) -> None:
+        self._link.send("end", text + state, is_error=is_error, size=len(text))
+
+    def _call(self, move: str, arguments: list[Any]) -> Any:
+        with self._telling:
+            if self._is_over:
+                raise JobLost(self._job.saved_id())
+            wait = self._link.ask(move, arguments, self._news())
+        return wait()
+
+    def _state(self) -> bytes:
+        return dumps([self._job.data, self._job.options])
+
+    def _news(self) -> bytes:
+        """Return data and options, if the handler has changed them since the worker last heard of them.
+
+        Raises:
+            TypeError: they cannot be written as JSON.
+        """
+        state = self._state()
+        if state == self._known_state:
+            return b""
+        self._known_state = state
+        return state
+
+
+def main(fd: int, worker_pid: int) -> None:
+    """Serve the worker at the other end of the socket ``fd`` until it hangs up."""
+    _die_with(worker_pid)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a killed process flushes nothing
+    connection = socket.socket(fileno=fd)
+    connection.set_inheritable(False)  # nor does what a handler starts keep it open
+    link = Link(connection)
+    first = link.jobs.get()
+    if first is None:
+        return
+    sys.argv[:] = first.head["argv"]
+    try:
+        handler = load(Reference(pickled=first.body, **first.head["reference"]))
+    except BaseException as error:  # noqa: BLE001 - a module may raise anything, or exit
+        link.send("broken", dumps(tell(error)))
+        return
+    link.send("ready")
+    while (message := link.jobs.get()) is not None:
+        Attempt(link, message).run(handler)
+
+
+def _die_with(worker_pid: int) -> None:
+    """Let the kernel kill this process with the thread that started it, which is the worker's loop."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - needed here only
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != worker_pid:
+        raise SystemExit("the worker is gone")

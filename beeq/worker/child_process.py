@@ -1,0 +1,296 @@
+"""One child process, seen from its worker: start it, give it a job, answer its calls, kill it.
+
+Which child gets which job is the pool's affair (``processes.py``); what happens in it is ``child.py``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from beeq.codec import dumps, loads
+from beeq.errors import BeeqError
+from beeq.worker.messages import Decoder, Message, encode, tell, told
+from beeq.worker.reference import Reference
+
+if TYPE_CHECKING:
+    from beeq.job import Job
+
+#: How long a child may take to import the handler.
+START_TIMEOUT_S = 60.0
+#: How long a child whose connection has ended may take to end as well, and the other way round.
+_END_S = 1.0
+#: A killed process is gone at once, unless the system itself hangs.
+_DEATH_S = 5.0
+#: SIGINT and SIGTERM to all processes are the worker's to decide on, from the first. (Not by SIG_IGN, which
+#: the programs that a handler starts would inherit.) Modules are searched where the worker searches.
+_BOOT = """\
+import json, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+sys.path[:] = json.loads(sys.argv[3])
+from beeq.worker.child import main
+main(int(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+class ChildDied(BeeqError):
+    """The child process that ran a handler ended, crashed, was killed, or never got ready.
+
+    Attributes:
+        has_begun: whether the handler had been called.
+    """
+
+    def __init__(self, how: str, *, has_begun: bool) -> None:
+        super().__init__(f"the child process {how}")
+        self.has_begun = has_begun
+
+
+class ChildProcess(asyncio.Protocol):
+    """A child process; the protocol of the connection to it.
+
+    Args:
+        on_left: called when it is gone, however that came.
+    """
+
+    def __init__(self, on_left: Callable[[ChildProcess], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_left = on_left
+        self._decoder = Decoder()
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._hung_up: asyncio.Future[None] = self._loop.create_future()
+        #: What the child owes now: to be ready, or a result.
+        self._owed: asyncio.Future[Any] = self._loop.create_future()
+        self._job: Job | None = None
+        self._has_begun = False
+        self._calls: set[asyncio.Task[None]] = set()
+        self._fault = ""
+        #: Whether it may be given a job.
+        self.is_fit = True
+        #: Whether it ever was.
+        self.is_used = False
+
+    # Its life.
+
+    async def start(self, reference: Reference) -> None:
+        """Start the process; return when it has the handler.
+
+        Raises:
+            ChildDied: it died, or took too long. OSError: there can be no process.
+            Exception: what the handler's module raised.
+        """
+        limit = asyncio.timeout(START_TIMEOUT_S)
+        try:
+            async with limit:
+                await self._spawn()
+                facts = {
+                    name: getattr(reference, name) for name in ("module", "name", "main_module", "main_path")
+                }
+                self._send("load", reference.pickled, reference=facts, argv=sys.argv)
+                await self._owed
+        except BaseException:
+            await self.kill()
+            if limit.expired():
+                raise ChildDied(f"was not ready within {START_TIMEOUT_S:.0f} s", has_begun=False) from None
+            raise
+
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), str(os.getpid())),
+                    json.dumps([entry for entry in sys.path if isinstance(entry, str)]),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self._life = self._loop.create_task(self._live(self._process), name=f"beeq child {self._process.pid}")
+        self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=ours)
+
+    async def _live(self, process: asyncio.subprocess.Process) -> None:
+        """See the process through to its end, and the connection: the one may come before the other."""
+        exited = self._loop.create_task(process.wait())
+        ends: set[asyncio.Future[Any]] = {exited, self._hung_up}
+        how = "was not waited for"
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)  # as long as it lives
+            await asyncio.wait(ends, timeout=_END_S)
+            how = _how_it_ended(process.returncode)
+            self._kill_group()
+            await asyncio.wait({exited}, timeout=_DEATH_S)
+        finally:
+            exited.cancel()
+            self._leave(self._fault or how)
+
+    def _leave(self, how: str) -> None:
+        self.is_fit = False
+        if self._transport is not None:
+            self._transport.abort()
+        for call in self._calls:
+            call.cancel()
+        if not self._owed.done():
+            self._owed.set_exception(ChildDied(how, has_begun=self._has_begun))
+            self._owed.exception()  # known: it may be that nobody waits
+        self._on_left(self)
+
+    async def end(self) -> None:
+        """Let an idle child end by itself, or kill it; return when it is gone."""
+        self.is_fit = False
+        if self._transport is not None:
+            self._transport.close()
+        await self._gone()
+
+    async def kill(self) -> None:
+        """Kill the child and what it has started; return when it is gone."""
+        self.is_fit = False
+        self._kill_group()
+        if self._transport is not None:
+            self._transport.abort()
+        await self._gone()
+
+    async def _gone(self) -> None:
+        if self._life is None:
+            self._leave("could not be started")
+        elif not self._life.done():
+            await asyncio.wait({self._life}, timeout=_END_S + _DEATH_S)
+
+    def _kill_group(self) -> None:
+        """Kill what is left of the child's process group, which is its own."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # the second: zombies, on macOS
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    # Its jobs.
+
+    async def run(self, job: Job) -> Any:
+        """Run the handler with ``job``; return its result. Cancelling this kills the child.
+
+        Raises:
+            ChildDied: as it says. Exception: what the handler raised, in its own name.
+        """
+        if not self.is_fit:  # it died just as it was given the job
+            raise ChildDied("was gone already", has_begun=False)
+        self.is_used, self._has_begun = True, False
+        self._job, self._owed = job, self._loop.create_future()
+        self._send(
+            "job",
+            job.claimed_record,
+            id=job.saved_id(),
+            queue=job.queue.name,
+            strategies=list(job.queue.backoff_strategies),
+        )
+        try:
+            return await self._owed  # the job's own timeout bounds it
+        except asyncio.CancelledError:
+            await self.kill()
+            raise
+        finally:
+            self._job = None
+
+    def _send(self, kind: str, body: bytes = b"", **facts: Any) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(kind, body, **facts))
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the child says."""
+        try:
+            for message in self._decoder.feed(data):
+                self._received(message)
+        except (KeyError, ValueError):
+            self._fault = "wrote something else to its connection to the worker"
+            self._kill_group()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Note that the connection has ended."""
+        if not self._hung_up.done():
+            self._hung_up.set_result(None)
+
+    def _received(self, message: Message) -> None:
+        if self._owed.done():
+            return  # it was given up, and is about to be killed
+        match message.head["kind"]:
+            case "ready":
+                self._owed.set_result(None)
+            case "broken":
+                self._owed.set_exception(told(loads(message.body), with_trace=True))
+            case "begin":
+                self._has_begun = True
+            case "call":
+                self._called(message)
+            case "end":
+                self._ended(message)
+            case kind:
+                raise ValueError(f"a child says nothing like {kind}")
+
+    def _called(self, message: Message) -> None:
+        job, head = self._running_job(), message.head
+        arguments = self._first_part(job, message)
+        call = self._loop.create_task(self._answer(job, head["number"], head["move"], arguments))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    def _ended(self, message: Message) -> None:
+        value = self._first_part(self._running_job(), message)
+        if message.head["is_error"]:
+            self._owed.set_exception(told(value, with_trace=True))
+        else:
+            self._owed.set_result(value)
+
+    def _running_job(self) -> Job:
+        if self._job is None:
+            raise ValueError("no job runs")
+        return self._job
+
+    @staticmethod
+    def _first_part(job: Job, message: Message) -> Any:
+        """Return the value in the body; the rest is what the handler has changed in its job."""
+        size = message.head["size"]
+        if len(message.body) > size:
+            job.data, job.options = loads(message.body[size:])
+        return loads(message.body[:size])
+
+    async def _answer(self, job: Job, number: int, move: str, arguments: list[Any]) -> None:
+        try:
+            value = await _make_move(job, move, arguments)
+        except Exception as error:  # noqa: BLE001 - it is raised in the child
+            self._send("answer", dumps(tell(error)), number=number, is_error=True)
+        else:
+            self._send("answer", dumps(value), number=number, is_error=False)
+
+
+async def _make_move(job: Job, move: str, arguments: list[Any]) -> Any:
+    match move:
+        case "remember":
+            await job.remember(**arguments[0])
+            return job.options["beeq"]
+        case "remove":
+            await job.remove()
+            return None
+        case "report_progress" | "cancel" | "retry" | "is_in_set" | "result":
+            return await getattr(job, move)(*arguments)
+    raise ValueError(f"a job has no move {move}")
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "closed its connection to the worker"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = f" ({signal.Signals(-code).name})"
+    except ValueError:
+        name = ""  # a real-time signal
+    return f"was killed by signal {-code}{name}"

@@ -1,0 +1,139 @@
+"""The pool of child processes for a worker's handler: as many as jobs run at once, started when needed.
+
+A child runs one job at a time and is used again and again. When its job is given up (timeout,
+cancellation, close) it is killed, and the next job gets another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from beeq.worker.child_process import ChildDied, ChildProcess
+from beeq.worker.reference import Reference
+
+if TYPE_CHECKING:
+    from beeq.job import Job
+
+
+class Processes:
+    """Runs a handler in child processes.
+
+    Args:
+        handler: a plain function that a child can import by name, or anything callable that can be pickled.
+        limit: how many children there may be.
+
+    Raises:
+        TypeError: a child could not find the handler.
+    """
+
+    def __init__(self, handler: Callable[[Any], Any], *, limit: int) -> None:
+        self._handler = handler
+        self._reference = Reference.of(handler)
+        self._limit = limit
+        self._children: set[ChildProcess] = set()  # all that live: starting, idle, busy, dying
+        self._idle: list[ChildProcess] = []
+        self._starts: set[asyncio.Task[None]] = set()
+        self._waiting: deque[asyncio.Future[ChildProcess]] = deque()  # jobs without a child
+        self._is_closed = False
+
+    async def run(self, job: Job, on_start: Callable[[], None]) -> Any:
+        """Run the handler with ``job`` in a child; return its result. Cancelling this kills the child.
+
+        Args:
+            job: as it was claimed.
+            on_start: called when a child takes the job, which may have to start first.
+
+        Raises:
+            ChildDied: the child is gone. OSError: there can be none.
+            Exception: what the handler or its module raised, in its own name.
+        """
+        while True:
+            child = await self._take()
+            was_used = child.is_used
+            on_start()
+            try:
+                return await child.run(job)
+            except ChildDied as died:
+                # It may have died while idle, which the job is not to blame for; a new one would not.
+                if died.has_begun or not was_used:
+                    raise
+            finally:
+                self._put(child)
+
+    async def _take(self) -> ChildProcess:
+        if self._idle:
+            return self._idle.pop()
+        waiting: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._start_more()
+        try:
+            return await waiting  # the start of a child, and the run before, have their bounds
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self._put(waiting.result())  # it came just as the job was given up
+            raise
+
+    def _put(self, child: ChildProcess) -> None:
+        """Give the child to the next job that waits, else keep it."""
+        if not child.is_fit:
+            return
+        waiting = self._next_waiting()
+        if waiting is not None:
+            waiting.set_result(child)
+        else:
+            self._idle.append(child)
+
+    def _next_waiting(self) -> asyncio.Future[ChildProcess] | None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                return waiting
+        return None
+
+    # Starting.
+
+    def _start_more(self) -> None:
+        needed = sum(not waiting.done() for waiting in self._waiting)
+        while len(self._starts) < needed and len(self._children) < self._limit and not self._is_closed:
+            child = ChildProcess(self._left)
+            self._children.add(child)
+            start = asyncio.get_running_loop().create_task(self._start(child), name="beeq child's start")
+            self._starts.add(start)
+            start.add_done_callback(self._started)
+
+    async def _start(self, child: ChildProcess) -> None:
+        """Start a child; a job that was given up meanwhile does not stop it: the next one will need it."""
+        try:
+            self._reference.check(self._handler)
+            await child.start(self._reference)
+        except Exception as error:  # noqa: BLE001 - it is the outcome of a job
+            self._left(child)
+            waiting = self._next_waiting()
+            if waiting is not None:  # else the next job tries again, and learns what is wrong
+                waiting.set_exception(error)
+        else:
+            self._put(child)
+
+    def _started(self, start: asyncio.Task[None]) -> None:
+        self._starts.discard(start)
+        self._start_more()
+
+    def _left(self, child: ChildProcess) -> None:
+        self._children.discard(child)
+        if child in self._idle:
+            self._idle.remove(child)
+        self._start_more()
+
+    # The end.
+
+    async def close(self) -> None:
+        """End all children: idle ones may do so by themselves, others are killed."""
+        self._is_closed = True
+        for start in self._starts:
+            start.cancel()
+        ends = [child.end() if child in self._idle else child.kill() for child in self._children]
+        self._idle.clear()
+        await asyncio.gather(*ends, *self._starts, return_exceptions=True)  # each has its bound
