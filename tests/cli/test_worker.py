@@ -220,18 +220,25 @@ def test_with_v_successes_and_traces_are_logged(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_lets_running_jobs_end(
-    beeq: Beeq, start: Callable[..., Running], queue_name: str, number: signal.Signals
+    beeq: Beeq, start: Callable[..., Running], sync_redis: redis.Redis, queue_name: str, number: int
 ) -> None:
     beeq.ok("enqueue", queue_name, "until=go")
-    beeq.ok("enqueue", queue_name)
-    worker = start()
+    worker = start("-c", "2")
     started(beeq.folder, "1")
+    eventually(lambda: _waits_for_jobs(sync_redis))
     worker.signal(number)
+    eventually(lambda: not _waits_for_jobs(sync_redis))
+    beeq.ok("enqueue", queue_name)
     (beeq.folder / "go").touch()
     assert worker.ended() == 0
     assert worker.stderr == STARTED
     numbers = beeq.stats(queue_name)
     assert (numbers["succeeded"], numbers["waiting"], numbers["active"]) == (1, 1, 0)
+
+
+def _waits_for_jobs(client: redis.Redis) -> bool:
+    """Return whether a worker blocks for the next job."""
+    return any(entry["cmd"] == "blmove" and "b" in entry["flags"] for entry in client.client_list())
 
 
 def assert_handed_back(beeq: Beeq, sync_redis: redis.Redis, queue_name: str, worker: Running) -> None:
