@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,25 @@ from beeq.mirror.mirror import Mirror
 from beeq.service import QueueService
 from tests.support.mongo import MongoServer
 from tests.support.server import Server
+
+#: PyMongo leaves a socket whose server went away to the garbage collector.
+_LEFT_BY_PYMONGO = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let PyMongo be, in the tests of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(_LEFT_BY_PYMONGO)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Have what PyMongo has left collected before the tests of other folders begin."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
