@@ -45,25 +45,26 @@ class Moves:
         self._hub = hub
         self._now_ms = now_ms
         self._outbox_limit = outbox_limit
+        #: Wherever a job may be, in the order in which the scripts take these.
+        self._places = (
+            keys.succeeded,
+            keys.failed,
+            keys.waiting,
+            keys.active,
+            keys.stalling,
+            keys.jobs,
+            keys.delayed,
+            keys.claims,
+            keys.results,
+            keys.expiries,
+        )
 
     async def remove(self, job_id: str) -> bool:
         """Remove the job from wherever it is; return whether it had a record."""
         keys = self._keys
         existed = await self._line.run(
             REMOVE_JOB,
-            (
-                keys.succeeded,
-                keys.failed,
-                keys.waiting,
-                keys.active,
-                keys.stalling,
-                keys.jobs,
-                keys.delayed,
-                keys.claims,
-                keys.results,
-                keys.expiries,
-                keys.outbox,
-            ),
+            (*self._places, keys.outbox),
             (job_id, self._outbox_limit),
             repeatable=True,
         )
@@ -79,20 +80,7 @@ class Moves:
         reason = f"Job {job_id} was cancelled"
         is_cancelled = await self._line.run(
             CANCEL_JOB,
-            (
-                keys.succeeded,
-                keys.failed,
-                keys.waiting,
-                keys.active,
-                keys.stalling,
-                keys.jobs,
-                keys.delayed,
-                keys.claims,
-                keys.results,
-                keys.expiries,
-                keys.cancelled,
-                keys.outbox,
-            ),
+            (*self._places, keys.cancelled, keys.outbox),
             (
                 job_id,
                 b"%d:c%b" % (_created_ms(job_id, raw), dumps(reason)),
@@ -156,7 +144,9 @@ class Moves:
         try:
             record = encode_record(job)
         except TypeError:
-            job.options["beeq"] = kept
+            job.options["beeq"] = before
+            if before is None:
+                del job.options["beeq"]
             raise
         keys = (self._keys.jobs, self._keys.claims)
         if not await self._line.run(KEEP_RECORD, keys, (job_id, job.claim, record), repeatable=True):

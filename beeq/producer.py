@@ -39,6 +39,7 @@ class Producer:
             keys.delayed,
             keys.claims,
             keys.results,
+            keys.expiries,
             keys.outbox,
         )
         self._fixed_arguments = (keys.earlier_delayed, outbox_limit)

@@ -5,11 +5,13 @@ The words differ from the queue's: what waits, is delayed, or will be tried agai
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import Record
 from beeq.options import created_ms_of
+from beeq.reader import trace_text
 
 if TYPE_CHECKING:
     from beeq.reader import Standing
@@ -23,6 +25,9 @@ _STATUS_OF = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+#: Where the calls begin in a trace, Python's or Node's.
+_CALLS = re.compile(r"\n(?=Traceback \(most recent call last\):| {2}\+ Exception Group Traceback|    at )")
+_TYPE = re.compile(r"[\w.]+")
 #: Years beyond 9999 are none to Python, nor to BSON.
 _LAST_MS = 253_402_300_799_999
 
@@ -38,7 +43,9 @@ def status_document(queue_name: str, job_id: str, standing: Standing) -> dict[st
     error: str | None = None
     result: Any = None
     if ended is not None and ended.error is not None:
-        error = message_in(str(ended.error))
+        error = str(ended.error)
+        if record is not None and error == trace_text(record):  # nobody kept the message alone
+            error = message_in(error)
     elif ended is not None:
         result = ended.value
     elif record is not None:
@@ -63,12 +70,10 @@ def project_of(data: Any) -> Any:
 
 
 def message_in(trace: str) -> str:
-    """Return an error's message out of a stored trace: its first line, without the error's type."""
-    first, newline, _ = trace.partition("\n")
-    if not newline:
-        return trace
-    name, colon, message = first.partition(": ")
-    return message if colon and " " not in name else first
+    """Return an error's message out of a stored trace: what stands before the calls, without the type."""
+    head = _CALLS.split(trace, maxsplit=1)[0].rstrip("\n")
+    name, colon, message = head.partition(": ")
+    return message if colon and _TYPE.fullmatch(name) else head
 
 
 def _last_error(record: Record) -> str | None:
@@ -76,8 +81,7 @@ def _last_error(record: Record) -> str | None:
     traces = record.options.get("stacktraces")
     if record.status != "retrying" or not isinstance(traces, list) or not traces:
         return None
-    newest = traces[0]
-    return message_in(f"{newest}\n") if isinstance(newest, str) else str(newest)
+    return message_in(trace_text(record))
 
 
 def _moment(record: Record | None) -> datetime | None:

@@ -6,7 +6,8 @@
 -- KEYS[4] delayed  sorted set, id → due time in ms
 -- KEYS[5] claims   hash, id → token:deliveries
 -- KEYS[6] results  hash, id → what a job of that id left behind
--- KEYS[7] outbox   stream of changed ids, for the mirror
+-- KEYS[7] expiries sorted set, id → when its result may go, in ms
+-- KEYS[8] outbox   stream of changed ids, for the mirror
 -- ARGV[1] name of the earlierDelayed channel
 -- ARGV[2] how many changes the outbox holds at most, "0" to note none
 -- ARGV[3…] three for each job: id ("" for an automatic one), record, due time in ms ("" for now)
@@ -20,7 +21,7 @@
 -- of them) are dropped: no old worker may finish this one (flaw A9).
 -- Queueing comes last; if anything is refused (a key of the wrong type), the records are taken back.
 
-local counter, jobs, waiting, delayed, claims, results, outbox = unpack(KEYS)
+local counter, jobs, waiting, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local earlier_delayed, outbox_limit = ARGV[1], ARGV[2]
 
 local ids, added, ready, due = {}, {}, {}, {}
@@ -72,6 +73,9 @@ end
 local refused = redis.pcall('HDEL', claims, unpack(added))
 if not is_error(refused) then
   refused = redis.pcall('HDEL', results, unpack(added))
+end
+if not is_error(refused) then
+  refused = redis.pcall('ZREM', expiries, unpack(added))
 end
 if not is_error(refused) and #due > 0 then
   refused = redis.pcall('ZADD', delayed, unpack(due))

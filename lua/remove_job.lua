@@ -25,7 +25,11 @@ local id, outbox_limit = unpack(ARGV)
 
 if outbox_limit ~= '0' then
   local record, keep = redis.call('HGET', jobs, id), redis.call('HGET', results, id)
-  local state = redis.call('SISMEMBER', succeeded, id) == 1 and 'succeeded'
+  local is_queued = redis.call('LPOS', active, id)
+    or redis.call('ZSCORE', delayed, id)
+    or redis.call('LPOS', waiting, id)
+  local state = is_queued and 'cancelled'
+    or redis.call('SISMEMBER', succeeded, id) == 1 and 'succeeded'
     or redis.call('SISMEMBER', failed, id) == 1 and 'failed'
     or 'cancelled'
   if record then

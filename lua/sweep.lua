@@ -35,8 +35,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for at = 1, #page[2], 2 do
   local id = page[2][at]
   local expiry = redis.call('ZSCORE', expiries, id)
-  local outdated = expiry and tonumber(expiry) <= now
-  if outdated or (not expiry and redis.call('HEXISTS', jobs, id) == 0) then
+  -- Where there is a record the result goes with it; an expiry is of an earlier job of that id.
+  if redis.call('HEXISTS', jobs, id) == 0 and (not expiry or tonumber(expiry) <= now) then
     redis.call('HDEL', results, id)
     redis.call('ZREM', expiries, id)
   end

@@ -149,6 +149,7 @@ class StatusCollection:
 
     async def _write(self, pending: Sequence[tuple[Change, str]]) -> list[tuple[Change, str]]:
         """Write; return what met a duplicate key."""
+        from bson.errors import BSONError  # noqa: PLC0415 - an extra
         from pymongo import UpdateOne  # noqa: PLC0415 - an extra
         from pymongo.errors import BulkWriteError  # noqa: PLC0415 - an extra
 
@@ -167,6 +168,10 @@ class StatusCollection:
                 await self._documents.bulk_write(operations, ordered=False)
             except BulkWriteError as error:
                 faults = error.details.get("writeErrors", [])
+            except (BSONError, OverflowError) as error:  # not even sent: too large, or of no BSON type
+                if len(pending) > 1:
+                    return [found for one in pending for found in await self._write([one])]
+                faults = [{"index": 0, "code": 0, "errmsg": type(error).__name__}]
             else:
                 return []
         duplicates = [pending[fault["index"]] for fault in faults if fault["code"] == _DUPLICATE_KEY]
@@ -177,7 +182,8 @@ class StatusCollection:
 
     async def _write_in_words(self, change: Change, job_id: str, *, reason: str) -> None:
         """Write a change that MongoDB refused once more, its values as text: it must hold nothing up."""
-        from pymongo.errors import PyMongoError  # noqa: PLC0415 - an extra
+        from bson.errors import BSONError  # noqa: PLC0415 - an extra
+        from pymongo.errors import WriteError  # noqa: PLC0415 - an extra
 
         fields = {
             **change.fields,
@@ -192,7 +198,7 @@ class StatusCollection:
                     update_of(plain),
                     upsert=True,
                 )
-            except PyMongoError:
+            except (WriteError, BSONError, OverflowError):
                 logger.error(  # noqa: TRY400 - the trace would repeat the job
                     "job %r of %s cannot be mirrored: %s", job_id, change.queue_name, reason[:200]
                 )
@@ -211,13 +217,16 @@ class StatusCollection:
             MirrorUnavailable: it was not written.
         """
         now = datetime.now(UTC)
-        found: dict[str, Any] = {"jobId": job_id}
+        new_one: dict[str, Any] = {"jobId": job_id}
+        found = dict(new_one)
         if queue_name is not None:
-            found["queueName"] = document_name(queue_name)
+            new_one["queueName"] = found["queueName"] = document_name(queue_name)
+            found["jobId"] = {"$in": [job_id, shared_id(queue_name, job_id)]}
         fields = {"status": status, "result": storable(result), "error": error, "updatedAt": now}
         new = {"createdAt": now, "__v": 0, "jobData": None, "projectId": None}
         async with self._bounded(_READ_S):
-            await self._documents.update_one(found, {"$set": fields, "$setOnInsert": new}, upsert=True)
+            if not (await self._documents.update_one(found, {"$set": fields})).matched_count:
+                await self._documents.update_one(new_one, {"$set": fields, "$setOnInsert": new}, upsert=True)
 
     # Reading.
 

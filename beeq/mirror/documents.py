@@ -79,6 +79,11 @@ def fingerprint_of(standing: Standing) -> str:
     return f"{standing.state}-{zlib.crc32(dumps(facts)):08x}"
 
 
+def has_ended(fingerprint: str | None) -> bool:
+    """Return whether the state of this fingerprint is an end."""
+    return fingerprint is not None and fingerprint.startswith(("succeeded-", "failed-", "cancelled-"))
+
+
 def change_of(queue_name: str, job_id: str, standing: Standing | None, revision: int) -> Change:
     """Return the change that mirrors ``standing``; None: the job left no trace."""
     is_guess = standing is None

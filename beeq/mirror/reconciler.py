@@ -16,7 +16,7 @@ from typing import Any
 
 from beeq.errors import RedisError
 from beeq.mirror.collection import StatusCollection
-from beeq.mirror.documents import fingerprint_of
+from beeq.mirror.documents import fingerprint_of, has_ended
 from beeq.mirror.errors import MirrorUnavailable
 from beeq.mirror.outbox import Outbox
 
@@ -24,7 +24,7 @@ from beeq.mirror.outbox import Outbox
 INTERVAL_S = 20.0
 _FIRST_WAIT_S = 5.0
 _LONGEST_REST_S = 1.0
-_LEASE_MS = 60_000
+_LEASE_MS = 30_000
 #: Jobs compared in one call.
 _PAGE = 500
 #: Of each kind, jobs looked at in one look.
@@ -135,6 +135,8 @@ class Reconciler:
         differences = []
         for job_id, standing in zip(job_ids, standings, strict=True):
             in_redis = None if standing is None else fingerprint_of(standing)
+            if in_redis is None and has_ended(known.get(job_id)):
+                continue  # it ended, and was removed; its document may say what it likes by now
             if in_redis != known.get(job_id):
                 differences.append(Difference(queue_name, job_id, in_redis, known.get(job_id)))
         return differences

@@ -184,7 +184,8 @@ class Worker:
             return
         try:
             settlement = self._decide(attempt.job, result, error)
-        except Exception:  # noqa: BLE001 - the handler broke its job: options that are no dict, and the like
+        except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are no dict, …
+            self._queue.report_error(broken)
             settlement = self._decide(self._as_claimed(attempt), result, error)
         self._settle(attempt.raw_id, attempt.claim, settlement)
 

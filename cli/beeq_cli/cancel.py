@@ -14,7 +14,7 @@ from beeq.service import find_unfinished
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option, read_mongo_url
-from beeq_cli.running import opened, run
+from beeq_cli.running import opened, queues_to_look_into, run
 
 
 @click.command(short_help="End a job, running or not.")
@@ -32,21 +32,10 @@ def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool) -
     """
     if not job_id or queue_name == "":
         raise click.UsageError("ID is empty" if not job_id else "QUEUE is empty")
-    url, is_mirrored = common.redis_url(), read_mongo_url(None) is not None
-    queues = [
-        Queue(
-            name,
-            redis=url,
-            prefix=common.prefix,
-            is_worker=False,
-            get_events=False,
-            store_jobs=False,
-            ensure_scripts=False,
-            activate_delayed_jobs=False,
-            mirrored=name in JOB_TYPES and is_mirrored,
-        )
-        for name in ([queue_name] if queue_name is not None else JOB_TYPES)
-    ]
+    names = JOB_TYPES if queue_name is None else [queue_name]
+    is_mirrored = names is JOB_TYPES or queue_name in JOB_TYPES
+    mirrored = is_mirrored and read_mongo_url(None) is not None
+    queues = queues_to_look_into(names, common, mirrored=mirrored)
     sys.exit(run(_cancel(queues, job_id, as_json=as_json)))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from beeq import Queue, RedisUnavailable
 from beeq_cli.console import complain
 from beeq_cli.failures import explained
+from beeq_cli.options import Common
 
 T = TypeVar("T")
 
@@ -47,6 +48,19 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -> list[Queue]:
+    """Return queues that hear, load and raise nothing by themselves: looking writes nothing."""
+    url = common.redis_url()
+    quiet = {
+        "is_worker": False,
+        "get_events": False,
+        "store_jobs": False,
+        "ensure_scripts": False,
+        "activate_delayed_jobs": False,
+    }
+    return [Queue(name, redis=url, prefix=common.prefix, **quiet, **settings) for name in names]
 
 
 async def connect(queue: Queue) -> None:

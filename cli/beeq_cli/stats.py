@@ -17,7 +17,7 @@ from beeq_cli.console import escaped, is_watched, print_bytes, say
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option, parsed
 from beeq_cli.quantities import show_duration
-from beeq_cli.running import opened, run
+from beeq_cli.running import opened, queues_to_look_into, run
 
 _COLUMNS = ("queue", "waiting", "active", "succeeded", "failed", "delayed", "newest job", "workers", "oldest")
 _SHORTEST_INTERVAL_S = 0.1
@@ -57,20 +57,7 @@ def stats(
     """
     if "" in queue_names:
         raise click.UsageError("QUEUE is empty")
-    url = common.redis_url()
-    queues = [
-        Queue(
-            name,
-            redis=url,
-            prefix=common.prefix,
-            is_worker=False,
-            get_events=False,
-            store_jobs=False,
-            ensure_scripts=False,
-            activate_delayed_jobs=False,
-        )
-        for name in dict.fromkeys(queue_names or JOB_TYPES)
-    ]
+    queues = queues_to_look_into(dict.fromkeys(queue_names or JOB_TYPES), common)
     with suppress(KeyboardInterrupt):  # that is how one stops looking
         sys.exit(run(_watch(queues, interval_s, conditions, as_json=as_json)))
 

@@ -278,7 +278,9 @@ async def test_discard_fails_a_job_for_good(make_queue, redis):
 
 @pytest.mark.parametrize("broken", [None, [], "text", 7])
 @pytest.mark.parametrize("is_success", [True, False])
-async def test_a_handler_that_breaks_its_jobs_options_loses_no_outcome(make_queue, redis, broken, is_success):
+async def test_a_handler_that_breaks_its_jobs_options_loses_no_outcome(
+    make_queue, redis, expect_errors, broken, is_success
+):
     queue = make_queue()
 
     @queue.process
@@ -296,4 +298,5 @@ async def test_a_handler_that_breaks_its_jobs_options_loses_no_outcome(make_queu
             await job.result(timeout=5000)
     record = await stored(redis, queue, job)
     assert (record["data"], record["status"]) == ({"a": 1}, "succeeded" if is_success else "failed")
+    assert expect_errors, "it is told of"
     await queue.close()

@@ -85,12 +85,14 @@ def test_automatic_ids_stay_whole_numbers_however_large(bench, counter):
 def test_what_an_earlier_job_of_the_id_left_behind_is_dropped(bench):
     """Flaw A9: no old worker may finish the new job, and no old result may pass for its own."""
     bench.put(claims={"a": "old:3", "b": "t:1"}, results={"a": "1:s5", "b": "1:s6"})
+    bench.put(expiries={"a": 5000, "b": 5000})
     add(bench, ("a", "record", ""))
     assert bench.snapshot() == {
         "jobs": {"a": "record"},
         "waiting": ["a"],
         "claims": {"b": "t:1"},
         "results": {"b": "1:s6"},
+        "expiries": {"b": 5000},
     }
 
 
@@ -136,7 +138,8 @@ def test_a_record_of_any_bytes_arrives_unchanged(bench, valkey):
     record = bytes(range(256)) * 10
     with valkey.sync_client(decode_responses=False) as client:
         keys = [
-            bench.key(name) for name in ("id", "jobs", "waiting", "delayed", "claims", "results", "outbox")
+            bench.key(name)
+            for name in ("id", "jobs", "waiting", "delayed", "claims", "results", "expiries", "outbox")
         ]
         client.eval(ADD_JOBS.source, len(keys), *keys, bench.keys.earlier_delayed, "0", "a", record, "")
         assert client.hget(bench.keys.jobs, "a") == record
@@ -167,7 +170,7 @@ def test_where_a_place_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong,
     assert add(bench, *jobs) == [job[0] for job in jobs]
 
 
-@pytest.mark.parametrize("wrong", ["jobs", "claims", "results"])
+@pytest.mark.parametrize("wrong", ["jobs", "claims", "results", "expiries"])
 def test_where_another_key_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong):
     bench.put(**{wrong: "of the wrong type"})
     before = bench.snapshot()

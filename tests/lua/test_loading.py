@@ -28,7 +28,16 @@ COUNT_KEYS = (
     KEYS.outbox,
 )
 OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed, KEYS.active)
-ADD_KEYS = (KEYS.id, KEYS.jobs, KEYS.waiting, KEYS.delayed, KEYS.claims, KEYS.results, KEYS.outbox)
+ADD_KEYS = (
+    KEYS.id,
+    KEYS.jobs,
+    KEYS.waiting,
+    KEYS.delayed,
+    KEYS.claims,
+    KEYS.results,
+    KEYS.expiries,
+    KEYS.outbox,
+)
 
 
 @pytest.fixture

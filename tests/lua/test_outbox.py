@@ -102,6 +102,12 @@ def test_a_job_that_is_removed_after_its_end_is_noted_with_all_that_was_known(be
     assert noted(bench) == [{"id": "1", "state": state, "record": "r", "keep": "5:s1"}]
 
 
+def test_a_failed_job_that_is_queued_again_by_a_node_peer_is_cancelled_by_its_removal(bench):
+    bench.put(jobs={"1": "r"}, failed={"1"}, waiting=["1"])
+    bench.run(REMOVE_JOB, "1", LIMIT)
+    assert [entry["state"] for entry in noted(bench)] == ["cancelled"]
+
+
 def test_removing_what_never_was_is_nothing_to_mirror(bench):
     bench.put(waiting=["1"])
     bench.run(REMOVE_JOB, "1", LIMIT)

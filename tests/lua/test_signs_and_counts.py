@@ -189,6 +189,11 @@ class TestSweep:
             "expiries": {"dropped": now_ms + 60_000},
         }
 
+    def test_a_result_stays_with_its_record_whatever_an_earlier_job_of_the_id_left(self, bench):
+        bench.put(jobs={"1": "r"}, succeeded={"1"}, results={"1": "5:s1"}, expiries={"1": bench.now_ms() - 1})
+        assert bench.run(SWEEP, "0", "0", 100) == ["0", "0"]
+        assert bench.snapshot()["results"] == {"1": "5:s1"}
+
     def test_an_empty_queue_is_swept_and_not_created(self, bench):
         assert bench.run(SWEEP, "0", "0", 100) == ["0", "0"]
         assert bench.snapshot() == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
@@ -203,6 +204,9 @@ async def test_ids_that_two_queues_share_each_get_a_document(scene, eventually):
     by_queue = {document["queueName"]: document["status"] for document in scene.documents().values()}
     assert by_queue == {"webhook": "queued", "media-processing": "cancelled"}
     assert [difference async for difference in mirror.check()] == []
+    await mirror.collection.set_status("7", "media-processing", status="failed", result=None, error="by hand")
+    by_queue = {document["queueName"]: document["status"] for document in scene.documents().values()}
+    assert by_queue == {"webhook": "queued", "media-processing": "failed"}
 
 
 async def test_removing_an_unfinished_job_cancels_it_and_a_finished_one_changes_nothing(scene, eventually):
@@ -260,13 +264,33 @@ async def test_what_bson_cannot_hold_holds_nothing_up(scene):
         deep = deep["deep"]
     job = await scene.service.add_webhook_job({**WEBHOOK, "payload": odd})
     large = await scene.service.add_webhook_job({**WEBHOOK, "payload": {"text": "x" * 9_000_000}})
+    wide = await scene.service.add_webhook_job({**WEBHOOK, "payload": {"n": [0] * 1_500_000}})
     plain = await scene.service.add_webhook_job(webhook(1))
-    assert await mirror.settle(20)
+    assert await mirror.settle(40)
     documents = scene.documents()
     assert documents[job.id]["jobData"]["payload"]["a\\u0000b"] == str(2**70)
     assert documents[job.id]["jobData"]["payload"]["$set"] == {"x.y": "$jobId"}
     assert documents[large.id]["jobData"]["tooLarge"] > 9_000_000
+    # 3 MB of JSON, 19 MB of BSON: it is kept as text.
+    assert json.loads(documents[wide.id]["jobData"])["payload"]["n"][:3] == [0, 0, 0]
     assert documents[plain.id]["status"] == "queued"
+
+
+async def test_a_status_written_by_hand_outlives_the_removal_of_a_finished_job(
+    scene, eventually, monkeypatch
+):
+    async with QueueService(redis=scene.redis_url, prefix=scene.prefix, mongo_url=scene.mongo_url) as service:
+        assert service._mirror is not None
+        job = await service.add_webhook_job(webhook(1))
+        worker = scene.worker("webhook-processing", handler)
+        await job.result(timeout=5000)
+        await worker.close()
+        await job.remove()
+        assert await service._mirror.settle(10)
+        await service.update_job_status(job.saved_id(), "queued")
+        await service._mirror._reconciler.look("webhook-processing")
+        assert await service._mirror.settle(10)
+        assert (await told(service, job.saved_id()))["status"] == "queued"
 
 
 async def test_what_nobody_noted_is_found_by_looking(scene, eventually, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.configuration import redis_url
+from beeq.configuration import mongo_url, redis_url
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,24 @@ def test_a_value_of_no_use_is_an_error_and_never_the_embedded_server(
     with pytest.raises(ValueError, match=f"^{name}: ") as refusal:
         redis_url(None, environment)
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "url"),
+    [
+        (None, {}, None),
+        (None, {"MONGODB_URI": "mongodb://a/x"}, "mongodb://a/x"),
+        (None, {"MONGODB_URI": "mongodb://a/x", "BEEQ_MONGO_URL": "mongodb+srv://b"}, "mongodb+srv://b"),
+        ("mongodb://c", {"MONGODB_URI": "mongodb://a/x", "BEEQ_MONGO_URL": "nonsense"}, "mongodb://c"),
+    ],
+)
+def test_the_mirror_is_where_option_then_environment_say(option, environ, url):
+    assert mongo_url(option, environ) == url
+
+
+@pytest.mark.parametrize("source", ["BEEQ_MONGO_URL", "MONGODB_URI"])
+@pytest.mark.parametrize("text", ["", "mongodb:", "mongodb://", "http://u:hunter2@h", "mongodb://u:hunter2@"])
+def test_a_malformed_mongo_url_is_refused_by_its_source_and_not_repeated(source, text):
+    with pytest.raises(ValueError, match=f"^{source}: the Mongo URL must begin") as refused:
+        mongo_url(None, {source: text})
+    assert "hunter2" not in str(refused.value)
