@@ -8,9 +8,8 @@ from beeq.errors import Discard
 from beeq.jobs import VideoAssemblyJob
 from beeq.media.errors import MediaRefused
 from beeq.media.paths import safe_name
-from beeq.media.remote import RemoteMedia
-from beeq.media.service import LocalMedia, MediaService
 from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+from beeq.processors.media import media_of
 
 
 class AssemblyProcessor(Processor[VideoAssemblyJob]):
@@ -24,9 +23,7 @@ class AssemblyProcessor(Processor[VideoAssemblyJob]):
     queue_name = "video-assembly"
 
     def __init__(self, settings: ProcessorSettings) -> None:
-        self._media: MediaService = (
-            LocalMedia(settings.media_root) if settings.media_url is None else RemoteMedia(settings.media_url)
-        )
+        self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: VideoAssemblyJob) -> Any:
         """Assemble the film and return the facts of its files.

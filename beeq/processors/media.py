@@ -12,6 +12,13 @@ from beeq.media.service import LocalMedia, MediaService, Reach
 from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
 
 
+def media_of(settings: ProcessorSettings) -> MediaService:
+    """Return who does the work: ffmpeg here, or a service elsewhere."""
+    if settings.media_url is None:
+        return LocalMedia(settings.media_root)
+    return RemoteMedia(settings.media_url)
+
+
 class MediaProcessor(Processor[MediaProcessingJob]):
     """Stitches, mixes and takes frames, by ffmpeg under the media root or by a remote service.
 
@@ -21,9 +28,7 @@ class MediaProcessor(Processor[MediaProcessingJob]):
     queue_name = "media-processing"
 
     def __init__(self, settings: ProcessorSettings) -> None:
-        self._media: MediaService = (
-            LocalMedia(settings.media_root) if settings.media_url is None else RemoteMedia(settings.media_url)
-        )
+        self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: MediaProcessingJob) -> Any:
         """Do the operation that the job's type names and return its facts.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,12 @@ from tests.integration.ai_server import (
     answer,
     content,
     image,
-    processors,
 )
 from tests.integration.media_clips import tree
 from tests.integration.webhook_receiver import drip, send
 
 JPEG = b"\xff\xd8\xff\xe0 jpeg"
 WEBP = b"RIFF\x10\0\0\0WEBPVP8 "
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AIServer]:
-    async with AIServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def make(server: AIServer, tmp_path: Path) -> AsyncIterator[Make]:
-    async with processors(server, tmp_path) as make:
-        yield make
 
 
 @pytest.mark.parametrize(("picture", "suffix"), [(PNG, "png"), (JPEG, "jpg"), (WEBP, "webp")])

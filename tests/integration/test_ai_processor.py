@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -33,24 +32,10 @@ from tests.integration.ai_server import (
     answer,
     chat,
     content,
-    processors,
     whole_text_of,
 )
 from tests.integration.media_clips import tree
 from tests.integration.webhook_receiver import CERTIFICATE, Receiver, drip, send, send_for_ever
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AIServer]:
-    async with AIServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def make(server: AIServer, tmp_path: Path) -> AsyncIterator[Make]:
-    async with processors(server, tmp_path) as make:
-        yield make
-
 
 # --- Texts ----------------------------------------------------------------------------------
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -24,22 +22,8 @@ from tests.integration.ai_server import (
     answer,
     chat,
     content,
-    processors,
     whole_text_of,
 )
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[AIServer]:
-    async with AIServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def make(server: AIServer, tmp_path: Path) -> AsyncIterator[Make]:
-    async with processors(server, tmp_path) as make:
-        yield make
-
 
 SPELLINGS = [KEY, quote(KEY, safe=""), quote(KEY), KEY.replace("/", "\\/"), "\0".join(KEY)]
 

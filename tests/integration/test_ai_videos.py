@@ -27,7 +27,6 @@ from tests.integration.ai_server import (
     ai_job,
     answer,
     content,
-    processors,
     video,
     whole_text_of,
 )
@@ -49,12 +48,6 @@ async def server(clip: bytes) -> AsyncIterator[AIServer]:
         server.on(LOOK, video("completed"))
         server.on(CONTENT, content(clip))
         yield server
-
-
-@pytest.fixture
-async def make(server: AIServer, tmp_path: Path) -> AsyncIterator[Make]:
-    async with processors(server, tmp_path) as make:
-        yield make
 
 
 @pytest.fixture(scope="session")

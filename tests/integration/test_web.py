@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator
 from urllib.parse import quote, unquote
 
 import httpx
@@ -13,9 +12,7 @@ import pytest
 
 from beeq import Discard, Queue
 from beeq.codec import loads
-from beeq.keys import Keys
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of, keys_of, serving
-from tests.support.server import Server
+from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of
 
 EMPTY = {
     "waiting": 0,
@@ -27,19 +24,6 @@ EMPTY = {
     "workers": 0,
     "oldestWaiting": None,
 }
-
-
-@pytest.fixture
-def prefix(audit: list[Keys]) -> str:
-    prefix = f"web-{uuid.uuid4().hex[:12]}"
-    audit += keys_of(prefix)
-    return prefix
-
-
-@pytest.fixture
-async def client(valkey: Server, prefix: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app_on(valkey.url, prefix)) as client:
-        yield client
 
 
 # A script.

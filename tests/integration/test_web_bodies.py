@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import uuid
 from collections.abc import AsyncIterator
 from itertools import repeat
 
-import httpx
 import pytest
 
-from beeq.keys import Keys
 from beeq.web import bodies
 from tests.integration.web_app import (
     SCRIPT,
@@ -21,28 +18,12 @@ from tests.integration.web_app import (
     client_of,
     error_of,
     in_pieces,
-    keys_of,
-    serving,
     then_silence,
 )
-from tests.support.server import Server
 from tests.support.waiting import pause
 
 JSON = {"content-type": "application/json"}
 MIB = 1 << 20
-
-
-@pytest.fixture
-def prefix(audit: list[Keys]) -> str:
-    prefix = f"web-{uuid.uuid4().hex[:12]}"
-    audit += keys_of(prefix)
-    return prefix
-
-
-@pytest.fixture
-async def client(valkey: Server, prefix: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app_on(valkey.url, prefix)) as client:
-        yield client
 
 
 def padded(size: int) -> bytes:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,23 +18,15 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from beeq import RedisRefused
-from beeq.keys import Keys
 from beeq.service import QueueService
 from beeq.web import app as app_of_the_environment
 from beeq.web import create_app, routes, service_from_environment
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of, error_of, keys_of, live, serving
+from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of, error_of, live, serving
 from tests.support.mongo import MongoServer
 from tests.support.server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 READS = ("/v1/jobs/x/status", "/v1/stats")
-
-
-@pytest.fixture
-def prefix(audit: list[Keys]) -> str:
-    prefix = f"web-{uuid.uuid4().hex[:12]}"
-    audit += keys_of(prefix)
-    return prefix
 
 
 # The environment.

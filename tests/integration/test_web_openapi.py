@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -15,11 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from beeq import __version__
-from beeq.keys import Keys
 from beeq.web.bodies import ScriptRequest
 from beeq.web.routes import ROUTES
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, keys_of, serving
-from tests.support.server import Server
+from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, serving
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -28,19 +25,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "null": (type(None),),
 }
-
-
-@pytest.fixture
-def prefix(audit: list[Keys]) -> str:
-    prefix = f"web-{uuid.uuid4().hex[:12]}"
-    audit += keys_of(prefix)
-    return prefix
-
-
-@pytest.fixture
-async def client(valkey: Server, prefix: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app_on(valkey.url, prefix)) as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beeq.codec import loads
-from beeq.keys import Keys
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, keys_of, serving
-from tests.support.server import Server
+from tests.integration.web_app import SCRIPT, WANTED, ask
 from tests.unit.making import json_values
 
 strangers = settings(
@@ -28,19 +23,6 @@ TOKENS = st.sampled_from(
     [b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"1", b"1e999", b"-0", b'"\\ud800"', b"\\", b"\xc3"]
     + [b'"%s"' % name.encode() for name in FIELDS]
 )
-
-
-@pytest.fixture
-def prefix(audit: list[Keys]) -> str:
-    prefix = f"web-{uuid.uuid4().hex[:12]}"
-    audit += keys_of(prefix)
-    return prefix
-
-
-@pytest.fixture
-async def client(valkey: Server, prefix: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app_on(valkey.url, prefix)) as client:
-        yield client
 
 
 def assert_is_an_answer(answer: httpx.Response, *statuses: int) -> None:

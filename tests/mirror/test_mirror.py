@@ -54,6 +54,16 @@ async def enqueue(scene: Scene, numbers) -> dict[str, int]:
     return {job.saved_id(): job.data["payload"]["n"] for job in jobs}
 
 
+async def until_all_ran(scene: Scene, count: int, eventually) -> None:
+    """Wait until that many jobs have ended, whatever the mirror says."""
+
+    async def all_ran() -> bool:
+        stats = (await scene.service.queue_stats())["webhook-processing"]
+        return stats.succeeded + stats.failed == count
+
+    await eventually(all_ran, 30)
+
+
 async def until_right(scene: Scene, numbers: dict[str, int], eventually, within_s=60) -> None:
     """Wait until all jobs' documents are final, and check each."""
 
@@ -108,11 +118,7 @@ async def test_mongodb_may_come_late_and_nothing_is_missing(make_scene, own_mong
     scene.worker("webhook-processing", handler)
     numbers = await enqueue(scene, range(300))
 
-    async def all_ran():
-        stats = await scene.service.queue_stats()
-        return stats["webhook-processing"].succeeded + stats["webhook-processing"].failed == 300
-
-    await eventually(all_ran, 30)  # nothing waited for MongoDB
+    await until_all_ran(scene, 300, eventually)  # nothing waited for MongoDB
     assert (await scene.service.queue_stats())["webhook-processing"].owed > 0
     own_mongo.start()
     await until_right(scene, numbers, eventually)
@@ -127,11 +133,7 @@ async def test_mongodb_may_go_and_come_back_in_the_middle(make_scene, own_mongo,
     own_mongo.stop()
     second = await enqueue(scene, range(300, 600))
 
-    async def all_ran():
-        stats = await scene.service.queue_stats()
-        return stats["webhook-processing"].succeeded + stats["webhook-processing"].failed == 600
-
-    await eventually(all_ran, 30)
+    await until_all_ran(scene, 600, eventually)
     assert not await mirror.settle(30)  # it gives up waiting: MongoDB is away
     own_mongo.start()
     await until_right(scene, first | second, eventually)
@@ -151,11 +153,7 @@ async def test_a_slow_mongodb_delays_no_job_and_ends_right(scene, eventually, mo
     scene.worker("webhook-processing", handler)
     numbers = await enqueue(scene, range(500))
 
-    async def all_ran():
-        stats = await scene.service.queue_stats()
-        return stats["webhook-processing"].succeeded + stats["webhook-processing"].failed == 500
-
-    await eventually(all_ran, 30)
+    await until_all_ran(scene, 500, eventually)
     assert not await mirror.settle(0), "the jobs were done before the mirror was"
     await until_right(scene, numbers, eventually)
 
