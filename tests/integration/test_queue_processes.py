@@ -312,9 +312,10 @@ async def test_a_handler_that_spoils_its_job_loses_no_outcome(worker, redis, fai
 
 
 @pytest.mark.parametrize("options", [None, [], "text", 7])
-async def test_a_handler_that_breaks_its_options_loses_no_outcome(worker, redis, options):
+async def test_a_handler_that_breaks_its_options_loses_no_outcome(worker, redis, expect_errors, options):
     assert await done(worker, "spoil_options", options=options) == "done"
     assert (await stored(redis, worker, "1"))["status"] == "succeeded"
+    assert expect_errors, "it is told of"
 
 
 # What a handler may do in its process.

@@ -75,7 +75,7 @@ def test_a_change_has_the_fields_of_a_status():
 
 @pytest.mark.parametrize("state", ["queued", "active"])
 def test_while_a_job_is_to_be_tried_again_its_last_error_is_kept(state):
-    traces = ["ValueError: no: really\nTraceback …", "older"]
+    traces = ["ValueError: no: really\nTraceback (most recent call last):\n  File …", "older"]
     change = change_of("q", "7", standing(state, status="retrying", stacktraces=traces), 1)
     assert (change.fields["error"], change.is_fresh) == ("no: really", False)
 
