@@ -1,14 +1,14 @@
-"""The border to Redis: the one place that makes connections and turns their errors into beeq's.
+"""The border to Redis: the one place that makes connections and turns redis-py's errors into beeq's.
 
-It uses redis-py's own connection objects, which bring TLS, AUTH, Unix sockets and Sentinel, without
-the client above them (``line.py`` says why). Knows nothing of queues or jobs. No message that leaves
-here holds a password.
+It uses redis-py's own connection objects, which bring TLS, AUTH, Unix sockets and Sentinel, until the
+connection stands; then ``wire.py`` takes it over, and says why. Knows nothing of queues or jobs. No
+message that leaves here holds a password.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from redis.crc import key_slot
 
 from beeq.errors import RedisRefused, RedisUnavailable
 from beeq.redis_url import DEFAULT_URL, Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
+from beeq.wire import Wire
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -75,6 +76,14 @@ def _pool_for(url: str) -> ConnectionPool:
     except (ValueError, TypeError, exceptions.RedisError):
         raise ValueError("the Redis URL has an option that redis-py does not know, or not so") from None
     return pool
+
+
+def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None] | None) -> Wire:
+    """Leave redis-py's connection with nothing to close, and drive its transport from here on."""
+    writer = connection._writer  # noqa: SLF001 - redis-py has no other way to hand its socket over
+    assert writer is not None  # noqa: S101 - it is connected
+    connection._reader = connection._writer = None  # noqa: SLF001 - else it would close what is ours
+    return Wire(writer, on_message=on_message)
 
 
 class Dialer:
@@ -131,8 +140,11 @@ class Dialer:
         timeout_ms = round(self._timeout_s * 1000)
         return Dialer(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
 
-    async def dial(self) -> AbstractConnection:
+    async def dial(self, *, on_message: Callable[[Any], None] | None = None) -> Wire:
         """Return a new connection, connected within the timeout.
+
+        Args:
+            on_message: called with each reply that nobody asked for: the messages of a subscription.
 
         Raises:
             RedisUnavailable: nobody there, wrong password, or no answer in time.
@@ -146,7 +158,7 @@ class Dialer:
                         connection = await self._dial_owner(self._cluster)
                     else:
                         connection = await self._connected(pool.connection_class, pool.connection_kwargs)
-                    return connection
+            return _take_over(connection, on_message)
         except BaseException:
             if connection is not None:  # the time was over just as it stood
                 await connection.disconnect(nowait=True)

@@ -95,6 +95,10 @@ class Backlog:
                 break
             self._heard.popitem(last=False)
 
+    def knows(self, job_id: str) -> bool:
+        """Return whether anything was heard of the job."""
+        return job_id in self._heard
+
     def drop_until(self, job_id: str, moment: int) -> None:
         """Forget what was heard of the job up to ``moment``: it told of an earlier job of that id."""
         heard_ms, events = self._heard.get(job_id, (0, []))

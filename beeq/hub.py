@@ -43,6 +43,10 @@ class Hub:
         """The job objects that events are delivered to, by id."""
         return dict(self._jobs)
 
+    def has(self, job_id: str) -> bool:
+        """Return whether events of this id are delivered to an object."""
+        return job_id in self._jobs
+
     def register(self, job: Job) -> None:
         """Deliver events to ``job`` from now on; it has an id."""
         job_id = job.saved_id()
@@ -87,6 +91,17 @@ class Hub:
         self._jobs.pop(job_id, None)
         self._twins.pop(job_id, None)
         self._kept.pop(job_id, None)
+
+    def welcome(self, job: Job, *, since: int) -> None:
+        """Deliver events to ``job``, which has just been saved, and what was heard of it since that moment.
+
+        What was heard before told of an earlier job of its id.
+        """
+        job_id = job.saved_id()
+        self.register(job)
+        if self._backlog.knows(job_id):
+            self._backlog.drop_until(job_id, since)
+            self.replay(job)
 
     def replay(self, job: Job, *, since: int = 0) -> None:
         """Deliver to ``job`` what was heard before anyone here knew it (flaw B5a).

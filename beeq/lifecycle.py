@@ -49,7 +49,8 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[Any]] = set()  # listeners and errands; cancelled by close
         self._signalled: set[asyncio.Task[None]] = set()  # each waits for the closing it asked for
         self._subscriber: Subscriber | None = None
-        self._hears_events = False
+        #: Whether the queue has subscribed to its jobs' events.
+        self.hears_events = False
         self._activating: asyncio.Task[None] | None = None
         self.activator: Activator | None = None
         self._stall_check: StallCheck | None = None
@@ -123,10 +124,10 @@ class Lifecycle:
     async def hear_events(self) -> None:
         """Subscribe to job events; done once, before the first job of this process is saved."""
         queue = self._queue
-        if self._hears_events or not queue.settings.get_events:
+        if self.hears_events or not queue.settings.get_events:
             return
         await self._subscribe(queue.keys.events)
-        self._hears_events = True
+        self.hears_events = True
 
     async def _subscribe(self, channel: str) -> None:
         queue = self._queue

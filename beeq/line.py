@@ -1,8 +1,4 @@
-"""One connection to Redis: packed commands out, replies in, in the order in which they were sent.
-
-This is the engine's fast path. The commands of a turn go out in one write and their replies are read
-back, by redis-py's ``Connection`` and hiredis; the layers of a full client would cost more than Redis.
-"""
+"""One connection to Redis that comes back: dials when first used, and again after a failure."""
 
 from __future__ import annotations
 
@@ -10,25 +6,18 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import hiredis
-from redis import exceptions
-
-from beeq.connection import Dialer, mapped, mapped_errors
-from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.scripts import Script
+from beeq.wire import OnEnd, Wire, pack
 
 if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
+    from beeq.connection import Dialer
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
-_NOT_NOW = ("MASTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "CLUSTERDOWN", "MOVED", "ASK")
+_NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "CLUSTERDOWN", "MOVED", "ASK")
 #: Replies that mean "not here": the next connection asks anew who is the master, or owns the slot.
-_NOT_HERE = (exceptions.ReadOnlyError, exceptions.AskError)  # MOVED is an ASK to redis-py
-
-
-def pack(*command: Any) -> bytes:
-    """Return a command as Redis reads it."""
-    return hiredis.pack_command(command)  # type: ignore[no-any-return]  # hiredis ships no types
+_NOT_HERE = ("READONLY", "MOVED", "ASK")
+_NO_SCRIPT = "NOSCRIPT"
 
 
 def reply_of(reply: Any) -> Any:
@@ -38,49 +27,63 @@ def reply_of(reply: Any) -> Any:
         RedisRefused: Redis answered with an error.
         RedisUnavailable: it answered that it cannot serve for now (loading, failing over).
     """
-    if isinstance(reply, exceptions.RedisError):
-        error = mapped(reply)
-        if isinstance(error, RedisRefused) and error.code in _NOT_NOW:
-            raise RedisUnavailable(str(error))
-        raise error
+    if isinstance(reply, RedisRefused):
+        raise not_now(reply) or reply
     return reply
+
+
+def not_now(refused: RedisRefused) -> RedisUnavailable | None:
+    """Return the error as one that passes, if it is one."""
+    return RedisUnavailable(str(refused)) if refused.code in _NOT_NOW else None
+
+
+def lacks_script(reply: Any) -> bool:
+    """Return whether Redis does not know the script that it was to run."""
+    return isinstance(reply, RedisRefused) and reply.code == _NO_SCRIPT
 
 
 class Line:
     """One connection; connects when first used, and again after a failure.
 
     ``exchange`` is the engine's whole way of talking: packed commands in one write, then their replies.
-    Several may be under way: each reads its replies when those before it have read theirs. A failure or
-    a timeout closes the connection and fails them all, so no late reply is taken for another's.
+    Several may be under way. A failure or a timeout ends the connection and fails them all, so no late
+    reply is taken for another's.
     """
 
     def __init__(self, dialer: Dialer, *, timeout_ms: int) -> None:
         self._dialer = dialer
         self._timeout_s = timeout_ms / 1000
-        self._connection: AbstractConnection | None = None
+        self._wire: Wire | None = None
         self._connecting = asyncio.Lock()
-        self._last_read: asyncio.Future[None] | None = None  # done when the latest exchange has read
-        #: Redis's own id of the connection while there is one, for CLIENT UNBLOCK.
-        self.client_id: int | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether a connection stands, as far as is known."""
-        return self._connection is not None and self._connection.is_connected
+        return self._wire is not None and self._wire.is_open
 
-    async def connect(self) -> AbstractConnection:
+    async def connect(self) -> Wire:
         """Return the connection, dialling if there is none.
 
         Raises:
             RedisUnavailable: it cannot be made.
         """
-        connection = self._connection
-        if connection is not None and connection.is_connected:
-            return connection
+        if self._wire is not None and self._wire.is_open:
+            return self._wire
         async with self._connecting:
-            if self._connection is None or not self._connection.is_connected:
-                self._connection = await self._dialer.dial()
-            return self._connection
+            if self._wire is None or not self._wire.is_open:
+                self._wire = await self._dialer.dial()
+            return self._wire
+
+    def ask(self, packed: Sequence[bytes], on_end: OnEnd) -> None:
+        """Send commands over the connection, which stands; see ``Wire.ask``."""
+        wire = self._wire
+        assert wire is not None  # noqa: S101 - whoever calls this has seen that it stands
+
+        def ended(replies: list[Any], error: RedisError | None) -> None:
+            _leave_wrong_place(wire, replies)
+            on_end(replies, error)
+
+        wire.ask(packed, ended, timeout_s=self._timeout_s)
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send commands, return one reply for each; an error reply is returned, not raised.
@@ -93,42 +96,27 @@ class Line:
             RedisUnavailable: no connection, or it broke, or no reply in time. The commands may or
                 may not have been executed.
         """
-        connection = await self.connect()
-        before, read = self._last_read, asyncio.get_running_loop().create_future()
-        self._last_read = read
-        replies: list[Any] = []
+        wire = self._wire
+        if wire is None or not wire.is_open:
+            wire = await self.connect()
+        answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+        def ended(replies: list[Any], error: RedisError | None) -> None:
+            if answered.done():
+                return
+            if error is None:
+                answered.set_result(replies)
+            else:
+                answered.set_exception(error)
+
+        wire.ask(packed, ended, timeout_s=self._timeout_s + patience_ms / 1000)
         try:
-            with mapped_errors():
-                async with asyncio.timeout(self._timeout_s + patience_ms / 1000):
-                    # Written before the first await in it: the order of writes is that of reads.
-                    await connection.send_packed_command(packed, check_health=False)
-                    if before is not None and not before.done():
-                        await before
-                    await self._read(connection, len(packed), replies)
-        except BaseException:
-            await self._drop(connection)
+            replies = await answered
+        except asyncio.CancelledError:
+            wire.close()  # nobody waits for the reply any more, and what comes next must not wait for it
             raise
-        finally:
-            if not read.done():
-                read.set_result(None)
-        if any(isinstance(reply, _NOT_HERE) for reply in replies):
-            await self._drop(connection)
+        _leave_wrong_place(wire, replies)
         return replies
-
-    @staticmethod
-    async def _read(connection: AbstractConnection, count: int, replies: list[Any]) -> None:
-        for _ in range(count):
-            if not connection.is_connected:
-                raise exceptions.ConnectionError("the connection was closed")
-            try:
-                replies.append(await connection.read_response())
-            except (exceptions.ResponseError, exceptions.BusyLoadingError) as error:
-                replies.append(error)
-
-    async def _drop(self, connection: AbstractConnection) -> None:
-        if self._connection is connection:
-            self._connection, self.client_id = None, None
-        await connection.disconnect(nowait=True)
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
         """Send one command and return its reply.
@@ -146,12 +134,33 @@ class Line:
         """
         command = (pack("EVALSHA", script.sha, len(keys), *keys, *arguments),)
         reply = (await self.exchange(command))[0]
-        if isinstance(reply, exceptions.NoScriptError):
+        if lacks_script(reply):
             await self.call("SCRIPT", "LOAD", script.source)
             reply = (await self.exchange(command))[0]
         return reply_of(reply)
 
+    @property
+    def client_id(self) -> int | None:
+        """Redis's own id of the connection, for CLIENT UNBLOCK; None where it is not known."""
+        return self._wire.client_id if self._wire is not None and self._wire.is_open else None
+
+    async def learn_client_id(self) -> None:
+        """Ask for ``client_id``, connecting if need be.
+
+        Raises:
+            RedisUnavailable: see ``exchange``. RedisRefused: Redis does not tell.
+        """
+        wire = await self.connect()
+        wire.client_id = await self.call("CLIENT", "ID")
+
     async def close(self) -> None:
         """Close the connection; the next call opens another."""
-        if self._connection is not None:
-            await self._drop(self._connection)
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+            await asyncio.sleep(0)  # the turn of the loop in which the socket is closed
+
+
+def _leave_wrong_place(wire: Wire, replies: list[Any]) -> None:
+    if any(isinstance(reply, RedisRefused) and reply.code in _NOT_HERE for reply in replies):
+        wire.close()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import encode_record
-from beeq.errors import BeeqError, RedisUnavailable
+from beeq.errors import RedisUnavailable
 from beeq.options import check_job_id
 from beeq.scripts import ADD_JOBS
 
@@ -55,17 +55,18 @@ class Producer:
         save = self._expect(job)
         self._put(save)
         try:
-            job_id = await save.done
+            await save.until_done()
         except BaseException:
             self._failed(save)
             raise
-        self._saved(save, job_id)
+        self._saved(save)
 
-    def _put(self, save: _Save) -> None:
+    def _put(self, save: _Save) -> _Batch:
         batch = self._batch
         if batch is None or not batch.has_room(save) or not self._line.is_last(batch.call):
             batch = self._batch = _Batch(self._line, self._keys, self._fixed_arguments)
         batch.add(save)
+        return batch
 
     def _expect(self, job: Job) -> _Save:
         """Register a job that knows its id before it is sent: its events may overtake the reply."""
@@ -78,18 +79,15 @@ class Producer:
         if save.job_id and self._hub is not None:
             self._hub.unregister(save.job)
 
-    def _saved(self, save: _Save, job_id: str | None) -> None:
-        job = save.job
+    def _saved(self, save: _Save) -> None:
+        job, job_id = save.job, save.added_id
         if job_id is None:
             self._failed(save)
             job.id = None
             return
         job.id = job_id
-        if self._hub is None:
-            return
-        self._hub.forget(job_id, until=save.moment)
-        self._hub.register(job)
-        self._hub.replay(job)
+        if self._hub is not None:
+            self._hub.welcome(job, since=save.moment)
 
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
@@ -107,18 +105,17 @@ class Producer:
                 saves.append(self._expect(job))
             except (TypeError, ValueError) as error:
                 errors[job] = error
-        for save in saves:
-            self._put(save)
-        if saves:
-            await asyncio.wait([save.done for save in saves])
+        batches = {self._put(save) for save in saves}
+        if batches:
+            await asyncio.wait([batch.until_done() for batch in batches])
         away: RedisUnavailable | None = None
         for save in saves:
-            failure = save.done.exception()
+            failure = save.error
             if failure is None:
-                self._saved(save, save.done.result())
+                self._saved(save)
                 continue
             self._failed(save)
-            errors[save.job] = failure if isinstance(failure, Exception) else BeeqError(str(failure))
+            errors[save.job] = failure
             away = failure if isinstance(failure, RedisUnavailable) else away
         if away is not None and len(errors) == len(dict.fromkeys(jobs)):
             raise away
@@ -132,8 +129,8 @@ class _Batch:
         self._fixed_arguments = fixed_arguments
         self._saves: list[_Save] = []
         self._size_bytes = 0
-        self.call = line.defer(ADD_JOBS, keys, self._arguments)
-        self.call.reply.add_done_callback(self._settle)
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call = line.defer(ADD_JOBS, keys, self._arguments, self._settle)
 
     def has_room(self, save: _Save) -> bool:
         """Return whether the call stays bounded with ``save`` in it."""
@@ -144,41 +141,56 @@ class _Batch:
         self._saves.append(save)
         self._size_bytes += len(save.record)
 
+    def until_done(self) -> asyncio.Future[None]:
+        """Return a future that is done once each save has its id or its error."""
+        return self._done
+
     def _arguments(self) -> list[Any]:
         arguments: list[Any] = [*self._fixed_arguments]
         for save in self._saves:
             arguments += (save.job_id, save.record, save.due_ms)
         return arguments
 
-    def _settle(self, reply: asyncio.Future[Any]) -> None:
-        error = reply.exception()
+    def _settle(self, ids: list[bytes | None], error: Exception | None) -> None:
+        saves, self._saves = self._saves, []  # whoever still knows this batch holds no jobs by it
         if error is not None:
-            for save in self._saves:
-                save.fail(error)
-            return
-        for save, job_id in zip(self._saves, reply.result(), strict=True):
-            save.succeed(job_id.decode() if job_id is not None else None)
+            for save in saves:
+                save.end(None, error)
+        else:
+            for save, job_id in zip(saves, ids, strict=True):
+                save.end(None if job_id is None else job_id.decode(), None)
+        if not self._done.done():
+            self._done.set_result(None)
 
 
 class _Save:
-    """One job on its way, and the future of its id."""
+    """One job on its way, and how it fared: the id that was added, None if it existed, or an error."""
 
-    __slots__ = ("done", "due_ms", "job", "job_id", "moment", "record")
+    __slots__ = ("_waiter", "added_id", "due_ms", "error", "job", "job_id", "moment", "record")
 
     def __init__(self, job: Job, *, moment: int) -> None:
         self.job = job
-        self.job_id = check_job_id(job.id) or ""
+        self.job_id = "" if job.id is None else check_job_id(job.id) or ""
         self.record = encode_record(job)
         due_ms = job.options.get("delay")
         self.due_ms = int(due_ms) if due_ms else ""
         #: What was heard of this id before told of an earlier job.
         self.moment = moment
-        self.done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self.added_id: str | None = None
+        self.error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    def succeed(self, job_id: str | None) -> None:
-        if not self.done.done():
-            self.done.set_result(job_id)
+    def until_done(self) -> asyncio.Future[None]:
+        """Return a future of the end; it raises the error. Asked for once, before the end."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
-    def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+    def end(self, added_id: str | None, error: Exception | None) -> None:
+        self.added_id, self.error = added_id, error
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)

@@ -312,9 +312,10 @@ class Queue(Consumer):
     async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
         await self._lifecycle.ensure()
+        is_hearing = self._lifecycle.hears_events
         await self._lifecycle.hear_events()
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
-        return await self._results.of(job, timeout_ms=timeout_ms)
+        return await self._results.of(job, timeout_ms=timeout_ms, is_hearing=is_hearing)
 
     # Jobs: moving.
 

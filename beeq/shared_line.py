@@ -6,20 +6,25 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis import exceptions
-
 from beeq.connection import Dialer
-from beeq.errors import RedisRefused, RedisUnavailable
-from beeq.line import Line, pack, reply_of
+from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.line import Line, lacks_script, not_now
 from beeq.scripts import Script
+from beeq.wire import pack
 
 #: A producer's command is tried this often while Redis is away, as in the original.
 TRIES = 3
 RETRY_DELAY_MS = 100
 
+#: Called with a call's reply, or with its error; once.
+OnReply = Callable[[Any, Exception | None], None]
+
 
 class SharedLine:
     """A line that many callers share: what they ask while a reply is awaited goes out together.
+
+    One batch is under way at a time. It is sent in the turn of the loop in which it was asked for, and
+    its replies are given out where they are read; only what meets trouble is left to a task.
 
     A call is tried again only while nothing of it can have been executed: before it was sent, or
     after Redis said "not now". A call whose reply was lost raises; repeating it silently might, say,
@@ -29,8 +34,12 @@ class SharedLine:
     def __init__(self, dialer: Dialer, *, timeout_ms: int) -> None:
         self._line = Line(dialer, timeout_ms=timeout_ms)
         self._timeout_s = timeout_ms / 1000
-        self._waiting: list[_Call] = []  # added by callers, taken by the flusher
-        self._flusher: asyncio.Task[None] | None = None  # runs while anything waits
+        self._waiting: list[Call] = []  # added by callers, taken by the next batch
+        self._batch: list[Call] = []  # under way
+        self._is_busy = False  # a batch is under way, or about to be sent
+        self._is_closing = False
+        self._give_up_at = 0.0  # when the batch has had its time
+        self._errand: asyncio.Task[None] | None = None  # brings a batch through trouble
 
     async def connect(self) -> None:
         """Connect now, within the usual tries.
@@ -46,7 +55,7 @@ class SharedLine:
         Raises:
             RedisUnavailable: Redis is away. RedisRefused: it answered with an error.
         """
-        return await self._enqueue(_Call(pack(*command), None, repeatable=repeatable))
+        return await self._future_of(pack(*command), None, repeatable=repeatable)
 
     async def run(
         self,
@@ -62,142 +71,220 @@ class SharedLine:
             RedisUnavailable: Redis is away. RedisRefused: it answered with an error.
         """
         packed = pack("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        return await self._enqueue(_Call(packed, script, repeatable=repeatable))
+        return await self._future_of(packed, script, repeatable=repeatable)
 
-    def defer(self, script: Script, keys: Sequence[str], arguments: Callable[[], Sequence[Any]]) -> _Call:
-        """Put a script call in line now; its arguments are asked for when it is sent."""
+    def _future_of(self, packed: bytes, script: Script | None, *, repeatable: bool) -> asyncio.Future[Any]:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def on_reply(reply: Any, error: Exception | None) -> None:
+            if answered.done():
+                return
+            if error is None:
+                answered.set_result(reply)
+            else:
+                answered.set_exception(error)
+
+        self._put(Call(packed, script, on_reply, repeatable=repeatable))
+        return answered
+
+    def defer(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Callable[[], Sequence[Any]],
+        on_reply: OnReply,
+    ) -> Call:
+        """Put a script call in line now; its arguments are asked for when it is sent.
+
+        ``on_reply`` is called from the loop, with what ``run`` would return or raise.
+        """
 
         def packed() -> bytes:
             return pack("EVALSHA", script.sha, len(keys), *keys, *arguments())
 
-        call = _Call(packed, script, repeatable=False)
-        self._enqueue(call)
+        call = Call(packed, script, on_reply, repeatable=False)
+        self._put(call)
         return call
 
-    def is_last(self, call: _Call) -> bool:
+    def is_last(self, call: Call) -> bool:
         """Return whether ``call`` has not been sent, and nothing was asked after it."""
         return bool(self._waiting) and self._waiting[-1] is call
 
-    def _enqueue(self, call: _Call) -> asyncio.Future[Any]:
+    def _put(self, call: Call) -> None:
         self._waiting.append(call)
-        if self._flusher is None:
-            self._flusher = asyncio.get_running_loop().create_task(self._flush())
-        return call.reply
+        if not self._is_busy:
+            self._is_busy = True
+            # At the end of this turn: what is asked in the same turn goes along.
+            asyncio.get_running_loop().call_soon(self._send)
 
-    async def _flush(self) -> None:
-        batch: list[_Call] = []
+    def _send(self) -> None:
+        """Send what is waiting, as one batch."""
+        waiting, self._waiting = self._waiting, []
+        self._batch = [call for call in waiting if call.seal()]
+        if not self._batch:
+            self._is_busy = False
+            return
+        self._give_up_at = asyncio.get_running_loop().time() + self._timeout_s
+        if self._line.is_connected:
+            self._line.ask([call.packed for call in self._batch], self._answered)
+        else:
+            self._begin_errand(self._batch, None, tries=TRIES)
+
+    def _answered(self, replies: list[Any], error: RedisError | None) -> None:
+        calls = _give_out(self._batch, replies, error)
+        if not calls:
+            self._send()
+        elif self._is_closing:
+            self._fail(error)
+        else:
+            is_unknown = any(call.needs_script for call in calls)
+            self._begin_errand(calls, error, tries=TRIES if is_unknown else TRIES - 1)
+
+    # Trouble: no connection, a lost one, a script that Redis does not know, a "not now".
+
+    def _begin_errand(self, calls: list[Call], failure: RedisError | None, *, tries: int) -> None:
+        self._errand = asyncio.get_running_loop().create_task(self._run_errand(calls, failure, tries))
+
+    async def _run_errand(self, calls: list[Call], failure: RedisError | None, tries: int) -> None:
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                for call in batch:
-                    call.seal()
-                await self._serve(batch)
+            await self._serve(calls, failure, tries)
         except BaseException as error:
-            lost = RedisUnavailable("the connection was closed")
-            for call in (*batch, *self._waiting):
-                call.fail(error if isinstance(error, Exception) else lost)
-            self._waiting = []
+            self._fail(error)
             raise
         finally:
-            self._flusher = None
+            self._errand = None
+        self._send()
 
-    async def _serve(self, calls: list[_Call]) -> None:
+    async def _serve(self, calls: list[Call], failure: RedisError | None, tries: int) -> None:
         """Bring each call to its end: a reply, or an error after the last try."""
-        failure: RedisUnavailable | None = None
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._timeout_s
-        for tries_left in reversed(range(TRIES)):
-            try:
-                await self._line.connect()
-            except RedisUnavailable as error:
-                unsent, failure = calls, error
-            else:
-                unsent, failure = await self._attempt(calls)
-            if not unsent:
+        is_rested = tries == TRIES  # else the first try was just now
+        # A peer that is silent, not refusing, uses up the time of all tries with one.
+        while tries > 0 and (is_rested or loop.time() < self._give_up_at):
+            if not is_rested:
+                await asyncio.sleep(RETRY_DELAY_MS / 1000)
+            is_rested = False
+            tries -= 1
+            calls, failure = await self._attempt(calls)
+            if any(call.needs_script for call in calls):
+                calls, failure = await self._attempt(calls)
+            if not calls:
                 return
-            calls = unsent
-            if not tries_left or loop.time() >= give_up_at:
-                break  # a peer that is silent, not refusing, has used up the time of all tries
-            await asyncio.sleep(RETRY_DELAY_MS / 1000)
         for call in calls:
-            call.fail(RedisUnavailable("Redis is away") if failure is None else failure)
+            call.end(None, failure or call.failure)
 
-    async def _attempt(self, calls: list[_Call]) -> tuple[list[_Call], RedisUnavailable | None]:
-        """Send the calls once; return those that may be sent again, and why."""
+    async def _attempt(self, calls: list[Call]) -> tuple[list[Call], RedisError | None]:
+        """Load what Redis lacks and send the calls; return those that may be sent again, and why."""
         try:
-            replies = await self._line.exchange([call.packed for call in calls])
-        except RedisUnavailable as error:
-            for call in calls:
-                if not call.repeatable:
-                    call.fail(error)
-            return [call for call in calls if call.repeatable], error
-        again: list[_Call] = []
-        unknown: dict[str, Script] = {}
-        failure: RedisUnavailable | None = None
-        for call, reply in zip(calls, replies, strict=True):
-            if isinstance(reply, exceptions.NoScriptError) and call.script and not call.reloaded:
-                call.reloaded = True
-                unknown[call.script.sha] = call.script
-                again.append(call)
-                continue
-            try:
-                call.succeed(reply_of(reply))
-            except RedisUnavailable as error:
-                failure = error
-                again.append(call)
-            except RedisRefused as error:
-                call.fail(error)
-        if unknown:
-            return await self._reload(list(unknown.values()), again)
-        return again, failure
-
-    async def _reload(
-        self, scripts: list[Script], calls: list[_Call]
-    ) -> tuple[list[_Call], RedisUnavailable | None]:
-        try:
-            for script in scripts:
+            await self._line.connect()
+            for script in {call.script for call in calls if call.needs_script and call.script}:
                 await self._line.call("SCRIPT", "LOAD", script.source)
         except RedisRefused as error:
             for call in calls:
-                call.fail(error)
+                call.end(None, error)
             return [], None
         except RedisUnavailable as error:
             return calls, error
-        return await self._attempt(calls)
+        try:
+            replies = await self._line.exchange([call.packed for call in calls])
+        except RedisUnavailable as error:
+            return _give_out(calls, [], error), error
+        return _give_out(calls, replies, None), None
+
+    def _fail(self, error: BaseException | None) -> None:
+        """End everything that is under way or waits."""
+        calls, self._batch, self._waiting = [*self._batch, *self._waiting], [], []
+        self._is_busy = False
+        lost = error if isinstance(error, Exception) else RedisUnavailable("the connection was closed")
+        for call in calls:
+            call.end(None, lost)
 
     async def close(self) -> None:
         """Close the connection; calls under way raise ``RedisUnavailable``."""
-        flusher = self._flusher
-        if flusher is not None:
-            flusher.cancel()
-            await asyncio.wait([flusher], timeout=1)
+        self._is_closing = True
+        if self._errand is not None:
+            self._errand.cancel()
+            await asyncio.wait([self._errand], timeout=1)
         await self._line.close()
+        self._is_closing = False
 
 
-class _Call:
-    """One command on its way, and the future its caller awaits."""
+def _give_out(calls: list[Call], replies: list[Any], error: RedisError | None) -> list[Call]:
+    """End the calls that have a reply, or must not be sent again; return the others.
 
-    __slots__ = ("_make", "packed", "reloaded", "repeatable", "reply", "script")
+    With an error there are no replies: nobody knows what has been executed.
+    """
+    if error is not None:
+        for call in calls:
+            if not call.repeatable:
+                call.end(None, error)
+        return [call for call in calls if call.repeatable]
+    again = []
+    for call, reply in zip(calls, replies, strict=True):
+        if not isinstance(reply, RedisRefused):
+            call.end(reply, None)
+        elif not call.may_be_sent_again(reply):
+            call.end(None, reply)
+        else:
+            again.append(call)
+    return again
+
+
+class Call:
+    """One command on its way, and who wants to know its reply."""
+
+    __slots__ = (
+        "_make",
+        "_on_reply",
+        "failure",
+        "needs_script",
+        "packed",
+        "repeatable",
+        "script",
+    )
 
     def __init__(
-        self, packed: bytes | Callable[[], bytes], script: Script | None, *, repeatable: bool
+        self,
+        packed: bytes | Callable[[], bytes],
+        script: Script | None,
+        on_reply: OnReply,
+        *,
+        repeatable: bool,
     ) -> None:
         self._make = packed if callable(packed) else None
+        self._on_reply: OnReply | None = on_reply  # until the end
         self.packed = b"" if callable(packed) else packed
         self.script = script
         self.repeatable = repeatable
-        self.reloaded = False
-        self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        #: Redis did not know the script: it is loaded before the call is sent again, once.
+        self.needs_script = False
+        #: Why it was not executed when it was last sent.
+        self.failure = RedisUnavailable("Redis is away")
 
-    def seal(self) -> None:
-        """Fix what is sent."""
-        if self._make is not None:
-            self.packed, self._make = self._make(), None
+    def seal(self) -> bool:
+        """Fix what is sent; return whether that can be."""
+        if self._make is None:
+            return True
+        make, self._make = self._make, None
+        try:
+            self.packed = make()
+        except Exception as error:  # noqa: BLE001 - it is the caller's, and the others' calls go on
+            self.end(None, error)
+            return False
+        return True
 
-    def succeed(self, reply: Any) -> None:
-        if not self.reply.done():
-            self.reply.set_result(reply)
+    def may_be_sent_again(self, refused: RedisRefused) -> bool:
+        """Return whether the call was not executed, and may be next time."""
+        was_known, self.needs_script = not self.needs_script, False
+        if lacks_script(refused) and self.script is not None:
+            self.needs_script = was_known
+            return was_known
+        passing = not_now(refused)
+        self.failure = passing or self.failure
+        return passing is not None
 
-    def fail(self, error: Exception) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(error)
+    def end(self, reply: Any, error: Exception | None) -> None:
+        """Tell the reply, or the error; the first one counts."""
+        on_reply, self._on_reply = self._on_reply, None
+        if on_reply is not None:
+            on_reply(reply, error)

@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
-from beeq.connection import Dialer, mapped_errors
-from beeq.errors import RedisError, RedisUnavailable
-from beeq.line import pack
-
-if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
+from beeq.connection import Dialer
+from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.wire import Wire, pack
 
 #: After this much silence the server is asked whether it is still there (flaw B9).
 PING_AFTER_S = 10.0
@@ -47,7 +44,8 @@ class Subscriber:
         self._on_subscribed = on_subscribed
         self._on_error = on_error
         self._standing: dict[str, asyncio.Event] = {}  # channel → set while subscribed
-        self._connection: AbstractConnection | None = None
+        self._wire: Wire | None = None
+        self._is_silent = True
         self._task: asyncio.Task[None] | None = None
 
     def has(self, channel: str) -> bool:
@@ -63,8 +61,7 @@ class Subscriber:
         standing = self._standing.get(channel)
         if standing is None:
             standing = self._standing[channel] = asyncio.Event()
-            if self._connection is not None:
-                await self._send("SUBSCRIBE", channel)
+            self._send("SUBSCRIBE", channel)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         try:
@@ -77,49 +74,55 @@ class Subscriber:
         delay_s = _FIRST_DELAY_S
         while True:
             try:
-                self._connection = await self._dialer.dial()
-                await self._send("SUBSCRIBE", *self._standing)
+                self._wire = await self._dialer.dial(on_message=self._heard)
+                self._send("SUBSCRIBE", *self._standing)
                 delay_s = _FIRST_DELAY_S
-                await self._hear(self._connection)
+                await self._watch(self._wire)
             except RedisError as error:
                 self._on_error(error)
             finally:
-                await self._disconnect()
+                self._hang_up(RedisUnavailable("the connection was closed"))
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    async def _hear(self, connection: AbstractConnection) -> None:
-        """Pass messages on until the connection breaks, which raises ``RedisUnavailable``."""
+    async def _watch(self, wire: Wire) -> None:
+        """Return never; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
         is_pinged = False
         while True:
-            with mapped_errors():
-                # A timeout of its own makes read_response return None instead of hanging up.
-                message = await connection.read_response(timeout=PING_AFTER_S)
-            if message is None:
-                if is_pinged:
-                    raise RedisUnavailable("the event connection went silent")
-                is_pinged = True
-                await self._send("PING")
-                continue
-            is_pinged = False
-            kind, channel = message[0], message[1].decode()
-            if kind == b"message":
-                self._on_message(channel, message[2])
-            elif kind == b"subscribe":
-                self._standing[channel].set()
-                self._on_subscribed(channel)
+            self._is_silent = True
+            await asyncio.wait([wire.ended], timeout=PING_AFTER_S)
+            if wire.ended.done():
+                raise wire.ended.result()
+            if self._is_silent and is_pinged:
+                raise RedisUnavailable("the event connection went silent")
+            is_pinged = self._is_silent
+            if is_pinged:
+                self._send("PING")
 
-    async def _send(self, *command: str) -> None:
-        if self._connection is not None:
-            with mapped_errors():
-                await self._connection.send_packed_command((pack(*command),), check_health=False)
+    def _heard(self, message: Any) -> None:
+        if self._wire is None:
+            return  # what came together with the reason to hang up
+        self._is_silent = False
+        if isinstance(message, RedisRefused):
+            self._hang_up(message)
+            return
+        kind, channel = message[0], message[1].decode()
+        if kind == b"message":
+            self._on_message(channel, message[2])
+        elif kind == b"subscribe":
+            self._standing[channel].set()
+            self._on_subscribed(channel)
 
-    async def _disconnect(self) -> None:
+    def _send(self, *command: str) -> None:
+        if self._wire is not None:
+            self._wire.send(pack(*command))
+
+    def _hang_up(self, reason: RedisError) -> None:
         for standing in self._standing.values():
             standing.clear()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close(reason)
 
     async def close(self) -> None:
         """Hang up."""

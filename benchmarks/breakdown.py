@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from beeq import Job, Queue
 from beeq.codec import decode_record
-from beeq.line import pack
 from beeq.outcome import succeed
+from beeq.wire import pack
 from beeq.worker.runner import Attempt, Runner
 
 _RECORD = (

@@ -73,8 +73,7 @@ class Mover:
     async def _wait(self) -> bytes | None:
         line = self._line
         if not line.is_connected:
-            await line.connect()
-            line.client_id = await line.call("CLIENT", "ID")
+            await line.learn_client_id()
         moved: bytes | None = await line.call(*self._command, patience_ms=MOVE_TIMEOUT_MS)
         self._pause.reset()
         return moved

@@ -254,10 +254,12 @@ async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
         await job.result(timeout=8000)
     assert set(runs.values()) == {1}
 
+    later = []
+
     async def hears_again():
-        job = await producer.enqueue({})
-        await job.result(timeout=5000)
-        return any(call[1] == job.id for call in heard.calls)
+        later.append(await producer.enqueue({}))
+        await later[-1].result(timeout=5000)
+        return any(call[1] == job.id for call in heard.calls for job in later)
 
     await eventually(hears_again)
 

@@ -102,21 +102,27 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     queue = make_queue(is_worker=False)
     record = recorder(queue, "job succeeded")
     await queue.ready()
-    exchange = queue.line._line.exchange
+    ask, errands = queue.line._line.ask, []
 
-    async def reply_late(packed, **options):
-        replies = await exchange(packed, **options)
-        if any(ADD_JOBS.sha.encode() in command for command in packed):
+    def ask_late(packed, on_end):
+        async def reply_late(*outcome):
             await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":"early"}')
             await record.until("job succeeded")
-        return replies
+            on_end(*outcome)
 
-    monkeypatch.setattr(queue.line._line, "exchange", reply_late)
+        def on_late_end(*outcome):
+            errands.append(asyncio.get_running_loop().create_task(reply_late(*outcome)))
+
+        is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
+        ask(packed, on_late_end if is_save else on_end)
+
+    monkeypatch.setattr(queue.line._line, "ask", ask_late)
     job = queue.create_job({})
     heard = recorder(job, "succeeded")
     await job.save()
     assert await heard.until("succeeded") == [("early",)]
     assert await job.result(timeout=1000) == "early"
+    assert len(errands) == 1
 
 
 async def test_what_was_heard_of_an_earlier_job_of_the_same_id_counts_no_more(make_queue, redis):

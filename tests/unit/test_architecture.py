@@ -145,8 +145,8 @@ def test_what_the_mirror_writes_is_decided_without_io():
     assert top_level_imports_of(PACKAGE / "statuses.py") & FORBIDDEN_IN_CORE == set()
 
 
-def test_only_the_border_knows_redis_errors():
-    border = {"beeq/connection.py", "beeq/line.py", "beeq/shared_line.py"}
+def test_only_the_border_knows_redis_py():
+    border = {"beeq/connection.py"}
     knowing = {
         name_of(path)
         for path in EVERY_MODULE
@@ -154,13 +154,12 @@ def test_only_the_border_knows_redis_errors():
         or "redis.exceptions" in path.read_text()
     }
     assert knowing == border
+    assert {name_of(path) for path in EVERY_MODULE if "redis" in top_level_imports_of(path)} == border
 
 
-def test_only_the_engine_imports_redis_at_run_time():
-    assert {name_of(path) for path in EVERY_MODULE if "redis" in top_level_imports_of(path)} == {
-        "beeq/connection.py",
-        "beeq/line.py",
-        "beeq/shared_line.py",
+def test_only_the_wire_knows_the_protocol():
+    assert {name_of(path) for path in EVERY_MODULE if "hiredis" in top_level_imports_of(path)} == {
+        "beeq/wire.py"
     }
 
 
