@@ -74,7 +74,7 @@ class Line:
                 self._wire = await self._dialer.dial()
             return self._wire
 
-    def ask(self, packed: Sequence[bytes], on_end: OnEnd) -> None:
+    def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, patience_ms: int = 0) -> None:
         """Send commands over the connection, which stands; see ``Wire.ask``."""
         wire = self._wire
         assert wire is not None  # noqa: S101 - whoever calls this has seen that it stands
@@ -83,7 +83,7 @@ class Line:
             _leave_wrong_place(wire, replies)
             on_end(replies, error)
 
-        wire.ask(packed, ended, timeout_s=self._timeout_s)
+        wire.ask(packed, ended, timeout_s=self._timeout_s + patience_ms / 1000)
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send commands, return one reply for each; an error reply is returned, not raised.

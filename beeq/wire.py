@@ -31,6 +31,22 @@ def pack(*command: Any) -> bytes:
     return hiredis.pack_command(command)  # type: ignore[no-any-return]  # hiredis ships no types
 
 
+class Beginning:
+    """The words of a command that are the same each time, packed once."""
+
+    def __init__(self, *words: Any) -> None:
+        self._count = len(words)
+        self._packed = _without_count(pack(*words))
+
+    def pack(self, *words: Any) -> bytes:
+        """Return the command that ends with ``words``."""
+        return b"*%d\r\n%b%b" % (self._count + len(words), self._packed, _without_count(pack(*words)))
+
+
+def _without_count(packed: bytes) -> bytes:
+    return packed[packed.index(b"\n") + 1 :]
+
+
 def _refused(text: str) -> RedisRefused:
     return RedisRefused(redact(text))
 
@@ -95,8 +111,11 @@ class Wire(asyncio.Protocol):
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, timeout_s: float) -> None:
         """Send commands; ``on_end`` is called with one reply for each, an error reply as ``RedisRefused``.
 
-        It is called from the loop, never from here. The wire is open.
+        It is called from the loop, never from here.
         """
+        if self.ended.done():
+            self._loop.call_soon(on_end, [], self.ended.result())
+            return
         deadline = self._loop.time() + timeout_s
         self._asked.append(_Ask(len(packed), deadline, on_end))
         if len(packed) == 1:

@@ -7,11 +7,13 @@ peer (flaw B9). What it moves into ``active`` is not claimed yet: the pump's nex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
 from beeq.line import Line
+from beeq.wire import pack
 from beeq.worker.pause import Pause
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 #: How long one blocking move waits.
 MOVE_TIMEOUT_MS = 5000
+_UNBLOCK_AGAIN_S = 0.05
 
 
 class Mover:
@@ -43,58 +46,78 @@ class Mover:
         on_end: Callable[[bytes | None], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._command = ("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000)
+        self._packed = pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000)
         self._line = Line(dialer, timeout_ms=settings.redis_timeout)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
         self._on_end = on_end
         self._on_error = on_error
-        self._move: asyncio.Task[bytes | None] | None = None
-        self._is_stopping = False
+        self._is_asked = False  # Redis has the move; only its reply ends it
+        self._errand: asyncio.Task[None] | None = None  # connects before a move, or rests after a failed one
         self._is_resting = False
+        self._is_stopping = False
+        self._is_closed = False
+        self._over = asyncio.Event()
 
     @property
     def is_pending(self) -> bool:
         """Whether a move is under way, or rests after a failure."""
-        return self._move is not None
+        return self._is_asked or self._errand is not None
 
     @property
     def is_blocking(self) -> bool:
         """Whether a move is under way; it may fetch a job any moment."""
-        return self._move is not None and not self._is_resting
+        return self.is_pending and not self._is_resting
 
     def start(self) -> None:
         """Begin to wait for a job; none is under way."""
-        self._run(self._wait())
+        self._over.clear()
+        if self._line.client_id is not None:
+            self._ask()
+        else:
+            self._begin_errand(self._line.learn_client_id())
 
-    def _run(self, move: Coroutine[Any, Any, bytes | None]) -> None:
-        self._move = asyncio.get_running_loop().create_task(move)
-        self._move.add_done_callback(self._ended)
+    def _ask(self) -> None:
+        self._is_asked = True
+        self._line.ask((self._packed,), self._answered, patience_ms=MOVE_TIMEOUT_MS)
 
-    async def _wait(self) -> bytes | None:
-        line = self._line
-        if not line.is_connected:
-            await line.learn_client_id()
-        moved: bytes | None = await line.call(*self._command, patience_ms=MOVE_TIMEOUT_MS)
-        self._pause.reset()
-        return moved
+    def _answered(self, replies: list[Any], error: RedisError | None) -> None:
+        self._is_asked = False
+        reply = replies[0] if error is None else error
+        if isinstance(reply, RedisError):
+            self._failed(reply)
+        else:
+            self._pause.reset()
+            self._ended(reply)
 
-    async def _rest(self) -> None:
-        await self._pause.wait(lambda: self._is_stopping)
-
-    def _ended(self, move: asyncio.Task[bytes | None]) -> None:
-        self._move = None
-        self._is_resting = False
-        if move.cancelled():
-            self._on_end(None)
-            return
-        error = move.exception()
-        if error is not None:
-            # The reply may be lost with an id that Redis had moved: then a stall check finds it.
+    def _failed(self, error: BaseException) -> None:
+        """Tell of it, and rest. A stall check finds an id that was moved with its reply lost."""
+        if not self._is_closed:
             self._on_error(error)
-            if not self._is_stopping:
-                self._is_resting = True
-                self._run(self._rest())
-        self._on_end(None if error is not None else move.result())
+        if not self._is_stopping:
+            self._is_resting = True
+            self._begin_errand(self._pause.wait(lambda: self._is_stopping))
+        self._ended(None)
+
+    def _begin_errand(self, errand: Coroutine[Any, Any, None]) -> None:
+        self._errand = asyncio.get_running_loop().create_task(errand)
+        self._errand.add_done_callback(self._errand_ended)
+
+    def _errand_ended(self, errand: asyncio.Task[None]) -> None:
+        was_resting, self._is_resting = self._is_resting, False
+        self._errand = None
+        error = None if errand.cancelled() else errand.exception()
+        if error is not None:
+            self._failed(error)
+        elif was_resting or self._is_stopping:
+            self._ended(None)
+        else:
+            self._ask()
+
+    def _ended(self, raw_id: bytes | None) -> None:
+        if not self.is_pending:
+            self._over.set()
+        if not self._is_closed:
+            self._on_end(raw_id)
 
     async def stop(self, line: Line) -> None:
         """End the move without losing what it may have fetched (flaw A7); ``on_end`` is told.
@@ -103,24 +126,25 @@ class Mover:
         moved by then. It may overtake the move itself, so it is repeated until the move has ended.
         """
         self._is_stopping = True
-        move = self._move
-        while move is not None and not move.done():
-            try:
-                if self._line.client_id is not None:
-                    await line.call("CLIENT", "UNBLOCK", self._line.client_id)
-                else:
-                    move.cancel()  # not connected, or resting: nothing can have been moved
-            except RedisRefused as error:
-                self._on_error(error)  # not allowed to: the move ends by itself
-                await asyncio.wait([move], timeout=(MOVE_TIMEOUT_MS + 1000) / 1000)
-            except RedisError as error:
-                self._on_error(error)
-                move.cancel()
-            await asyncio.wait([move], timeout=0.05)
-        # A move that ended in this very turn of the loop is still to tell so: without a turn more,
-        # the owner would find it pending, and ask for its end, for ever.
-        await asyncio.sleep(0)
+        while self.is_pending:
+            wait_s = _UNBLOCK_AGAIN_S
+            if self._errand is not None:
+                self._errand.cancel()  # not connected, or resting: nothing can have been moved
+            else:
+                try:
+                    await line.call("CLIENT", "UNBLOCK", self._line.client_id or 0)
+                except RedisRefused as error:
+                    self._on_error(error)  # not allowed to: the move ends by itself
+                    wait_s = (MOVE_TIMEOUT_MS + 1000) / 1000
+                except RedisError as error:
+                    self._on_error(error)
+                    await self._line.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), wait_s)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a move that is still under way is told of no more."""
+        self._is_stopping = self._is_closed = True
+        if self._errand is not None:
+            self._errand.cancel()
         await self._line.close()

@@ -1,10 +1,13 @@
 """The pump: one script call a turn takes outcomes to Redis and brings as many jobs as there are places.
 
 Outcomes gather while a call is in flight, so calls grow with the load: at concurrency 1 a job costs
-one round trip, at 100 a fraction of one. From concurrency 2 two arms turn in step, each with half of
-the places, so that Redis works on one's call while this process works on the other's jobs. Only when
-the queue is empty does a further connection block in BLMOVE, so that an idle worker starts a job one
+one round trip, at 100 a fraction of one. From concurrency 2 two calls are in flight in turn, each with half
+of the places, so that Redis works on one while this process works on the other's jobs. Only when the
+queue is empty does a further connection block in BLMOVE, so that an idle worker starts a job one
 push later. Never more is claimed than there are free places.
+
+Turns are taken where their reason arises: where an outcome is settled, where a reply is read. Whatever has
+to be waited for (a lost connection, a hand-back, the end) is the affair of ``run``.
 
 Decides nothing about outcomes (``outcome.py``) and runs no handler (``runner.py``).
 """
@@ -12,15 +15,18 @@ Decides nothing about outcomes (``outcome.py``) and runs no handler (``runner.py
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobLost, RedisError, RedisRefused
-from beeq.line import Line
-from beeq.scripts import EXCHANGE, HAND_BACK
+from beeq.line import Line, lacks_script, not_now
+from beeq.scripts import EXCHANGE
+from beeq.worker.exchange import MAX_BATCH, Exchange, Outcome, Turn, first_of
 from beeq.worker.mover import Mover
 from beeq.worker.pause import Pause
+from beeq.worker.returns import Returns
 
 if TYPE_CHECKING:
     from beeq.connection import Dialer
@@ -28,24 +34,8 @@ if TYPE_CHECKING:
     from beeq.outcome import Settlement
     from beeq.settings import Settings
 
-#: Jobs asked for, and outcomes told, in one call.
-_MAX_BATCH = 500
-#: … and not much more than this many bytes of outcomes.
-_MAX_BATCH_BYTES = 1_000_000
-
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, and the claim.
 Claimed = tuple[bytes, bytes, int, bytes]
-
-
-class Outcome:
-    """A settlement on its way to Redis."""
-
-    __slots__ = ("claim", "raw_id", "settlement")
-
-    def __init__(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
-        self.raw_id = raw_id
-        self.claim = claim
-        self.settlement = settlement
 
 
 class Pump:
@@ -74,45 +64,26 @@ class Pump:
         on_error: Callable[[BaseException], None],
         on_idle: Callable[[], None],
     ) -> None:
-        self._keys = keys
-        self._script_keys = (
-            keys.waiting,
-            keys.active,
-            keys.stalling,
-            keys.jobs,
-            keys.succeeded,
-            keys.failed,
-            keys.delayed,
-            keys.claims,
-            keys.results,
-            keys.expiries,
-            keys.outbox,
-        )
-        self._fixed_arguments = (
-            keys.events if settings.send_events else "",
-            keys.earlier_delayed,
-            settings.result_ttl,
-            "1" if settings.remove_on_success else "",
-            "1" if settings.remove_on_failure else "",
-            settings.outbox_limit,
-        )
-        self._outbox_limit = settings.outbox_limit
+        self._loop = asyncio.get_running_loop()
         self._concurrency = concurrency
         self._on_claimed = on_claimed
         self._on_settled = on_settled
         self._on_error = on_error
         self._on_idle = on_idle
-        #: One line for both arms: their calls are executed, and answered, in the order they were made.
+        #: One line for all calls: they are executed, and answered, in the order they were made.
         self._line = Line(dialer, timeout_ms=settings.redis_timeout)
-        self._arms = 1 if concurrency == 1 else 2
+        self._exchange = Exchange(keys, settings)
+        self._returns = Returns(self._line, keys, outbox_limit=settings.outbox_limit)
+        self._max_turns = 1 if concurrency == 1 else 2
         #: What one call asks for at most.
-        self._share = min(-(-concurrency // self._arms), _MAX_BATCH)
+        self._share = min(-(-concurrency // self._max_turns), MAX_BATCH)
         #: Waits at an empty queue; reserves one place while it does.
         self._mover = Mover(dialer, keys, settings, on_end=self._moved, on_error=on_error)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
         #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
         self._busy = 0  # places taken: claimed and not yet recorded
+        self._running = 0  # … of which so many have not been settled yet
         self._promised = 0  # free places that calls in flight have asked jobs for
         self._turning = 0  # calls in flight
         self._outcomes: list[Outcome] = []  # added by settle, taken by a turn
@@ -121,19 +92,35 @@ class Pump:
         self._is_empty = False  # the queue had nothing more, when last asked
         self._is_taking = True
         self._is_bursting = False
-        self._sleepers: list[asyncio.Future[None]] = []  # one for each arm that rests
-        self._turn = 0
-        self._identity = secrets.token_hex(8).encode()
+        self._is_over = False  # ``run`` has ended
+        self._is_handing_out = False  # a reply is being given out; whoever does that turns afterwards
+        self._is_turn_due = False  # the loop's next turn begins with one of ours
+        self._sleeper: asyncio.Future[None] | None = None  # run's, while it rests
+        # Trouble, which keeps turns from being taken until ``run`` has mended it.
+        self._is_troubled = False
+        self._needs_rest = False
+        self._needs_script = False
         self._lost_tokens: list[bytes] = []  # of calls whose reply was lost: what did they claim?
+        self._defect: Exception | None = None  # ends ``run``
+        self._turns = 0
+        self._identity = secrets.token_hex(8).encode()
 
     def settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
         """Record how a claimed job ended, with the next turn."""
         self._outcomes.append(Outcome(raw_id, claim, settlement))
-        self._poke()
+        self._running -= 1
+        if self._is_handing_out:
+            return
+        if not self._running:
+            self._take_turns()  # nobody else is about to end
+        elif not self._is_turn_due and self._turning < self._max_turns:
+            self._is_turn_due = True
+            self._loop.call_soon(self._take_due_turn)  # who ends in this turn of the loop goes along
 
     def hand_back(self, claims: list[tuple[bytes, bytes]]) -> None:
-        """Give claimed jobs back to the front of the queue, with the next turn; the first runs first."""
+        """Give claimed jobs back to the front of the queue; the first runs first."""
         self._returning += claims
+        self._running -= len(claims)
         self._poke()
 
     def stop_taking(self) -> None:
@@ -152,51 +139,43 @@ class Pump:
         self._poke()
 
     def _poke(self) -> None:
-        sleepers, self._sleepers = self._sleepers, []
-        for sleeper in sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None and not sleeper.done():
+            sleeper.set_result(None)
 
     async def run(self) -> None:
         """Turn until ``stop_taking`` was called and everything claimed has been recorded."""
-        async with asyncio.TaskGroup() as arms:
-            if self._arms > 1:
-                arms.create_task(self._help())
-            await self._lead()
-            self._poke()
+        try:
+            while self._has_duty():
+                await self._step()
+        finally:
+            self._is_over = True
 
-    async def _lead(self) -> None:
-        """The first arm: it also keeps the blocking move, hands back, and knows when all is done."""
-        while self._has_duty():
-            if self._returning or (self._adopted and not self._is_taking):
-                await self._safely(self._return_jobs)
-            elif self._has_reason():
-                await self._safely(self._take_turn)
-            elif self._mover.is_pending and not self._may_block():
-                await self._mover.stop(self._line)
-            else:
-                if self._may_block() and not self._mover.is_pending and self._free_places() > 0:
-                    self._mover.start()
-                if self._busy == 0 and not self._turning:
-                    self._on_idle()
-                await self._rest()
-
-    async def _help(self) -> None:
-        """Another arm: it only turns."""
-        while self._has_duty():
-            if self._has_reason():
-                await self._safely(self._take_turn)
-                if self._is_empty or not self._busy:
-                    self._poke()  # the first arm may now block for the next job, or be done
-            else:
-                await self._rest()
+    async def _step(self) -> None:
+        if self._defect is not None:
+            raise self._defect
+        if self._is_troubled:
+            await self._mend()
+        elif self._returning or (self._adopted and not self._is_taking):
+            await self._safely(self._return_jobs)
+        elif self._mover.is_pending and not self._may_block():
+            await self._mover.stop(self._line)
+        else:
+            self._take_turns()
+            if self._is_troubled or self._defect is not None:
+                return
+            if self._may_block() and not self._mover.is_pending and self._free_places() > 0:
+                self._mover.start()
+            if self._busy == 0 and not self._turning:
+                self._on_idle()
+            await self._rest()
 
     def _has_duty(self) -> bool:
         return bool(self._is_taking or self._busy or self._turning or self._adopted or self._mover.is_pending)
 
     def _has_reason(self) -> bool:
         """Return whether a turn has anything to do."""
-        if self._outcomes or self._lost_tokens or (self._adopted and self._is_taking):
+        if self._outcomes or (self._adopted and self._is_taking):
             return True
         return self._may_ask() and not self._is_empty and self._free_places() > 0
 
@@ -216,89 +195,85 @@ class Pump:
             self._adopted = raw_id
         if raw_id is not None or self._mover.is_pending:
             self._is_empty = False  # there may be more; or the move has failed and rests: ask instead
+        self._take_turns()
         self._poke()
 
     async def _rest(self) -> None:
-        """Wait for an outcome, a job, or the end; the blocking move bounds it while a place is free."""
-        sleeper = asyncio.get_running_loop().create_future()
-        self._sleepers.append(sleeper)
-        await sleeper
-
-    async def _safely(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do one step; on failure tell, wait a little, and let the next step try again."""
-        try:
-            await step()
-        except RedisError as error:
-            self._on_error(error)
-            await self._pause.wait(lambda: not self._is_taking)
-        else:
-            self._pause.reset()
+        """Wait for something to do; the blocking move bounds it while a place is free."""
+        self._sleeper = self._loop.create_future()
+        await self._sleeper
 
     # Turns.
 
-    async def _take_turn(self) -> None:
-        if self._lost_tokens:
-            await self._recover()
-        outcomes = self._next_outcomes()
+    def _take_due_turn(self) -> None:
+        self._is_turn_due = False
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Make the calls there is a reason for, if the line is fit for it."""
+        while self._turning < self._max_turns and self._has_reason():
+            if self._is_over or self._is_troubled:
+                return
+            if not self._line.is_connected:
+                self._is_troubled = True
+                self._poke()
+                return
+            turn = self._next_turn()
+            self._promised += turn.promised
+            self._turning += 1
+            self._line.ask((self._exchange.packed(turn),), functools.partial(self._answered, turn))
+
+    def _next_turn(self) -> Turn:
+        count = first_of(self._outcomes)
+        outcomes, self._outcomes = self._outcomes[:count], self._outcomes[count:]
         adopted, self._adopted = self._adopted, b""
         # The places of the outcomes in this call are free once they are recorded, which is before
-        # the script claims anything; another arm's call may be faster and must not count on them.
-        places = self._free_places() + len(outcomes) - bool(adopted)
+        # the script claims anything; another call may be faster and must not count on them.
+        places = self._free_places() + count - bool(adopted)
         free = max(0, min(places, self._share)) if self._may_ask() else 0
-        promised = max(0, free + bool(adopted) - len(outcomes))
-        self._turn += 1
-        token = b"%b-%x" % (self._identity, self._turn)
-        self._promised += promised
-        self._turning += 1
+        self._turns += 1
+        return Turn(
+            token=b"%b-%x" % (self._identity, self._turns),
+            free=free,
+            adopted=adopted,
+            outcomes=outcomes,
+            promised=max(0, free + bool(adopted) - count),
+        )
+
+    def _answered(self, turn: Turn, replies: list[Any], error: RedisError | None) -> None:
+        if self._is_over:
+            return
+        self._promised -= turn.promised
+        self._turning -= 1
         try:
-            facts, taken, jobs = await self._exchange(token, free, adopted, outcomes)
-        except BaseException as error:
-            self._outcomes = outcomes + self._outcomes
-            self._adopted = adopted or self._adopted
-            if not isinstance(error, RedisRefused):
-                self._lost_tokens.append(token)
-            raise
-        finally:
-            self._promised -= promised
-            self._turning -= 1
-        if free:
-            self._is_empty = taken < free
-        self._busy += len(jobs) // 3 - len(outcomes)
-        for outcome, fact in zip(outcomes, facts, strict=True):
+            reply = replies[0] if error is None else error
+            if isinstance(reply, RedisError):
+                self._failed(turn, reply)
+                return
+            self._is_handing_out = True
+            self._hand_out(turn, *reply)
+            self._is_handing_out = False
+            self._pause.reset()
+            self._take_turns()
+        except Exception as defect:  # noqa: BLE001 - whatever it is, ``run`` raises it
+            self._defect = defect
+            self._poke()
+            return
+        if self._is_empty or not self._busy:
+            self._poke()  # the next job may have to be blocked for; or all is done
+
+    def _hand_out(self, turn: Turn, facts: list[int], taken: int, jobs: list[Any]) -> None:
+        if turn.free:
+            self._is_empty = taken < turn.free
+        count = len(jobs) // 3
+        self._busy += count - len(turn.outcomes)
+        self._running += count
+        for outcome, fact in zip(turn.outcomes, facts, strict=True):
             self._tell(outcome, fact)
         for at in range(0, len(jobs), 3):
             raw_id, deliveries = jobs[at], jobs[at + 2]
-            claim = self.claimed[raw_id] = b"%b:%d" % (token, deliveries)
+            claim = self.claimed[raw_id] = b"%b:%d" % (turn.token, deliveries)
             self._on_claimed((raw_id, jobs[at + 1], deliveries, claim))
-
-    def _next_outcomes(self) -> list[Outcome]:
-        """Take as many outcomes as one call may carry; one large record goes alone."""
-        count = size_bytes = 0
-        for outcome in self._outcomes[:_MAX_BATCH]:
-            size_bytes += len(outcome.settlement.record)
-            if count and size_bytes > _MAX_BATCH_BYTES:
-                break
-            count += 1
-        outcomes, self._outcomes = self._outcomes[:count], self._outcomes[count:]
-        return outcomes
-
-    async def _exchange(
-        self, token: bytes, free: int, adopted: bytes, outcomes: list[Outcome]
-    ) -> tuple[list[int], int, list[Any]]:
-        arguments: list[Any] = [token, free, adopted, *self._fixed_arguments]
-        for outcome in outcomes:
-            settlement = outcome.settlement
-            arguments += (
-                outcome.raw_id,
-                outcome.claim,
-                settlement.status,
-                settlement.record,
-                settlement.message,
-                settlement.delay_ms,
-                settlement.keep,
-            )
-        reply: tuple[list[int], int, list[Any]] = await self._line.run(EXCHANGE, self._script_keys, arguments)
-        return reply
 
     def _tell(self, outcome: Outcome, fact: int) -> None:
         self._release(outcome.raw_id, outcome.claim)
@@ -312,54 +287,66 @@ class Pump:
         if self.claimed.get(raw_id) == claim:
             del self.claimed[raw_id]
 
-    async def _recover(self) -> None:
-        """Hand back what a call claimed whose reply was lost; without this, a stall check would."""
-        lost, self._lost_tokens = tuple(self._lost_tokens), []
+    # Trouble.
+
+    def _failed(self, turn: Turn, error: RedisError) -> None:
+        """Keep what the call carried for another one, after ``_mend``."""
+        self._outcomes = turn.outcomes + self._outcomes
+        self._adopted = turn.adopted or self._adopted
+        self._is_troubled = True
+        if lacks_script(error):
+            self._needs_script = True
+        else:
+            self._needs_rest = True
+            if not isinstance(error, RedisRefused):
+                self._lost_tokens.append(turn.token)
+            self._on_error((isinstance(error, RedisRefused) and not_now(error)) or error)
+        self._poke()
+
+    async def _mend(self) -> None:
+        """Make the line fit for turns, or see to it that this is tried again later."""
+        if self._needs_rest:
+            self._needs_rest = False
+            await self._pause.wait(lambda: not self._is_taking)
         try:
-            await self._hand_back_claims(lost)
+            await self._line.connect()
+            if self._needs_script:
+                await self._line.call("SCRIPT", "LOAD", EXCHANGE.source)
+                self._needs_script = False
+            if self._lost_tokens:
+                await self._recover()
+        except RedisError as error:
+            self._needs_rest = True
+            self._on_error(error)
+        else:
+            self._is_troubled = False
+
+    async def _recover(self) -> None:
+        """Hand back what calls claimed whose replies were lost."""
+        lost, self._lost_tokens = self._lost_tokens, []
+        try:
+            await self._returns.recover(lost)
         except BaseException:
             self._lost_tokens += lost
             raise
         self._is_empty = False
 
-    async def _hand_back_claims(self, tokens: tuple[bytes, ...]) -> None:
-        cursor = b"0"
-        while True:
-            cursor, fields = await self._line.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
-            pairs = []
-            for at in range(0, len(fields), 2):
-                raw_id, claim = fields[at], fields[at + 1]
-                if claim.rpartition(b":")[0] in tokens:
-                    pairs += [raw_id, claim]
-            await self._hand_back(pairs)
-            if cursor == b"0":
-                return
-
-    # The end.
-
-    async def _hand_back(self, pairs: list[Any]) -> int:
-        if not pairs:
-            return 0
-        keys = self._keys
-        returned: int = await self._line.run(
-            HAND_BACK,
-            (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox),
-            [self._outbox_limit, *pairs],
-        )
-        return returned
+    async def _safely(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do one step; on failure tell, wait a little, and let the next step try again."""
+        try:
+            await step()
+        except RedisError as error:
+            self._on_error(error)
+            await self._pause.wait(lambda: not self._is_taking)
+        else:
+            self._pause.reset()
 
     async def _return_jobs(self) -> None:
-        """Hand back what was given up, and what a blocking move fetched too late.
-
-        Newest first: the script pushes each to the front, so the oldest ends up foremost.
-        """
+        """Hand back what was given up, and what a blocking move fetched too late."""
         adopted, self._adopted = self._adopted, b""
         returning, self._returning = self._returning, []
-        pairs: list[Any] = [adopted, b""] if adopted else []
-        for raw_id, claim in reversed(returning):
-            pairs += [raw_id, claim]
         try:
-            await self._hand_back(pairs)
+            await self._returns.give_back(returning, unclaimed=adopted)
         except BaseException:
             self._adopted = adopted or self._adopted
             self._returning = returning + self._returning
@@ -370,5 +357,6 @@ class Pump:
 
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
+        self._is_over = True
         await self._mover.close()
         await self._line.close()

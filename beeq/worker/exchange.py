@@ -1,0 +1,100 @@
+"""The calls of ``lua/exchange.lua`` for one queue: what is sent with each, and what to do if it is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beeq.scripts import EXCHANGE
+from beeq.wire import Beginning
+
+if TYPE_CHECKING:
+    from beeq.keys import Keys
+    from beeq.outcome import Settlement
+    from beeq.settings import Settings
+
+#: Jobs asked for, and outcomes told, in one call.
+MAX_BATCH = 500
+#: … and not much more than this many bytes of outcomes.
+MAX_BATCH_BYTES = 1_000_000
+
+
+class Outcome:
+    """A settlement on its way to Redis."""
+
+    __slots__ = ("claim", "raw_id", "settlement")
+
+    def __init__(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+        self.raw_id = raw_id
+        self.claim = claim
+        self.settlement = settlement
+
+
+@dataclass(slots=True)
+class Turn:
+    """One call."""
+
+    #: What the jobs it hands out are claimed with.
+    token: bytes
+    #: How many jobs it asks for.
+    free: int
+    #: An id that a blocking move has put into ``active``, or nothing.
+    adopted: bytes
+    outcomes: list[Outcome]
+    #: Free places that no other call may count on meanwhile.
+    promised: int
+
+
+class Exchange:
+    """Packs the calls."""
+
+    def __init__(self, keys: Keys, settings: Settings) -> None:
+        script_keys = (
+            keys.waiting,
+            keys.active,
+            keys.stalling,
+            keys.jobs,
+            keys.succeeded,
+            keys.failed,
+            keys.delayed,
+            keys.claims,
+            keys.results,
+            keys.expiries,
+            keys.outbox,
+        )
+        self._beginning = Beginning("EVALSHA", EXCHANGE.sha, len(script_keys), *script_keys)
+        self._fixed_arguments = (
+            keys.events if settings.send_events else "",
+            keys.earlier_delayed,
+            settings.result_ttl,
+            "1" if settings.remove_on_success else "",
+            "1" if settings.remove_on_failure else "",
+            settings.outbox_limit,
+        )
+
+    def packed(self, turn: Turn) -> bytes:
+        """Return the command."""
+        arguments: list[Any] = [turn.token, turn.free, turn.adopted, *self._fixed_arguments]
+        for outcome in turn.outcomes:
+            settlement = outcome.settlement
+            arguments += (
+                outcome.raw_id,
+                outcome.claim,
+                settlement.status,
+                settlement.record,
+                settlement.message,
+                settlement.delay_ms,
+                settlement.keep,
+            )
+        return self._beginning.pack(*arguments)
+
+
+def first_of(outcomes: list[Outcome]) -> int:
+    """Return how many outcomes one call may carry; one large record goes alone."""
+    count = size_bytes = 0
+    for outcome in outcomes[:MAX_BATCH]:
+        size_bytes += len(outcome.settlement.record)
+        if count and size_bytes > MAX_BATCH_BYTES:
+            break
+        count += 1
+    return count

@@ -1,0 +1,49 @@
+"""Gives claimed jobs back to the queue: jobs that were given up, and those of a call whose reply was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from beeq.scripts import HAND_BACK
+
+if TYPE_CHECKING:
+    from beeq.keys import Keys
+    from beeq.line import Line
+
+
+class Returns:
+    """Calls ``lua/hand_back.lua``. Its methods raise ``RedisError`` when Redis does not do its part."""
+
+    def __init__(self, line: Line, keys: Keys, *, outbox_limit: int) -> None:
+        self._line = line
+        self._claims = keys.claims
+        self._keys = (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox)
+        self._outbox_limit = outbox_limit
+
+    async def give_back(self, claims: Sequence[tuple[bytes, bytes]], *, unclaimed: bytes = b"") -> None:
+        """Put jobs, id and claim of each, at the front of the queue; the first runs first.
+
+        Args:
+            claims: the jobs. The script pushes each to the front, so it gets the newest first.
+            unclaimed: an id that a blocking move has fetched too late, after all of them.
+        """
+        pairs: list[Any] = [unclaimed, b""] if unclaimed else []
+        for raw_id, claim in reversed(claims):
+            pairs += [raw_id, claim]
+        if pairs:
+            await self._line.run(HAND_BACK, self._keys, [self._outbox_limit, *pairs])
+
+    async def recover(self, tokens: Sequence[bytes]) -> None:
+        """Give back whatever was claimed with these; without this, a stall check would, much later."""
+        cursor = b"0"
+        while True:
+            cursor, fields = await self._line.call("HSCAN", self._claims, cursor, "COUNT", 500)
+            pairs = zip(fields[::2], fields[1::2], strict=True)
+            await self.give_back([(raw_id, claim) for raw_id, claim in pairs if _token_of(claim) in tokens])
+            if cursor == b"0":
+                return
+
+
+def _token_of(claim: bytes) -> bytes:
+    return claim.rpartition(b":")[0]
