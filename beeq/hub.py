@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from beeq.job import Job
 
 _FINAL = ("succeeded", "failed")
+#: The number of ids, gone or not, from which on those that are gone are swept out.
+_FIRST_SWEEP = 1000
 
 
 class Hub:
@@ -32,7 +34,10 @@ class Hub:
     def __init__(self, *, emit: Callable[..., bool], clock_ms: Callable[[], int]) -> None:
         self._emit = emit
         self._clock_ms = clock_ms
-        self._jobs: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
+        # References to objects that are gone are swept out now and then: a WeakValueDictionary pays
+        # for each of them twice as much as for all the rest of a save.
+        self._jobs: dict[str, weakref.ref[Job]] = {}
+        self._sweep_at = _FIRST_SWEEP
         self._twins: dict[str, weakref.WeakSet[Job]] = {}  # further objects of the same id
         self._kept: dict[str, set[Job]] = {}  # jobs with listeners, until their final event
         self._waiters: dict[str, set[asyncio.Future[JobEvent]]] = {}
@@ -41,20 +46,34 @@ class Hub:
     @property
     def jobs(self) -> dict[str, Job]:
         """The job objects that events are delivered to, by id."""
-        return dict(self._jobs)
+        return {job_id: job for job_id, ref in self._jobs.items() if (job := ref()) is not None}
+
+    def _job(self, job_id: str) -> Job | None:
+        ref = self._jobs.get(job_id)
+        return None if ref is None else ref()
 
     def has(self, job_id: str) -> bool:
         """Return whether events of this id are delivered to an object."""
-        return job_id in self._jobs
+        return self._job(job_id) is not None
 
     def register(self, job: Job) -> None:
         """Deliver events to ``job`` from now on; it has an id."""
         job_id = job.saved_id()
-        known = self._jobs.setdefault(job_id, job)
-        if known is not job:
+        known = self._job(job_id)
+        if known is None:
+            self._jobs[job_id] = weakref.ref(job)
+            if len(self._jobs) > self._sweep_at:
+                self._sweep()
+        elif known is not job:
             self._twins.setdefault(job_id, weakref.WeakSet()).add(job)
         if job.has_listeners():
             self.keep(job)
+
+    def _sweep(self) -> None:
+        """Forget the ids whose objects are gone; so seldom that it costs each object next to nothing."""
+        self._jobs = {job_id: ref for job_id, ref in self._jobs.items() if ref() is not None}
+        self._twins = {job_id: twins for job_id, twins in self._twins.items() if twins}
+        self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._jobs))
 
     def keep(self, job: Job) -> None:
         """Hold ``job`` until its final event: somebody listens to it."""
@@ -65,7 +84,7 @@ class Hub:
         """Deliver nothing to ``job``: it was not saved."""
         if job.id is None:
             return
-        if self._jobs.get(job.id) is job:
+        if self._job(job.id) is job:
             del self._jobs[job.id]
             for twin in self._twins.pop(job.id, ()):
                 self.register(twin)
@@ -141,14 +160,14 @@ class Hub:
         if event is None:
             return
         job_id, name = event.job_id, event.name
-        job = self._jobs.get(job_id)
+        job = self._job(job_id)
         if name in _FINAL or job is None:
             self._backlog.put(event, now_ms=self._clock_ms())
         self._emit(f"job {name}", job_id, _payload(event))
         if job is not None:
             self._deliver(job, event)
-            for twin in list(self._twins.get(job_id, ())):
-                self._deliver(twin, event)
+        for twin in list(self._twins.get(job_id, ())):
+            self._deliver(twin, event)
         if name in _FINAL:
             self.release(job_id)
             for future in self._waiters.pop(job_id, ()):

@@ -130,7 +130,9 @@ class Job:
         """
         if self.claim:
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
-        await self.queue.save(self)
+        since = await self.queue.add(self)
+        if self.id is not None:
+            self.queue.added(self, since)
         return self
 
     async def report_progress(self, value: Any) -> int:

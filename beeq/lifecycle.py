@@ -75,6 +75,11 @@ class Lifecycle:
         """Whether the queue is connected."""
         return self._is_open
 
+    @property
+    def may_save(self) -> bool:
+        """Whether jobs can be saved without waiting for anything first: open, and hearing of them."""
+        return self.hears_events and self._is_open and not self._is_closed
+
     async def ensure(self) -> None:
         """Let a command through when the queue is open; open it first if need be."""
         if self._is_open and not self._is_closed:

@@ -162,5 +162,6 @@ class Line:
 
 
 def _leave_wrong_place(wire: Wire, replies: list[Any]) -> None:
-    if any(isinstance(reply, RedisRefused) and reply.code in _NOT_HERE for reply in replies):
-        wire.close()
+    for reply in replies:
+        if isinstance(reply, RedisRefused) and reply.code in _NOT_HERE:
+            wire.close()

@@ -6,7 +6,7 @@ It connects the parts: saving is ``producer.py``, reading ``reader.py``, working
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -68,7 +68,8 @@ class Queue(Consumer):
         self.producer = Producer(
             self.line,
             self.keys,
-            self.hub if self.settings.store_jobs else None,
+            hub=self.hub if self.settings.store_jobs else None,
+            on_saved=self.added,
             outbox_limit=self.settings.outbox_limit,
         )
         self._reader = Reader(self.line, self.keys, scan_count=self.settings.redis_scan_count)
@@ -199,11 +200,27 @@ class Queue(Consumer):
             job.delay_until(delay_until)
         return await job.save()
 
-    async def save(self, job: Job) -> None:
-        """Put ``job`` into the queue; see ``Job.save``."""
+    def add(self, job: Job) -> Awaitable[int]:
+        """Put ``job`` into the queue; what is returned must be awaited, and its result given to ``added``.
+
+        That is ``Job.save``'s affair. Nothing may come in between: whoever gets the job listens to it before
+        any event of it is delivered.
+        """
+        if self._lifecycle.may_save:
+            return self.producer.save(job)
+        return self._add_patiently(job)
+
+    async def _add_patiently(self, job: Job) -> int:
         await self._before_saving()
-        await self.producer.save(job)
-        self._saved(job)
+        return await self.producer.save(job)
+
+    def added(self, job: Job, since: int) -> None:
+        """Deliver what is heard of ``job`` since that moment, and from now on."""
+        if self.settings.store_jobs:
+            self.hub.welcome(job, since=since)
+        due_ms = job.options.get("delay")
+        if due_ms and self._lifecycle.activator is not None:
+            self._lifecycle.activator.schedule(due_ms)
 
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
@@ -214,20 +231,11 @@ class Queue(Consumer):
             RedisUnavailable: none of them was saved, because Redis is away.
         """
         await self._before_saving()
-        jobs = list(jobs)
-        errors = await self.producer.save_all(jobs)
-        for job in jobs:
-            self._saved(job)
-        return errors
+        return await self.producer.save_all(list(jobs))
 
     async def _before_saving(self) -> None:
         await self._lifecycle.ensure()
         await self._lifecycle.hear_events()
-
-    def _saved(self, job: Job) -> None:
-        due_ms = job.options.get("delay")
-        if due_ms and job.id is not None and self._lifecycle.activator is not None:
-            self._lifecycle.activator.schedule(due_ms)
 
     def keep(self, job: Job) -> None:
         """Hold a job object that has listeners until its final event."""

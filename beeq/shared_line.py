@@ -87,22 +87,12 @@ class SharedLine:
         self._put(Call(packed, script, on_reply, repeatable=repeatable))
         return answered
 
-    def defer(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        arguments: Callable[[], Sequence[Any]],
-        on_reply: OnReply,
-    ) -> Call:
-        """Put a script call in line now; its arguments are asked for when it is sent.
+    def defer(self, script: Script, pack_call: Callable[[], bytes], on_reply: OnReply) -> Call:
+        """Put a script call in line now; it is packed when it is sent.
 
         ``on_reply`` is called from the loop, with what ``run`` would return or raise.
         """
-
-        def packed() -> bytes:
-            return pack("EVALSHA", script.sha, len(keys), *keys, *arguments())
-
-        call = Call(packed, script, on_reply, repeatable=False)
+        call = Call(pack_call, script, on_reply, repeatable=False)
         self._put(call)
         return call
 

@@ -14,7 +14,7 @@
 --
 -- Returns a list with each job's id, or false where the id exists: then nothing was written.
 --
--- Bounded by its arguments. Two callers with one id: the script is one step, so the first wins and
+-- Bounded by its arguments, and by how many of the next numbers are taken. Two callers with one id: the script is one step, so the first wins and
 -- the other gets false. An automatic id that a user has taken already is passed over (flaw C1);
 -- the counter is written with %.0f, for Lua's own text of 10^14 is "1e+14".
 -- Claims and results of an earlier job of the same id (removed by a Node peer, which knows nothing
@@ -40,37 +40,102 @@ local function take_back(refused)
   return refused
 end
 
-for at = 3, #ARGV, 3 do
-  local id, record, due_ms = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local is_new
-  if id ~= '' then
-    is_new = redis.call('HSETNX', jobs, id, record) == 1
+local function queue(id, due_ms)
+  added[#added + 1] = id
+  if due_ms == '' then
+    ready[#ready + 1] = id
   else
-    repeat
-      local count = redis.pcall('INCR', counter)
-      if is_error(count) then
-        return take_back(count)
-      end
-      id = string.format('%.0f', count)
-      is_new = redis.call('HSETNX', jobs, id, record) == 1
-    until is_new
+    due[#due + 1] = due_ms
+    due[#due + 1] = id
   end
-  if is_new then
-    added[#added + 1] = id
-    if due_ms == '' then
-      ready[#ready + 1] = id
-    else
-      due[#due + 1] = due_ms
-      due[#due + 1] = id
+end
+
+-- Returns so many ids that nobody has taken, in ascending order, or Redis's error.
+local function free_ids(count)
+  local last = redis.pcall('INCRBY', counter, count)
+  if is_error(last) then
+    return nil, last
+  end
+  local numbers, free = {}, {}
+  for number = last - count + 1, last do
+    numbers[#numbers + 1] = string.format('%.0f', number)
+  end
+  for n, record in ipairs(redis.call('HMGET', jobs, unpack(numbers))) do
+    if not record then
+      free[#free + 1] = numbers[n]
     end
   end
-  ids[#ids + 1] = is_new and id
+  while #free < count do
+    local id = string.format('%.0f', redis.call('INCR', counter))
+    if redis.call('HEXISTS', jobs, id) == 0 then
+      free[#free + 1] = id
+    end
+  end
+  return free
+end
+
+-- Adds many jobs that all want automatic ids: with few commands, not with two for each.
+local function add_numbered(count)
+  local free, refused = free_ids(count)
+  if refused then
+    return refused
+  end
+  local records = {}
+  for n, id in ipairs(free) do
+    local at = 3 * n
+    records[#records + 1] = id
+    records[#records + 1] = ARGV[at + 1]
+    queue(id, ARGV[at + 2])
+    ids[n] = id
+  end
+  redis.call('HSET', jobs, unpack(records))
+end
+
+-- Adds jobs one by one: each may have an id of its own, which may also be the next number.
+local function add_each()
+  for at = 3, #ARGV, 3 do
+    local id, record, due_ms = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local is_new
+    if id ~= '' then
+      is_new = redis.call('HSETNX', jobs, id, record) == 1
+    else
+      repeat
+        local count = redis.pcall('INCR', counter)
+        if is_error(count) then
+          return take_back(count)
+        end
+        id = string.format('%.0f', count)
+        is_new = redis.call('HSETNX', jobs, id, record) == 1
+      until is_new
+    end
+    if is_new then
+      queue(id, due_ms)
+    end
+    ids[#ids + 1] = is_new and id
+  end
+end
+
+local own_ids = 0
+for at = 3, #ARGV, 3 do
+  if ARGV[at] ~= '' then
+    own_ids = own_ids + 1
+  end
+end
+local count = (#ARGV - 2) / 3
+local refused
+if own_ids == 0 and count > 1 then
+  refused = add_numbered(count)
+else
+  refused = add_each()
+end
+if refused then
+  return refused
 end
 
 if #added == 0 then
   return ids
 end
-local refused = redis.pcall('HDEL', claims, unpack(added))
+refused = redis.pcall('HDEL', claims, unpack(added))
 if not is_error(refused) then
   refused = redis.pcall('HDEL', results, unpack(added))
 end

@@ -43,7 +43,7 @@ async def test_a_killed_workers_jobs_run_elsewhere_within_two_stall_intervals(
         assert await job.result(timeout=5000) == "elsewhere"
     assert time.monotonic() - killed_at < 2 * 1.1 * stall_interval_ms / 1000 + 0.5
     assert sorted(seen) == [(job.id, 1) for job in jobs]
-    assert len(stalled.of("stalled")) == 3
+    assert len(await stalled.until("stalled", 3)) == 3
 
 
 async def test_a_living_workers_jobs_are_left_alone(make_queue, start_worker, eventually):

@@ -125,6 +125,27 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     assert len(errands) == 1
 
 
+async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue, recorder, monkeypatch):
+    """Whoever gets the job listens to it before anything is delivered."""
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    await queue.enqueue({})
+    ask = queue.line._line.ask
+
+    def ask_and_hear(packed, on_end):
+        def on_end_and_hear(*outcome):
+            on_end(*outcome)
+            queue.hub.receive(b'{"id":"2","event":"failed","data":"at once"}')
+
+        is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
+        ask(packed, on_end_and_hear if is_save else on_end)
+
+    monkeypatch.setattr(queue.line._line, "ask", ask_and_hear)
+    heard = recorder(await queue.enqueue({}), "failed")
+    [(error,)] = await heard.until("failed")
+    assert str(error) == "at once"
+
+
 async def test_what_was_heard_of_an_earlier_job_of_the_same_id_counts_no_more(make_queue, redis):
     """Flaw B5."""
     producer, worker = make_queue(is_worker=False), make_queue(remove_on_success=True)

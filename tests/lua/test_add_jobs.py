@@ -66,6 +66,30 @@ def test_an_automatic_id_passes_over_those_that_are_taken(bench):
     }
 
 
+def test_many_automatic_ids_pass_over_those_that_are_taken_and_no_number_is_lost(bench):
+    bench.put(id="1", jobs={"2": "x", "5": "x", "6": "x"}, delayed={"x": 5000})
+    added = add(bench, ("", "a", ""), ("", "b", 6000), ("", "c", ""), ("", "d", ""))
+    assert added == ["3", "4", "7", "8"]
+    assert bench.snapshot() == {
+        "id": "8",
+        "jobs": {"2": "x", "3": "a", "4": "b", "5": "x", "6": "x", "7": "c", "8": "d"},
+        "waiting": ["8", "7", "3"],
+        "delayed": {"x": 5000, "4": 6000},
+    }
+
+
+@pytest.mark.parametrize("counter", [10**14 - 2, 10**15, 2**53 - 4])
+def test_many_automatic_ids_stay_whole_numbers_however_large(bench, counter):
+    bench.put(id=str(counter))
+    ids = [str(counter + n) for n in (1, 2, 3)]
+    assert add(bench, *[("", "r", "")] * 3) == ids
+    assert bench.snapshot() == {
+        "id": ids[-1],
+        "jobs": dict.fromkeys(ids, "r"),
+        "waiting": ids[::-1],
+    }
+
+
 def test_an_automatic_id_passes_over_one_taken_in_the_same_call(bench):
     assert add(bench, ("1", "chosen", ""), ("", "automatic", "")) == ["1", "2"]
 

@@ -382,3 +382,25 @@ def test_jobs_that_are_dropped_without_an_end_leave_no_trace_either(bench):
     assert bench.hub.jobs == {}
     assert not any(bench.hub._kept.values())
     assert not any(len(twins) for twins in bench.hub._twins.values())
+
+
+def test_ids_of_objects_that_are_gone_do_not_pile_up(bench):
+    held = [bench.job(str(n)) for n in range(100)]
+    for job in held:
+        bench.hub.register(job)
+    for n in range(100, 20_000):
+        bench.hub.register(bench.job(str(n)))
+    assert len(bench.hub._jobs) <= 1001
+    assert bench.hub.jobs == {job.id: job for job in held}
+
+
+def test_another_object_of_the_id_hears_of_the_job_when_the_first_is_gone(bench):
+    first, second = bench.job(), bench.job()
+    bench.hub.register(first)
+    bench.hub.register(second)
+    heard = listen(second)
+    del first
+    gc.collect()
+    bench.receive("1", "progress", 5)
+    bench.receive("1", "succeeded", 6)
+    assert heard == [("progress", 5), ("succeeded", 6)]
