@@ -40,7 +40,7 @@ class Hub:
         self._sweep_at = _FIRST_SWEEP
         self._twins: dict[str, weakref.WeakSet[Job]] = {}  # further objects of the same id
         self._kept: dict[str, set[Job]] = {}  # jobs with listeners, until their final event
-        self._waiters: dict[str, set[asyncio.Future[JobEvent]]] = {}
+        self._waiters: dict[str, set[asyncio.Future[JobEvent | None]]] = {}
         self._backlog = Backlog()
 
     @property
@@ -140,13 +140,13 @@ class Hub:
         event = self._backlog.get(job_id)
         return event if event is not None and event.name in _FINAL else None
 
-    def waiter(self, job_id: str) -> asyncio.Future[JobEvent]:
+    def waiter(self, job_id: str) -> asyncio.Future[JobEvent | None]:
         """Return a future of the job's final event; ``drop_waiter`` it in the end."""
-        future: asyncio.Future[JobEvent] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[JobEvent | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(future)
         return future
 
-    def drop_waiter(self, job_id: str, future: asyncio.Future[JobEvent]) -> None:
+    def drop_waiter(self, job_id: str, future: asyncio.Future[JobEvent | None]) -> None:
         """Forget a waiter."""
         waiters = self._waiters.get(job_id)
         if waiters is not None:

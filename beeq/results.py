@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobFailed, RedisUnavailable
 from beeq.hub import failure_of
+from beeq.reader import Ended
 
 if TYPE_CHECKING:
     from beeq.events import JobEvent
     from beeq.hub import Hub
     from beeq.job import Job
-    from beeq.reader import Ended, Reader
+    from beeq.reader import Reader
 
 #: Pub/sub loses what is published while disconnected; so the job itself is looked at, ever less often.
 _HEAD_START_S = 0.1
-_FIRST_LOOK_S = 0.25
-_LONGEST_LOOK_S = 5.0
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 5.0
 #: A record may go with its job's end; the event is then about to arrive.
 _GONE_AFTER_LOOKS = 2
 
@@ -49,51 +50,51 @@ class Results:
             raise TimeoutError(f"Job {job_id} did not end within {timeout_ms} ms") from None
 
     async def _wait(self, job_id: str, *, is_hearing: bool) -> Any:
-        heard = self._hub.heard(job_id)
-        if heard is not None:
-            return _value_of(heard)
-        waiter = self._hub.waiter(job_id)
-        try:
-            if is_hearing and self._hub.has(job_id):
-                # Whoever listens since before the job was saved will be told; most jobs need no look.
-                await asyncio.wait([waiter], timeout=_HEAD_START_S)
-            if not waiter.done():
-                ended = await self._look_until(waiter, job_id)
-                if ended is not None:
-                    if ended.error is not None:
-                        raise ended.error
-                    return ended.value
-            return _value_of(waiter.result())
-        finally:
-            waiter.cancel()
-            self._hub.drop_waiter(job_id, waiter)
-
-    async def _look_until(self, waiter: asyncio.Future[JobEvent], job_id: str) -> Ended | None:
-        """Return how the job ended, or None once ``waiter`` has heard it."""
-        look_s = _FIRST_LOOK_S
+        # Whoever listens since before the job was saved will be told of its end; most jobs need no look.
+        pause_s = _HEAD_START_S if is_hearing and self._hub.has(job_id) else 0.0
+        next_pause_s = _FIRST_PAUSE_S
         missing = 0
         while True:
+            event = self._hub.heard(job_id) or await self._hear(job_id, within_s=pause_s)
+            if event is not None:
+                return _value_of(event)
             try:
                 standing = await self._reader.standing(job_id)
             except RedisUnavailable:
                 pass  # the caller's timeout decides how long to hope
             else:
-                if waiter.done():
-                    return None
                 if standing is not None and standing.ended is not None:
-                    return standing.ended
+                    return _value_of(self._hub.heard(job_id) or standing.ended)
                 missing = 0 if standing is not None else missing + 1
                 if missing > _GONE_AFTER_LOOKS:
                     raise JobFailed(
                         job_id, "the job is gone: removed, or finished by a peer that kept nothing"
                     )
-            await asyncio.wait([waiter], timeout=look_s)
-            if waiter.done():
-                return None
-            look_s = min(look_s * 2, _LONGEST_LOOK_S)
+            pause_s, next_pause_s = next_pause_s, min(next_pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _hear(self, job_id: str, *, within_s: float) -> JobEvent | None:
+        """Return the job's final event as soon as it is heard; None when the time is over."""
+        if not within_s:
+            return None
+        waiter = self._hub.waiter(job_id)
+        timer = asyncio.get_running_loop().call_later(within_s, _tell_nothing, waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._hub.drop_waiter(job_id, waiter)
 
 
-def _value_of(event: JobEvent) -> Any:
-    if event.name == "failed":
-        raise failure_of(event)
-    return event.value
+def _tell_nothing(waiter: asyncio.Future[JobEvent | None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _value_of(end: JobEvent | Ended) -> Any:
+    """Return how a job ended, or raise it."""
+    if isinstance(end, Ended):
+        if end.error is not None:
+            raise end.error
+    elif end.name == "failed":
+        raise failure_of(end)
+    return end.value
