@@ -6,8 +6,7 @@ Text in, events out; no IO and no clock: who receives a message says when.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from beeq.codec import dumps, loads
 
@@ -22,8 +21,7 @@ class _Absent:
 ABSENT: Final = _Absent()
 
 
-@dataclass(frozen=True, slots=True)
-class JobEvent:
+class JobEvent(NamedTuple):
     """One message: what happened to which job. ``data`` is ``ABSENT`` when the key is."""
 
     job_id: str

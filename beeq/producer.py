@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import encode_record
@@ -73,39 +73,28 @@ class Producer:
         Raises:
             TypeError: it cannot be written as JSON; nothing was sent.
         """
-        save = self._expect(job)
-        save.waiter = asyncio.get_running_loop().create_future()
-        self._put(save)
-        return save.waiter
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._put(job, waiter)
+        return waiter
 
-    def _put(self, save: _Save) -> _Batch:
+    def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> _Batch:
+        job_id = "" if job.id is None else check_job_id(job.id) or ""
+        record = encode_record(job)
+        moment = 0
+        if self._hub is not None:
+            moment = self._hub.moment
+            if job_id:
+                self._hub.register(job)  # its events may overtake the reply
         batch = self._batch
-        if batch is None or not batch.has_room(save) or not self._line.is_last(batch.call):
-            batch = self._batch = _Batch(self._line, self._beginning, self._ended)
-        batch.add(save)
+        if batch is None or not batch.has_room(len(record)) or not self._line.is_last(batch.call):
+            batch = self._batch = _Batch(self._line, self._beginning, self._release)
+        batch.add(job, job_id, record, moment, waiter)
         return batch
 
-    def _expect(self, job: Job) -> _Save:
-        """Register a job that knows its id before it is sent: its events may overtake the reply."""
-        hub = self._hub
-        save = _Save(job, moment=0 if hub is None else hub.moment)
-        if save.job_id and hub is not None:
-            hub.register(job)
-        return save
-
-    def _ended(self, save: _Save, job_id: bytes | None, error: Exception | None) -> None:
-        """Finish one save: it has an error, or the id that was added, or None as its id exists."""
-        job, save.error = save.job, error
-        if (error is not None or job_id is None) and save.job_id and self._hub is not None:
+    def _release(self, job: Job) -> None:
+        """Let a job that was registered hear nothing: it was not added."""
+        if self._hub is not None:
             self._hub.unregister(job)
-        if error is None:
-            job.id = None if job_id is None else job_id.decode()
-        waiter = save.waiter
-        if waiter is not None and not waiter.done():
-            if error is None:
-                waiter.set_result(save.moment)
-            else:
-                waiter.set_exception(error)
 
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
@@ -117,88 +106,93 @@ class Producer:
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         errors: dict[Job, Exception] = {}
-        saves: list[_Save] = []
-        distinct = dict.fromkeys(jobs)
-        for job in distinct:
+        since = 0 if self._hub is None else self._hub.moment
+        batch_of: dict[Job, _Batch] = {}
+        for job in dict.fromkeys(jobs):
             try:
-                saves.append(self._expect(job))
+                batch_of[job] = self._put(job, None)
             except (TypeError, ValueError) as error:
                 errors[job] = error
-        await self._add_all(saves)
-        for save in saves:
-            if save.error is not None:
-                errors[save.job] = save.error
-            elif save.job.id is not None:
-                self._on_saved(save.job, save.moment)
-        if len(errors) == len(distinct):
-            for failure in errors.values():
-                if isinstance(failure, RedisUnavailable):
-                    raise failure
+        if batch_of:
+            await asyncio.wait([batch.until_done() for batch in set(batch_of.values())])
+        for job, batch in batch_of.items():
+            if batch.error is not None:
+                errors[job] = batch.error
+            elif job.id is not None:
+                self._on_saved(job, since)
+        if len(errors) == len(dict.fromkeys(jobs)):
+            _raise_if_away(errors.values())
         return errors
 
-    async def _add_all(self, saves: list[_Save]) -> None:
-        batches = {self._put(save) for save in saves}
-        if batches:
-            await asyncio.wait([batch.until_done() for batch in batches])
+
+def _raise_if_away(errors: Iterable[Exception]) -> None:
+    for error in errors:
+        if isinstance(error, RedisUnavailable):
+            raise error
 
 
 class _Batch:
-    """Saves that share one script call."""
+    """Saves that share one script call; in lists side by side, which the garbage collector need not visit."""
 
-    def __init__(
-        self,
-        line: SharedLine,
-        beginning: Beginning,
-        on_end: Callable[[_Save, bytes | None, Exception | None], None],
-    ) -> None:
+    def __init__(self, line: SharedLine, beginning: Beginning, on_refused: Callable[[Job], None]) -> None:
         self._beginning = beginning
-        self._on_end = on_end
-        self._saves: list[_Save] = []
+        self._on_refused = on_refused
+        self._jobs: list[Job] = []
+        self._ids: list[str] = []  # as asked for
+        self._records: list[bytes] = []
+        self._dues_ms: list[int | str] = []
+        self._moments: list[int] = []  # what was heard before of the ids told of earlier jobs
+        self._waiters: list[asyncio.Future[int] | None] = []
         self._size_bytes = 0
         self._done: asyncio.Future[None] | None = None
+        #: Why none of them was added, as far as is known.
+        self.error: Exception | None = None
         self.call = line.defer(ADD_JOBS, self._packed, self._settle)
 
-    def has_room(self, save: _Save) -> bool:
-        """Return whether the call stays bounded with ``save`` in it."""
-        return len(self._saves) < MAX_JOBS and self._size_bytes + len(save.record) <= MAX_BYTES
+    def has_room(self, record_bytes: int) -> bool:
+        """Return whether the call stays bounded with such a record in it."""
+        return len(self._jobs) < MAX_JOBS and self._size_bytes + record_bytes <= MAX_BYTES
 
-    def add(self, save: _Save) -> None:
-        """Take ``save`` along."""
-        self._saves.append(save)
-        self._size_bytes += len(save.record)
+    def add(
+        self, job: Job, job_id: str, record: bytes, moment: int, waiter: asyncio.Future[int] | None
+    ) -> None:
+        """Take ``job`` along."""
+        self._jobs.append(job)
+        self._ids.append(job_id)
+        self._records.append(record)
+        due_ms = job.options.get("delay")
+        self._dues_ms.append(int(due_ms) if due_ms else "")
+        self._moments.append(moment)
+        self._waiters.append(waiter)
+        self._size_bytes += len(record)
 
     def until_done(self) -> asyncio.Future[None]:
-        """Return a future that is done once each save has its id or its error. Asked for before that."""
+        """Return a future that is done once each job has its id, or ``error`` is set. Ask before that."""
         if self._done is None:
             self._done = asyncio.get_running_loop().create_future()
         return self._done
 
     def _packed(self) -> bytes:
         arguments: list[Any] = []
-        for save in self._saves:
-            arguments += (save.job_id, save.record, save.due_ms)
+        for words in zip(self._ids, self._records, self._dues_ms, strict=True):
+            arguments += words
         return self._beginning.pack(*arguments)
 
-    def _settle(self, ids: list[bytes | None] | None, error: Exception | None) -> None:
-        saves, self._saves = self._saves, []  # whoever still knows this batch holds no jobs by it
-        for save, job_id in zip(saves, ids or [None] * len(saves), strict=True):
-            self._on_end(save, job_id, error)
+    def _settle(self, added_ids: list[bytes | None] | None, error: Exception | None) -> None:
+        self.error = error
+        added_ids = added_ids or [None] * len(self._jobs)
+        for job, asked_id, added_id in zip(self._jobs, self._ids, added_ids, strict=True):
+            if added_id is None and asked_id:
+                self._on_refused(job)  # by the id it still has
+            if error is None:
+                job.id = None if added_id is None else added_id.decode()
+        for moment, waiter in zip(self._moments, self._waiters, strict=True):
+            if waiter is None or waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(moment)
+            else:
+                waiter.set_exception(error)
+        self._jobs, self._waiters = [], []  # whoever still knows this batch holds no jobs by it
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
-
-
-class _Save:
-    """One job on its way."""
-
-    __slots__ = ("due_ms", "error", "job", "job_id", "moment", "record", "waiter")
-
-    def __init__(self, job: Job, *, moment: int) -> None:
-        self.job = job
-        self.job_id = "" if job.id is None else check_job_id(job.id) or ""
-        self.record = encode_record(job)
-        due_ms = job.options.get("delay")
-        self.due_ms = int(due_ms) if due_ms else ""
-        #: What was heard of this id before told of an earlier job.
-        self.moment = moment
-        self.error: Exception | None = None
-        self.waiter: asyncio.Future[int] | None = None

@@ -43,21 +43,25 @@ class Results:
             TimeoutError: ``timeout_ms`` is over.
         """
         job_id = job.saved_id()
+        limit_s = None if timeout_ms is None else timeout_ms / 1000
+        # Whoever listens since before the job was saved will be told of its end; most jobs need no look.
+        head_start_s = _HEAD_START_S if is_hearing and self._hub.has(job_id) else 0.0
+        if limit_s is not None:
+            head_start_s = min(head_start_s, limit_s)
+        event = await self._hear(job_id, within_s=head_start_s)
+        if event is not None:
+            return _value_of(event)
         try:
-            async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-                return await self._wait(job_id, is_hearing=is_hearing)
+            async with asyncio.timeout(None if limit_s is None else limit_s - head_start_s):
+                return await self._look(job_id)
         except TimeoutError:
             raise TimeoutError(f"Job {job_id} did not end within {timeout_ms} ms") from None
 
-    async def _wait(self, job_id: str, *, is_hearing: bool) -> Any:
-        # Whoever listens since before the job was saved will be told of its end; most jobs need no look.
-        pause_s = _HEAD_START_S if is_hearing and self._hub.has(job_id) else 0.0
-        next_pause_s = _FIRST_PAUSE_S
+    async def _look(self, job_id: str) -> Any:
+        """Ask Redis, and listen in between, until the job has ended."""
+        pause_s = _FIRST_PAUSE_S
         missing = 0
         while True:
-            event = self._hub.heard(job_id) or await self._hear(job_id, within_s=pause_s)
-            if event is not None:
-                return _value_of(event)
             try:
                 standing = await self._reader.standing(job_id)
             except RedisUnavailable:
@@ -70,12 +74,16 @@ class Results:
                     raise JobFailed(
                         job_id, "the job is gone: removed, or finished by a peer that kept nothing"
                     )
-            pause_s, next_pause_s = next_pause_s, min(next_pause_s * 2, _LONGEST_PAUSE_S)
+            event = await self._hear(job_id, within_s=pause_s)
+            if event is not None:
+                return _value_of(event)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _hear(self, job_id: str, *, within_s: float) -> JobEvent | None:
         """Return the job's final event as soon as it is heard; None when the time is over."""
-        if not within_s:
-            return None
+        heard = self._hub.heard(job_id)
+        if heard is not None or not within_s:
+            return heard
         waiter = self._hub.waiter(job_id)
         timer = asyncio.get_running_loop().call_later(within_s, _tell_nothing, waiter)
         try:
