@@ -18,6 +18,7 @@ from beeq.errors import (
 from beeq.job import Job
 from beeq.queue import Queue
 from beeq.reader import Health, Stats
+from beeq.run_workers import run_workers
 from beeq.settings import Settings
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "Stats",
     "StatusNotUpdated",
+    "run_workers",
 ]
 
 __version__ = "0.1.0"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from beeq import Queue, RedisUnavailable
+from beeq.loops import loop_factory
 from beeq_cli.console import complain
 from beeq_cli.failures import explained
 from beeq_cli.options import Common
@@ -37,17 +38,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         sys.stderr.flush()
         os._exit(code)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(guarded())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -> list[Queue]:

@@ -13,12 +13,16 @@ from beeq.jobs import JOB_TYPES
 from beeq.mirror.mirror import Mirror
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
+from beeq.worker.fleet import Fleet, Lifeline
 from beeq_cli import app, logs
-from beeq_cli.children import Lifeline, Parent
+from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_duration
 from beeq_cli.running import run
 from beeq_cli.shift import Shift
+
+#: click's own code for a wrong command.
+_USAGE = 2
 
 
 @click.command(short_help="Work on queues.")
@@ -70,12 +74,13 @@ def worker(  # noqa: PLR0917 - one parameter an option
     logs.configure(log_format, is_verbose=common.is_verbose, is_quiet=common.is_quiet)
     lifeline: Lifeline | None = None
     if processes > 1:
-        parent = Parent(
+        outcome = Fleet(
             processes,
             is_burst=burst,
             shutdown_timeout_s=shutdown_timeout_ms / 1000,
-        )
-        outcome = parent.run()
+            hopeless_codes=(FAILURE, _USAGE, CANNOT_CONNECT),
+            on_started=lambda: logs.logger.info(logs.STARTED),
+        ).run()
         if isinstance(outcome, int):
             sys.exit(outcome)
         lifeline = outcome
@@ -98,13 +103,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
             logs.logger.info(logs.STARTED)
 
     stop_fd = None if lifeline is None else lifeline.stop_fd
-    sys.exit(
-        run(
-            shift.work(
-                burst=burst, shutdown_timeout_ms=shutdown_timeout_ms, on_started=started, stop_fd=stop_fd
-            )
-        )
-    )
+    run(shift.work(burst=burst, shutdown_timeout_ms=shutdown_timeout_ms, on_started=started, stop_fd=stop_fd))
 
 
 def _shift(

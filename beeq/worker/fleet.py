@@ -1,4 +1,4 @@
-"""``beeq worker -w N``: a parent that works on nothing, and N children that do.
+"""Several worker processes: a parent that works on nothing, and children that do.
 
 The parent replaces children that die, and passes signals on; a child ends when its parent does. Both
 go over one pipe a child: a byte says how urgently to stop, and its end says that the parent is gone.
@@ -7,17 +7,18 @@ So a signal that reaches parent and children alike (Ctrl-C, a service manager) c
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
-from beeq_cli.failures import CANNOT_CONNECT, FAILURE
-from beeq_cli.logs import STARTED, logger
+logger = logging.getLogger("beeq")
 
-_USAGE = 2
 #: A child that lived shorter is replaced no sooner than this after its start.
 _RESPAWN_S = 1.0
 #: How long after its time a child that does not end is killed.
@@ -45,19 +46,34 @@ class _Child:
     is_ready: bool = False
 
 
-class Parent:
-    """Keeps ``count`` children until told to stop.
+class Fleet:
+    """Keeps ``count`` children until told to stop by SIGINT or SIGTERM.
 
     Args:
         count: how many.
         is_burst: a child that ends well is done, and not replaced.
         shutdown_timeout_s: how long the children may take to end.
+        hopeless_codes: when the first child ends with one of these before any was ready, another would
+            fare no better; it is the outcome of all.
+        on_started: called once, when all children work.
     """
 
-    def __init__(self, count: int, *, is_burst: bool, shutdown_timeout_s: float) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        is_burst: bool,
+        shutdown_timeout_s: float,
+        hopeless_codes: Collection[int],
+        on_started: Callable[[], None],
+    ) -> None:
         self._count = count
         self._is_burst = is_burst
         self._shutdown_timeout_s = shutdown_timeout_s
+        self._hopeless_codes = hopeless_codes
+        self._on_started = on_started
+        self._earlier_handlers: dict[int, Any] = {}
+        self._earlier_wakeup_fd = -1
         self._children: dict[int, _Child] = {}
         self._respawns: list[float] = []  # when to start a child; monotonic
         self._urgency = 0  # how many signals have come
@@ -73,10 +89,10 @@ class Parent:
         """Return the exit code when all is over; in each child return its lifeline at once."""
         for fd in (self._wakeup_fd, self._wakeup_end, self._ready_fd):
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
+        self._earlier_wakeup_fd = signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
         for number in (*_STOPS, signal.SIGCHLD):
-            signal.signal(number, self._signalled)
-        # One first: what is wrong with the command is said once.
+            self._earlier_handlers[number] = signal.signal(number, self._signalled)
+        # One first: what is wrong with all of them is said once.
         self._respawns = [time.monotonic()]
         while True:
             self._reap()
@@ -85,8 +101,17 @@ class Parent:
             if lifeline is not None:
                 return lifeline
             if not self._children and (self._is_stopping() or not self._respawns):
+                self._restore()
                 return self._code
             self._wait()
+
+    def _restore(self) -> None:
+        """Leave the process as it was."""
+        signal.set_wakeup_fd(self._earlier_wakeup_fd)
+        for number, handler in self._earlier_handlers.items():
+            signal.signal(number, handler)
+        for fd in (self._wakeup_fd, self._wakeup_end, self._ready_fd, self._ready_end):
+            os.close(fd)
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number in _STOPS:
@@ -115,7 +140,7 @@ class Parent:
         ready = sum(child.is_ready for child in self._children.values())
         if ready == self._count and not self._has_said_so:
             self._has_said_so = True
-            logger.info(STARTED)
+            self._on_started()
 
     # Children.
 
@@ -155,8 +180,8 @@ class Parent:
     def _died(self, child: _Child, code: int) -> None:
         if self._is_stopping() or (self._is_burst and code == 0):
             return
-        if not self._was_ready and code in (FAILURE, _USAGE, CANNOT_CONNECT):
-            self._code = code  # it has said why, and the next would fare no better
+        if not self._was_ready and code in self._hopeless_codes:
+            self._code = code  # it has said why
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         logger.error("worker process %d %s; starting another one", child.pid, how)
