@@ -179,8 +179,11 @@ class _Batch:
         return self._beginning.pack(*arguments)
 
     def _settle(self, added_ids: list[bytes | None] | None, error: Exception | None) -> None:
+        if error is None and (added_ids is None or len(added_ids) != len(self._jobs)):
+            error = RedisUnavailable("Redis did not answer for each of the jobs")
         self.error = error
-        added_ids = added_ids or [None] * len(self._jobs)
+        if added_ids is None or error is not None:
+            added_ids = [None] * len(self._jobs)
         for job, asked_id, added_id in zip(self._jobs, self._ids, added_ids, strict=True):
             if added_id is None and asked_id:
                 self._on_refused(job)  # by the id it still has

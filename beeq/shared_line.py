@@ -37,6 +37,7 @@ class SharedLine:
         self._waiting: list[Call] = []  # added by callers, taken by the next batch
         self._batch: list[Call] = []  # under way
         self._is_busy = False  # a batch is under way, or about to be sent
+        self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
         self._is_closing = False
         self._give_up_at = 0.0  # when the batch has had its time
         self._errand: asyncio.Task[None] | None = None  # brings a batch through trouble
@@ -105,12 +106,18 @@ class SharedLine:
         if not self._is_busy:
             self._is_busy = True
             # At the end of this turn: what is asked in the same turn goes along.
-            asyncio.get_running_loop().call_soon(self._send)
+            self._sending = asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         """Send what is waiting, as one batch."""
-        waiting, self._waiting = self._waiting, []
-        self._batch = [call for call in waiting if call.seal()]
+        self._sending = None
+        if self._is_closing:
+            self._fail(None)
+            return
+        self._batch = []
+        while self._waiting and not self._batch:  # who hears that his call cannot be packed may ask anew
+            waiting, self._waiting = self._waiting, []
+            self._batch = [call for call in waiting if call.seal()]
         if not self._batch:
             self._is_busy = False
             return
@@ -185,18 +192,24 @@ class SharedLine:
         """End everything that is under way or waits."""
         calls, self._batch, self._waiting = [*self._batch, *self._waiting], [], []
         self._is_busy = False
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
         lost = error if isinstance(error, Exception) else RedisUnavailable("the connection was closed")
         for call in calls:
             call.end(None, lost)
 
     async def close(self) -> None:
-        """Close the connection; calls under way raise ``RedisUnavailable``."""
+        """Close the connection; calls that have no reply yet raise ``RedisUnavailable``."""
         self._is_closing = True
-        if self._errand is not None:
-            self._errand.cancel()
-            await asyncio.wait([self._errand], timeout=1)
-        await self._line.close()
-        self._is_closing = False
+        try:
+            if self._errand is not None:
+                self._errand.cancel()
+                await asyncio.wait([self._errand], timeout=1)
+            await self._line.close()
+        finally:
+            self._fail(None)  # what waits, and what an errand held that had not begun
+            self._is_closing = False
 
 
 def _give_out(calls: list[Call], replies: list[Any], error: RedisError | None) -> list[Call]:
@@ -276,5 +289,10 @@ class Call:
     def end(self, reply: Any, error: Exception | None) -> None:
         """Tell the reply, or the error; the first one counts."""
         on_reply, self._on_reply = self._on_reply, None
-        if on_reply is not None:
+        if on_reply is None:
+            return
+        try:
             on_reply(reply, error)
+        except Exception as defect:  # noqa: BLE001 - a reply of another shape, …; the others' calls go on
+            context = {"message": "a reply could not be taken", "exception": defect}
+            asyncio.get_running_loop().call_exception_handler(context)

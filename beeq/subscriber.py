@@ -46,6 +46,7 @@ class Subscriber:
         self._standing: dict[str, asyncio.Event] = {}  # channel → set while subscribed
         self._wire: Wire | None = None
         self._is_silent = True
+        self._delay_s = _FIRST_DELAY_S  # until the next connection
         self._task: asyncio.Task[None] | None = None
 
     def has(self, channel: str) -> bool:
@@ -71,19 +72,17 @@ class Subscriber:
             raise RedisUnavailable("the subscription was not confirmed in time") from None
 
     async def _run(self) -> None:
-        delay_s = _FIRST_DELAY_S
         while True:
             try:
                 self._wire = await self._dialer.dial(on_message=self._heard)
                 self._send("SUBSCRIBE", *self._standing)
-                delay_s = _FIRST_DELAY_S
                 await self._watch(self._wire)
             except RedisError as error:
                 self._on_error(error)
             finally:
                 self._hang_up(RedisUnavailable("the connection was closed"))
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1))
-            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))
+            self._delay_s = min(self._delay_s * 2, _LONGEST_DELAY_S)
 
     async def _watch(self, wire: Wire) -> None:
         """Return never; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
@@ -110,6 +109,7 @@ class Subscriber:
         if kind == b"message":
             self._on_message(channel, message[2])
         elif kind == b"subscribe":
+            self._delay_s = _FIRST_DELAY_S  # not before: Redis may let us in, and refuse this for ever
             self._standing[channel].set()
             self._on_subscribed(channel)
 

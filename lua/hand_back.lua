@@ -12,8 +12,8 @@
 --
 -- Returns how many jobs went back.
 --
--- Bounded by its arguments. A job that has another owner by now, or is not in active, is left alone;
--- one without a record is dropped. No retry is used, and the delivery does not count (flaw A7).
+-- Bounded by its arguments. A job that has another owner by now, or is not in active, is left alone (this
+-- may be a call repeated after a lost reply, and someone else has claimed the job since); one without a record is dropped. No retry is used, and the delivery does not count (flaw A7).
 -- What may be refused (waiting of the wrong type) comes before the job leaves active.
 
 local waiting, active, stalling, jobs, claims, outbox = unpack(KEYS)
@@ -23,7 +23,9 @@ local returned = 0
 for at = 2, #ARGV, 2 do
   local id, claim = ARGV[at], ARGV[at + 1]
   local holder = redis.call('HGET', claims, id)
-  if (claim == '' or holder == claim) and redis.call('LPOS', active, id) then
+  local is_unclaimed = not holder or string.sub(holder, 1, 1) == ':'
+  local is_ours = holder == claim or (claim == '' and is_unclaimed)
+  if is_ours and redis.call('LPOS', active, id) then
     redis.call('SREM', stalling, id)
     local deliveries = holder and tonumber(string.match(holder, ':(%d+)$')) or 0
     if claim ~= '' then

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.line import Line
+from beeq.line import Line, not_now
 from beeq.wire import pack
 from beeq.worker.pause import Pause
 
@@ -84,7 +84,7 @@ class Mover:
         self._is_asked = False
         reply = replies[0] if error is None else error
         if isinstance(reply, RedisError):
-            self._failed(reply)
+            self._failed((isinstance(reply, RedisRefused) and not_now(reply)) or reply)
         else:
             self._pause.reset()
             self._ended(reply)
@@ -108,7 +108,7 @@ class Mover:
         error = None if errand.cancelled() else errand.exception()
         if error is not None:
             self._failed(error)
-        elif was_resting or self._is_stopping:
+        elif was_resting or self._is_stopping or errand.cancelled():
             self._ended(None)
         else:
             self._ask()

@@ -148,6 +148,8 @@ class Pump:
         try:
             while self._has_duty():
                 await self._step()
+            if self._lost_tokens:
+                await self._mend()  # once: the last call may have claimed jobs, and its reply was lost
         finally:
             self._is_over = True
 
@@ -322,10 +324,13 @@ class Pump:
             self._is_troubled = False
 
     async def _recover(self) -> None:
-        """Hand back what calls claimed whose replies were lost."""
+        """Hand back what calls claimed whose replies were lost; else a stall check would, much later."""
         lost, self._lost_tokens = self._lost_tokens, []
         try:
-            await self._returns.recover(lost)
+            claims = await self._returns.claimed_with(lost)
+            if any(raw_id == self._adopted for raw_id, _ in claims):
+                self._adopted = b""  # it goes back too: to adopt it again would take it from its next owner
+            await self._returns.give_back(claims)
         except BaseException:
             self._lost_tokens += lost
             raise

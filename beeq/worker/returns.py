@@ -34,15 +34,16 @@ class Returns:
         if pairs:
             await self._line.run(HAND_BACK, self._keys, [self._outbox_limit, *pairs])
 
-    async def recover(self, tokens: Sequence[bytes]) -> None:
-        """Give back whatever was claimed with these; without this, a stall check would, much later."""
+    async def claimed_with(self, tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """Return id and claim of whatever was claimed with these."""
+        found: list[tuple[bytes, bytes]] = []
         cursor = b"0"
         while True:
             cursor, fields = await self._line.call("HSCAN", self._claims, cursor, "COUNT", 500)
             pairs = zip(fields[::2], fields[1::2], strict=True)
-            await self.give_back([(raw_id, claim) for raw_id, claim in pairs if _token_of(claim) in tokens])
+            found += [(raw_id, claim) for raw_id, claim in pairs if _token_of(claim) in tokens]
             if cursor == b"0":
-                return
+                return found
 
 
 def _token_of(claim: bytes) -> bytes:

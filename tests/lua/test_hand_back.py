@@ -45,6 +45,14 @@ def test_an_id_that_nobody_claimed_yet_keeps_the_count_of_earlier_deliveries(ben
     assert bench.snapshot() == {"jobs": {"1": "r"}, "waiting": ["1"], "claims": {"1": ":2"}}
 
 
+def test_an_id_that_nobody_had_claimed_and_someone_has_since_is_left_alone(bench):
+    """The call is repeated when its reply is lost."""
+    bench.put(jobs={"1": "r"}, active=["1"], claims={"1": "another:1"})
+    before = bench.snapshot()
+    assert hand_back(bench, ("1", "")) == 0
+    assert bench.snapshot() == before
+
+
 @pytest.mark.parametrize("claim", ["t:1", ""])
 @pytest.mark.parametrize(
     "state",
@@ -77,10 +85,10 @@ def test_a_job_that_has_no_claim_any_more_is_left_alone(bench):
     assert bench.snapshot() == before
 
 
-@pytest.mark.parametrize("claim", ["t:4", ""])
-def test_a_job_without_a_record_is_dropped(bench, claim):
+@pytest.mark.parametrize(("claim", "holder"), [("t:4", "t:4"), ("", ":4")])
+def test_a_job_without_a_record_is_dropped(bench, claim, holder):
     """Flaw A3."""
-    bench.put(active=["1"], claims={"1": "t:4"}, stalling={"1"})
+    bench.put(active=["1"], claims={"1": holder}, stalling={"1"})
     assert hand_back(bench, ("1", claim)) == 0
     assert bench.snapshot() == {}
 

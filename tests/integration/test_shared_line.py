@@ -1,0 +1,295 @@
+"""A line that many callers share: what goes out together, what is tried again, and that each call ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.scripts import ADD_JOBS
+from beeq.shared_line import SharedLine
+from beeq.wire import pack
+from tests.integration.scripted_peer import Peer, scripted_peer
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    async with scripted_peer() as peer:
+        peer.answer = echo
+        yield peer
+
+
+@pytest.fixture
+async def shared(peer: Peer) -> AsyncIterator[SharedLine]:
+    shared = SharedLine(peer.dialer(), timeout_ms=5000)
+    yield shared
+    await shared.close()
+
+
+def echo(command: list[bytes]) -> bytes:
+    """Answer ECHO with its word, everything else with PONG."""
+    return b"+%b\r\n" % (command[1] if command[0] == b"ECHO" else b"PONG")
+
+
+def once(said: bytes | None, to: bytes = b"ECHO") -> Callable[[list[bytes]], bytes | None]:
+    """Answer the first command of this name with ``said`` (None: hang up), the others as usual."""
+    was_said = False
+
+    def answer(command: list[bytes]) -> bytes | None:
+        nonlocal was_said
+        if was_said or command[0] != to:
+            return echo(command)
+        was_said = True
+        return said
+
+    return answer
+
+
+@pytest.fixture
+async def writes(shared: SharedLine) -> list[list[bytes]]:
+    """The commands of each write on the connection that is made herewith."""
+    wire = await connected(shared)
+    write, written = wire.ask, []
+
+    def written_down(packed: list[bytes], *arguments: Any, **options: Any) -> None:
+        written.append(list(packed))
+        write(packed, *arguments, **options)
+
+    wire.ask = written_down
+    return written
+
+
+async def connected(shared: SharedLine) -> Any:
+    await shared.connect()
+    return shared._line._wire
+
+
+def echoes(*words: str) -> list[bytes]:
+    return [pack("ECHO", word) for word in words]
+
+
+async def within(awaitable: Any, seconds: float = 5) -> Any:
+    """Return what comes of it, which may be an error, in time: nothing may wait for ever."""
+    return (await asyncio.wait_for(asyncio.gather(awaitable, return_exceptions=True), seconds))[0]
+
+
+async def test_calls_of_one_turn_of_the_loop_go_out_in_one_write(shared, writes):
+    calls = [shared.call("ECHO", word) for word in "abc"]
+    assert await asyncio.gather(*calls) == [b"a", b"b", b"c"]
+    assert writes == [echoes("a", "b", "c")]
+
+
+async def test_calls_asked_while_a_reply_is_awaited_go_together_in_the_next_write(shared, writes, peer):
+    peer.answer = lambda _command: b""
+    calls = [asyncio.ensure_future(shared.call("ECHO", "first"))]
+    await peer.until(lambda: [b"ECHO", b"first"] in peer.commands)
+    for word in "abc":
+        calls.append(asyncio.ensure_future(shared.call("ECHO", word)))
+        await asyncio.sleep(0)
+    assert writes == [echoes("first")]
+    peer.answer = echo
+    peer.say(b"+first\r\n")
+    assert await asyncio.gather(*calls) == [b"first", b"a", b"b", b"c"]
+    assert writes == [echoes("first"), echoes("a", "b", "c")]
+
+
+async def test_the_calls_before_the_first_connection_go_together_over_it(shared, peer):
+    assert await asyncio.gather(*(shared.call("ECHO", word) for word in "abc")) == [b"a", b"b", b"c"]
+    assert (peer.dialled, len(peer.commands)) == (1, 3)
+
+
+async def test_a_repeatable_call_whose_reply_was_lost_is_tried_again(shared, peer):
+    await shared.connect()
+    peer.answer = once(None)
+    assert await within(shared.call("ECHO", "read", repeatable=True)) == b"read"
+    assert peer.commands.count([b"ECHO", b"read"]) == 2
+    assert peer.dialled == 2
+
+
+async def test_a_call_whose_reply_was_lost_is_not_repeated_unless_it_may_be(shared, peer):
+    await shared.connect()
+    peer.answer = once(None, to=b"INCR")
+    writes, reads = shared.call("INCR", "n"), shared.call("ECHO", "read", repeatable=True)
+    lost, read = await asyncio.gather(within(writes), within(reads))
+    assert isinstance(lost, RedisUnavailable)
+    assert read == b"read"
+    assert peer.commands.count([b"INCR", b"n"]) == 1
+
+
+async def test_a_call_is_given_up_after_three_tries(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: None
+    lost = await within(shared.call("ECHO", "read", repeatable=True))
+    assert isinstance(lost, RedisUnavailable)
+    assert peer.commands.count([b"ECHO", b"read"]) == 3
+    peer.answer = echo
+    assert await within(shared.call("ECHO", "next")) == b"next"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "connections"),
+    [(b"-LOADING not yet\r\n", 1), (b"-READONLY replica\r\n", 2), (b"-MOVED 7 127.0.0.1:1\r\n", 2)],
+    ids=["LOADING", "READONLY", "MOVED"],
+)
+async def test_what_redis_did_not_execute_is_tried_again_where_it_may_be_executed(
+    shared, peer, refusal, connections
+):
+    """Also a call that is not repeatable; the one that was answered beside it is not sent again."""
+    await shared.connect()
+    peer.answer = once(refusal, to=b"INCR")
+    calls = shared.call("INCR", "n"), shared.call("ECHO", "beside")
+    assert await asyncio.gather(*map(within, calls)) == [b"PONG", b"beside"]
+    assert peer.commands.count([b"INCR", b"n"]) == 2
+    assert peer.commands.count([b"ECHO", b"beside"]) == 1
+    assert peer.dialled == connections
+
+
+async def test_a_refusal_for_good_is_its_callers_at_once(shared, peer):
+    peer.answer = once(b"-OOM command not allowed\r\n", to=b"INCR")
+    refused, beside = await asyncio.gather(within(shared.call("INCR", "n")), within(shared.call("ECHO", "x")))
+    assert isinstance(refused, RedisRefused)
+    assert refused.code == "OOM"
+    assert beside == b"x"
+    assert peer.commands.count([b"INCR", b"n"]) == 1
+
+
+async def test_a_call_that_cannot_be_packed_fails_alone(shared, writes):
+    ends: list[tuple[Any, Any]] = []
+
+    def cannot() -> bytes:
+        raise TypeError("no bytes")
+
+    calls = [asyncio.ensure_future(shared.call("ECHO", "a"))]
+    await asyncio.sleep(0)  # the deferred call is not the first
+    shared.defer(ADD_JOBS, cannot, lambda reply, error: ends.append((reply, error)))
+    calls.append(asyncio.ensure_future(shared.call("ECHO", "b")))
+    with pytest.raises(TypeError):
+        await shared.call("ECHO", object())
+    assert await asyncio.gather(*calls) == [b"a", b"b"]
+    assert [(reply, str(error)) for reply, error in ends] == [(None, "no bytes")]
+
+
+async def test_who_hears_that_his_call_cannot_be_packed_may_ask_for_another_at_once(shared):
+    await shared.connect()
+    second: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def cannot() -> bytes:
+        raise TypeError("no bytes")
+
+    def ask_anew(_reply: Any, _error: Any) -> None:
+        shared.defer(ADD_JOBS, lambda: pack("ECHO", "anew"), lambda reply, _: second.set_result(reply))
+
+    shared.defer(ADD_JOBS, cannot, ask_anew)
+    assert await within(second) == b"anew"
+    assert await within(shared.call("ECHO", "next")) == b"next"
+
+
+async def test_who_cannot_take_his_reply_keeps_nobody_from_theirs(shared):
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+
+    def cannot(reply: Any, _error: Any) -> None:
+        raise ValueError(reply)
+
+    before = asyncio.ensure_future(shared.call("ECHO", "before"))
+    await asyncio.sleep(0)
+    shared.defer(ADD_JOBS, lambda: pack("ECHO", "odd"), cannot)
+    behind = asyncio.ensure_future(shared.call("ECHO", "behind"))
+    assert [await within(before), await within(behind)] == [b"before", b"behind"]
+    assert await within(shared.call("ECHO", "next")) == b"next"
+    assert [str(context["exception"]) for context in told] == ["b'odd'"]
+
+
+async def test_a_caller_that_is_cancelled_takes_nothing_from_the_others(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: b""
+    leaves, stays = (asyncio.create_task(shared.call("ECHO", word)) for word in "ab")
+    await peer.until(lambda: len(peer.commands) == 3)
+    leaves.cancel()
+    peer.say(b"+a\r\n+b\r\n")
+    assert await within(stays) == b"b"
+    assert leaves.cancelled()
+    peer.answer = echo
+    assert await within(shared.call("ECHO", "c")) == b"c"
+    assert peer.dialled == 1
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("is_connected", [False, True])
+async def test_whenever_it_is_closed_each_call_has_an_end_and_no_connection_is_left(
+    shared, peer, is_connected, turns, repeatable
+):
+    """A call that was just asked for, one that connects, one that is under way, and one behind it."""
+    if is_connected:
+        await shared.connect()
+    peer.answer = lambda _command: b""
+    calls = [asyncio.ensure_future(shared.call("ECHO", "first", repeatable=repeatable))]
+    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    calls.append(asyncio.ensure_future(shared.call("ECHO", "second", repeatable=repeatable)))
+    await asyncio.sleep(0)
+    await shared.close()
+    for call in calls:
+        assert isinstance(await within(call), RedisUnavailable)
+    peer.answer = echo
+    assert await within(shared.call("ECHO", "anew")) == b"anew"
+    await peer.until(lambda: peer.standing == 1)
+    assert [b"ECHO", b"second"] not in peer.commands
+
+
+async def test_closed_in_the_turn_of_a_call_it_sends_what_comes_next_one_batch_at_a_time(shared, peer):
+    ends: list[tuple[str, Any, Any]] = []
+
+    def ask(word: str) -> Any:
+        return shared.defer(ADD_JOBS, lambda: pack("ECHO", word), lambda *end: ends.append((word, *end)))
+
+    ask("closed")
+    await shared.close()
+    assert [(word, str(error)) for word, _reply, error in ends] == [("closed", "the connection was closed")]
+    peer.answer = lambda _command: b""
+    ask("first")
+    await peer.until(lambda: peer.commands != [])
+    second = ask("second")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert shared.is_last(second)
+    peer.answer = echo
+    peer.say(b"+first\r\n")
+    await eventually(lambda: len(ends) == 3)
+    assert ends[1:] == [("first", b"first", None), ("second", b"second", None)]
+    assert peer.commands == [[b"ECHO", b"first"], [b"ECHO", b"second"]]
+
+
+async def test_closed_while_it_rests_between_two_tries_it_ends_the_call(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: None
+    call = asyncio.ensure_future(shared.call("ECHO", "read", repeatable=True))
+    await peer.until(lambda: peer.standing == 0)
+    await shared.close()
+    assert isinstance(await within(call), RedisUnavailable)
+
+
+async def test_closing_again_is_fine_and_so_is_closing_what_was_never_used(shared, peer):
+    await shared.close()
+    await shared.connect()
+    await asyncio.gather(shared.close(), shared.close())
+    await peer.until(lambda: peer.standing == 0)
+    assert await within(shared.call("ECHO", "anew")) == b"anew"
+
+
+async def test_a_close_that_is_cancelled_leaves_a_line_that_can_be_used(shared, peer):
+    call = asyncio.ensure_future(shared.call("ECHO", "first"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(shared.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    assert isinstance(await within(call), (RedisUnavailable, bytes))
+    peer.answer = once(b"-LOADING not yet\r\n")
+    assert await within(shared.call("ECHO", "anew")) == b"anew"
