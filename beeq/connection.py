@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from beeq.embedded import EmbeddedServer
 
+#: Of the time that a connection may take, the part that one Sentinel or node gets to say where the master
+#: is: a second one, and the master itself, must have theirs too.
+_SHARE_OF_ONE_PEER = 1 / 3
 #: The first word of a reply, which redis-py's parser cuts off.
 _CODES = {
     exceptions.OutOfMemoryError: "OOM",
@@ -78,6 +81,11 @@ def _pool_for(url: str) -> ConnectionPool:
     return pool
 
 
+def _address(node: Any, asked_host: str) -> tuple[str, int]:
+    """Return where a node of a cluster is; one that does not say its host is where it was asked."""
+    return node[0].decode() if node[0] else asked_host, int(node[1])
+
+
 def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None] | None) -> Wire:
     """Leave redis-py's connection with nothing to close, and drive its transport from here on."""
     writer = connection._writer  # noqa: SLF001 - redis-py has no other way to hand its socket over
@@ -107,6 +115,8 @@ class Dialer:
         self._server: EmbeddedServer | None = None
         self._sentinel: Sentinel | None = None
         self._cluster: Fleet | None = None
+        #: The cluster's nodes, those of the URL and those they told of, in the order to be asked in.
+        self._nodes: list[tuple[str, int]] = []
         self._choosing = asyncio.Lock()  # the first dials come together; one server is enough
         self.aim(target)
 
@@ -206,37 +216,59 @@ class Dialer:
             return self._sentinel_pool(parse_fleet(self._url))
         if scheme == "redis+cluster":
             self._cluster = parse_fleet(self._url)
+            self._nodes = list(self._cluster.addresses)
             return ConnectionPool()  # never asked: the owner of the slot is
         raise AssertionError(scheme)  # the others' pools were made by ``aim``
 
     def _sentinel_pool(self, fleet: Fleet) -> ConnectionPool:
-        timeouts = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
-        self._sentinel = Sentinel(fleet.addresses, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]  # redis-py
+        share_s = self._timeout_s * _SHARE_OF_ONE_PEER
+        one_try = {
+            "socket_timeout": share_s,
+            "socket_connect_timeout": share_s,
+            "retry": ConnectionRetry(NoBackoff(), 0),  # the next try is the next Sentinel's
+        }
+        self._sentinel = Sentinel(fleet.addresses, sentinel_kwargs=one_try)  # type: ignore[no-untyped-call]  # redis-py
         options: dict[str, Any] = dict(fleet.options)
         pool: ConnectionPool = self._sentinel.master_for(fleet.name, **options).connection_pool
         return pool
 
     async def _dial_owner(self, cluster: Fleet) -> AbstractConnection:
-        """Connect to the node that owns the queue's slot, as the first node that answers says."""
+        """Connect to the node that owns the queue's slot, as the first node that answers says.
+
+        Who was asked this time is asked last the next time: it may be cut off from the others.
+        """
         slot = key_slot(self._slot_key.encode())
         failure: Exception = RedisUnavailable("no node of the cluster answers")
-        for host, port in cluster.addresses:
+        asked: list[tuple[str, int]] = []
+        for host, port in list(self._nodes):
+            asked.append((host, port))
+            self._nodes.sort(key=asked.__contains__)
             try:
-                seed = await self._connected(Connection, {**cluster.options, "host": host, "port": port})
-            except (exceptions.RedisError, OSError) as error:
+                async with asyncio.timeout(self._timeout_s * _SHARE_OF_ONE_PEER):
+                    ranges = await self._slots({**cluster.options, "host": host, "port": port})
+            except (exceptions.RedisError, OSError, asyncio.IncompleteReadError) as error:
                 failure = error
                 continue
-            try:
-                await seed.send_command("CLUSTER", "SLOTS")
-                ranges = await seed.read_response()
-            finally:
-                await seed.disconnect(nowait=True)
+            # Whom the URL names may be gone some day; those it led to remain.
+            told = [_address(node, host) for _first, _last, *nodes in ranges for node in nodes]
+            self._nodes = sorted(dict.fromkeys([*told, *cluster.addresses]), key=asked.__contains__)
             for first, last, owner, *_replicas in ranges:
                 if first <= slot <= last:
-                    address = {"host": owner[0].decode() or host, "port": owner[1]}
+                    owner_host, owner_port = _address(owner, host)
+                    address = {"host": owner_host, "port": owner_port}
                     return await self._connected(Connection, {**cluster.options, **address})
             failure = RedisUnavailable("no node of the cluster owns the queue's slot")
         raise failure
+
+    async def _slots(self, options: dict[str, Any]) -> list[Any]:
+        """Return what a node says of who has which slots."""
+        node = await self._connected(Connection, options)
+        try:
+            await node.send_command("CLUSTER", "SLOTS")
+            ranges: list[Any] = await node.read_response()
+        finally:
+            await node.disconnect(nowait=True)
+        return ranges
 
     async def close(self, *, close_client: bool = False) -> None:
         """Leave the embedded server, and close the client that was passed in if asked to."""

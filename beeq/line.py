@@ -13,10 +13,12 @@ from beeq.wire import OnEnd, Wire, pack
 if TYPE_CHECKING:
     from beeq.connection import Dialer
 
+#: Replies that mean "not here": the next connection asks anew who is the master, or owns the slot. A server
+#: that is cut off from the others says CLUSTERDOWN, MASTERDOWN or NOREPLICAS for as long as it is asked;
+#: UNBLOCKED ends a blocking command where a master has just become a replica.
+_NOT_HERE = ("READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
-_NOT_NOW = ("LOADING", "MASTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "CLUSTERDOWN", "MOVED", "ASK")
-#: Replies that mean "not here": the next connection asks anew who is the master, or owns the slot.
-_NOT_HERE = ("READONLY", "MOVED", "ASK")
+_NOT_NOW = (*_NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
 _NO_SCRIPT = "NOSCRIPT"
 
 
@@ -35,6 +37,11 @@ def reply_of(reply: Any) -> Any:
 def not_now(refused: RedisRefused) -> RedisUnavailable | None:
     """Return the error as one that passes, if it is one."""
     return RedisUnavailable(str(refused)) if refused.code in _NOT_NOW else None
+
+
+def meant_by(error: RedisError) -> RedisError:
+    """Return the error; a refusal that passes as what it means: Redis is not available for now."""
+    return (not_now(error) or error) if isinstance(error, RedisRefused) else error
 
 
 def lacks_script(reply: Any) -> bool:

@@ -15,6 +15,8 @@ from beeq.wire import pack
 #: A producer's command is tried this often while Redis is away, as in the original.
 TRIES = 3
 RETRY_DELAY_MS = 100
+#: A batch has one answer's time to be sent and executed in; what is more than this waits for the next one.
+MAX_BATCH_BYTES = 4_000_000
 
 #: Called with a call's reply, or with its error; once.
 OnReply = Callable[[Any, Exception | None], None]
@@ -117,7 +119,8 @@ class SharedLine:
         self._batch = []
         while self._waiting and not self._batch:  # who hears that his call cannot be packed may ask anew
             waiting, self._waiting = self._waiting, []
-            self._batch = [call for call in waiting if call.seal()]
+            self._batch, left = _sealed(waiting)
+            self._waiting[:0] = left
         if not self._batch:
             self._is_busy = False
             return
@@ -210,6 +213,19 @@ class SharedLine:
         finally:
             self._fail(None)  # what waits, and what an errand held that had not begun
             self._is_closing = False
+
+
+def _sealed(waiting: list[Call]) -> tuple[list[Call], list[Call]]:
+    """Return the calls that one batch may carry, ready to be sent, and those that have to wait."""
+    batch: list[Call] = []
+    size_bytes = 0
+    for count, call in enumerate(waiting):
+        if size_bytes > MAX_BATCH_BYTES:
+            return batch, waiting[count:]
+        if call.seal():
+            batch.append(call)
+            size_bytes += len(call.packed)
+    return batch, []
 
 
 def _give_out(calls: list[Call], replies: list[Any], error: RedisError | None) -> list[Call]:

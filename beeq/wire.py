@@ -8,6 +8,7 @@ would cost more than Redis itself. A reply is handed over in the very call that 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,9 @@ from beeq.redis_url import redact
 _INCOMPLETE = object()
 #: A loop that was blocked has not read yet what came meanwhile: it gets this long to do so.
 _LAST_CHANCE_S = 0.01
+
+#: Redis 6.2 tells of a script's error so, with the error itself at the end.
+_BEFORE_THE_ERROR = re.compile(r"\AERR Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)
 
 #: Called with the replies of one ``ask``, or with the error that ended the wire; once.
 OnEnd = Callable[[list[Any], RedisError | None], None]
@@ -48,7 +52,7 @@ def _without_count(packed: bytes) -> bytes:
 
 
 def _refused(text: str) -> RedisRefused:
-    return RedisRefused(redact(text))
+    return RedisRefused(redact(_BEFORE_THE_ERROR.sub("", text)))
 
 
 class _Garbled(Exception):

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(_HERE.parent))
 
 from benchmarks import measures  # noqa: E402 - found by the line above
-from benchmarks.conditions import conditions  # noqa: E402 - found by the line above
+from benchmarks.conditions import Bystanders, busy_before, conditions  # noqa: E402 - found by the line above
 from benchmarks.measures import Library  # noqa: E402 - found by the line above
 from benchmarks.report import chart, table  # noqa: E402 - found by the line above
 from tests.support.node import BEE_QUEUE_VERSION, install_bee_queue  # noqa: E402 - found by the line above
@@ -38,19 +38,30 @@ _LATENCIES = {
     "result_p99_ms": "idle worker: save to result, 99th percentile",
 }
 _LATENCY_JOBS = 500
+#: The concurrency at which CPU time, memory, two workers and the other loop are looked at.
+_CLOSELY = 10
+#: The order of the rows, whatever was measured with what.
+_KINDS = ("drain", "two workers", "no uvloop", "cpu", "bytes", "enqueue", "latency")
 #: A quick run divides the counts by this; its numbers mean nothing.
 _QUICK = 100
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One thing to run, once a round for each library; it gives one number for each of its titles."""
+class Row:
+    """One row of the result file."""
 
     kind: str
-    titles: dict[str, str]
+    title: str
     unit: str
-    run: Callable[[Library, Any, str], dict[str, float]]
     concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing to run, once a round for each library; it gives one number for each of its rows."""
+
+    rows: tuple[Row, ...]
+    run: Callable[[Library, Any, str], dict[Row, float]]
 
 
 def plan(*, is_quick: bool) -> list[Measure]:
@@ -58,61 +69,112 @@ def plan(*, is_quick: bool) -> list[Measure]:
     divisor = _QUICK if is_quick else 1
     every = []
     for concurrency, jobs in _DRAINS.items():
+        every.append(_drain(concurrency, jobs // divisor))
+        if concurrency == _CLOSELY:
+            every += [_two_workers(jobs // divisor), _no_uvloop(jobs // divisor)]
+    every += [_enqueue(mode, title, jobs // divisor) for mode, (title, jobs) in _ENQUEUES.items()]
+    return [*every, _latency(20 if is_quick else _LATENCY_JOBS)]
 
-        def drain(
-            library: Library,
-            client: Any,
-            url: str,
-            concurrency: int = concurrency,
-            jobs: int = jobs // divisor,
-        ) -> dict[str, float]:
-            return {"": measures.drain(library, client, url, concurrency=concurrency, count=jobs)}
 
-        titles = {"": f"drain, concurrency {concurrency}"}
-        every.append(Measure("drain", titles, "jobs/s", drain, concurrency))
-    for mode, (title, jobs) in _ENQUEUES.items():
+def _drain(concurrency: int, count: int) -> Measure:
+    rate = Row("drain", f"drain, concurrency {concurrency}", "jobs/s", concurrency)
+    if concurrency != _CLOSELY:
 
-        def enqueue(
-            library: Library, client: Any, url: str, mode: str = mode, jobs: int = jobs // divisor
-        ) -> dict[str, float]:
-            return {"": measures.enqueue(library, client, url, mode=mode, count=jobs)}
+        def run(library: Library, client: Any, url: str) -> dict[Row, float]:
+            return {rate: measures.drain(library, client, url, concurrency=concurrency, count=count).rate}
 
-        every.append(Measure("enqueue", {"": title}, "jobs/s", enqueue))
+        return Measure((rate,), run)
 
-    def latency(library: Library, client: Any, url: str) -> dict[str, float]:
-        return measures.latency(library, client, url, count=20 if is_quick else _LATENCY_JOBS)
+    worker_cpu = Row("cpu", f"worker's CPU time a job, concurrency {concurrency}", "µs", concurrency)
+    server_cpu = Row("cpu", f"server's CPU time a job, concurrency {concurrency}", "µs", concurrency)
+    memory = Row("bytes", "server's memory a finished job", "bytes", concurrency)
 
-    every.append(Measure("latency", _LATENCIES, "ms", latency))
-    return every
+    def run_closely(library: Library, client: Any, url: str) -> dict[Row, float]:
+        drained, size = measures.drain_and_weigh(library, client, url, concurrency=concurrency, count=count)
+        numbers = {rate: drained.rate, server_cpu: drained.server_cpu_us, memory: size}
+        if drained.worker_cpu_us is not None:
+            numbers[worker_cpu] = drained.worker_cpu_us
+        return numbers
+
+    return Measure((rate, worker_cpu, server_cpu, memory), run_closely)
+
+
+def _two_workers(count: int) -> Measure:
+    row = Row("two workers", f"drain, two workers, concurrency {_CLOSELY} each", "jobs/s", _CLOSELY)
+
+    def run(library: Library, client: Any, url: str) -> dict[Row, float]:
+        drained = measures.drain(library, client, url, concurrency=_CLOSELY, count=count, workers=2)
+        return {row: drained.rate}
+
+    return Measure((row,), run)
+
+
+def _no_uvloop(count: int) -> Measure:
+    title = f"drain, beeq on asyncio's own loop, concurrency {_CLOSELY}"
+    row = Row("no uvloop", title, "jobs/s", _CLOSELY)
+
+    def run(library: Library, client: Any, url: str) -> dict[Row, float]:
+        if library.name != "beeq":
+            return {}  # It has no such choice: see ``_rows``.
+        asyncio_s = replace(library, uvloop=False)
+        return {row: measures.drain(asyncio_s, client, url, concurrency=_CLOSELY, count=count).rate}
+
+    return Measure((row,), run)
+
+
+def _enqueue(mode: str, title: str, count: int) -> Measure:
+    row = Row("enqueue", title, "jobs/s")
+
+    def run(library: Library, client: Any, url: str) -> dict[Row, float]:
+        return {row: measures.enqueue(library, client, url, mode=mode, count=count)}
+
+    return Measure((row,), run)
+
+
+def _latency(count: int) -> Measure:
+    rows = {name: Row("latency", title, "ms") for name, title in _LATENCIES.items()}
+
+    def run(library: Library, client: Any, url: str) -> dict[Row, float]:
+        numbers = measures.latency(library, client, url, count=count)
+        return {rows[name]: number for name, number in numbers.items()}
+
+    return Measure(tuple(rows.values()), run)
 
 
 def measure(libraries: list[Library], server: Server, *, rounds: int, is_quick: bool) -> list[dict[str, Any]]:
     """Run everything, the libraries by turns, and return a row for each number."""
     every = plan(is_quick=is_quick)
-    measured: dict[tuple[int, str], dict[str, list[float]]] = {}
+    measured: dict[Row, dict[str, list[float]]] = {}
     with server.sync_client() as client:
         for turn in range(rounds):
-            for at, one in enumerate(every):
+            for one in every:
                 # Whoever goes first in one round goes second in the next.
                 for library in libraries if turn % 2 == 0 else libraries[::-1]:
-                    for name, number in one.run(library, client, server.url).items():
-                        row = measured.setdefault((at, name), {})
-                        row.setdefault(library.name, []).append(number)
-                print(f"round {turn + 1} of {rounds}: {one.kind} {one.concurrency or ''}", file=sys.stderr)
+                    for row, number in one.run(library, client, server.url).items():
+                        measured.setdefault(row, {}).setdefault(library.name, []).append(number)
+                print(f"round {turn + 1} of {rounds}: {one.rows[0].title}", file=sys.stderr)
+    return _rows([row for one in every for row in one.rows if row in measured], measured)
+
+
+def _rows(order: list[Row], measured: dict[Row, dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """Return the rows of the result file, kind by kind."""
+    (plain,) = [row for row in order if (row.kind, row.concurrency) == ("drain", _CLOSELY)]
     rows = []
-    for at, one in enumerate(every):
-        for name, title in one.titles.items():
-            numbers = measured[at, name]
-            rows.append(
-                {
-                    "kind": one.kind,
-                    "title": title,
-                    "unit": one.unit,
-                    "concurrency": one.concurrency,
-                    "median": {peer: statistics.median(values) for peer, values in numbers.items()},
-                    "rounds": numbers,
-                }
-            )
+    for row in sorted(order, key=lambda row: _KINDS.index(row.kind)):
+        numbers = measured[row]
+        if row.kind == "no uvloop":
+            # Beside it stands what bee-queue did in the plain drain of the same rounds.
+            numbers = {**measured[plain], **numbers}
+        rows.append(
+            {
+                "kind": row.kind,
+                "title": row.title,
+                "unit": row.unit,
+                "concurrency": row.concurrency,
+                "median": {peer: statistics.median(values) for peer, values in numbers.items()},
+                "rounds": numbers,
+            }
+        )
     return rows
 
 
@@ -130,12 +192,20 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     uvloop = not options.no_uvloop and importlib.util.find_spec("uvloop") is not None
     libraries = [measures.bee_queue(install_bee_queue()), measures.beeq(uvloop=uvloop)]
+    before = busy_before()
+    bystanders = Bystanders()
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
         with server.sync_client() as client:
             facts = conditions(client, uvloop=uvloop, bee_queue_version=BEE_QUEUE_VERSION)
         rows = measure(libraries, server, rounds=options.rounds, is_quick=options.quick)
     result = {
-        "conditions": {**facts, "rounds": options.rounds, "quick": options.quick},
+        "conditions": {
+            **facts,
+            **before,
+            **bystanders.facts(),
+            "rounds": options.rounds,
+            "quick": options.quick,
+        },
         "measurements": rows,
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,10 +1,13 @@
-"""Under which conditions numbers were measured: machine, versions, load. Measures nothing itself."""
+"""Under which conditions numbers were measured: machine, versions, load, and who else was at work."""
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +40,77 @@ def conditions(client: redis.Redis, *, uvloop: bool, bee_queue_version: str) -> 
         "bee-queue": bee_queue_version,
         "settings": "each library's defaults",
     }
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """What all CPUs together have done since the machine started, in ticks."""
+
+    total: int
+    busy: int
+    #: Time in which a virtual machine would have run and its host ran something else; not in ``busy``.
+    stolen: int
+
+
+def busy_before() -> dict[str, Any]:
+    """Watch the machine for a second in which nothing is measured, and return how busy it is.
+
+    Returns:
+        ``busy_before`` and ``stolen_before``: shares of all CPUs, 0 to 1; nothing on systems without /proc.
+    """
+    before = ticks()
+    if before is None:
+        return {}
+    time.sleep(1)
+    after = ticks()
+    assert after is not None  # noqa: S101 - /proc does not go away
+    total = max(after.total - before.total, 1)
+    return {
+        "busy_before": round((after.busy - before.busy) / total, 3),
+        "stolen_before": round((after.stolen - before.stolen) / total, 3),
+    }
+
+
+class Bystanders:
+    """Everything on the machine but this process and its children, from now on."""
+
+    def __init__(self) -> None:
+        self._ticks = ticks()
+        self._own_s = own_cpu_s()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what they used until now; call it once every measured process has ended.
+
+        Returns:
+            ``load_average_end``; ``others_busy`` and ``stolen``: shares of all CPUs, 0 to 1, without
+            them on systems without /proc.
+        """
+        facts: dict[str, Any] = {"load_average_end": [round(load, 2) for load in os.getloadavg()]}
+        after = ticks()
+        if self._ticks is not None and after is not None:
+            own_ticks = (own_cpu_s() - self._own_s) * os.sysconf("SC_CLK_TCK")
+            total = max(after.total - self._ticks.total, 1)
+            others = after.busy - self._ticks.busy - own_ticks
+            # Ticks are coarser than what the children's sum is made of.
+            facts["others_busy"] = round(max(others, 0) / total, 3)
+            facts["stolen"] = round((after.stolen - self._ticks.stolen) / total, 3)
+        return facts
+
+
+def own_cpu_s() -> float:
+    """Return the CPU time of this process and of all its children that have ended, in s."""
+    every = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in every)
+
+
+def ticks() -> Ticks | None:
+    """Return what the CPUs have done so far; ``None`` on systems without /proc."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, idle, iowait, irq, softirq, stolen = map(int, stat.read_text().split()[1:9])
+    busy = user + nice + system + irq + softirq
+    return Ticks(busy + idle + iowait + stolen, busy, stolen)
 
 
 def _cpu() -> str:

@@ -12,11 +12,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -26,6 +26,12 @@ _QUEUE = "bench"
 _PATIENCE_S = 120.0
 #: How often the harness looks at Redis: often enough for half a percent, seldom enough not to be felt.
 _LOOK_S = 0.004
+#: The server's memory has settled if it differs by less between three looks.
+_STEADY_BYTES = 4096
+_SETTLE_S = 0.15
+_SETTLE_LOOKS = 40
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,17 @@ class Process:
         if self._process.poll() is not None:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.returncode}")
 
+    def cpu_us(self) -> float | None:
+        """Return the CPU time the process has used so far, in µs; ``None`` on systems without /proc."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return None
+        # After the program's name, which may hold blanks: the fields from the third on.
+        fields = stat.rpartition(")")[2].split()
+        user_ticks, system_ticks = int(fields[11]), int(fields[12])
+        return (user_ticks + system_ticks) / os.sysconf("SC_CLK_TCK") * 1e6
+
     def end(self) -> None:
         """Let the process end, and wait for it."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
@@ -136,33 +153,112 @@ def fill(client: redis.Redis, count: int) -> None:
     client.set(f"bq:{_QUEUE}:id", count)
 
 
-def drain(library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int) -> float:
-    """Return the jobs a second of one worker that finds ``count`` jobs which do nothing.
+@dataclass(frozen=True)
+class Drain:
+    """What a drain was like, from when the harness first sees finished jobs until it sees the last."""
 
-    From the moment the harness first sees finished jobs until it sees the last.
-    """
-    client.flushall()
+    #: Jobs a second.
+    rate: float
+    #: CPU time of the worker processes a job, in µs; ``None`` where the system does not tell.
+    worker_cpu_us: float | None
+    #: CPU time of the server a job, in µs.
+    server_cpu_us: float
+
+
+def drain(
+    library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int, workers: int = 1
+) -> Drain:
+    """Let ``workers`` processes work off ``count`` jobs which do nothing, and return what it was like."""
+    clear(client)
     fill(client, count)
-    with process(library, url, "work", concurrency=concurrency) as worker:
-        worker.go()
-        over = time.monotonic() + _PATIENCE_S
-        began, before = time.monotonic(), 0
-        while True:
-            done = int(client.scard(f"bq:{_QUEUE}:succeeded"))
-            at = time.monotonic()
-            if done >= count:
-                return (count - before) / (at - began)
-            if before == 0:
-                began, before = at, done
-            if at > over:
-                raise RuntimeError(f"{library.name} finished {done} of {count} jobs in {_PATIENCE_S} s")
-            worker.check()
-            time.sleep(_LOOK_S)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(process(library, url, "work", concurrency=concurrency))
+            for _ in range(workers)
+        ]
+        for worker in processes:
+            worker.go()
+
+        def check() -> None:
+            for worker in processes:
+                worker.check()
+
+        def cpu_us() -> tuple[float | None, float]:
+            each = [worker.cpu_us() for worker in processes]
+            return None if None in each else sum(filter(None, each)), _server_cpu_us(client)
+
+        jobs, seconds, before, after = watch(
+            lambda: int(client.scard(f"bq:{_QUEUE}:succeeded")), count, check=check, note=cpu_us
+        )
+    worker_us = None if before[0] is None or after[0] is None else (after[0] - before[0]) / jobs
+    return Drain(jobs / seconds, worker_us, (after[1] - before[1]) / jobs)
+
+
+def drain_and_weigh(
+    library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int
+) -> tuple[Drain, float]:
+    """Drain with one worker, and also return the server's memory a finished job, in bytes.
+
+    That is what the whole queue takes once the worker has gone, divided by the jobs.
+    """
+    clear(client)
+    before = _settled_memory(client)
+    drained = drain(library, client, url, concurrency=concurrency, count=count)
+    return drained, (_settled_memory(client) - before) / count
+
+
+def watch(
+    finished: Callable[[], int], count: int, *, check: Callable[[], None], note: Callable[[], T]
+) -> tuple[int, float, T, T]:
+    """Look at ``finished`` until all jobs are, from the first that are: a worker's start does not count.
+
+    Returns:
+        The jobs that finished in that time, the time in s, and what ``note`` said at both ends of it.
+
+    Raises:
+        RuntimeError: they did not finish in time; or ``check``, which is called at each look, raises.
+    """
+    over = time.monotonic() + _PATIENCE_S
+    began, before, noted = time.monotonic(), 0, note()
+    while True:
+        done = finished()
+        at = time.monotonic()
+        if done >= count:
+            return count - before, at - began, noted, note()
+        if before == 0 and done > 0:
+            began, before, noted = at, done, note()
+        if at > over:
+            raise RuntimeError(f"{done} of {count} jobs were finished in {_PATIENCE_S} s")
+        check()
+        time.sleep(_LOOK_S)
+
+
+def clear(client: redis.Redis) -> None:
+    """Delete everything, at once and not in the background of what is measured next."""
+    # redis-py's flushall() cannot say SYNC.
+    client.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
+
+
+def _server_cpu_us(client: redis.Redis) -> float:
+    used = client.info("cpu")
+    return float(used["used_cpu_sys"] + used["used_cpu_user"]) * 1e6
+
+
+def _settled_memory(client: redis.Redis) -> int:
+    """Return ``used_memory`` once the workers' connections and half-done rehashing are gone from it."""
+    seen: list[int] = []
+    for _ in range(_SETTLE_LOOKS):
+        seen.append(int(client.info("memory")["used_memory"]))
+        recent = seen[-3:]
+        if len(recent) == 3 and max(recent) - min(recent) < _STEADY_BYTES:  # noqa: PLR2004 - as above
+            break
+        time.sleep(_SETTLE_S)
+    return seen[-1]
 
 
 def enqueue(library: Library, client: redis.Redis, url: str, *, mode: str, count: int) -> float:
     """Return the jobs a second that one producer saves, by its own clock, with nobody working."""
-    client.flushall()
+    clear(client)
     with process(library, url, mode, count=count) as producer:
         producer.go()
         seconds = float(producer.listen()["seconds"])
@@ -178,7 +274,7 @@ def latency(library: Library, client: redis.Redis, url: str, *, count: int) -> d
     From the call of ``save`` until the handler begins (``start``), and until the producer has the
     result (``result``): the median and the 99th percentile.
     """
-    client.flushall()
+    clear(client)
     with (
         process(library, url, "tell the time") as worker,
         process(library, url, "wait for each", count=count) as producer,

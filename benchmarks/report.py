@@ -1,4 +1,4 @@
-"""A result file as a Markdown table and as a chart: ``python benchmarks/report.py results/bench.json``."""
+"""A result file as a Markdown table, and as a chart: ``python benchmarks/report.py results/bench.json``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 _PEERS = ("bee-queue", "beeq")
+#: What "beeq is", by the unit.
+_WORDS = {"jobs/s": "times as fast", "ms": "of the time", "µs": "of the time", "bytes": "of the memory"}
+#: Units with digits after the point.
+_FINE = ("ms", "µs")
+#: From this share of the machine on, the table warns that others were at work before the run.
+_BUSY = 0.1
 
 
 def table(result: dict[str, Any]) -> str:
@@ -18,25 +24,73 @@ def table(result: dict[str, Any]) -> str:
     ]
     for row in result["measurements"]:
         theirs, ours = (row["median"][peer] for peer in _PEERS)
-        digits = 0 if row["unit"] == "jobs/s" else 2
-        numbers = [f"{value:,.{digits}f}".replace(",", " ") for value in (theirs, ours)]
-        word = "times as fast" if row["unit"] == "jobs/s" else "of the time"
-        lines.append(
-            f"| {row['title']} ({row['unit']}) | {numbers[0]} | {numbers[1]} | {ours / theirs:.2f} {word} |"
-        )
+        unit = row["unit"]
+        numbers = [_number(value, 2 if unit in _FINE else 0) for value in (theirs, ours)]
+        # A quick run may be too short for the clock of CPU time.
+        compared = f"{ours / theirs:.2f} {_WORDS[unit]}" if theirs else "–"
+        lines.append(f"| {row['title']} ({unit}) | {numbers[0]} | {numbers[1]} | {compared} |")
     lines += ["", _conditions(result["conditions"])]
     return "\n".join(lines)
 
 
+def peer_table(result: dict[str, Any]) -> str:
+    """Return the drain rates of a result file of ``peers.py``, and how many times as fast beeq is."""
+    rows = result["measurements"]
+    concurrencies = [row["concurrency"] for row in rows]
+    titles = [
+        *("", "version"),
+        *(f"concurrency {concurrency} (jobs/s)" for concurrency in concurrencies),
+        *(f"beeq, at {concurrency}" for concurrency in concurrencies),
+        "note",
+    ]
+    lines = [f"| {' | '.join(titles)} |", f"|---|---|{'---:|' * (2 * len(rows))}---|"]
+    for peer, about in result["peers"].items():
+        rates = [row["median"].get(peer) for row in rows]
+        ours = [row["median"].get("beeq") for row in rows]
+        cells = [
+            *(peer, about["version"]),
+            *("–" if rate is None else _number(rate, 0) for rate in rates),
+            *(_multiple(own, rate) for own, rate in zip(ours, rates, strict=True)),
+            about["note"],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", _conditions(result["conditions"])]
+    return "\n".join(lines)
+
+
+def _multiple(ours: float | None, theirs: float | None) -> str:
+    return "–" if ours is None or theirs is None else f"{ours / theirs:.1f} ×"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
 def _conditions(facts: dict[str, Any]) -> str:
-    return (
+    line = (
         f"Medians of {facts['rounds']} interleaved rounds. "
         f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; "
         f"{facts['python']}, {facts['event_loop']}, redis-py {facts['redis-py']}, "
         f"hiredis {facts['hiredis']}; Node {facts['node']}, bee-queue {facts['bee-queue']}; "
         f"{facts['server']}, {facts['connection']}; "
-        f"load average at the start {facts['load_average'][0]}; {facts['date']}."
+        f"load average at the start {facts['load_average'][0]}"
     )
+    if "load_average_end" in facts:
+        line += f", at the end {facts['load_average_end'][0]}"
+    if "others_busy" in facts:
+        line += f"; other programs used {_share(facts['others_busy'])} of the machine during the run"
+        line += f", {_share(facts['stolen'])} was taken by its host"
+    line += f"; {facts['date']}."
+    before = facts.get("busy_before", 0) + facts.get("stolen_before", 0)
+    if before > _BUSY:
+        line += (
+            f"\n\n**Beware: {_share(before)} of the machine was busy with something else before the run.**"
+        )
+    return line
+
+
+def _share(share: float) -> str:
+    return f"{share * 100:.0f} %"
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
@@ -76,5 +130,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
 if __name__ == "__main__":
     source = Path(sys.argv[1])
     measured = json.loads(source.read_text())
-    print(table(measured))
-    chart(measured, source.with_name("drain.svg"))
+    if "peers" in measured:
+        print(peer_table(measured))
+    else:
+        print(table(measured))
+        chart(measured, source.with_name("drain.svg"))

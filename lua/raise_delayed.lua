@@ -10,6 +10,7 @@
 --
 -- Bounded by ARGV[2] (flaw C4). The clock is Redis's own, so peers with wrong clocks raise nothing
 -- early (flaw C3). Two callers share the work; an id is moved once.
+-- Reads come first: while its slot moves to another node, a key that the script has emptied is out of reach.
 
 local delayed, waiting = unpack(KEYS)
 local debounce_ms, limit = unpack(ARGV)
@@ -19,18 +20,19 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_text = string.format('%.0f', now)
 
 local due = redis.call('ZRANGEBYSCORE', delayed, 0, now_text, 'LIMIT', 0, limit)
+local head = redis.call('ZRANGEBYSCORE', delayed, 0, '+inf', 'WITHSCORES', 'LIMIT', #due, 1)
+local next_due = '-1'
+if #head > 0 then
+  local head_ms = tonumber(head[2])
+  next_due = string.format('%.0f', head_ms)
+  if head_ms > now then
+    local last = redis.call('ZREVRANGEBYSCORE', delayed, string.format('%.17g', head_ms + debounce_ms), 0, 'WITHSCORES', 'LIMIT', 0, 1)
+    next_due = string.format('%.0f', math.ceil(tonumber(last[2])))
+  end
+end
+
 if #due > 0 then
   redis.call('LPUSH', waiting, unpack(due))
   redis.call('ZREM', delayed, unpack(due))
 end
-
-local head = redis.call('ZRANGEBYSCORE', delayed, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-if #head == 0 then
-  return { #due, '-1', now_text }
-end
-local head_ms = tonumber(head[2])
-if head_ms <= now then
-  return { #due, string.format('%.0f', head_ms), now_text }
-end
-local last = redis.call('ZREVRANGEBYSCORE', delayed, string.format('%.17g', head_ms + debounce_ms), 0, 'WITHSCORES', 'LIMIT', 0, 1)
-return { #due, string.format('%.0f', math.ceil(tonumber(last[2]))), now_text }
+return { #due, next_due, now_text }

@@ -15,7 +15,7 @@
 -- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
 -- (call again); the ids that were queued again.
 --
--- Bounded by ARGV[3] (flaw C4). Stalled ids go to the back: a job that kills its worker must not
+-- Bounded by ARGV[3] (flaw C4), and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a job that kills its worker must not
 -- starve the others. The claim loses its token, not its count, so a late finish is refused (flaw A1)
 -- and deliveries go on counting (flaw A4). An id without a record is dropped (flaw A3).
 -- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and
@@ -28,6 +28,10 @@ if first == '1' and not redis.call('SET', stall_block, '1', 'PX', interval_ms, '
   return { 0, 0, {} }
 end
 
+-- Entries of active that one call passes by at most, looking for its ids: some two milliseconds' worth.
+local LONGEST_WALK = 250000
+local length = math.max(1, redis.call('LLEN', active))
+limit = math.max(1, math.min(limit, math.floor(LONGEST_WALK / length)))
 local silent = redis.call('SRANDMEMBER', stalling, limit)
 if #silent == 0 then
   return { 1, 0, {} }

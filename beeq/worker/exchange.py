@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from beeq.outcome import Settlement
     from beeq.settings import Settings
 
-#: Jobs asked for, and outcomes told, in one call.
+#: Jobs asked for, and outcomes told, in one call …
 MAX_BATCH = 500
-#: … and not much more than this many bytes of outcomes.
+#: … with not much more than this many bytes of outcomes.
 MAX_BATCH_BYTES = 1_000_000
+#: Each outcome looks for its id in ``active``, which is as long as many jobs run. A call makes so many steps
+#: at most, some milliseconds' worth …
+_MAX_STEPS = 500_000
+#: … but always carries so many outcomes.
+_FEWEST = 25
 
 
 class Outcome:
@@ -89,10 +94,11 @@ class Exchange:
         return self._beginning.pack(*arguments)
 
 
-def first_of(outcomes: list[Outcome]) -> int:
-    """Return how many outcomes one call may carry; one large record goes alone."""
+def first_of(outcomes: list[Outcome], busy: int) -> int:
+    """Return how many outcomes one call may carry while ``busy`` jobs run; one large record goes alone."""
     count = size_bytes = 0
-    for outcome in outcomes[:MAX_BATCH]:
+    most = max(_FEWEST, min(MAX_BATCH, _MAX_STEPS // max(1, busy)))
+    for outcome in outcomes[:most]:
         size_bytes += len(outcome.settlement.record)
         if count and size_bytes > MAX_BATCH_BYTES:
             break

@@ -1,11 +1,14 @@
 """Signs of life for the jobs that run here, from a thread and a connection of their own.
 
-A handler that blocks the loop then loses no job (flaw B8). Only reads what the pump holds.
+A handler that blocks the loop then loses no job (flaw B8). Only reads what the pump holds. All queues of
+a process beat in one thread: hundreds of threads, each with a loop, would cost more than the queues do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -20,6 +23,63 @@ from beeq.scripts import BEAT
 #: The registry of workers wants to hear more often than a long stall interval would tell.
 _LONGEST_INTERVAL_MS = 10_000
 _MAX_IDS = 1000
+#: How soon a beat that nobody heard is repeated, the first time and later.
+_FIRST_AGAIN_S = 0.1
+_LONGEST_AGAIN_S = 1.0
+
+
+class _Thread:
+    """A thread with a loop, in which heartbeats run; it ends when the last of them has."""
+
+    #: The one that takes further heartbeats.
+    current: _Thread | None = None
+    #: Queues may live in several threads: whoever comes or goes holds this.
+    lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._beating = 0
+        self._thread = threading.Thread(target=self._main, name="beeq-heartbeat", daemon=True)
+
+    @classmethod
+    def enter(cls) -> _Thread:
+        """Return the process's thread, starting it for the first heartbeat; ``leave`` it in the end."""
+        with cls.lock:
+            thread = cls.current
+            if thread is None:
+                thread = _Thread()
+                thread._thread.start()
+                cls.current = thread
+            thread._beating += 1
+            return thread
+
+    def leave(self) -> None:
+        """One heartbeat has ended; called in the thread."""
+        with self.lock:
+            self._beating -= 1
+            if not self._beating:
+                _Thread.current = None  # whoever comes next gets another one
+                self.loop.stop()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread's end if no heartbeat is left in it."""
+        if not self._beating:
+            self._thread.join(timeout_s)
+
+    def _main(self) -> None:
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        finally:
+            self.loop.close()
+
+
+def _forget_thread() -> None:
+    """A fork has its parent's memory and none of its threads."""
+    _Thread.current, _Thread.lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_thread)
 
 
 class Heartbeat:
@@ -56,42 +116,55 @@ class Heartbeat:
         self._running = running
         self._on_cancelled = on_cancelled
         self._on_error = on_error
-        self._thread = threading.Thread(target=self._main, name="beeq-heartbeat", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None  # the thread's
-        self._stopped: asyncio.Event | None = None  # the thread's
-        self._is_ready = threading.Event()
+        self._thread: _Thread | None = None  # from ``start`` on
+        self._task: asyncio.Task[None] | None = None  # the thread's
+        self._stopped = asyncio.Event()  # the thread's
+        self._has_ended = threading.Event()
 
     def start(self) -> None:
         """Begin to beat."""
-        self._thread.start()
+        self._thread = _Thread.enter()
+        self._thread.loop.call_soon_threadsafe(self._begin)
 
     def stop(self) -> None:
-        """Ask the thread to end, and to take this process out of the registry."""
-        if not self._is_ready.wait(timeout=5) or self._loop is None or self._stopped is None:
+        """End, and take this process out of the registry; ``join`` waits for that."""
+        if self._thread is None:
             return
-        try:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-        except RuntimeError:
-            return  # it has ended already
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            self._thread.loop.call_soon_threadsafe(self._stopped.set)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread's end."""
-        self._thread.join(timeout_s)
+        """Wait for the end."""
+        if self._thread is not None and self._has_ended.wait(timeout_s):
+            self._thread.join(timeout_s)
 
-    def _main(self) -> None:
-        asyncio.run(self._run())
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        assert self._thread is not None  # noqa: S101 - set by start
+        self._thread.leave()
+        self._has_ended.set()
+        defect = None if task.cancelled() else task.exception()
+        if defect is not None:  # nobody waits for the task, and jobs will stall
+            self._on_error(defect)
 
     async def _run(self) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._is_ready.set()
+        again_s = _FIRST_AGAIN_S
         try:
             while not self._stopped.is_set():
+                rest_s = self._interval_s
                 try:
                     await self.once()
+                    again_s = _FIRST_AGAIN_S
                 except RedisError as error:
                     self._on_error(error)
+                    # Once Redis is back, or another master stands in, a stall check may come before our turn.
+                    rest_s = min(rest_s, again_s)
+                    again_s = min(again_s * 2, _LONGEST_AGAIN_S)
                 try:
-                    await asyncio.wait_for(self._stopped.wait(), self._interval_s)
+                    await asyncio.wait_for(self._stopped.wait(), rest_s)
                 except TimeoutError:
                     continue
             await self._leave()

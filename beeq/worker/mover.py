@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.line import Line, not_now
+from beeq.line import Line, meant_by
 from beeq.wire import pack
 from beeq.worker.pause import Pause
 
@@ -84,7 +84,7 @@ class Mover:
         self._is_asked = False
         reply = replies[0] if error is None else error
         if isinstance(reply, RedisError):
-            self._failed((isinstance(reply, RedisRefused) and not_now(reply)) or reply)
+            self._failed(meant_by(reply))
         else:
             self._pause.reset()
             self._ended(reply)

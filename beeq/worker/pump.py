@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobLost, RedisError, RedisRefused
-from beeq.line import Line, lacks_script, not_now
+from beeq.line import Line, lacks_script, meant_by
 from beeq.scripts import EXCHANGE
 from beeq.worker.exchange import MAX_BATCH, Exchange, Outcome, Turn, first_of
 from beeq.worker.mover import Mover
@@ -226,7 +226,7 @@ class Pump:
             self._line.ask((self._exchange.packed(turn),), functools.partial(self._answered, turn))
 
     def _next_turn(self) -> Turn:
-        count = first_of(self._outcomes)
+        count = first_of(self._outcomes, self._busy)
         outcomes, self._outcomes = self._outcomes[:count], self._outcomes[count:]
         adopted, self._adopted = self._adopted, b""
         # The places of the outcomes in this call are free once they are recorded, which is before
@@ -302,7 +302,7 @@ class Pump:
             self._needs_rest = True
             if not isinstance(error, RedisRefused):
                 self._lost_tokens.append(turn.token)
-            self._on_error((isinstance(error, RedisRefused) and not_now(error)) or error)
+            self._on_error(meant_by(error))
         self._poke()
 
     async def _mend(self) -> None:

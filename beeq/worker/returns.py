@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from beeq.scripts import HAND_BACK
 
 if TYPE_CHECKING:
     from beeq.keys import Keys
     from beeq.line import Line
+
+#: Jobs given back in one call.
+_MAX_BATCH = 500
 
 
 class Returns:
@@ -28,11 +32,11 @@ class Returns:
             claims: the jobs. The script pushes each to the front, so it gets the newest first.
             unclaimed: an id that a blocking move has fetched too late, after all of them.
         """
-        pairs: list[Any] = [unclaimed, b""] if unclaimed else []
-        for raw_id, claim in reversed(claims):
-            pairs += [raw_id, claim]
-        if pairs:
-            await self._line.run(HAND_BACK, self._keys, [self._outbox_limit, *pairs])
+        pairs = [(unclaimed, b"")] if unclaimed else []
+        pairs += reversed(claims)
+        for first in range(0, len(pairs), _MAX_BATCH):
+            page = chain.from_iterable(pairs[first : first + _MAX_BATCH])
+            await self._line.run(HAND_BACK, self._keys, [self._outbox_limit, *page])
 
     async def claimed_with(self, tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         """Return id and claim of whatever was claimed with these."""

@@ -143,7 +143,8 @@ class Worker:
 
     def _cancel_all(self, claims: list[bytes]) -> None:
         assert self._runner is not None  # noqa: S101 - made in start
-        for attempt in [attempt for attempt in self._attempts if attempt.claim in claims]:
+        cancelled = set(claims)
+        for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
     # A job's way: claimed, run, ended, settled.

@@ -1,42 +1,90 @@
-"""The benchmark runs from a checkout and writes every number. What the numbers are is no test's business."""
+"""The benchmarks run from a checkout and write every number. What the numbers are is no test's business."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import conditions, peer_runs, peers
+from benchmarks.peer_list import PEERS, Peer
+from benchmarks.peer_runs import PeerFailed
+from benchmarks.peers import NAMES, Contender
+from benchmarks.report import peer_table, table
+from tests.support.server import Server
 
 _ROOT = Path(__file__).resolve().parents[2]
+_RESULT = json.loads((_ROOT / "benchmarks" / "results" / "bench.json").read_text())
 
 #: What the result file must hold, besides whatever else is measured.
 MEASURED = {
     ("drain", 1),
     ("drain", 10),
     ("drain", 100),
+    ("two workers", 10),
+    ("no uvloop", 10),
+    ("cpu", 10),
+    ("bytes", 10),
     ("enqueue", None),
     ("latency", None),
 }
 CONDITIONS = {
     *("date", "cpu", "cpus", "system", "load_average", "python", "event_loop", "beeq", "redis-py", "hiredis"),
     *("orjson", "server", "connection", "node", "bee-queue", "settings", "rounds", "quick"),
+    "load_average_end",
 }
+
+#: A queue that is a list in Redis: with a number it pushes as many jobs, without it works.
+FAKE = """
+import os, sys, time
+import redis
+client = redis.Redis.from_url(os.environ["BENCH_URL"])
+if len(sys.argv) > 1:
+    client.lpush("jobs", *range(int(sys.argv[1])))
+else:
+    client.set("pid", os.getpid())
+    {work}
+    time.sleep(60)
+"""
+
+
+def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(_ROOT / "benchmarks" / script), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=cwd)
+
+
+def fake(folder: Path, work: str, **changed: Any) -> Peer:
+    script = folder / "fake.py"
+    script.write_text(FAKE.format(work=work))
+    facts: dict[str, Any] = {
+        "name": "fake",
+        "packages": ("fake@1.0",),
+        "worker": (sys.executable, str(script)),
+        "module": "fake",
+        "finished": lambda client, count: count - client.llen("jobs"),
+        "jobs": {1: 20},
+        "is_node": True,  # its worker's program also enqueues
+    }
+    return Peer(**{**facts, **changed})
+
+
+def drain(peer: Peer, server: Server, folder: Path) -> float:
+    with server.sync_client() as client:
+        log = folder / "worker.log"
+        return peer_runs.drain(peer, folder, client, server.url, concurrency=1, count=20, log=log)
 
 
 def test_a_quick_run_writes_every_number_its_conditions_a_chart_and_a_table(
     tmp_path: Path, node_modules: Path
 ) -> None:
     out = tmp_path / "quick.json"
-    command = [
-        sys.executable,
-        str(_ROOT / "benchmarks" / "bench.py"),
-        "--quick",
-        "--rounds",
-        "1",
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=tmp_path)
+    done = run("bench.py", "--quick", "--rounds", "1", "--out", str(out), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
     assert node_modules.is_dir()
@@ -45,10 +93,125 @@ def test_a_quick_run_writes_every_number_its_conditions_a_chart_and_a_table(
     assert result["conditions"]["quick"] is True
     rows = result["measurements"]
     assert {(row["kind"], row["concurrency"]) for row in rows} >= MEASURED
-    assert len(rows) == 10
+    assert [row["concurrency"] for row in rows if row["kind"] == "drain"] == [1, 10, 100]
+    titles = [row["title"] for row in rows]
+    assert len(set(titles)) == len(titles)
+    assert ("worker's CPU time a job, concurrency 10" in titles) is Path("/proc/self/stat").exists()
     for row in rows:
         for peer in ("beeq", "bee-queue"):
-            assert row["median"][peer] > 0
+            # So few jobs may take less CPU time than one tick of its clock.
+            assert row["median"][peer] > 0 or row["kind"] == "cpu"
             assert len(row["rounds"][peer]) == 1
         assert row["title"] in done.stdout
+    assert done.stdout.strip() == table(result)
     assert (tmp_path / "drain.svg").read_text().count("concurrency") >= 3
+
+
+def test_peers_are_measured_at_each_concurrency_in_one_run(tmp_path: Path, node_modules: Path) -> None:
+    assert node_modules.is_dir()
+    out = tmp_path / "peers.json"
+    arguments = ("--quick", "--rounds", "2", "--only", "beeq,bee-queue", "--out", str(out))
+    done = run("peers.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["conditions"].keys() >= CONDITIONS
+    assert list(result["peers"]) == ["beeq", "bee-queue"]
+    assert [row["concurrency"] for row in result["measurements"]] == [1, 10, 100]
+    for row in result["measurements"]:
+        for peer in ("beeq", "bee-queue"):
+            assert row["median"][peer] > 0
+            assert len(row["rounds"][peer]) == 2
+    assert done.stdout.strip() == peer_table(result)
+
+
+def test_an_unknown_peer_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
+    done = run("peers.py", "--only", "beeq,resque", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "does not know resque" in done.stderr
+    assert all(name in done.stderr for name in NAMES)
+
+
+def test_a_peer_is_drained_from_jobs_of_its_own_making(own_valkey: Server, tmp_path: Path) -> None:
+    peer = fake(tmp_path, "while client.brpop('jobs'): time.sleep(0.001)")
+    assert drain(peer, own_valkey, tmp_path) > 0
+    with own_valkey.sync_client() as client:
+        assert client.llen("jobs") == 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(client.get("pid")), 0)  # the worker has ended
+
+
+def test_a_peer_whose_worker_ends_early_fails_with_its_last_words(own_valkey: Server, tmp_path: Path) -> None:
+    with pytest.raises(PeerFailed, match="fake's worker ended with 3: no more"):
+        drain(fake(tmp_path, "print('no more', flush=True); os._exit(3)"), own_valkey, tmp_path)
+
+
+def test_a_peer_that_enqueued_too_little_is_not_taken_for_a_fast_one(
+    own_valkey: Server, tmp_path: Path
+) -> None:
+    peer = fake(tmp_path, "pass", finished=lambda client, count: count - client.llen("elsewhere"))
+    with pytest.raises(PeerFailed, match="fake did not enqueue 20 jobs"):
+        drain(peer, own_valkey, tmp_path)
+
+
+def test_a_peer_that_fails_once_is_left_out_and_named(own_valkey: Server) -> None:
+    asked: list[str] = []
+
+    def contender(name: str, rate: float | None) -> Contender:
+        def drain(_client: Any, _server: Server, concurrency: int, _count: int) -> float:
+            asked.append(name)
+            if rate is None:
+                raise PeerFailed("it broke")
+            return rate * concurrency
+
+        return Contender(name, "1.0", "", {1: 10, 10: 10}, drain)
+
+    both = [contender("beeq", 300.0), contender("slow", 100.0), contender("broken", None)]
+    rows, failed = peers.measure(both, own_valkey, rounds=2, divisor=1)
+    assert failed == {"broken": "it broke"}
+    assert asked.count("broken") == 1
+    assert [row["median"] for row in rows] == [
+        {"beeq": 300.0, "slow": 100.0},
+        {"beeq": 3000.0, "slow": 1000.0},
+        {},
+    ]
+    about = {name: {"version": "1.0", "note": ""} for name in ("beeq", "slow", "broken")}
+    lines = peer_table({"conditions": _RESULT["conditions"], "peers": about, "measurements": rows})
+    assert "| slow | 1.0 | 100 | 1 000 | – | 3.0 × | 3.0 × | – |  |" in lines
+    assert "| broken | 1.0 | – | – | – | – | – | – |  |" in lines
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_every_peer_is_pinned_has_its_job_and_stands_in_the_readme(peer: Peer) -> None:
+    for package in peer.packages:
+        assert re.fullmatch(r"[\w-]+(\[[\w,]+\])?(==|@)[\d.]+", package), package
+    assert set(peer.jobs) <= {1, 10, 100}
+    benchmarks = _ROOT / "benchmarks"
+    module = peer.module if peer.is_node else f"{peer.module}.py"
+    assert (benchmarks / "workers" / module).is_file()
+    assert f"| `{peer.name}` |" in (benchmarks / "README.md").read_text()
+
+
+def test_a_table_warns_if_more_than_a_tenth_of_the_machine_was_busy_before() -> None:
+    quiet = {**_RESULT["conditions"], "busy_before": 0.06, "stolen_before": 0.03}
+    busy = {**_RESULT["conditions"], "busy_before": 0.06, "stolen_before": 0.06}
+    assert "Beware" not in table({**_RESULT, "conditions": quiet})
+    assert "Beware: 12 % of the machine was busy" in table({**_RESULT, "conditions": busy})
+
+
+def test_what_others_used_is_what_was_busy_without_the_measured_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = iter([conditions.Ticks(0, 0, 0), conditions.Ticks(1000, 500, 50)])
+    own_s = iter([1.0, 1.0 + 300 / os.sysconf("SC_CLK_TCK")])
+    monkeypatch.setattr(conditions, "ticks", lambda: next(ticks))
+    monkeypatch.setattr(conditions, "own_cpu_s", lambda: next(own_s))
+    facts = conditions.Bystanders().facts()
+    assert facts["others_busy"] == 0.2
+    assert facts["stolen"] == 0.05
+
+
+def test_a_childs_cpu_time_is_counted_as_the_harness_own() -> None:
+    before = conditions.own_cpu_s()
+    program = "import time\nwhile time.process_time() < 0.2: pass"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert conditions.own_cpu_s() - before >= 0.2

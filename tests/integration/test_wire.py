@@ -128,6 +128,23 @@ async def test_replies_are_given_out_in_order_wherever_the_stream_is_cut(ends):
     assert ends.messages == []
 
 
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        (
+            "ERR Error running script (call to f_abc): @user_script:7: @user_script: 7: -READONLY You can't write.",
+            "READONLY You can't write.",
+        ),
+        ("ERR Error running script (call to f_abc): @user_script:7: no", None),
+        ("OOM of Error running script: -READONLY", None),
+    ],
+)
+async def test_an_error_inside_a_script_of_redis_6_is_named_by_itself(ends, told, meant):
+    end = ends.ask(*PING)
+    ends.wire.data_received(f"-{told}\r\n".encode())
+    assert str(end.replies[0]) == (meant or told)
+
+
 async def test_a_reply_is_given_out_only_when_its_ask_is_complete(ends):
     end = ends.ask(*PING * 2)
     ends.wire.data_received(b"+one\r\n+tw")

@@ -1,0 +1,431 @@
+"""What happens when much happens at once: ``python benchmarks/scale.py``. See the scenes below.
+
+Each scene runs in a process of its own, beside a server of its own, and prints a line for each of its
+steps: what was done, how fast, the longest script call, and how much memory the step has added, and not
+given back by its end, in the process and in Redis. The lines go to ``results/scale.txt`` as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(_HERE.parent))
+
+import redis  # noqa: E402 - like the next ones, after the path is set
+
+from beeq import Job, Queue  # noqa: E402 - found by the line above
+from beeq.scripts import ALL  # noqa: E402 - found by the line above
+from tests.support.server import Server  # noqa: E402 - found by the line above
+
+#: Shorter calls are not written down by Redis, whose log would slow the scene.
+_SHOWN_FROM_US = 1000
+_PING_EVERY_S = 0.005
+_PATIENCE_S = 300.0
+_MB = 1_000_000
+_SCRIPTS = {script.sha.encode(): script.name for script in ALL}
+#: A quick run divides the counts by this; its numbers mean nothing.
+_QUICK = 100
+
+
+def _rss_bytes() -> int:
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # the peak is better than nothing
+
+
+def _spaced(number: float) -> str:
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def _descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+class Stage:
+    """Where scenes play: one server, seen from the process that does the work."""
+
+    def __init__(self, url: str, *, divisor: int) -> None:
+        self.url = url
+        self._divisor = divisor
+        self.is_full = divisor == 1
+        self._faults: list[object] = []
+        self.client = redis.Redis.from_url(url)
+        self.client.config_set("slowlog-max-len", 100_000)
+        self.client.config_set("slowlog-log-slower-than", _SHOWN_FROM_US)
+
+    def count(self, number: int) -> int:
+        """Return how many are meant by ``number`` in this run."""
+        return max(2, number // self._divisor)
+
+    def queue(self, name: str = "scale", **settings: Any) -> Queue:
+        """Return a queue; whatever it reports as an error ends the scene, and so does a stall."""
+        queue = Queue(name, redis=self.url, **settings)
+        queue.on("error", self._faults.append)
+        queue.on("stalled", lambda job_id: self._faults.append(f"job {job_id} stalled"))
+        return queue
+
+    async def step(self, title: str, action: Callable[[], Awaitable[str | None]]) -> None:
+        """Take one step and print its line; it returns what to say instead of its seconds."""
+        self.client.slowlog_reset()
+        rss, used = _rss_bytes(), self._used_bytes()
+        began = time.perf_counter()
+        async with asyncio.timeout(_PATIENCE_S):
+            said = await action()
+        seconds = time.perf_counter() - began
+        if self._faults:
+            raise AssertionError(f"{title}: {self._faults[:3]}")
+        grown = (_rss_bytes() - rss) / _MB, (self._used_bytes() - used) / _MB
+        value = said or (f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms")
+        memory = "".join(
+            f"  {who} {size:>+7.1f} MB" for who, size in zip(("here", "Redis"), grown, strict=True)
+        )
+        print(f"{title:<52} {value:>20}  {self._longest_call():<28}{memory}", flush=True)
+
+    def _used_bytes(self) -> int:
+        return int(self.client.info("memory")["used_memory"])
+
+    def _longest_call(self) -> str:
+        calls = []
+        for entry in self.client.slowlog_get(100_000):
+            command, sha = [*entry["command"].split(b" "), b""][:2]
+            if command.upper() == b"EVALSHA":
+                calls.append((entry["duration"] / 1000, _SCRIPTS.get(sha, "?")))
+        if not calls:
+            return "scripts below 1 ms"
+        longest_ms, name = max(calls)
+        return f"{name} {longest_ms:.1f} ms"
+
+
+class Counter:
+    """Counts outcomes, and tells when there are as many as expected."""
+
+    def __init__(self, expected: int) -> None:
+        self._left = expected
+        self._over = asyncio.Event()
+        self._began = time.perf_counter()
+        self._expected = expected
+
+    def count(self, *_event: object) -> None:
+        """One more."""
+        self.count_all(1)
+
+    def count_all(self, number: int) -> None:
+        """So many more."""
+        self._left -= number
+        if self._left == 0:
+            self._over.set()
+
+    async def rate(self) -> str:
+        """Wait for the last one; return how many there were in a second."""
+        await self._over.wait()
+        return f"{_spaced(self._expected / (time.perf_counter() - self._began))} jobs/s"
+
+
+async def _save(queue: Queue, count: int, **options: Any) -> str:
+    """Save many jobs, 1000 at a time."""
+    began = time.perf_counter()
+    for first in range(0, count, 1000):
+        jobs = [queue.create_job({"i": i}) for i in range(first, min(first + 1000, count))]
+        if options:
+            jobs = [job.delay_until(options["delay_until"]) for job in jobs]
+        if await queue.save_all(jobs):
+            raise AssertionError("not every job was saved")
+    return f"{_spaced(count / (time.perf_counter() - began))} jobs/s"
+
+
+async def _do_nothing(_job: Job) -> None:
+    return None
+
+
+async def waiting(stage: Stage) -> None:
+    """The first jobs of a long queue beside all jobs of a short one."""
+    few = stage.count(20_000)
+    for many in (few, stage.count(1_000_000)):
+        await _wait_and_drain(stage, many, few)
+
+
+async def _wait_and_drain(stage: Stage, many: int, few: int) -> None:
+    queue = stage.queue()
+    await queue.destroy()
+    await stage.step(f"{_spaced(many)} jobs saved, 1000 at a time", lambda: _save(queue, many))
+    if many > few:
+        await stage.step(
+            f"{_spaced(many)} waiting: one in the middle cancelled", lambda: _cancel(queue, many)
+        )
+    counter = Counter(few)
+    queue.on("succeeded", counter.count)
+
+    async def drain() -> str:
+        queue.process(_do_nothing, concurrency=100)
+        return await counter.rate()
+
+    await stage.step(f"{_spaced(many)} waiting: the first {_spaced(few)} done", drain)
+    await queue.close()
+
+
+async def _cancel(queue: Queue, many: int) -> None:
+    if not await queue.cancel_job(many // 2):
+        raise AssertionError("there was no job to cancel")
+
+
+async def due(stage: Stage) -> None:
+    """Very many delayed jobs, all due at once."""
+    many = stage.count(200_000)
+    producer = stage.queue(activate_delayed_jobs=False)
+    await stage.step(
+        f"{_spaced(many)} delayed jobs saved",
+        lambda: _save(producer, many, delay_until=timedelta(milliseconds=100)),
+    )
+    await asyncio.sleep(0.1)
+    queue = stage.queue()
+    raised = Counter(many)
+    queue.on("raised jobs", raised.count_all)
+    waits: list[str] = []
+
+    async def raise_all() -> None:
+        await queue.ready()
+        await raised.rate()
+
+    with _pinging(stage.url, waits):
+        await stage.step(f"{_spaced(many)} due at once: all waiting", raise_all)
+    print(f"{'… the longest wait of a PING meanwhile':<52} {waits[0]:>20}", flush=True)
+    counter = Counter(many)
+    queue.on("succeeded", counter.count)
+
+    async def drain() -> str:
+        queue.process(_do_nothing, concurrency=100)
+        return await counter.rate()
+
+    await stage.step(f"{_spaced(many)} that were due: all done", drain)
+    await queue.close()
+    await producer.close()
+
+
+@contextmanager
+def _pinging(url: str, waits: list[str]) -> Iterator[None]:
+    """Ask for a PING's answer every few ms, from another process; in the end tell the longest wait."""
+    command = [sys.executable, __file__, "--ping", url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        process.stdout.readline()  # it has begun
+        yield
+        process.stdin.close()
+        waits.append(process.stdout.readline().strip())
+
+
+def _ping(url: str) -> None:
+    over = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    client = redis.Redis.from_url(url)
+    client.ping()
+    print("begun", flush=True)
+    longest_s = 0.0
+    while not over.wait(_PING_EVERY_S):
+        began = time.perf_counter()
+        client.ping()
+        longest_s = max(longest_s, time.perf_counter() - began)
+    print(f"{longest_s * 1000:.1f} ms", flush=True)
+
+
+async def active(stage: Stage) -> None:
+    """Very many jobs that run at the same time, and end in any order."""
+    many = stage.count(10_000)
+    queue = stage.queue()
+    await queue.ready()
+    gates: dict[str, asyncio.Event] = {}
+    running = asyncio.Event()
+
+    @queue.process(concurrency=many)
+    async def handler(job: Job) -> None:
+        gate = gates[job.saved_id()] = asyncio.Event()
+        if len(gates) == many:
+            running.set()
+        await gate.wait()
+
+    async def fill() -> None:
+        await _save(queue, many)
+        await running.wait()
+
+    async def finish() -> str:
+        counter = Counter(many)
+        queue.on("succeeded", counter.count)
+        shuffled = list(gates.values())
+        random.Random(1).shuffle(shuffled)
+        for gate in shuffled:
+            gate.set()
+        return await counter.rate()
+
+    async def give_up() -> None:
+        try:
+            await queue.close(1)
+        except TimeoutError:
+            return
+        raise AssertionError("the jobs that still ran were not given back")
+
+    await stage.step(f"{_spaced(many)} active: saved and begun", fill)
+    await stage.step(
+        f"{_spaced(many)} active: beats and stall checks for a while",
+        lambda: asyncio.sleep(6 if stage.is_full else 1),
+    )
+    await stage.step(f"{_spaced(many)} active: ended in random order", finish)
+    gates.clear()
+    running.clear()
+    await fill()
+    await stage.step(f"{_spaced(many)} active: given back by close", give_up)
+
+
+async def large(stage: Stage) -> None:
+    """Large records, saved many at once and worked on ten at a time."""
+    many = stage.count(200)
+    queue = stage.queue(remove_on_success=True)
+    text = "x" * _MB
+
+    async def save() -> str:
+        began = time.perf_counter()
+        if await queue.save_all([queue.create_job({"text": text}) for _ in range(many)]):
+            raise AssertionError("not every job was saved")
+        return f"{_spaced(many / (time.perf_counter() - began))} jobs/s"
+
+    async def work() -> str:
+        counter = Counter(many)
+        queue.on("succeeded", counter.count)
+
+        @queue.process(concurrency=10)
+        async def handler(job: Job) -> int:
+            return len(job.data["text"])
+
+        return await counter.rate()
+
+    await stage.step(f"{_spaced(many)} records of 1 MB saved by one save_all", save)
+    await stage.step(f"{_spaced(many)} records of 1 MB: done, concurrency 10", work)
+    await queue.close()
+
+
+async def queues(stage: Stage) -> None:
+    """Very many queues in one process."""
+    many, each = stage.count(500), 5
+    descriptors, threads = _descriptors(), threading.active_count()
+    connections = len(stage.client.client_list())
+    every = [stage.queue(f"scale-{n}") for n in range(many)]
+    counter = Counter(many * each)
+    for queue in every:
+        queue.on("succeeded", counter.count)
+
+    async def open_all() -> None:
+        for queue in every:
+            queue.process(_do_nothing)
+        await asyncio.gather(*(queue.ready() for queue in every))
+
+    async def work() -> None:
+        await asyncio.gather(*(_save(queue, each) for queue in every))
+        await counter.rate()
+
+    async def close_all() -> None:
+        await asyncio.gather(*(queue.close() for queue in every))
+
+    await stage.step(f"{_spaced(many)} queues in one process: opened", open_all)
+    await stage.step(f"{_spaced(many)} queues: {each} jobs in each, done", work)
+    for what, number in (
+        ("connections", len(stage.client.client_list()) - connections),
+        ("file descriptors", _descriptors() - descriptors),
+        ("threads", threading.active_count() - threads),
+    ):
+        print(f"{f'… {what} of all queues':<52} {_spaced(number):>20}", flush=True)
+    await stage.step(f"{_spaced(many)} queues: closed", close_all)
+
+
+SCENES = {scene.__name__: scene for scene in (waiting, due, active, large, queues)}
+
+
+def _play(name: str, url: str, *, divisor: int) -> None:
+    """Play one scene in this process."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # many queues have many connections
+    play = SCENES[name](Stage(url, divisor=divisor))
+    if importlib.util.find_spec("uvloop") is None:
+        asyncio.run(play)
+    else:
+        import uvloop  # noqa: PLC0415 - an extra
+
+        uvloop.run(play)
+
+
+def _conditions(client: redis.Redis) -> str:
+    loop = "asyncio" if importlib.util.find_spec("uvloop") is None else f"uvloop {metadata.version('uvloop')}"
+    return (
+        f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}; "
+        f"{platform.python_implementation()} {platform.python_version()}, {loop}, "
+        f"hiredis {metadata.version('hiredis')}; valkey {client.info('server')['valkey_version']}, "
+        f"TCP on loopback, server and worker on one machine; "
+        f"load average at the start {os.getloadavg()[0]:.2f}; "
+        f"{datetime.now(UTC).isoformat(timespec='seconds')}."
+    )
+
+
+def main() -> None:
+    """Play every scene, print its lines, and write them down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "scenes", nargs="*", metavar="SCENE", help=f"of {', '.join(SCENES)}; all unless named"
+    )
+    parser.add_argument("--quick", action="store_true", help="small counts: only to see that it runs")
+    parser.add_argument("--out", type=Path, default=_HERE / "results" / "scale.txt", help="the result file")
+    parser.add_argument("--play", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--ping", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.ping:
+        _ping(asked.ping)
+        return
+    if asked.play:
+        name, url, divisor = asked.play
+        _play(name, url, divisor=int(divisor))
+        return
+    unknown = set(asked.scenes) - SCENES.keys()
+    if unknown:
+        parser.error(f"no such scene: {', '.join(sorted(unknown))}")
+    lines: list[str] = []
+    for name in asked.scenes or SCENES:
+        with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
+            if not lines:
+                with server.sync_client() as client:
+                    lines.append(_conditions(client))
+                print(lines[0], flush=True)
+            play = [sys.executable, __file__, "--play", name, server.url, str(_QUICK if asked.quick else 1)]
+            with subprocess.Popen(play, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None  # noqa: S101 - it is a pipe
+                for line in process.stdout:
+                    lines.append(line.rstrip())
+                    print(lines[-1], flush=True)
+            if process.returncode:
+                sys.exit(f"the scene {name!r} ended with {process.returncode}")
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
