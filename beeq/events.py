@@ -84,14 +84,17 @@ class Backlog:
     def put(self, event: JobEvent, *, now_ms: int) -> None:
         """Remember ``event``, forgetting what is too old or too much."""
         self.moment += 1
-        _, events = self._heard.pop(event.job_id, (0, []))
+        heard = self._heard
+        earlier = heard.pop(event.job_id, None)
+        events = [] if earlier is None else earlier[1]
         events.append((self.moment, event))
-        self._heard[event.job_id] = (now_ms, events[-self._max_events :])
-        while self._heard:
-            heard_ms, _events = next(iter(self._heard.values()))
-            if len(self._heard) <= self._max_jobs and heard_ms >= now_ms - self._max_age_ms:
+        del events[: -self._max_events]
+        heard[event.job_id] = (now_ms, events)
+        while heard:
+            heard_ms, _events = next(iter(heard.values()))
+            if len(heard) <= self._max_jobs and heard_ms >= now_ms - self._max_age_ms:
                 break
-            self._heard.popitem(last=False)
+            heard.popitem(last=False)
 
     def knows(self, job_id: str) -> bool:
         """Return whether anything was heard of the job."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from beeq.job import Job
 
 _FINAL = ("succeeded", "failed")
+_STATUSES = (*_FINAL, "retrying")
 #: The number of ids, gone or not, from which on those that are gone are swept out.
 _FIRST_SWEEP = 1000
 
@@ -131,7 +132,7 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._deliver_late, job, event)
 
     def _deliver_late(self, job: Job, event: JobEvent) -> None:
-        self._deliver(job, event)
+        self._deliver(job, event.name, _payload(event))
         if event.name in _FINAL:
             self.release(event.job_id)
 
@@ -160,29 +161,30 @@ class Hub:
         if event is None:
             return
         job_id, name = event.job_id, event.name
+        is_final = name in _FINAL
+        payload = _payload(event)
         job = self._job(job_id)
-        if name in _FINAL or job is None:
+        if is_final or job is None:
             self._backlog.put(event, now_ms=self._clock_ms())
-        self._emit(f"job {name}", job_id, _payload(event))
+        self._emit(f"job {name}", job_id, payload)
         if job is not None:
-            self._deliver(job, event)
-        for twin in list(self._twins.get(job_id, ())):
-            self._deliver(twin, event)
-        if name in _FINAL:
+            self._deliver(job, name, payload)
+        for twin in list(self._twins.get(job_id, ())) if self._twins else ():
+            self._deliver(twin, name, payload)
+        if is_final:
             self.release(job_id)
             for future in self._waiters.pop(job_id, ()):
                 if not future.done():
                     future.set_result(event)
 
-    def _deliver(self, job: Job, event: JobEvent) -> None:
-        if event.name == "progress":
-            job.progress = event.value
-        elif event.name in ("succeeded", "failed", "retrying"):
-            job.status = event.name
-            retries = retries_left(job.options)
-            if event.name == "retrying" and retries > 0:  # bee-queue would count to NaN (flaw C15)
-                job.options["retries"] = retries - 1
-        job.emit(event.name, _payload(event))
+    def _deliver(self, job: Job, name: str, payload: Any) -> None:
+        if name == "progress":
+            job.progress = payload
+        elif name in _STATUSES:
+            job.status = name
+            if name == "retrying" and (retries := retries_left(job.options)) > 0:
+                job.options["retries"] = retries - 1  # bee-queue would count to NaN (flaw C15)
+        job.emit(name, payload)
 
 
 def _payload(event: JobEvent) -> Any:

@@ -49,8 +49,7 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[Any]] = set()  # listeners and errands; cancelled by close
         self._signalled: set[asyncio.Task[None]] = set()  # each waits for the closing it asked for
         self._subscriber: Subscriber | None = None
-        #: Whether the queue has subscribed to its jobs' events.
-        self.hears_events = False
+        self._hears_events = False
         self._activating: asyncio.Task[None] | None = None
         self.activator: Activator | None = None
         self._stall_check: StallCheck | None = None
@@ -76,9 +75,9 @@ class Lifecycle:
         return self._is_open
 
     @property
-    def may_save(self) -> bool:
-        """Whether jobs can be saved without waiting for anything first: open, and hearing of them."""
-        return self.hears_events and self._is_open and not self._is_closed
+    def is_hearing(self) -> bool:
+        """Whether the queue is open and hears of its jobs: they can be saved, and waited for, at once."""
+        return self._hears_events and self._is_open and not self._is_closed
 
     async def ensure(self) -> None:
         """Let a command through when the queue is open; open it first if need be."""
@@ -129,10 +128,10 @@ class Lifecycle:
     async def hear_events(self) -> None:
         """Subscribe to job events; done once, before the first job of this process is saved."""
         queue = self._queue
-        if self.hears_events or not queue.settings.get_events:
+        if self._hears_events or not queue.settings.get_events:
             return
         await self._subscribe(queue.keys.events)
-        self.hears_events = True
+        self._hears_events = True
 
     async def _subscribe(self, channel: str) -> None:
         queue = self._queue

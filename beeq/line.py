@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.scripts import Script
-from beeq.wire import OnEnd, Wire, pack
+from beeq.wire import NOT_HERE, OnEnd, Wire, pack
 
 if TYPE_CHECKING:
     from beeq.connection import Dialer
 
-#: Replies that mean "not here": the next connection asks anew who is the master, or owns the slot. A server
-#: that is cut off from the others says CLUSTERDOWN, MASTERDOWN or NOREPLICAS for as long as it is asked;
-#: UNBLOCKED ends a blocking command where a master has just become a replica.
-_NOT_HERE = ("READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
-_NOT_NOW = (*_NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
+_NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
 _NO_SCRIPT = "NOSCRIPT"
 
 
@@ -83,14 +79,8 @@ class Line:
 
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, patience_ms: int = 0) -> None:
         """Send commands over the connection, which stands; see ``Wire.ask``."""
-        wire = self._wire
-        assert wire is not None  # noqa: S101 - whoever calls this has seen that it stands
-
-        def ended(replies: list[Any], error: RedisError | None) -> None:
-            _leave_wrong_place(wire, replies)
-            on_end(replies, error)
-
-        wire.ask(packed, ended, timeout_s=self._timeout_s + patience_ms / 1000)
+        assert self._wire is not None  # noqa: S101 - whoever calls this has seen that it stands
+        self._wire.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send commands, return one reply for each; an error reply is returned, not raised.
@@ -118,12 +108,10 @@ class Line:
 
         wire.ask(packed, ended, timeout_s=self._timeout_s + patience_ms / 1000)
         try:
-            replies = await answered
+            return await answered
         except asyncio.CancelledError:
             wire.close()  # nobody waits for the reply any more, and what comes next must not wait for it
             raise
-        _leave_wrong_place(wire, replies)
-        return replies
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
         """Send one command and return its reply.
@@ -166,9 +154,3 @@ class Line:
             self._wire.close()
             self._wire = None
             await asyncio.sleep(0)  # the turn of the loop in which the socket is closed
-
-
-def _leave_wrong_place(wire: Wire, replies: list[Any]) -> None:
-    for reply in replies:
-        if isinstance(reply, RedisRefused) and reply.code in _NOT_HERE:
-            wire.close()

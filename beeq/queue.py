@@ -206,12 +206,12 @@ class Queue(Consumer):
         That is ``Job.save``'s affair. Nothing may come in between: whoever gets the job listens to it before
         any event of it is delivered.
         """
-        if self._lifecycle.may_save:
+        if self._lifecycle.is_hearing:
             return self.producer.save(job)
         return self._add_patiently(job)
 
     async def _add_patiently(self, job: Job) -> int:
-        await self._before_saving()
+        await self._hearing()
         return await self.producer.save(job)
 
     def added(self, job: Job, since: int) -> None:
@@ -230,10 +230,10 @@ class Queue(Consumer):
         Raises:
             RedisUnavailable: none of them was saved, because Redis is away.
         """
-        await self._before_saving()
+        await self._hearing()
         return await self.producer.save_all(list(jobs))
 
-    async def _before_saving(self) -> None:
+    async def _hearing(self) -> None:
         await self._lifecycle.ensure()
         await self._lifecycle.hear_events()
 
@@ -319,9 +319,9 @@ class Queue(Consumer):
 
     async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
-        await self._lifecycle.ensure()
-        is_hearing = self._lifecycle.hears_events
-        await self._lifecycle.hear_events()
+        is_hearing = self._lifecycle.is_hearing
+        if not is_hearing:
+            await self._hearing()
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
         return await self._results.of(job, timeout_ms=timeout_ms, is_hearing=is_hearing)
 
@@ -329,7 +329,7 @@ class Queue(Consumer):
 
     async def remove_job(self, job_id: str | int) -> Self:
         """Remove a job from wherever it is. A running one is not stopped, but its outcome is dropped."""
-        await self._before_saving()  # a save asked for just before keeps its place before this
+        await self._hearing()  # a save asked for just before keeps its place before this
         text = check_job_id(job_id)
         if text is not None:
             await self._moves.remove(text)
@@ -342,7 +342,7 @@ class Queue(Consumer):
         runs on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be left
         behind. A Node worker cannot be told; what it writes at its end is the job's record again.
         """
-        await self._before_saving()  # as in ``remove_job``
+        await self._hearing()  # as in ``remove_job``
         text = check_job_id(job_id)
         return text is not None and await self._moves.cancel(text, keep_ms=self.settings.result_ttl)
 

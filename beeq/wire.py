@@ -23,6 +23,10 @@ _INCOMPLETE = object()
 #: A loop that was blocked has not read yet what came meanwhile: it gets this long to do so.
 _LAST_CHANCE_S = 0.01
 
+#: Replies that mean "not here": this is not, or no longer, the server to ask. One that is cut off from the
+#: others says CLUSTERDOWN, MASTERDOWN or NOREPLICAS for as long as it is asked; UNBLOCKED ends a blocking
+#: command where a master has just become a replica.
+NOT_HERE = ("READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
 #: Redis 6.2 tells of a script's error so, with the error itself at the end.
 _BEFORE_THE_ERROR = re.compile(r"\AERR Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)
 
@@ -51,10 +55,6 @@ def _without_count(packed: bytes) -> bytes:
     return packed[packed.index(b"\n") + 1 :]
 
 
-def _refused(text: str) -> RedisRefused:
-    return RedisRefused(redact(_BEFORE_THE_ERROR.sub("", text)))
-
-
 class _Garbled(Exception):
     """What the peer says is not Redis's protocol."""
 
@@ -75,8 +75,9 @@ class _Ask:
 class Wire(asyncio.Protocol):
     """One connection from the moment it stands until it ends; it does not come back.
 
-    It ends by ``close``, when the peer hangs up, and when a reply is late: then no reply can be told from
-    another's any more. Whatever is under way then fails.
+    It ends by ``close``; when the peer hangs up; when a reply is late, for then none can be told from
+    another's any more; and after a reply that means "not here": the next connection asks anew who is the
+    master, or owns the slot. Whatever is under way then fails.
 
     What is written is not held back when the peer is slow to take it: everybody here waits for the
     replies to what he has written, so no more gathers than the callers have at hand anyway.
@@ -92,8 +93,11 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._writer = writer  # it would close its transport when nobody holds it
         self._on_message = on_message
-        self._reader = hiredis.Reader(protocolError=_Garbled, replyError=_refused, notEnoughData=_INCOMPLETE)
+        self._reader = hiredis.Reader(
+            protocolError=_Garbled, replyError=self._refused, notEnoughData=_INCOMPLETE
+        )
         self._asked: deque[_Ask] = deque()
+        self._is_misplaced = False  # the peer has said "not here"
         self._watch: asyncio.TimerHandle | None = None
         #: Done when the wire has ended, with what ended it.
         self.ended: asyncio.Future[RedisError] = self._loop.create_future()
@@ -155,6 +159,13 @@ class Wire(asyncio.Protocol):
                 self._take(reply)
         except _Garbled as error:
             self.close(RedisUnavailable(f"what came is no reply of Redis: {error}"))
+        if self._is_misplaced:
+            self.close()
+
+    def _refused(self, text: str) -> RedisRefused:
+        refused = RedisRefused(redact(_BEFORE_THE_ERROR.sub("", text)))
+        self._is_misplaced = self._is_misplaced or refused.code in NOT_HERE
+        return refused
 
     def _take(self, reply: Any) -> None:
         if self._asked:

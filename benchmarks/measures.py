@@ -26,10 +26,6 @@ _QUEUE = "bench"
 _PATIENCE_S = 120.0
 #: How often the harness looks at Redis: often enough for half a percent, seldom enough not to be felt.
 _LOOK_S = 0.004
-#: The server's memory has settled if it differs by less between three looks.
-_STEADY_BYTES = 4096
-_SETTLE_S = 0.15
-_SETTLE_LOOKS = 40
 
 T = TypeVar("T")
 
@@ -199,12 +195,10 @@ def drain_and_weigh(
 ) -> tuple[Drain, float]:
     """Drain with one worker, and also return the server's memory a finished job, in bytes.
 
-    That is what the whole queue takes once the worker has gone, divided by the jobs.
+    That is what all keys take once the worker has gone, divided by the jobs.
     """
-    clear(client)
-    before = _settled_memory(client)
     drained = drain(library, client, url, concurrency=concurrency, count=count)
-    return drained, (_settled_memory(client) - before) / count
+    return drained, _memory_of_keys(client) / count
 
 
 def watch(
@@ -244,16 +238,10 @@ def _server_cpu_us(client: redis.Redis) -> float:
     return float(used["used_cpu_sys"] + used["used_cpu_user"]) * 1e6
 
 
-def _settled_memory(client: redis.Redis) -> int:
-    """Return ``used_memory`` once the workers' connections and half-done rehashing are gone from it."""
-    seen: list[int] = []
-    for _ in range(_SETTLE_LOOKS):
-        seen.append(int(client.info("memory")["used_memory"]))
-        recent = seen[-3:]
-        if len(recent) == 3 and max(recent) - min(recent) < _STEADY_BYTES:  # noqa: PLR2004 - as above
-            break
-        time.sleep(_SETTLE_S)
-    return seen[-1]
+def _memory_of_keys(client: redis.Redis) -> int:
+    """Return what all keys take, to the byte: with SAMPLES 0 the server counts every entry."""
+    usages = (client.memory_usage(key, samples=0) for key in client.scan_iter(count=1000))
+    return sum(usage or 0 for usage in usages)
 
 
 def enqueue(library: Library, client: redis.Redis, url: str, *, mode: str, count: int) -> float:

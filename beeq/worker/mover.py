@@ -66,7 +66,7 @@ class Mover:
     @property
     def is_blocking(self) -> bool:
         """Whether a move is under way; it may fetch a job any moment."""
-        return self.is_pending and not self._is_resting
+        return (self._is_asked or self._errand is not None) and not self._is_resting
 
     def start(self) -> None:
         """Begin to wait for a job; none is under way."""
