@@ -135,12 +135,16 @@ end
 if #added == 0 then
   return ids
 end
-refused = redis.pcall('HDEL', claims, unpack(added))
-if not is_error(refused) then
-  refused = redis.pcall('HDEL', results, unpack(added))
-end
-if not is_error(refused) then
-  refused = redis.pcall('ZREM', expiries, unpack(added))
+refused = false
+if redis.call('EXISTS', claims, results) > 0 then
+  refused = redis.pcall('HDEL', claims, unpack(added))
+  local dropped = is_error(refused) and 0 or redis.pcall('HDEL', results, unpack(added))
+  if is_error(dropped) then
+    refused = dropped
+  elseif dropped > 0 then
+    -- A result and its expiry come and go together.
+    refused = redis.pcall('ZREM', expiries, unpack(added))
+  end
 end
 if not is_error(refused) and #due > 0 then
   refused = redis.pcall('ZADD', delayed, unpack(due))

@@ -194,13 +194,21 @@ def test_where_a_place_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong,
     assert add(bench, *jobs) == [job[0] for job in jobs]
 
 
-@pytest.mark.parametrize("wrong", ["jobs", "claims", "results", "expiries"])
+@pytest.mark.parametrize("wrong", ["jobs", "claims", "results"])
 def test_where_another_key_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong):
     bench.put(**{wrong: "of the wrong type"})
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         add(bench, ("a", "r", ""), ("b", "r", 5000))
     assert bench.snapshot() == before
+    assert bench.heard() == []
+
+
+def test_where_the_expiries_of_results_are_of_the_wrong_type_no_record_is_left_behind(bench):
+    bench.put(expiries="of the wrong type", results={"a": "1:s5", "b": "1:s6"})
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        add(bench, ("a", "r", ""), ("c", "r", 5000))
+    assert bench.snapshot() == {"expiries": "of the wrong type", "results": {"b": "1:s6"}}
     assert bench.heard() == []
 
 
