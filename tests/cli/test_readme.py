@@ -16,7 +16,7 @@ import pytest
 
 from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES
 from beeq.settings import Settings
-from benchmarks.report import table
+from benchmarks.report import peer_table, table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -112,6 +112,11 @@ def test_the_speed_table_is_the_one_that_the_benchmark_printed():
     drains = [row["median"] for row in result["measurements"] if row["kind"] == "drain"]
     measured = [row["beeq"] / row["bee-queue"] for row in drains]
     assert claimed == [math.floor(ratio * 10) / 10 for ratio in measured], "rounded down, never up"
+
+
+def test_the_table_of_other_queues_is_the_one_that_the_benchmark_printed():
+    result = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
+    assert f"<!-- peers -->\n{peer_table(result)}\n<!-- /peers -->" in README
 
 
 def test_the_settings_table_names_each_setting_with_its_default():
