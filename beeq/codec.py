@@ -212,8 +212,9 @@ def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
     if not isinstance(traces, list):
         # A Node worker would throw on this record for ever (flaw A5e); a list is what it needs.
         options["stacktraces"] = [traces] if traces else []
+    data = members.get("data")
     return Record(
-        data=payload(members.get("data")),
+        data=data if isinstance(data, dict) else payload(data),
         options=options,
         status=members.get("status", "created"),
         progress=members.get("progress", 0),

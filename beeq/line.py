@@ -148,6 +148,16 @@ class Line:
         wire = await self.connect()
         wire.client_id = await self.call("CLIENT", "ID")
 
+    @property
+    def peer(self) -> Any:
+        """The address of the server while connected, else None."""
+        return self._wire.peer if self._wire is not None and self._wire.is_open else None
+
+    def leave(self) -> None:
+        """End the connection, whose server is not the one to ask any more; the next call opens another."""
+        if self._wire is not None:
+            self._wire.close(RedisUnavailable("another server is to be asked now"))
+
     async def close(self) -> None:
         """Close the connection; the next call opens another."""
         if self._wire is not None:

@@ -101,6 +101,8 @@ class Wire(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         #: Done when the wire has ended, with what ended it.
         self.ended: asyncio.Future[RedisError] = self._loop.create_future()
+        #: The server's address, as the socket has it.
+        self.peer: Any = writer.get_extra_info("peername")
         #: Redis's own id of the connection, once somebody has asked for it; for CLIENT UNBLOCK.
         self.client_id: int | None = None
         self._transport: asyncio.WriteTransport = writer.transport

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
 from beeq.line import Line, meant_by
-from beeq.wire import pack
+from beeq.wire import NOT_HERE, pack
 from beeq.worker.pause import Pause
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Mover:
         dialer: makes the connection.
         keys: the queue's.
         settings: the queue's.
+        beside: the line over which is claimed what a move has fetched; it must lead to the same server. A
+            master that has become a replica would take such a call, and know nothing of the id.
         on_end: called when a move has ended, with the id it moved or None.
         on_error: called with each failure; the next move waits a little longer.
     """
@@ -43,12 +45,14 @@ class Mover:
         keys: Keys,
         settings: Settings,
         *,
+        beside: Line,
         on_end: Callable[[bytes | None], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._packed = pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000)
         self._line = Line(dialer, timeout_ms=settings.redis_timeout)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
+        self._beside = beside
         self._on_end = on_end
         self._on_error = on_error
         self._is_asked = False  # Redis has the move; only its reply ends it
@@ -84,6 +88,8 @@ class Mover:
         self._is_asked = False
         reply = replies[0] if error is None else error
         if isinstance(reply, RedisError):
+            if isinstance(reply, RedisRefused) and reply.code in NOT_HERE:
+                self._beside.leave()
             self._failed(meant_by(reply))
         else:
             self._pause.reset()
@@ -111,6 +117,8 @@ class Mover:
         elif was_resting or self._is_stopping or errand.cancelled():
             self._ended(None)
         else:
+            if self._beside.peer not in (None, self._line.peer):
+                self._beside.leave()
             self._ask()
 
     def _ended(self, raw_id: bytes | None) -> None:

@@ -78,7 +78,7 @@ class Pump:
         #: What one call asks for at most.
         self._share = min(-(-concurrency // self._max_turns), MAX_BATCH)
         #: Waits at an empty queue; reserves one place while it does.
-        self._mover = Mover(dialer, keys, settings, on_end=self._moved, on_error=on_error)
+        self._mover = Mover(dialer, keys, settings, beside=self._line, on_end=self._moved, on_error=on_error)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
         #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
@@ -146,7 +146,7 @@ class Pump:
     async def run(self) -> None:
         """Turn until ``stop_taking`` was called and everything claimed has been recorded."""
         try:
-            while self._has_duty():
+            while self._has_duty() or self._defect is not None:
                 await self._step()
             if self._lost_tokens:
                 await self._mend()  # once: the last call may have claimed jobs, and its reply was lost

@@ -85,7 +85,7 @@ class Runner:
 
     def start(self, attempt: Attempt) -> None:
         """Run the handler; ``on_end`` may be called before this returns."""
-        if self._processes is None:
+        if self._processes is None and "timeout" in attempt.job.options:
             self._limit(attempt)
         attempt.task = asyncio.Task(self._run(attempt), loop=self._loop, **self._task_options)
 

@@ -38,7 +38,14 @@ async def test_whenever_a_move_is_stopped_it_is_over_afterwards(turns, client_id
     """Also when it had just ended, and its owner had not been told: that once kept a worker spinning."""
     told: list[bytes | None] = []
     errors: list[BaseException] = []
-    mover = Mover(cast("Any", None), Keys("bq", "q"), Settings(), on_end=told.append, on_error=errors.append)
+    mover = Mover(
+        cast("Any", None),
+        Keys("bq", "q"),
+        Settings(),
+        on_end=told.append,
+        beside=cast("Any", DeadLine(None)),
+        on_error=errors.append,
+    )
     mover._line = cast("Any", DeadLine(client_id))
     mover.start()
     for _ in range(turns):
