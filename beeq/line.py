@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.scripts import Script
-from beeq.wire import NOT_HERE, OnEnd, Wire, pack
+from beeq.wire import NOT_HERE, OnEnd, Wire, pack, settle
 
 if TYPE_CHECKING:
     from beeq.connection import Dialer
@@ -97,16 +98,8 @@ class Line:
         if wire is None or not wire.is_open:
             wire = await self.connect()
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-
-        def ended(replies: list[Any], error: RedisError | None) -> None:
-            if answered.done():
-                return
-            if error is None:
-                answered.set_result(replies)
-            else:
-                answered.set_exception(error)
-
-        wire.ask(packed, ended, timeout_s=self._timeout_s + patience_ms / 1000)
+        on_end = functools.partial(settle, answered)
+        wire.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
         try:
             return await answered
         except asyncio.CancelledError:

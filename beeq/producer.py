@@ -10,7 +10,7 @@ from beeq.codec import encode_record
 from beeq.errors import RedisUnavailable
 from beeq.options import check_job_id
 from beeq.scripts import ADD_JOBS
-from beeq.wire import Beginning
+from beeq.wire import Beginning, settle
 
 if TYPE_CHECKING:
     from beeq.hub import Hub
@@ -190,12 +190,8 @@ class _Batch:
             if error is None:
                 job.id = None if added_id is None else added_id.decode()
         for moment, waiter in zip(self._moments, self._waiters, strict=True):
-            if waiter is None or waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(moment)
-            else:
-                waiter.set_exception(error)
+            if waiter is not None:
+                settle(waiter, moment, error)
         self._jobs, self._waiters = [], []  # whoever still knows this batch holds no jobs by it
         if self._done is not None and not self._done.done():
             self._done.set_result(None)

@@ -192,17 +192,12 @@ class Reader:
             owed=None if owed < 0 else owed,
         )
 
-    async def ended(self, job_id: str) -> Ended | None:
-        """Return how the job ended, or None if it has not, or left no trace at all.
+    async def standing(self, job_id: str) -> Standing | None:
+        """Return where the job stands, or None if it left no trace, or never was.
 
         A success whose result nobody kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
-        standing = await self.standing(job_id)
-        return standing.ended if standing is not None else None
-
-    async def standing(self, job_id: str) -> Standing | None:
-        """Return where the job stands, or None if it left no trace, or never was."""
         keys = self._keys
         raw, kept, has_succeeded, has_failed, is_active = await self._line.run(
             READ_OUTCOME,

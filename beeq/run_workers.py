@@ -51,7 +51,11 @@ def run_workers(
     shutdown_timeout_ms = milliseconds("shutdown_timeout", shutdown_timeout)
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("run_workers catches signals: call it in the main thread")
-    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented; the public one raises
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass  # none runs, as it should be
+    else:
         raise RuntimeError("run_workers forks: call it while no event loop runs")
     outcome = Fleet(
         processes,

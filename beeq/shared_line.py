@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from beeq.connection import Dialer
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.line import Line, lacks_script, not_now
 from beeq.scripts import Script
-from beeq.wire import pack
+from beeq.wire import pack, settle
 
 #: A producer's command is tried this often while Redis is away, as in the original.
 TRIES = 3
@@ -78,16 +79,7 @@ class SharedLine:
 
     def _future_of(self, packed: bytes, script: Script | None, *, repeatable: bool) -> asyncio.Future[Any]:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def on_reply(reply: Any, error: Exception | None) -> None:
-            if answered.done():
-                return
-            if error is None:
-                answered.set_result(reply)
-            else:
-                answered.set_exception(error)
-
-        self._put(Call(packed, script, on_reply, repeatable=repeatable))
+        self._put(Call(packed, script, functools.partial(settle, answered), repeatable=repeatable))
         return answered
 
     def defer(self, script: Script, pack_call: Callable[[], bytes], on_reply: OnReply) -> Call:

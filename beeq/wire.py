@@ -11,12 +11,14 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.redis_url import redact
+
+T = TypeVar("T")
 
 #: What the parser says when a reply is not complete.
 _INCOMPLETE = object()
@@ -37,6 +39,16 @@ OnEnd = Callable[[list[Any], RedisError | None], None]
 def pack(*command: Any) -> bytes:
     """Return a command as Redis reads it."""
     return hiredis.pack_command(command)  # type: ignore[no-any-return]  # hiredis ships no types
+
+
+def settle(future: asyncio.Future[T], result: T, error: Exception | None) -> None:
+    """Give a future its result, or its error, unless nobody waits for it any more."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class Beginning:

@@ -1,4 +1,4 @@
-"""The calls of ``lua/exchange.lua`` for one queue: what is sent with each, and what to do if it is lost."""
+"""The calls of ``lua/exchange.lua`` for one queue: what is sent with each."""
 
 from __future__ import annotations
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
 
 from beeq.errors import QueueClosed
 from beeq.queue import Queue
+
+logger = logging.getLogger("beeq")
 
 DRAIN, HAND_BACK = 1, 2
 #: "Now", in the words of ``Queue.close``, for which 0 is the default.
@@ -93,6 +96,7 @@ class Shift:
 
     def _handed_back(self, queue: Queue) -> None:
         """Say that running jobs did not end in time."""
+        logger.warning("queue %s: running jobs were handed back", queue.name)
 
     async def _end(self, runs: Sequence[asyncio.Task[None]]) -> None:
         for queue in self._queues:

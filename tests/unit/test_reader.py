@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from beeq.keys import Keys
-from beeq.reader import Reader
+from beeq.reader import Ended, Reader
 
 RECORD = b'{"data":{},"options":{"timestamp":500,"stacktraces":["Error: newest\\n  at x","Error: older"]},"status":"failed","progress":0}'
 BARE = b'{"data":{},"options":{"timestamp":500,"stacktraces":[]},"status":"succeeded","progress":0}'
@@ -28,6 +28,11 @@ def reader_of(*reply: object) -> Reader:
     return Reader(cast("Any", Answer(list(reply))), Keys("bq", "q"), scan_count=100)
 
 
+async def ended(reader: Reader) -> Ended | None:
+    standing = await reader.standing("1")
+    return None if standing is None else standing.ended
+
+
 @pytest.mark.parametrize(
     ("raw", "kept", "has_succeeded", "has_failed"),
     [
@@ -38,7 +43,7 @@ def reader_of(*reply: object) -> Reader:
     ],
 )
 async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded, has_failed):
-    assert await reader_of(raw, kept, has_succeeded, has_failed, 0).ended("1") is None
+    assert await ended(reader_of(raw, kept, has_succeeded, has_failed, 0)) is None
 
 
 @pytest.mark.parametrize(
@@ -55,9 +60,9 @@ async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded,
     ],
 )
 async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept, value):
-    ended = await reader_of(raw, kept, 0 if raw is None else 1, 0, 0).ended("1")
-    assert ended is not None
-    assert (ended.value, ended.error) == (value, None)
+    end = await ended(reader_of(raw, kept, 0 if raw is None else 1, 0, 0))
+    assert end is not None
+    assert (end.value, end.error) == (value, None)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +80,10 @@ async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept
     ],
 )
 async def test_a_failure_has_the_message_that_was_kept_or_the_newest_trace(raw, kept, message):
-    ended = await reader_of(raw, kept, 0, 0 if raw is None else 1, 0).ended("1")
-    assert ended is not None
-    assert ended.error is not None
-    assert (str(ended.error), ended.error.job_id) == (message, "1")
+    end = await ended(reader_of(raw, kept, 0, 0 if raw is None else 1, 0))
+    assert end is not None
+    assert end.error is not None
+    assert (str(end.error), end.error.job_id) == (message, "1")
 
 
 ODD_TIMESTAMPS = ['"text"', "[1]", '{"a":1}', "1e400", "1e300", "1" + "0" * 400]
@@ -88,17 +93,17 @@ ODD_TIMESTAMPS = ['"text"', "[1]", '{"a":1}', "1e400", "1e300", "1" + "0" * 400]
 async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
     """What a worker keeps of such a job carries 0 for its time."""
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
-    ended = await reader_of(raw, b"0:s5", 1, 0, 0).ended("1")
-    assert ended is not None
-    assert ended.value == 5
+    end = await ended(reader_of(raw, b"0:s5", 1, 0, 0))
+    assert end is not None
+    assert end.value == 5
 
 
 @pytest.mark.parametrize("timestamp", ["1.5", "1.0", "true"])
 async def test_a_creation_time_that_is_nearly_one_is_taken_as_the_worker_took_it(timestamp):
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
-    ended = await reader_of(raw, b"1:s5", 1, 0, 0).ended("1")
-    assert ended is not None
-    assert ended.value == 5
+    end = await ended(reader_of(raw, b"1:s5", 1, 0, 0))
+    assert end is not None
+    assert end.value == 5
 
 
 @pytest.mark.parametrize(
