@@ -176,7 +176,7 @@ class _Batch:
         arguments: list[Any] = []
         for words in zip(self._ids, self._records, self._dues_ms, strict=True):
             arguments += words
-        return self._beginning.pack(*arguments)
+        return self._beginning.pack(arguments)
 
     def _settle(self, added_ids: list[bytes | None] | None, error: Exception | None) -> None:
         if error is None and (added_ids is None or len(added_ids) != len(self._jobs)):

@@ -22,153 +22,124 @@
 -- Queueing comes last; if anything is refused (a key of the wrong type), the records are taken back.
 
 local counter, jobs, waiting, delayed, claims, results, expiries, outbox = unpack(KEYS)
-local earlier_delayed, outbox_limit = ARGV[1], ARGV[2]
-
-local ids, added, ready, due = {}, {}, {}, {}
+local call, pcall, ARGV = redis.call, redis.pcall, ARGV
+local FIRST, STEP = 3, 3
+local count = (#ARGV - FIRST + 1) / STEP
+local ids, refused = {}, nil
 
 local function is_error(reply)
   return type(reply) == 'table' and reply.err
 end
 
-local function take_back(refused)
-  if #added > 0 then
-    redis.call('HDEL', jobs, unpack(added))
-  end
-  for at = 2, #due, 2 do
-    redis.pcall('ZREM', delayed, due[at])
-  end
-  return refused
+local has_own_id = false
+for at = FIRST, #ARGV, STEP do
+  has_own_id = has_own_id or ARGV[at] ~= ''
 end
 
-local function queue(id, due_ms)
-  added[#added + 1] = id
-  if due_ms == '' then
-    ready[#ready + 1] = id
-  else
-    due[#due + 1] = due_ms
-    due[#due + 1] = id
-  end
-end
-
--- Returns so many ids that nobody has taken, in ascending order, or Redis's error.
-local function free_ids(count)
-  local last = redis.pcall('INCRBY', counter, count)
-  if is_error(last) then
-    return nil, last
-  end
-  local numbers, free = {}, {}
-  for number = last - count + 1, last do
-    numbers[#numbers + 1] = string.format('%.0f', number)
-  end
-  for n, record in ipairs(redis.call('HMGET', jobs, unpack(numbers))) do
-    if not record then
-      free[#free + 1] = numbers[n]
+if has_own_id or count == 1 then
+  -- One by one: each may have an id of its own, which may also be the next number.
+  for at = FIRST, #ARGV, STEP do
+    local id, record = ARGV[at], ARGV[at + 1]
+    local is_new = id ~= '' and call('HSETNX', jobs, id, record) == 1
+    while id == '' do
+      local number = pcall('INCR', counter)
+      if is_error(number) then
+        refused = number
+        break
+      end
+      local next_id = string.format('%.0f', number)
+      if call('HSETNX', jobs, next_id, record) == 1 then
+        id, is_new = next_id, true
+      end
     end
-  end
-  while #free < count do
-    local id = string.format('%.0f', redis.call('INCR', counter))
-    if redis.call('HEXISTS', jobs, id) == 0 then
-      free[#free + 1] = id
-    end
-  end
-  return free
-end
-
--- Adds many jobs that all want automatic ids: with few commands, not with two for each.
-local function add_numbered(count)
-  local free, refused = free_ids(count)
-  if refused then
-    return refused
-  end
-  local records = {}
-  for n, id in ipairs(free) do
-    local at = 3 * n
-    records[#records + 1] = id
-    records[#records + 1] = ARGV[at + 1]
-    queue(id, ARGV[at + 2])
-    ids[n] = id
-  end
-  redis.call('HSET', jobs, unpack(records))
-end
-
--- Adds jobs one by one: each may have an id of its own, which may also be the next number.
-local function add_each()
-  for at = 3, #ARGV, 3 do
-    local id, record, due_ms = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-    local is_new
-    if id ~= '' then
-      is_new = redis.call('HSETNX', jobs, id, record) == 1
-    else
-      repeat
-        local count = redis.pcall('INCR', counter)
-        if is_error(count) then
-          return take_back(count)
-        end
-        id = string.format('%.0f', count)
-        is_new = redis.call('HSETNX', jobs, id, record) == 1
-      until is_new
-    end
-    if is_new then
-      queue(id, due_ms)
+    if refused then
+      break
     end
     ids[#ids + 1] = is_new and id
   end
+else
+  -- Many that all want automatic ids: with few commands, not with two for each.
+  local last = pcall('INCRBY', counter, count)
+  if is_error(last) then
+    return last
+  end
+  local numbers, records = {}, {}
+  for number = last - count + 1, last do
+    numbers[#numbers + 1] = string.format('%.0f', number)
+  end
+  for n, record in ipairs(call('HMGET', jobs, unpack(numbers))) do
+    if not record then
+      ids[#ids + 1] = numbers[n]
+    end
+  end
+  while #ids < count do
+    local id = string.format('%.0f', call('INCR', counter))
+    if call('HEXISTS', jobs, id) == 0 then
+      ids[#ids + 1] = id
+    end
+  end
+  for n, id in ipairs(ids) do
+    records[2 * n - 1] = id
+    records[2 * n] = ARGV[FIRST + (n - 1) * STEP + 1]
+  end
+  call('HSET', jobs, unpack(records))
 end
 
-local own_ids = 0
-for at = 3, #ARGV, 3 do
-  if ARGV[at] ~= '' then
-    own_ids = own_ids + 1
+local added, ready, due = {}, {}, {}
+for n, id in ipairs(ids) do
+  if id then
+    added[#added + 1] = id
+    local due_ms = ARGV[FIRST + (n - 1) * STEP + 2]
+    if due_ms == '' then
+      ready[#ready + 1] = id
+    else
+      due[#due + 1] = due_ms
+      due[#due + 1] = id
+    end
   end
 end
-local count = (#ARGV - 2) / 3
-local refused
-if own_ids == 0 and count > 1 then
-  refused = add_numbered(count)
-else
-  refused = add_each()
-end
-if refused then
-  return refused
+if not added[1] then
+  return refused or ids
 end
 
-if #added == 0 then
-  return ids
-end
-refused = false
-if redis.call('EXISTS', claims, results) > 0 then
-  refused = redis.pcall('HDEL', claims, unpack(added))
-  local dropped = is_error(refused) and 0 or redis.pcall('HDEL', results, unpack(added))
+if not refused and call('EXISTS', claims, results) > 0 then
+  refused = pcall('HDEL', claims, unpack(added))
+  local dropped = is_error(refused) and 0 or pcall('HDEL', results, unpack(added))
   if is_error(dropped) then
     refused = dropped
   elseif dropped > 0 then
     -- A result and its expiry come and go together.
-    refused = redis.pcall('ZREM', expiries, unpack(added))
+    refused = pcall('ZREM', expiries, unpack(added))
   end
 end
-if not is_error(refused) and #due > 0 then
-  refused = redis.pcall('ZADD', delayed, unpack(due))
+if not is_error(refused) and due[1] then
+  refused = pcall('ZADD', delayed, unpack(due))
 end
-if not is_error(refused) and #ready > 0 then
-  refused = redis.pcall('LPUSH', waiting, unpack(ready))
+if not is_error(refused) and ready[1] then
+  refused = pcall('LPUSH', waiting, unpack(ready))
 end
 if is_error(refused) then
-  return take_back(refused)
+  call('HDEL', jobs, unpack(added))
+  for at = 2, #due, 2 do
+    pcall('ZREM', delayed, due[at])
+  end
+  return refused
 end
 
 -- Only a new head is announced; whoever waits for an older head has its timer already. The text is
 -- the producer's own, as Node's is.
-if #due > 0 then
-  local head = redis.call('ZRANGE', delayed, 0, 0)[1]
+if due[1] then
+  local head = call('ZRANGE', delayed, 0, 0)[1]
   for at = 2, #due, 2 do
     if due[at] == head then
-      redis.call('PUBLISH', earlier_delayed, due[at - 1])
+      call('PUBLISH', ARGV[1], due[at - 1])
     end
   end
 end
+local outbox_limit = ARGV[2]
 if outbox_limit ~= '0' then
   for _, id in ipairs(added) do
-    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
+    pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
   end
 end
 return ids

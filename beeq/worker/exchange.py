@@ -67,8 +67,11 @@ class Exchange:
             keys.expiries,
             keys.outbox,
         )
-        self._beginning = Beginning("EVALSHA", EXCHANGE.sha, len(script_keys), *script_keys)
-        self._fixed_arguments = (
+        self._beginning = Beginning(
+            "EVALSHA",
+            EXCHANGE.sha,
+            len(script_keys),
+            *script_keys,
             keys.events if settings.send_events else "",
             keys.earlier_delayed,
             settings.result_ttl,
@@ -79,7 +82,7 @@ class Exchange:
 
     def packed(self, turn: Turn) -> bytes:
         """Return the command."""
-        arguments: list[Any] = [turn.token, turn.free, turn.adopted, *self._fixed_arguments]
+        arguments: list[Any] = [turn.token, turn.free, turn.adopted]
         for outcome in turn.outcomes:
             settlement = outcome.settlement
             arguments += (
@@ -91,7 +94,7 @@ class Exchange:
                 settlement.delay_ms,
                 settlement.keep,
             )
-        return self._beginning.pack(*arguments)
+        return self._beginning.pack(arguments)
 
 
 def first_of(outcomes: list[Outcome], busy: int) -> int:

@@ -35,7 +35,8 @@ from tests.integration.ai_server import (
     whole_text_of,
 )
 from tests.integration.media_clips import tree
-from tests.integration.webhook_receiver import CERTIFICATE, Receiver, drip, send, send_for_ever
+from tests.integration.webhook_receiver import Receiver, drip, send, send_for_ever
+from tests.support.certificate import CERTIFICATE
 
 # --- Texts ----------------------------------------------------------------------------------
 

@@ -153,6 +153,52 @@ async def test_a_reply_is_given_out_only_when_its_ask_is_complete(ends):
     assert end.replies == [b"one", b"two"]
 
 
+LOOPS = pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@LOOPS
+def test_what_the_socket_does_not_take_at_once_follows_in_order_with_all_that_is_asked_after_it(loop_factory):
+    large = [pack("SET", name * 1_000_000, name * 3_000_000) for name in "ab"]
+
+    async def ask_a_peer_that_does_not_read() -> None:
+        async with both_ends() as ends:
+            asked = [ends.ask(large[0], *PING), ends.ask(), ends.ask(large[1]), ends.ask()]
+            expected = b"".join([large[0], *PING * 2, large[1], *PING])
+            received = await asyncio.to_thread(read_exactly, ends.peer, len(expected))
+            assert received == expected
+            ends.peer.sendall(b"+OK\r\n+PONG\r\n" * 2 + b"+PONG\r\n")
+            assert [(await end.over()).error for end in asked] == [None] * 4
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(ask_a_peer_that_does_not_read())
+
+
+def read_exactly(peer: socket.socket, count: int) -> bytes:
+    received = bytearray()
+    while len(received) < count:
+        received += peer.recv(1_000_000)
+    return bytes(received)
+
+
+@LOOPS
+def test_nothing_is_written_to_whoever_has_the_descriptor_of_a_connection_that_was_closed(
+    loop_factory, monkeypatch
+):
+    written: list[bytes] = []
+
+    async def ask_before_the_wire_has_heard() -> None:
+        async with both_ends() as ends:
+            transport = ends.wire._transport
+            transport.abort()
+            monkeypatch.setattr("beeq.wire.os.write", lambda _descriptor, data: written.append(data))
+            assert ends.wire.is_open
+            assert isinstance((await ends.ask().over()).error, RedisUnavailable)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(ask_before_the_wire_has_heard())
+    assert written == []
+
+
 async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(valkey):
     dialer = Dialer(valkey.url, timeout_ms=5000, slot_key="slot")
     wire = await dialer.dial()
@@ -171,7 +217,7 @@ async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(
 def test_a_command_with_a_packed_beginning_is_the_command_packed_at_once():
     words = ("EVALSHA", "ab", 2, "ключ", b"\r\n\x00", 1.5)
     for at in range(1, len(words) + 1):
-        assert Beginning(*words[:at]).pack(*words[at:]) == pack(*words)
+        assert Beginning(*words[:at]).pack(words[at:]) == pack(*words)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +263,7 @@ async def test_each_ask_has_its_own_time_and_silence_costs_nothing_while_nobody_
     assert (await patient.over()).replies == [b"PONG"]
 
 
-@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+@LOOPS
 def test_a_loop_that_was_blocked_for_longer_than_the_timeout_still_takes_what_came_meanwhile(loop_factory):
     def ask_and_block(ends: Ends) -> list[End]:
         asked = [ends.ask(timeout_s=0.02) for _ in range(2)]

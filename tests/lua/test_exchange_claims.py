@@ -15,7 +15,7 @@ def take(
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
     facts, taken, flat = bench.run(
         EXCHANGE,
-        *(token, free, adopted, bench.keys.events, bench.keys.earlier_delayed, 60_000, "", "", "0"),
+        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, "", "", "0", token, free, adopted),
         *(end.arguments() if end else ()),
     )
     assert facts == ([1] if end else [])

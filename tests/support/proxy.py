@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 
 from tests.support.server import free_port
@@ -18,8 +19,9 @@ class Proxy:
         hold: asked for each request; True keeps it, and what follows it, until ``released`` is set.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target_port = target_port
+        self.tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = free_port()
@@ -31,7 +33,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -86,10 +88,10 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    """Start a proxy before the server on ``port``; it ends with the block."""
-    proxy = Proxy(port)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", proxy.port)
+async def proxy_to(port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """Start a proxy before the server on ``port``, with TLS or without; it ends with the block."""
+    proxy = Proxy(port, tls=tls)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", proxy.port, ssl=tls)
     try:
         yield proxy
     finally:
