@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import encode_record
 from beeq.errors import RedisUnavailable
 from beeq.options import check_job_id
 from beeq.scripts import ADD_JOBS
@@ -79,7 +78,7 @@ class Producer:
 
     def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> _Batch:
         job_id = "" if job.id is None else check_job_id(job.id) or ""
-        record = encode_record(job)
+        record = job.encoded()
         moment = 0
         if self._hub is not None:
             moment = self._hub.moment
@@ -160,8 +159,7 @@ class _Batch:
         self._jobs.append(job)
         self._ids.append(job_id)
         self._records.append(record)
-        due_ms = job.options.get("delay")
-        self._dues_ms.append(int(due_ms) if due_ms else "")
+        self._dues_ms.append(int(job.due_ms) if job.due_ms else "")
         self._moments.append(moment)
         self._waiters.append(waiter)
         self._size_bytes += len(record)

@@ -16,7 +16,7 @@ from beeq.connection import Dialer
 from beeq.consumer import Consumer
 from beeq.errors import JobUnreadable
 from beeq.hub import Hub
-from beeq.job import Job, new_record
+from beeq.job import Job
 from beeq.keys import Keys
 from beeq.lifecycle import CLOSE_TIMEOUT_MS, Lifecycle
 from beeq.moves import Moves
@@ -161,7 +161,7 @@ class Queue(Consumer):
 
     def create_job(self, data: Any = None) -> Job:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
-        return Job(self, new_record(data, now_ms=self.now_ms()))
+        return Job.new(self, data, now_ms=self.now_ms())
 
     async def enqueue(
         self,
@@ -218,9 +218,8 @@ class Queue(Consumer):
         """Deliver what is heard of ``job`` since that moment, and from now on."""
         if self.settings.store_jobs:
             self.hub.welcome(job, since=since)
-        due_ms = job.options.get("delay")
-        if due_ms and self._lifecycle.activator is not None:
-            self._lifecycle.activator.schedule(due_ms)
+        if job.due_ms and self._lifecycle.activator is not None:
+            self._lifecycle.activator.schedule(job.due_ms)
 
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from beeq.codec import Record, decode_record, encode_record, payload
 from beeq.errors import JobUnreadable
-from beeq.job import new_record
+from beeq.job import Job
 from tests.unit.making import NOW_MS, json_values, make_job
 
 BOTH_WAYS: list[tuple[Record, bytes]] = [
@@ -98,11 +98,24 @@ def test_a_time_that_has_passed_leaves_an_earlier_wish_as_it_is() -> None:
     assert job.options["delay"] == NOW_MS + 1
 
 
-def test_a_new_record_begins_with_its_time_and_an_empty_list_of_traces() -> None:
-    assert (
-        encode_record(new_record(None, now_ms=12))
-        == b'{"data":{},"options":{"timestamp":12,"stacktraces":[]},"status":"created","progress":0}'
+def test_a_new_job_begins_with_its_time_and_an_empty_list_of_traces_whether_looked_at_or_not() -> None:
+    job = Job.new(make_job().queue, None, now_ms=12)
+    record = b'{"data":{},"options":{"timestamp":12,"stacktraces":[]},"status":"created","progress":0}'
+    assert job.encoded() == record
+    assert job.options == {"timestamp": 12, "stacktraces": []}
+    assert job.options is job.options
+    assert job.encoded() == encode_record(job) == record
+
+
+def test_options_of_a_new_job_are_its_own() -> None:
+    queue = make_job().queue
+    one, other = (Job.new(queue, None, now_ms=12) for _ in range(2))
+    one.retries(3)
+    one.options["stacktraces"].append("trace")
+    assert one.encoded() == (
+        b'{"data":{},"options":{"timestamp":12,"stacktraces":["trace"],"retries":3},"status":"created","progress":0}'
     )
+    assert other.options == {"timestamp": 12, "stacktraces": []}
 
 
 @pytest.mark.parametrize("falsy", [None, False, 0, 0.0, -0.0, math.nan, ""], ids=repr)
