@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What a job object tells its listeners, from the queue's events channel.
 JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")
+#: Instead of options that nobody has looked at yet.
+_LATER = object()
 
 
 class Job:
@@ -45,13 +47,13 @@ class Job:
         "queue",
         "status",
     )
-    _created_ms: int  # while nobody has looked at the options
+    _created_ms: int  # of a new job
 
     def __init__(self, queue: Queue, record: Record, job_id: str | None = None) -> None:
         self.queue = queue
         self.id = job_id
         self.data = record.data
-        self._options: dict[str, Any] | None = record.options
+        self._options: Any = record.options
         self.status = record.status
         self.progress = record.progress
         self._listeners: Emitter | None = None
@@ -66,7 +68,7 @@ class Job:
         job = cls(queue, Record(payload(data), {}))
         # Its options are made when somebody looks at them: with 20 000 saves at once, the garbage collector's
         # visits to them would cost a sixth of the time.
-        job._options = None
+        job._options = _LATER
         job._created_ms = now_ms
         return job
 
@@ -74,9 +76,9 @@ class Job:
     def options(self) -> dict[str, Any]:
         """The record's options under their wire names."""
         options = self._options
-        if options is None:
+        if options is _LATER:
             options = self._options = {"timestamp": self._created_ms, "stacktraces": []}
-        return options
+        return options  # type: ignore[no-any-return]  # a handler may make it anything
 
     @options.setter
     def options(self, options: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ class Job:
     @property
     def due_ms(self) -> Any:
         """When the job may run, in ms since the epoch; None or 0: at once."""
-        return None if self._options is None else self._options.get("delay")
+        return None if self._options is _LATER else self._options.get("delay")
 
     def encoded(self) -> bytes:
         """Return the job's record.
@@ -93,7 +95,7 @@ class Job:
         Raises:
             TypeError: data, options or progress cannot be written as JSON.
         """
-        if self._options is not None:
+        if self._options is not _LATER:
             return encode_record(self)
         options = {"timestamp": self._created_ms, "stacktraces": ()}
         return encode_record(Record(self.data, options, self.status, self.progress))
