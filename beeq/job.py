@@ -6,6 +6,7 @@ the queue's. Objects are copies: two reads of one id give two objects.
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")
 #: Instead of options that nobody has looked at yet.
 _LATER = object()
+_LOOKING = threading.Lock()
 
 
 class Job:
@@ -66,8 +68,8 @@ class Job:
     def new(cls, queue: Queue, data: Any, *, now_ms: int) -> Self:
         """Return a job that begins now."""
         job = cls(queue, Record(payload(data), {}))
-        # Its options are made when somebody looks at them: with 20 000 saves at once, the garbage collector's
-        # visits to them would cost a sixth of the time.
+        # Its options are made when somebody looks at them: of the time that 20 000 saves at once take, the garbage
+        # collector's visits to them would be a sixth.
         job._options = _LATER
         job._created_ms = now_ms
         return job
@@ -75,10 +77,11 @@ class Job:
     @property
     def options(self) -> dict[str, Any]:
         """The record's options under their wire names."""
-        options = self._options
-        if options is _LATER:
-            options = self._options = {"timestamp": self._created_ms, "stacktraces": []}
-        return options  # type: ignore[no-any-return]  # a handler may make it anything
+        if self._options is _LATER:
+            with _LOOKING:  # the blocking face shows a job to several threads
+                if self._options is _LATER:
+                    self._options = _first_options(self._created_ms)
+        return self._options  # type: ignore[no-any-return]  # a handler may make it anything
 
     @options.setter
     def options(self, options: dict[str, Any]) -> None:
@@ -97,8 +100,7 @@ class Job:
         """
         if self._options is not _LATER:
             return encode_record(self)
-        options = {"timestamp": self._created_ms, "stacktraces": ()}
-        return encode_record(Record(self.data, options, self.status, self.progress))
+        return encode_record(Record(self.data, _first_options(self._created_ms), self.status, self.progress))
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} of {self.queue.name!r}: {self.status}>"
@@ -279,3 +281,7 @@ class Job:
         if self.id is None:
             raise ValueError("the job has no id: it was not saved, or its id existed already")
         return self.id
+
+
+def _first_options(created_ms: int) -> dict[str, Any]:
+    return {"timestamp": created_ms, "stacktraces": []}

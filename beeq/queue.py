@@ -257,9 +257,7 @@ class Queue(Consumer):
         raw = await self._reader.record(text)
         if raw is None:
             return None
-        job = self._found(text, raw)
-        self.hub.replay(job, since=moment)  # its end may have come while the record was on its way
-        return job
+        return self._found(text, raw, since=moment)
 
     async def get_jobs(
         self,
@@ -281,19 +279,28 @@ class Queue(Consumer):
             ValueError: no such state (``Improper queue type``).
         """
         await self._lifecycle.ensure()
+        moment = self.hub.moment
         ids = await self._reader.ids(type, start=start, end=end, size=size)
         jobs = []
         for job_id, raw in await self._reader.records(ids):
             try:
-                jobs.append(self._found(job_id, raw))
+                jobs.append(self._found(job_id, raw, since=moment))
             except JobUnreadable as error:
                 self.report_error(error)
         return jobs
 
-    def _found(self, job_id: str, raw: bytes) -> Job:
+    def _found(self, job_id: str, raw: bytes, *, since: int) -> Job:
+        """Return the job of a record that was read after the moment ``since``.
+
+        Its end may have come while the record was on its way. An end heard before, where the record says that
+        the job has not ended, was that of an earlier job of its id.
+        """
         job = Job(self, decode_record(job_id, raw, now_ms=self.now_ms()), job_id)
-        if self.settings.store_jobs and job.status not in ("succeeded", "failed"):
-            self.hub.register(job)
+        if job.status not in ("succeeded", "failed"):
+            self.hub.forget(job_id, until=since)
+            if self.settings.store_jobs:
+                self.hub.register(job)
+        self.hub.replay(job, since=since)
         return job
 
     async def check_health(self) -> Health:

@@ -8,7 +8,6 @@ would cost more than Redis itself. A reply is handed over in the very call that 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -66,14 +65,6 @@ class Beginning:
         return b"*%d\r\n%b%b" % (self._count + len(words), self._packed, rest[rest.index(b"\n") + 1 :])
 
 
-def _descriptor(writer: asyncio.StreamWriter) -> int | None:
-    """Return the socket's descriptor if what is written to it may go there as it is."""
-    connected = writer.get_extra_info("socket")
-    if os.name != "posix" or connected is None or writer.get_extra_info("sslcontext") is not None:
-        return None
-    return int(connected.fileno())
-
-
 class _Garbled(Exception):
     """What the peer says is not Redis's protocol."""
 
@@ -126,7 +117,6 @@ class Wire(asyncio.Protocol):
         self.client_id: int | None = None
         self._transport: asyncio.WriteTransport = writer.transport
         self._transport.set_protocol(self)
-        self._descriptor = _descriptor(writer)
 
     @property
     def is_open(self) -> bool:
@@ -136,7 +126,7 @@ class Wire(asyncio.Protocol):
     def send(self, packed: bytes) -> None:
         """Send a command whose reply goes to ``on_message``."""
         if self.is_open:
-            self._write(packed)
+            self._transport.write(packed)
 
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, timeout_s: float) -> None:
         """Send commands; ``on_end`` is called with one reply for each, an error reply as ``RedisRefused``.
@@ -148,26 +138,12 @@ class Wire(asyncio.Protocol):
             return
         deadline = self._loop.time() + timeout_s
         self._asked.append(_Ask(len(packed), deadline, on_end))
-        self._write(packed[0] if len(packed) == 1 else b"".join(packed))
+        if len(packed) == 1:
+            self._transport.write(packed[0])
+        else:
+            self._transport.writelines(packed)
         if self._watch is None:
             self._watch = self._loop.call_at(deadline, self._look_at_the_clock)
-
-    def _write(self, data: bytes) -> None:
-        """Give the socket what it takes now, and the transport what is left.
-
-        The transport would write at the end of the loop's turn, by a way as long as Redis's own. But only the
-        transport knows whether the descriptor is still this connection's, and tells of errors.
-        """
-        transport = self._transport
-        if self._descriptor is None or transport.is_closing() or transport.get_write_buffer_size():
-            transport.write(data)
-            return
-        try:
-            count = os.write(self._descriptor, data)
-        except OSError:  # the socket is full, or broken: the transport will find out which
-            count = 0
-        if count < len(data):
-            transport.write(data[count:])
 
     def _look_at_the_clock(self) -> None:
         """End the wire if the reply that comes next is late; one timer serves all, however many ask."""

@@ -254,9 +254,10 @@ def _memory_of_keys(url: str) -> int:
         fresh.sync_client(decode_responses=False) as copy,
     ):
         for key in source.scan_iter(count=1000):
-            copy.restore(key, 0, source.dump(key))
+            if (dumped := source.dump(key)) is not None:  # else its time was over just now
+                copy.restore(key, 0, dumped)
         # With SAMPLES 0 the server counts every entry.
-        return sum(copy.memory_usage(key, samples=0) or 0 for key in copy.scan_iter(count=1000))
+        return sum(copy.memory_usage(key, samples=0) for key in copy.scan_iter(count=1000))
 
 
 def enqueue(library: Library, client: redis.Redis, url: str, *, mode: str, count: int) -> float:

@@ -36,7 +36,7 @@ for at = FIRST, #ARGV, STEP do
   has_own_id = has_own_id or ARGV[at] ~= ''
 end
 
-if has_own_id or count == 1 then
+if has_own_id or count <= 1 then
   -- One by one: each may have an id of its own, which may also be the next number.
   for at = FIRST, #ARGV, STEP do
     local id, record = ARGV[at], ARGV[at + 1]

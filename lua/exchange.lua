@@ -17,7 +17,8 @@
 -- ARGV[4] "1": drop the record of a job that succeeded
 -- ARGV[5] "1": drop the record of a job that failed
 -- ARGV[6] how many changes the outbox holds at most, "0" to note none
--- ARGV[7] token of this call: every job it hands out is claimed with it
+-- ARGV[7] token of this call: each job it hands out is claimed with token.place:deliveries, the first one's
+--         place being 0. No two jobs share a claim: who cancels one means that one
 -- ARGV[8] how many jobs to hand out at most
 -- ARGV[9] id that a blocking move has put into active already, or ""
 -- ARGV[10…] seven for each outcome: id, claim, verdict (succeeded, retrying, failed), record ("" leaves
@@ -61,8 +62,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The outcomes. What most calls do not need is made where it is needed: a worker with nothing else to do
--- waits for this script.
+-- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
 local ids, owned = {}, {}
 for at = FIRST, #ARGV, STEP do
@@ -78,8 +78,10 @@ for n, id in ipairs(ids) do
   if holders[n] == ARGV[at + 1] and call('LREM', active, -1, id) == 1 then
     owned[#owned + 1] = id
     local is_dropped = drops[verdict] and record ~= ''
+    local refused
     if is_dropped or record == '' then
-      fact = call('HEXISTS', jobs, id)
+      fact = pcall('HEXISTS', jobs, id)
+      refused = type(fact) == 'table' and fact
     else
       local is_new = pcall('HSET', jobs, id, record)
       if is_new == 0 then
@@ -87,9 +89,12 @@ for n, id in ipairs(ids) do
       elseif is_new == 1 then
         call('HDEL', jobs, id) -- there was none: the job was removed meanwhile (flaw A6)
       else
-        call('LPUSH', active, unpack(owned))
-        return is_new
+        refused = is_new
       end
+    end
+    if refused then
+      call('LPUSH', active, unpack(owned))
+      return refused
     end
     if fact == 1 then
       local delay_ms = ARGV[at + 5]
@@ -173,19 +178,19 @@ if owned[1] then
       end
     end
   end
+  for n = 1, is_mirrored and #facts or 0 do
+    local at = FIRST + (n - 1) * STEP
+    local verdict, record = ARGV[at + 2], ARGV[at + 3]
+    if facts[n] == 1 and drops[verdict] and record ~= '' then
+      note(ids[n], 'state', verdict, 'record', record, 'keep', ARGV[at + 6])
+    elseif facts[n] == 1 then
+      note(ids[n])
+    end
+  end
   local events = ARGV[1]
   for n, fact in ipairs(facts) do
-    local at = FIRST + (n - 1) * STEP
-    if fact == 1 and is_mirrored then
-      local verdict = ARGV[at + 2]
-      if drops[verdict] and ARGV[at + 3] ~= '' then
-        note(ids[n], 'state', verdict, 'record', ARGV[at + 3], 'keep', ARGV[at + 6])
-      else
-        note(ids[n])
-      end
-    end
     if fact == 1 and events ~= '' then
-      call('PUBLISH', events, ARGV[at + 4])
+      call('PUBLISH', events, ARGV[FIRST + (n - 1) * STEP + 4])
     end
   end
 end
@@ -222,7 +227,7 @@ for n, id in ipairs(candidates) do
       deliveries = (tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
     end
     fields[#fields + 1] = id
-    fields[#fields + 1] = token .. ':' .. deliveries
+    fields[#fields + 1] = token .. '.' .. #claimed / 3 .. ':' .. deliveries
     claimed[#claimed + 1] = id
     claimed[#claimed + 1] = records[n]
     claimed[#claimed + 1] = deliveries

@@ -6,24 +6,25 @@
 -- KEYS[4] jobs       hash, id → record
 -- KEYS[5] succeeded  set of ids
 -- KEYS[6] failed     set of ids
+-- KEYS[7] active     list of ids
 -- ARGV[1] cursor into claims
 -- ARGV[2] cursor into results
 -- ARGV[3] how many fields to look at, about
 --
 -- Returns the two cursors to go on with; "0" when a hash has been seen whole.
 --
--- Bounded by ARGV[3]. Nothing here is needed for correctness: a claim without a job claims nothing.
+-- Bounded by ARGV[3], and by how many jobs run for each id that has ended and was claimed. A claim without a job
+-- claims nothing, so nothing here is needed for correctness. But an id in a set of ended ones may run all the
+-- same, where Node has queued it once more than needed: its claim stays, or its outcome would find no owner.
 
-local claims, results, expiries, jobs, succeeded, failed = unpack(KEYS)
+local claims, results, expiries, jobs, succeeded, failed, active = unpack(KEYS)
 local claims_cursor, results_cursor, count = unpack(ARGV)
 
 local page = redis.call('HSCAN', claims, claims_cursor, 'COUNT', count)
 for at = 1, #page[2], 2 do
   local id = page[2][at]
-  if redis.call('HEXISTS', jobs, id) == 0
-    or redis.call('SISMEMBER', succeeded, id) == 1
-    or redis.call('SISMEMBER', failed, id) == 1
-  then
+  local has_ended = redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
+  if redis.call('HEXISTS', jobs, id) == 0 or (has_ended and not redis.call('LPOS', active, id)) then
     redis.call('HDEL', claims, id)
   end
 end

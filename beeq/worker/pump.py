@@ -274,7 +274,7 @@ class Pump:
             self._tell(outcome, fact)
         for at in range(0, len(jobs), 3):
             raw_id, deliveries = jobs[at], jobs[at + 2]
-            claim = self.claimed[raw_id] = b"%b:%d" % (turn.token, deliveries)
+            claim = self.claimed[raw_id] = b"%b.%d:%d" % (turn.token, at // 3, deliveries)
             self._on_claimed((raw_id, jobs[at + 1], deliveries, claim))
 
     def _tell(self, outcome: Outcome, fact: int) -> None:

@@ -51,4 +51,4 @@ class Returns:
 
 
 def _token_of(claim: bytes) -> bytes:
-    return claim.rpartition(b":")[0]
+    return claim.rpartition(b":")[0].rpartition(b".")[0]

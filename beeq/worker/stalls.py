@@ -77,6 +77,7 @@ class StallCheck:
                 keys.jobs,
                 keys.succeeded,
                 keys.failed,
+                keys.active,
             ),
             (*self._cursors, _SWEEP_AT_ONCE),
         )

@@ -9,7 +9,7 @@ import pytest
 
 from beeq import JobFailed, JobLost
 from beeq.sync import Queue as BlockingQueue
-from tests.support.waiting import Recorder
+from tests.support.waiting import Recorder, eventually
 
 
 @pytest.mark.parametrize("delay_ms", [None, 3_600_000])
@@ -60,6 +60,33 @@ async def test_a_coroutine_that_runs_is_cancelled_and_its_place_is_free(
     await heard.until("succeeded")  # the events channel may tell of the result before
     assert [call[0] for call in heard.calls] == ["cancelled", "succeeded"]
     assert await redis.hexists(f"bq:{queue_name}:beeq:claims", job.id) == 0
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_of_several_jobs_that_were_taken_at_once_only_the_cancelled_one_is_stopped(
+    make_queue, listens, monkeypatch
+):
+    if not listens:
+        monkeypatch.setattr("beeq.worker.worker.Worker.cancel", lambda _worker, _claim: None)
+    worker = make_queue(stall_interval=500)
+    heard = Recorder(worker, "cancelled", "succeeded")
+    jobs = [worker.create_job(n) for n in range(1, 7)]
+    assert await worker.save_all(jobs) == {}
+    let_go, started = asyncio.Event(), []
+
+    @worker.process(concurrency=6)
+    async def handler(job):
+        started.append(job.id)
+        await let_go.wait()
+
+    await eventually(lambda: len(started) == 6)
+    assert await worker.cancel_job("2") is True
+    ((cancelled,),) = await heard.until("cancelled")
+    let_go.set()
+    await heard.until("succeeded", 5)
+    assert cancelled.id == "2"
+    assert sorted(started) == ["1", "2", "3", "4", "5", "6"]
+    assert sorted(call[1].id for call in heard.calls if call[0] == "succeeded") == ["1", "3", "4", "5", "6"]
 
 
 async def test_a_handler_that_does_not_stop_frees_its_place_all_the_same(make_queue, expect_errors):

@@ -168,6 +168,25 @@ async def test_a_job_is_in_one_set_only_whoever_moved_it(scene, redis):
     assert (now["succeeded"], now["failed"]) == ([job.id], [])
 
 
+async def test_a_finished_job_that_node_has_queued_once_more_keeps_its_owner_until_it_ends(scene, redis):
+    """Node's ``retry`` takes whatever its caller takes for failed; a stall check sweeps beside the second run."""
+    job = await scene.first_has()
+    keys = scene.producer.keys
+    scene.outcomes[0].set_result("first")
+    await scene.told[0].until("succeeded")
+    scene.started[0].clear()
+    scene.outcomes[0] = asyncio.get_running_loop().create_future()
+    await redis.lpush(keys.waiting, job.id)
+    await asyncio.wait_for(scene.started[0].wait(), 5)
+    await redis.delete(keys.stall_block)
+    await scene.producer.check_stalled_jobs()
+    scene.outcomes[0].set_result("second")
+    await scene.told[0].until("succeeded", 2)
+    health = await scene.producer.check_health()
+    assert (health.active, health.waiting, health.succeeded) == (0, 0, 1)
+    assert await redis.hgetall(keys.claims) == {}
+
+
 async def test_an_entry_in_active_that_a_peer_took_out_ends_the_claim(scene, redis):
     """Flaw A1: a Node peer's stall check knows nothing of claims."""
     job = await scene.first_has()

@@ -168,6 +168,37 @@ async def test_the_failure_of_an_attempt_is_not_the_jobs(make_queue):
     assert await job.result(timeout=5000) == "at last"
 
 
+@pytest.mark.parametrize("find", ["one by its id", "all that wait"])
+async def test_a_job_whose_id_was_used_before_has_its_own_result_for_whoever_heard_of_the_earlier_one(
+    make_queue, recorder, find
+):
+    watcher, producer = make_queue(is_worker=False), make_queue(is_worker=False)
+    worker = make_queue(remove_on_success=True)
+    heard = recorder(watcher, "job succeeded")
+    await watcher.ready()
+    let_go, is_busy = asyncio.Event(), asyncio.Event()
+
+    @worker.process
+    async def handler(job):
+        if job.data["day"] == 0:
+            is_busy.set()
+            await let_go.wait()
+        return job.data["day"]
+
+    await (await producer.enqueue({"day": 1}, id="daily")).result(timeout=5000)
+    await heard.until("job succeeded")
+    await producer.enqueue({"day": 0}, id="keeps the worker busy")
+    await is_busy.wait()
+    await producer.enqueue({"day": 2}, id="daily")
+    if find == "one by its id":
+        job = await watcher.get_job("daily")
+    else:
+        (job,) = await watcher.get_jobs("waiting")
+    waiting = asyncio.ensure_future(job.result(timeout=5000))
+    let_go.set()
+    assert await waiting == 2
+
+
 async def test_after_a_retry_by_hand_the_result_is_the_new_runs(make_queue):
     queue = make_queue()
     runs = []

@@ -180,25 +180,6 @@ def read_exactly(peer: socket.socket, count: int) -> bytes:
     return bytes(received)
 
 
-@LOOPS
-def test_nothing_is_written_to_whoever_has_the_descriptor_of_a_connection_that_was_closed(
-    loop_factory, monkeypatch
-):
-    written: list[bytes] = []
-
-    async def ask_before_the_wire_has_heard() -> None:
-        async with both_ends() as ends:
-            transport = ends.wire._transport
-            transport.abort()
-            monkeypatch.setattr("beeq.wire.os.write", lambda _descriptor, data: written.append(data))
-            assert ends.wire.is_open
-            assert isinstance((await ends.ask().over()).error, RedisUnavailable)
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(ask_before_the_wire_has_heard())
-    assert written == []
-
-
 async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(valkey):
     dialer = Dialer(valkey.url, timeout_ms=5000, slot_key="slot")
     wire = await dialer.dial()

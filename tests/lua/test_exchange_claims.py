@@ -38,7 +38,7 @@ def test_the_job_that_has_waited_longest_is_handed_out_and_claimed(bench):
         "jobs": records("1", "2"),
         "waiting": ["2"],
         "active": ["1"],
-        "claims": {"1": "T:1"},
+        "claims": {"1": "T.0:1"},
     }
     assert bench.heard() == []
 
@@ -50,7 +50,7 @@ def test_several_are_handed_out_in_the_order_they_waited_and_the_newest_claim_is
         "jobs": records("1", "2", "3", "4"),
         "waiting": ["4"],
         "active": ["3", "2", "1", "0"],
-        "claims": {"1": "T:1", "2": "T:1", "3": "T:1"},
+        "claims": {"1": "T.0:1", "2": "T.1:1", "3": "T.2:1"},
     }
 
 
@@ -86,7 +86,7 @@ def test_deliveries_are_counted_on_whoever_had_the_job_before(bench, before, del
     """Flaw A4."""
     bench.put(jobs=records("1"), waiting=["1"], claims={"1": before})
     assert take(bench, 1) == (1, [("1", "record 1", deliveries)])
-    assert bench.snapshot()["claims"] == {"1": f"T:{deliveries}"}
+    assert bench.snapshot()["claims"] == {"1": f"T.0:{deliveries}"}
 
 
 def test_a_job_that_is_handed_out_need_not_beat_before_the_next_check(bench):
@@ -101,7 +101,7 @@ def test_ids_without_a_record_are_dropped_and_never_handed_out(bench):
         jobs=records("2"), waiting=["g3", "2", "g1"], claims={"g1": ":3", "g3": "old:1"}, stalling={"g1"}
     )
     assert take(bench, 3) == (3, [("2", "record 2", 1)])
-    assert bench.snapshot() == {"jobs": records("2"), "active": ["2"], "claims": {"2": "T:1"}}
+    assert bench.snapshot() == {"jobs": records("2"), "active": ["2"], "claims": {"2": "T.0:1"}}
 
 
 def test_a_queue_of_ghosts_is_emptied(bench):
@@ -114,7 +114,7 @@ def test_a_queue_of_ghosts_is_emptied(bench):
 def test_an_id_that_a_blocking_move_fetched_is_adopted(bench):
     bench.put(jobs=records("1"), active=["1"], stalling={"1"})
     assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 1)])
-    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T:1"}}
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:1"}}
 
 
 def test_an_adopted_id_comes_first(bench):
@@ -161,14 +161,14 @@ def test_a_turn_records_first_and_then_hands_out(bench):
         "jobs": {"1": "1 succeeded", "2": "record 2"},
         "succeeded": {"1"},
         "active": ["2"],
-        "claims": {"2": "T:1"},
+        "claims": {"2": "T.0:1"},
     }
 
 
 def test_a_retried_job_is_handed_out_in_the_same_turn_with_a_fresh_count(bench):
     bench.put(jobs=records("1"), active=["1"], claims={"1": "t:1"})
     assert take(bench, 1, end=End("1", "retrying")) == (1, [("1", "1 retrying", 1)])
-    assert bench.snapshot() == {"jobs": {"1": "1 retrying"}, "active": ["1"], "claims": {"1": "T:1"}}
+    assert bench.snapshot() == {"jobs": {"1": "1 retrying"}, "active": ["1"], "claims": {"1": "T.0:1"}}
 
 
 @pytest.mark.parametrize("wrong", ["waiting", "active", "jobs", "claims", "stalling"])

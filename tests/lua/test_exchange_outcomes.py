@@ -370,6 +370,18 @@ def test_after_a_refusal_every_id_is_where_it_was_and_the_same_call_succeeds_lat
     assert sorted(places) == ids
 
 
+def test_after_a_refusal_of_the_records_jobs_that_would_be_dropped_are_still_active(bench):
+    running(bench, "1", "2")
+    bench.drop("jobs")
+    bench.put(jobs="of the wrong type")
+    before = bench.snapshot()
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        settle(bench, End("1", keep="5:s1"), End("2"), drop="succeeded")
+    after = bench.snapshot()
+    assert sorted(after.pop("active")) == sorted(before.pop("active"))
+    assert after == before
+
+
 def test_after_a_refusal_of_the_expiry_the_record_still_stands(bench):
     running(bench, "1", expiries="of the wrong type")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):

@@ -123,7 +123,7 @@ def test_the_outbox_is_bounded(bench):
 def test_switched_off_it_does_not_exist(bench):
     bench.run(ADD_JOBS, bench.keys.earlier_delayed, "0", "", "r", "")
     exchange(bench, free=1, limit="0")
-    exchange(bench, End("1", claim="T:1"), limit="0")
+    exchange(bench, End("1", claim="T.0:1"), limit="0")
     assert "outbox" not in bench.snapshot()
 
 
@@ -132,5 +132,5 @@ def test_an_outbox_that_refuses_costs_no_job(bench):
     bench.put(outbox="text")
     bench.run(ADD_JOBS, bench.keys.earlier_delayed, LIMIT, "", "r", "")
     exchange(bench, free=1)
-    exchange(bench, End("1", claim="T:1"))
+    exchange(bench, End("1", claim="T.0:1"))
     assert bench.snapshot()["succeeded"] == {"1"}

@@ -173,6 +173,13 @@ class TestSweep:
         assert bench.run(SWEEP, "0", "0", 100) == ["0", "0"]
         assert bench.snapshot()["claims"] == {"runs": "t:1", "waits": ":2"}
 
+    @pytest.mark.parametrize("ended", ["succeeded", "failed"])
+    def test_the_claim_of_an_id_that_has_ended_and_runs_again_stays(self, bench, ended):
+        bench.put(jobs={"1": "r"}, active=["2", "1"], claims={"1": "t:1"}, **{ended: {"1"}})
+        before = bench.snapshot()
+        assert bench.run(SWEEP, "0", "0", 100) == ["0", "0"]
+        assert bench.snapshot() == before
+
     def test_results_of_removed_jobs_and_those_past_their_time_are_dropped(self, bench):
         now_ms = bench.now_ms()
         bench.put(
