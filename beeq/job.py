@@ -68,8 +68,8 @@ class Job:
     def new(cls, queue: Queue, data: Any, *, now_ms: int) -> Self:
         """Return a job that begins now."""
         job = cls(queue, Record(payload(data), {}))
-        # Its options are made when somebody looks at them: of the time that 20 000 saves at once take, the garbage
-        # collector's visits to them would be a sixth.
+        # Its options are made when somebody looks at them: the garbage collector's visits to them would
+        # take a sixth of the time of 20 000 saves at once.
         job._options = _LATER
         job._created_ms = now_ms
         return job
