@@ -21,8 +21,10 @@ earlierDelayed channel    due time of a new head of ``delayed``, ms as text
 beeq's own keys all begin with ``<prefix>:<queue>:beeq:``, which no bee-queue suffix does:
 
 ============== ========== ==================================================================
-beeq:claims    hash       id → ``<token>:<deliveries>`` of the worker that runs it
-beeq:results   hash       id → ``<created>:<s|f><text>``: a result, or an error's message
+beeq:claims    hash       id → ``<token>.<place>:<deliveries>``: whose it is (the call that took it, and
+                          the job's place in it), and how often it was handed out
+beeq:results   hash       id → ``<created>:<s|f|c><text>``: a result, an error's message, or that it
+                          was cancelled
 beeq:expiries  sorted set id → when its entry in beeq:results may go, ms since the epoch
 beeq:cancelled sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
                           also a channel, which carries the claim
