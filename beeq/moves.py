@@ -8,10 +8,10 @@ from beeq.codec import decode_record, dumps, encode_record
 from beeq.errors import JobLost, JobUnreadable
 from beeq.events import encode_event
 from beeq.options import created_ms_of
-from beeq.scripts import CANCEL_JOB, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
+from beeq.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from beeq.hub import Hub
     from beeq.job import Job
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 #: Replies of ``lua/retry_job.lua``.
 _QUEUED, _CHANGED = 1, 2
+#: One call cleans at most this many jobs, and not much more than this many bytes of records.
 _CLEAN_AT_ONCE = 100
+_CLEAN_BYTES = 1_000_000
 #: Workers beat more often than this, whatever their stall interval.
 CANCELLED_MS = 10 * 60_000
 
@@ -153,7 +155,10 @@ class Moves:
             raise JobLost(job_id)
 
     async def clean(self, kind: str, *, older_than_ms: int) -> int:
-        """Remove finished jobs created longer ago than that; return how many."""
+        """Remove finished jobs created longer ago than that; return how many.
+
+        One that is retried or saved anew while this goes on stays.
+        """
         if kind not in ("succeeded", "failed"):
             raise ValueError("only succeeded and failed jobs can be cleaned")
         key = self._keys.to_key(kind)
@@ -164,11 +169,55 @@ class Moves:
             cursor, ids = await self._line.call(
                 "SSCAN", key, cursor, "COUNT", _CLEAN_AT_ONCE, repeatable=True
             )
-            for job_id, raw in await self._reader.records(ids):
-                if _created_ms(job_id, raw) < oldest_ms:
-                    removed += await self.remove(job_id)
+            old = (
+                (job_id, raw)
+                for job_id, raw in await self._reader.records(ids)
+                if _created_ms(job_id, raw) < oldest_ms
+            )
+            for portion in _portions(old):
+                removed += await self._remove_as_read(kind, portion)
             if cursor == b"0":
                 return removed
+
+    async def _remove_as_read(self, kind: str, jobs: list[tuple[str, bytes]]) -> int:
+        """Remove those that are still ``kind`` and have the record that was read; return how many."""
+        keys = self._keys
+        facts = await self._line.run(
+            CLEAN_JOBS,
+            (
+                keys.succeeded,
+                keys.failed,
+                keys.active,
+                keys.stalling,
+                keys.jobs,
+                keys.delayed,
+                keys.claims,
+                keys.results,
+                keys.expiries,
+                keys.outbox,
+            ),
+            (kind, self._outbox_limit, *(part for job in jobs for part in job)),
+            repeatable=True,
+        )
+        for (job_id, _raw), is_removed in zip(jobs, facts, strict=True):
+            if is_removed:
+                self._hub.forget(job_id)
+                self._hub.release(job_id)
+        return sum(facts)
+
+
+def _portions(jobs: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Split ids and records into what one call may take."""
+    portion: list[tuple[str, bytes]] = []
+    size_bytes = 0
+    for job_id, raw in jobs:
+        if portion and (len(portion) == _CLEAN_AT_ONCE or size_bytes + len(raw) > _CLEAN_BYTES):
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append((job_id, raw))
+        size_bytes += len(raw)
+    if portion:
+        yield portion
 
 
 def _created_ms(job_id: str, raw: bytes) -> int:

@@ -373,6 +373,8 @@ class Queue(Consumer):
     async def clean(self, kind: str, older_than: int | timedelta) -> int:
         """Remove finished jobs created longer ago than ``older_than``; return how many (flaw C6).
 
+        A job that is retried or saved anew meanwhile stays.
+
         Args:
             kind: ``succeeded`` or ``failed``.
             older_than: ms or timedelta, by the creation time in the record.

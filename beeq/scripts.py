@@ -36,6 +36,7 @@ def _load(name: str) -> Script:
 ADD_JOBS = _load("add_jobs")
 BEAT = _load("beat")
 CANCEL_JOB = _load("cancel_job")
+CLEAN_JOBS = _load("clean_jobs")
 COUNT_JOBS = _load("count_jobs")
 EXCHANGE = _load("exchange")
 HAND_BACK = _load("hand_back")
@@ -54,6 +55,7 @@ ALL = (
     ADD_JOBS,
     BEAT,
     CANCEL_JOB,
+    CLEAN_JOBS,
     COUNT_JOBS,
     EXCHANGE,
     HAND_BACK,

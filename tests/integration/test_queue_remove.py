@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from beeq import JobFailed, JobLost
+from beeq.reader import Reader
+from beeq.scripts import CLEAN_JOBS
+from beeq.shared_line import SharedLine
 
 
 @pytest.mark.parametrize("store_jobs", [True, False])
@@ -162,3 +165,104 @@ async def test_clean_removes_old_finished_jobs_and_no_others(make_queue):
     assert [job.id for job in await queue.get_jobs("succeeded")] == [young.id]
     with pytest.raises(ValueError, match="clean"):
         await queue.clean("waiting", older_than=0)
+
+
+def failing(queue):
+    """Let the queue's jobs fail."""
+
+    @queue.process
+    async def handler(_job):
+        raise ValueError("no")
+
+    return queue
+
+
+def meanwhile(monkeypatch, act):
+    """Let ``await act()`` happen between clean's reading of records and what it does about them."""
+    read = Reader.records
+
+    async def records(reader, ids):
+        found = await read(reader, ids)
+        await act()
+        return found
+
+    monkeypatch.setattr(Reader, "records", records)
+
+
+async def failed_jobs(make_queue, count, **options):
+    """Return a queue, and jobs of it that have failed; nobody works on it any more."""
+    producer, worker = make_queue(is_worker=False), failing(make_queue())
+    jobs = [producer.create_job({"n": n}) for n in range(count)]
+    for job in jobs:
+        job.options.update(options)
+    assert await producer.save_all(jobs) == {}
+    await asyncio.wait([asyncio.ensure_future(job.result(timeout=10_000)) for job in jobs])
+    await worker.close()
+    return producer, jobs
+
+
+@pytest.mark.parametrize("move", ["retried", "saved anew"])
+async def test_clean_lets_a_job_be_that_is_queued_again_meanwhile(make_queue, redis, monkeypatch, move):
+    queue, jobs = await failed_jobs(make_queue, 3, timestamp=1)
+
+    async def queue_again():
+        if move == "retried":
+            assert await jobs[1].retry()
+        else:
+            await jobs[1].remove()
+            await queue.enqueue("anew", id=jobs[1].id)
+
+    meanwhile(monkeypatch, queue_again)
+    assert await queue.clean("failed", older_than=1000) == 2
+    assert await redis.lrange(queue.keys.waiting, 0, -1) == [jobs[1].id]
+    assert await redis.hkeys(queue.keys.jobs) == [jobs[1].id]
+    assert await redis.exists(queue.keys.failed, queue.keys.results) == 0
+
+
+async def test_clean_and_retries_at_once_lose_no_job(make_queue, redis):
+    """Each job is either gone or waits with its record."""
+    queue, jobs = await failed_jobs(make_queue, 300, timestamp=1)
+    other = make_queue(is_worker=False)
+    cleaned, *retried = await asyncio.gather(
+        other.clean("failed", older_than=0), *(job.retry() for job in jobs)
+    )
+    waiting = await redis.lrange(queue.keys.waiting, 0, -1)
+    assert len(waiting) == sum(retried) == len(jobs) - cleaned
+    assert sorted(await redis.hkeys(queue.keys.jobs)) == sorted(waiting)
+    assert await redis.exists(queue.keys.failed) == 0
+
+
+async def test_what_is_cleaned_is_not_remembered_and_what_stays_is(make_queue, monkeypatch):
+    queue, jobs = await failed_jobs(make_queue, 2, timestamp=1)
+    meanwhile(monkeypatch, jobs[1].retry)
+    failing(make_queue())
+    assert await queue.clean("failed", older_than=1000) == 1
+    assert queue.hub.heard(jobs[0].id) is None
+    with pytest.raises(JobFailed, match="gone"):
+        await jobs[0].result(timeout=10_000)
+    with pytest.raises(JobFailed, match="^no$"):
+        await jobs[1].result(timeout=10_000)
+
+
+async def test_clean_removes_large_records_and_many_in_calls_of_bounded_size(make_queue, redis, monkeypatch):
+    queue = make_queue(is_worker=False)
+    records = {str(n): '{"options":{"timestamp":1}}' for n in range(400)}
+    records |= {f"large{n}": f'{{"data":"{"x" * 600_000}","options":{{"timestamp":1}}}}' for n in range(4)}
+    records |= {"odd": "no record"}
+    await redis.hset(queue.keys.jobs, mapping=records)
+    await redis.sadd(queue.keys.succeeded, *records)
+    calls = []
+    run = SharedLine.run
+
+    def watched(line, script, keys, arguments, **options):
+        if script is CLEAN_JOBS:
+            calls.append(arguments[2:])
+        return run(line, script, keys, arguments, **options)
+
+    monkeypatch.setattr(SharedLine, "run", watched)
+    assert await queue.clean("succeeded", older_than=1000) == 405
+    assert await redis.exists(queue.keys.jobs, queue.keys.succeeded) == 0
+    assert sum(len(jobs) for jobs in calls) == 2 * 405
+    for jobs in calls:
+        assert len(jobs) <= 2 * 100
+        assert sum(part.startswith("large") for part in jobs[::2]) <= 1  # two are more than a call takes
