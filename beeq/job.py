@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from beeq.codec import Record, encode_record, payload
 from beeq.emitter import Emitter, Listener
-from beeq.options import check_backoff, check_due_ms, check_job_id, check_retries, check_timeout_ms
+from beeq.options import (
+    check_backoff,
+    check_delay,
+    check_due_ms,
+    check_job_id,
+    check_retries,
+    check_timeout_ms,
+)
 
 if TYPE_CHECKING:
     from beeq.queue import Queue
@@ -88,9 +95,13 @@ class Job:
         self._options = options
 
     @property
-    def due_ms(self) -> Any:
-        """When the job may run, in ms since the epoch; None or 0: at once."""
-        return None if self._options is _LATER else self._options.get("delay")
+    def due_ms(self) -> int:
+        """When the job may run, in ms since the epoch; 0: at once.
+
+        Raises:
+            TypeError: the options are no dict. ValueError: the option ``delay`` is no such time.
+        """
+        return 0 if self._options is _LATER else check_delay(self._options)
 
     def encoded(self) -> bytes:
         """Return the job's record.
@@ -170,6 +181,7 @@ class Job:
         Raises:
             RuntimeError: the job is running here: it is saved already (flaw A5c).
             TypeError: data or options cannot be written as JSON; nothing was sent.
+            ValueError: the option ``delay`` is no time; nothing was sent.
             QueueClosed: the queue is closed.
         """
         if self.claim:

@@ -92,6 +92,28 @@ def check_due_ms(when: Any, *, now_ms: int) -> int:
     return due_ms
 
 
+def check_delay(options: Any) -> int:
+    """Return the option ``delay`` of a job that is to be saved, in ms since the epoch; 0: it may run at once.
+
+    Text of digits is a time, as it is to bee-queue, which hands it to Redis as it stands.
+
+    Raises:
+        TypeError: the options are no dict. ValueError: ``delay`` is not finite, negative, or no number.
+    """
+    if not isinstance(options, dict):
+        raise TypeError(f"options must be a dict, not {type(options).__name__}")
+    delay = options.get("delay")
+    if not delay:
+        return 0
+    try:
+        is_text = isinstance(delay, str) and delay.isascii() and delay.isdigit()
+        number = int(delay) if is_text else delay
+        # An absolute time by now: what else ``delay_until`` takes has no place in a record.
+        return check_due_ms(number if isinstance(number, int | float) else None, now_ms=0)
+    except ValueError as error:
+        raise ValueError(f"invalid delay timestamp: the option delay is {delay!r:.100}") from error
+
+
 def check_job_id(job_id: Any) -> str | None:
     """Return the id as text; what JavaScript calls falsy (None, "", 0) asks for an automatic one.
 

@@ -71,6 +71,7 @@ class Producer:
 
         Raises:
             TypeError: it cannot be written as JSON; nothing was sent.
+            ValueError: its option ``delay`` is no time; nothing was sent.
         """
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._put(job, waiter)
@@ -78,7 +79,8 @@ class Producer:
 
     def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> _Batch:
         job_id = "" if job.id is None else check_job_id(job.id) or ""
-        record = job.encoded()
+        # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
+        record, due_ms = job.encoded(), job.due_ms
         moment = 0
         if self._hub is not None:
             moment = self._hub.moment
@@ -87,7 +89,7 @@ class Producer:
         batch = self._batch
         if batch is None or not batch.has_room(len(record)) or not self._line.is_last(batch.call):
             batch = self._batch = _Batch(self._line, self._beginning, self._release)
-        batch.add(job, job_id, record, moment, waiter)
+        batch.add(job, job_id, record, moment, waiter, due_ms=due_ms)
         return batch
 
     def _release(self, job: Job) -> None:
@@ -153,13 +155,20 @@ class _Batch:
         return len(self._jobs) < MAX_JOBS and self._size_bytes + record_bytes <= MAX_BYTES
 
     def add(
-        self, job: Job, job_id: str, record: bytes, moment: int, waiter: asyncio.Future[int] | None
+        self,
+        job: Job,
+        job_id: str,
+        record: bytes,
+        moment: int,
+        waiter: asyncio.Future[int] | None,
+        *,
+        due_ms: int,
     ) -> None:
-        """Take ``job`` along."""
+        """Take ``job`` along; raises nothing, or the lists would not go together any more."""
         self._jobs.append(job)
         self._ids.append(job_id)
         self._records.append(record)
-        self._dues_ms.append(int(job.due_ms) if job.due_ms else "")
+        self._dues_ms.append(due_ms or "")
         self._moments.append(moment)
         self._waiters.append(waiter)
         self._size_bytes += len(record)

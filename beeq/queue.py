@@ -218,8 +218,8 @@ class Queue(Consumer):
         """Deliver what is heard of ``job`` since that moment, and from now on."""
         if self.settings.store_jobs:
             self.hub.welcome(job, since=since)
-        if job.due_ms and self._lifecycle.activator is not None:
-            self._lifecycle.activator.schedule(job.due_ms)
+        if self._lifecycle.activator is not None and (due_ms := job.due_ms):
+            self._lifecycle.activator.schedule(due_ms)
 
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.

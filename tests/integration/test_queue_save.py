@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import pytest
@@ -72,6 +73,50 @@ async def test_a_payload_json_has_no_word_for_is_refused_and_nothing_is_sent(mak
         with pytest.raises(TypeError):
             await queue.enqueue(data)
     assert await redis.exists(*queue.keys.every()) == 0
+
+
+ODD_DELAYS = ["tomorrow", math.inf, math.nan, -1, True, [1]]
+
+
+async def test_odd_delays_are_reported_for_each_job_and_the_others_are_saved(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    odd = [queue.create_job({}).set_id(f"odd{n}") for n in range(len(ODD_DELAYS) + 1)]
+    for job, delay in zip(odd, ODD_DELAYS, strict=False):
+        job.options["delay"] = delay
+    odd[-1].options = None
+    fine = [queue.create_job({"n": n}) for n in range(len(odd))]
+    errors = await queue.save_all([job for pair in zip(fine, odd, strict=True) for job in pair])
+    assert list(errors) == odd
+    for job in odd[:-1]:
+        with pytest.raises(ValueError, match="the option delay is"):
+            raise errors[job]
+    assert isinstance(errors[odd[-1]], TypeError)
+    ids = [job.id for job in fine]
+    assert await redis.lrange(queue.keys.waiting, 0, -1) == ids[::-1]
+    assert sorted(await redis.hkeys(queue.keys.jobs)) == sorted(ids)
+    assert await redis.exists(queue.keys.delayed) == 0
+
+
+async def test_a_job_with_an_odd_delay_fails_no_save_that_happens_with_its_own(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    jobs = [queue.create_job({}) for _ in range(2 * len(ODD_DELAYS))]
+    for job, delay in zip(jobs[::2], ODD_DELAYS, strict=True):
+        job.set_id(f"odd{delay}").options["delay"] = delay
+    done = await asyncio.gather(*(job.save() for job in jobs), return_exceptions=True)
+    assert [type(end) for end in done[::2]] == [ValueError] * len(ODD_DELAYS)
+    assert done[1::2] == jobs[1::2]
+    assert await redis.lrange(queue.keys.waiting, 0, -1) == [job.id for job in jobs[::-2]]
+    assert not any(queue.hub.has(job.id) for job in jobs[::2])
+
+
+async def test_a_delay_of_digits_is_a_time(make_queue, redis):
+    """As in bee-queue, which hands the option to Redis as it stands (protocol section 4.2)."""
+    queue = make_queue(is_worker=False, activate_delayed_jobs=True)
+    job = queue.create_job({})
+    job.options["delay"] = "4000000000000"
+    await job.save()
+    assert await redis.zscore(queue.keys.delayed, job.id) == 4_000_000_000_000
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again_and_no_job_is_reported(make_queue, redis):

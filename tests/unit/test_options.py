@@ -12,6 +12,7 @@ from beeq.backoff import builtin_strategies
 from beeq.options import (
     MAX_TIMEOUT_MS,
     check_backoff,
+    check_delay,
     check_due_ms,
     check_job_id,
     check_retries,
@@ -186,6 +187,35 @@ def test_a_job_refuses_such_a_time_and_stays_as_it_is(when: Any) -> None:
     with pytest.raises(ValueError, match="^invalid delay timestamp$"):
         job.delay_until(when)
     assert "delay" not in job.options
+
+
+@pytest.mark.parametrize(
+    ("delay", "due_ms"),
+    [(None, 0), (0, 0), (0.0, 0), ("", 0), (False, 0), (1, 1), (1500.75, 1500), (2**53 - 1, 2**53 - 1), ("1500", 1500), ("0", 0)],
+    ids=repr,
+)  # fmt: skip
+def test_the_delay_a_job_is_saved_with_is_a_number_or_text_of_digits(delay: Any, due_ms: int) -> None:
+    checked = check_delay({"delay": delay})
+    assert (checked, type(checked)) == (due_ms, int)
+    assert check_delay({}) == 0
+
+
+@pytest.mark.parametrize(
+    "delay",
+    ["tomorrow", "1.5", "-1", "1_000", " 5", "٣", "inf", "9" * 20, "9" * 5000, math.nan, math.inf, -math.inf, -1, -1.5, True, 2**53,
+     1e300, [1], {"a": 1}, b"5", datetime(2026, 1, 2, tzinfo=UTC), timedelta(days=1)],
+    ids=lambda delay: repr(delay)[:24],
+)  # fmt: skip
+def test_a_delay_that_is_no_time_is_refused_by_name(delay: Any) -> None:
+    with pytest.raises(ValueError, match="^invalid delay timestamp: the option delay is ") as refusal:
+        check_delay({"delay": delay})
+    assert len(str(refusal.value)) < 150
+
+
+@pytest.mark.parametrize("options", [None, [], "text"], ids=repr)
+def test_options_that_are_no_dict_are_refused(options: Any) -> None:
+    with pytest.raises(TypeError, match=f"^options must be a dict, not {type(options).__name__}$"):
+        check_delay(options)
 
 
 @pytest.mark.parametrize(
