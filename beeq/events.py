@@ -62,39 +62,67 @@ def decode_event(text: bytes) -> JobEvent | None:
     return JobEvent(str(job_id), name, message.get("data", ABSENT))
 
 
+#: When an event was heard, by the backlog's count; the event; the size of its message in bytes.
+_Entry = tuple[int, JobEvent, int]
+
+
 class Backlog:
     """The latest events of jobs nobody here knew yet, and how known ones ended (flaw B5a).
 
     A job's event travels on another connection than the reply to its save and may win. Whoever
     learns of a job asks here what has been heard of it already.
+
+    Bounded in jobs, in bytes of their messages, and in time: the longest silent goes first. Time passes
+    with ``put`` and ``drop``. An end that had to go, or was too large from the start, is no loss where
+    queues keep records or results: whoever asks for it looks into Redis then (``Results``).
     """
 
-    def __init__(self, *, max_jobs: int = 5000, max_events: int = 16, max_age_ms: int = 60_000) -> None:
+    def __init__(
+        self,
+        *,
+        max_jobs: int = 5000,
+        max_events: int = 16,
+        max_age_ms: int = 60_000,
+        max_bytes: int = 16_000_000,
+    ) -> None:
         self._max_jobs = max_jobs
         self._max_events = max_events
         self._max_age_ms = max_age_ms
-        #: By job, the longest silent first: when it was last heard of, and its latest events.
-        self._heard: OrderedDict[str, tuple[int, list[tuple[int, JobEvent]]]] = OrderedDict()
+        self._max_bytes = max_bytes
+        #: By job, the longest silent first: when it was last heard of, its latest events, their size.
+        self._heard: OrderedDict[str, tuple[int, list[_Entry], int]] = OrderedDict()
+        self._size_bytes = 0
         #: How many events have been put: a clock by which "heard since then" can be told.
         self.moment = 0
 
     def __len__(self) -> int:
         return len(self._heard)
 
-    def put(self, event: JobEvent, *, now_ms: int) -> None:
-        """Remember ``event``, forgetting what is too old or too much."""
+    def put(self, event: JobEvent, *, size_bytes: int, now_ms: int) -> None:
+        """Remember ``event``, whose message had that size, forgetting what is too old or too much."""
         self.moment += 1
+        _heard_ms, events, events_bytes = self._heard.pop(event.job_id, (0, [], 0))
+        self._size_bytes -= events_bytes
+        if size_bytes <= self._max_bytes:  # else it goes, and not all the others
+            events.append((self.moment, event, size_bytes))
+            events_bytes += size_bytes
+            if len(events) > self._max_events:
+                events_bytes -= events.pop(0)[2]
+            self._heard[event.job_id] = (now_ms, events, events_bytes)
+            self._size_bytes += events_bytes
+        self.drop(now_ms=now_ms)
+
+    def drop(self, *, now_ms: int) -> None:
+        """Forget what is too old or too much."""
         heard = self._heard
-        earlier = heard.pop(event.job_id, None)
-        events = [] if earlier is None else earlier[1]
-        events.append((self.moment, event))
-        del events[: -self._max_events]
-        heard[event.job_id] = (now_ms, events)
+        oldest_ms = now_ms - self._max_age_ms
         while heard:
-            heard_ms, _events = next(iter(heard.values()))
-            if len(heard) <= self._max_jobs and heard_ms >= now_ms - self._max_age_ms:
+            heard_ms, _events, events_bytes = next(iter(heard.values()))
+            is_full = len(heard) > self._max_jobs or self._size_bytes > self._max_bytes
+            if heard_ms >= oldest_ms and not is_full:
                 break
             heard.popitem(last=False)
+            self._size_bytes -= events_bytes
 
     def knows(self, job_id: str) -> bool:
         """Return whether anything was heard of the job."""
@@ -102,21 +130,24 @@ class Backlog:
 
     def drop_until(self, job_id: str, moment: int) -> None:
         """Forget what was heard of the job up to ``moment``: it told of an earlier job of that id."""
-        heard_ms, events = self._heard.get(job_id, (0, []))
+        heard_ms, events, events_bytes = self._heard.get(job_id, (0, [], 0))
         left = [entry for entry in events if entry[0] > moment]
+        left_bytes = sum(size_bytes for _moment, _event, size_bytes in left)
+        self._size_bytes += left_bytes - events_bytes
         if left:
-            self._heard[job_id] = (heard_ms, left)
+            self._heard[job_id] = (heard_ms, left, left_bytes)
         else:
             self._heard.pop(job_id, None)
 
     def clear(self) -> None:
         """Forget everything."""
         self._heard.clear()
+        self._size_bytes = 0
 
     def all(self, job_id: str, *, since: int = 0) -> list[JobEvent]:
         """Return what was heard of the job after the moment ``since``, in order."""
-        _, events = self._heard.get(job_id, (0, []))
-        return [event for moment, event in events if moment > since]
+        _heard_ms, events, _size = self._heard.get(job_id, (0, [], 0))
+        return [event for moment, event, _size in events if moment > since]
 
     def get(self, job_id: str, *, since: int = 0) -> JobEvent | None:
         """Return what was last heard of the job, after the moment ``since``, or None."""

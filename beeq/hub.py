@@ -128,6 +128,7 @@ class Hub:
 
         In the loop's next turn: whoever has just got the job may listen to it first.
         """
+        self._backlog.drop(now_ms=self._clock_ms())
         for event in self._backlog.all(job.saved_id(), since=since):
             asyncio.get_running_loop().call_soon(self._deliver_late, job, event)
 
@@ -137,7 +138,8 @@ class Hub:
             self.release(event.job_id)
 
     def heard(self, job_id: str) -> JobEvent | None:
-        """Return the job's final event if it has been heard lately."""
+        """Return the job's final event if it has been heard lately, and was not too large to be kept."""
+        self._backlog.drop(now_ms=self._clock_ms())
         event = self._backlog.get(job_id)
         return event if event is not None and event.name in _FINAL else None
 
@@ -165,7 +167,7 @@ class Hub:
         payload = _payload(event)
         job = self._job(job_id)
         if is_final or job is None:
-            self._backlog.put(event, now_ms=self._clock_ms())
+            self._backlog.put(event, size_bytes=len(message), now_ms=self._clock_ms())
         self._emit(f"job {name}", job_id, payload)
         if job is not None:
             self._deliver(job, name, payload)

@@ -80,7 +80,11 @@ class Results:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _hear(self, job_id: str, *, within_s: float) -> JobEvent | None:
-        """Return the job's final event as soon as it is heard; None when the time is over."""
+        """Return the job's final event as soon as it is heard; None when the time is over.
+
+        One that came before anyone waited may be forgotten by now, a large one soon; then the look into
+        Redis finds the end, where a record or a result is kept.
+        """
         heard = self._hub.heard(job_id)
         if heard is not None or not within_s:
             return heard

@@ -92,6 +92,20 @@ async def test_a_result_is_found_although_its_event_was_missed(make_queue, redis
     assert await waiting == "value"
 
 
+async def test_a_result_that_was_too_much_to_be_remembered_is_found_all_the_same(make_queue, recorder):
+    """Its event came before anyone waited, and more large ones after it."""
+    producer = make_queue(is_worker=False)
+    record = recorder(producer, "job succeeded")
+    worker = answering(make_queue())
+    await producer.ready()
+    jobs = [producer.create_job({"n": n, "text": "x" * 1_000_000}) for n in range(20)]
+    assert await producer.save_all(jobs) == {}
+    await record.until("job succeeded", count=20)
+    await worker.close()
+    assert not all(producer.hub.heard(job.id) for job in jobs)
+    assert [(await job.result(timeout=5000))["n"] for job in jobs] == list(range(20))
+
+
 async def finish_as_node_does(redis, keys, job_id, status, *traces):
     """Write what bee-queue's finish transaction writes, and publish nothing."""
     record = json.loads(await redis.hget(keys.jobs, job_id))

@@ -124,8 +124,8 @@ class TestBacklog:
 
     def test_it_gives_back_what_was_heard_last_and_keeps_it(self) -> None:
         backlog = Backlog()
-        backlog.put(JobEvent("1", "failed", "x"), now_ms=0)
-        backlog.put(JobEvent("1", "succeeded", 2), now_ms=1)
+        backlog.put(JobEvent("1", "failed", "x"), size_bytes=50, now_ms=0)
+        backlog.put(JobEvent("1", "succeeded", 2), size_bytes=50, now_ms=1)
         assert backlog.get("1") == backlog.get("1") == JobEvent("1", "succeeded", 2)
         assert backlog.get("2") is None
         assert len(backlog) == 1
@@ -133,39 +133,39 @@ class TestBacklog:
     def test_it_holds_no_more_than_its_number_and_forgets_the_oldest(self) -> None:
         backlog = Backlog(max_jobs=3)
         for n in range(5):
-            backlog.put(JobEvent(str(n), "succeeded"), now_ms=0)
+            backlog.put(JobEvent(str(n), "succeeded"), size_bytes=50, now_ms=0)
         assert [n for n in range(5) if backlog.get(str(n))] == [2, 3, 4]
         assert len(backlog) == 3
 
     def test_hearing_of_a_job_again_makes_it_the_newest(self) -> None:
         backlog = Backlog(max_jobs=2)
         for job_id in ("1", "2", "1", "3"):
-            backlog.put(JobEvent(job_id, "succeeded"), now_ms=0)
+            backlog.put(JobEvent(job_id, "succeeded"), size_bytes=50, now_ms=0)
         assert backlog.get("1") is not None
         assert backlog.get("2") is None
 
     @pytest.mark.parametrize(("age_ms", "is_kept"), [(59_999, True), (60_000, True), (60_001, False)])
     def test_it_holds_nothing_longer_than_its_time(self, age_ms: int, is_kept: bool) -> None:
         backlog = Backlog(max_age_ms=60_000)
-        backlog.put(JobEvent("old", "succeeded"), now_ms=1000)
-        backlog.put(JobEvent("new", "succeeded"), now_ms=1000 + age_ms)
+        backlog.put(JobEvent("old", "succeeded"), size_bytes=50, now_ms=1000)
+        backlog.put(JobEvent("new", "succeeded"), size_bytes=50, now_ms=1000 + age_ms)
         assert (backlog.get("old") is not None) is is_kept
         assert backlog.get("new") is not None
 
     def test_a_moment_tells_what_was_heard_since_then(self) -> None:
         backlog = Backlog()
-        backlog.put(JobEvent("1", "succeeded"), now_ms=0)
+        backlog.put(JobEvent("1", "succeeded"), size_bytes=50, now_ms=0)
         then = backlog.moment
         assert backlog.get("1", since=then) is None
         assert backlog.get("1", since=then - 1) is not None
-        backlog.put(JobEvent("1", "failed"), now_ms=0)
+        backlog.put(JobEvent("1", "failed"), size_bytes=50, now_ms=0)
         assert backlog.get("1", since=then) == JobEvent("1", "failed")
 
     def test_what_was_heard_up_to_a_moment_can_be_forgotten_and_no_more(self) -> None:
         backlog = Backlog()
-        backlog.put(JobEvent("1", "succeeded"), now_ms=0)
+        backlog.put(JobEvent("1", "succeeded"), size_bytes=50, now_ms=0)
         then = backlog.moment
-        backlog.put(JobEvent("2", "succeeded"), now_ms=0)
+        backlog.put(JobEvent("2", "succeeded"), size_bytes=50, now_ms=0)
         backlog.drop_until("2", then)
         assert backlog.get("2") is not None
         backlog.drop_until("1", then)
@@ -176,11 +176,11 @@ class TestBacklog:
 
     def test_it_gives_back_all_that_was_heard_of_a_job_in_order(self) -> None:
         backlog = Backlog()
-        backlog.put(JobEvent("1", "progress", 1), now_ms=0)
+        backlog.put(JobEvent("1", "progress", 1), size_bytes=50, now_ms=0)
         then = backlog.moment
-        backlog.put(JobEvent("2", "progress", 2), now_ms=0)
-        backlog.put(JobEvent("1", "retrying", "no"), now_ms=0)
-        backlog.put(JobEvent("1", "succeeded"), now_ms=0)
+        backlog.put(JobEvent("2", "progress", 2), size_bytes=50, now_ms=0)
+        backlog.put(JobEvent("1", "retrying", "no"), size_bytes=50, now_ms=0)
+        backlog.put(JobEvent("1", "succeeded"), size_bytes=50, now_ms=0)
         assert [event.name for event in backlog.all("1")] == ["progress", "retrying", "succeeded"]
         assert [event.name for event in backlog.all("1", since=then)] == ["retrying", "succeeded"]
         assert backlog.all("1", since=backlog.moment) == backlog.all("3") == []
@@ -190,20 +190,71 @@ class TestBacklog:
     def test_of_a_talkative_job_it_holds_the_latest(self) -> None:
         backlog = Backlog(max_events=3)
         for n in range(10):
-            backlog.put(JobEvent("1", "progress", n), now_ms=0)
+            backlog.put(JobEvent("1", "progress", n), size_bytes=50, now_ms=0)
         assert [event.data for event in backlog.all("1")] == [7, 8, 9]
 
+    def test_of_large_events_it_holds_the_latest_that_fit(self) -> None:
+        backlog = Backlog(max_bytes=1000)
+        for n in range(5):
+            backlog.put(JobEvent(str(n), "succeeded"), size_bytes=300, now_ms=0)
+        assert [n for n in range(5) if backlog.get(str(n))] == [2, 3, 4]
+        backlog.put(JobEvent("all", "succeeded"), size_bytes=1000, now_ms=0)
+        assert backlog.get("all") is not None
+        assert len(backlog) == 1
+
+    def test_an_event_that_never_fits_goes_alone_and_nothing_older_stands_for_it(self) -> None:
+        backlog = Backlog(max_bytes=1000)
+        for job_id in ("1", "2"):
+            backlog.put(JobEvent(job_id, "failed"), size_bytes=300, now_ms=0)
+        backlog.put(JobEvent("1", "succeeded"), size_bytes=1001, now_ms=0)
+        assert not backlog.knows("1")
+        assert backlog.get("2") is not None
+
+    @pytest.mark.parametrize("how", ["talked on", "forgotten", "forgotten in part", "cleared", "too old"])
+    def test_what_it_let_go_of_makes_room(self, how: str) -> None:
+        backlog = Backlog(max_bytes=1000, max_events=2, max_age_ms=100)
+        backlog.put(JobEvent("1", "progress"), size_bytes=500, now_ms=0)
+        then = backlog.moment
+        backlog.put(JobEvent("1", "progress"), size_bytes=200, now_ms=0)
+        if how == "talked on":
+            backlog.put(JobEvent("1", "progress"), size_bytes=200, now_ms=0)
+        elif how == "forgotten":
+            backlog.drop_until("1", backlog.moment)
+        elif how == "forgotten in part":
+            backlog.drop_until("1", then)
+        elif how == "cleared":
+            backlog.clear()
+        else:
+            backlog.drop(now_ms=101)
+        left = backlog.all("1")
+        backlog.put(JobEvent("2", "succeeded"), size_bytes=600, now_ms=100)
+        backlog.put(JobEvent("3", "succeeded"), size_bytes=400, now_ms=100)
+        assert not backlog.knows("1")
+        assert backlog.get("2") is not None
+        assert backlog.get("3") is not None
+        assert len(left) == {"talked on": 2, "forgotten in part": 1}.get(how, 0)
+
+    @pytest.mark.parametrize(("age_ms", "is_kept"), [(60_000, True), (60_001, False)])
+    def test_what_is_too_old_goes_although_nothing_new_comes(self, age_ms: int, is_kept: bool) -> None:
+        backlog = Backlog(max_age_ms=60_000)
+        backlog.put(JobEvent("1", "succeeded"), size_bytes=50, now_ms=1000)
+        backlog.drop(now_ms=1000 + age_ms)
+        assert backlog.knows("1") is is_kept
+
     @settings(deadline=None)
-    @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 100)), max_size=60))
-    def test_its_bounds_hold_whatever_comes(self, puts: list[tuple[int, int]]) -> None:
-        backlog, now_ms, heard = Backlog(max_jobs=5, max_age_ms=100), 0, {}
-        for job, passed_ms in puts:
+    @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 100), st.integers(0, 600)), max_size=60))
+    def test_its_bounds_hold_whatever_comes(self, puts: list[tuple[int, int, int]]) -> None:
+        backlog, now_ms, heard = Backlog(max_jobs=5, max_age_ms=100, max_events=1, max_bytes=500), 0, {}
+        sizes: dict[str, int] = {}
+        for job, passed_ms, size_bytes in puts:
             now_ms += passed_ms
             event = JobEvent(str(job), "succeeded", now_ms)
-            backlog.put(event, now_ms=now_ms)
+            backlog.put(event, size_bytes=size_bytes, now_ms=now_ms)
             heard[event.job_id] = event
+            sizes[event.job_id] = size_bytes
             assert len(backlog) <= 5
-            assert backlog.get(event.job_id) == event
+            assert sum(sizes[job_id] for job_id in heard if backlog.knows(job_id)) <= 500
+            assert backlog.get(event.job_id) == (event if size_bytes <= 500 else None)
             for job_id, latest in heard.items():
                 assert backlog.get(job_id) in (None, latest)
                 assert backlog.get(job_id) is None or latest.data >= now_ms - 100

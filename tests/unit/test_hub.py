@@ -307,6 +307,25 @@ def test_an_end_is_remembered_for_a_while_only(bench):
     assert bench.hub.heard("2") is not None
 
 
+async def test_an_end_that_is_too_old_is_let_go_of_when_another_is_asked_for(bench):
+    for look in (bench.hub.heard, lambda job_id: bench.hub.replay(bench.job(job_id))):
+        bench.receive("1", "succeeded", 5)
+        bench.now_ms += 60_000
+        look("2")
+        assert len(bench.hub._backlog) == 1
+        bench.now_ms += 1
+        look("2")
+        assert len(bench.hub._backlog) == 0
+
+
+def test_of_large_ends_only_the_latest_are_held(bench):
+    """Whoever awaits many results of a megabyte holds a few of them, not all."""
+    for n in range(100):
+        bench.receive(str(n), "succeeded", "x" * 1_000_000)
+    held = [n for n in range(100) if bench.hub.heard(str(n))]
+    assert held == list(range(85, 100))
+
+
 async def test_each_waiter_gets_the_end_and_nothing_before(bench):
     waiters = [bench.hub.waiter("1") for _ in range(2)]
     bench.receive("1", "progress", 1)
