@@ -148,6 +148,20 @@ def timeout_ms_of(options: dict[str, Any]) -> int:
     return _whole(options.get("timeout"))
 
 
+def backoff_ms_of(options: dict[str, Any]) -> int:
+    """Return how long the job's backoff would wait now, 0 where it would not.
+
+    A custom strategy is taken for its stored delay.
+    """
+    backoff = options.get("backoff")
+    if not isinstance(backoff, dict) or backoff.get("strategy") == "immediate":
+        return 0
+    delay_ms = backoff.get("delay")
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float) or not math.isfinite(delay_ms):
+        return 0
+    return max(int(delay_ms), 0)
+
+
 def created_ms_of(options: dict[str, Any]) -> int:
     """Return the creation time in a record, in ms since the epoch; 0 for nonsense."""
     created = options.get("timestamp")

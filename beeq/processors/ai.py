@@ -14,8 +14,8 @@ from beeq.ai.orders import Orders
 from beeq.errors import Discard, Retry
 from beeq.jobs import AIGenerationJob
 from beeq.media.errors import MediaRefused
+from beeq.options import backoff_ms_of
 from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
-from beeq.processors.webhook import backoff_ms
 
 
 class AIProcessor(Processor[AIGenerationJob]):
@@ -73,7 +73,7 @@ class AIProcessor(Processor[AIGenerationJob]):
             raise Discard(str(refused)) from None
         except AIFailed as failed:
             wait_ms = failed.retry_after_ms
-            if wait_ms is not None and wait_ms > backoff_ms(job.options):
+            if wait_ms is not None and wait_ms > backoff_ms_of(job.options):
                 raise Retry(after=wait_ms, reason=str(failed)) from None
             raise
 

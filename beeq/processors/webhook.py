@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
-from typing import Any
 
 from beeq.codec import dumps
 from beeq.errors import Discard, Retry
 from beeq.jobs import WebhookJob
-from beeq.options import timeout_ms_of
+from beeq.options import backoff_ms_of, timeout_ms_of
 from beeq.processors.base import Processor, ProcessorSettings, RunningJob
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import ATTEMPT_TIMEOUT_S, DeliveryFailed, WebhookSender
@@ -63,24 +61,10 @@ class WebhookProcessor(Processor[WebhookJob]):
         if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST:
             reason += ", and redirects are not followed"
         wait_ms = answer.retry_after_ms
-        if wait_ms is not None and wait_ms > backoff_ms(job.options):
+        if wait_ms is not None and wait_ms > backoff_ms_of(job.options):
             raise Retry(after=wait_ms, reason=reason)
         raise DeliveryFailed(reason)
 
     async def close(self) -> None:
         """Close the connections kept for the next delivery."""
         await self._sender.aclose()
-
-
-def backoff_ms(options: dict[str, Any]) -> int:
-    """Return how long the job's backoff would wait now, 0 where it would not.
-
-    A custom strategy is taken for its stored delay.
-    """
-    backoff = options.get("backoff")
-    if not isinstance(backoff, dict) or backoff.get("strategy") == "immediate":
-        return 0
-    delay_ms = backoff.get("delay")
-    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float) or not math.isfinite(delay_ms):
-        return 0
-    return max(int(delay_ms), 0)

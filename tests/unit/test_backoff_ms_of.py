@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beeq.processors.webhook import backoff_ms
+from beeq.options import backoff_ms_of
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ from beeq.processors.webhook import backoff_ms
     ],
 )
 def test_the_backoff_is_read_from_the_jobs_options(options: dict[str, Any], expected_ms: int) -> None:
-    assert backoff_ms(options) == expected_ms
+    assert backoff_ms_of(options) == expected_ms
