@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.connection import AbstractConnection
 
-    from beeq.embedded import EmbeddedServer
+    from beeq.embedded.membership import Membership
 
 #: Of the time that a connection may take, the part that one Sentinel or node gets to say where the master
 #: is: a second one, and the master itself, must have theirs too.
@@ -97,8 +97,9 @@ def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None]
 class Dialer:
     """Makes connections to one Redis, given by URL, by a ``redis.asyncio`` client, or not at all.
 
-    ``embedded:`` starts or joins the folder's own server at the first ``dial``; ``close`` leaves it. With
-    Sentinels, each ``dial`` asks for the master of the moment; with a cluster, for the owner of the slot.
+    ``embedded:`` starts or joins the folder's own server at the first ``dial``, and again at one that finds
+    nobody there: its keeper may have been killed. ``close`` leaves it. With Sentinels, each ``dial`` asks
+    for the master of the moment; with a cluster, for the owner of the slot.
 
     Args:
         target: what was given as ``redis=``.
@@ -112,12 +113,11 @@ class Dialer:
     def __init__(self, target: str | Redis | None, *, timeout_ms: int, slot_key: str) -> None:
         self._timeout_s = timeout_ms / 1000
         self._slot_key = slot_key
-        self._server: EmbeddedServer | None = None
+        self._membership: Membership | None = None
         self._sentinel: Sentinel | None = None
         self._cluster: Fleet | None = None
         #: The cluster's nodes, those of the URL and those they told of, in the order to be asked in.
         self._nodes: list[tuple[str, int]] = []
-        self._choosing = asyncio.Lock()  # the first dials come together; one server is enough
         self.aim(target)
 
     def aim(self, target: str | Redis | None) -> None:
@@ -160,19 +160,28 @@ class Dialer:
             RedisUnavailable: nobody there, wrong password, or no answer in time.
         """
         pool = await self._choose()  # joining the embedded server has its own bound
+        with mapped_errors():
+            try:
+                connection = await self._dial(pool)
+            except exceptions.ConnectionError:
+                if self._membership is None:
+                    raise
+                connection = await self._dial(await self._choose(instead_of=pool))
+        return _take_over(connection, on_message)
+
+    async def _dial(self, pool: ConnectionPool) -> AbstractConnection:
         connection: AbstractConnection | None = None
         try:
-            with mapped_errors():
-                async with asyncio.timeout(self._timeout_s):
-                    if self._cluster is not None:
-                        connection = await self._dial_owner(self._cluster)
-                    else:
-                        connection = await self._connected(pool.connection_class, pool.connection_kwargs)
-            return _take_over(connection, on_message)
+            async with asyncio.timeout(self._timeout_s):
+                if self._cluster is not None:
+                    connection = await self._dial_owner(self._cluster)
+                else:
+                    connection = await self._connected(pool.connection_class, pool.connection_kwargs)
         except BaseException:
             if connection is not None:  # the time was over just as it stood
                 await connection.disconnect(nowait=True)
             raise
+        return connection
 
     async def _connected(self, kind: type[AbstractConnection], options: dict[str, Any]) -> AbstractConnection:
         # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
@@ -196,29 +205,37 @@ class Dialer:
             raise
         return connection
 
-    async def _choose(self) -> ConnectionPool:
-        """Return the pool whose settings connections are made with; it opens none itself."""
-        if self._pool is not None:
-            return self._pool
-        async with self._choosing:
-            if self._pool is None:
-                self._pool = await self._pool_of(scheme_of(self._url))
-            return self._pool
+    async def _choose(self, *, instead_of: ConnectionPool | None = None) -> ConnectionPool:
+        """Return the pool whose settings connections are made with; it opens none itself.
 
-    async def _pool_of(self, scheme: str) -> ConnectionPool:
+        Args:
+            instead_of: led to nobody; if no other is known, the embedded server is joined anew.
+        """
+        if self._pool is not None and self._pool is not instead_of:
+            return self._pool
+        scheme = scheme_of(self._url)
         if scheme == "embedded":
-            from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
-
-            folder = embedded.folder_of(self._url)
-            server = self._server = await asyncio.to_thread(embedded.join, folder)
-            return ConnectionPool.from_url(server.url)
-        if scheme == "redis+sentinel":
-            return self._sentinel_pool(parse_fleet(self._url))
-        if scheme == "redis+cluster":
+            url = await self._joined()
+            if self._pool is None or self._pool is instead_of:  # those who waited along share one pool
+                self._pool = ConnectionPool.from_url(url)
+        elif scheme == "redis+sentinel":
+            self._pool = self._sentinel_pool(parse_fleet(self._url))
+        elif scheme == "redis+cluster":
             self._cluster = parse_fleet(self._url)
             self._nodes = list(self._cluster.addresses)
-            return ConnectionPool()  # never asked: the owner of the slot is
-        raise AssertionError(scheme)  # the others' pools were made by ``aim``
+            self._pool = ConnectionPool()  # never asked: the owner of the slot is
+        else:
+            raise AssertionError(scheme)  # the others' pools were made by ``aim``
+        return self._pool
+
+    async def _joined(self) -> str:
+        """Return the URL of the embedded server, once it runs."""
+        if self._membership is None:
+            from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
+            from beeq.embedded.membership import Membership  # noqa: PLC0415
+
+            self._membership = Membership(embedded.folder_of(self._url))
+        return await self._membership.join()
 
     def _sentinel_pool(self, fleet: Fleet) -> ConnectionPool:
         share_s = self._timeout_s * _SHARE_OF_ONE_PEER
@@ -278,7 +295,7 @@ class Dialer:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
             self._sentinel = None
-        server, self._server = self._server, None
-        if server is not None:
+        membership, self._membership = self._membership, None
+        if membership is not None:
             self._pool = None
-            await asyncio.to_thread(server.close)
+            membership.leave()

@@ -3,6 +3,12 @@
 ``join`` gives a process its share of the server and starts it if nobody has; the server ends with its
 last share. The work of starting and ending is ``keeper.py``'s. The server listens on a Unix socket in
 the folder, which only the folder's owner can reach, and on no port.
+
+A server that is killed is started again by its keeper; one whose keeper was killed ends, and is started
+again by the next ``join``. The data are Valkey's append-only file in the folder. Each reply waits until its
+command is written there, so no killed process takes along what was answered; what had no reply may be there
+or not. Only a crash of the whole machine, or a power cut, can cost the writes of the last second or so: the
+file is brought to the disk every half second. Messages of pub/sub are not kept, as with any Redis.
 """
 
 from __future__ import annotations
@@ -54,7 +60,6 @@ class EmbeddedServer:
     """
 
     def __init__(self, folder: Path, users_fd: int) -> None:
-        self._folder = folder
         self._lock = threading.Lock()
         address, address_fds = _address(folder)
         self._fds = (users_fd, *address_fds)
@@ -63,16 +68,6 @@ class EmbeddedServer:
 
     def __repr__(self) -> str:
         return f"<EmbeddedServer {self.url}>"
-
-    def ensure(self) -> None:
-        """Return once the server answers; start it if nobody has, or if its keeper was killed.
-
-        Cheap while it runs: worth a call before each new connection.
-
-        Raises:
-            RedisUnavailable: it did not in time.
-        """
-        _find_or_start(self._folder, self.address, time.monotonic() + JOIN_TIMEOUT_S)
 
     def close(self) -> None:
         """Give up the share; calling it again is fine."""

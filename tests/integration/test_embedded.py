@@ -336,17 +336,6 @@ def test_a_killed_keeper_takes_its_server_along_and_the_next_user_starts_both(fo
             assert client.get("kept") == "yes"
 
 
-def test_a_share_can_bring_back_its_server_when_everything_else_was_killed(folder: Path) -> None:
-    with contextlib.closing(embedded.join(folder)) as share, client_of(share) as client:
-        client.set("kept", "yes")
-        pids = (keeper_pid(client), server_pid(client))
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not any(map(is_alive, pids)))
-        share.ensure()
-        assert client.get("kept") == "yes"
-
-
 def test_a_server_whose_keeper_was_killed_ends_even_if_nobody_comes(folder: Path) -> None:
     with joined(folder) as client:
         pid = server_pid(client)
