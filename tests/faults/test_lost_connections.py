@@ -241,7 +241,7 @@ async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
     monkeypatch.setattr("beeq.subscriber.PING_AFTER_S", 0.2)
     producer = make_queue(is_worker=False)
     worker = make_queue(
-        redis=half_open.url, stall_interval=300, redis_timeout=200, initial_redis_failure_retry_delay=10
+        redis=half_open.url, stall_interval=300, redis_timeout=600, initial_redis_failure_retry_delay=10
     )
     heard = recorder(worker, "job succeeded")
     runs = counting(worker, concurrency=2)
@@ -268,7 +268,7 @@ async def test_a_producer_whose_connection_died_silently_raises_in_time(make_que
     """Flaw B9."""
     # Without the activator: a look of its own may meet the silence first, and have a new line made.
     producer = make_queue(
-        redis=half_open.url, is_worker=False, redis_timeout=200, activate_delayed_jobs=False
+        redis=half_open.url, is_worker=False, redis_timeout=1000, activate_delayed_jobs=False
     )
     await producer.enqueue({})
     half_open.go_silent()
