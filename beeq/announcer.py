@@ -48,6 +48,7 @@ class Announcer:
         return self
 
     def _listen(self, event: str) -> None:
+        self._lifecycle.home.refuse_elsewhere()
         if event.startswith("job ") and self._lifecycle.is_ready:
             self._lifecycle.spawn(self._hear_events())
 

@@ -6,6 +6,7 @@ One core, two faces: every method here runs the coroutine of the same name and w
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,21 +25,37 @@ class Portal:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._pid = os.getpid()
+
+    def _open(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, which runs. Raises RuntimeError: it ran before a fork, and does not run here."""
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                "the job was handed out before a fork, and its loop runs in the parent only: "
+                "make a queue in the child"
+            )
+        return self._loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine in the loop and return what it returns.
 
         Raises:
-            RuntimeError: called in the loop's own thread, which would wait for itself.
+            RuntimeError: called in the loop's own thread, which would wait for itself; or after a fork,
+                where the loop does not run.
         """
+        try:
+            loop = self._open()
+        except RuntimeError:
+            coroutine.close()
+            raise
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
-        if running is self._loop:
+        if running is loop:
             coroutine.close()
             raise RuntimeError("a blocking call would wait for its own loop; use the async method")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except BaseException:

@@ -18,6 +18,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import QueueClosed, RedisError
+from beeq.home import Home
 from beeq.scripts import ALL
 from beeq.subscriber import Subscriber
 from beeq.worker.activator import Activator
@@ -40,6 +41,7 @@ class Lifecycle:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
+        self.home = Home(queue.name)
         self._may_connect = queue.settings.auto_connect
         self._is_open = False
         self._is_closing = False
@@ -74,14 +76,18 @@ class Lifecycle:
         """Whether the queue is connected."""
         return self._is_open
 
-    @property
-    def is_hearing(self) -> bool:
-        """Whether the queue is open and hears of its jobs: they can be saved, and waited for, at once."""
-        return self._hears_events and self._is_open and not self._is_closed
+    def is_hearing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether the queue is open in ``loop`` and hears of its jobs: they can be saved at once."""
+        return self._hears_events and self._is_open and not self._is_closed and self.home.loop is loop
 
     async def ensure(self) -> None:
-        """Let a command through when the queue is open; open it first if need be."""
+        """Let a command through when the queue is open; open it first if need be.
+
+        Raises:
+            RuntimeError: it was opened in another loop, or before a fork; or it may not open by itself.
+        """
         if self._is_open and not self._is_closed:
+            self.home.enter()
             return
         if self._is_closed:
             raise QueueClosed
@@ -93,6 +99,7 @@ class Lifecycle:
         """Open the queue, together with whoever else is opening it."""
         if self._is_closed:
             raise QueueClosed
+        self.home.enter()
         self._may_connect = True
         if self._is_open:
             return
@@ -107,6 +114,8 @@ class Lifecycle:
         self._opening = None
         if not opening.cancelled():
             opening.exception()  # whoever waits gets it; nobody waiting is no error of its own
+        if not self._is_open and self._subscriber is None and self.worker is None:
+            self.home.leave()  # the next try may be another loop's
 
     async def _open(self) -> None:
         queue = self._queue
@@ -194,6 +203,7 @@ class Lifecycle:
             raise RuntimeError("Cannot call Queue#process twice")
         if self._is_closing:
             raise QueueClosed
+        self.home.refuse_elsewhere()
         self.handler, self.concurrency, self._executor = handler, concurrency, executor
         try:
             asyncio.get_running_loop()
@@ -207,6 +217,7 @@ class Lifecycle:
     def _start_worker(self) -> Worker:
         if self.handler is None:
             raise RuntimeError("there is nothing to run: call process() first")
+        self.home.enter()
         if self.worker is None:
             worker = Worker(
                 self._queue,
@@ -334,6 +345,8 @@ class Lifecycle:
 
     async def close(self, timeout_ms: int) -> None:
         """Close the queue; raise TimeoutError when jobs had to be given back."""
+        if not self._is_closed:
+            self.home.enter()
         if self._closing is None:
             self._is_closing = True
             if self._checking is not None:

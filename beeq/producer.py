@@ -63,8 +63,10 @@ class Producer:
         )
         self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
 
-    def save(self, job: Job) -> asyncio.Future[int]:
+    def save(self, job: Job, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
         """Add the job; its ``id`` is set, or None if the id exists, when the returned future is done.
+
+        ``loop`` is the running one: its caller knows it already, and asking for it takes its time.
 
         The future returns the moment since which what is heard of the id is about this job (see ``Hub``). It
         raises ``RedisError``: Redis did not add it, or never said whether it did.
@@ -73,7 +75,7 @@ class Producer:
             TypeError: it cannot be written as JSON; nothing was sent.
             ValueError: its option ``delay`` is no time; nothing was sent.
         """
-        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[int] = loop.create_future()
         self._put(job, waiter)
         return waiter
 

@@ -5,6 +5,7 @@ It connects the parts: saving is ``producer.py``, reading ``reader.py``, working
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
@@ -44,7 +45,8 @@ class Queue(Consumer):
     Raises:
         TypeError, ValueError: a bad setting, name or URL; the message names it.
 
-    Connects at the first await, in ``connect``, ``ready``, or ``async with``.
+    Connects at the first await, in ``connect``, ``ready``, or ``async with``; works in that event loop only,
+    and not beyond a fork: elsewhere its methods raise RuntimeError.
     """
 
     def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
@@ -206,13 +208,14 @@ class Queue(Consumer):
         That is ``Job.save``'s affair. Nothing may come in between: whoever gets the job listens to it before
         any event of it is delivered.
         """
-        if self._lifecycle.is_hearing:
-            return self.producer.save(job)
+        loop = asyncio.get_running_loop()  # asked once: whoever asks for it asks the system, too
+        if self._lifecycle.is_hearing_in(loop):
+            return self.producer.save(job, loop)
         return self._add_patiently(job)
 
     async def _add_patiently(self, job: Job) -> int:
         await self._hearing()
-        return await self.producer.save(job)
+        return await self.producer.save(job, asyncio.get_running_loop())
 
     def added(self, job: Job, since: int) -> None:
         """Deliver what is heard of ``job`` since that moment, and from now on."""
@@ -238,6 +241,7 @@ class Queue(Consumer):
 
     def keep(self, job: Job) -> None:
         """Hold a job object that has listeners until its final event."""
+        self._lifecycle.home.refuse_elsewhere()
         if self.settings.store_jobs:
             self.hub.keep(job)
 
@@ -325,7 +329,7 @@ class Queue(Consumer):
 
     async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
-        is_hearing = self._lifecycle.is_hearing
+        is_hearing = self._lifecycle.is_hearing_in(asyncio.get_running_loop())
         if not is_hearing:
             await self._hearing()
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)

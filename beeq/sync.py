@@ -1,6 +1,7 @@
 """The blocking face of a queue: the same producer methods, each waiting for its async twin.
 
 One background loop serves all blocking queues of a process. Objects may be used from several threads.
+After a fork, those that have been used raise RuntimeError in the child; those only made work there.
 """
 
 from __future__ import annotations
@@ -29,20 +30,32 @@ T = TypeVar("T")
 
 Job = BlockingJob
 
-_lock = threading.Lock()
-_portals: dict[int, Portal] = {}  # by process id: a fork needs a loop of its own
+
+class _Background(Portal):
+    """The way into this process's background loop, which runs from the first call on.
+
+    A fork starts one of its own: what was made before it, and not opened, works there.
+    """
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self.forget()
+
+    def forget(self) -> None:
+        """A fork has its parent's memory and none of its threads."""
+        self._lock = threading.Lock()
+        self._running: asyncio.AbstractEventLoop | None = None
+
+    def _open(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._running is None:
+                self._running = asyncio.new_event_loop()
+                threading.Thread(target=self._running.run_forever, name="beeq-sync", daemon=True).start()
+            return self._running
 
 
-def background_portal() -> Portal:
-    """Return the way into this process's background loop, starting it if need be."""
-    pid = os.getpid()
-    with _lock:
-        if pid not in _portals:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="beeq-sync", daemon=True).start()
-            _portals.clear()
-            _portals[pid] = Portal(loop)
-        return _portals[pid]
+_background = _Background()
+os.register_at_fork(after_in_child=_background.forget)
 
 
 class Queue:
@@ -53,7 +66,7 @@ class Queue:
     """
 
     def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
-        self._portal = background_portal()
+        self._portal = _background
         settings.setdefault("is_worker", False)
         self._queue = self._portal.call(lambda: asynchronous.Queue(name, redis=redis, **settings))
 
@@ -221,7 +234,7 @@ class QueueService:
     ) -> None:
         from beeq.service import QueueService as AsyncService  # noqa: PLC0415 - with it come the job models
 
-        self._portal = background_portal()
+        self._portal = _background
         self._service = self._portal.call(
             lambda: AsyncService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
         )
