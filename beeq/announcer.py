@@ -71,7 +71,7 @@ class Announcer:
         return Emitter(spawn=self._spawn, on_error=self._listener_failed)
 
     def _spawn(self, errand: Coroutine[Any, Any, Any]) -> None:
-        self._lifecycle.spawn(errand)
+        self._lifecycle.spawn(errand, is_listener=True)
 
     def _listener_failed(self, event: str, error: BaseException) -> None:
         if event == "error":

@@ -12,14 +12,15 @@ Owns every background task of its queue.
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from beeq.errands import Errands
 from beeq.errors import QueueClosed, RedisError
 from beeq.home import Home
 from beeq.scripts import ALL
+from beeq.signals import stop_signals
 from beeq.subscriber import Subscriber
 from beeq.worker.activator import Activator
 from beeq.worker.pause import Pause
@@ -48,8 +49,7 @@ class Lifecycle:
         self._is_closed = False
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()  # listeners and errands; cancelled by close
-        self._signalled: set[asyncio.Task[None]] = set()  # each waits for the closing it asked for
+        self._errands = Errands()
         self._subscriber: Subscriber | None = None
         self._hears_events = False
         self._activating: asyncio.Task[None] | None = None
@@ -103,10 +103,14 @@ class Lifecycle:
         self._may_connect = True
         if self._is_open:
             return
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add_done_callback(self._opened)
-        await asyncio.shield(self._opening)
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = asyncio.get_running_loop().create_task(self._open())
+            opening.add_done_callback(self._opened)
+        await asyncio.wait([opening])  # if this is cancelled, the others still wait for it
+        if opening.cancelled() and self._is_closed:
+            raise QueueClosed
+        opening.result()
         if self._starts_on_connecting and self.worker is None and not self._is_closing:
             self._start_worker()
 
@@ -184,14 +188,12 @@ class Lifecycle:
     def _raised(self, count: int) -> None:
         self._queue.emit("raised jobs", count)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run an errand in the background, until it ends or the queue is closed."""
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, is_listener: bool = False) -> None:
+        """Run an errand in the background, until it ends or the queue is closed; see ``Errands``."""
         if self._is_closed:
             coroutine.close()
             return
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._errands.spawn(coroutine, is_listener=is_listener)
 
     # Working.
 
@@ -258,34 +260,37 @@ class Lifecycle:
         if self._is_closing:
             raise QueueClosed
         self._may_connect = True
-        if burst:
-            await self.ensure()
-            await self._work_off(self._start_worker())
-            return
-        self._start_worker()
-        restore = self._catch_signals() if catch_signals else None
-        try:
-            await self._stopped.wait()  # as long as it takes: close() sets it
-        finally:
-            if restore is not None:
-                restore()
-        if self._failure is not None:
-            raise self._failure
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+        with stop_signals(self._stop) if catch_signals else nullcontext():
+            if burst:
+                try:
+                    await self._work_off()
+                except (QueueClosed, RedisError):
+                    if not self._is_closing:  # else it came of closing, which tells how the work ended
+                        raise
+            else:
+                self._start_worker()
+                await self._stopped.wait()  # as long as it takes: close() sets it
+            if self._failure is not None:
+                raise self._failure
+            if self._closing is not None:
+                await asyncio.shield(self._closing)
 
-    async def _work_off(self, worker: Worker) -> None:
-        """Work until the queue is empty, what is due has been raised, and nothing runs."""
+    async def _work_off(self) -> None:
+        """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``."""
+        await self.ensure()
+        if self._is_closing:
+            return
+        worker = self._start_worker()
         worker.burst()
         while not self._is_closing:
             worker.look()
             await worker.idle.wait()  # each job has its own bound
-            if worker.failure is not None:
-                raise worker.failure
+            if self._is_closing or worker.failure is not None:
+                return
             if self.activator is None or not await self.activator.once():
-                break
-        await worker.stop(DRAIN_TIMEOUT_MS / 1000)
-        self.worker = None  # only now: a close() meanwhile ends what this has not
+                await worker.stop(DRAIN_TIMEOUT_MS / 1000)
+                self.worker = None  # only now: a close() meanwhile ends what this has not
+                return
 
     async def check_stalled_jobs(self, interval_ms: int | None) -> int:
         """Check now; with an interval, repeat until ``close``, one repetition a queue."""
@@ -314,30 +319,10 @@ class Lifecycle:
             except RedisError as error:
                 self._queue.report_error(error)
 
-    def _catch_signals(self) -> Any:
-        """Let the first SIGINT or SIGTERM drain and the second one hand jobs back."""
-        loop = asyncio.get_running_loop()
-        if threading.current_thread() is not threading.main_thread():
-            return lambda: None
-
-        def stop() -> None:
-            errand = loop.create_task(self._close_quietly(1 if self._is_closing else DRAIN_TIMEOUT_MS))
-            self._signalled.add(errand)
-            errand.add_done_callback(self._signalled.discard)
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            loop.add_signal_handler(number, stop)
-
-        def restore() -> None:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-        return restore
-
-    async def _close_quietly(self, timeout_ms: int) -> None:
+    async def _stop(self) -> None:
+        """Let running jobs end after the first signal, and hand them back after the second."""
         try:
-            await self.close(timeout_ms)
+            await self.close(1 if self._is_closing else DRAIN_TIMEOUT_MS)
         except TimeoutError as error:
             self._queue.report_error(error)
 
@@ -354,7 +339,8 @@ class Lifecycle:
             self._closing = asyncio.get_running_loop().create_task(self._close(timeout_ms))
         elif self.worker is not None:
             self.worker.hurry(timeout_ms / 1000)
-        await asyncio.shield(self._closing)
+        with self._errands.sparing_listener():
+            await asyncio.shield(self._closing)
 
     async def _close(self, timeout_ms: int) -> None:
         try:
@@ -371,7 +357,7 @@ class Lifecycle:
     async def _hang_up(self) -> None:
         queue = self._queue
         me = asyncio.current_task()
-        owned = (*self._tasks, self._activating, self._opening, self._checking)
+        owned = (*self._errands.to_end(), self._activating, self._opening, self._checking)
         duties = [task for task in owned if task is not None and task is not me]
         for task in duties:
             task.cancel()

@@ -6,6 +6,7 @@ Turns claimed records into jobs and outcomes into events. Every background duty 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import secrets
@@ -64,6 +65,7 @@ class Worker:
         self._stalls_task: asyncio.Task[None] | None = None
         self._has_stopped = False
         self._hurry: asyncio.TimerHandle | None = None
+        self._hurry_at_s = math.inf  # in the loop's time
         self._time_is_over = asyncio.Event()
         #: What ended the pump, if it was not stopped: a defect, never a failure of Redis.
         self.failure: BaseException | None = None
@@ -269,9 +271,14 @@ class Worker:
 
     def hurry(self, timeout_s: float) -> None:
         """Let a ``stop`` under way wait no longer than this from now."""
-        if self._hurry is None:
-            loop = asyncio.get_running_loop()
-            self._hurry = loop.call_later(timeout_s, self._time_is_over.set)
+        loop = asyncio.get_running_loop()
+        over_at_s = loop.time() + timeout_s
+        if over_at_s >= self._hurry_at_s:
+            return
+        if self._hurry is not None:
+            self._hurry.cancel()
+        self._hurry_at_s = over_at_s
+        self._hurry = loop.call_at(over_at_s, self._time_is_over.set)
 
     async def _give_up(self) -> None:
         assert self._pump is not None  # noqa: S101 - checked by stop

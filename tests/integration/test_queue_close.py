@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -193,9 +194,105 @@ async def test_closing_right_after_construction_is_no_error(make_queue, eventual
     ready = asyncio.ensure_future(opening.ready())
     await pause(0)  # the opening begins
     await opening.close()
-    with pytest.raises((QueueClosed, asyncio.CancelledError)):
+    with pytest.raises(QueueClosed):
         await ready
     assert errors == []
+
+
+async def test_whoever_waits_for_the_opening_when_close_comes_hears_that_the_queue_is_closed(make_queue):
+    """A cancellation that nobody asked for would pass as success in a task group."""
+    queue = make_queue()
+    waiting = [asyncio.ensure_future(call) for call in (queue.enqueue({}), queue.connect(), queue.stats())]
+    await pause(0)  # the opening begins
+    await asyncio.wait_for(queue.close(), 5)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [QueueClosed] * 3
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        lambda queue: queue.close(),
+        lambda queue: asyncio.wait_for(queue.close(), 5),
+        lambda queue: asyncio.gather(queue.close(), queue.close()),
+    ],
+    ids=["itself", "with a bound", "with others"],
+)
+async def test_a_listener_that_closes_its_queue_goes_on_and_the_others_end(make_queue, close):
+    queue = make_queue()
+    outcomes: dict[str, str] = {}
+    has_ended, is_waiting = asyncio.Event(), asyncio.Event()
+
+    async def wait():
+        is_waiting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            outcomes["other"] = "cancelled"
+            raise
+
+    async def end():
+        try:
+            await is_waiting.wait()
+            await close(queue)
+            outcomes["closer"] = "went on"
+        except asyncio.CancelledError:
+            outcomes["closer"] = "cancelled"
+            raise
+        finally:
+            has_ended.set()
+
+    queue.on("ready", wait).on("ready", end)
+    await queue.connect()
+    await asyncio.wait_for(has_ended.wait(), 5)
+    assert outcomes == {"other": "cancelled", "closer": "went on"}
+    assert not queue.is_running()
+
+
+async def test_a_jobs_listener_may_close_the_queue_too(make_queue):
+    queue = make_queue()
+    outcome = asyncio.get_running_loop().create_future()
+
+    async def end(value):
+        try:
+            await queue.close()
+            outcome.set_result(value)
+        except asyncio.CancelledError:
+            outcome.set_result("cancelled")
+
+    @queue.process
+    async def handler(job):
+        return job.data
+
+    await queue.create_job("value").on("succeeded", end).save()
+    assert await asyncio.wait_for(outcome, 5) == "value"
+
+
+async def test_a_listener_that_has_stopped_waiting_for_close_ends_with_the_queue(make_queue, eventually):
+    end = asyncio.Event()
+
+    async def work(_job):
+        await end.wait()
+
+    worker, _job = await busy_worker(make_queue, work)
+    has_given_up, is_cancelled = asyncio.Event(), asyncio.Event()
+
+    async def close_for_a_moment():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.close(), 0.01)
+        has_given_up.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            is_cancelled.set()
+            raise
+
+    worker.on("now", close_for_a_moment)
+    worker.emit("now")
+    await asyncio.wait_for(has_given_up.wait(), 5)
+    end.set()
+    await asyncio.wait_for(worker.close(), 5)
+    assert is_cancelled.is_set()
 
 
 async def test_closing_after_a_periodic_stall_check_is_no_error(make_queue):
@@ -231,6 +328,17 @@ async def test_a_second_close_with_a_shorter_timeout_shortens_the_wait(make_queu
         await asyncio.wait_for(worker.close(10), 5)
     with pytest.raises(TimeoutError, match="Operation timed out"):
         await closing
+
+
+async def test_each_further_close_with_a_shorter_timeout_shortens_the_wait(make_queue, eventually):
+    worker, _job = await busy_worker(make_queue, hang)
+    closings = [asyncio.ensure_future(worker.close(60_000))]
+    await eventually(lambda: not worker.is_running())
+    for timeout_ms in (50_000, 10, 40_000):
+        closings.append(asyncio.ensure_future(worker.close(timeout_ms)))
+        await pause(0)  # it is asked
+    outcomes = await asyncio.wait_for(asyncio.gather(*closings, return_exceptions=True), 5)
+    assert [str(outcome) for outcome in outcomes] == ["Operation timed out."] * 4
 
 
 async def test_a_client_that_was_passed_in_stays_usable(valkey, queue_name):
