@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from beeq.errands import Errands
 from beeq.errors import QueueClosed, RedisError
 from beeq.home import Home
+from beeq.pause import Pause
 from beeq.scripts import ALL
 from beeq.signals import stop_signals
 from beeq.subscriber import Subscriber
 from beeq.worker.activator import Activator
-from beeq.worker.pause import Pause
 from beeq.worker.stalls import StallCheck
 from beeq.worker.worker import Worker
 

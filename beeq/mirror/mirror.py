@@ -14,8 +14,8 @@ from beeq.mirror.collection import StatusCollection
 from beeq.mirror.outbox import Outbox
 from beeq.mirror.reconciler import Difference, Reconciler
 from beeq.mirror.writer import Writer
+from beeq.process_name import process_name
 from beeq.settings import Settings
-from beeq.worker.worker import process_name
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

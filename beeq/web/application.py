@@ -20,12 +20,12 @@ from starlette.types import Receive, Scope, Send
 from beeq.configuration import mongo_url, redis_url
 from beeq.errors import RedisError, RedisRefused
 from beeq.jobs import InvalidJob
+from beeq.pause import Pause
 from beeq.redis_url import redact
 from beeq.service import QueueService
 from beeq.web.answers import Refusal
 from beeq.web.bodies import Body
 from beeq.web.routes import REDIS_TIMEOUT_S, ROUTES, Handler
-from beeq.worker.pause import Pause
 
 logger = logging.getLogger("beeq.web")
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
 from beeq.line import Line, meant_by
+from beeq.pause import Pause
 from beeq.wire import NOT_HERE, pack
-from beeq.worker.pause import Pause
 
 if TYPE_CHECKING:
     from beeq.connection import Dialer

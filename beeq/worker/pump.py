@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobLost, RedisError, RedisRefused
 from beeq.line import Line, lacks_script, meant_by
+from beeq.pause import Pause
 from beeq.scripts import EXCHANGE
 from beeq.worker.exchange import MAX_BATCH, Exchange, Outcome, Turn, first_of
 from beeq.worker.mover import Mover
-from beeq.worker.pause import Pause
 from beeq.worker.returns import Returns
 
 if TYPE_CHECKING:

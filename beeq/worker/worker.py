@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
-import secrets
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ from beeq.codec import Record, decode_record
 from beeq.errors import JobStalled, JobUnreadable, RedisError, StatusNotUpdated
 from beeq.job import Job
 from beeq.outcome import Settlement, fail, succeed
+from beeq.process_name import process_name
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.pump import Claimed, Pump
 from beeq.worker.reference import refuse_while_loading
@@ -26,18 +24,6 @@ from beeq.worker.stalls import StallCheck
 
 if TYPE_CHECKING:
     from beeq.queue import Queue
-
-#: Name of this process in the registries of all its queues; a fork gets its own.
-_process_names: dict[int, str] = {}
-
-
-def process_name() -> str:
-    """Return this process's name: host, process id, and something no other process has."""
-    pid = os.getpid()
-    if pid not in _process_names:
-        _process_names.clear()
-        _process_names[pid] = f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
-    return _process_names[pid]
 
 
 class Worker:
