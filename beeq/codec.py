@@ -22,6 +22,7 @@ from beeq.errors import JobUnreadable
 #: digit into a zero and everything else into NUL, which takes a tenth of a regular expression's time.
 _DIGITS_TO_ZERO = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else 0 for byte in range(256))  # noqa: PLR2004 - ASCII
 _MAYBE_BIG_INT = b"0" * 19
+_NEW_RECORD = b'{"data":%b,"options":{"timestamp":%d,"stacktraces":[]},"status":"created","progress":0}'
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -185,6 +186,15 @@ def encode_record(record: RecordLike) -> bytes:
             "progress": record.progress,
         }
     )
+
+
+def encode_new_record(data: Any, created_ms: int) -> bytes:
+    """Return what ``encode_record`` would of a record with that data and nothing else; in half of the time.
+
+    Raises:
+        TypeError: the data cannot be written as JSON.
+    """
+    return _NEW_RECORD % (dumps(data), created_ms)
 
 
 def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:

@@ -10,7 +10,7 @@ import threading
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from beeq.codec import Record, encode_record, payload
+from beeq.codec import Record, encode_new_record, encode_record, payload
 from beeq.emitter import Emitter, Listener
 from beeq.options import (
     check_backoff,
@@ -87,7 +87,7 @@ class Job:
         if self._options is _LATER:
             with _LOOKING:  # the blocking face shows a job to several threads
                 if self._options is _LATER:
-                    self._options = _first_options(self._created_ms)
+                    self._options = {"timestamp": self._created_ms, "stacktraces": []}
         return self._options  # type: ignore[no-any-return]  # a handler may make it anything
 
     @options.setter
@@ -109,9 +109,9 @@ class Job:
         Raises:
             TypeError: data, options or progress cannot be written as JSON.
         """
-        if self._options is not _LATER:
-            return encode_record(self)
-        return encode_record(Record(self.data, _first_options(self._created_ms), self.status, self.progress))
+        if self._options is _LATER and self.status == "created" and self.progress == 0:
+            return encode_new_record(self.data, self._created_ms)
+        return encode_record(self)
 
     def __repr__(self) -> str:
         return f"<Job {self.id!r} of {self.queue.name!r}: {self.status}>"
@@ -293,7 +293,3 @@ class Job:
         if self.id is None:
             raise ValueError("the job has no id: it was not saved, or its id existed already")
         return self.id
-
-
-def _first_options(created_ms: int) -> dict[str, Any]:
-    return {"timestamp": created_ms, "stacktraces": []}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.codec import Record, decode_record, encode_record, payload
+from beeq.codec import Record, decode_record, encode_new_record, encode_record, payload
 from beeq.errors import JobUnreadable
 from beeq.job import Job
 from tests.unit.making import NOW_MS, json_values, make_job
@@ -105,6 +105,21 @@ def test_a_new_job_begins_with_its_time_and_an_empty_list_of_traces_whether_look
     assert job.options == {"timestamp": 12, "stacktraces": []}
     assert job.options is job.options
     assert job.encoded() == encode_record(job) == record
+
+
+@pytest.mark.parametrize("data", [{}, [1, "%d"], "ключ", 2**70, {"a": {"b": "\ud800"}}, None], ids=repr)
+def test_a_new_record_is_written_as_any_other(data: Any) -> None:
+    expected = encode_record(Record(data, {"timestamp": 12, "stacktraces": []}))
+    assert encode_new_record(data, 12) == expected
+
+
+@pytest.mark.parametrize("changed", ["status", "progress"])
+def test_what_is_changed_of_a_new_job_is_written(changed: str) -> None:
+    job = Job.new(make_job().queue, {"a": 1}, now_ms=12)
+    setattr(job, changed, "changed")
+    assert decode_record("1", job.encoded(), now_ms=0) == Record(
+        {"a": 1}, {"timestamp": 12, "stacktraces": []}, job.status, job.progress
+    )
 
 
 def test_options_of_a_new_job_are_its_own() -> None:
