@@ -189,7 +189,7 @@ def encode_record(record: RecordLike) -> bytes:
 
 
 def encode_new_record(data: Any, created_ms: int) -> bytes:
-    """Return what ``encode_record`` would of a record with that data and nothing else; in half of the time.
+    """Return what ``encode_record`` would of a record with that data and nothing else, which is not made.
 
     Raises:
         TypeError: the data cannot be written as JSON.

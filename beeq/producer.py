@@ -66,10 +66,12 @@ class Producer:
     def save(self, job: Job, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
         """Add the job; its ``id`` is set, or None if the id exists, when the returned future is done.
 
-        ``loop`` is the running one: its caller knows it already, and asking for it takes its time.
-
         The future returns the moment since which what is heard of the id is about this job (see ``Hub``). It
         raises ``RedisError``: Redis did not add it, or never said whether it did.
+
+        Args:
+            job: which one.
+            loop: the running one; the caller has just asked for it, and asking takes its time.
 
         Raises:
             TypeError: it cannot be written as JSON; nothing was sent.
