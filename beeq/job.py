@@ -22,6 +22,8 @@ from beeq.options import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
+
     from beeq.queue import Queue
 
 #: What a job object tells its listeners, from the queue's events channel.
@@ -50,6 +52,7 @@ class Job:
         "_options",
         "claim",
         "claimed_record",
+        "claiming",
         "data",
         "id",
         "progress",
@@ -68,6 +71,8 @@ class Job:
         self._listeners: Emitter | None = None
         #: By which claim this process runs the job; empty when it does not.
         self.claim = b""
+        #: While Redis has not granted the claim yet: done when that is known.
+        self.claiming: asyncio.Future[None] | None = None
         #: The record as it was claimed.
         self.claimed_record = b""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import decode_record, dumps, encode_record
@@ -40,6 +41,7 @@ class Moves:
         hub: Hub,
         now_ms: Callable[[], int],
         outbox_limit: int,
+        redis_timeout_ms: int,
     ) -> None:
         self._line = line
         self._keys = keys
@@ -47,6 +49,7 @@ class Moves:
         self._hub = hub
         self._now_ms = now_ms
         self._outbox_limit = outbox_limit
+        self._redis_timeout_ms = redis_timeout_ms
         #: Wherever a job may be, in the order in which the scripts take these.
         self._places = (
             keys.succeeded,
@@ -121,6 +124,7 @@ class Moves:
         """Publish the progress, keep it if the job runs here; return how many heard it."""
         job_id = job.saved_id()
         message = encode_event(job_id, "progress", value)
+        await self._know_claim(job)
         before, job.progress = job.progress, value
         try:
             record = encode_record(job) if job.claim else b""
@@ -135,11 +139,20 @@ class Moves:
         )
         return heard
 
+    async def _know_claim(self, job: Job) -> None:
+        """Let a call that claims the job come first: it is on its way over another connection.
+
+        Should that take too long, what follows is refused, or fails as that call does.
+        """
+        if job.claiming is not None and not job.claiming.done():
+            await asyncio.wait([job.claiming], timeout=self._redis_timeout_ms / 1000)
+
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
         """Add facts to the memory of a job that runs here."""
         job_id = job.saved_id()
         if not job.claim:
             raise RuntimeError("only a job that runs here can remember")
+        await self._know_claim(job)
         before = job.options.get("beeq")
         kept = before if isinstance(before, dict) else {}
         job.options["beeq"] = {**kept, "memory": {**job.memory, **facts}}

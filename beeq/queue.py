@@ -82,6 +82,7 @@ class Queue(Consumer):
             hub=self.hub,
             now_ms=self.now_ms,
             outbox_limit=self.settings.outbox_limit,
+            redis_timeout_ms=self.settings.redis_timeout,
         )
         self._results = Results(self.hub, self._reader)
         self._lifecycle = Lifecycle(self)

@@ -42,6 +42,7 @@ EXCHANGE = _load("exchange")
 HAND_BACK = _load("hand_back")
 KEEP_RECORD = _load("keep_record")
 MARK_STALLING = _load("mark_stalling")
+PEEK_ACTIVE = _load("peek_active")
 RAISE_DELAYED = _load("raise_delayed")
 READ_OUTCOME = _load("read_outcome")
 REMOVE_JOB = _load("remove_job")
@@ -61,6 +62,7 @@ ALL = (
     HAND_BACK,
     KEEP_RECORD,
     MARK_STALLING,
+    PEEK_ACTIVE,
     RAISE_DELAYED,
     READ_OUTCOME,
     REMOVE_JOB,

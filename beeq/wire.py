@@ -32,7 +32,7 @@ NOT_HERE = ("READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS
 #: Redis 6.2 tells of a script's error so, with the error itself at the end.
 _BEFORE_THE_ERROR = re.compile(r"\AERR Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)
 
-#: Called with the replies of one ``ask``, or with the error that ended the wire; once.
+#: Called once, with the replies of one ``ask``; or with those that had come, and what ended the wire.
 OnEnd = Callable[[list[Any], RedisError | None], None]
 
 
@@ -205,4 +205,4 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
         asked, self._asked = self._asked, deque()
         for ask in asked:
-            ask.on_end([], error)
+            ask.on_end(ask.replies, error)

@@ -32,7 +32,8 @@
 -- Bounded by its arguments. An outcome counts only while its claim stands and the id is in active.
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
--- dropped where it is met, never handed out (flaw A3).
+-- dropped where it is met, never handed out (flaw A3). An id of ARGV[9] that somebody has claimed meanwhile,
+-- because it stalled before this call came, is left to him.
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
@@ -203,6 +204,10 @@ for n = 1, taken / 2 do -- the oldest first
   candidates[n], candidates[taken + 1 - n] = candidates[taken + 1 - n], candidates[n]
 end
 local is_adopted = adopted ~= '' and call('LPOS', active, adopted)
+if is_adopted then
+  local holder = call('HGET', claims, adopted)
+  is_adopted = not holder or string.sub(holder, 1, 1) == ':'
+end
 if is_adopted then
   table.insert(candidates, 1, adopted)
 end

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from beeq.keys import Keys
     from beeq.outcome import Settlement
     from beeq.settings import Settings
+    from beeq.worker.adoption import Adoption
 
 #: Jobs asked for, and outcomes told, in one call …
 MAX_BATCH = 500
@@ -43,8 +44,8 @@ class Turn:
     token: bytes
     #: How many jobs it asks for.
     free: int
-    #: An id that a blocking move has put into ``active``, or nothing.
-    adopted: bytes
+    #: What a blocking move has put into ``active``.
+    adopted: Adoption | None
     outcomes: list[Outcome]
     #: Free places that no other call may count on meanwhile.
     promised: int
@@ -82,7 +83,7 @@ class Exchange:
 
     def packed(self, turn: Turn) -> bytes:
         """Return the command."""
-        arguments: list[Any] = [turn.token, turn.free, turn.adopted]
+        arguments: list[Any] = [turn.token, turn.free, b"" if turn.adopted is None else turn.adopted.raw_id]
         for outcome in turn.outcomes:
             settlement = outcome.settlement
             arguments += (

@@ -1,7 +1,8 @@
 """The blocking move: waits at an empty queue, so that an idle worker starts a job one push later.
 
 A connection of its own blocks in BLMOVE, each time for a bounded while: none hangs for ever on a dead
-peer (flaw B9). What it moves into ``active`` is not claimed yet: the pump's next turn does that.
+peer (flaw B9). What it moves into ``active`` is not claimed yet: the pump's next turn does that. A look at
+the newest id of ``active`` goes out with the move and is answered with it: it brings the record.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.line import Line, meant_by
+from beeq.line import Line, lacks_script, meant_by
 from beeq.pause import Pause
+from beeq.scripts import PEEK_ACTIVE
 from beeq.wire import NOT_HERE, pack
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 #: How long one blocking move waits.
 MOVE_TIMEOUT_MS = 5000
+#: A longer record is fetched by the call that claims its job: at the end of a move in vain the look brings
+#: somebody else's, and for a short one that is nothing.
+LONGEST_SEEN_BYTES = 65_536
 _UNBLOCK_AGAIN_S = 0.05
 
 
@@ -35,7 +40,8 @@ class Mover:
         settings: the queue's.
         beside: the line over which is claimed what a move has fetched; it must lead to the same server. A
             master that has become a replica would take such a call, and know nothing of the id.
-        on_end: called when a move has ended, with the id it moved or None.
+        on_end: called when a move has ended, with the id it moved or None, and with the job's record, which
+            is empty if the look did not bring it.
         on_error: called with each failure; the next move waits a little longer.
     """
 
@@ -46,10 +52,14 @@ class Mover:
         settings: Settings,
         *,
         beside: Line,
-        on_end: Callable[[bytes | None], None],
+        on_end: Callable[[bytes | None, bytes], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._packed = pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000)
+        look = (PEEK_ACTIVE.sha, 3, keys.active, keys.jobs, keys.claims, LONGEST_SEEN_BYTES)
+        self._packed = (
+            pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000),
+            pack("EVALSHA", *look),
+        )
         self._line = Line(dialer, timeout_ms=settings.redis_timeout)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
         self._beside = beside
@@ -58,6 +68,7 @@ class Mover:
         self._is_asked = False  # Redis has the move; only its reply ends it
         self._errand: asyncio.Task[None] | None = None  # connects before a move, or rests after a failed one
         self._is_resting = False
+        self._needs_script = False
         self._is_stopping = False
         self._is_closed = False
         self._over = asyncio.Event()
@@ -75,25 +86,40 @@ class Mover:
     def start(self) -> None:
         """Begin to wait for a job; none is under way."""
         self._over.clear()
-        if self._line.client_id is not None:
+        if self._line.client_id is not None and not self._needs_script:
             self._ask()
         else:
-            self._begin_errand(self._line.learn_client_id())
+            self._begin_errand(self._prepare())
+
+    async def _prepare(self) -> None:
+        await self._line.learn_client_id()
+        if self._needs_script:
+            await self._line.call("SCRIPT", "LOAD", PEEK_ACTIVE.source)
+            self._needs_script = False
 
     def _ask(self) -> None:
         self._is_asked = True
-        self._line.ask((self._packed,), self._answered, patience_ms=MOVE_TIMEOUT_MS)
+        self._line.ask(self._packed, self._answered, patience_ms=MOVE_TIMEOUT_MS)
 
     def _answered(self, replies: list[Any], error: RedisError | None) -> None:
         self._is_asked = False
-        reply = replies[0] if error is None else error
+        # The connection may have ended between the two replies: what was moved is ours all the same.
+        reply, *sight = replies or [error]
         if isinstance(reply, RedisError):
             if isinstance(reply, RedisRefused) and reply.code in NOT_HERE:
                 self._beside.leave()
             self._failed(meant_by(reply))
         else:
             self._pause.reset()
-            self._ended(reply)
+            self._ended(reply, self._record_of(reply, *sight))
+
+    def _record_of(self, raw_id: bytes | None, sight: Any = None) -> bytes:
+        """Return what the look has seen, if it has seen the job that was moved."""
+        if lacks_script(sight):
+            self._needs_script = True
+        if isinstance(sight, list) and sight[0] == raw_id:
+            return sight[1]  # type: ignore[no-any-return]  # the script's
+        return b""
 
     def _failed(self, error: BaseException) -> None:
         """Tell of it, and rest. A stall check finds an id that was moved with its reply lost."""
@@ -121,11 +147,11 @@ class Mover:
                 self._beside.leave()
             self._ask()
 
-    def _ended(self, raw_id: bytes | None) -> None:
+    def _ended(self, raw_id: bytes | None, record: bytes = b"") -> None:
         if not self.is_pending:
             self._over.set()
         if not self._is_closed:
-            self._on_end(raw_id)
+            self._on_end(raw_id, record)
 
     async def stop(self, line: Line) -> None:
         """End the move without losing what it may have fetched (flaw A7); ``on_end`` is told.

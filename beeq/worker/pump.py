@@ -4,7 +4,8 @@ Outcomes gather while a call is in flight, so calls grow with the load: at concu
 one round trip, at 100 a fraction of one. From concurrency 2 two calls are in flight in turn, each with half
 of the places, so that Redis works on one while this process works on the other's jobs. Only when the
 queue is empty does a further connection block in BLMOVE, so that an idle worker starts a job one
-push later. Never more is claimed than there are free places.
+push later: the call that claims the job is on its way then, but not answered (``adoption.py``). Never more
+is claimed than there are free places.
 
 Turns are taken where their reason arises: where an outcome is settled, where a reply is read. Whatever has
 to be waited for (a lost connection, a hand-back, the end) is the affair of ``run``.
@@ -17,25 +18,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from beeq.errors import JobLost, RedisError, RedisRefused
-from beeq.line import Line, lacks_script, meant_by
+from beeq.errors import JobLost, RedisError
+from beeq.line import Line
 from beeq.pause import Pause
-from beeq.scripts import EXCHANGE
+from beeq.worker.adoption import Adoption
+from beeq.worker.claims import claim_of
 from beeq.worker.exchange import MAX_BATCH, Exchange, Outcome, Turn, first_of
 from beeq.worker.mover import Mover
 from beeq.worker.returns import Returns
+from beeq.worker.trouble import Trouble
 
 if TYPE_CHECKING:
     from beeq.connection import Dialer
     from beeq.keys import Keys
     from beeq.outcome import Settlement
     from beeq.settings import Settings
+    from beeq.worker.claims import Claimed
 
-#: A claimed job: its id as Redis has it, its record, how often it was handed out, and the claim.
-Claimed = tuple[bytes, bytes, int, bytes]
+#: Calls in flight at once.
+_MAX_TURNS = 2
 
 
 class Pump:
@@ -47,6 +51,7 @@ class Pump:
         settings: the queue's.
         concurrency: places.
         on_claimed: called with each new job; must lead to one ``settle`` or ``hand_back`` of it.
+        on_lost: called with the claim of a job whose handler has begun and that was not to be had after all.
         on_settled: called with each outcome that Redis has taken.
         on_error: called with each failure; the pump waits a little and goes on.
         on_idle: called when the queue was found empty while nothing runs.
@@ -60,6 +65,7 @@ class Pump:
         *,
         concurrency: int,
         on_claimed: Callable[[Claimed], None],
+        on_lost: Callable[[bytes], None],
         on_settled: Callable[[Settlement], None],
         on_error: Callable[[BaseException], None],
         on_idle: Callable[[], None],
@@ -67,6 +73,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._concurrency = concurrency
         self._on_claimed = on_claimed
+        self._on_lost = on_lost
         self._on_settled = on_settled
         self._on_error = on_error
         self._on_idle = on_idle
@@ -74,12 +81,18 @@ class Pump:
         self._line = Line(dialer, timeout_ms=settings.redis_timeout)
         self._exchange = Exchange(keys, settings)
         self._returns = Returns(self._line, keys, outbox_limit=settings.outbox_limit)
-        self._max_turns = 1 if concurrency == 1 else 2
         #: What one call asks for at most.
-        self._share = min(-(-concurrency // self._max_turns), MAX_BATCH)
+        self._share = min(-(-concurrency // _MAX_TURNS), MAX_BATCH)
         #: Waits at an empty queue; reserves one place while it does.
         self._mover = Mover(dialer, keys, settings, beside=self._line, on_end=self._moved, on_error=on_error)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
+        self._trouble = Trouble(
+            self._line,
+            self._pause,
+            find_claims=self._returns.claimed_with,
+            on_found=self._give_back_lost,
+            on_error=on_error,
+        )
         #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
         self._busy = 0  # places taken: claimed and not yet recorded
@@ -87,7 +100,7 @@ class Pump:
         self._promised = 0  # free places that calls in flight have asked jobs for
         self._turning = 0  # calls in flight
         self._outcomes: list[Outcome] = []  # added by settle, taken by a turn
-        self._adopted = b""  # an id that a blocking move has put into active
+        self._adopted: Adoption | None = None  # what a blocking move has put into active
         self._returning: list[tuple[bytes, bytes]] = []  # id and claim of jobs to hand back
         self._is_empty = False  # the queue had nothing more, when last asked
         self._is_taking = True
@@ -96,11 +109,6 @@ class Pump:
         self._is_handing_out = False  # a reply is being given out; whoever does that turns afterwards
         self._is_turn_due = False  # the loop's next turn begins with one of ours
         self._sleeper: asyncio.Future[None] | None = None  # run's, while it rests
-        # Trouble, which keeps turns from being taken until ``run`` has mended it.
-        self._is_troubled = False
-        self._needs_rest = False
-        self._needs_script = False
-        self._lost_tokens: list[bytes] = []  # of calls whose reply was lost: what did they claim?
         self._defect: Exception | None = None  # ends ``run``
         self._turns = 0
         self._identity = secrets.token_hex(8).encode()
@@ -113,7 +121,7 @@ class Pump:
             return
         if not self._running:
             self._take_turns()  # nobody else is about to end
-        elif not self._is_turn_due and self._turning < self._max_turns:
+        elif not self._is_turn_due and self._turning < _MAX_TURNS:
             self._is_turn_due = True
             self._loop.call_soon(self._take_due_turn)  # who ends in this turn of the loop goes along
 
@@ -148,23 +156,24 @@ class Pump:
         try:
             while self._has_duty() or self._defect is not None:
                 await self._step()
-            if self._lost_tokens:
-                await self._mend()  # once: the last call may have claimed jobs, and its reply was lost
+            if self._trouble.lost_tokens:
+                # Once: the last call may have claimed jobs, and its reply was lost.
+                await self._trouble.mend(self._is_stopping)
         finally:
             self._is_over = True
 
     async def _step(self) -> None:
         if self._defect is not None:
             raise self._defect
-        if self._is_troubled:
-            await self._mend()
-        elif self._returning or (self._adopted and not self._is_taking):
-            await self._safely(self._return_jobs)
+        if self._trouble.is_present:
+            await self._trouble.mend(self._is_stopping)
+        elif self._returning or (self._adopted is not None and not self._may_adopt()):
+            await self._return_jobs()
         elif self._mover.is_pending and not self._may_block():
             await self._mover.stop(self._line)
         else:
             self._take_turns()
-            if self._is_troubled or self._defect is not None:
+            if self._trouble.is_present or self._defect is not None:
                 return
             if self._may_block() and not self._mover.is_pending and self._free_places() > 0:
                 self._mover.start()
@@ -172,14 +181,22 @@ class Pump:
                 self._on_idle()
             await self._rest()
 
+    def _is_stopping(self) -> bool:
+        return not self._is_taking
+
     def _has_duty(self) -> bool:
-        return bool(self._is_taking or self._busy or self._turning or self._adopted or self._mover.is_pending)
+        is_owing = self._busy or self._turning or self._adopted is not None
+        return bool(self._is_taking or is_owing or self._mover.is_pending)
 
     def _has_reason(self) -> bool:
         """Return whether a turn has anything to do."""
-        if self._outcomes or (self._adopted and self._is_taking):
+        if self._outcomes or (self._adopted is not None and self._may_adopt()):
             return True
         return self._may_ask() and not self._is_empty and self._free_places() > 0
+
+    def _may_adopt(self) -> bool:
+        """Whoever stops gives back what was moved, but not what has begun."""
+        return self._is_taking or (self._adopted is not None and self._adopted.is_begun)
 
     def _may_ask(self) -> bool:
         """While a blocking move is pending the next job is its; a turn must not take a later one first."""
@@ -192,13 +209,30 @@ class Pump:
     def _free_places(self) -> int:
         return self._concurrency - self._busy - self._promised - self._mover.is_blocking
 
-    def _moved(self, raw_id: bytes | None) -> None:
-        if raw_id is not None:
-            self._adopted = raw_id
+    def _moved(self, raw_id: bytes | None, record: bytes) -> None:
         if raw_id is not None or self._mover.is_pending:
             self._is_empty = False  # there may be more; or the move has failed and rests: ask instead
-        self._take_turns()
+        if raw_id is None:
+            self._take_turns()
+        else:
+            self._adopt(Adoption(raw_id, self._new_token()), record)
         self._poke()
+
+    def _adopt(self, adopted: Adoption, record: bytes) -> None:
+        """Have a moved job claimed; begin it while that call is on its way, if its record has come along."""
+        self._adopted = adopted
+        if not (record and self._is_taking and self._is_fit()):
+            self._take_turns()
+            return
+        known = adopted.begin(record, self._loop)
+        self._busy += 1
+        self._running += 1
+        self.claimed[adopted.raw_id] = adopted.claim
+        self._take_turn()
+        try:
+            self._on_claimed((adopted.raw_id, record, 1, adopted.claim, known))
+        except Exception as defect:  # noqa: BLE001 - whatever it is, ``run`` raises it
+            self._defect = defect
 
     async def _rest(self) -> None:
         """Wait for something to do; the blocking move bounds it while a place is free."""
@@ -213,34 +247,44 @@ class Pump:
 
     def _take_turns(self) -> None:
         """Make the calls there is a reason for, if the line is fit for it."""
-        while self._turning < self._max_turns and self._has_reason():
-            if self._is_over or self._is_troubled:
-                return
-            if not self._line.is_connected:
-                self._is_troubled = True
+        while self._turning < _MAX_TURNS and self._has_reason():
+            if not self._is_fit():
+                self._trouble.is_present = not self._is_over
                 self._poke()
                 return
-            turn = self._next_turn()
-            self._promised += turn.promised
-            self._turning += 1
-            self._line.ask((self._exchange.packed(turn),), functools.partial(self._answered, turn))
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        turn = self._next_turn()
+        self._promised += turn.promised
+        self._turning += 1
+        self._line.ask((self._exchange.packed(turn),), functools.partial(self._answered, turn))
+
+    def _is_fit(self) -> bool:
+        return self._line.is_connected and not (self._is_over or self._trouble.is_present)
 
     def _next_turn(self) -> Turn:
-        count = first_of(self._outcomes, self._busy)
+        adopted, self._adopted = self._adopted, None
+        is_begun = adopted is not None and adopted.is_begun
+        # The script records outcomes first, and the outcome of what has begun must come after its claim.
+        count = 0 if is_begun else first_of(self._outcomes, self._busy)
         outcomes, self._outcomes = self._outcomes[:count], self._outcomes[count:]
-        adopted, self._adopted = self._adopted, b""
+        to_begin = int(adopted is not None and not is_begun)
         # The places of the outcomes in this call are free once they are recorded, which is before
         # the script claims anything; another call may be faster and must not count on them.
-        places = self._free_places() + count - bool(adopted)
+        places = self._free_places() + count - to_begin
         free = max(0, min(places, self._share)) if self._may_ask() else 0
-        self._turns += 1
         return Turn(
-            token=b"%b-%x" % (self._identity, self._turns),
+            token=self._new_token() if adopted is None else adopted.token,
             free=free,
             adopted=adopted,
             outcomes=outcomes,
-            promised=max(0, free + bool(adopted) - count),
+            promised=max(0, free + to_begin - count),
         )
+
+    def _new_token(self) -> bytes:
+        self._turns += 1
+        return b"%b-%x" % (self._identity, self._turns)
 
     def _answered(self, turn: Turn, replies: list[Any], error: RedisError | None) -> None:
         if self._is_over:
@@ -267,17 +311,34 @@ class Pump:
     def _hand_out(self, turn: Turn, facts: list[int], taken: int, jobs: list[Any]) -> None:
         if turn.free:
             self._is_empty = taken < turn.free
-        count = len(jobs) // 3
+        begun = self._begun_of(turn, jobs)
+        count = len(jobs) // 3 - begun
         self._busy += count - len(turn.outcomes)
         self._running += count
         for outcome, fact in zip(turn.outcomes, facts, strict=True):
             self._tell(outcome, fact)
-        for at in range(0, len(jobs), 3):
+        for at in range(3 * begun, len(jobs), 3):
             raw_id, deliveries = jobs[at], jobs[at + 2]
-            claim = self.claimed[raw_id] = b"%b.%d:%d" % (turn.token, at // 3, deliveries)
-            self._on_claimed((raw_id, jobs[at + 1], deliveries, claim))
+            claim = self.claimed[raw_id] = claim_of(turn.token, at // 3, deliveries)
+            self._on_claimed((raw_id, jobs[at + 1], deliveries, claim, None))
+
+    def _begun_of(self, turn: Turn, jobs: list[Any]) -> int:
+        """Return how many of a reply's jobs have begun: the first or none. Stop one that was not granted."""
+        adopted = turn.adopted
+        if adopted is None or not adopted.is_begun:
+            return 0
+        # Whose outcome was refused before this call came through begins anew.
+        is_granted = adopted.is_granted(jobs) and self.claimed.get(adopted.raw_id) == adopted.claim
+        if not is_granted:
+            self._on_lost(adopted.claim)
+        adopted.end()
+        return int(is_granted)
 
     def _tell(self, outcome: Outcome, fact: int) -> None:
+        if not fact and self._adopted is not None and self._adopted.claim == outcome.claim:
+            self._outcomes.insert(0, outcome)  # the call that was to claim it first was refused
+            self._busy += 1
+            return
         self._release(outcome.raw_id, outcome.claim)
         if fact:
             self._on_settled(outcome.settlement)
@@ -292,70 +353,40 @@ class Pump:
     # Trouble.
 
     def _failed(self, turn: Turn, error: RedisError) -> None:
-        """Keep what the call carried for another one, after ``_mend``."""
+        """Keep what the call carried for another one, once the trouble is mended."""
         self._outcomes = turn.outcomes + self._outcomes
         self._adopted = turn.adopted or self._adopted
-        self._is_troubled = True
-        if lacks_script(error):
-            self._needs_script = True
-        else:
-            self._needs_rest = True
-            if not isinstance(error, RedisRefused):
-                self._lost_tokens.append(turn.token)
-            self._on_error(meant_by(error))
+        self._trouble.came_of(error, turn.token)
         self._poke()
 
-    async def _mend(self) -> None:
-        """Make the line fit for turns, or see to it that this is tried again later."""
-        if self._needs_rest:
-            self._needs_rest = False
-            await self._pause.wait(lambda: not self._is_taking)
-        try:
-            await self._line.connect()
-            if self._needs_script:
-                await self._line.call("SCRIPT", "LOAD", EXCHANGE.source)
-                self._needs_script = False
-            if self._lost_tokens:
-                await self._recover()
-        except RedisError as error:
-            self._needs_rest = True
-            self._on_error(error)
-        else:
-            self._is_troubled = False
-
-    async def _recover(self) -> None:
-        """Hand back what calls claimed whose replies were lost; else a stall check would, much later."""
-        lost, self._lost_tokens = self._lost_tokens, []
-        try:
-            claims = await self._returns.claimed_with(lost)
-            if any(raw_id == self._adopted for raw_id, _ in claims):
-                self._adopted = b""  # it goes back too: to adopt it again would take it from its next owner
-            await self._returns.give_back(claims)
-        except BaseException:
-            self._lost_tokens += lost
-            raise
+    async def _give_back_lost(self, found: list[tuple[bytes, bytes]]) -> None:
+        """Hand back what calls with lost replies have claimed, except what has begun: that goes on."""
+        if (adopted := self._adopted) is not None:
+            has_ended = any(outcome.claim == adopted.claim for outcome in self._outcomes)
+            if await self._returns.is_taken(adopted, found, has_ended=has_ended):
+                self._adopted = None
+                if (adopted.raw_id, adopted.claim) not in found:
+                    self._on_lost(adopted.claim)
+                adopted.end()
+        await self._returns.give_back(
+            [(raw_id, claim) for raw_id, claim in found if self.claimed.get(raw_id) != claim]
+        )
         self._is_empty = False
 
-    async def _safely(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do one step; on failure tell, wait a little, and let the next step try again."""
-        try:
-            await step()
-        except RedisError as error:
-            self._on_error(error)
-            await self._pause.wait(lambda: not self._is_taking)
-        else:
-            self._pause.reset()
-
     async def _return_jobs(self) -> None:
-        """Hand back what was given up, and what a blocking move fetched too late."""
-        adopted, self._adopted = self._adopted, b""
+        """Hand back what was given up, and what a move fetched too late; if that fails, later."""
+        adopted = None if self._may_adopt() else self._adopted
+        self._adopted = self._adopted if adopted is None else None
         returning, self._returning = self._returning, []
         try:
-            await self._returns.give_back(returning, unclaimed=adopted)
-        except BaseException:
+            await self._returns.give_back(returning, unclaimed=b"" if adopted is None else adopted.raw_id)
+        except RedisError as error:
             self._adopted = adopted or self._adopted
             self._returning = returning + self._returning
-            raise
+            self._on_error(error)
+            await self._pause.wait(self._is_stopping)
+            return
+        self._pause.reset()
         for raw_id, claim in returning:
             self._release(raw_id, claim)
         self._busy -= len(returning)

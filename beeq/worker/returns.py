@@ -7,10 +7,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from beeq.scripts import HAND_BACK
+from beeq.worker.claims import token_of
 
 if TYPE_CHECKING:
     from beeq.keys import Keys
     from beeq.line import Line
+    from beeq.worker.adoption import Adoption
 
 #: Jobs given back in one call.
 _MAX_BATCH = 500
@@ -22,6 +24,7 @@ class Returns:
     def __init__(self, line: Line, keys: Keys, *, outbox_limit: int) -> None:
         self._line = line
         self._claims = keys.claims
+        self._jobs = keys.jobs
         self._keys = (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox)
         self._outbox_limit = outbox_limit
 
@@ -45,10 +48,21 @@ class Returns:
         while True:
             cursor, fields = await self._line.call("HSCAN", self._claims, cursor, "COUNT", 500)
             pairs = zip(fields[::2], fields[1::2], strict=True)
-            found += [(raw_id, claim) for raw_id, claim in pairs if _token_of(claim) in tokens]
+            found += [(raw_id, claim) for raw_id, claim in pairs if token_of(claim) in tokens]
             if cursor == b"0":
                 return found
 
+    async def is_taken(
+        self, adopted: Adoption, found: Sequence[tuple[bytes, bytes]], *, has_ended: bool
+    ) -> bool:
+        """Return whether a call that was lost has claimed an adopted job: another must not take it again.
 
-def _token_of(claim: bytes) -> bytes:
-    return claim.rpartition(b":")[0].rpartition(b".")[0]
+        Args:
+            adopted: the job.
+            found: what lost calls have claimed. That runs here, or goes back to be someone else's.
+            has_ended: its outcome waits. Two lost calls may have claimed it and recorded that: its record
+                is another one then.
+        """
+        if any(raw_id == adopted.raw_id for raw_id, _ in found):
+            return True
+        return has_ended and await self._line.call("HGET", self._jobs, adopted.raw_id) != adopted.record

@@ -17,13 +17,14 @@ from beeq.job import Job
 from beeq.outcome import Settlement, fail, succeed
 from beeq.process_name import process_name
 from beeq.worker.heartbeat import Heartbeat
-from beeq.worker.pump import Claimed, Pump
+from beeq.worker.pump import Pump
 from beeq.worker.reference import refuse_while_loading
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
 from beeq.worker.stalls import StallCheck
 
 if TYPE_CHECKING:
     from beeq.queue import Queue
+    from beeq.worker.claims import Claimed
 
 
 class Worker:
@@ -81,6 +82,7 @@ class Worker:
             settings,
             concurrency=self._concurrency,
             on_claimed=self._claimed,
+            on_lost=self.cancel,
             on_settled=self._settled,
             on_error=queue.report_error,
             on_idle=self.idle.set,
@@ -138,7 +140,7 @@ class Worker:
     # A job's way: claimed, run, ended, settled.
 
     def _claimed(self, claimed: Claimed) -> None:
-        raw_id, raw_record, deliveries, claim = claimed
+        raw_id, raw_record, deliveries, claim, claiming = claimed
         queue = self._queue
         if self._has_stopped:  # the call was under way when this worker gave up
             assert self._pump is not None  # noqa: S101 - made in start
@@ -155,7 +157,7 @@ class Worker:
             self._settle(raw_id, claim, fail(job, error, {}))
             return
         job = Job(queue, record, job_id)
-        job.claim, job.claimed_record = claim, raw_record
+        job.claim, job.claimed_record, job.claiming = claim, raw_record, claiming
         if deliveries > queue.settings.max_stalls + 1:
             self._settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return

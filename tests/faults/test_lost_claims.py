@@ -7,26 +7,17 @@ from collections import Counter
 
 import pytest
 
-from tests.support.proxy import proxy_to
-
-
-class FirstExchange:
-    """Chooses the first call of the pump's script."""
-
-    def __init__(self) -> None:
-        self.has_come = asyncio.Event()
-
-    def __call__(self, request: bytes) -> bool:
-        if self.has_come.is_set() or b"EVALSHA" not in request or b"earlierDelayed" not in request:
-            return False
-        self.has_come.set()
-        return True
+from beeq.worker.mover import LONGEST_SEEN_BYTES
+from tests.support.proxy import FirstExchange, proxy_to
 
 
 async def test_a_job_that_another_worker_has_by_then_is_left_to_it(
     valkey, make_queue, redis, eventually, expect_errors
 ):
-    """The move fetched it, the lost call claimed it, it went back, and the other worker waited for it."""
+    """The move fetched it, the lost call claimed it, it went back, and the other worker waited for it.
+
+    Its record is a long one: it did not come along with the move, and the job had not begun.
+    """
 
     async def blocking():
         return sum("b" in client["flags"] for client in await redis.client_list())
@@ -51,7 +42,7 @@ async def test_a_job_that_another_worker_has_by_then_is_left_to_it(
 
             await eventually(all_wait)
         proxy.swallow = FirstExchange()
-        job = await producer.enqueue(1)
+        job = await producer.enqueue("x" * LONGEST_SEEN_BYTES)
         await eventually(lambda: runs)
 
         async def unlucky_waits_again():

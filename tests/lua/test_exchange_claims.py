@@ -142,6 +142,17 @@ def test_an_id_that_left_active_meanwhile_is_not_adopted(bench, state):
     assert bench.snapshot() == before
 
 
+def test_an_id_that_somebody_has_claimed_meanwhile_is_left_to_him(bench):
+    """It stalled while the call was on its way, and was queued and taken again."""
+    bench.put(jobs=records("1", "2"), active=["1"], waiting=["2"], claims={"1": "other.0:2"})
+    assert take(bench, 1, adopted="1") == (1, [("2", "record 2", 1)])
+    assert bench.snapshot() == {
+        "jobs": records("1", "2"),
+        "active": ["2", "1"],
+        "claims": {"1": "other.0:2", "2": "T.0:1"},
+    }
+
+
 def test_a_lost_adoption_does_not_keep_others_from_being_handed_out(bench):
     bench.put(jobs=records("1", "2"), waiting=["1", "2"])
     assert take(bench, 1, adopted="1") == (1, [("2", "record 2", 1)])

@@ -16,6 +16,7 @@ class Proxy:
     Attributes:
         is_silent: nothing is forwarded any more, and no connection is closed.
         swallow: asked for each request; True lets it through, swallows the reply and hangs up.
+        mute: asked for each request; True lets it through, and swallows its connection's replies from then on.
         hold: asked for each request; True keeps it, and what follows it, until ``released`` is set.
     """
 
@@ -27,6 +28,7 @@ class Proxy:
         self.port = free_port()
         self.is_silent = False
         self.swallow: Callable[[bytes], bool] = lambda _request: False
+        self.mute: Callable[[bytes], bool] = lambda _request: False
         self.hold: Callable[[bytes], bool] = lambda _request: False
         self.released = asyncio.Event()
 
@@ -39,17 +41,21 @@ class Proxy:
         """Serve one connection."""
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         self._writers |= {writer, server_writer}
-        swallowing = asyncio.Event()
+        swallowing, muted = asyncio.Event(), asyncio.Event()
         for pump in (
-            self._requests(reader, server_writer, swallowing),
-            self._replies(server_reader, writer, swallowing),
+            self._requests(reader, server_writer, swallowing, muted),
+            self._replies(server_reader, writer, swallowing, muted),
         ):
             task = asyncio.get_running_loop().create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallowing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        swallowing: asyncio.Event,
+        muted: asyncio.Event,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -57,19 +63,25 @@ class Proxy:
                     continue
                 if self.swallow(data):
                     swallowing.set()
+                if self.mute(data):
+                    muted.set()
                 if self.hold(data):
                     await self.released.wait()
                 writer.write(data)
         writer.close()
 
     async def _replies(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallowing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        swallowing: asyncio.Event,
+        muted: asyncio.Event,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if swallowing.is_set():
                     break
-                if not self.is_silent:
+                if not self.is_silent and not muted.is_set():
                     writer.write(data)
         writer.close()
 
@@ -85,6 +97,19 @@ class Proxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+
+
+class FirstExchange:
+    """Chooses the first call of the pump's script that is to come."""
+
+    def __init__(self) -> None:
+        self.has_come = asyncio.Event()
+
+    def __call__(self, request: bytes) -> bool:
+        if self.has_come.is_set() or b"EVALSHA" not in request or b"earlierDelayed" not in request:
+            return False
+        self.has_come.set()
+        return True
 
 
 @contextlib.asynccontextmanager

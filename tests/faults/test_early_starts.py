@@ -1,0 +1,372 @@
+"""An idle worker begins a job while the call that claims it is on its way; whatever becomes of that call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from beeq import JobLost
+from beeq.worker.mover import LONGEST_SEEN_BYTES
+from tests.support.proxy import FirstExchange, Proxy, proxy_to
+from tests.support.waiting import eventually
+
+#: No stall check comes while a test runs, and a failure costs little.
+SETTINGS = {"stall_interval": 60_000, "initial_redis_failure_retry_delay": 10}
+
+
+class Idler:
+    """A worker behind a proxy, which waits at its empty queue; and a producer that needs no proxy."""
+
+    def __init__(self, proxy: Proxy, make_queue: Callable[..., Any], redis: Any) -> None:
+        self.proxy = proxy
+        self.producer = make_queue(is_worker=False)
+        self.worker = make_queue(redis=proxy.url, **SETTINGS)
+        self.keys = self.worker.keys
+        self.runs: Counter[str] = Counter()
+        self.cancelled: list[str] = []
+        self.worker.on("cancelled", lambda job: self.cancelled.append(job.id))
+        self._redis = redis
+
+    async def work(self, handler: Callable[[Any], Awaitable[Any]], concurrency: int) -> None:
+        async def counted(job: Any) -> Any:
+            self.runs[job.id] += 1
+            return await handler(job)
+
+        self.worker.process(counted, concurrency=concurrency)
+        await self.waits()
+
+    async def waits(self) -> None:
+        mover = await eventually(lambda: self.worker._lifecycle.worker._pump._mover)
+
+        async def is_blocked() -> bool:
+            blocked = {client["id"] for client in await self._redis.client_list() if "b" in client["flags"]}
+            return str(mover._line.client_id) in blocked
+
+        await eventually(is_blocked)
+
+    async def is_claimed(self) -> bool:
+        return bool(await self._redis.hlen(self.keys.claims))
+
+    async def begins(self, job: Any) -> None:
+        await eventually(lambda: self.runs[job.id])
+
+    async def leaves_nothing(self) -> None:
+        async def is_clean() -> bool:
+            return not await self._redis.exists(self.keys.active, self.keys.claims, self.keys.waiting)
+
+        await eventually(is_clean)
+
+
+@pytest.fixture
+async def idler(valkey, make_queue, redis) -> AsyncIterator[Idler]:
+    async with proxy_to(valkey.port) as proxy:
+        idler = Idler(proxy, make_queue, redis)
+        yield idler
+        proxy.released.set()
+        with contextlib.suppress(TimeoutError):  # the test has closed it, and knows
+            await idler.worker.close()
+
+
+@pytest.fixture(params=[1, 10])
+def concurrency(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+async def returns_its_data(job: Any) -> Any:
+    return job.data
+
+
+async def test_a_job_begins_before_redis_has_heard_of_its_claim_and_is_recorded_after_it(idler, concurrency):
+    await idler.work(returns_its_data, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    await idler.proxy.hold.has_come.wait()
+    assert not await idler.is_claimed()
+    assert await job.is_in_set("active")
+    idler.proxy.released.set()
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1})
+    await idler.leaves_nothing()
+
+
+async def test_job_after_job_begins_so(idler, concurrency):
+    """Not only the first one: the worker goes back to its waiting."""
+    await idler.work(returns_its_data, concurrency)
+    for number in range(1, 6):
+        job = await idler.producer.enqueue(number)
+        assert await job.result(timeout=5000) == number
+    await idler.leaves_nothing()
+    assert idler.runs == Counter({str(n): 1 for n in range(1, 6)})
+
+
+async def test_a_job_runs_on_when_the_reply_to_its_claim_was_lost(idler, concurrency, expect_errors):
+    go_on = asyncio.Event()
+
+    async def handler(job):
+        await go_on.wait()
+        return job.data
+
+    await idler.work(handler, concurrency)
+    idler.proxy.swallow = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    await eventually(lambda: expect_errors)
+    await eventually(lambda: not idler.worker._lifecycle.worker._pump._trouble.is_present)
+    assert await idler.is_claimed()
+    go_on.set()
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1})
+    assert not [error for error in expect_errors if isinstance(error, JobLost)]
+    await idler.leaves_nothing()
+
+
+async def test_a_job_runs_on_when_its_claim_never_arrived(idler, concurrency, expect_errors):
+    go_on = asyncio.Event()
+
+    async def handler(job):
+        await go_on.wait()
+        return job.data
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    await idler.proxy.hold.has_come.wait()
+    idler.proxy.hang_up()
+    await eventually(idler.is_claimed)
+    go_on.set()
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1})
+    assert not [error for error in expect_errors if isinstance(error, JobLost)]
+    await idler.leaves_nothing()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_job_that_has_ended_is_recorded_once_when_neither_call_arrived(
+    idler, concurrency, retries, expect_errors
+):
+    """Nothing waits for a stall check: what was not claimed is claimed again, and recorded then."""
+
+    async def handler(job):
+        if job.options["retries"]:
+            raise ValueError("again")
+        return job.data
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.create_job("value").retries(retries).save()
+    await idler.begins(job)
+    await idler.proxy.hold.has_come.wait()
+    await eventually(lambda: len(idler.worker._lifecycle.worker._pump._line._wire._asked) == 2)
+    idler.proxy.hang_up()
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1 + retries})
+    assert not [error for error in expect_errors if isinstance(error, JobLost)]
+    await idler.leaves_nothing()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_a_job_that_has_ended_is_recorded_once_when_both_replies_were_lost(
+    idler, concurrency, retries, redis, expect_errors
+):
+    """Then it is finished already, or waits for its next attempt."""
+    heard: list[str] = []
+    idler.producer.on("job succeeded", lambda job_id, _result: heard.append(job_id))
+    idler.producer.on("job retrying", lambda job_id, _error: heard.append(job_id))
+    await idler.producer.ready()
+
+    async def handler(job):
+        if job.options["retries"]:
+            raise ValueError("again")
+        return job.data
+
+    await idler.work(handler, concurrency)
+    idler.proxy.mute = FirstExchange()
+    job = await idler.producer.create_job("value").retries(retries).save()
+    await eventually(lambda: heard)
+    idler.proxy.hang_up()
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1 + retries})
+    assert heard == [job.id] * (1 + retries)
+    assert not [error for error in expect_errors if isinstance(error, JobLost)]
+    await idler.leaves_nothing()
+
+
+async def test_a_job_that_waits_for_its_next_attempt_is_not_taken_from_who_has_it_by_then(
+    idler, concurrency, redis, expect_errors
+):
+    """Both replies were lost, and a Node worker took it, who claims nothing."""
+
+    async def handler(job):
+        if job.options["retries"]:
+            raise ValueError("again")
+        return job.data
+
+    await idler.work(handler, concurrency)
+    await idler.producer.ready()
+    is_retrying = asyncio.Event()
+    idler.producer.on("job retrying", lambda *_: is_retrying.set())
+    idler.proxy.mute = FirstExchange()
+    job = await idler.producer.create_job("value").retries(1).save()
+    await is_retrying.wait()
+    # The call that told of the first attempt has taken it again; let it have been a Node worker.
+    assert await redis.hdel(idler.keys.claims, job.id) == 1
+    idler.proxy.hang_up()
+    await idler.waits()
+    assert not await idler.is_claimed()
+    assert idler.runs == Counter({job.id: 1})
+    assert await redis.lmove(idler.keys.active, idler.keys.waiting, "LEFT", "RIGHT") == job.id
+    assert await job.result(timeout=5000) == "value"
+    await idler.leaves_nothing()
+
+
+async def test_a_job_that_was_removed_meanwhile_is_stopped(idler, concurrency, redis):
+    has_ended = asyncio.Event()
+
+    async def handler(_job):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            has_ended.set()
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    await job.remove()
+    idler.proxy.released.set()
+    await asyncio.wait_for(has_ended.wait(), 5)
+    await eventually(lambda: idler.cancelled == [job.id])
+    await idler.leaves_nothing()
+    next_job = await idler.producer.enqueue("next")
+    await idler.begins(next_job)  # its place is free again
+    await next_job.cancel()
+    await eventually(lambda: idler.cancelled == [job.id, next_job.id])
+
+
+async def test_progress_and_memory_wait_for_the_claim(idler, concurrency, redis):
+    """They need it, and take another connection."""
+    steps: list[str] = []
+
+    async def handler(job):
+        steps.append("began")
+        await job.report_progress(50)
+        steps.append("reported")
+        await job.remember(order="7")
+        steps.append("remembered")
+        return await redis.hget(job.queue.keys.jobs, job.id)
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    await idler.proxy.hold.has_come.wait()
+    await idler.worker.check_health()  # goes the way that they would go
+    assert steps == ["began"]
+    idler.proxy.released.set()
+    record = await job.result(timeout=5000)
+    assert steps == ["began", "reported", "remembered"]
+    assert '"progress":50' in record
+    assert '"order":"7"' in record
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_worker_that_gives_up_meanwhile_gives_the_job_back(
+    idler, concurrency, is_cut, redis, expect_errors
+):
+    is_cancelled = asyncio.Event()
+
+    async def handler(_job):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_cancelled.set()
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    closing = asyncio.create_task(idler.worker.close(1))
+    await asyncio.wait_for(is_cancelled.wait(), 5)
+    if is_cut:
+        idler.proxy.hang_up()
+    else:
+        idler.proxy.released.set()
+    with pytest.raises(TimeoutError):
+        await closing
+    assert await redis.lrange(idler.keys.waiting, 0, -1) == [job.id]
+    assert not await redis.exists(idler.keys.active, idler.keys.claims)
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_worker_that_stops_meanwhile_lets_the_job_end(idler, concurrency, is_cut, expect_errors):
+    go_on = asyncio.Event()
+
+    async def handler(job):
+        await go_on.wait()
+        return job.data
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    closing = asyncio.create_task(idler.worker.close())
+    await eventually(lambda: not idler.worker._lifecycle.worker._pump._is_taking)
+    if is_cut:
+        idler.proxy.hang_up()
+    else:
+        idler.proxy.released.set()
+    await eventually(idler.is_claimed)
+    go_on.set()
+    await closing
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1})
+    assert bool(expect_errors) == is_cut
+    await idler.leaves_nothing()
+
+
+async def test_a_claim_that_is_refused_for_a_while_costs_no_second_run(
+    idler, concurrency, redis, expect_errors
+):
+    """The handler has ended by then; its outcome waits."""
+    await idler.work(returns_its_data, concurrency)
+    await redis.set(idler.keys.stalling, "of the wrong type")
+    job = await idler.producer.enqueue("value")
+    await eventually(lambda: len(expect_errors) > 2)
+    await redis.delete(idler.keys.stalling)
+    assert await job.result(timeout=5000) == "value"
+    assert idler.runs == Counter({job.id: 1})
+    assert not [error for error in expect_errors if isinstance(error, JobLost)]
+    await idler.leaves_nothing()
+
+
+async def test_a_worker_learns_the_scripts_again_that_redis_has_forgotten(idler, concurrency, redis):
+    await idler.work(returns_its_data, concurrency)
+    await idler.producer.ready()  # which loads them all
+    await redis.script_flush()
+    first = await idler.producer.enqueue("first")
+    assert await first.result(timeout=5000) == "first"
+    await idler.leaves_nothing()
+
+    await idler.waits()
+    idler.proxy.hold = FirstExchange()
+    second = await idler.producer.enqueue("second")
+    await idler.begins(second)
+    idler.proxy.released.set()
+    assert await second.result(timeout=5000) == "second"
+
+
+async def test_a_job_with_a_long_record_begins_once_it_is_claimed(idler, concurrency):
+    await idler.work(returns_its_data, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("x" * LONGEST_SEEN_BYTES)
+    await idler.proxy.hold.has_come.wait()
+    assert not idler.runs
+    idler.proxy.released.set()
+    assert len(await job.result(timeout=5000)) == LONGEST_SEEN_BYTES
