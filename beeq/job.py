@@ -51,8 +51,8 @@ class Job:
         "_listeners",
         "_options",
         "claim",
+        "claim_known",
         "claimed_record",
-        "claiming",
         "data",
         "id",
         "progress",
@@ -72,7 +72,7 @@ class Job:
         #: By which claim this process runs the job; empty when it does not.
         self.claim = b""
         #: While Redis has not granted the claim yet: done when that is known.
-        self.claiming: asyncio.Future[None] | None = None
+        self.claim_known: asyncio.Future[None] | None = None
         #: The record as it was claimed.
         self.claimed_record = b""
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import decode_record, dumps, encode_record
-from beeq.errors import JobLost, JobUnreadable
+from beeq.errors import JobLost, JobUnreadable, RedisUnavailable
 from beeq.events import encode_event
 from beeq.options import created_ms_of
 from beeq.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
@@ -25,6 +25,8 @@ _QUEUED, _CHANGED = 1, 2
 #: One call cleans at most this many jobs, and not much more than this many bytes of records.
 _CLEAN_AT_ONCE = 100
 _CLEAN_BYTES = 1_000_000
+#: How many times the longest wait for Redis a claim may take: it is lost, and made again.
+_CLAIM_PATIENCE = 3
 #: Workers beat more often than this, whatever their stall interval.
 CANCELLED_MS = 10 * 60_000
 
@@ -124,7 +126,7 @@ class Moves:
         """Publish the progress, keep it if the job runs here; return how many heard it."""
         job_id = job.saved_id()
         message = encode_event(job_id, "progress", value)
-        await self._know_claim(job)
+        await self._await_claim(job)
         before, job.progress = job.progress, value
         try:
             record = encode_record(job) if job.claim else b""
@@ -139,20 +141,24 @@ class Moves:
         )
         return heard
 
-    async def _know_claim(self, job: Job) -> None:
-        """Let a call that claims the job come first: it is on its way over another connection.
+    async def _await_claim(self, job: Job) -> None:
+        """Let the call that claims the job come first: it is on its way over another connection.
 
-        Should that take too long, what follows is refused, or fails as that call does.
+        Raises:
+            RedisUnavailable: it did not get there, nor did another one after it.
         """
-        if job.claiming is not None and not job.claiming.done():
-            await asyncio.wait([job.claiming], timeout=self._redis_timeout_ms / 1000)
+        if job.claim_known is None or job.claim_known.done():
+            return
+        patience_s = _CLAIM_PATIENCE * self._redis_timeout_ms / 1000
+        if not (await asyncio.wait([job.claim_known], timeout=patience_s))[0]:
+            raise RedisUnavailable("Redis has not confirmed yet that the job is this worker's")
 
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
         """Add facts to the memory of a job that runs here."""
         job_id = job.saved_id()
         if not job.claim:
             raise RuntimeError("only a job that runs here can remember")
-        await self._know_claim(job)
+        await self._await_claim(job)
         before = job.options.get("beeq")
         kept = before if isinstance(before, dict) else {}
         job.options["beeq"] = {**kept, "memory": {**job.memory, **facts}}

@@ -223,7 +223,7 @@ def _sealed(waiting: list[Call]) -> tuple[list[Call], list[Call]]:
 def _give_out(calls: list[Call], replies: list[Any], error: RedisError | None) -> list[Call]:
     """End the calls that have a reply, or must not be sent again; return the others.
 
-    With an error there are no replies: nobody knows what has been executed.
+    With an error nobody knows what has been executed: replies that came before it are ignored.
     """
     if error is not None:
         for call in calls:

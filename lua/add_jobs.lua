@@ -4,7 +4,7 @@
 -- KEYS[2] jobs     hash, id → record
 -- KEYS[3] waiting  list of ids; producers push left
 -- KEYS[4] delayed  sorted set, id → due time in ms
--- KEYS[5] claims   hash, id → token:deliveries
+-- KEYS[5] claims   hash, id → token.place:deliveries
 -- KEYS[6] results  hash, id → what a job of that id left behind
 -- KEYS[7] expiries sorted set, id → when its result may go, in ms
 -- KEYS[8] outbox   stream of changed ids, for the mirror

@@ -6,7 +6,7 @@
 -- KEYS[4]  stalling   set of ids
 -- KEYS[5]  jobs       hash, id → record
 -- KEYS[6]  delayed    sorted set, id → due time in ms
--- KEYS[7]  claims     hash, id → token:deliveries
+-- KEYS[7]  claims     hash, id → token.place:deliveries
 -- KEYS[8]  results    hash, id → result or error text
 -- KEYS[9]  expiries   sorted set, id → when its result may go, in ms
 -- KEYS[10] outbox     stream of changed ids, for the mirror

@@ -7,7 +7,7 @@
 -- KEYS[5]  succeeded  set of ids
 -- KEYS[6]  failed     set of ids
 -- KEYS[7]  delayed    sorted set, id → due time in ms
--- KEYS[8]  claims     hash, id → token:deliveries
+-- KEYS[8]  claims     hash, id → token.place:deliveries
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] outbox     stream of changed ids, for the mirror
@@ -21,7 +21,8 @@
 --         place being 0. No two jobs share a claim: who cancels one means that one
 -- ARGV[8] how many jobs to hand out at most
 -- ARGV[9] id that a blocking move has put into active already, or ""
--- ARGV[10…] seven for each outcome: id, claim, verdict (succeeded, retrying, failed), record ("" leaves
+-- ARGV[10] "1" if the handler of that job has begun already: nobody had claimed it then
+-- ARGV[11…] seven for each outcome: id, claim, verdict (succeeded, retrying, failed), record ("" leaves
 --          it as it is), event message, delay in ms (retrying only), result or error text to keep ("" for none)
 --
 -- Returns {facts, taken, jobs}. facts: for each outcome 1 if it was recorded, 0 if the job had
@@ -32,14 +33,15 @@
 -- Bounded by its arguments. An outcome counts only while its claim stands and the id is in active.
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
--- dropped where it is met, never handed out (flaw A3). An id of ARGV[9] that somebody has claimed meanwhile,
--- because it stalled before this call came, is left to him.
+-- dropped where it is met, never handed out (flaw A3). A job that has begun and was claimed by another worker
+-- meanwhile, because it stalled before this call came, stays with that worker. One that has not begun is
+-- adopted whatever its claim: bee-queue's stall check leaves the claim of a dead worker where it was.
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
 local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
-local FIRST, STEP = 10, 7
+local FIRST, STEP = 11, 7
 local free, adopted = tonumber(ARGV[8]), ARGV[9]
 local drops = { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
 local is_mirrored = ARGV[6] ~= '0'
@@ -204,9 +206,8 @@ for n = 1, taken / 2 do -- the oldest first
   candidates[n], candidates[taken + 1 - n] = candidates[taken + 1 - n], candidates[n]
 end
 local is_adopted = adopted ~= '' and call('LPOS', active, adopted)
-if is_adopted then
-  local holder = call('HGET', claims, adopted)
-  is_adopted = not holder or string.sub(holder, 1, 1) == ':'
+if is_adopted and ARGV[10] == '1' then
+  is_adopted = call('HEXISTS', claims, adopted) == 0
 end
 if is_adopted then
   table.insert(candidates, 1, adopted)

@@ -4,7 +4,7 @@
 -- KEYS[2] active    list of ids
 -- KEYS[3] stalling  set of ids
 -- KEYS[4] jobs      hash, id → record
--- KEYS[5] claims    hash, id → token:deliveries
+-- KEYS[5] claims    hash, id → token.place:deliveries
 -- KEYS[6] outbox    stream of changed ids, for the mirror
 -- ARGV[1] how many changes the outbox holds at most, "0" to note none
 -- ARGV[2…] two for each job: id, claim ("" for an id that a blocking move fetched and nobody

@@ -1,7 +1,7 @@
 -- Writes the record of a job that runs, for the worker that runs it.
 --
 -- KEYS[1] jobs    hash, id → record
--- KEYS[2] claims  hash, id → token:deliveries
+-- KEYS[2] claims  hash, id → token.place:deliveries
 -- ARGV[1] id
 -- ARGV[2] claim of the caller
 -- ARGV[3] record

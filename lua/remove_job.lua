@@ -7,7 +7,7 @@
 -- KEYS[5]  stalling   set of ids
 -- KEYS[6]  jobs       hash, id → record
 -- KEYS[7]  delayed    sorted set, id → due time in ms
--- KEYS[8]  claims     hash, id → token:deliveries
+-- KEYS[8]  claims     hash, id → token.place:deliveries
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] outbox     stream of changed ids, for the mirror

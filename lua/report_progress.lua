@@ -1,7 +1,7 @@
 -- Publishes a job's progress and, for the worker that runs it, keeps it in the record.
 --
 -- KEYS[1] jobs    hash, id → record
--- KEYS[2] claims  hash, id → token:deliveries
+-- KEYS[2] claims  hash, id → token.place:deliveries
 -- ARGV[1] id
 -- ARGV[2] claim of the caller, or "" if it does not run the job
 -- ARGV[3] record with the progress in it, or ""

@@ -5,7 +5,7 @@
 -- KEYS[3] waiting     list of ids
 -- KEYS[4] active      list of ids
 -- KEYS[5] jobs        hash, id → record
--- KEYS[6] claims      hash, id → token:deliveries
+-- KEYS[6] claims      hash, id → token.place:deliveries
 -- KEYS[7] outbox      stream of changed ids, for the mirror
 -- ARGV[1] stall interval in ms
 -- ARGV[2] "1" for the first call of a check: passes the gate; "" for the next ones: goes on

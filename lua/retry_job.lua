@@ -3,7 +3,7 @@
 -- KEYS[1] failed   set of ids
 -- KEYS[2] waiting  list of ids
 -- KEYS[3] jobs     hash, id → record
--- KEYS[4] claims   hash, id → token:deliveries
+-- KEYS[4] claims   hash, id → token.place:deliveries
 -- KEYS[5] results  hash, id → error text of the failure
 -- KEYS[6] outbox   stream of changed ids, for the mirror
 -- ARGV[1] id

@@ -1,6 +1,6 @@
 -- Drops what beeq keeps beside jobs that Node peers have finished or removed since.
 --
--- KEYS[1] claims     hash, id → token:deliveries
+-- KEYS[1] claims     hash, id → token.place:deliveries
 -- KEYS[2] results    hash, id → result or error text
 -- KEYS[3] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[4] jobs       hash, id → record

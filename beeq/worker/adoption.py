@@ -24,7 +24,7 @@ class Adoption:
         token: of the call that claims it, however often that has to be made: the claim stays the same.
     """
 
-    __slots__ = ("claim", "is_begun", "known", "raw_id", "record", "token")
+    __slots__ = ("claim", "claim_known", "is_begun", "raw_id", "record", "token")
 
     def __init__(self, raw_id: bytes, token: bytes) -> None:
         self.raw_id = raw_id
@@ -35,20 +35,20 @@ class Adoption:
         self.is_begun = False
         self.record = b""
         #: Done when it is known whether the claim was granted; made when the handler begins.
-        self.known: asyncio.Future[None] | None = None
+        self.claim_known: asyncio.Future[None] | None = None
 
     def begin(self, record: bytes, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Note that the handler begins; return ``known``."""
+        """Note that the handler begins; return ``claim_known``."""
         self.is_begun = True
         self.record = record
-        self.known = loop.create_future()
-        return self.known
+        self.claim_known = loop.create_future()
+        return self.claim_known
 
     def is_granted(self, jobs: Sequence[Any]) -> bool:
         """Return whether the jobs of a reply begin with this one, claimed as expected."""
         return bool(jobs) and jobs[0] == self.raw_id and jobs[2] == _FIRST_DELIVERY
 
     def end(self) -> None:
-        """Let those go on who waited for ``known``."""
-        if self.known is not None and not self.known.done():
-            self.known.set_result(None)
+        """Let those go on who waited for ``claim_known``."""
+        if self.claim_known is not None and not self.claim_known.done():
+            self.claim_known.set_result(None)

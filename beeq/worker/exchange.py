@@ -83,7 +83,9 @@ class Exchange:
 
     def packed(self, turn: Turn) -> bytes:
         """Return the command."""
-        arguments: list[Any] = [turn.token, turn.free, b"" if turn.adopted is None else turn.adopted.raw_id]
+        arguments: list[Any] = [turn.token, turn.free, b"", b""]
+        if turn.adopted is not None:
+            arguments[2:] = turn.adopted.raw_id, b"1" if turn.adopted.is_begun else b""
         for outcome in turn.outcomes:
             settlement = outcome.settlement
             arguments += (

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 #: How long one blocking move waits.
 MOVE_TIMEOUT_MS = 5000
-#: A longer record is fetched by the call that claims its job: at the end of a move in vain the look brings
-#: somebody else's, and for a short one that is nothing.
+#: A longer record is left to the call that claims its job: when a move ends in vain the look brings another
+#: worker's, which should be small then.
 LONGEST_SEEN_BYTES = 65_536
 _UNBLOCK_AGAIN_S = 0.05
+#: A loop that stood still for less has noticed a move in time, however short the stall interval.
+_SHORTEST_DOZE_S = 0.1
 
 
 class Mover:
@@ -41,7 +43,7 @@ class Mover:
         beside: the line over which is claimed what a move has fetched; it must lead to the same server. A
             master that has become a replica would take such a call, and know nothing of the id.
         on_end: called when a move has ended, with the id it moved or None, and with the job's record, which
-            is empty if the look did not bring it.
+            is empty if the look did not bring it, or too long ago.
         on_error: called with each failure; the next move waits a little longer.
     """
 
@@ -62,6 +64,13 @@ class Mover:
         )
         self._line = Line(dialer, timeout_ms=settings.redis_timeout)
         self._pause = Pause(settings.initial_redis_failure_retry_delay)
+        self._loop = asyncio.get_running_loop()
+        #: When the loop has stood still for longer, what a move has brought may have stalled since: a stall
+        #: check needs twice as long.
+        self._doze_s = max(settings.stall_interval / 2000, _SHORTEST_DOZE_S)
+        self._awake_until = 0.0
+        self._has_dozed = False
+        self._clock: asyncio.TimerHandle | None = None
         self._beside = beside
         self._on_end = on_end
         self._on_error = on_error
@@ -99,10 +108,24 @@ class Mover:
 
     def _ask(self) -> None:
         self._is_asked = True
+        self._has_dozed = False
+        self._awake_until = self._loop.time() + self._doze_s
+        self._clock = self._loop.call_later(self._doze_s / 2, self._look_at_the_clock)
         self._line.ask(self._packed, self._answered, patience_ms=MOVE_TIMEOUT_MS)
+
+    def _look_at_the_clock(self) -> None:
+        """Notice that the loop stood still, if its timers run before it reads what has come meanwhile."""
+        self._has_dozed = self._dozes()
+        self._awake_until = self._loop.time() + self._doze_s
+        self._clock = self._loop.call_later(self._doze_s / 2, self._look_at_the_clock)
+
+    def _dozes(self) -> bool:
+        return self._has_dozed or self._loop.time() > self._awake_until
 
     def _answered(self, replies: list[Any], error: RedisError | None) -> None:
         self._is_asked = False
+        if self._clock is not None:
+            self._clock.cancel()
         # The connection may have ended between the two replies: what was moved is ours all the same.
         reply, *sight = replies or [error]
         if isinstance(reply, RedisError):
@@ -114,10 +137,10 @@ class Mover:
             self._ended(reply, self._record_of(reply, *sight))
 
     def _record_of(self, raw_id: bytes | None, sight: Any = None) -> bytes:
-        """Return what the look has seen, if it has seen the job that was moved."""
+        """Return what the look has seen, if it has seen the job that was moved, and just now."""
         if lacks_script(sight):
             self._needs_script = True
-        if isinstance(sight, list) and sight[0] == raw_id:
+        if isinstance(sight, list) and sight[0] == raw_id and not self._dozes():
             return sight[1]  # type: ignore[no-any-return]  # the script's
         return b""
 
@@ -131,7 +154,7 @@ class Mover:
         self._ended(None)
 
     def _begin_errand(self, errand: Coroutine[Any, Any, None]) -> None:
-        self._errand = asyncio.get_running_loop().create_task(errand)
+        self._errand = self._loop.create_task(errand)
         self._errand.add_done_callback(self._errand_ended)
 
     def _errand_ended(self, errand: asyncio.Task[None]) -> None:

@@ -90,10 +90,10 @@ class Pump:
             self._line,
             self._pause,
             find_claims=self._returns.claimed_with,
-            on_found=self._give_back_lost,
+            on_found=self._sort_out_lost,
             on_error=on_error,
         )
-        #: What this worker owns, id → claim: the heartbeat beats for these until they are recorded.
+        #: What runs here, id → claim: the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
         self._busy = 0  # places taken: claimed and not yet recorded
         self._running = 0  # … of which so many have not been settled yet
@@ -224,13 +224,13 @@ class Pump:
         if not (record and self._is_taking and self._is_fit()):
             self._take_turns()
             return
-        known = adopted.begin(record, self._loop)
+        claim_known = adopted.begin(record, self._loop)
         self._busy += 1
         self._running += 1
         self.claimed[adopted.raw_id] = adopted.claim
         self._take_turn()
         try:
-            self._on_claimed((adopted.raw_id, record, 1, adopted.claim, known))
+            self._on_claimed((adopted.raw_id, record, 1, adopted.claim, claim_known))
         except Exception as defect:  # noqa: BLE001 - whatever it is, ``run`` raises it
             self._defect = defect
 
@@ -264,7 +264,7 @@ class Pump:
         return self._line.is_connected and not (self._is_over or self._trouble.is_present)
 
     def _next_turn(self) -> Turn:
-        adopted, self._adopted = self._adopted, None
+        adopted, self._adopted = (self._adopted, None) if self._may_adopt() else (None, self._adopted)
         is_begun = adopted is not None and adopted.is_begun
         # The script records outcomes first, and the outcome of what has begun must come after its claim.
         count = 0 if is_begun else first_of(self._outcomes, self._busy)
@@ -299,7 +299,8 @@ class Pump:
             self._is_handing_out = True
             self._hand_out(turn, *reply)
             self._is_handing_out = False
-            self._pause.reset()
+            if not self._trouble.is_present:
+                self._pause.reset()
             self._take_turns()
         except Exception as defect:  # noqa: BLE001 - whatever it is, ``run`` raises it
             self._defect = defect
@@ -356,10 +357,10 @@ class Pump:
         """Keep what the call carried for another one, once the trouble is mended."""
         self._outcomes = turn.outcomes + self._outcomes
         self._adopted = turn.adopted or self._adopted
-        self._trouble.came_of(error, turn.token)
+        self._trouble.note_failure(error, turn.token)
         self._poke()
 
-    async def _give_back_lost(self, found: list[tuple[bytes, bytes]]) -> None:
+    async def _sort_out_lost(self, found: list[tuple[bytes, bytes]]) -> None:
         """Hand back what calls with lost replies have claimed, except what has begun: that goes on."""
         if (adopted := self._adopted) is not None:
             has_ended = any(outcome.claim == adopted.claim for outcome in self._outcomes)
@@ -375,8 +376,9 @@ class Pump:
 
     async def _return_jobs(self) -> None:
         """Hand back what was given up, and what a move fetched too late; if that fails, later."""
-        adopted = None if self._may_adopt() else self._adopted
-        self._adopted = self._adopted if adopted is None else None
+        adopted = None
+        if not self._may_adopt():
+            adopted, self._adopted = self._adopted, None
         returning, self._returning = self._returning, []
         try:
             await self._returns.give_back(returning, unclaimed=b"" if adopted is None else adopted.raw_id)

@@ -34,7 +34,17 @@ Executor = Literal["auto", "thread", "process"]
 class Attempt:
     """One run of a handler. Its owner holds it until ``on_end`` was called."""
 
-    __slots__ = ("claim", "has_ended", "is_cancelled", "job", "raw_id", "task", "timed_out", "timer")
+    __slots__ = (
+        "claim",
+        "has_ended",
+        "is_cancelled",
+        "is_lost",
+        "job",
+        "raw_id",
+        "task",
+        "timed_out",
+        "timer",
+    )
 
     def __init__(self, job: Job, raw_id: bytes, claim: bytes) -> None:
         self.job = job
@@ -48,6 +58,8 @@ class Attempt:
         self.has_ended = False
         #: Whether the job was cancelled: whatever its handler still says, nobody wants to know.
         self.is_cancelled = False
+        #: Whether it was stopped because another has the job, or nobody any more.
+        self.is_lost = False
 
 
 class Runner:

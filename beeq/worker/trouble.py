@@ -17,7 +17,7 @@ Claims = list[tuple[bytes, bytes]]
 
 
 class Trouble:
-    """Of one line.
+    """The trouble of one line.
 
     Args:
         line: the pump's.
@@ -48,7 +48,7 @@ class Trouble:
         #: Of calls whose reply was lost: what did they claim?
         self.lost_tokens: list[bytes] = []
 
-    def came_of(self, error: RedisError, token: bytes) -> None:
+    def note_failure(self, error: RedisError, token: bytes) -> None:
         """Note that the call with this token has failed."""
         self.is_present = True
         if lacks_script(error):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.codec import Record, decode_record
-from beeq.errors import JobStalled, JobUnreadable, RedisError, StatusNotUpdated
+from beeq.errors import JobLost, JobStalled, JobUnreadable, RedisError, StatusNotUpdated
 from beeq.job import Job
 from beeq.outcome import Settlement, fail, succeed
 from beeq.process_name import process_name
@@ -82,7 +82,7 @@ class Worker:
             settings,
             concurrency=self._concurrency,
             on_claimed=self._claimed,
-            on_lost=self.cancel,
+            on_lost=self._lost,
             on_settled=self._settled,
             on_error=queue.report_error,
             on_idle=self.idle.set,
@@ -137,10 +137,18 @@ class Worker:
         for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
+    def _lost(self, claim: bytes) -> None:
+        """Stop the job that has begun by this claim, if it still runs: the claim was not granted."""
+        assert self._runner is not None  # noqa: S101 - made in start
+        for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
+            attempt.is_lost = True
+            self._queue.report_error(JobLost(attempt.job.saved_id()))
+            self._runner.stop(attempt)
+
     # A job's way: claimed, run, ended, settled.
 
     def _claimed(self, claimed: Claimed) -> None:
-        raw_id, raw_record, deliveries, claim, claiming = claimed
+        raw_id, raw_record, deliveries, claim, claim_known = claimed
         queue = self._queue
         if self._has_stopped:  # the call was under way when this worker gave up
             assert self._pump is not None  # noqa: S101 - made in start
@@ -157,7 +165,7 @@ class Worker:
             self._settle(raw_id, claim, fail(job, error, {}))
             return
         job = Job(queue, record, job_id)
-        job.claim, job.claimed_record, job.claiming = claim, raw_record, claiming
+        job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
         if deliveries > queue.settings.max_stalls + 1:
             self._settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return
@@ -171,7 +179,8 @@ class Worker:
         if attempt.is_cancelled:
             assert self._pump is not None  # noqa: S101 - made in start
             self._pump.hand_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
-            self._queue.emit("cancelled", attempt.job)
+            if not attempt.is_lost:
+                self._queue.emit("cancelled", attempt.job)
             return
         try:
             settlement = self._decide(attempt.job, result, error)

@@ -193,6 +193,32 @@ async def test_a_busy_python_worker_loses_nothing_to_nodes_stall_checks(
     assert node.of("stalled") == []
 
 
+async def test_an_idle_python_worker_does_what_nodes_stall_check_has_taken_from_a_dead_one(
+    make_queue: MakeQueue,
+    make_node: MakeNode,
+    redis: redis.asyncio.Redis,
+    eventually: Callable[..., Any],
+) -> None:
+    """bee-queue leaves the dead worker's claim where it is, and nobody but Node checks here."""
+    queue = make_queue(stall_interval=60_000)
+    job = await queue.enqueue({"n": 1})
+    await redis.lmove(queue.keys.waiting, queue.keys.active, "RIGHT", "LEFT")
+    await redis.hset(queue.keys.claims, job.saved_id(), "dead.0:1")
+    runs: Counter[str] = Counter()
+
+    @queue.process
+    async def handler(job: Job) -> str:
+        runs[job.saved_id()] += 1
+        return "done"
+
+    await eventually(lambda: redis.sismember(queue.keys.stalling, job.saved_id()))  # its first check
+    await redis.delete(queue.keys.stall_block)
+    node = await make_node(isWorker=False, stallInterval=STALL_MS)
+    assert await node.call("checkStalledJobs") == 1
+    assert await job.result(timeout=10_000) == "done"
+    assert runs == Counter({job.saved_id(): 1})
+
+
 async def test_a_busy_node_worker_loses_nothing_to_pythons_stall_checks(
     make_queue: MakeQueue, make_node: MakeNode
 ) -> None:

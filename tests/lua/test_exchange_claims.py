@@ -10,12 +10,19 @@ from tests.lua.bench import Bench, End
 
 
 def take(
-    bench: Bench, free: int, *, adopted: str = "", token: str = "T", end: End | None = None
+    bench: Bench,
+    free: int,
+    *,
+    adopted: str = "",
+    has_begun: bool = False,
+    token: str = "T",
+    end: End | None = None,
 ) -> tuple[int, list[tuple[str, str, int]]]:
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
     facts, taken, flat = bench.run(
         EXCHANGE,
-        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, "", "", "0", token, free, adopted),
+        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, "", "", "0", token, free),
+        *(adopted, "1" if has_begun else ""),
         *(end.arguments() if end else ()),
     )
     assert facts == ([1] if end else [])
@@ -142,15 +149,29 @@ def test_an_id_that_left_active_meanwhile_is_not_adopted(bench, state):
     assert bench.snapshot() == before
 
 
-def test_an_id_that_somebody_has_claimed_meanwhile_is_left_to_him(bench):
-    """It stalled while the call was on its way, and was queued and taken again."""
-    bench.put(jobs=records("1", "2"), active=["1"], waiting=["2"], claims={"1": "other.0:2"})
-    assert take(bench, 1, adopted="1") == (1, [("2", "record 2", 1)])
+def test_a_job_that_has_begun_is_claimed_like_others(bench):
+    bench.put(jobs=records("1"), active=["1"], stalling={"1"})
+    assert take(bench, 0, adopted="1", has_begun=True) == (0, [("1", "record 1", 1)])
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:1"}}
+
+
+@pytest.mark.parametrize("claim", ["other.0:2", ":1"], ids=["taken again", "lost again"])
+def test_a_job_that_has_begun_and_was_claimed_meanwhile_is_left_as_it_is(bench, claim):
+    """It stalled while the call was on its way, and was queued again."""
+    bench.put(jobs=records("1", "2"), active=["1"], waiting=["2"], claims={"1": claim})
+    assert take(bench, 1, adopted="1", has_begun=True) == (1, [("2", "record 2", 1)])
     assert bench.snapshot() == {
         "jobs": records("1", "2"),
         "active": ["2", "1"],
-        "claims": {"1": "other.0:2", "2": "T.0:1"},
+        "claims": {"1": claim, "2": "T.0:1"},
     }
+
+
+def test_an_adopted_id_with_the_claim_of_a_dead_worker_is_claimed_anew(bench):
+    """Node's stall check queues a job again and leaves the claim, of which it knows nothing."""
+    bench.put(jobs=records("1"), active=["1"], claims={"1": "dead.0:1"})
+    assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 2)])
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:2"}}
 
 
 def test_a_lost_adoption_does_not_keep_others_from_being_handed_out(bench):

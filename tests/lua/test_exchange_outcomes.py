@@ -18,7 +18,7 @@ def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: b
     facts, taken, jobs = bench.run(
         EXCHANGE,
         *("" if is_silent else bench.keys.events, bench.keys.earlier_delayed, TTL_MS),
-        *("1" if "succeeded" in drop else "", "1" if "failed" in drop else "", "0", "T", free, ""),
+        *("1" if "succeeded" in drop else "", "1" if "failed" in drop else "", "0", "T", free, "", ""),
         *itertools.chain.from_iterable(end.arguments() for end in ends),
     )
     if not free:

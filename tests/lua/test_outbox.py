@@ -24,7 +24,7 @@ def exchange(
 ) -> None:
     bench.run(
         EXCHANGE,
-        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, drop, drop, limit, "T", free, adopted),
+        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, drop, drop, limit, "T", free, adopted, ""),
         *(argument for end in ends for argument in end.arguments()),
     )
 

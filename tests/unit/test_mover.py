@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, cast
 
 import pytest
@@ -34,19 +35,20 @@ class DeadLine:
 
 
 class AnsweringLine:
-    """A connection whose server answers a move so."""
+    """A connection whose server answers a move so, at once or after a while."""
 
     client_id = 7
     peer = None
 
-    def __init__(self, replies: list[Any], error: RedisError | None) -> None:
+    def __init__(self, replies: list[Any], error: RedisError | None, *, after_s: float = 0) -> None:
         self._replies = replies
         self._error = error
+        self._after_s = after_s
         self.calls: list[Any] = []
 
     def ask(self, packed: Any, on_end: Any, **_options: Any) -> None:
         assert len(packed) == 2
-        asyncio.get_running_loop().call_soon(on_end, self._replies, self._error)
+        asyncio.get_running_loop().call_later(self._after_s, on_end, self._replies, self._error)
 
     async def learn_client_id(self) -> None:
         pass
@@ -58,13 +60,15 @@ class AnsweringLine:
         pass
 
 
-async def told_of(line: AnsweringLine, *, moves: int = 1) -> list[tuple[bytes | None, bytes]]:
-    """Return what a mover tells at the end of each of some moves."""
+async def told_of(
+    line: AnsweringLine, *, moves: int = 1, settings: Settings | None = None, blocked_s: float = 0
+) -> list[tuple[bytes | None, bytes]]:
+    """Return what a mover tells at the end of each of some moves, with the loop blocked after each start."""
     ends: asyncio.Queue[tuple[bytes | None, bytes]] = asyncio.Queue()
     mover = Mover(
         cast("Any", None),
         Keys("bq", "q"),
-        Settings(),
+        settings or Settings(),
         on_end=lambda raw_id, record: ends.put_nowait((raw_id, record)),
         beside=cast("Any", line),
         on_error=lambda error: pytest.fail(str(error)),
@@ -73,6 +77,7 @@ async def told_of(line: AnsweringLine, *, moves: int = 1) -> list[tuple[bytes | 
     told = []
     for _ in range(moves):
         mover.start()
+        time.sleep(blocked_s)  # noqa: ASYNC251 - the loop is to stand still
         told.append(await asyncio.wait_for(ends.get(), 5))
     await mover.close()
     return told
@@ -94,6 +99,15 @@ GONE = RedisUnavailable("gone")
 )
 async def test_a_move_tells_of_its_own_job_and_of_no_other(replies, error, told):
     assert await told_of(AnsweringLine(replies, error)) == [told]
+
+
+@pytest.mark.parametrize("after_s", [0, 0.06], ids=["before the clock is looked at", "after it"])
+@pytest.mark.parametrize(("blocked_s", "record"), [(0, b"{}"), (0.3, b"")])
+async def test_a_look_is_worth_nothing_if_the_loop_stood_still_meanwhile(after_s, blocked_s, record):
+    """The job may have stalled, and be done by now."""
+    line = AnsweringLine([b"1", [b"1", b"{}"]], None, after_s=after_s)
+    told = await told_of(line, moves=2, settings=Settings(stall_interval=200), blocked_s=blocked_s)
+    assert told == [(b"1", record)] * 2
 
 
 async def test_a_look_that_redis_does_not_know_is_loaded_before_the_next_move():
