@@ -74,9 +74,9 @@ async def idler(valkey, make_queue, redis) -> AsyncIterator[Idler]:
 
 @pytest.fixture
 async def hasty_idler(valkey, make_queue, redis) -> AsyncIterator[Idler]:
-    """Waits half a second for Redis."""
+    """Waits a second for Redis."""
     async with proxy_to(valkey.port) as proxy:
-        idler = Idler(proxy, make_queue, redis, redis_timeout=500)
+        idler = Idler(proxy, make_queue, redis, redis_timeout=1000)
         yield idler
         proxy.released.set()
         await idler.worker.close()
@@ -295,7 +295,7 @@ async def test_they_wait_for_a_second_claim_when_the_first_went_astray(hasty_idl
     await hasty_idler.work(handler, 1)
     hasty_idler.proxy.hold = FirstExchange()
     job = await hasty_idler.producer.enqueue("value")
-    assert await job.result(timeout=5000) == {"order": "7"}
+    assert await job.result(timeout=9000) == {"order": "7"}
     assert hasty_idler.runs == Counter({job.id: 1})
     assert not [error for error in expect_errors if isinstance(error, JobLost)]
 
@@ -313,7 +313,7 @@ async def test_they_say_that_redis_is_not_there_when_no_claim_arrives(hasty_idle
     await hasty_idler.work(handler, 1)
     hasty_idler.proxy.hold = lambda request: b"EVALSHA" in request and b"earlierDelayed" in request
     job = await hasty_idler.producer.enqueue("value")
-    await eventually(lambda: caught, 5)
+    await eventually(lambda: caught, 9)
     assert caught == ["Redis has not confirmed yet that the job is this worker's"]
     hasty_idler.proxy.hold = lambda _request: False
     hasty_idler.proxy.released.set()

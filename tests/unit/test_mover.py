@@ -102,11 +102,16 @@ async def test_a_move_tells_of_its_own_job_and_of_no_other(replies, error, told)
 
 
 @pytest.mark.parametrize("after_s", [0, 0.06], ids=["before the clock is looked at", "after it"])
-@pytest.mark.parametrize(("blocked_s", "record"), [(0, b"{}"), (0.3, b"")])
-async def test_a_look_is_worth_nothing_if_the_loop_stood_still_meanwhile(after_s, blocked_s, record):
+@pytest.mark.parametrize(
+    ("stall_interval", "blocked_s", "record"), [(60_000, 0, b"{}"), (60_000, 0.3, b"{}"), (200, 0.3, b"")]
+)
+async def test_a_look_is_worth_nothing_if_the_loop_stood_still_for_half_a_stall_interval(
+    after_s, stall_interval, blocked_s, record
+):
     """The job may have stalled, and be done by now."""
     line = AnsweringLine([b"1", [b"1", b"{}"]], None, after_s=after_s)
-    told = await told_of(line, moves=2, settings=Settings(stall_interval=200), blocked_s=blocked_s)
+    settings = Settings(stall_interval=stall_interval)
+    told = await told_of(line, moves=2, settings=settings, blocked_s=blocked_s)
     assert told == [(b"1", record)] * 2
 
 
