@@ -90,6 +90,32 @@ async def test_a_job_that_kills_every_process_it_runs_in_fails_in_the_end(make_q
     assert await job.is_in_set("failed")
 
 
+async def test_a_job_that_kills_an_idle_worker_as_soon_as_it_begins_was_handed_out_all_the_same(
+    make_queue, start_worker, redis, eventually
+):
+    """It begins before Redis has answered the call that claims it; that call is on its way by then."""
+
+    async def blocking():
+        return sum("b" in client["flags"] for client in await redis.client_list())
+
+    async def waits():
+        return await blocking() > before
+
+    before = await blocking()
+    producer = make_queue(is_worker=False)
+    process = await start_worker(stall_interval=60_000)
+    await eventually(waits)
+    job = await producer.enqueue("die")
+    assert await line_of(process) == ["started", job.id]
+    assert await asyncio.wait_for(process.wait(), 10) == -9
+
+    async def is_counted():
+        return (await redis.hget(producer.keys.claims, job.id) or "").endswith(".0:1")
+
+    await eventually(is_counted)
+    assert await job.is_in_set("active")
+
+
 async def test_a_handler_that_blocks_the_loop_longer_than_the_stall_interval_keeps_its_job(
     make_queue, valkey, queue_name, recorder
 ):
