@@ -56,9 +56,9 @@ class Attempt:
         #: The error that the timeout gave the attempt.
         self.timed_out: JobTimedOut | None = None
         self.has_ended = False
-        #: Whether the job was cancelled: whatever its handler still says, nobody wants to know.
+        #: Whether it was stopped: whatever its handler still says, nobody wants to know.
         self.is_cancelled = False
-        #: Whether it was stopped because another has the job, or nobody any more.
+        #: Whether that was not because the job was cancelled, but because it is not this worker's.
         self.is_lost = False
 
 
@@ -148,7 +148,7 @@ class Runner:
             attempt.task.cancel()
 
     def stop(self, attempt: Attempt) -> None:
-        """End the attempt of a cancelled job: at its handler's end, or when that takes too long."""
+        """End an attempt that came to nothing: at its handler's end, or when that takes too long."""
         if attempt.is_cancelled or attempt.has_ended:
             return
         attempt.is_cancelled = True

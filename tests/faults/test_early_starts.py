@@ -87,6 +87,19 @@ def concurrency(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
+class Endless:
+    """A handler that ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.has_ended = asyncio.Event()
+
+    async def __call__(self, _job: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.has_ended.set()
+
+
 async def returns_its_data(job: Any) -> Any:
     return job.data
 
@@ -237,21 +250,14 @@ async def test_a_job_that_waits_for_its_next_attempt_is_not_taken_from_who_has_i
 
 
 async def test_a_job_that_was_removed_meanwhile_is_stopped(idler, concurrency, expect_errors):
-    has_ended = asyncio.Event()
-
-    async def handler(_job):
-        try:
-            await asyncio.Event().wait()
-        finally:
-            has_ended.set()
-
+    handler = Endless()
     await idler.work(handler, concurrency)
     idler.proxy.hold = FirstExchange()
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     await job.remove()
     idler.proxy.released.set()
-    await asyncio.wait_for(has_ended.wait(), 5)
+    await asyncio.wait_for(handler.has_ended.wait(), 5)
     await idler.leaves_nothing()
     assert [error.job_id for error in expect_errors if isinstance(error, JobLost)] == [job.id]
     next_job = await idler.producer.enqueue("next")
@@ -325,20 +331,13 @@ async def test_they_say_that_redis_is_not_there_when_no_claim_arrives(hasty_idle
 async def test_a_worker_that_gives_up_meanwhile_gives_the_job_back(
     idler, concurrency, is_cut, redis, expect_errors
 ):
-    is_cancelled = asyncio.Event()
-
-    async def handler(_job):
-        try:
-            await asyncio.Event().wait()
-        finally:
-            is_cancelled.set()
-
+    handler = Endless()
     await idler.work(handler, concurrency)
     idler.proxy.hold = FirstExchange()
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     closing = asyncio.create_task(idler.worker.close(1))
-    await asyncio.wait_for(is_cancelled.wait(), 5)
+    await asyncio.wait_for(handler.has_ended.wait(), 5)
     if is_cut:
         idler.proxy.hang_up()
     else:
