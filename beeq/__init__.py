@@ -1,5 +1,6 @@
 """bee-queue for Python: a fast job queue on Redis that Node and Python share."""
 
+from beeq.client.reader import Health, Stats
 from beeq.errors import (
     BeeqError,
     Discard,
@@ -17,9 +18,8 @@ from beeq.errors import (
 )
 from beeq.job import Job
 from beeq.queue import Queue
-from beeq.reader import Health, Stats
-from beeq.run_workers import run_workers
 from beeq.settings import Settings
+from beeq.workers import run_workers
 
 __all__ = [
     "BeeqError",

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qs, quote, urlsplit
 
-from beeq.mongo_url import check_mongo_url
-from beeq.redis_url import check_url
+from beeq.redis.urls import check_url
 
 EMBEDDED = "embedded:"
+MONGO_SCHEMES = ("mongodb", "mongodb+srv")
 _MAX_PORT = 65535
 _HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]+(%\w+)?\]?")
 
@@ -113,3 +113,19 @@ def _filled(url: str, *, password: str | None, db: int | None) -> str:
     # Not urlunsplit: it writes unix:///path as unix:/path.
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
+
+
+def check_mongo_url(url: str) -> str:
+    """Return ``url`` if it is one of MongoDB's.
+
+    Raises:
+        ValueError: it is not. The message does not repeat it: it may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in MONGO_SCHEMES and bool(parts.netloc.rpartition("@")[2])
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ValueError("the Mongo URL must begin with mongodb:// or mongodb+srv://, and name a host")
+    return url

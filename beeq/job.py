@@ -10,9 +10,9 @@ import threading
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from beeq.codec import Record, encode_new_record, encode_record, payload
 from beeq.emitter import Emitter, Listener
-from beeq.options import (
+from beeq.protocol.codec import Record, encode_new_record, encode_record, payload
+from beeq.protocol.options import (
     check_backoff,
     check_delay,
     check_due_ms,

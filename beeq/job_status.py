@@ -9,12 +9,12 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import Record
-from beeq.options import created_ms_of
-from beeq.reader import trace_text
+from beeq.client.reader import trace_text
+from beeq.protocol.codec import Record
+from beeq.protocol.options import created_ms_of
 
 if TYPE_CHECKING:
-    from beeq.reader import Standing
+    from beeq.client.reader import Standing
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
 #: The word of each state of ``Standing``.

@@ -1,9 +1,20 @@
-"""Which event loop a process of beeq's own runs on: uvloop's when it is installed (extra ``fast``)."""
+"""What a process of beeq's own is made of: its event loop, its name, and the signals that stop it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+#: Name of this process in the registries of all its queues; a fork gets its own.
+_process_names: dict[int, str] = {}
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -14,3 +25,35 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def process_name() -> str:
+    """Return this process's name: host, process id, and something no other process has."""
+    pid = os.getpid()
+    if pid not in _process_names:
+        _process_names.clear()
+        _process_names[pid] = f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
+    return _process_names[pid]
+
+
+@contextmanager
+def stop_signals(stop: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """Run ``stop()`` at each SIGINT and SIGTERM, in the running loop; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    stopping: set[asyncio.Task[None]] = set()
+
+    def caught() -> None:
+        task = loop.create_task(stop())
+        stopping.add(task)
+        task.add_done_callback(stopping.discard)
+
+    for number in _STOPS:
+        loop.add_signal_handler(number, caught)
+    try:
+        yield
+    finally:
+        for number in _STOPS:
+            loop.remove_signal_handler(number)

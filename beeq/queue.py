@@ -11,22 +11,22 @@ from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from beeq.backoff import Strategy, builtin_strategies
-from beeq.codec import decode_record
-from beeq.connection import Dialer
-from beeq.consumer import Consumer
+from beeq.client.commands import Moves
+from beeq.client.event_hub import Hub
+from beeq.client.producer import Producer
+from beeq.client.reader import Health, Reader, Standing, Stats
+from beeq.client.results import Results
+from beeq.client.session import CLOSE_TIMEOUT_MS, Lifecycle
 from beeq.errors import JobUnreadable
-from beeq.hub import Hub
 from beeq.job import Job
-from beeq.keys import Keys
-from beeq.lifecycle import CLOSE_TIMEOUT_MS, Lifecycle
-from beeq.moves import Moves
-from beeq.options import check_job_id
-from beeq.producer import Producer
-from beeq.reader import Health, Reader, Standing, Stats
-from beeq.results import Results
+from beeq.protocol.backoff import Strategy, builtin_strategies
+from beeq.protocol.codec import decode_record
+from beeq.protocol.keys import Keys
+from beeq.protocol.options import check_job_id
+from beeq.redis.connector import Dialer
+from beeq.redis.pipeline import SharedLine
 from beeq.settings import Settings, milliseconds
-from beeq.shared_line import SharedLine
+from beeq.worker.consumer import Consumer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

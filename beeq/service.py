@@ -11,7 +11,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from beeq.client.reader import Stats
 from beeq.errors import BeeqError
+from beeq.job_spec import Order, Terms
+from beeq.job_status import STATUSES, status_document
 from beeq.jobs import (
     JOB_TYPES,
     AIGenerationJob,
@@ -21,16 +24,13 @@ from beeq.jobs import (
     WebhookJob,
 )
 from beeq.mirror.mirror import Mirror
-from beeq.orders import Order, Terms
 from beeq.queue import Queue
-from beeq.reader import Stats
-from beeq.statuses import STATUSES, status_document
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from beeq.client.reader import Standing
     from beeq.job import Job
-    from beeq.reader import Standing
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from beeq import queue as asynchronous
 from beeq.blocking import BlockingJob, Portal
-from beeq.reader import Health, Stats
+from beeq.client.reader import Health, Stats
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

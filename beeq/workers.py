@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import NoReturn
 
-from beeq.loops import loop_factory
+from beeq.process import loop_factory
 from beeq.queue import Queue
 from beeq.settings import milliseconds, whole
-from beeq.worker.fleet import Fleet, Lifeline
-from beeq.worker.shift import Shift
+from beeq.worker.supervisor import Fleet, Lifeline
+from beeq.worker.worker_process import Shift
 
 logger = logging.getLogger("beeq")
 

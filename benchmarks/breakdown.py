@@ -15,9 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from beeq import Job, Queue
-from beeq.codec import decode_record
-from beeq.outcome import succeed
-from beeq.wire import pack
+from beeq.protocol.codec import decode_record
+from beeq.protocol.outcome import succeed
+from beeq.redis.resp import pack
 from beeq.worker.runner import Attempt, Runner
 
 _RECORD = (

@@ -32,7 +32,7 @@ sys.path.insert(0, str(_HERE.parent))
 import redis  # noqa: E402 - like the next ones, after the path is set
 
 from beeq import Job, Queue  # noqa: E402 - found by the line above
-from beeq.scripts import ALL  # noqa: E402 - found by the line above
+from beeq.redis.scripts import ALL  # noqa: E402 - found by the line above
 from tests.support.server import Server  # noqa: E402 - found by the line above
 
 #: Shorter calls are not written down by Redis, whose log would slow the scene.

@@ -32,7 +32,7 @@ from tests.support.waiting import eventually as wait_until
 
 if TYPE_CHECKING:
     from beeq import Queue
-    from beeq.keys import Keys
+    from beeq.protocol.keys import Keys
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -110,7 +110,7 @@ def audit(request: pytest.FixtureRequest) -> Iterator[list[Keys]]:
 @pytest.fixture
 def queue_name(audit: list[Keys], valkey: Server) -> str:
     """A name that no other test uses."""
-    from beeq.keys import Keys
+    from beeq.protocol.keys import Keys
 
     name = f"test-{uuid.uuid4().hex[:12]}"
     audit.append(Keys("bq", name))

@@ -22,12 +22,12 @@ import httpcore
 import httpx
 
 from beeq import __version__
-from beeq.ai.answers import error_text
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.masking import Masker
+from beeq.ai.redaction import Masker
+from beeq.ai.responses import error_text
 from beeq.ai.transport import KeptConnections
-from beeq.codec import dumps, loads
-from beeq.webhooks.answer import retry_after_ms
+from beeq.protocol.codec import dumps, loads
+from beeq.webhooks.response import retry_after_ms
 
 BASE_URL_SETTING = "BEEQ_AI_BASE_URL"
 KEY_SETTING = "BEEQ_AI_API_KEY"

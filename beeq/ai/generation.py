@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from beeq.ai.answers import Picture, chat_text, picture
 from beeq.ai.client import AIClient
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.files import MediaFiles
-from beeq.ai.orders import Orders
+from beeq.ai.idempotency import Orders
+from beeq.ai.responses import Picture, chat_text, picture
 from beeq.ai.script import INSTRUCTIONS, script
 from beeq.ai.videos import Videos
-from beeq.codec import dumps
 from beeq.jobs import AIGenerationJob
 from beeq.media.service import Reach
+from beeq.protocol.codec import dumps
 
 _DESCRIBER = """\
 You write descriptions of scenes for films. Answer with the description and nothing else.

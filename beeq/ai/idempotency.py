@@ -11,7 +11,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from beeq.ai.answers import is_video_id
+from beeq.ai.responses import is_video_id
 from beeq.errors import RedisError
 from beeq.media.paths import safe_name
 

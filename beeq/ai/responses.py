@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from beeq.ai.errors import AIFailed
-from beeq.codec import loads
+from beeq.protocol.codec import loads
 
 #: Makes a stranger's text fit for a message.
 Quote = Callable[[str], str]

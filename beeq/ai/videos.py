@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 
-from beeq.ai.answers import Stage, VideoState, video_id, video_state
 from beeq.ai.client import AIClient
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.files import MediaFiles
-from beeq.ai.orders import Orders, unbroken
+from beeq.ai.idempotency import Orders, unbroken
+from beeq.ai.responses import Stage, VideoState, video_id, video_state
 from beeq.media.service import Reach
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from beeq.emitter import Emitter, Listener
 from beeq.errors import RedisError
 
 if TYPE_CHECKING:
-    from beeq.lifecycle import Lifecycle
+    from beeq.client.session import Lifecycle
 
 logger = logging.getLogger("beeq")
 

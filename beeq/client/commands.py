@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import decode_record, dumps, encode_record
 from beeq.errors import JobLost, JobUnreadable, RedisUnavailable
-from beeq.events import encode_event
-from beeq.options import created_ms_of
-from beeq.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
+from beeq.protocol.codec import decode_record, dumps, encode_record
+from beeq.protocol.events import encode_event
+from beeq.protocol.options import created_ms_of
+from beeq.redis.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from beeq.hub import Hub
+    from beeq.client.event_hub import Hub
+    from beeq.client.reader import Reader
     from beeq.job import Job
-    from beeq.keys import Keys
-    from beeq.reader import Reader
-    from beeq.shared_line import SharedLine
+    from beeq.protocol.keys import Keys
+    from beeq.redis.pipeline import SharedLine
 
 #: Replies of ``lua/retry_job.lua``.
 _QUEUED, _CHANGED = 1, 2

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobFailed
-from beeq.events import Backlog, JobEvent, decode_event
-from beeq.options import retries_left
+from beeq.protocol.events import Backlog, JobEvent, decode_event
+from beeq.protocol.options import retries_left
 
 if TYPE_CHECKING:
     from beeq.job import Job

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisUnavailable
-from beeq.options import check_job_id
-from beeq.scripts import ADD_JOBS
-from beeq.wire import Beginning, settle
+from beeq.protocol.options import check_job_id
+from beeq.redis.resp import Beginning, settle
+from beeq.redis.scripts import ADD_JOBS
 
 if TYPE_CHECKING:
-    from beeq.hub import Hub
+    from beeq.client.event_hub import Hub
     from beeq.job import Job
-    from beeq.keys import Keys
-    from beeq.shared_line import SharedLine
+    from beeq.protocol.keys import Keys
+    from beeq.redis.pipeline import SharedLine
 
 #: One script call adds at most this many jobs, and not much more than this many bytes (flaw C4).
 MAX_JOBS = 500

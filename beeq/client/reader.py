@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import Record, decode_record, loads
 from beeq.errors import JobFailed, JobUnreadable
-from beeq.options import created_ms_of
-from beeq.scripts import COUNT_JOBS, READ_OUTCOME
+from beeq.protocol.codec import Record, decode_record, loads
+from beeq.protocol.options import created_ms_of
+from beeq.redis.scripts import COUNT_JOBS, READ_OUTCOME
 
 if TYPE_CHECKING:
-    from beeq.keys import Keys
-    from beeq.shared_line import SharedLine
+    from beeq.protocol.keys import Keys
+    from beeq.redis.pipeline import SharedLine
 
 #: A worker process that has not beaten for this long is gone.
 WORKER_LIFETIME_MS = 30_000

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from beeq.client.event_hub import failure_of
+from beeq.client.reader import Ended
 from beeq.errors import JobFailed, RedisUnavailable
-from beeq.hub import failure_of
-from beeq.reader import Ended
 
 if TYPE_CHECKING:
-    from beeq.events import JobEvent
-    from beeq.hub import Hub
+    from beeq.client.event_hub import Hub
+    from beeq.client.reader import Reader
     from beeq.job import Job
-    from beeq.reader import Reader
+    from beeq.protocol.events import JobEvent
 
 #: Pub/sub loses what is published while disconnected; so the job itself is looked at, ever less often.
 _HEAD_START_S = 0.1

@@ -16,15 +16,15 @@ from collections.abc import Coroutine
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from beeq.errands import Errands
+from beeq.client.errands import Errands
+from beeq.client.home import Home
 from beeq.errors import QueueClosed, RedisError
-from beeq.home import Home
-from beeq.pause import Pause
-from beeq.scripts import ALL
-from beeq.signals import stop_signals
-from beeq.subscriber import Subscriber
-from beeq.worker.activator import Activator
-from beeq.worker.stalls import StallCheck
+from beeq.maintenance.delayed_activator import Activator
+from beeq.maintenance.stall_check import StallCheck
+from beeq.process import stop_signals
+from beeq.redis.pubsub import Subscriber
+from beeq.redis.retry_delay import Pause
+from beeq.redis.scripts import ALL
 from beeq.worker.worker import Worker
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError
-from beeq.scripts import RAISE_DELAYED
-from beeq.timer import EagerTimer
+from beeq.maintenance.eager_timer import EagerTimer
+from beeq.redis.scripts import RAISE_DELAYED
 
 if TYPE_CHECKING:
-    from beeq.keys import Keys
-    from beeq.shared_line import SharedLine
+    from beeq.protocol.keys import Keys
+    from beeq.redis.pipeline import SharedLine
 
 #: Jobs raised in one script call (flaw C4).
 _RAISE_AT_ONCE = 1000

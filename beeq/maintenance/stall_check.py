@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from beeq.scripts import MARK_STALLING, REQUEUE_STALLED, SWEEP
+from beeq.redis.scripts import MARK_STALLING, REQUEUE_STALLED, SWEEP
 
 if TYPE_CHECKING:
-    from beeq.keys import Keys
-    from beeq.shared_line import SharedLine
+    from beeq.protocol.keys import Keys
+    from beeq.redis.pipeline import SharedLine
 
 #: Ids looked at in one script call; each costs a search of ``active``.
 _REQUEUE_AT_ONCE = 100

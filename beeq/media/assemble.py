@@ -2,7 +2,7 @@
 
 Everything is decoded once, in one graph. Containers that hold the same codecs share one encoder, so
 an mp4 and a mov cost as much as one of them; and none is needed where the scenes' pictures can be
-joined as they are (``beeq.media.splice``). The pictures decide the length: each scene lasts as long
+joined as they are (``beeq.media.stream_copy``). The pictures decide the length: each scene lasts as long
 as its picture, whatever its own sound does, and the master is cut or padded to their sum.
 """
 
@@ -16,11 +16,11 @@ from fractions import Fraction
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.ffmpeg import Run, failure, reading, run
 from beeq.media.formats import Container
-from beeq.media.packets import Timeline, timeline
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Video, picture_of, probe, sound_of
-from beeq.media.splice import Splice, are_candidates, reading_script, splice_of, takes
 from beeq.media.stitch import ALIKE_SOUND, UNTITLED, alike_picture, even, fps_of, written_as
+from beeq.media.stream_copy import Splice, are_candidates, reading_script, splice_of, takes
+from beeq.media.timeline import Timeline, timeline
 
 Target = tuple[NewFile, Container]
 #: A container, and the word that ffmpeg has for the file to be written in it.

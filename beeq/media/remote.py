@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx
 
-from beeq.codec import dumps, loads
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.service import Reach
+from beeq.protocol.codec import dumps, loads
 
 #: The answer is facts, not a file.
 MAX_ANSWER_BYTES = 1024 * 1024

@@ -1,6 +1,6 @@
 """Joins clips one after the other, whatever sizes, rates and codecs they have.
 
-Pictures that are alike already are joined as they are (``beeq.media.splice``). Else one filter graph
+Pictures that are alike already are joined as they are (``beeq.media.stream_copy``). Else one filter graph
 makes all clips alike: the first clip's size and rate, others fitted in and padded,
 square pixels, sound of 48 kHz stereo, silence where a clip has none. A clip lasts as long as the
 longer of its picture and its sound.
@@ -13,10 +13,10 @@ from fractions import Fraction
 
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
-from beeq.media.packets import timeline
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Audio, Facts, Video, picture_of, probe, sound_of
-from beeq.media.splice import are_candidates, reading_script, splice_of, takes
+from beeq.media.stream_copy import are_candidates, reading_script, splice_of, takes
+from beeq.media.timeline import timeline
 
 SAMPLE_RATE_HZ = 48_000
 #: What every sound is made into, from its beginning on: a late one is preceded by silence.

@@ -21,9 +21,9 @@ from fractions import Fraction
 from beeq.media.errors import MediaFailed
 from beeq.media.ffmpeg import reading
 from beeq.media.formats import Container
-from beeq.media.packets import Timeline, timeline
 from beeq.media.paths import OpenFile, takes_open_files
 from beeq.media.probe import Facts, Video, probe
+from beeq.media.timeline import Timeline, timeline
 
 _DEMUXER = "mov"
 _CODEC = "h264"

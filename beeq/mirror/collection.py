@@ -14,11 +14,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import dumps
+from beeq.environment import check_mongo_url
 from beeq.mirror.documents import Change, document_name, shared_id, storable, update_of
 from beeq.mirror.errors import MirrorUnavailable
-from beeq.mongo_url import check_mongo_url
-from beeq.redis_url import redact
+from beeq.protocol.codec import dumps
+from beeq.redis.urls import redact
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from beeq.codec import Record, dumps
+from beeq.client.reader import Ended, Standing, trace_text
 from beeq.errors import JobFailed
-from beeq.reader import Ended, Standing, trace_text
-from beeq.statuses import mirrored_name, status_document
+from beeq.job_status import mirrored_name, status_document
+from beeq.protocol.codec import Record, dumps
 
 #: A stream id is a time in ms and a number; both fit into 63 bits, in order.
 _SEQUENCE_BITS = 20

@@ -7,14 +7,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from beeq.connection import Dialer
 from beeq.jobs import JOB_TYPES
-from beeq.keys import Keys
 from beeq.mirror.collection import StatusCollection
 from beeq.mirror.outbox import Outbox
 from beeq.mirror.reconciler import Difference, Reconciler
 from beeq.mirror.writer import Writer
-from beeq.process_name import process_name
+from beeq.process import process_name
+from beeq.protocol.keys import Keys
+from beeq.redis.connector import Dialer
 from beeq.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import Record, decode_record
+from beeq.client.reader import Reader, Standing, kept_outcome
 from beeq.errors import JobUnreadable, RedisRefused
-from beeq.keys import Keys
-from beeq.line import Line
 from beeq.mirror.documents import gone, revision_of
-from beeq.reader import Reader, Standing, kept_outcome
+from beeq.protocol.codec import Record, decode_record
+from beeq.protocol.keys import Keys
+from beeq.redis.connection import Line
+from beeq.redis.pipeline import SharedLine
 from beeq.settings import OUTBOX_LIMIT
-from beeq.shared_line import SharedLine
 
 if TYPE_CHECKING:
-    from beeq.connection import Dialer
+    from beeq.redis.connector import Dialer
 
 GROUP = "mirror"
 #: Changes taken at once.

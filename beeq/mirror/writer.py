@@ -18,7 +18,7 @@ from beeq.mirror.collection import StatusCollection
 from beeq.mirror.documents import Change, change_of
 from beeq.mirror.errors import MirrorUnavailable
 from beeq.mirror.outbox import Outbox, Owed
-from beeq.pause import Pause
+from beeq.redis.retry_delay import Pause
 
 _FIRST_PAUSE_MS = 100
 #: Changes that come this close together are merged.

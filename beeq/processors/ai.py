@@ -10,12 +10,12 @@ from typing import Any
 from beeq.ai.client import BASE_URL_SETTING, AIClient, Limits
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.generation import Generation
-from beeq.ai.orders import Orders
+from beeq.ai.idempotency import Orders
 from beeq.errors import Discard, Retry
 from beeq.jobs import AIGenerationJob
 from beeq.media.errors import MediaRefused
-from beeq.options import backoff_ms_of
 from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+from beeq.protocol.options import backoff_ms_of
 
 
 class AIProcessor(Processor[AIGenerationJob]):

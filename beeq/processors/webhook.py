@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from beeq.codec import dumps
 from beeq.errors import Discard, Retry
 from beeq.jobs import WebhookJob
-from beeq.options import backoff_ms_of, timeout_ms_of
 from beeq.processors.base import Processor, ProcessorSettings, RunningJob
+from beeq.protocol.codec import dumps
+from beeq.protocol.options import backoff_ms_of, timeout_ms_of
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import ATTEMPT_TIMEOUT_S, DeliveryFailed, WebhookSender
 from beeq.webhooks.guard import WebhookRefused

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
-from beeq.codec import dumps, loads
+from beeq.protocol.codec import dumps, loads
 
 
 class _Absent:

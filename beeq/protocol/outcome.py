@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from beeq.backoff import MAX_DELAY_MS, Strategy
-from beeq.codec import decode_record, dumps, encode_record
 from beeq.errors import Discard, JobStalled, JobTimedOut, JobUnreadable, Retry
-from beeq.events import encode_event
-from beeq.options import created_ms_of, retries_left
+from beeq.protocol.backoff import MAX_DELAY_MS, Strategy
+from beeq.protocol.codec import decode_record, dumps, encode_record
+from beeq.protocol.events import encode_event
+from beeq.protocol.options import created_ms_of, retries_left
 
 if TYPE_CHECKING:
     from beeq.job import Job

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.scripts import Script
-from beeq.wire import NOT_HERE, OnEnd, Wire, pack, settle
+from beeq.redis.resp import NOT_HERE, OnEnd, Wire, pack, settle
+from beeq.redis.scripts import Script
 
 if TYPE_CHECKING:
-    from beeq.connection import Dialer
+    from beeq.redis.connector import Dialer
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
 _NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")

@@ -21,8 +21,8 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from beeq.errors import RedisRefused, RedisUnavailable
-from beeq.redis_url import DEFAULT_URL, Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
-from beeq.wire import Wire
+from beeq.redis.resp import Wire
+from beeq.redis.urls import DEFAULT_URL, Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from beeq.connection import Dialer
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.line import Line, lacks_script, not_now
-from beeq.scripts import Script
-from beeq.wire import pack, settle
+from beeq.redis.connection import Line, lacks_script, not_now
+from beeq.redis.connector import Dialer
+from beeq.redis.resp import pack, settle
+from beeq.redis.scripts import Script
 
 #: A producer's command is tried this often while Redis is away, as in the original.
 TRIES = 3

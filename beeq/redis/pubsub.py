@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from beeq.connection import Dialer
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.wire import Wire, pack
+from beeq.redis.connector import Dialer
+from beeq.redis.resp import Wire, pack
 
 #: After this much silence the server is asked whether it is still there (flaw B9).
 PING_AFTER_S = 10.0

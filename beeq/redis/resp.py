@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import hiredis
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.redis_url import redact
+from beeq.redis.urls import redact
 
 T = TypeVar("T")
 

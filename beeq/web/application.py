@@ -17,14 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from beeq.configuration import mongo_url, redis_url
+from beeq.environment import mongo_url, redis_url
 from beeq.errors import RedisError, RedisRefused
 from beeq.jobs import InvalidJob
-from beeq.pause import Pause
-from beeq.redis_url import redact
+from beeq.redis.retry_delay import Pause
+from beeq.redis.urls import redact
 from beeq.service import QueueService
-from beeq.web.answers import Refusal
 from beeq.web.bodies import Body
+from beeq.web.responses import Refusal
 from beeq.web.routes import REDIS_TIMEOUT_S, ROUTES, Handler
 
 logger = logging.getLogger("beeq.web")

@@ -14,9 +14,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from beeq.codec import loads
 from beeq.jobs import AIGenerationJob, InvalidJob, Reference, faults
-from beeq.web.answers import MAX_DEPTH, Refusal
+from beeq.protocol.codec import loads
+from beeq.web.responses import MAX_DEPTH, Refusal
 
 #: A job's parameters, not its media.
 MAX_BODY_BYTES = 1 << 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from beeq.job_status import STATUSES, mirrored_name
 from beeq.jobs import JOB_TYPES, MAX_NAME_LENGTH, MAX_PROMPT_LENGTH
-from beeq.statuses import STATUSES, mirrored_name
-from beeq.web.answers import MAX_DEPTH
 from beeq.web.bodies import MAX_BODY_BYTES
+from beeq.web.responses import MAX_DEPTH
 
 Schema = dict[str, Any]
 

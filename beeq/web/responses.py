@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from beeq.codec import dumps
+from beeq.protocol.codec import dumps
 
 #: Lists and objects within one another. Nobody needs more, and not every JSON library can.
 MAX_DEPTH = 100

@@ -15,8 +15,8 @@ from beeq import __version__
 from beeq.errors import RedisError, RedisUnavailable
 from beeq.service import QueueService
 from beeq.web import openapi
-from beeq.web.answers import Refusal, json_answer, status_object
 from beeq.web.bodies import Body, script_job
+from beeq.web.responses import Refusal, json_answer, status_object
 
 logger = logging.getLogger("beeq.web")
 

@@ -20,9 +20,9 @@ import httpx
 from beeq import __version__
 from beeq.errors import BeeqError
 from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING
-from beeq.webhooks.answer import Answer, retry_after_ms
 from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.webhooks.response import Answer, retry_after_ms
 from beeq.webhooks.signature import message_id
 
 if TYPE_CHECKING:

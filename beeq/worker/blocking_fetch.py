@@ -13,14 +13,14 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.line import Line, lacks_script, meant_by
-from beeq.pause import Pause
-from beeq.scripts import PEEK_ACTIVE
-from beeq.wire import NOT_HERE, pack
+from beeq.redis.connection import Line, lacks_script, meant_by
+from beeq.redis.resp import NOT_HERE, pack
+from beeq.redis.retry_delay import Pause
+from beeq.redis.scripts import PEEK_ACTIVE
 
 if TYPE_CHECKING:
-    from beeq.connection import Dialer
-    from beeq.keys import Keys
+    from beeq.protocol.keys import Keys
+    from beeq.redis.connector import Dialer
     from beeq.settings import Settings
 
 #: How long one blocking move waits.

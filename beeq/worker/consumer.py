@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, overload
 
-from beeq.announcer import Announcer
+from beeq.client.announcer import Announcer
 from beeq.settings import milliseconds, whole
 from beeq.worker.runner import check_executor, check_handler
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beeq.scripts import EXCHANGE
-from beeq.wire import Beginning
+from beeq.redis.resp import Beginning
+from beeq.redis.scripts import EXCHANGE
 
 if TYPE_CHECKING:
-    from beeq.keys import Keys
-    from beeq.outcome import Settlement
+    from beeq.protocol.keys import Keys
+    from beeq.protocol.outcome import Settlement
     from beeq.settings import Settings
-    from beeq.worker.adoption import Adoption
+    from beeq.worker.early_start import Adoption
 
 #: Jobs asked for, and outcomes told, in one call …
 MAX_BATCH = 500

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Mapping
 from itertools import chain
 
-from beeq.connection import Dialer
+from beeq.client.reader import WORKER_LIFETIME_MS
 from beeq.errors import RedisError
-from beeq.keys import Keys
-from beeq.line import Line
-from beeq.reader import WORKER_LIFETIME_MS
-from beeq.scripts import BEAT
+from beeq.protocol.keys import Keys
+from beeq.redis.connection import Line
+from beeq.redis.connector import Dialer
+from beeq.redis.scripts import BEAT
 
 #: The registry of workers wants to hear more often than a long stall interval would tell.
 _LONGEST_INTERVAL_MS = 10_000

@@ -22,19 +22,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobLost, RedisError
-from beeq.line import Line
-from beeq.pause import Pause
-from beeq.worker.adoption import Adoption
+from beeq.redis.connection import Line
+from beeq.redis.retry_delay import Pause
+from beeq.worker.blocking_fetch import Mover
 from beeq.worker.claims import claim_of
+from beeq.worker.early_start import Adoption
 from beeq.worker.exchange import MAX_BATCH, Exchange, Outcome, Turn, first_of
-from beeq.worker.mover import Mover
-from beeq.worker.returns import Returns
-from beeq.worker.trouble import Trouble
+from beeq.worker.recovery import Trouble
+from beeq.worker.requeue import Returns
 
 if TYPE_CHECKING:
-    from beeq.connection import Dialer
-    from beeq.keys import Keys
-    from beeq.outcome import Settlement
+    from beeq.protocol.keys import Keys
+    from beeq.protocol.outcome import Settlement
+    from beeq.redis.connector import Dialer
     from beeq.settings import Settings
     from beeq.worker.claims import Claimed
 

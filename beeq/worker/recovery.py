@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.line import Line, lacks_script, meant_by
-from beeq.scripts import EXCHANGE
+from beeq.redis.connection import Line, lacks_script, meant_by
+from beeq.redis.scripts import EXCHANGE
 
 if TYPE_CHECKING:
-    from beeq.pause import Pause
+    from beeq.redis.retry_delay import Pause
 
 #: Id and claim of each job.
 Claims = list[tuple[bytes, bytes]]

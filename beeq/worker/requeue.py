@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from beeq.scripts import HAND_BACK
+from beeq.redis.scripts import HAND_BACK
 from beeq.worker.claims import token_of
 
 if TYPE_CHECKING:
-    from beeq.keys import Keys
-    from beeq.line import Line
-    from beeq.worker.adoption import Adoption
+    from beeq.protocol.keys import Keys
+    from beeq.redis.connection import Line
+    from beeq.worker.early_start import Adoption
 
 #: Jobs given back in one call.
 _MAX_BATCH = 500

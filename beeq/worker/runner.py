@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from beeq.blocking import BlockingJob, Portal
 from beeq.errors import JobTimedOut
-from beeq.options import timeout_ms_of
-from beeq.worker.processes import Processes
-from beeq.worker.reference import Reference
-from beeq.worker.threads import Call, Threads
+from beeq.protocol.options import timeout_ms_of
+from beeq.worker.processes.handler_ref import Reference
+from beeq.worker.processes.pool import Processes
+from beeq.worker.thread_pool import Call, Threads
 
 if TYPE_CHECKING:
     from beeq.job import Job

@@ -11,16 +11,16 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import Record, decode_record
 from beeq.errors import JobLost, JobStalled, JobUnreadable, RedisError, StatusNotUpdated
 from beeq.job import Job
-from beeq.outcome import Settlement, fail, succeed
-from beeq.process_name import process_name
+from beeq.maintenance.stall_check import StallCheck
+from beeq.process import process_name
+from beeq.protocol.codec import Record, decode_record
+from beeq.protocol.outcome import Settlement, fail, succeed
 from beeq.worker.heartbeat import Heartbeat
+from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
-from beeq.worker.reference import refuse_while_loading
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
-from beeq.worker.stalls import StallCheck
 
 if TYPE_CHECKING:
     from beeq.queue import Queue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beeq.errors import BeeqError, RedisUnavailable
-from beeq.redis_url import redact
+from beeq.redis.urls import redact
 
 FAILURE = 1
 CANNOT_CONNECT = 3

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from beeq.codec import loads
+from beeq.protocol.codec import loads
 
 
 def read_fields(words: Iterable[str], *, read_stdin: Callable[[], bytes]) -> dict[str, Any]:

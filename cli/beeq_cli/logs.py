@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beeq import Job, Queue
-from beeq.codec import dumps
+from beeq.protocol.codec import dumps
 from beeq_cli.console import UNSAFE, escaped
 
 logger = logging.getLogger("beeq_cli")

@@ -16,13 +16,13 @@ from beeq_cli.options import Common, common_options
 
 #: Where each command lives, and its line in the help: that must not need the engine.
 _COMMANDS = {
-    "worker": ("beeq_cli.worker", "Work on queues."),
-    "enqueue": ("beeq_cli.enqueue", "Put a job into a queue."),
-    "cancel": ("beeq_cli.cancel", "End a job, running or not."),
-    "stats": ("beeq_cli.stats", "Show how queues are doing."),
-    "web": ("beeq_cli.web", "Serve the HTTP routes."),
-    "mirror": ("beeq_cli.mirror", "Write the status mirror, or check it."),
-    "demo": ("beeq_cli.demo", "Run real jobs in a folder of their own, and show them."),
+    "worker": ("beeq_cli.commands.worker", "Work on queues."),
+    "enqueue": ("beeq_cli.commands.enqueue", "Put a job into a queue."),
+    "cancel": ("beeq_cli.commands.cancel", "End a job, running or not."),
+    "stats": ("beeq_cli.commands.stats", "Show how queues are doing."),
+    "web": ("beeq_cli.commands.web", "Serve the HTTP routes."),
+    "mirror": ("beeq_cli.commands.mirror", "Write the status mirror, or check it."),
+    "demo": ("beeq_cli.demo.command", "Run real jobs in a folder of their own, and show them."),
 }
 
 

@@ -48,7 +48,7 @@ class Common:
         Raises:
             click.UsageError: it is empty or malformed.
         """
-        from beeq.configuration import redis_url  # noqa: PLC0415 - loads the engine
+        from beeq.environment import redis_url  # noqa: PLC0415 - loads the engine
 
         try:
             return redis_url(self.redis_option, os.environ)

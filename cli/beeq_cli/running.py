@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from beeq import Queue, RedisUnavailable
-from beeq.loops import loop_factory
+from beeq.process import loop_factory
 from beeq_cli.console import complain
 from beeq_cli.failures import explained
 from beeq_cli.options import Common

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
 from tests.cli.command import Beeq, Running
 from tests.support.server import Server
 

@@ -26,7 +26,7 @@ def test_help_lists_the_commands_without_loading_the_engine(beeq: Beeq) -> None:
 
 def test_no_command_loads_the_driver_of_mongodb(beeq: Beeq) -> None:
     script = (
-        "import sys, beeq_cli.enqueue, beeq_cli.stats, beeq_cli.worker, beeq_cli.demo;"
+        "import sys, beeq_cli.commands.enqueue, beeq_cli.commands.stats, beeq_cli.commands.worker, beeq_cli.demo.command;"
         "print([name for name in sys.modules if name.split('.')[0] in ('pymongo', 'bson', 'rich')])"
     )
     ran = subprocess.run(

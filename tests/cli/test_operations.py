@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from beeq_cli.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
-from beeq_cli.receiver import Receiver
+from beeq_cli.demo.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
+from beeq_cli.demo.receiver import Receiver
 from tests.cli.command import Beeq, Running
 from tests.integration.media_clips import ffmpeg
 

@@ -51,8 +51,8 @@ def test_an_installed_copy_works_without_the_checkout(dist, tmp_path):
         opened.extractall(site)
     environment = {**os.environ, "PYTHONPATH": str(site)}
     program = (
-        "import beeq.scripts, beeq_cli.main;"
-        "print(beeq.__file__, beeq_cli.main.__file__, len(beeq.scripts.ALL))"
+        "import beeq.redis.scripts, beeq_cli.main;"
+        "print(beeq.__file__, beeq_cli.main.__file__, len(beeq.redis.scripts.ALL))"
     )
     ran = subprocess.run(
         (sys.executable, "-c", program),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from beeq_cli.conditions import parse_condition
+from beeq_cli.commands.conditions import parse_condition
 from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment, show_duration
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES
 from beeq.settings import Settings
 from benchmarks.report import peer_table, table
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from beeq.jobs import JOB_TYPES
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
 from beeq.web.server import url_of
 from tests.cli.command import PATIENCE_S, Beeq, Running, eventually
 from tests.support.server import free_port

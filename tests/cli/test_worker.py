@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
 from tests.cli.command import Beeq, Running, eventually
 from tests.support.server import Server
 

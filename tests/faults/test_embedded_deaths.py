@@ -17,9 +17,9 @@ import pytest
 import redis
 
 from beeq import RedisUnavailable, embedded
-from beeq.connection import Dialer
 from beeq.embedded import keeper
-from beeq.wire import Wire, pack
+from beeq.redis.connector import Dialer
+from beeq.redis.resp import Wire, pack
 from tests.integration.test_embedded import is_alive, is_free, is_quiet, keeper_pid, server_pid
 from tests.support.waiting import eventually, pause
 

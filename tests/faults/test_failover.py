@@ -16,8 +16,8 @@ import pytest
 from redis.crc import key_slot
 
 from beeq import JobLost, Queue, RedisUnavailable
-from beeq.connection import Dialer
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
+from beeq.redis.connector import Dialer
 from beeq.worker.heartbeat import Heartbeat
 from tests.support import audit
 from tests.support.server import Server

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from beeq.worker.mover import LONGEST_SEEN_BYTES
+from beeq.worker.blocking_fetch import LONGEST_SEEN_BYTES
 from tests.support.proxy import FirstExchange, proxy_to
 
 

@@ -237,8 +237,8 @@ async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
     make_queue, half_open, recorder, monkeypatch, eventually, expect_errors
 ):
     """Flaw B9: bee-queue's pop hangs until the operating system gives up, after hours."""
-    monkeypatch.setattr("beeq.worker.mover.MOVE_TIMEOUT_MS", 200)
-    monkeypatch.setattr("beeq.subscriber.PING_AFTER_S", 0.2)
+    monkeypatch.setattr("beeq.worker.blocking_fetch.MOVE_TIMEOUT_MS", 200)
+    monkeypatch.setattr("beeq.redis.pubsub.PING_AFTER_S", 0.2)
     producer = make_queue(is_worker=False)
     worker = make_queue(
         redis=half_open.url, stall_interval=300, redis_timeout=600, initial_redis_failure_retry_delay=10

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
 from tests.integration.ai_server import AIServer, Make, processors
 from tests.integration.web_app import app_on, keys_of, serving
 from tests.support.server import Server

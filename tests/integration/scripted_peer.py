@@ -9,7 +9,7 @@ from typing import Any
 
 import hiredis
 
-from beeq.connection import Dialer
+from beeq.redis.connector import Dialer
 
 #: What a command is answered with; None hangs up.
 Answer = Callable[[list[bytes]], bytes | None]

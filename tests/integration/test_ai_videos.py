@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from beeq import JobFailed, Queue
-from beeq.ai import orders, videos
+from beeq.ai import idempotency as orders
+from beeq.ai import videos
 from beeq.ai.client import Limits
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard, JobLost, RedisUnavailable

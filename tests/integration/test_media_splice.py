@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from beeq.media import splice
-from beeq.media.splice import Splice
+from beeq.media import stream_copy as splice
+from beeq.media.stream_copy import Splice
 from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
 from tests.integration.media_clips import (

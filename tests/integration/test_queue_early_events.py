@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from beeq.events import encode_event
+from beeq.protocol.events import encode_event
 
 
 async def test_progress_and_retries_heard_before_the_save_was_answered_reach_the_job(make_queue):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beeq.scripts import ADD_JOBS
+from beeq.redis.scripts import ADD_JOBS
 
 
 def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), prefix=""):

@@ -18,10 +18,10 @@ import pytest
 import uvloop
 
 from beeq import JobFailed, JobTimedOut, Queue
-from beeq.codec import dumps, loads
-from beeq.worker.child_process import ChildDied, ChildProcess
-from beeq.worker.messages import Decoder, encode
-from beeq.worker.reference import Reference
+from beeq.protocol.codec import dumps, loads
+from beeq.worker.processes.child_process import ChildDied, ChildProcess
+from beeq.worker.processes.handler_ref import Reference
+from beeq.worker.processes.ipc import Decoder, encode
 from tests.cli.command import Beeq
 from tests.cli.command import eventually as within_s
 from tests.integration import process_handlers as handlers
@@ -257,7 +257,7 @@ async def test_a_module_that_no_child_can_import_fails_the_attempts_and_says_why
 
 
 async def test_a_child_that_never_gets_ready_fails_the_attempt(make_queue, tmp_path, monkeypatch):
-    monkeypatch.setattr("beeq.worker.child_process.START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("beeq.worker.processes.child_process.START_TIMEOUT_S", 0.5)
     hang = "import threading\n    threading.Event().wait()"
     found = module(tmp_path, monkeypatch, f"def handler(job):\n    return 1\n\nif IS_CHILD:\n    {hang}\n")
     before = children()
@@ -511,7 +511,9 @@ async def test_a_child_ends_with_its_connection_where_no_kernel_sees_to_it(make_
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            boot = f"from beeq.worker.child import main; main({theirs.fileno()}, {os.getpid()})"
+            boot = (
+                f"from beeq.worker.processes.child_main import main; main({theirs.fileno()}, {os.getpid()})"
+            )
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", boot),
                 env=ENVIRONMENT,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beeq import Discard, JobFailed, Queue, Retry
-from beeq.worker.messages import ChildTraceback
+from beeq.worker.processes.ipc import ChildTraceback
 from tests.integration import process_handlers as handlers
 from tests.support.waiting import Recorder
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from beeq import JobFailed, JobLost
-from beeq.reader import Reader
-from beeq.scripts import CLEAN_JOBS
-from beeq.shared_line import SharedLine
+from beeq.client.reader import Reader
+from beeq.redis.pipeline import SharedLine
+from beeq.redis.scripts import CLEAN_JOBS
 
 
 @pytest.mark.parametrize("store_jobs", [True, False])

@@ -19,7 +19,7 @@ from typing import Any, Self
 import pytest
 
 from beeq import Job
-from beeq.scripts import ALL
+from beeq.redis.scripts import ALL
 from beeq.worker.heartbeat import Heartbeat
 from tests.support import audit
 from tests.support.server import Server

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from beeq.errors import RedisRefused, RedisUnavailable
-from beeq.scripts import ADD_JOBS
-from beeq.shared_line import SharedLine
-from beeq.wire import pack
+from beeq.redis.pipeline import SharedLine
+from beeq.redis.resp import pack
+from beeq.redis.scripts import ADD_JOBS
 from tests.integration.scripted_peer import Peer, scripted_peer
 from tests.support.waiting import eventually
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from beeq import Discard, Queue
-from beeq.codec import loads
+from beeq.protocol.codec import loads
 from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of
 
 EMPTY = {

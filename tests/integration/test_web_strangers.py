@@ -10,7 +10,7 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beeq.codec import loads
+from beeq.protocol.codec import loads
 from tests.integration.web_app import SCRIPT, WANTED, ask
 from tests.unit.making import json_values
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from beeq.connection import Dialer
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.line import Line
-from beeq.subscriber import Subscriber
-from beeq.wire import Beginning, Wire, pack
+from beeq.redis.connection import Line
+from beeq.redis.connector import Dialer
+from beeq.redis.pubsub import Subscriber
+from beeq.redis.resp import Beginning, Wire, pack
 from tests.integration.scripted_peer import Peer, scripted_peer
 from tests.support.waiting import eventually, pause
 

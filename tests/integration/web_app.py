@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from beeq.jobs import JOB_TYPES
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
 from beeq.web import Application, create_app, service_for
 
 SCRIPT = "/v1/generate/script"

@@ -17,7 +17,7 @@ import pytest
 import redis.asyncio
 
 from beeq import Job, JobFailed, Queue
-from beeq.codec import loads
+from beeq.protocol.codec import loads
 from tests.support.node_bee import NodeBee
 from tests.support.server import Server
 

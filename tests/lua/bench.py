@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
-from beeq.keys import SIDE_SUFFIXES, Keys
-from beeq.scripts import Script
+from beeq.protocol.keys import SIDE_SUFFIXES, Keys
+from beeq.redis.scripts import Script
 
 _KEY = re.compile(rb"^-- KEYS\[\d+\] +(\S+)", re.MULTILINE)
 _SIDE = {suffix.removeprefix("beeq:"): suffix for suffix in SIDE_SUFFIXES}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from beeq.keys import Keys
+from beeq.protocol.keys import Keys
 from tests.lua.bench import Bench
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.scripts import ADD_JOBS
+from beeq.redis.scripts import ADD_JOBS
 from tests.lua.bench import Bench
 
 

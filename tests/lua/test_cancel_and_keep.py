@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.scripts import CANCEL_JOB, KEEP_RECORD
+from beeq.redis.scripts import CANCEL_JOB, KEEP_RECORD
 from tests.lua.bench import Bench
 
 KEEP_MS, MEMORY_MS = 600_000, 60_000

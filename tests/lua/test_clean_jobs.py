@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from beeq.scripts import CLEAN_JOBS, RETRY_JOB
+from beeq.redis.scripts import CLEAN_JOBS, RETRY_JOB
 from tests.lua.bench import Bench
 
 STATES = ("succeeded", "failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.scripts import EXCHANGE
+from beeq.redis.scripts import EXCHANGE
 from tests.lua.bench import Bench, End
 
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import redis
 
-from beeq.scripts import EXCHANGE
+from beeq.redis.scripts import EXCHANGE
 from tests.lua.bench import Bench, End
 
 TTL_MS = 60_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.scripts import HAND_BACK
+from beeq.redis.scripts import HAND_BACK
 from tests.lua.bench import Bench
 
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from beeq.connection import Dialer
 from beeq.errors import RedisRefused
-from beeq.keys import Keys
-from beeq.line import Line
-from beeq.scripts import ADD_JOBS, ALL, COUNT_JOBS, READ_OUTCOME, Script
-from beeq.shared_line import SharedLine
+from beeq.protocol.keys import Keys
+from beeq.redis.connection import Line
+from beeq.redis.connector import Dialer
+from beeq.redis.pipeline import SharedLine
+from beeq.redis.scripts import ADD_JOBS, ALL, COUNT_JOBS, READ_OUTCOME, Script
 from tests.support.server import Server
 
 KEYS = Keys("bq", "loading")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.scripts import (
+from beeq.redis.scripts import (
     ADD_JOBS,
     CANCEL_JOB,
     EXCHANGE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.scripts import PEEK_ACTIVE
+from beeq.redis.scripts import PEEK_ACTIVE
 from tests.lua.bench import Bench
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.scripts import RAISE_DELAYED
+from beeq.redis.scripts import RAISE_DELAYED
 from tests.lua.bench import Bench
 
 FAR_MS = 4_000_000_000_000

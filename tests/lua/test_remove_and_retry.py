@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.scripts import REMOVE_JOB, RETRY_JOB
+from beeq.redis.scripts import REMOVE_JOB, RETRY_JOB
 
 EVERYWHERE = {
     "succeeded": {"1", "x"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.scripts import BEAT, COUNT_JOBS, READ_OUTCOME, REPORT_PROGRESS, SWEEP
+from beeq.redis.scripts import BEAT, COUNT_JOBS, READ_OUTCOME, REPORT_PROGRESS, SWEEP
 from tests.lua.bench import Bench
 
 LIFETIME_MS = 30_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from beeq.scripts import MARK_STALLING, REQUEUE_STALLED
+from beeq.redis.scripts import MARK_STALLING, REQUEUE_STALLED
 from tests.lua.bench import Bench
 
 

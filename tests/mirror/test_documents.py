@@ -10,10 +10,10 @@ import bson
 import pytest
 from hypothesis import given
 
-from beeq.codec import Record
+from beeq.client.reader import Ended, Standing
 from beeq.errors import JobFailed
 from beeq.mirror.documents import change_of, fingerprint_of, moment_of, revision_of, shared_id, storable
-from beeq.reader import Ended, Standing
+from beeq.protocol.codec import Record
 from tests.unit.making import json_values, nested
 
 CREATED_MS = 1_795_488_864_455

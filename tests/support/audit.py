@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from beeq.keys import BEE_SUFFIXES, Keys
+from beeq.protocol.keys import BEE_SUFFIXES, Keys
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -8,9 +8,9 @@ from typing import Any, cast
 from hypothesis import strategies as st
 
 from beeq import Job
-from beeq.backoff import builtin_strategies
-from beeq.codec import Record, decode_record, encode_record
 from beeq.emitter import Emitter
+from beeq.protocol.backoff import builtin_strategies
+from beeq.protocol.codec import Record, decode_record, encode_record
 
 NOW_MS = 1_795_488_864_455
 

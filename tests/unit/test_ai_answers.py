@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.ai import answers
-from beeq.ai.answers import Picture, Stage, VideoState
+from beeq.ai import responses as answers
 from beeq.ai.errors import AIFailed, AIRefused
+from beeq.ai.responses import Picture, Stage, VideoState
 from beeq.ai.script import script
 
 

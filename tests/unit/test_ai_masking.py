@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from beeq.ai.masking import Masker
+from beeq.ai.redaction import Masker
 
 KEY = "sk-Proj_a.b+c/d=e"
 PASSWORD = 'pä s&"w\\ört😀'

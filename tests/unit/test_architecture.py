@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import beeq
-from beeq import scripts
-from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+from beeq.redis import scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "beeq"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beeq.backoff import MAX_DELAY_MS, builtin_strategies
+from beeq.protocol.backoff import MAX_DELAY_MS, builtin_strategies
 from tests.unit.making import make_job
 
 TABLE: list[tuple[str, Any, int, Any]] = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beeq.options import backoff_ms_of
+from beeq.protocol.options import backoff_ms_of
 
 
 @pytest.mark.parametrize(

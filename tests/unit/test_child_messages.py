@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from beeq import errors
-from beeq.codec import dumps, loads
 from beeq.errors import Discard, JobFailed, JobLost, JobTimedOut, QueueClosed, RedisRefused, Retry
-from beeq.outcome import message_of
-from beeq.worker.messages import ChildTraceback, Decoder, Message, encode, tell, told
-from beeq.worker.reference import Reference, load
+from beeq.protocol.codec import dumps, loads
+from beeq.protocol.outcome import message_of
+from beeq.worker.processes.handler_ref import Reference, load
+from beeq.worker.processes.ipc import ChildTraceback, Decoder, Message, encode, tell, told
 
 MESSAGES = [
     Message({"kind": "ready"}),

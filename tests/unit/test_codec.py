@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beeq.codec import Record, decode_record, dumps, encode_record, loads, payload
 from beeq.errors import JobUnreadable
+from beeq.protocol.codec import Record, decode_record, dumps, encode_record, loads, payload
 
 #: A value and its only spelling, in both directions.
 SAME_BOTH_WAYS = [

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from beeq.codec import dumps, loads
+from beeq.protocol.codec import dumps, loads
 from tests.unit.making import json_values, nested
 
 BOTH_WAYS: list[tuple[Any, bytes]] = [

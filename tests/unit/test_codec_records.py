@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.codec import Record, decode_record, encode_new_record, encode_record, payload
 from beeq.errors import JobUnreadable
 from beeq.job import Job
+from beeq.protocol.codec import Record, decode_record, encode_new_record, encode_record, payload
 from tests.unit.making import NOW_MS, json_values, make_job
 
 BOTH_WAYS: list[tuple[Record, bytes]] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.configuration import mongo_url, redis_url
+from beeq.environment import mongo_url, redis_url
 
 
 @pytest.mark.parametrize(

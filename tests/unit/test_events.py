@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.events import ABSENT, Backlog, JobEvent, decode_event, encode_event
+from beeq.protocol.events import ABSENT, Backlog, JobEvent, decode_event, encode_event
 from tests.unit.making import json_values
 
 BOTH_WAYS: list[tuple[JobEvent, bytes]] = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from beeq import Job, JobFailed
-from beeq.events import encode_event
-from beeq.hub import Hub
+from beeq.client.event_hub import Hub
+from beeq.protocol.events import encode_event
 from tests.unit.making import make_job
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from beeq import keys as keys_module
-from beeq.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Keys
+from beeq.protocol import keys as keys_module
+from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Keys
 
 NAMES = [
     ("id", "bq:mail:id"),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from beeq.media.assemble import Film, Scene, arguments, picture_chains, scene_of, sound_chain, written
 from beeq.media.errors import MediaFailed
 from beeq.media.formats import FILM_CONTAINERS
-from beeq.media.packets import Timeline
 from beeq.media.paths import OpenFile, safe_name
 from beeq.media.probe import Video
-from beeq.media.splice import Splice
+from beeq.media.stream_copy import Splice
+from beeq.media.timeline import Timeline
 
 SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
 VIDEO = Video(0, "h264", 65, 49, fps=25)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from beeq.media.formats import AUDIO_CONTAINERS, VIDEO_CONTAINERS
-from beeq.media.packets import Reader, Timeline, kind_of
 from beeq.media.paths import OpenFile
 from beeq.media.probe import Audio, Facts, Video
-from beeq.media.splice import Splice, are_candidates, splice_of, takes
+from beeq.media.stream_copy import Splice, are_candidates, splice_of, takes
+from beeq.media.timeline import Reader, Timeline, kind_of
 
 HEAD = b"""\
 #extradata 0:       45, 0x14760e8b

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.keys import Keys
-from beeq.scripts import PEEK_ACTIVE
+from beeq.protocol.keys import Keys
+from beeq.redis.scripts import PEEK_ACTIVE
 from beeq.settings import Settings
-from beeq.worker.mover import Mover
+from beeq.worker.blocking_fetch import Mover
 
 
 class DeadLine:

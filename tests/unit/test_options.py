@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from beeq.backoff import builtin_strategies
-from beeq.options import (
+from beeq.protocol.backoff import builtin_strategies
+from beeq.protocol.options import (
     MAX_TIMEOUT_MS,
     check_backoff,
     check_delay,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from beeq import Discard, Job, JobStalled, JobTimedOut, JobUnreadable, Retry
-from beeq.backoff import MAX_DELAY_MS, builtin_strategies
-from beeq.codec import decode_record
-from beeq.outcome import Settlement, fail, succeed
+from beeq.protocol.backoff import MAX_DELAY_MS, builtin_strategies
+from beeq.protocol.codec import decode_record
+from beeq.protocol.outcome import Settlement, fail, succeed
 from tests.unit.making import NOW_MS, make_job, nested, raised
 
 STRATEGIES = builtin_strategies()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beeq import Discard, Retry
-from beeq.backoff import builtin_strategies
-from beeq.codec import decode_record
-from beeq.outcome import MAX_TRACE_BYTES, MAX_TRACES, fail, message_of, succeed, trace_of
+from beeq.protocol.backoff import builtin_strategies
+from beeq.protocol.codec import decode_record
+from beeq.protocol.outcome import MAX_TRACE_BYTES, MAX_TRACES, fail, message_of, succeed, trace_of
 from tests.unit.making import NOW_MS, json_values, make_job, raised
 
 STRATEGIES = builtin_strategies()

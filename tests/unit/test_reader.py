@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from beeq.keys import Keys
-from beeq.reader import Ended, Reader
+from beeq.client.reader import Ended, Reader
+from beeq.protocol.keys import Keys
 
 RECORD = b'{"data":{},"options":{"timestamp":500,"stacktraces":["Error: newest\\n  at x","Error: older"]},"status":"failed","progress":0}'
 BARE = b'{"data":{},"options":{"timestamp":500,"stacktraces":[]},"status":"succeeded","progress":0}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.redis_url import Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
+from beeq.redis.urls import Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from beeq.codec import Record
+from beeq.client.reader import Ended, Standing
 from beeq.errors import JobFailed
-from beeq.reader import Ended, Standing
-from beeq.statuses import message_in, status_document
+from beeq.job_status import message_in, status_document
+from beeq.protocol.codec import Record
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.timer import EagerTimer
+from beeq.maintenance.eager_timer import EagerTimer
 
 MAX_MS = 500
 START_MS = 1_795_488_864_455

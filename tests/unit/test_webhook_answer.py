@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from beeq.webhooks.answer import Answer, retry_after_ms
+from beeq.webhooks.response import Answer, retry_after_ms
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 DAY_MS = 86_400_000

@@ -24,13 +24,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from beeq.blocking import BlockingJob, Portal
-from beeq.codec import decode_record, dumps, loads
 from beeq.emitter import Emitter
 from beeq.errors import Discard, JobLost
 from beeq.job import Job
+from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import milliseconds
-from beeq.worker.messages import Decoder, Message, encode, tell, told
-from beeq.worker.reference import Reference, load
+from beeq.worker.processes.handler_ref import Reference, load
+from beeq.worker.processes.ipc import Decoder, Message, encode, tell, told
 
 if TYPE_CHECKING:
     from beeq.queue import Queue

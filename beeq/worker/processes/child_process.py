@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from beeq.codec import dumps, loads
 from beeq.errors import BeeqError
-from beeq.worker.messages import Decoder, Message, encode, tell, told
-from beeq.worker.reference import Reference
+from beeq.protocol.codec import dumps, loads
+from beeq.worker.processes.handler_ref import Reference
+from beeq.worker.processes.ipc import Decoder, Message, encode, tell, told
 
 if TYPE_CHECKING:
     from beeq.job import Job
@@ -36,7 +36,7 @@ import json, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: None)
 sys.path[:] = json.loads(sys.argv[3])
-from beeq.worker.child import main
+from beeq.worker.processes.child_main import main
 main(int(sys.argv[1]), int(sys.argv[2]))
 """
 

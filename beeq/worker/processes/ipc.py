@@ -16,8 +16,8 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from beeq import errors
-from beeq.codec import dumps, loads
-from beeq.outcome import message_of, trace_of
+from beeq.protocol.codec import dumps, loads
+from beeq.protocol.outcome import message_of, trace_of
 
 #: Lengths of head and body.
 _PREFIX = struct.Struct("!IQ")

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from beeq.worker.child_process import ChildDied, ChildProcess
-from beeq.worker.reference import Reference
+from beeq.worker.processes.child_process import ChildDied, ChildProcess
+from beeq.worker.processes.handler_ref import Reference
 
 if TYPE_CHECKING:
     from beeq.job import Job

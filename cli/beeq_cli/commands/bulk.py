@@ -15,7 +15,7 @@ from io import BufferedReader
 from typing import Any
 
 from beeq import Job, Queue, RedisUnavailable
-from beeq.orders import Order
+from beeq.job_spec import Order
 from beeq_cli.console import is_watched, say
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE, explained
 from beeq_cli.fields import parse_object

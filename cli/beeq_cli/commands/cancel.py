@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import click
 
 from beeq import Queue
-from beeq.codec import dumps
 from beeq.jobs import JOB_TYPES
+from beeq.protocol.codec import dumps
 from beeq.service import find_unfinished
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE

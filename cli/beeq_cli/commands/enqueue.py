@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from beeq import Job, JobFailed, Queue
-from beeq.codec import dumps
+from beeq.job_spec import Order, Terms
 from beeq.jobs import JOB_TYPES
-from beeq.orders import Order, Terms
-from beeq_cli import bulk
+from beeq.protocol.codec import dumps
+from beeq_cli.commands import bulk
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.failures import FAILURE
 from beeq_cli.fields import read_fields

@@ -8,10 +8,10 @@ import sys
 
 import click
 
-from beeq.codec import dumps
 from beeq.mirror.errors import MirrorUnavailable
 from beeq.mirror.mirror import Mirror
 from beeq.mirror.reconciler import Difference
+from beeq.protocol.codec import dumps
 from beeq_cli import logs
 from beeq_cli.console import complain, escaped, print_bytes
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE

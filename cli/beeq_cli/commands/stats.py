@@ -10,9 +10,9 @@ from contextlib import suppress
 import click
 
 from beeq import Queue, Stats
-from beeq.codec import dumps
 from beeq.jobs import JOB_TYPES
-from beeq_cli.conditions import Condition, parse_condition
+from beeq.protocol.codec import dumps
+from beeq_cli.commands.conditions import Condition, parse_condition
 from beeq_cli.console import escaped, is_watched, print_bytes, say
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option, parsed

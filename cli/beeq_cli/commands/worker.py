@@ -13,13 +13,13 @@ from beeq.jobs import JOB_TYPES
 from beeq.mirror.mirror import Mirror
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
-from beeq.worker.fleet import Fleet, Lifeline
+from beeq.worker.supervisor import Fleet, Lifeline
 from beeq_cli import app, logs
+from beeq_cli.commands.worker_process import Shift
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_duration
 from beeq_cli.running import run
-from beeq_cli.shift import Shift
 
 #: click's own code for a wrong command.
 _USAGE = 2

@@ -9,7 +9,7 @@ from typing import Any
 from beeq import Queue, RedisError
 from beeq.mirror.mirror import Mirror
 from beeq.processors.base import Processor
-from beeq.worker import shift
+from beeq.worker import worker_process as shift
 from beeq_cli import logs
 from beeq_cli.running import connect
 

@@ -19,21 +19,21 @@ from typing import Any
 import click
 
 from beeq import BeeqError, Queue, Stats
-from beeq.codec import dumps
+from beeq.job_spec import Order
 from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.ffmpeg import run as run_ffmpeg
-from beeq.orders import Order
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
+from beeq.protocol.codec import dumps
+from beeq_cli.commands.stats import print_stats
 from beeq_cli.console import is_watched, print_bytes, say
+from beeq_cli.demo.placeholder import PlaceholderProvider
+from beeq_cli.demo.receiver import Receiver
+from beeq_cli.demo.scenes import Scenes, Step
+from beeq_cli.demo.show import Show, show_for
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option
-from beeq_cli.placeholder import PlaceholderProvider
-from beeq_cli.receiver import Receiver
 from beeq_cli.running import connect, run
-from beeq_cli.scenes import Scenes, Step
-from beeq_cli.show import Show, show_for
-from beeq_cli.stats import print_stats
 
 PREFIX = "beeq-demo"
 _CLIP_S = 1

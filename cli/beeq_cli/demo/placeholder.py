@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from beeq_cli.loopback import Answer, LoopbackServer, Request
+from beeq_cli.demo.loopback import Answer, LoopbackServer, Request
 
 SCRIPT = {
     "title": "The Queue of the Bees",

@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Any
 
-from beeq_cli.loopback import Answer, LoopbackServer, Request
+from beeq_cli.demo.loopback import Answer, LoopbackServer, Request
 
 _TOLERANCE_S = 300
 

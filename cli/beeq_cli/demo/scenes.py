@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from beeq import BeeqError
-from beeq_cli.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
-from beeq_cli.receiver import Receiver
+from beeq_cli.demo.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
+from beeq_cli.demo.receiver import Receiver
 
 Results = Mapping[str, Any]
 
