@@ -14,7 +14,7 @@
     ├── JobUnreadable              a record in Redis is not a job record
     └── StatusNotUpdated           a handler ended after its queue had closed
 
-    Outcome                        raised by handlers, never by beeq
+    HandlerOutcome                        raised by handlers, never by beeq
     ├── Retry                      try again, maybe after a given delay
     └── Discard                    fail now and for good
 
@@ -107,11 +107,11 @@ class StatusNotUpdated(BeeqError):
         self.status = status
 
 
-class Outcome(Exception):
+class HandlerOutcome(Exception):
     """Base of the exceptions by which a handler chooses how its attempt ends."""
 
 
-class Retry(Outcome):
+class Retry(HandlerOutcome):
     """Try the job again, using up one of its retries (none left: the job fails).
 
     Args:
@@ -124,7 +124,7 @@ class Retry(Outcome):
         self.after = after
 
 
-class Discard(Outcome):
+class Discard(HandlerOutcome):
     """Fail the job now and for good, whatever retries are left."""
 
     def __init__(self, reason: str = "the handler discarded the job") -> None:

@@ -178,7 +178,7 @@ class Job:
         self.options["timeout"] = check_timeout_ms(timeout)
         return self
 
-    # Moves. Each raises RedisUnavailable or RedisRefused when Redis does not do its part.
+    # Commands. Each raises RedisUnavailable or RedisRefused when Redis does not do its part.
 
     async def save(self) -> Self:
         """Put the job into its queue; ``id`` is set, or None if the chosen id exists already.

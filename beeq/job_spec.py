@@ -1,4 +1,4 @@
-"""What a producer asks for: one queue, and the terms on which its jobs are put there.
+"""What a producer asks for: one queue, and the options of the jobs that are put there.
 
 For the built-in queues that is more than for others: fields are checked, ``id`` and ``createdAt``
 filled in, and what is not said is the job type's policy.
@@ -22,7 +22,7 @@ _ALIASES = {"delayUntil": "delay_until", "id": "job_id"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class JobOptions:
     """The options that a job may have; None leaves each to the queue's policy, or to bee-queue's default.
 
     They mean what ``Queue.enqueue`` says of them; durations are ints in ms or timedeltas.
@@ -36,7 +36,7 @@ class Terms:
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None) -> Self:
-        """Return the terms that options by name ask for; ``backoff`` may be an object, as in bee-queue.
+        """Return what a mapping of option names asks for; ``backoff`` may be an object, as in bee-queue.
 
         Raises:
             ValueError: there is no such option; the message names it.
@@ -49,11 +49,11 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """Makes jobs of one queue on the same terms."""
+class JobSpec:
+    """Makes jobs of one queue with the same options."""
 
     queue_name: str
-    terms: Terms = field(default_factory=Terms)
+    options: JobOptions = field(default_factory=JobOptions)
 
     def completed(self, data: Mapping[str, Any] | BaseJob) -> dict[str, Any]:
         """Return the job's data as they are to be enqueued.
@@ -67,7 +67,7 @@ class Order:
             return dict(data)
         if not isinstance(data, Mapping):
             validate(self.queue_name, data)  # says what it is
-        job_id = self.terms.job_id
+        job_id = self.options.job_id
         if job_id is not None:
             if data.get("id") not in (None, job_id):
                 raise ValueError("the job has another id already")
@@ -75,7 +75,7 @@ class Order:
         return validate(self.queue_name, fill(data)).model_dump(by_alias=True)
 
     def check(self, queue: Queue) -> None:
-        """Check the terms, before any data are at hand.
+        """Check the options, before any data are at hand.
 
         Raises:
             TypeError, ValueError: one of them is impossible; the message names it.
@@ -86,35 +86,35 @@ class Order:
         """Return a job, not yet saved, of ``completed`` data.
 
         Raises:
-            TypeError, ValueError: one of the terms is impossible; the message names it.
+            TypeError, ValueError: one of the options is impossible; the message names it.
         """
-        terms = self.terms
+        options = self.options
         job = queue.create_job(data)
         job_type = JOB_TYPES.get(self.queue_name)
-        retries, backoff, timeout = terms.retries, terms.backoff, terms.timeout
+        retries, backoff, timeout = options.retries, options.backoff, options.timeout
         if job_type is not None:
             policy = job_type.policy
             retries = policy.retries if retries is None else retries
             backoff = policy.backoff if backoff is None else backoff
             timeout = policy.timeout_ms if timeout is None else timeout
             job.set_id(data["id"])
-        elif terms.job_id is not None:
-            job.set_id(terms.job_id)
+        elif options.job_id is not None:
+            job.set_id(options.job_id)
         if retries is not None:
             job.retries(retries)
         if backoff is not None:
             job.backoff(*_strategy_and_delay(backoff))
         if timeout is not None:
             job.timeout(timeout)
-        if terms.delay_until is not None:
-            job.delay_until(terms.delay_until)
+        if options.delay_until is not None:
+            job.delay_until(options.delay_until)
         return job
 
     async def save(self, queue: Queue, data: dict[str, Any]) -> Job:
         """Put a job of ``completed`` data into its queue; one whose id exists is there already.
 
         Raises:
-            TypeError, ValueError: one of the terms is impossible. RedisError: Redis did not take it.
+            TypeError, ValueError: one of the options is impossible. RedisError: Redis did not take it.
         """
         job = self.job(queue, data)
         wanted_id = job.id

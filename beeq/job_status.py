@@ -14,10 +14,10 @@ from beeq.protocol.codec import Record
 from beeq.protocol.options import created_ms_of
 
 if TYPE_CHECKING:
-    from beeq.client.reader import Standing
+    from beeq.client.reader import JobState
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
-#: The word of each state of ``Standing``.
+#: The word of each state of ``JobState``.
 _STATUS_OF = {
     "queued": "queued",
     "active": "processing",
@@ -37,9 +37,9 @@ def mirrored_name(queue_name: str) -> str:
     return "webhook" if queue_name == "webhook-processing" else queue_name
 
 
-def status_document(queue_name: str, job_id: str, standing: Standing) -> dict[str, Any]:
+def status_document(queue_name: str, job_id: str, job_state: JobState) -> dict[str, Any]:
     """Return the status of a job as Redis knows it; when it last changed is not known there."""
-    record, ended = standing.record, standing.ended
+    record, ended = job_state.record, job_state.ended
     error: str | None = None
     result: Any = None
     if ended is not None and ended.error is not None:
@@ -54,7 +54,7 @@ def status_document(queue_name: str, job_id: str, standing: Standing) -> dict[st
     return {
         "jobId": job_id,
         "queueName": mirrored_name(queue_name),
-        "status": _STATUS_OF[standing.state],
+        "status": _STATUS_OF[job_state.state],
         "jobData": None if record is None else record.data,
         "result": result,
         "error": error,

@@ -11,20 +11,20 @@ from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from beeq.client.commands import Moves
-from beeq.client.event_hub import Hub
+from beeq.client.commands import Commands
+from beeq.client.event_hub import EventHub
 from beeq.client.producer import Producer
-from beeq.client.reader import Health, Reader, Standing, Stats
+from beeq.client.reader import Health, JobState, Reader, Stats
 from beeq.client.results import Results
-from beeq.client.session import CLOSE_TIMEOUT_MS, Lifecycle
+from beeq.client.session import CLOSE_TIMEOUT_MS, Session
 from beeq.errors import JobUnreadable
 from beeq.job import Job
 from beeq.protocol.backoff import Strategy, builtin_strategies
 from beeq.protocol.codec import decode_record
 from beeq.protocol.keys import Keys
 from beeq.protocol.options import check_job_id
-from beeq.redis.connector import Dialer
-from beeq.redis.pipeline import SharedLine
+from beeq.redis.connector import Connector
+from beeq.redis.pipeline import Pipeline
 from beeq.settings import Settings, milliseconds
 from beeq.worker.consumer import Consumer
 
@@ -64,28 +64,28 @@ class Queue(Consumer):
         #: Whether ``redis=`` was given.
         self.has_own_redis = redis is not None
         timeout_ms = self.settings.redis_timeout
-        self.dialer = Dialer(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
-        self.line = SharedLine(self.dialer, timeout_ms=timeout_ms)
-        self.hub = Hub(emit=self.emit, clock_ms=self.now_ms)
+        self.connector = Connector(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
+        self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms)
+        self.event_hub = EventHub(emit=self.emit, clock_ms=self.now_ms)
         self.producer = Producer(
-            self.line,
+            self.pipeline,
             self.keys,
-            hub=self.hub if self.settings.store_jobs else None,
+            event_hub=self.event_hub if self.settings.store_jobs else None,
             on_saved=self.added,
             outbox_limit=self.settings.outbox_limit,
         )
-        self._reader = Reader(self.line, self.keys, scan_count=self.settings.redis_scan_count)
-        self._moves = Moves(
-            self.line,
+        self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
+        self._moves = Commands(
+            self.pipeline,
             self.keys,
             reader=self._reader,
-            hub=self.hub,
+            event_hub=self.event_hub,
             now_ms=self.now_ms,
             outbox_limit=self.settings.outbox_limit,
             redis_timeout_ms=self.settings.redis_timeout,
         )
-        self._results = Results(self.hub, self._reader)
-        self._lifecycle = Lifecycle(self)
+        self._results = Results(self.event_hub, self._reader)
+        self._session = Session(self)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
@@ -96,9 +96,9 @@ class Queue(Consumer):
         Raises:
             RuntimeError: it has one of its own, or is connected. TypeError, ValueError: a bad one.
         """
-        if self.has_own_redis or self._lifecycle.is_ready or self._lifecycle.worker is not None:
+        if self.has_own_redis or self._session.is_ready or self._session.worker is not None:
             raise RuntimeError(f"queue {self.name} has its Redis already")
-        self.dialer.aim(redis)
+        self.connector.set_target(redis)
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of one of the queue's keys."""
@@ -109,7 +109,7 @@ class Queue(Consumer):
         """Return this machine's clock, in ms since the epoch."""
         return time.time_ns() // 1_000_000
 
-    # Lifecycle.
+    # Session.
 
     async def connect(self) -> bool:
         """Connect, within bounded tries; fine when connected already.
@@ -117,17 +117,17 @@ class Queue(Consumer):
         Raises:
             RedisUnavailable: Redis cannot be reached; call again to try again. QueueClosed.
         """
-        await self._lifecycle.connect()
+        await self._session.connect()
         return True
 
     async def ready(self) -> Self:
         """Return the queue once it is connected. Raises what ``connect`` raises."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         return self
 
     def is_running(self) -> bool:
         """Return whether the queue has not been closed."""
-        return self._lifecycle.is_running
+        return self._session.is_running
 
     async def close(self, timeout: int | timedelta | None = None) -> None:  # noqa: ASYNC109 - bee-queue's word for it, in ms
         """Stop taking jobs, wait for the running ones, and hang up. Calling it again is fine.
@@ -142,7 +142,7 @@ class Queue(Consumer):
         if isinstance(timeout, timedelta):
             timeout = round(timeout.total_seconds() * 1000)
         is_default = isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0
-        await self._lifecycle.close(CLOSE_TIMEOUT_MS if is_default or timeout is None else timeout)
+        await self._session.close(CLOSE_TIMEOUT_MS if is_default or timeout is None else timeout)
 
     async def __aenter__(self) -> Self:
         """Connect."""
@@ -155,9 +155,9 @@ class Queue(Consumer):
 
     async def destroy(self) -> int:
         """Delete the queue: every key, bee-queue's and beeq's. Return how many there were."""
-        await self._lifecycle.ensure()
-        deleted = int(await self.line.call("DEL", *self.keys.every()))
-        self.hub.forget_all()
+        await self._session.ensure()
+        deleted = int(await self.pipeline.call("DEL", *self.keys.every()))
+        self.event_hub.forget_all()
         return deleted
 
     # Jobs: making.
@@ -210,7 +210,7 @@ class Queue(Consumer):
         any event of it is delivered.
         """
         loop = asyncio.get_running_loop()  # asked once: whoever asks for it asks the system, too
-        if self._lifecycle.is_hearing_in(loop):
+        if self._session.is_hearing_in(loop):
             return self.producer.save(job, loop)
         return self._add_patiently(job)
 
@@ -221,9 +221,9 @@ class Queue(Consumer):
     def added(self, job: Job, since: int) -> None:
         """Deliver what is heard of ``job`` since that moment, and from now on."""
         if self.settings.store_jobs:
-            self.hub.welcome(job, since=since)
-        if self._lifecycle.activator is not None and (due_ms := job.due_ms):
-            self._lifecycle.activator.schedule(due_ms)
+            self.event_hub.welcome(job, since=since)
+        if self._session.activator is not None and (due_ms := job.due_ms):
+            self._session.activator.schedule(due_ms)
 
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
@@ -237,14 +237,14 @@ class Queue(Consumer):
         return await self.producer.save_all(list(jobs))
 
     async def _hearing(self) -> None:
-        await self._lifecycle.ensure()
-        await self._lifecycle.hear_events()
+        await self._session.ensure()
+        await self._session.hear_events()
 
     def keep(self, job: Job) -> None:
         """Hold a job object that has listeners until its final event."""
-        self._lifecycle.home.refuse_elsewhere()
+        self._session.home.refuse_elsewhere()
         if self.settings.store_jobs:
-            self.hub.keep(job)
+            self.event_hub.keep(job)
 
     # Jobs: finding.
 
@@ -254,11 +254,11 @@ class Queue(Consumer):
         Raises:
             JobUnreadable: its record is not one.
         """
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         text = check_job_id(job_id)
         if text is None:
             return None
-        moment = self.hub.moment
+        moment = self.event_hub.moment
         raw = await self._reader.record(text)
         if raw is None:
             return None
@@ -283,8 +283,8 @@ class Queue(Consumer):
         Raises:
             ValueError: no such state (``Improper queue type``).
         """
-        await self._lifecycle.ensure()
-        moment = self.hub.moment
+        await self._session.ensure()
+        moment = self.event_hub.moment
         ids = await self._reader.ids(type, start=start, end=end, size=size)
         jobs = []
         for job_id, raw in await self._reader.records(ids):
@@ -302,10 +302,10 @@ class Queue(Consumer):
         """
         job = Job(self, decode_record(job_id, raw, now_ms=self.now_ms()), job_id)
         if job.status not in ("succeeded", "failed"):
-            self.hub.forget(job_id, until=since)
+            self.event_hub.forget(job_id, until=since)
             if self.settings.store_jobs:
-                self.hub.register(job)
-        self.hub.replay(job, since=since)
+                self.event_hub.register(job)
+        self.event_hub.replay(job, since=since)
         return job
 
     async def check_health(self) -> Health:
@@ -314,23 +314,23 @@ class Queue(Consumer):
 
     async def stats(self) -> Stats:
         """Return the counts of ``check_health``, living workers, and the age of the oldest waiting job."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         return await self._reader.stats()
 
     async def is_in_set(self, job_id: str, name: str) -> bool:
         """Return whether the id is in the named set."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         return await self._reader.is_in(job_id, name)
 
-    async def standing(self, job_id: str | int) -> Standing | None:
+    async def job_state(self, job_id: str | int) -> JobState | None:
         """Return where a job stands: its state, its record, its end; None if it left no trace."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         text = check_job_id(job_id)
-        return None if text is None else await self._reader.standing(text)
+        return None if text is None else await self._reader.job_state(text)
 
     async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
-        is_hearing = self._lifecycle.is_hearing_in(asyncio.get_running_loop())
+        is_hearing = self._session.is_hearing_in(asyncio.get_running_loop())
         if not is_hearing:
             await self._hearing()
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
@@ -359,20 +359,20 @@ class Queue(Consumer):
 
     async def retry_job(self, job: Job) -> bool:
         """Queue a failed job again; see ``Job.retry``."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         is_queued = await self._moves.retry(job)
         if is_queued and self.settings.store_jobs:
-            self.hub.register(job)
+            self.event_hub.register(job)
         return is_queued
 
     async def report_progress(self, job: Job, value: Any) -> int:
         """Publish a job's progress; see ``Job.report_progress``."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         return await self._moves.report_progress(job, value)
 
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
         """Keep facts with a running job; see ``Job.remember``."""
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         await self._moves.remember(job, facts)
 
     async def clean(self, kind: str, older_than: int | timedelta) -> int:
@@ -387,5 +387,5 @@ class Queue(Consumer):
         Raises:
             ValueError: another kind of job.
         """
-        await self._lifecycle.ensure()
+        await self._session.ensure()
         return await self._moves.clean(kind, older_than_ms=milliseconds("older_than", older_than))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from beeq.client.reader import Stats
 from beeq.errors import BeeqError
-from beeq.job_spec import Order, Terms
+from beeq.job_spec import JobOptions, JobSpec
 from beeq.job_status import STATUSES, status_document
 from beeq.jobs import (
     JOB_TYPES,
@@ -29,7 +29,7 @@ from beeq.queue import Queue
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from beeq.client.reader import Standing
+    from beeq.client.reader import JobState
     from beeq.job import Job
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ async def find_unfinished(queues: Iterable[Queue], job_id: str) -> Queue | None:
         ValueError: several have one, which only ids of their own counters can bring about.
     """
     queues = list(queues)
-    standings = await asyncio.gather(*(queue.standing(job_id) for queue in queues))
-    found = [queue for queue, at in zip(queues, standings, strict=True) if at and at.ended is None]
+    job_states = await asyncio.gather(*(queue.job_state(job_id) for queue in queues))
+    found = [queue for queue, at in zip(queues, job_states, strict=True) if at and at.ended is None]
     if len(found) > 1:
         names = ", ".join(queue.name for queue in found)
         raise ValueError(f"several queues have a job {job_id}: {names}; say which one is meant")
@@ -165,8 +165,8 @@ class QueueService:
         return await self._add("webhook-processing", job, options)
 
     async def _add(self, queue_name: str, job: JobData, options: Options | None) -> Job:
-        order = Order(queue_name, Terms.of(options))
-        return await order.save(self._queues[queue_name], order.completed(job))
+        spec = JobSpec(queue_name, JobOptions.of(options))
+        return await spec.save(self._queues[queue_name], spec.completed(job))
 
     async def cancel_job(self, job_id: str, *, queue_name: str | None = None) -> bool:
         """End a job that waits, is delayed, or runs; see ``Queue.cancel_job``.
@@ -204,7 +204,7 @@ class QueueService:
         if mirrored is not None:
             return mirrored
         found = await self._find(job_id, queue_name)
-        documents = [status_document(name, job_id, standing) for name, standing in found.items()]
+        documents = [status_document(name, job_id, job_state) for name, job_state in found.items()]
         documents.sort(key=lambda document: document["createdAt"].timestamp() if document["createdAt"] else 0)
         return documents[-1] if documents else None
 
@@ -244,11 +244,11 @@ class QueueService:
             job_id, queue_name, status=status, result=result, error=error
         )
 
-    async def _find(self, job_id: str, queue_name: str | None) -> dict[str, Standing]:
+    async def _find(self, job_id: str, queue_name: str | None) -> dict[str, JobState]:
         """Return where a job of that id stands, by queue."""
         names = self._names(queue_name)
-        standings = await asyncio.gather(*(self._queues[name].standing(job_id) for name in names))
-        return {name: standing for name, standing in zip(names, standings, strict=True) if standing}
+        job_states = await asyncio.gather(*(self._queues[name].job_state(job_id) for name in names))
+        return {name: job_state for name, job_state in zip(names, job_states, strict=True) if job_state}
 
     def _names(self, queue_name: str | None) -> list[str]:
         if queue_name is None:

@@ -14,8 +14,8 @@ from typing import NoReturn
 from beeq.process import loop_factory
 from beeq.queue import Queue
 from beeq.settings import milliseconds, whole
-from beeq.worker.supervisor import Fleet, Lifeline
-from beeq.worker.worker_process import Shift
+from beeq.worker.supervisor import Lifeline, ProcessSupervisor
+from beeq.worker.worker_process import WorkerProcess
 
 logger = logging.getLogger("beeq")
 
@@ -57,7 +57,7 @@ def run_workers(
         pass  # none runs, as it should be
     else:
         raise RuntimeError("run_workers forks: call it while no event loop runs")
-    outcome = Fleet(
+    outcome = ProcessSupervisor(
         processes,
         is_burst=burst,
         shutdown_timeout_s=shutdown_timeout_ms / 1000,
@@ -77,10 +77,10 @@ def _be_child(
     code = _FAILED
     try:
         made = make()
-        shift = Shift([made] if isinstance(made, Queue) else list(made))
+        process = WorkerProcess([made] if isinstance(made, Queue) else list(made))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(
-                shift.work(
+                process.work(
                     burst=burst,
                     shutdown_timeout_ms=shutdown_timeout_ms,
                     on_started=lifeline.tell_ready,

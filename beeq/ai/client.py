@@ -23,7 +23,7 @@ import httpx
 
 from beeq import __version__
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.redaction import Masker
+from beeq.ai.redaction import Redactor
 from beeq.ai.responses import error_text
 from beeq.ai.transport import KeptConnections
 from beeq.protocol.codec import dumps, loads
@@ -108,7 +108,7 @@ class AIClient:
             token = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
             self._headers["authorization"] = f"Basic {token}"
             secrets.append(token)
-        self.masker = Masker(secrets)
+        self.redactor = Redactor(secrets)
         self._client: httpx.AsyncClient | None = None
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class AIClient:
             raise AIFailed("AI provider: the url in its answer is not one")
         if _origin(url) != _origin(self._base):
             return None
-        if self.masker.is_in(str(url)):
+        if self.redactor.is_in(str(url)):
             # URLs get into logs.
             raise AIFailed("AI provider: the url in its answer holds the key, and is not fetched")
         # A user in it would take the place of the key.
@@ -234,7 +234,7 @@ class AIClient:
 
     def _refusal(self, operation: str, response: httpx.Response, body: bytes) -> AIFailed | AIRefused:
         status = response.status_code
-        text = self.masker.quoted(error_text(body))
+        text = self.redactor.quoted(error_text(body))
         message = f"AI provider, {operation}: status {status}"
         if response.is_redirect:
             return AIFailed(f"{message}, and redirects are not followed")
@@ -254,7 +254,7 @@ class AIClient:
         except httpcore.ConnectTimeout:
             reason = "could not connect in time"
         except httpcore.ConnectError as error:
-            reason = f"could not connect: {self.masker.quoted(str(error)) or 'it broke off'}"
+            reason = f"could not connect: {self.redactor.quoted(str(error)) or 'it broke off'}"
         except (TimeoutError, httpcore.TimeoutException):
             reason = "no answer in time"
         except _NETWORK_ERRORS:

@@ -39,7 +39,7 @@ class Generation:
         self._client = client
         self._files = MediaFiles(media_root)
         self._videos = Videos(client, self._files, interval_ms)
-        self._quote = client.masker.quoted
+        self._quote = client.redactor.quoted
 
     async def generate(self, orders: Orders, data: AIGenerationJob, model: str, reach: Reach) -> Any:
         """Make what the job's type names and return its result."""
@@ -60,12 +60,12 @@ class Generation:
     async def _script(self, orders: Orders, data: AIGenerationJob, model: str) -> dict[str, Any]:
         answer = await self._chat(orders, data, model, INSTRUCTIONS, response_format={"type": "json_object"})
         found = await _read(orders, answer, lambda whole: script(chat_text(whole, self._quote)))
-        return {name: self._client.masker.masked(value) for name, value in found.items()}
+        return {name: self._client.redactor.masked(value) for name, value in found.items()}
 
     async def _description(self, orders: Orders, data: AIGenerationJob, model: str) -> dict[str, Any]:
         answer = await self._chat(orders, data, model, _DESCRIBER)
         text = await _read(orders, answer, lambda whole: chat_text(whole, self._quote))
-        return {"text": self._client.masker.masked(text)}
+        return {"text": self._client.redactor.masked(text)}
 
     async def _chat(
         self, orders: Orders, data: AIGenerationJob, model: str, instructions: str, **more: Any
@@ -113,7 +113,7 @@ class Generation:
         assert found.url is not None  # noqa: S101 - a picture has one of the two
         url = self._client.own_url(found.url)
         if url is None:
-            return {"url": self._client.masker.masked(found.url)}
+            return {"url": self._client.redactor.masked(found.url)}
         async with self._client.download("fetch the image", url, max_bytes) as pieces:
             return await self._files.save_image(orders.job_id, pieces)
 

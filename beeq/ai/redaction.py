@@ -13,7 +13,7 @@ MASK = "***"
 SHORTEST_IN_RESULTS = 8
 
 
-class Masker:
+class Redactor:
     """Replaces the secrets it was given by ``***``. Its own ``repr`` shows none."""
 
     def __init__(self, secrets: Iterable[str]) -> None:

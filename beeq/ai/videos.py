@@ -83,12 +83,12 @@ class Videos:
         answer = await self._client.order(
             _ORDERING, self._client.endpoint("videos"), order, idempotency_key=orders.idempotency_key
         )
-        video = video_id(answer, self._client.masker.quoted)
-        if self._client.masker.is_in(video):
+        video = video_id(answer, self._client.redactor.quoted)
+        if self._client.redactor.is_in(video):
             raise AIFailed("AI provider: the id of its video holds the key")
         await orders.placed(video)
         try:
-            return video_state(answer, self._client.masker.quoted)
+            return video_state(answer, self._client.redactor.quoted)
         except AIFailed:
             return None  # it is ordered, and will be looked at
 
@@ -130,7 +130,7 @@ class Videos:
     async def _look(self, orders: Orders) -> VideoState:
         try:
             return video_state(
-                await self._client.look(_LOOKING, self._url(orders)), self._client.masker.quoted
+                await self._client.look(_LOOKING, self._url(orders)), self._client.redactor.quoted
             )
         except AIRefused as refused:
             if refused.status not in _UNKNOWN:
@@ -148,7 +148,7 @@ class Videos:
         if state.url is not None:
             url = self._client.own_url(state.url)
         if url is None:
-            return {"url": self._client.masker.masked(state.url)}
+            return {"url": self._client.redactor.masked(state.url)}
         max_bytes = self._client.limits.video_bytes
         async with self._client.download(_FETCHING, url, max_bytes) as pieces:
             return await self._files.save_video(orders.job_id, pieces)

@@ -10,7 +10,7 @@ from beeq.emitter import Emitter, Listener
 from beeq.errors import RedisError
 
 if TYPE_CHECKING:
-    from beeq.client.session import Lifecycle
+    from beeq.client.session import Session
 
 logger = logging.getLogger("beeq")
 
@@ -19,7 +19,7 @@ class Announcer:
     """What a queue is to its listeners; ``Queue`` is one."""
 
     name: str
-    _lifecycle: Lifecycle
+    _session: Session
 
     def __init__(self) -> None:
         self._emitter = self.new_emitter()
@@ -48,13 +48,13 @@ class Announcer:
         return self
 
     def _listen(self, event: str) -> None:
-        self._lifecycle.home.refuse_elsewhere()
-        if event.startswith("job ") and self._lifecycle.is_ready:
-            self._lifecycle.spawn(self._hear_events())
+        self._session.home.refuse_elsewhere()
+        if event.startswith("job ") and self._session.is_ready:
+            self._session.spawn(self._hear_events())
 
     async def _hear_events(self) -> None:
         try:
-            await self._lifecycle.hear_events()
+            await self._session.hear_events()
         except RedisError as error:
             self.report_error(error)
 
@@ -71,7 +71,7 @@ class Announcer:
         return Emitter(spawn=self._spawn, on_error=self._listener_failed)
 
     def _spawn(self, errand: Coroutine[Any, Any, Any]) -> None:
-        self._lifecycle.spawn(errand, is_listener=True)
+        self._session.spawn(errand, is_listener=True)
 
     def _listener_failed(self, event: str, error: BaseException) -> None:
         if event == "error":

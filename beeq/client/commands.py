@@ -14,11 +14,11 @@ from beeq.redis.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from beeq.client.event_hub import Hub
+    from beeq.client.event_hub import EventHub
     from beeq.client.reader import Reader
     from beeq.job import Job
     from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import SharedLine
+    from beeq.redis.pipeline import Pipeline
 
 #: Replies of ``lua/retry_job.lua``.
 _QUEUED, _CHANGED = 1, 2
@@ -31,24 +31,24 @@ _CLAIM_PATIENCE = 3
 CANCELLED_MS = 10 * 60_000
 
 
-class Moves:
+class Commands:
     """Changes jobs of one queue."""
 
     def __init__(
         self,
-        line: SharedLine,
+        pipeline: Pipeline,
         keys: Keys,
         *,
         reader: Reader,
-        hub: Hub,
+        event_hub: EventHub,
         now_ms: Callable[[], int],
         outbox_limit: int,
         redis_timeout_ms: int,
     ) -> None:
-        self._line = line
+        self._pipeline = pipeline
         self._keys = keys
         self._reader = reader
-        self._hub = hub
+        self._event_hub = event_hub
         self._now_ms = now_ms
         self._outbox_limit = outbox_limit
         self._redis_timeout_ms = redis_timeout_ms
@@ -69,14 +69,14 @@ class Moves:
     async def remove(self, job_id: str) -> bool:
         """Remove the job from wherever it is; return whether it had a record."""
         keys = self._keys
-        existed = await self._line.run(
+        existed = await self._pipeline.run(
             REMOVE_JOB,
             (*self._places, keys.outbox),
             (job_id, self._outbox_limit),
             repeatable=True,
         )
-        self._hub.forget(job_id)
-        self._hub.release(job_id)
+        self._event_hub.forget(job_id)
+        self._event_hub.release(job_id)
         return bool(existed)
 
     async def cancel(self, job_id: str, *, keep_ms: int) -> bool:
@@ -85,7 +85,7 @@ class Moves:
         if raw is None:
             return False
         reason = f"Job {job_id} was cancelled"
-        is_cancelled = await self._line.run(
+        is_cancelled = await self._pipeline.run(
             CANCEL_JOB,
             (*self._places, keys.cancelled, keys.outbox),
             (
@@ -109,8 +109,8 @@ class Moves:
                 return False
             record = decode_record(job_id, raw, now_ms=self._now_ms())
             record.status = "retrying"
-            moment = self._hub.moment
-            fact = await self._line.run(
+            moment = self._event_hub.moment
+            fact = await self._pipeline.run(
                 RETRY_JOB,
                 (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results, keys.outbox),
                 (job_id, raw, encode_record(record), self._outbox_limit),
@@ -119,7 +119,7 @@ class Moves:
                 continue
             if fact == _QUEUED:
                 job.status, job.options = record.status, record.options
-                self._hub.forget(job_id, until=moment)
+                self._event_hub.forget(job_id, until=moment)
             return bool(fact)
 
     async def report_progress(self, job: Job, value: Any) -> int:
@@ -133,7 +133,7 @@ class Moves:
         except TypeError:
             job.progress = before
             raise
-        heard: int = await self._line.run(
+        heard: int = await self._pipeline.run(
             REPORT_PROGRESS,
             (self._keys.jobs, self._keys.claims),
             (job_id, job.claim, record, self._keys.events, message),
@@ -170,7 +170,7 @@ class Moves:
                 del job.options["beeq"]
             raise
         keys = (self._keys.jobs, self._keys.claims)
-        if not await self._line.run(KEEP_RECORD, keys, (job_id, job.claim, record), repeatable=True):
+        if not await self._pipeline.run(KEEP_RECORD, keys, (job_id, job.claim, record), repeatable=True):
             raise JobLost(job_id)
 
     async def clean(self, kind: str, *, older_than_ms: int) -> int:
@@ -185,7 +185,7 @@ class Moves:
         removed = 0
         cursor = b"0"
         while True:
-            cursor, ids = await self._line.call(
+            cursor, ids = await self._pipeline.call(
                 "SSCAN", key, cursor, "COUNT", _CLEAN_AT_ONCE, repeatable=True
             )
             old = (
@@ -201,7 +201,7 @@ class Moves:
     async def _remove_as_read(self, kind: str, jobs: list[tuple[str, bytes]]) -> int:
         """Remove those that are still ``kind`` and have the record that was read; return how many."""
         keys = self._keys
-        facts = await self._line.run(
+        facts = await self._pipeline.run(
             CLEAN_JOBS,
             (
                 keys.succeeded,
@@ -220,8 +220,8 @@ class Moves:
         )
         for (job_id, _raw), is_removed in zip(jobs, facts, strict=True):
             if is_removed:
-                self._hub.forget(job_id)
-                self._hub.release(job_id)
+                self._event_hub.forget(job_id)
+                self._event_hub.release(job_id)
         return sum(facts)
 
 

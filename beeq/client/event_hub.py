@@ -24,7 +24,7 @@ _STATUSES = (*_FINAL, "retrying")
 _FIRST_SWEEP = 1000
 
 
-class Hub:
+class EventHub:
     """Delivers job events. Job objects are held weakly unless someone listens to them (flaw B5c).
 
     Args:

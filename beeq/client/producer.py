@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisUnavailable
 from beeq.protocol.options import check_job_id
-from beeq.redis.resp import Beginning, settle
+from beeq.redis.resp import CommandPrefix, settle
 from beeq.redis.scripts import ADD_JOBS
 
 if TYPE_CHECKING:
-    from beeq.client.event_hub import Hub
+    from beeq.client.event_hub import EventHub
     from beeq.job import Job
     from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import SharedLine
+    from beeq.redis.pipeline import Pipeline
 
 #: One script call adds at most this many jobs, and not much more than this many bytes (flaw C4).
 MAX_JOBS = 500
@@ -29,24 +29,24 @@ class Producer:
     saves only while nothing else was asked: commands are executed in the order they were given.
 
     Args:
-        line: the queue's.
+        pipeline: the queue's.
         keys: the queue's.
-        hub: hears of jobs that know their id before they are sent; None: nobody wants to.
+        event_hub: hears of jobs that know their id before they are sent; None: nobody wants to.
         on_saved: called with each job that ``save_all`` has added, as with what ``save`` returns.
         outbox_limit: the queue's.
     """
 
     def __init__(
         self,
-        line: SharedLine,
+        pipeline: Pipeline,
         keys: Keys,
         *,
-        hub: Hub | None,
+        event_hub: EventHub | None,
         on_saved: Callable[[Job, int], None],
         outbox_limit: int,
     ) -> None:
-        self._line = line
-        self._hub = hub
+        self._pipeline = pipeline
+        self._event_hub = event_hub
         self._on_saved = on_saved
         script_keys = (
             keys.id,
@@ -58,7 +58,7 @@ class Producer:
             keys.expiries,
             keys.outbox,
         )
-        self._beginning = Beginning(
+        self._prefix = CommandPrefix(
             "EVALSHA", ADD_JOBS.sha, len(script_keys), *script_keys, keys.earlier_delayed, outbox_limit
         )
         self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
@@ -66,7 +66,7 @@ class Producer:
     def save(self, job: Job, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
         """Add the job; its ``id`` is set, or None if the id exists, when the returned future is done.
 
-        The future returns the moment since which what is heard of the id is about this job (see ``Hub``). It
+        The future returns the moment since which events of the id are about this job (see ``EventHub``). It
         raises ``RedisError``: Redis did not add it, or never said whether it did.
 
         Args:
@@ -86,20 +86,20 @@ class Producer:
         # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
         record, due_ms = job.encoded(), job.due_ms
         moment = 0
-        if self._hub is not None:
-            moment = self._hub.moment
+        if self._event_hub is not None:
+            moment = self._event_hub.moment
             if job_id:
-                self._hub.register(job)  # its events may overtake the reply
+                self._event_hub.register(job)  # its events may overtake the reply
         batch = self._batch
-        if batch is None or not batch.has_room(len(record)) or not self._line.is_last(batch.call):
-            batch = self._batch = _Batch(self._line, self._beginning, self._release)
+        if batch is None or not batch.has_room(len(record)) or not self._pipeline.is_last(batch.call):
+            batch = self._batch = _Batch(self._pipeline, self._prefix, self._release)
         batch.add(job, job_id, record, moment, waiter, due_ms=due_ms)
         return batch
 
     def _release(self, job: Job) -> None:
         """Let a job that was registered hear nothing: it was not added."""
-        if self._hub is not None:
-            self._hub.unregister(job)
+        if self._event_hub is not None:
+            self._event_hub.unregister(job)
 
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
@@ -111,7 +111,7 @@ class Producer:
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         errors: dict[Job, Exception] = {}
-        since = 0 if self._hub is None else self._hub.moment
+        since = 0 if self._event_hub is None else self._event_hub.moment
         batch_of: dict[Job, _Batch] = {}
         for job in dict.fromkeys(jobs):
             try:
@@ -139,8 +139,8 @@ def _raise_if_away(errors: Iterable[Exception]) -> None:
 class _Batch:
     """Saves that share one script call; in lists side by side, which the garbage collector need not visit."""
 
-    def __init__(self, line: SharedLine, beginning: Beginning, on_refused: Callable[[Job], None]) -> None:
-        self._beginning = beginning
+    def __init__(self, pipeline: Pipeline, prefix: CommandPrefix, on_refused: Callable[[Job], None]) -> None:
+        self._prefix = prefix
         self._on_refused = on_refused
         self._jobs: list[Job] = []
         self._ids: list[str] = []  # as asked for
@@ -152,7 +152,7 @@ class _Batch:
         self._done: asyncio.Future[None] | None = None
         #: Why none of them was added, as far as is known.
         self.error: Exception | None = None
-        self.call = line.defer(ADD_JOBS, self._packed, self._settle)
+        self.call = pipeline.defer(ADD_JOBS, self._packed, self._settle)
 
     def has_room(self, record_bytes: int) -> bool:
         """Return whether the call stays bounded with such a record in it."""
@@ -187,7 +187,7 @@ class _Batch:
         arguments: list[Any] = []
         for words in zip(self._ids, self._records, self._dues_ms, strict=True):
             arguments += words
-        return self._beginning.pack(arguments)
+        return self._prefix.pack(arguments)
 
     def _settle(self, added_ids: list[bytes | None] | None, error: Exception | None) -> None:
         if error is None and (added_ids is None or len(added_ids) != len(self._jobs)):

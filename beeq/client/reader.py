@@ -12,7 +12,7 @@ from beeq.redis.scripts import COUNT_JOBS, READ_OUTCOME
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import SharedLine
+    from beeq.redis.pipeline import Pipeline
 
 #: A worker process that has not beaten for this long is gone.
 WORKER_LIFETIME_MS = 30_000
@@ -76,7 +76,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobState:
     """Where a job stands at one moment.
 
     Attributes:
@@ -94,14 +94,14 @@ class Standing:
 class Reader:
     """Reads one queue."""
 
-    def __init__(self, line: SharedLine, keys: Keys, *, scan_count: int) -> None:
-        self._line = line
+    def __init__(self, pipeline: Pipeline, keys: Keys, *, scan_count: int) -> None:
+        self._pipeline = pipeline
         self._keys = keys
         self._scan_count = scan_count
 
     async def record(self, job_id: str) -> bytes | None:
         """Return the job's record as it stands in Redis, or None."""
-        raw: bytes | None = await self._line.call("HGET", self._keys.jobs, job_id, repeatable=True)
+        raw: bytes | None = await self._pipeline.call("HGET", self._keys.jobs, job_id, repeatable=True)
         return raw
 
     async def records(self, ids: list[bytes]) -> list[tuple[str, bytes]]:
@@ -109,7 +109,7 @@ class Reader:
         found: list[tuple[str, bytes]] = []
         for start in range(0, len(ids), 500):
             page = ids[start : start + 500]
-            raws = await self._line.call("HMGET", self._keys.jobs, *page, repeatable=True)
+            raws = await self._pipeline.call("HMGET", self._keys.jobs, *page, repeatable=True)
             found += [
                 (job_id.decode(errors="replace"), raw)
                 for job_id, raw in zip(page, raws, strict=True)
@@ -124,10 +124,10 @@ class Reader:
             ValueError: no such state, in bee-queue's words.
         """
         if kind in _LISTS:
-            page = await self._line.call("LRANGE", self._keys.to_key(kind), start, end, repeatable=True)
+            page = await self._pipeline.call("LRANGE", self._keys.to_key(kind), start, end, repeatable=True)
             return list(page)
         if kind == "delayed":
-            return list(await self._line.call("ZRANGE", self._keys.delayed, start, end, repeatable=True))
+            return list(await self._pipeline.call("ZRANGE", self._keys.delayed, start, end, repeatable=True))
         if kind in _SETS:
             return await self._scan(self._keys.to_key(kind), size)
         raise ValueError("Improper queue type")
@@ -140,7 +140,7 @@ class Reader:
         cursor = b"0"
         while True:
             count = min(size, self._scan_count)
-            cursor, members = await self._line.call("SSCAN", key, cursor, "COUNT", count, repeatable=True)
+            cursor, members = await self._pipeline.call("SSCAN", key, cursor, "COUNT", count, repeatable=True)
             found.update(dict.fromkeys(members))
             if len(found) >= size or cursor == b"0":
                 return list(found)[:size]
@@ -153,17 +153,17 @@ class Reader:
         """
         key = self._keys.to_key(name)
         if name in (*_SETS, "stalling"):
-            return bool(await self._line.call("SISMEMBER", key, job_id, repeatable=True))
+            return bool(await self._pipeline.call("SISMEMBER", key, job_id, repeatable=True))
         if name == "delayed":
-            return await self._line.call("ZSCORE", key, job_id, repeatable=True) is not None
+            return await self._pipeline.call("ZSCORE", key, job_id, repeatable=True) is not None
         if name in _LISTS:
-            return await self._line.call("LPOS", key, job_id, repeatable=True) is not None
+            return await self._pipeline.call("LPOS", key, job_id, repeatable=True) is not None
         raise ValueError("Improper queue type")
 
     async def stats(self) -> Stats:
         """Return the counts, all of one moment."""
         keys = self._keys
-        reply = await self._line.run(
+        reply = await self._pipeline.run(
             COUNT_JOBS,
             (
                 keys.waiting,
@@ -192,14 +192,14 @@ class Reader:
             owed=None if owed < 0 else owed,
         )
 
-    async def standing(self, job_id: str) -> Standing | None:
+    async def job_state(self, job_id: str) -> JobState | None:
         """Return where the job stands, or None if it left no trace, or never was.
 
         A success whose result nobody kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
         keys = self._keys
-        raw, kept, has_succeeded, has_failed, is_active = await self._line.run(
+        raw, kept, has_succeeded, has_failed, is_active = await self._pipeline.run(
             READ_OUTCOME,
             (keys.jobs, keys.results, keys.succeeded, keys.failed, keys.active),
             (job_id,),
@@ -209,20 +209,20 @@ class Reader:
             if kept is None:
                 return None
             ended = kept_outcome(job_id, kept, created_ms=None)
-            return Standing(_state_of(ended), None, ended) if ended is not None else None
+            return JobState(_state_of(ended), None, ended) if ended is not None else None
         try:
             record = decode_record(job_id, raw, now_ms=0)
         except JobUnreadable as error:
             unreadable = Ended(error=JobFailed(job_id, str(error)))
-            return Standing("failed", None, unreadable if has_succeeded or has_failed else None)
+            return JobState("failed", None, unreadable if has_succeeded or has_failed else None)
         if not (has_succeeded or has_failed):
-            return Standing("active" if is_active else "queued", record, None)
+            return JobState("active" if is_active else "queued", record, None)
         if kept is not None:
             ended = kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
             if ended is not None and (ended.error is None) == bool(has_succeeded):
-                return Standing(_state_of(ended), record, ended)
+                return JobState(_state_of(ended), record, ended)
         ended = Ended() if has_succeeded else Ended(error=JobFailed(job_id, trace_text(record)))
-        return Standing(_state_of(ended), record, ended)
+        return JobState(_state_of(ended), record, ended)
 
 
 def _state_of(ended: Ended) -> str:

@@ -10,7 +10,7 @@ from beeq.client.reader import Ended
 from beeq.errors import JobFailed, RedisUnavailable
 
 if TYPE_CHECKING:
-    from beeq.client.event_hub import Hub
+    from beeq.client.event_hub import EventHub
     from beeq.client.reader import Reader
     from beeq.job import Job
     from beeq.protocol.events import JobEvent
@@ -26,8 +26,8 @@ _GONE_AFTER_LOOKS = 2
 class Results:
     """Answers ``Job.result``."""
 
-    def __init__(self, hub: Hub, reader: Reader) -> None:
-        self._hub = hub
+    def __init__(self, event_hub: EventHub, reader: Reader) -> None:
+        self._event_hub = event_hub
         self._reader = reader
 
     async def of(self, job: Job, *, timeout_ms: int | None, is_hearing: bool) -> Any:
@@ -45,7 +45,7 @@ class Results:
         job_id = job.saved_id()
         limit_s = None if timeout_ms is None else timeout_ms / 1000
         # Whoever listens since before the job was saved will be told of its end; most jobs need no look.
-        head_start_s = _HEAD_START_S if is_hearing and self._hub.has(job_id) else 0.0
+        head_start_s = _HEAD_START_S if is_hearing and self._event_hub.has(job_id) else 0.0
         if limit_s is not None:
             head_start_s = min(head_start_s, limit_s)
         event = await self._hear(job_id, within_s=head_start_s)
@@ -63,13 +63,13 @@ class Results:
         missing = 0
         while True:
             try:
-                standing = await self._reader.standing(job_id)
+                job_state = await self._reader.job_state(job_id)
             except RedisUnavailable:
                 pass  # the caller's timeout decides how long to hope
             else:
-                if standing is not None and standing.ended is not None:
-                    return _value_of(self._hub.heard(job_id) or standing.ended)
-                missing = 0 if standing is not None else missing + 1
+                if job_state is not None and job_state.ended is not None:
+                    return _value_of(self._event_hub.heard(job_id) or job_state.ended)
+                missing = 0 if job_state is not None else missing + 1
                 if missing > _GONE_AFTER_LOOKS:
                     raise JobFailed(
                         job_id, "the job is gone: removed, or finished by a peer that kept nothing"
@@ -85,16 +85,16 @@ class Results:
         One that came before anyone waited may be forgotten by now, a large one soon; then the look into
         Redis finds the end, where a record or a result is kept.
         """
-        heard = self._hub.heard(job_id)
+        heard = self._event_hub.heard(job_id)
         if heard is not None or not within_s:
             return heard
-        waiter = self._hub.waiter(job_id)
+        waiter = self._event_hub.waiter(job_id)
         timer = asyncio.get_running_loop().call_later(within_s, _tell_nothing, waiter)
         try:
             return await waiter
         finally:
             timer.cancel()
-            self._hub.drop_waiter(job_id, waiter)
+            self._event_hub.drop_waiter(job_id, waiter)
 
 
 def _tell_nothing(waiter: asyncio.Future[JobEvent | None]) -> None:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from beeq.client.errands import Errands
 from beeq.client.home import Home
 from beeq.errors import QueueClosed, RedisError
-from beeq.maintenance.delayed_activator import Activator
+from beeq.maintenance.delayed_activator import DelayedActivator
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import stop_signals
 from beeq.redis.pubsub import Subscriber
-from beeq.redis.retry_delay import Pause
+from beeq.redis.retry_delay import RetryDelay
 from beeq.redis.scripts import ALL
 from beeq.worker.worker import Worker
 
@@ -37,7 +37,7 @@ CLOSE_TIMEOUT_MS = 5000
 DRAIN_TIMEOUT_MS = 30_000
 
 
-class Lifecycle:
+class Session:
     """One queue's. The queue's methods say what each of these promises."""
 
     def __init__(self, queue: Queue) -> None:
@@ -53,7 +53,7 @@ class Lifecycle:
         self._subscriber: Subscriber | None = None
         self._hears_events = False
         self._activating: asyncio.Task[None] | None = None
-        self.activator: Activator | None = None
+        self.activator: DelayedActivator | None = None
         self._stall_check: StallCheck | None = None
         self._checking: asyncio.Task[None] | None = None
         self.handler: Handler | None = None
@@ -123,9 +123,10 @@ class Lifecycle:
 
     async def _open(self) -> None:
         queue = self._queue
-        await queue.line.connect()
+        await queue.pipeline.connect()
         if queue.settings.ensure_scripts:
-            await asyncio.gather(*(queue.line.call("SCRIPT", "LOAD", s.source, repeatable=True) for s in ALL))
+            loads = (queue.pipeline.call("SCRIPT", "LOAD", s.source, repeatable=True) for s in ALL)
+            await asyncio.gather(*loads)
         if self._wants_events():
             await self.hear_events()
         if queue.settings.activate_delayed_jobs and self.activator is None:
@@ -150,7 +151,7 @@ class Lifecycle:
         queue = self._queue
         if self._subscriber is None:
             self._subscriber = Subscriber(
-                queue.dialer,
+                queue.connector,
                 on_message=self._message,
                 on_subscribed=self._subscribed,
                 on_error=queue.report_error,
@@ -159,7 +160,7 @@ class Lifecycle:
 
     def _message(self, channel: str, message: bytes) -> None:
         if channel == self._queue.keys.events:
-            self._queue.hub.receive(message)
+            self._queue.event_hub.receive(message)
         elif channel == self._queue.keys.cancelled:
             if self.worker is not None:
                 self.worker.cancel(message)
@@ -172,8 +173,8 @@ class Lifecycle:
 
     async def _activate(self) -> None:
         queue = self._queue
-        self.activator = Activator(
-            queue.line,
+        self.activator = DelayedActivator(
+            queue.pipeline,
             queue.keys,
             near_term_window_ms=queue.settings.near_term_window,
             debounce_ms=queue.settings.delayed_debounce,
@@ -244,7 +245,7 @@ class Lifecycle:
 
         A message that is lost costs no cancellation: the next heartbeat tells of it.
         """
-        pause = Pause(self._queue.settings.initial_redis_failure_retry_delay)
+        pause = RetryDelay(self._queue.settings.initial_redis_failure_retry_delay)
         while not self._is_closing:
             try:
                 await self.connect()
@@ -297,7 +298,7 @@ class Lifecycle:
         queue = self._queue
         if self._stall_check is None:
             self._stall_check = StallCheck(
-                queue.line,
+                queue.pipeline,
                 queue.keys,
                 stall_interval_ms=queue.settings.stall_interval,
                 outbox_limit=queue.settings.outbox_limit,
@@ -365,5 +366,5 @@ class Lifecycle:
             await asyncio.wait(duties, timeout=1)
         if self._subscriber is not None:
             await self._subscriber.close()
-        await queue.line.close()
-        await queue.dialer.close(close_client=bool(queue.settings.quit_command_client))
+        await queue.pipeline.close()
+        await queue.connector.close(close_client=bool(queue.settings.quit_command_client))

@@ -18,7 +18,7 @@ from beeq.redis.scripts import RAISE_DELAYED
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import SharedLine
+    from beeq.redis.pipeline import Pipeline
 
 #: Jobs raised in one script call (flaw C4).
 _RAISE_AT_ONCE = 1000
@@ -28,11 +28,11 @@ _FIRST_RETRY_S = 0.1
 _LONGEST_RETRY_S = 5.0
 
 
-class Activator:
+class DelayedActivator:
     """One queue's delayed jobs. ``run`` is the duty; ``once`` is one look.
 
     Args:
-        line: talks to Redis.
+        pipeline: talks to Redis.
         keys: the queue's.
         near_term_window_ms: the longest time between two looks.
         debounce_ms: due times this close together are raised together.
@@ -42,7 +42,7 @@ class Activator:
 
     def __init__(
         self,
-        line: SharedLine,
+        pipeline: Pipeline,
         keys: Keys,
         *,
         near_term_window_ms: int,
@@ -50,7 +50,7 @@ class Activator:
         on_raised: Callable[[int], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._line = line
+        self._pipeline = pipeline
         self._keys = (keys.delayed, keys.waiting)
         self._debounce_ms = debounce_ms
         self._on_raised = on_raised
@@ -107,7 +107,7 @@ class Activator:
         total = 0
         raised: int
         while True:
-            raised, next_due, now = await self._line.run(
+            raised, next_due, now = await self._pipeline.run(
                 RAISE_DELAYED, self._keys, (self._debounce_ms, _RAISE_AT_ONCE)
             )
             total += raised

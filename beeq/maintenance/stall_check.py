@@ -8,7 +8,7 @@ from beeq.redis.scripts import MARK_STALLING, REQUEUE_STALLED, SWEEP
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import SharedLine
+    from beeq.redis.pipeline import Pipeline
 
 #: Ids looked at in one script call; each costs a search of ``active``.
 _REQUEUE_AT_ONCE = 100
@@ -19,8 +19,8 @@ _SWEEP_AT_ONCE = 100
 class StallCheck:
     """Checks one queue. Whoever else checks it, one check is made for all in a stall interval."""
 
-    def __init__(self, line: SharedLine, keys: Keys, *, stall_interval_ms: int, outbox_limit: int) -> None:
-        self._line = line
+    def __init__(self, pipeline: Pipeline, keys: Keys, *, stall_interval_ms: int, outbox_limit: int) -> None:
+        self._pipeline = pipeline
         self._keys = keys
         self._interval_ms = stall_interval_ms
         self._outbox_limit = outbox_limit
@@ -36,7 +36,7 @@ class StallCheck:
         stalled: list[str] = []
         first = "1"
         while True:
-            passed, more, ids = await self._line.run(
+            passed, more, ids = await self._pipeline.run(
                 REQUEUE_STALLED,
                 (
                     keys.stall_block,
@@ -57,7 +57,7 @@ class StallCheck:
                 break
         position = 0
         while position >= 0:
-            position = await self._line.run(
+            position = await self._pipeline.run(
                 MARK_STALLING,
                 (keys.stall_block, keys.stalling, keys.active),
                 (self._interval_ms, position, _MARK_AT_ONCE),
@@ -68,7 +68,7 @@ class StallCheck:
     async def _sweep(self) -> None:
         """Look at one page of the side keys for what Node peers have finished or removed."""
         keys = self._keys
-        claims, results = await self._line.run(
+        claims, results = await self._pipeline.run(
             SWEEP,
             (
                 keys.claims,

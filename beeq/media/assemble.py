@@ -19,7 +19,7 @@ from beeq.media.formats import Container
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Video, picture_of, probe, sound_of
 from beeq.media.stitch import ALIKE_SOUND, UNTITLED, alike_picture, even, fps_of, written_as
-from beeq.media.stream_copy import Splice, are_candidates, reading_script, splice_of, takes
+from beeq.media.stream_copy import StreamCopy, are_candidates, reading_script, splice_of, takes
 from beeq.media.timeline import Timeline, timeline
 
 Target = tuple[NewFile, Container]
@@ -97,7 +97,7 @@ async def _spliced(
     film: Film,
     inputs: Sequence[OpenFile],
     targets: Sequence[Target],
-    splice: Splice,
+    splice: StreamCopy,
     reach: Callable[[float], None],
 ) -> bool:
     """Write the film without encoding its pictures where they can be copied; return whether it went well."""
@@ -111,7 +111,7 @@ async def _write(
     film: Film,
     inputs: Sequence[OpenFile],
     targets: Sequence[Target],
-    joined: tuple[Splice, OpenFile] | None,
+    joined: tuple[StreamCopy, OpenFile] | None,
     reach: Callable[[float], None],
 ) -> Run:
     outputs = [(container, target.url) for target, container in targets]
@@ -150,7 +150,7 @@ def arguments(
     film: Film,
     inputs: Sequence[OpenFile],
     outputs: Sequence[Output],
-    joined: tuple[Splice, OpenFile] | None = None,
+    joined: tuple[StreamCopy, OpenFile] | None = None,
 ) -> list[str]:
     """Return what ffmpeg is to be told, once for all outputs.
 

@@ -4,7 +4,7 @@ That is so for H.264 in MP4 and QuickTime files whose pictures are of one kind (
 size, pixels, colours, rate, and the decoder's settings byte by byte), are what a stitched film would
 be made of anyway (even size, square pixels, 8 bits in 4:2:0, a constant rate, not turned), begin
 with a picture that needs no other, and last as long as their files. Whatever is unknown of the files,
-or odd, makes ``splice_of`` return None; what was written is read again and counted (``Splice.holds``). In
+or odd, makes ``splice_of`` return None; what was written is read again and counted (``StreamCopy.holds``). In
 both cases the pictures are to be decoded instead.
 
 Sound is never copied: its packets do not end where pictures do, so each joint would move it against
@@ -34,7 +34,7 @@ _FROM_ZERO = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
 
 
 @dataclass(frozen=True, slots=True)
-class Splice:
+class StreamCopy:
     """How to join the pictures of some clips.
 
     Attributes:
@@ -79,7 +79,7 @@ class Splice:
 
 
 def reading_script(script: OpenFile) -> list[str]:
-    """Return the arguments that make a ``Splice.script`` an input, and files of one kind all it may name."""
+    """Return the arguments that make a ``StreamCopy.script`` an input naming files of one kind only."""
     return reading(script, "-safe", "0", "-format_whitelist", f"concat,{_DEMUXER}")
 
 
@@ -103,7 +103,7 @@ def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video]) -> bool
 
 def splice_of(
     clips: Sequence[Facts], index: int, timelines: Sequence[Timeline | None], rate: Fraction
-) -> Splice | None:
+) -> StreamCopy | None:
     """Return how to join the ``index``-th streams of clips, so that they are shown at ``rate``.
 
     Returns None if a clip is irregular, of another rate, or of another kind than the first.
@@ -121,4 +121,4 @@ def splice_of(
         if clip.duration_s is None or clip.duration_s > times.end_s + first.step_s:
             return None
         counts.append(times.count)
-    return Splice(index, first.step_s, tuple(counts))
+    return StreamCopy(index, first.step_s, tuple(counts))

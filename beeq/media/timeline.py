@@ -1,6 +1,6 @@
 """Reads when the packets of a stream are shown, and what they are, by copying them and decoding nothing.
 
-This costs one reading of the file. ``Reader`` and ``kind_of`` are pure: they read what ffmpeg's
+This costs one reading of the file. ``TimelineReader`` and ``kind_of`` are pure: they read what ffmpeg's
 ``framecrc`` writes, a header and then a line a packet (stream, dts, pts, duration, size, checksum,
 flags), and what ffmpeg says of the stream meanwhile.
 """
@@ -66,7 +66,7 @@ async def timeline(file: OpenFile, stream: Video | Audio) -> Timeline | None:
     Raises:
         MediaFailed: ffmpeg cannot be run.
     """
-    reader = Reader()
+    reader = TimelineReader()
     copying = ["-map", f"0:{stream.index}", "-c", "copy", "-f", "framecrc", "pipe:1"]
     # Judged by what came out: a damaged end makes ffmpeg fail after all that can be used.
     read = await run([*reading(file), *copying], [file.fd], log_level="info", on_output=reader.feed)
@@ -90,7 +90,7 @@ def kind_of(log: str, index: int) -> str:
     return found
 
 
-class Reader:
+class TimelineReader:
     """Reads ``framecrc`` of one stream, in pieces of any size."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from beeq.client.reader import Ended, Standing, trace_text
+from beeq.client.reader import Ended, JobState, trace_text
 from beeq.errors import JobFailed
 from beeq.job_status import mirrored_name, status_document
 from beeq.protocol.codec import Record, dumps
@@ -65,10 +65,10 @@ def moment_of(revision: int) -> datetime:
     return datetime.fromtimestamp((revision >> _SEQUENCE_BITS) / 1000, UTC)
 
 
-def fingerprint_of(standing: Standing) -> str:
+def fingerprint_of(job_state: JobState) -> str:
     """Return what tells this state of the job from its others; its progress is no part of it."""
-    record, ended = standing.record, standing.ended
-    facts: list[Any] = [standing.state]
+    record, ended = job_state.record, job_state.ended
+    facts: list[Any] = [job_state.state]
     if record is not None:
         options = record.options
         traces = options.get("stacktraces")
@@ -76,7 +76,7 @@ def fingerprint_of(standing: Standing) -> str:
         facts.append(len(traces) if isinstance(traces, list) else 0)
     if ended is not None:
         facts += [ended.value, str(ended.error or "")]
-    return f"{standing.state}-{zlib.crc32(dumps(facts)):08x}"
+    return f"{job_state.state}-{zlib.crc32(dumps(facts)):08x}"
 
 
 def has_ended(fingerprint: str | None) -> bool:
@@ -84,17 +84,17 @@ def has_ended(fingerprint: str | None) -> bool:
     return fingerprint is not None and fingerprint.startswith(("succeeded-", "failed-", "cancelled-"))
 
 
-def change_of(queue_name: str, job_id: str, standing: Standing | None, revision: int) -> Change:
-    """Return the change that mirrors ``standing``; None: the job left no trace."""
-    is_guess = standing is None
-    standing = standing or gone("cancelled", None)
-    fields = status_document(queue_name, job_id, standing)
+def change_of(queue_name: str, job_id: str, job_state: JobState | None, revision: int) -> Change:
+    """Return the change that mirrors ``job_state``; None: the job left no trace."""
+    is_guess = job_state is None
+    job_state = job_state or gone("cancelled", None)
+    fields = status_document(queue_name, job_id, job_state)
     for name in ("jobId", "queueName", "updatedAt"):
         del fields[name]
     fields = {name: storable(value) for name, value in fields.items()}
-    record = standing.record
-    is_fresh = record is not None and record.status == "created" and standing.state == "queued"
-    return Change(queue_name, job_id, revision, fingerprint_of(standing), fields, is_fresh, is_guess)
+    record = job_state.record
+    is_fresh = record is not None and record.status == "created" and job_state.state == "queued"
+    return Change(queue_name, job_id, revision, fingerprint_of(job_state), fields, is_fresh, is_guess)
 
 
 def update_of(change: Change) -> list[dict[str, Any]]:
@@ -180,10 +180,10 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def gone(state: str, record: Record | None, ended: Ended | None = None) -> Standing:
+def gone(state: str, record: Record | None, ended: Ended | None = None) -> JobState:
     """Return where a job stands whose record is no more; the outbox, or its absence, told of it."""
     if ended is None and state == "failed" and record is not None:
         ended = Ended(error=JobFailed("", trace_text(record)))
     if ended is not None and state != "cancelled":
-        return Standing(state, record, ended)
-    return Standing(state, record, Ended(is_cancelled=state == "cancelled"))
+        return JobState(state, record, ended)
+    return JobState(state, record, Ended(is_cancelled=state == "cancelled"))

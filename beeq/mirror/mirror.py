@@ -14,7 +14,7 @@ from beeq.mirror.reconciler import Difference, Reconciler
 from beeq.mirror.writer import Writer
 from beeq.process import process_name
 from beeq.protocol.keys import Keys
-from beeq.redis.connector import Dialer
+from beeq.redis.connector import Connector
 from beeq.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Mirror:
         settings = Settings(prefix=prefix)
         keys: Mapping[str, Keys] = {name: Keys(settings.prefix, name) for name in JOB_TYPES}
         slot_key = next(iter(keys.values())).id
-        dialer = Dialer(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
-        self._outbox = Outbox(dialer, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
+        connector = Connector(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
+        self._outbox = Outbox(connector, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
         self._writer = Writer(self._outbox, self.collection, on_error=self._failed, is_alone=is_alone)
         self._reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
         self._tasks: list[asyncio.Task[None]] = []

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from beeq.client.reader import Reader, Standing, kept_outcome
+from beeq.client.reader import JobState, Reader, kept_outcome
 from beeq.errors import JobUnreadable, RedisRefused
 from beeq.mirror.documents import gone, revision_of
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.keys import Keys
-from beeq.redis.connection import Line
-from beeq.redis.pipeline import SharedLine
+from beeq.redis.connection import Connection
+from beeq.redis.pipeline import Pipeline
 from beeq.settings import OUTBOX_LIMIT
 
 if TYPE_CHECKING:
-    from beeq.redis.connector import Dialer
+    from beeq.redis.connector import Connector
 
 GROUP = "mirror"
 #: Changes taken at once.
@@ -43,7 +43,7 @@ class Owed:
     queue_name: str
     stream_ids: list[bytes] = field(default_factory=list)
     revisions: dict[str, int] = field(default_factory=dict)
-    remains: dict[str, Standing] = field(default_factory=dict)
+    remains: dict[str, JobState] = field(default_factory=dict)
 
     def add(self, stream_id: bytes, fields: list[bytes]) -> None:
         """Take one change."""
@@ -72,19 +72,23 @@ class Outbox:
     """The outboxes of several queues of one Redis.
 
     Args:
-        dialer: makes the two connections; the outbox's to close.
+        connector: makes the two connections; the outbox's to close.
         keys: by queue name.
         timeout_ms: the longest wait for one answer.
         consumer: this process's name among the writers.
     """
 
-    def __init__(self, dialer: Dialer, keys: Mapping[str, Keys], *, timeout_ms: int, consumer: str) -> None:
-        self._dialer = dialer
+    def __init__(
+        self, connector: Connector, keys: Mapping[str, Keys], *, timeout_ms: int, consumer: str
+    ) -> None:
+        self._connector = connector
         self._keys = dict(keys)
-        self._line = SharedLine(dialer, timeout_ms=timeout_ms)
-        self._waiting_line = Line(dialer, timeout_ms=timeout_ms)
+        self._pipeline = Pipeline(connector, timeout_ms=timeout_ms)
+        self._blocking_connection = Connection(connector, timeout_ms=timeout_ms)
         self._consumer = consumer
-        self._readers = {name: Reader(self._line, keys, scan_count=500) for name, keys in self._keys.items()}
+        self._readers = {
+            name: Reader(self._pipeline, keys, scan_count=500) for name, keys in self._keys.items()
+        }
         self._names = {keys.outbox.encode(): name for name, keys in self._keys.items()}
 
     @property
@@ -94,9 +98,9 @@ class Outbox:
 
     async def close(self) -> None:
         """Hang up."""
-        await self._waiting_line.close()
-        await self._line.close()
-        await self._dialer.close()
+        await self._blocking_connection.close()
+        await self._pipeline.close()
+        await self._connector.close()
 
     # What is owed.
 
@@ -108,7 +112,7 @@ class Outbox:
         """
         for keys in self._keys.values():
             try:
-                await self._line.call("XGROUP", "CREATE", keys.outbox, GROUP, "0", "MKSTREAM")
+                await self._pipeline.call("XGROUP", "CREATE", keys.outbox, GROUP, "0", "MKSTREAM")
             except RedisRefused as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -121,7 +125,7 @@ class Outbox:
         """
         blocking = ("BLOCK", _WAIT_MS) if wait else ()
         outboxes = [keys.outbox for keys in self._keys.values()]
-        reply = await self._waiting_line.call(
+        reply = await self._blocking_connection.call(
             *("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", _MAX_CHANGES, *blocking),
             *("STREAMS", *outboxes, *(">" for _ in outboxes)),
             patience_ms=_WAIT_MS,
@@ -146,15 +150,15 @@ class Outbox:
         found = []
         for name, keys in self._keys.items():
             outbox = keys.outbox
-            _next, entries, *_ = await self._line.call(
+            _next, entries, *_ = await self._pipeline.call(
                 *("XAUTOCLAIM", outbox, GROUP, self._consumer, _ABANDONED_MS, "0-0", "COUNT", _MAX_CHANGES)
             )
             if entries:
                 found.append(self._owed(name, entries))
-            for consumer in await self._line.call("XINFO", "CONSUMERS", outbox, GROUP, repeatable=True):
+            for consumer in await self._pipeline.call("XINFO", "CONSUMERS", outbox, GROUP, repeatable=True):
                 facts = dict(zip(consumer[::2], consumer[1::2], strict=True))
                 if not facts[b"pending"] and facts[b"idle"] > _FORGOTTEN_MS:
-                    await self._line.call("XGROUP", "DELCONSUMER", outbox, GROUP, facts[b"name"])
+                    await self._pipeline.call("XGROUP", "DELCONSUMER", outbox, GROUP, facts[b"name"])
         return found
 
     async def paid(self, owed: Owed) -> None:
@@ -165,8 +169,8 @@ class Outbox:
         """
         if owed.stream_ids:
             outbox = self._keys[owed.queue_name].outbox
-            await self._line.call("XDEL", outbox, *owed.stream_ids, repeatable=True)
-            await self._line.call("XACK", outbox, GROUP, *owed.stream_ids, repeatable=True)
+            await self._pipeline.call("XDEL", outbox, *owed.stream_ids, repeatable=True)
+            await self._pipeline.call("XACK", outbox, GROUP, *owed.stream_ids, repeatable=True)
 
     async def debt(self) -> dict[str, int]:
         """Return how many changes are owed, by queue.
@@ -176,18 +180,18 @@ class Outbox:
         """
         lengths = {}
         for name, keys in self._keys.items():
-            lengths[name] = int(await self._line.call("XLEN", keys.outbox, repeatable=True))
+            lengths[name] = int(await self._pipeline.call("XLEN", keys.outbox, repeatable=True))
         return lengths
 
     # Where jobs stand.
 
-    async def standing(self, queue_name: str, job_id: str) -> Standing | None:
+    async def job_state(self, queue_name: str, job_id: str) -> JobState | None:
         """Return where a job stands now.
 
         Raises:
             RedisError: Redis is away.
         """
-        return await self._readers[queue_name].standing(job_id)
+        return await self._readers[queue_name].job_state(job_id)
 
     async def page(self, queue_name: str, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
         """Return the next cursor and some ids of jobs that have a record; b"0" begins, and ends.
@@ -196,7 +200,7 @@ class Outbox:
             RedisError: Redis is away.
         """
         key = self._keys[queue_name].jobs
-        following, fields = await self._line.call("HSCAN", key, cursor, "COUNT", count, repeatable=True)
+        following, fields = await self._pipeline.call("HSCAN", key, cursor, "COUNT", count, repeatable=True)
         return following, [job_id.decode(errors="replace") for job_id in fields[::2]]
 
     async def in_flight(self, queue_name: str, limit: int) -> list[str]:
@@ -209,7 +213,9 @@ class Outbox:
         found: dict[bytes, None] = {}
         for command, key in (("LRANGE", keys.active), ("LRANGE", keys.waiting), ("ZRANGE", keys.delayed)):
             for start, end in ((0, limit - 1), (-limit, -1)):
-                found.update(dict.fromkeys(await self._line.call(command, key, start, end, repeatable=True)))
+                found.update(
+                    dict.fromkeys(await self._pipeline.call(command, key, start, end, repeatable=True))
+                )
         return [job_id.decode(errors="replace") for job_id in found]
 
     async def note(self, queue_name: str, job_id: str, *state: str) -> None:
@@ -220,7 +226,7 @@ class Outbox:
         """
         outbox = self._keys[queue_name].outbox
         told = ("state", *state) if state else ()
-        await self._line.call("XADD", outbox, "MAXLEN", "~", OUTBOX_LIMIT, "*", "id", job_id, *told)
+        await self._pipeline.call("XADD", outbox, "MAXLEN", "~", OUTBOX_LIMIT, "*", "id", job_id, *told)
 
     async def may_scan(self, queue_name: str, lease_ms: int) -> bool:
         """Return whether this process is the one to compare a queue now; asking again prolongs it.
@@ -229,10 +235,10 @@ class Outbox:
             RedisError: Redis is away.
         """
         key = self._keys[queue_name].scan_lease
-        if await self._line.call("SET", key, self._consumer, "PX", lease_ms, "NX"):
+        if await self._pipeline.call("SET", key, self._consumer, "PX", lease_ms, "NX"):
             return True
-        holder = await self._line.call("GET", key, repeatable=True)
+        holder = await self._pipeline.call("GET", key, repeatable=True)
         if holder != self._consumer.encode():
             return False
-        await self._line.call("PEXPIRE", key, lease_ms, repeatable=True)
+        await self._pipeline.call("PEXPIRE", key, lease_ms, repeatable=True)
         return True

@@ -131,10 +131,10 @@ class Reconciler:
     async def _differences(
         self, queue_name: str, job_ids: list[str], known: dict[str, str]
     ) -> list[Difference]:
-        standings = await asyncio.gather(*(self._outbox.standing(queue_name, job_id) for job_id in job_ids))
+        job_states = await asyncio.gather(*(self._outbox.job_state(queue_name, job_id) for job_id in job_ids))
         differences = []
-        for job_id, standing in zip(job_ids, standings, strict=True):
-            in_redis = None if standing is None else fingerprint_of(standing)
+        for job_id, job_state in zip(job_ids, job_states, strict=True):
+            in_redis = None if job_state is None else fingerprint_of(job_state)
             if in_redis is None and has_ended(known.get(job_id)):
                 continue  # it ended, and was removed; its document may say what it likes by now
             if in_redis != known.get(job_id):

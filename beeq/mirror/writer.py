@@ -18,7 +18,7 @@ from beeq.mirror.collection import StatusCollection
 from beeq.mirror.documents import Change, change_of
 from beeq.mirror.errors import MirrorUnavailable
 from beeq.mirror.outbox import Outbox, Owed
-from beeq.redis.retry_delay import Pause
+from beeq.redis.retry_delay import RetryDelay
 
 _FIRST_PAUSE_MS = 100
 #: Changes that come this close together are merged.
@@ -52,7 +52,7 @@ class Writer:
         self._outbox = outbox
         self._collection = collection
         self._on_error = on_error
-        self._pause = Pause(_FIRST_PAUSE_MS)
+        self._retry_delay = RetryDelay(_FIRST_PAUSE_MS)
         self._take_over_at = 0.0
         #: Whether the last try of a write failed.
         self.is_in_trouble = False
@@ -70,7 +70,7 @@ class Writer:
                 if "NOGROUP" in str(error):
                     continue  # the queue was destroyed, and its outbox with it
                 self._on_error(error)
-                await self._pause.wait(lambda: False)
+                await self._retry_delay.wait(lambda: False)
 
     async def _round(self) -> None:
         taken: list[Owed] = []
@@ -81,7 +81,7 @@ class Writer:
         for owed in taken:
             await self._pay(owed)
         if taken:
-            self._pause.reset()
+            self._retry_delay.reset()
 
     async def _pay(self, owed: Owed) -> None:
         job_ids = list(owed.revisions)
@@ -101,7 +101,7 @@ class Writer:
                 if not self.is_in_trouble:
                     self._on_error(error)
                 self.is_in_trouble = True
-                await self._pause.wait(lambda: False)
+                await self._retry_delay.wait(lambda: False)
             else:
                 self.is_in_trouble = False
                 self.written += len(changes)
@@ -109,12 +109,12 @@ class Writer:
 
     async def _changes(self, owed: Owed, job_ids: list[str]) -> list[Change]:
         name = owed.queue_name
-        standings = await asyncio.gather(*(self._outbox.standing(name, job_id) for job_id in job_ids))
+        job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))
         changes = []
-        for job_id, found in zip(job_ids, standings, strict=True):
+        for job_id, found in zip(job_ids, job_states, strict=True):
             remains = owed.remains.get(job_id)
-            standing = found or remains
+            job_state = found or remains
             if found is not None and found.record is None and remains is not None:
-                standing = replace(found, record=remains.record)
-            changes.append(change_of(name, job_id, standing, owed.revisions[job_id]))
+                job_state = replace(found, record=remains.record)
+            changes.append(change_of(name, job_id, job_state, owed.revisions[job_id]))
         return changes

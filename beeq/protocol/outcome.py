@@ -1,6 +1,6 @@
 """How an attempt ends: what is written, published and kept. Decides; writes nothing.
 
-The worker hands the ``Settlement`` to Redis (``lua/exchange.lua``), which refuses it if the job has
+The worker hands the ``Outcome`` to Redis (``lua/exchange.lua``), which refuses it if the job has
 another owner by then. Protocol sections 4.6, 5.1 and 7.
 """
 
@@ -29,7 +29,7 @@ MAX_TRACES = 100
 
 
 @dataclass(slots=True)
-class Settlement:
+class Outcome:
     """One attempt's end, ready to be written."""
 
     job: Job
@@ -49,7 +49,7 @@ class Settlement:
     error: BaseException | None = None
 
 
-def succeed(job: Job, result: Any) -> Settlement:
+def succeed(job: Job, result: Any) -> Outcome:
     """Decide the end of an attempt whose handler returned ``result``.
 
     A result, or a record, that cannot be written as JSON fails the job for good: the handler's
@@ -60,16 +60,16 @@ def succeed(job: Job, result: Any) -> Settlement:
     try:
         record = encode_record(job)
         if result is None:
-            return Settlement(job, "succeeded", record, encode_event(job.id, "succeeded"))
+            return Outcome(job, "succeeded", record, encode_event(job.id, "succeeded"))
         text = dumps(result)
     except TypeError as error:
         return _fail_for_good(job, TypeError(f"cannot be written as JSON: {error}"))
     message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.id), text)
     keep = b"%d:s%b" % (created_ms_of(job.options), text)
-    return Settlement(job, "succeeded", record, message, keep, result=result)
+    return Outcome(job, "succeeded", record, message, keep, result=result)
 
 
-def fail(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> Settlement:
+def fail(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> Outcome:
     """Decide the end of an attempt whose handler raised ``error``: another one, or failure."""
     if isinstance(error, Discard | JobStalled | JobUnreadable):
         return _fail_for_good(job, error)
@@ -102,14 +102,14 @@ def _delay_ms(job: Job, error: BaseException, strategies: Mapping[str, Strategy]
     return min(math.ceil(delay_ms), MAX_DELAY_MS)
 
 
-def _fail_for_good(job: Job, error: BaseException) -> Settlement:
+def _fail_for_good(job: Job, error: BaseException) -> Outcome:
     return _failure(job, "failed", error, 0)
 
 
-def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Settlement:
+def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Outcome:
     assert job.id is not None  # noqa: S101 - a running job has an id
     message = message_of(error)
-    settlement = Settlement(
+    outcome = Outcome(
         job,
         status,
         b"",
@@ -118,20 +118,20 @@ def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Sett
         error=error,
     )
     if isinstance(error, JobUnreadable):
-        return settlement  # its text stays untouched, for whoever comes to look
+        return outcome  # its text stays untouched, for whoever comes to look
     job.status = status
     _add_trace(job.options, trace_of(error))
     try:
-        settlement.record = encode_record(job)
+        outcome.record = encode_record(job)
     except TypeError:
         # The handler put something into the record that JSON has no word for.
-        job.status = settlement.status = "failed"
-        settlement.delay_ms = 0
-        settlement.message = encode_event(job.id, "failed", message)
-        settlement.record = _claimed_record(job, error)
-    if settlement.status == "failed":
-        settlement.keep = b"%d:f%b" % (created_ms_of(job.options), dumps(message))
-    return settlement
+        job.status = outcome.status = "failed"
+        outcome.delay_ms = 0
+        outcome.message = encode_event(job.id, "failed", message)
+        outcome.record = _claimed_record(job, error)
+    if outcome.status == "failed":
+        outcome.keep = b"%d:f%b" % (created_ms_of(job.options), dumps(message))
+    return outcome
 
 
 def _claimed_record(job: Job, error: BaseException) -> bytes:

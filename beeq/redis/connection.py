@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.redis.resp import NOT_HERE, OnEnd, Wire, pack, settle
+from beeq.redis.resp import NOT_HERE, OnEnd, RespProtocol, pack, settle
 from beeq.redis.scripts import Script
 
 if TYPE_CHECKING:
-    from beeq.redis.connector import Dialer
+    from beeq.redis.connector import Connector
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
 _NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
@@ -46,7 +46,7 @@ def lacks_script(reply: Any) -> bool:
     return isinstance(reply, RedisRefused) and reply.code == _NO_SCRIPT
 
 
-class Line:
+class Connection:
     """One connection; connects when first used, and again after a failure.
 
     ``exchange`` is the engine's whole way of talking: packed commands in one write, then their replies.
@@ -54,34 +54,34 @@ class Line:
     reply is taken for another's.
     """
 
-    def __init__(self, dialer: Dialer, *, timeout_ms: int) -> None:
-        self._dialer = dialer
+    def __init__(self, connector: Connector, *, timeout_ms: int) -> None:
+        self._connector = connector
         self._timeout_s = timeout_ms / 1000
-        self._wire: Wire | None = None
+        self._resp: RespProtocol | None = None
         self._connecting = asyncio.Lock()
 
     @property
     def is_connected(self) -> bool:
         """Whether a connection stands, as far as is known."""
-        return self._wire is not None and self._wire.is_open
+        return self._resp is not None and self._resp.is_open
 
-    async def connect(self) -> Wire:
+    async def connect(self) -> RespProtocol:
         """Return the connection, dialling if there is none.
 
         Raises:
             RedisUnavailable: it cannot be made.
         """
-        if self._wire is not None and self._wire.is_open:
-            return self._wire
+        if self._resp is not None and self._resp.is_open:
+            return self._resp
         async with self._connecting:
-            if self._wire is None or not self._wire.is_open:
-                self._wire = await self._dialer.dial()
-            return self._wire
+            if self._resp is None or not self._resp.is_open:
+                self._resp = await self._connector.connect()
+            return self._resp
 
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, patience_ms: int = 0) -> None:
-        """Send commands over the connection, which stands; see ``Wire.ask``."""
-        assert self._wire is not None  # noqa: S101 - whoever calls this has seen that it stands
-        self._wire.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
+        """Send commands over the connection, which stands; see ``RespProtocol.ask``."""
+        assert self._resp is not None  # noqa: S101 - whoever calls this has seen that it stands
+        self._resp.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send commands, return one reply for each; an error reply is returned, not raised.
@@ -94,16 +94,16 @@ class Line:
             RedisUnavailable: no connection, or it broke, or no reply in time. The commands may or
                 may not have been executed.
         """
-        wire = self._wire
-        if wire is None or not wire.is_open:
-            wire = await self.connect()
+        resp = self._resp
+        if resp is None or not resp.is_open:
+            resp = await self.connect()
         answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         on_end = functools.partial(settle, answered)
-        wire.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
+        resp.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
         try:
             return await answered
         except asyncio.CancelledError:
-            wire.close()  # nobody waits for the reply any more, and what comes next must not wait for it
+            resp.close()  # nobody waits for the reply any more, and what comes next must not wait for it
             raise
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
@@ -130,7 +130,7 @@ class Line:
     @property
     def client_id(self) -> int | None:
         """Redis's own id of the connection, for CLIENT UNBLOCK; None where it is not known."""
-        return self._wire.client_id if self._wire is not None and self._wire.is_open else None
+        return self._resp.client_id if self._resp is not None and self._resp.is_open else None
 
     async def learn_client_id(self) -> None:
         """Ask for ``client_id``, connecting if need be.
@@ -138,22 +138,22 @@ class Line:
         Raises:
             RedisUnavailable: see ``exchange``. RedisRefused: Redis does not tell.
         """
-        wire = await self.connect()
-        wire.client_id = await self.call("CLIENT", "ID")
+        resp = await self.connect()
+        resp.client_id = await self.call("CLIENT", "ID")
 
     @property
     def peer(self) -> Any:
         """The address of the server while connected, else None."""
-        return self._wire.peer if self._wire is not None and self._wire.is_open else None
+        return self._resp.peer if self._resp is not None and self._resp.is_open else None
 
     def leave(self) -> None:
         """End the connection, whose server is not the one to ask any more; the next call opens another."""
-        if self._wire is not None:
-            self._wire.close(RedisUnavailable("another server is to be asked now"))
+        if self._resp is not None:
+            self._resp.close(RedisUnavailable("another server is to be asked now"))
 
     async def close(self) -> None:
         """Close the connection; the next call opens another."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        if self._resp is not None:
+            self._resp.close()
+            self._resp = None
             await asyncio.sleep(0)  # the turn of the loop in which the socket is closed

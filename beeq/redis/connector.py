@@ -14,15 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import Connection
+from redis.asyncio.connection import Connection as TCPConnection
 from redis.asyncio.retry import Retry as ConnectionRetry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from beeq.errors import RedisRefused, RedisUnavailable
-from beeq.redis.resp import Wire
-from beeq.redis.urls import DEFAULT_URL, Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
+from beeq.redis.resp import RespProtocol
+from beeq.redis.urls import (
+    DEFAULT_URL,
+    ServerGroup,
+    check_hash_tag,
+    check_url,
+    parse_server_group,
+    redact,
+    scheme_of,
+)
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,7 +56,7 @@ _CODES = {
 
 
 @contextmanager
-def mapped_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Turn redis-py's errors, and the operating system's, into beeq's."""
     try:
         yield
@@ -86,15 +94,15 @@ def _address(node: Any, asked_host: str) -> tuple[str, int]:
     return node[0].decode() if node[0] else asked_host, int(node[1])
 
 
-def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None] | None) -> Wire:
+def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None] | None) -> RespProtocol:
     """Leave redis-py's connection with nothing to close, and drive its transport from here on."""
     writer = connection._writer  # noqa: SLF001 - redis-py has no other way to hand its socket over
     assert writer is not None  # noqa: S101 - it is connected
     connection._reader = connection._writer = None  # noqa: SLF001 - else it would close what is ours
-    return Wire(writer, on_message=on_message)
+    return RespProtocol(writer, on_message=on_message)
 
 
-class Dialer:
+class Connector:
     """Makes connections to one Redis, given by URL, by a ``redis.asyncio`` client, or not at all.
 
     ``embedded:`` starts or joins the folder's own server at the first ``dial``, and again at one that finds
@@ -115,13 +123,13 @@ class Dialer:
         self._slot_key = slot_key
         self._membership: Membership | None = None
         self._sentinel: Sentinel | None = None
-        self._cluster: Fleet | None = None
+        self._cluster: ServerGroup | None = None
         #: The cluster's nodes, those of the URL and those they told of, in the order to be asked in.
         self._nodes: list[tuple[str, int]] = []
-        self.aim(target)
+        self.set_target(target)
 
-    def aim(self, target: str | Redis | None) -> None:
-        """Choose which Redis to dial, before the first ``dial``. Raises what making a dialer raises."""
+    def set_target(self, target: str | Redis | None) -> None:
+        """Choose which Redis to dial, before the first ``dial``. Raises what making a connector raises."""
         self._target = target
         self.client: Redis | None = None
         self._pool: ConnectionPool | None = None
@@ -143,14 +151,14 @@ class Dialer:
             )
 
     def __repr__(self) -> str:
-        return f"Dialer({redact(self._url) or type(self.client).__name__})"
+        return f"Connector({redact(self._url) or type(self.client).__name__})"
 
-    def twin(self) -> Dialer:
-        """Return a dialer of the same Redis for another thread's loop."""
+    def twin(self) -> Connector:
+        """Return a connector of the same Redis for another thread's loop."""
         timeout_ms = round(self._timeout_s * 1000)
-        return Dialer(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
+        return Connector(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
 
-    async def dial(self, *, on_message: Callable[[Any], None] | None = None) -> Wire:
+    async def connect(self, *, on_message: Callable[[Any], None] | None = None) -> RespProtocol:
         """Return a new connection, connected within the timeout.
 
         Args:
@@ -160,21 +168,21 @@ class Dialer:
             RedisUnavailable: nobody there, wrong password, or no answer in time.
         """
         pool = await self._choose()  # joining the embedded server has its own bound
-        with mapped_errors():
+        with translated_errors():
             try:
-                connection = await self._dial(pool)
+                connection = await self._open(pool)
             except exceptions.ConnectionError:
                 if self._membership is None:
                     raise
-                connection = await self._dial(await self._choose(instead_of=pool))
+                connection = await self._open(await self._choose(instead_of=pool))
         return _take_over(connection, on_message)
 
-    async def _dial(self, pool: ConnectionPool) -> AbstractConnection:
+    async def _open(self, pool: ConnectionPool) -> AbstractConnection:
         connection: AbstractConnection | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self._cluster is not None:
-                    connection = await self._dial_owner(self._cluster)
+                    connection = await self._connect_to_owner(self._cluster)
                 else:
                     connection = await self._connected(pool.connection_class, pool.connection_kwargs)
         except BaseException:
@@ -219,9 +227,9 @@ class Dialer:
             if self._pool is None or self._pool is instead_of:  # those who waited along share one pool
                 self._pool = ConnectionPool.from_url(url)
         elif scheme == "redis+sentinel":
-            self._pool = self._sentinel_pool(parse_fleet(self._url))
+            self._pool = self._sentinel_pool(parse_server_group(self._url))
         elif scheme == "redis+cluster":
-            self._cluster = parse_fleet(self._url)
+            self._cluster = parse_server_group(self._url)
             self._nodes = list(self._cluster.addresses)
             self._pool = ConnectionPool()  # never asked: the owner of the slot is
         else:
@@ -237,7 +245,7 @@ class Dialer:
             self._membership = Membership(embedded.folder_of(self._url))
         return await self._membership.join()
 
-    def _sentinel_pool(self, fleet: Fleet) -> ConnectionPool:
+    def _sentinel_pool(self, fleet: ServerGroup) -> ConnectionPool:
         share_s = self._timeout_s * _SHARE_OF_ONE_PEER
         one_try = {
             "socket_timeout": share_s,
@@ -249,7 +257,7 @@ class Dialer:
         pool: ConnectionPool = self._sentinel.master_for(fleet.name, **options).connection_pool
         return pool
 
-    async def _dial_owner(self, cluster: Fleet) -> AbstractConnection:
+    async def _connect_to_owner(self, cluster: ServerGroup) -> AbstractConnection:
         """Connect to the node that owns the queue's slot, as the first node that answers says.
 
         Who was asked this time is asked last the next time: it may be cut off from the others.
@@ -273,13 +281,13 @@ class Dialer:
                 if first <= slot <= last:
                     owner_host, owner_port = _address(owner, host)
                     address = {"host": owner_host, "port": owner_port}
-                    return await self._connected(Connection, {**cluster.options, **address})
+                    return await self._connected(TCPConnection, {**cluster.options, **address})
             failure = RedisUnavailable("no node of the cluster owns the queue's slot")
         raise failure
 
     async def _slots(self, options: dict[str, Any]) -> list[Any]:
         """Return what a node says of who has which slots."""
-        node = await self._connected(Connection, options)
+        node = await self._connected(TCPConnection, options)
         try:
             await node.send_command("CLUSTER", "SLOTS")
             ranges: list[Any] = await node.read_response()

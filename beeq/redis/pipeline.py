@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.redis.connection import Line, lacks_script, not_now
-from beeq.redis.connector import Dialer
+from beeq.redis.connection import Connection, lacks_script, not_now
+from beeq.redis.connector import Connector
 from beeq.redis.resp import pack, settle
 from beeq.redis.scripts import Script
 
@@ -23,8 +23,8 @@ MAX_BATCH_BYTES = 4_000_000
 OnReply = Callable[[Any, Exception | None], None]
 
 
-class SharedLine:
-    """A line that many callers share: what they ask while a reply is awaited goes out together.
+class Pipeline:
+    """A connection that many callers share: what they ask while a reply is awaited goes out together.
 
     One batch is under way at a time. It is sent in the turn of the loop in which it was asked for, and
     its replies are given out where they are read; only what meets trouble is left to a task.
@@ -34,11 +34,11 @@ class SharedLine:
     add a job twice (flaw C17). ``repeatable`` calls (reads) are simply tried again.
     """
 
-    def __init__(self, dialer: Dialer, *, timeout_ms: int) -> None:
-        self._line = Line(dialer, timeout_ms=timeout_ms)
+    def __init__(self, connector: Connector, *, timeout_ms: int) -> None:
+        self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._timeout_s = timeout_ms / 1000
-        self._waiting: list[Call] = []  # added by callers, taken by the next batch
-        self._batch: list[Call] = []  # under way
+        self._waiting: list[PipelineCall] = []  # added by callers, taken by the next batch
+        self._batch: list[PipelineCall] = []  # under way
         self._is_busy = False  # a batch is under way, or about to be sent
         self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
         self._is_closing = False
@@ -79,23 +79,23 @@ class SharedLine:
 
     def _future_of(self, packed: bytes, script: Script | None, *, repeatable: bool) -> asyncio.Future[Any]:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._put(Call(packed, script, functools.partial(settle, answered), repeatable=repeatable))
+        self._put(PipelineCall(packed, script, functools.partial(settle, answered), repeatable=repeatable))
         return answered
 
-    def defer(self, script: Script, pack_call: Callable[[], bytes], on_reply: OnReply) -> Call:
-        """Put a script call in line now; it is packed when it is sent.
+    def defer(self, script: Script, pack_call: Callable[[], bytes], on_reply: OnReply) -> PipelineCall:
+        """Queue a script call now; it is packed when it is sent.
 
         ``on_reply`` is called from the loop, with what ``run`` would return or raise.
         """
-        call = Call(pack_call, script, on_reply, repeatable=False)
+        call = PipelineCall(pack_call, script, on_reply, repeatable=False)
         self._put(call)
         return call
 
-    def is_last(self, call: Call) -> bool:
+    def is_last(self, call: PipelineCall) -> bool:
         """Return whether ``call`` has not been sent, and nothing was asked after it."""
         return bool(self._waiting) and self._waiting[-1] is call
 
-    def _put(self, call: Call) -> None:
+    def _put(self, call: PipelineCall) -> None:
         self._waiting.append(call)
         if not self._is_busy:
             self._is_busy = True
@@ -117,8 +117,8 @@ class SharedLine:
             self._is_busy = False
             return
         self._give_up_at = asyncio.get_running_loop().time() + self._timeout_s
-        if self._line.is_connected:
-            self._line.ask([call.packed for call in self._batch], self._answered)
+        if self._connection.is_connected:
+            self._connection.ask([call.packed for call in self._batch], self._answered)
         else:
             self._begin_errand(self._batch, None, tries=TRIES)
 
@@ -134,10 +134,10 @@ class SharedLine:
 
     # Trouble: no connection, a lost one, a script that Redis does not know, a "not now".
 
-    def _begin_errand(self, calls: list[Call], failure: RedisError | None, *, tries: int) -> None:
+    def _begin_errand(self, calls: list[PipelineCall], failure: RedisError | None, *, tries: int) -> None:
         self._errand = asyncio.get_running_loop().create_task(self._run_errand(calls, failure, tries))
 
-    async def _run_errand(self, calls: list[Call], failure: RedisError | None, tries: int) -> None:
+    async def _run_errand(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
         try:
             await self._serve(calls, failure, tries)
         except BaseException as error:
@@ -147,7 +147,7 @@ class SharedLine:
             self._errand = None
         self._send()
 
-    async def _serve(self, calls: list[Call], failure: RedisError | None, tries: int) -> None:
+    async def _serve(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
         """Bring each call to its end: a reply, or an error after the last try."""
         loop = asyncio.get_running_loop()
         is_rested = tries == TRIES  # else the first try was just now
@@ -165,12 +165,12 @@ class SharedLine:
         for call in calls:
             call.end(None, failure or call.failure)
 
-    async def _attempt(self, calls: list[Call]) -> tuple[list[Call], RedisError | None]:
+    async def _attempt(self, calls: list[PipelineCall]) -> tuple[list[PipelineCall], RedisError | None]:
         """Load what Redis lacks and send the calls; return those that may be sent again, and why."""
         try:
-            await self._line.connect()
+            await self._connection.connect()
             for script in {call.script for call in calls if call.needs_script and call.script}:
-                await self._line.call("SCRIPT", "LOAD", script.source)
+                await self._connection.call("SCRIPT", "LOAD", script.source)
         except RedisRefused as error:
             for call in calls:
                 call.end(None, error)
@@ -178,7 +178,7 @@ class SharedLine:
         except RedisUnavailable as error:
             return calls, error
         try:
-            replies = await self._line.exchange([call.packed for call in calls])
+            replies = await self._connection.exchange([call.packed for call in calls])
         except RedisUnavailable as error:
             return _give_out(calls, [], error), error
         return _give_out(calls, replies, None), None
@@ -201,15 +201,15 @@ class SharedLine:
             if self._errand is not None:
                 self._errand.cancel()
                 await asyncio.wait([self._errand], timeout=1)
-            await self._line.close()
+            await self._connection.close()
         finally:
             self._fail(None)  # what waits, and what an errand held that had not begun
             self._is_closing = False
 
 
-def _sealed(waiting: list[Call]) -> tuple[list[Call], list[Call]]:
+def _sealed(waiting: list[PipelineCall]) -> tuple[list[PipelineCall], list[PipelineCall]]:
     """Return the calls that one batch may carry, ready to be sent, and those that have to wait."""
-    batch: list[Call] = []
+    batch: list[PipelineCall] = []
     size_bytes = 0
     for count, call in enumerate(waiting):
         if size_bytes > MAX_BATCH_BYTES:
@@ -220,7 +220,7 @@ def _sealed(waiting: list[Call]) -> tuple[list[Call], list[Call]]:
     return batch, []
 
 
-def _give_out(calls: list[Call], replies: list[Any], error: RedisError | None) -> list[Call]:
+def _give_out(calls: list[PipelineCall], replies: list[Any], error: RedisError | None) -> list[PipelineCall]:
     """End the calls that have a reply, or must not be sent again; return the others.
 
     With an error nobody knows what has been executed: replies that came before it are ignored.
@@ -241,7 +241,7 @@ def _give_out(calls: list[Call], replies: list[Any], error: RedisError | None) -
     return again
 
 
-class Call:
+class PipelineCall:
     """One command on its way, and who wants to know its reply."""
 
     __slots__ = (

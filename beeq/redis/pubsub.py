@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.redis.connector import Dialer
-from beeq.redis.resp import Wire, pack
+from beeq.redis.connector import Connector
+from beeq.redis.resp import RespProtocol, pack
 
 #: After this much silence the server is asked whether it is still there (flaw B9).
 PING_AFTER_S = 10.0
@@ -24,7 +24,7 @@ class Subscriber:
     """One connection in subscribed mode. ``add`` channels any time; ``close`` ends it.
 
     Args:
-        dialer: makes the connection.
+        connector: makes the connection.
         on_message: called with channel name and message.
         on_subscribed: called with the channel's name whenever a subscription stands, also again after
             a reconnection: what was published in between is lost, so look for yourself.
@@ -33,18 +33,18 @@ class Subscriber:
 
     def __init__(
         self,
-        dialer: Dialer,
+        connector: Connector,
         *,
         on_message: Callable[[str, bytes], None],
         on_subscribed: Callable[[str], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._dialer = dialer
+        self._connector = connector
         self._on_message = on_message
         self._on_subscribed = on_subscribed
         self._on_error = on_error
         self._standing: dict[str, asyncio.Event] = {}  # channel → set while subscribed
-        self._wire: Wire | None = None
+        self._resp: RespProtocol | None = None
         self._is_silent = True
         self._delay_s = _FIRST_DELAY_S  # until the next connection
         self._task: asyncio.Task[None] | None = None
@@ -59,24 +59,24 @@ class Subscriber:
         Raises:
             RedisUnavailable: it did not stand in time. It will, once Redis is back.
         """
-        standing = self._standing.get(channel)
-        if standing is None:
-            standing = self._standing[channel] = asyncio.Event()
+        job_state = self._standing.get(channel)
+        if job_state is None:
+            job_state = self._standing[channel] = asyncio.Event()
             self._send("SUBSCRIBE", channel)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                await standing.wait()
+                await job_state.wait()
         except TimeoutError:
             raise RedisUnavailable("the subscription was not confirmed in time") from None
 
     async def _run(self) -> None:
         while True:
             try:
-                self._wire = await self._dialer.dial(on_message=self._heard)
+                self._resp = await self._connector.connect(on_message=self._heard)
                 self._send("SUBSCRIBE", *self._standing)
-                await self._watch(self._wire)
+                await self._watch(self._resp)
             except RedisError as error:
                 self._on_error(error)
             finally:
@@ -84,14 +84,14 @@ class Subscriber:
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))
             self._delay_s = min(self._delay_s * 2, _LONGEST_DELAY_S)
 
-    async def _watch(self, wire: Wire) -> None:
+    async def _watch(self, resp: RespProtocol) -> None:
         """Return never; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
         is_pinged = False
         while True:
             self._is_silent = True
-            await asyncio.wait([wire.ended], timeout=PING_AFTER_S)
-            if wire.ended.done():
-                raise wire.ended.result()
+            await asyncio.wait([resp.ended], timeout=PING_AFTER_S)
+            if resp.ended.done():
+                raise resp.ended.result()
             if self._is_silent and is_pinged:
                 raise RedisUnavailable("the event connection went silent")
             is_pinged = self._is_silent
@@ -99,7 +99,7 @@ class Subscriber:
                 self._send("PING")
 
     def _heard(self, message: Any) -> None:
-        if self._wire is None:
+        if self._resp is None:
             return  # what came together with the reason to hang up
         self._is_silent = False
         if isinstance(message, RedisRefused):
@@ -114,15 +114,15 @@ class Subscriber:
             self._on_subscribed(channel)
 
     def _send(self, *command: str) -> None:
-        if self._wire is not None:
-            self._wire.send(pack(*command))
+        if self._resp is not None:
+            self._resp.send(pack(*command))
 
     def _hang_up(self, reason: RedisError) -> None:
-        for standing in self._standing.values():
-            standing.clear()
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close(reason)
+        for job_state in self._standing.values():
+            job_state.clear()
+        resp, self._resp = self._resp, None
+        if resp is not None:
+            resp.close(reason)
 
     async def close(self) -> None:
         """Hang up."""

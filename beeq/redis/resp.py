@@ -51,7 +51,7 @@ def settle(future: asyncio.Future[T], result: T, error: Exception | None) -> Non
         future.set_exception(error)
 
 
-class Beginning:
+class CommandPrefix:
     """The words of a command that are the same each time, packed once."""
 
     def __init__(self, *words: Any) -> None:
@@ -82,7 +82,7 @@ class _Ask:
         self.is_overdue = False
 
 
-class Wire(asyncio.Protocol):
+class RespProtocol(asyncio.Protocol):
     """One connection from the moment it stands until it ends; it does not come back.
 
     It ends by ``close``; when the peer hangs up; when a reply is late, for then none can be told from

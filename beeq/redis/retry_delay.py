@@ -10,7 +10,7 @@ _LONGEST_MS = 30_000
 _STEP_S = 0.1
 
 
-class Pause:
+class RetryDelay:
     """One owner's back-off (flaw B1: bee-queue's is shared by all slots, and has no cap)."""
 
     def __init__(self, first_ms: int) -> None:

@@ -19,7 +19,7 @@ _SENTINEL_PORT, _CLUSTER_PORT = 26379, 6379
 
 
 @dataclass(frozen=True)
-class Fleet:
+class ServerGroup:
     """Several servers behind one URL.
 
     Attributes:
@@ -67,7 +67,7 @@ def _is_valid(scheme: str, url: str) -> bool:
     if scheme == "embedded":
         return True
     if scheme in ("redis+sentinel", "redis+cluster"):
-        return bool(parse_fleet(url).addresses)
+        return bool(parse_server_group(url).addresses)
     parts = urlsplit(url)
     if scheme == "unix":
         return bool(parts.path)
@@ -76,7 +76,7 @@ def _is_valid(scheme: str, url: str) -> bool:
     return re.fullmatch(r"/?\d*", parts.path) is not None
 
 
-def parse_fleet(url: str) -> Fleet:
+def parse_server_group(url: str) -> ServerGroup:
     """Read a Sentinel or cluster URL.
 
     Raises:
@@ -102,7 +102,7 @@ def parse_fleet(url: str) -> Fleet:
         options["db"] = int(db or 0)
     default_port = _CLUSTER_PORT if is_cluster else _SENTINEL_PORT
     addresses = [_address(host, default_port) for host in hosts.split(",")]
-    return Fleet(addresses, "" if is_cluster else name, options)
+    return ServerGroup(addresses, "" if is_cluster else name, options)
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:

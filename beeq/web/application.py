@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from beeq.environment import mongo_url, redis_url
 from beeq.errors import RedisError, RedisRefused
 from beeq.jobs import InvalidJob
-from beeq.redis.retry_delay import Pause
+from beeq.redis.retry_delay import RetryDelay
 from beeq.redis.urls import redact
 from beeq.service import QueueService
 from beeq.web.bodies import Body
@@ -201,7 +201,7 @@ def _encoded_path(scope: Scope) -> str:
 
 async def _connect(service: QueueService) -> None:
     """Connect in the background, however long Redis is away; the first failure is worth a line."""
-    pause = Pause(_FIRST_PAUSE_MS)
+    pause = RetryDelay(_FIRST_PAUSE_MS)
     has_failed = False
     while True:
         try:

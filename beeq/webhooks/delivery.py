@@ -22,7 +22,7 @@ from beeq.errors import BeeqError
 from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING
 from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
-from beeq.webhooks.response import Answer, retry_after_ms
+from beeq.webhooks.response import WebhookResponse, retry_after_ms
 from beeq.webhooks.signature import message_id
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class WebhookSender:
 
     async def deliver(
         self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
-    ) -> Answer:
+    ) -> WebhookResponse:
         """POST ``body`` to ``url`` and return what the receiver said, whatever it said.
 
         Args:
@@ -105,7 +105,7 @@ class WebhookSender:
         headers = self._headers(target, job_id, body)
         connections = self._open()
         started_s = time.monotonic()
-        answer: Answer | None = None
+        answer: WebhookResponse | None = None
         failure: Exception | None = None
         try:
             async with (
@@ -120,7 +120,7 @@ class WebhookSender:
                 ) as response,
             ):
                 elapsed_s = time.monotonic() - started_s
-                answer = Answer(response.status, round(elapsed_s * 1000), _retry_after(response))
+                answer = WebhookResponse(response.status, round(elapsed_s * 1000), _retry_after(response))
                 await _read_body(response, min(BODY_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2))
         except _NETWORK_ERRORS as error:
             # Once there is an answer, a body that breaks, drips or never ends changes nothing.

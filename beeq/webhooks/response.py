@@ -13,7 +13,7 @@ _MAX_SECONDS_DIGITS = 6  # a day has 86400 seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """The head of a response; its body is nobody's business.
 
     Attributes:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.redis.connection import Line, lacks_script, meant_by
+from beeq.redis.connection import Connection, lacks_script, meant_by
 from beeq.redis.resp import NOT_HERE, pack
-from beeq.redis.retry_delay import Pause
+from beeq.redis.retry_delay import RetryDelay
 from beeq.redis.scripts import PEEK_ACTIVE
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.redis.connector import Dialer
+    from beeq.redis.connector import Connector
     from beeq.settings import Settings
 
 #: How long one blocking move waits.
@@ -37,11 +37,11 @@ class Mover:
     """At most one blocking move at a time.
 
     Args:
-        dialer: makes the connection.
+        connector: makes the connection.
         keys: the queue's.
         settings: the queue's.
-        beside: the line over which is claimed what a move has fetched; it must lead to the same server. A
-            master that has become a replica would take such a call, and know nothing of the id.
+        beside: the connection over which is claimed what a move has fetched; it must lead to the same
+            server. A master that has become a replica would take such a call, and know nothing of the id.
         on_end: called when a move has ended, with the id it moved or None, and with the job's record, which
             is empty if the look did not bring it, or too long ago.
         on_error: called with each failure; the next move waits a little longer.
@@ -49,11 +49,11 @@ class Mover:
 
     def __init__(
         self,
-        dialer: Dialer,
+        connector: Connector,
         keys: Keys,
         settings: Settings,
         *,
-        beside: Line,
+        beside: Connection,
         on_end: Callable[[bytes | None, bytes], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
@@ -62,8 +62,8 @@ class Mover:
             pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000),
             pack("EVALSHA", *look),
         )
-        self._line = Line(dialer, timeout_ms=settings.redis_timeout)
-        self._pause = Pause(settings.initial_redis_failure_retry_delay)
+        self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
+        self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
         self._loop = asyncio.get_running_loop()
         #: When the loop has stood still for longer, what a move has brought may have stalled since: a stall
         #: check needs twice as long.
@@ -95,15 +95,15 @@ class Mover:
     def start(self) -> None:
         """Begin to wait for a job; none is under way."""
         self._over.clear()
-        if self._line.client_id is not None and not self._needs_script:
+        if self._connection.client_id is not None and not self._needs_script:
             self._ask()
         else:
             self._begin_errand(self._prepare())
 
     async def _prepare(self) -> None:
-        await self._line.learn_client_id()
+        await self._connection.learn_client_id()
         if self._needs_script:
-            await self._line.call("SCRIPT", "LOAD", PEEK_ACTIVE.source)
+            await self._connection.call("SCRIPT", "LOAD", PEEK_ACTIVE.source)
             self._needs_script = False
 
     def _ask(self) -> None:
@@ -111,7 +111,7 @@ class Mover:
         self._has_dozed = False
         self._awake_until = self._loop.time() + self._doze_s
         self._clock = self._loop.call_later(self._doze_s / 2, self._look_at_the_clock)
-        self._line.ask(self._packed, self._answered, patience_ms=MOVE_TIMEOUT_MS)
+        self._connection.ask(self._packed, self._answered, patience_ms=MOVE_TIMEOUT_MS)
 
     def _look_at_the_clock(self) -> None:
         """Notice that the loop stood still, if its timers run before it reads what has come meanwhile."""
@@ -133,7 +133,7 @@ class Mover:
                 self._beside.leave()
             self._failed(meant_by(reply))
         else:
-            self._pause.reset()
+            self._retry_delay.reset()
             self._ended(reply, self._record_of(reply, *sight))
 
     def _record_of(self, raw_id: bytes | None, sight: Any = None) -> bytes:
@@ -150,7 +150,7 @@ class Mover:
             self._on_error(error)
         if not self._is_stopping:
             self._is_resting = True
-            self._begin_errand(self._pause.wait(lambda: self._is_stopping))
+            self._begin_errand(self._retry_delay.wait(lambda: self._is_stopping))
         self._ended(None)
 
     def _begin_errand(self, errand: Coroutine[Any, Any, None]) -> None:
@@ -166,7 +166,7 @@ class Mover:
         elif was_resting or self._is_stopping or errand.cancelled():
             self._ended(None)
         else:
-            if self._beside.peer not in (None, self._line.peer):
+            if self._beside.peer not in (None, self._connection.peer):
                 self._beside.leave()
             self._ask()
 
@@ -176,10 +176,10 @@ class Mover:
         if not self._is_closed:
             self._on_end(raw_id, record)
 
-    async def stop(self, line: Line) -> None:
+    async def stop(self, connection: Connection) -> None:
         """End the move without losing what it may have fetched (flaw A7); ``on_end`` is told.
 
-        CLIENT UNBLOCK, over another line, makes Redis answer: with nothing, or with an id that it had
+        CLIENT UNBLOCK, over another connection, makes Redis answer: with nothing, or with an id that it had
         moved by then. It may overtake the move itself, so it is repeated until the move has ended.
         """
         self._is_stopping = True
@@ -189,13 +189,13 @@ class Mover:
                 self._errand.cancel()  # not connected, or resting: nothing can have been moved
             else:
                 try:
-                    await line.call("CLIENT", "UNBLOCK", self._line.client_id or 0)
+                    await connection.call("CLIENT", "UNBLOCK", self._connection.client_id or 0)
                 except RedisRefused as error:
                     self._on_error(error)  # not allowed to: the move ends by itself
                     wait_s = (MOVE_TIMEOUT_MS + 1000) / 1000
                 except RedisError as error:
                     self._on_error(error)
-                    await self._line.close()
+                    await self._connection.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), wait_s)
 
@@ -204,4 +204,4 @@ class Mover:
         self._is_stopping = self._is_closed = True
         if self._errand is not None:
             self._errand.cancel()
-        await self._line.close()
+        await self._connection.close()

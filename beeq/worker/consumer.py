@@ -58,22 +58,22 @@ class Consumer(Announcer):
 
             return decorate
         check_handler(handler, executor)
-        self._lifecycle.process(handler, concurrency, executor)
+        self._session.process(handler, concurrency, executor)
         return handler
 
     @property
     def handler(self) -> Handler | None:
         """What ``process`` was given, or None."""
-        return self._lifecycle.handler
+        return self._session.handler
 
     @property
     def concurrency(self) -> int:
         """How many jobs may run here at once; may be set until work begins."""
-        return self._lifecycle.concurrency
+        return self._session.concurrency
 
     @concurrency.setter
     def concurrency(self, concurrency: int) -> None:
-        self._lifecycle.concurrency = whole("concurrency", concurrency, at_least=1)
+        self._session.concurrency = whole("concurrency", concurrency, at_least=1)
 
     async def run(self, burst: bool = False, *, catch_signals: bool = True) -> None:
         """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
@@ -81,14 +81,14 @@ class Consumer(Announcer):
         The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
         they are left to whoever runs several queues in one process.
         """
-        await self._lifecycle.run(burst=burst, catch_signals=catch_signals)
+        await self._session.run(burst=burst, catch_signals=catch_signals)
 
     async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
         """Look for stalled jobs now; return how many went back to the queue.
 
         Workers do this by themselves. With ``interval`` (ms or timedelta) it is repeated until ``close``.
         """
-        await self._lifecycle.ensure()
-        return await self._lifecycle.check_stalled_jobs(
+        await self._session.ensure()
+        return await self._session.check_stalled_jobs(
             milliseconds("interval", interval, at_least=1) if interval else None
         )

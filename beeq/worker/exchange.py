@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beeq.redis.resp import Beginning
+from beeq.redis.resp import CommandPrefix
 from beeq.redis.scripts import EXCHANGE
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.protocol.outcome import Settlement
+    from beeq.protocol.outcome import Outcome
     from beeq.settings import Settings
     from beeq.worker.early_start import Adoption
 
@@ -25,15 +25,15 @@ _MAX_STEPS = 500_000
 _FEWEST = 25
 
 
-class Outcome:
-    """A settlement on its way to Redis."""
+class PendingOutcome:
+    """A outcome on its way to Redis."""
 
-    __slots__ = ("claim", "raw_id", "settlement")
+    __slots__ = ("claim", "outcome", "raw_id")
 
-    def __init__(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+    def __init__(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
         self.raw_id = raw_id
         self.claim = claim
-        self.settlement = settlement
+        self.outcome = outcome
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Turn:
     free: int
     #: What a blocking move has put into ``active``.
     adopted: Adoption | None
-    outcomes: list[Outcome]
+    outcomes: list[PendingOutcome]
     #: Free places that no other call may count on meanwhile.
     promised: int
 
@@ -68,7 +68,7 @@ class Exchange:
             keys.expiries,
             keys.outbox,
         )
-        self._beginning = Beginning(
+        self._prefix = CommandPrefix(
             "EVALSHA",
             EXCHANGE.sha,
             len(script_keys),
@@ -86,26 +86,26 @@ class Exchange:
         arguments: list[Any] = [turn.token, turn.free, b"", b""]
         if turn.adopted is not None:
             arguments[2:] = turn.adopted.raw_id, b"1" if turn.adopted.is_begun else b""
-        for outcome in turn.outcomes:
-            settlement = outcome.settlement
+        for pending in turn.outcomes:
+            outcome = pending.outcome
             arguments += (
-                outcome.raw_id,
-                outcome.claim,
-                settlement.status,
-                settlement.record,
-                settlement.message,
-                settlement.delay_ms,
-                settlement.keep,
+                pending.raw_id,
+                pending.claim,
+                outcome.status,
+                outcome.record,
+                outcome.message,
+                outcome.delay_ms,
+                outcome.keep,
             )
-        return self._beginning.pack(arguments)
+        return self._prefix.pack(arguments)
 
 
-def first_of(outcomes: list[Outcome], busy: int) -> int:
+def first_of(outcomes: list[PendingOutcome], busy: int) -> int:
     """Return how many outcomes one call may carry while ``busy`` jobs run; one large record goes alone."""
     count = size_bytes = 0
     most = max(_FEWEST, min(MAX_BATCH, _MAX_STEPS // max(1, busy)))
     for outcome in outcomes[:most]:
-        size_bytes += len(outcome.settlement.record)
+        size_bytes += len(outcome.outcome.record)
         if count and size_bytes > MAX_BATCH_BYTES:
             break
         count += 1

@@ -16,8 +16,8 @@ from itertools import chain
 from beeq.client.reader import WORKER_LIFETIME_MS
 from beeq.errors import RedisError
 from beeq.protocol.keys import Keys
-from beeq.redis.connection import Line
-from beeq.redis.connector import Dialer
+from beeq.redis.connection import Connection
+from beeq.redis.connector import Connector
 from beeq.redis.scripts import BEAT
 
 #: The registry of workers wants to hear more often than a long stall interval would tell.
@@ -86,7 +86,7 @@ class Heartbeat:
     """Beats every half stall interval from ``start`` until ``stop``.
 
     Args:
-        dialer: makes the connection; not shared with another thread's loop.
+        connector: makes the connection; not shared with another thread's loop.
         keys: the queue's.
         stall_interval_ms: the queue's stall window.
         redis_timeout_ms: the longest wait for one answer.
@@ -98,7 +98,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        dialer: Dialer,
+        connector: Connector,
         keys: Keys,
         *,
         stall_interval_ms: int,
@@ -108,10 +108,12 @@ class Heartbeat:
         on_cancelled: Callable[[list[bytes]], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._dialer = dialer
+        self._connector = connector
         self._keys = keys
         self._interval_s = min(stall_interval_ms / 2, _LONGEST_INTERVAL_MS) / 1000
-        self._line = Line(dialer, timeout_ms=min(redis_timeout_ms, max(1000, stall_interval_ms)))
+        self._connection = Connection(
+            connector, timeout_ms=min(redis_timeout_ms, max(1000, stall_interval_ms))
+        )
         self._worker = worker
         self._running = running
         self._on_cancelled = on_cancelled
@@ -169,8 +171,8 @@ class Heartbeat:
                     continue
             await self._leave()
         finally:
-            await self._line.close()
-            await self._dialer.close()
+            await self._connection.close()
+            await self._connector.close()
 
     async def once(self) -> None:
         """Beat now.
@@ -182,12 +184,12 @@ class Heartbeat:
         keys = (self._keys.stalling, self._keys.workers, self._keys.cancelled)
         for start in range(0, max(1, len(jobs)), _MAX_IDS):
             pairs = chain.from_iterable(jobs[start : start + _MAX_IDS])
-            cancelled = await self._line.run(BEAT, keys, (self._worker, WORKER_LIFETIME_MS, *pairs))
+            cancelled = await self._connection.run(BEAT, keys, (self._worker, WORKER_LIFETIME_MS, *pairs))
             if cancelled:
                 self._on_cancelled(cancelled)
 
     async def _leave(self) -> None:
         try:
-            await self._line.call("ZREM", self._keys.workers, self._worker)
+            await self._connection.call("ZREM", self._keys.workers, self._worker)
         except RedisError as error:
             self._on_error(error)  # the registry forgets by itself

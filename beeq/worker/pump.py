@@ -22,19 +22,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.errors import JobLost, RedisError
-from beeq.redis.connection import Line
-from beeq.redis.retry_delay import Pause
+from beeq.redis.connection import Connection
+from beeq.redis.retry_delay import RetryDelay
 from beeq.worker.blocking_fetch import Mover
 from beeq.worker.claims import claim_of
 from beeq.worker.early_start import Adoption
-from beeq.worker.exchange import MAX_BATCH, Exchange, Outcome, Turn, first_of
+from beeq.worker.exchange import MAX_BATCH, Exchange, PendingOutcome, Turn, first_of
 from beeq.worker.recovery import Trouble
 from beeq.worker.requeue import Returns
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.protocol.outcome import Settlement
-    from beeq.redis.connector import Dialer
+    from beeq.protocol.outcome import Outcome
+    from beeq.redis.connector import Connector
     from beeq.settings import Settings
     from beeq.worker.claims import Claimed
 
@@ -46,7 +46,7 @@ class Pump:
     """Keeps up to ``concurrency`` jobs claimed, and records how they end.
 
     Args:
-        dialer: makes the two connections.
+        connector: makes the two connections.
         keys: the queue's.
         settings: the queue's.
         concurrency: places.
@@ -59,14 +59,14 @@ class Pump:
 
     def __init__(
         self,
-        dialer: Dialer,
+        connector: Connector,
         keys: Keys,
         settings: Settings,
         *,
         concurrency: int,
         on_claimed: Callable[[Claimed], None],
         on_lost: Callable[[bytes], None],
-        on_settled: Callable[[Settlement], None],
+        on_settled: Callable[[Outcome], None],
         on_error: Callable[[BaseException], None],
         on_idle: Callable[[], None],
     ) -> None:
@@ -77,18 +77,20 @@ class Pump:
         self._on_settled = on_settled
         self._on_error = on_error
         self._on_idle = on_idle
-        #: One line for all calls: they are executed, and answered, in the order they were made.
-        self._line = Line(dialer, timeout_ms=settings.redis_timeout)
+        #: One connection for all calls: they are executed, and answered, in the order they were made.
+        self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
         self._exchange = Exchange(keys, settings)
-        self._returns = Returns(self._line, keys, outbox_limit=settings.outbox_limit)
+        self._returns = Returns(self._connection, keys, outbox_limit=settings.outbox_limit)
         #: What one call asks for at most.
         self._share = min(-(-concurrency // _MAX_TURNS), MAX_BATCH)
         #: Waits at an empty queue; reserves one place while it does.
-        self._mover = Mover(dialer, keys, settings, beside=self._line, on_end=self._moved, on_error=on_error)
-        self._pause = Pause(settings.initial_redis_failure_retry_delay)
+        self._mover = Mover(
+            connector, keys, settings, beside=self._connection, on_end=self._moved, on_error=on_error
+        )
+        self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
         self._trouble = Trouble(
-            self._line,
-            self._pause,
+            self._connection,
+            self._retry_delay,
             find_claims=self._returns.claimed_with,
             on_found=self._sort_out_lost,
             on_error=on_error,
@@ -99,7 +101,7 @@ class Pump:
         self._running = 0  # … of which so many have not been settled yet
         self._promised = 0  # free places that calls in flight have asked jobs for
         self._turning = 0  # calls in flight
-        self._outcomes: list[Outcome] = []  # added by settle, taken by a turn
+        self._outcomes: list[PendingOutcome] = []  # added by settle, taken by a turn
         self._adopted: Adoption | None = None  # what a blocking move has put into active
         self._returning: list[tuple[bytes, bytes]] = []  # id and claim of jobs to hand back
         self._is_empty = False  # the queue had nothing more, when last asked
@@ -113,9 +115,9 @@ class Pump:
         self._turns = 0
         self._identity = secrets.token_hex(8).encode()
 
-    def settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+    def settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
         """Record how a claimed job ended, with the next turn."""
-        self._outcomes.append(Outcome(raw_id, claim, settlement))
+        self._outcomes.append(PendingOutcome(raw_id, claim, outcome))
         self._running -= 1
         if self._is_handing_out:
             return
@@ -170,7 +172,7 @@ class Pump:
         elif self._returning or (self._adopted is not None and not self._may_adopt()):
             await self._return_jobs()
         elif self._mover.is_pending and not self._may_block():
-            await self._mover.stop(self._line)
+            await self._mover.stop(self._connection)
         else:
             self._take_turns()
             if self._trouble.is_present or self._defect is not None:
@@ -246,7 +248,7 @@ class Pump:
         self._take_turns()
 
     def _take_turns(self) -> None:
-        """Make the calls there is a reason for, if the line is fit for it."""
+        """Make the calls there is a reason for, if the connection is fit for it."""
         while self._turning < _MAX_TURNS and self._has_reason():
             if not self._is_fit():
                 self._trouble.is_present = not self._is_over
@@ -258,10 +260,10 @@ class Pump:
         turn = self._next_turn()
         self._promised += turn.promised
         self._turning += 1
-        self._line.ask((self._exchange.packed(turn),), functools.partial(self._answered, turn))
+        self._connection.ask((self._exchange.packed(turn),), functools.partial(self._answered, turn))
 
     def _is_fit(self) -> bool:
-        return self._line.is_connected and not (self._is_over or self._trouble.is_present)
+        return self._connection.is_connected and not (self._is_over or self._trouble.is_present)
 
     def _next_turn(self) -> Turn:
         adopted, self._adopted = (self._adopted, None) if self._may_adopt() else (None, self._adopted)
@@ -300,7 +302,7 @@ class Pump:
             self._hand_out(turn, *reply)
             self._is_handing_out = False
             if not self._trouble.is_present:
-                self._pause.reset()
+                self._retry_delay.reset()
             self._take_turns()
         except Exception as defect:  # noqa: BLE001 - whatever it is, ``run`` raises it
             self._defect = defect
@@ -335,16 +337,16 @@ class Pump:
         adopted.end()
         return int(is_granted)
 
-    def _tell(self, outcome: Outcome, fact: int) -> None:
+    def _tell(self, outcome: PendingOutcome, fact: int) -> None:
         if not fact and self._adopted is not None and self._adopted.claim == outcome.claim:
             self._outcomes.insert(0, outcome)  # the call that was to claim it first was refused
             self._busy += 1
             return
         self._release(outcome.raw_id, outcome.claim)
         if fact:
-            self._on_settled(outcome.settlement)
+            self._on_settled(outcome.outcome)
         else:
-            self._on_error(JobLost(outcome.settlement.job.saved_id()))
+            self._on_error(JobLost(outcome.outcome.job.saved_id()))
 
     def _release(self, raw_id: bytes, claim: bytes) -> None:
         """Stop beating for a job, unless the same id was claimed anew meanwhile."""
@@ -386,9 +388,9 @@ class Pump:
             self._adopted = adopted or self._adopted
             self._returning = returning + self._returning
             self._on_error(error)
-            await self._pause.wait(self._is_stopping)
+            await self._retry_delay.wait(self._is_stopping)
             return
-        self._pause.reset()
+        self._retry_delay.reset()
         for raw_id, claim in returning:
             self._release(raw_id, claim)
         self._busy -= len(returning)
@@ -397,4 +399,4 @@ class Pump:
         """Close the connections; ``run`` has ended."""
         self._is_over = True
         await self._mover.close()
-        await self._line.close()
+        await self._connection.close()

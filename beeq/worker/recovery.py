@@ -1,4 +1,4 @@
-"""What keeps a pump from making calls, and its mending: a lost line, a missing script, lost replies."""
+"""What keeps a pump from making calls, and its mending: a lost connection, a missing script, lost replies."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError, RedisRefused
-from beeq.redis.connection import Line, lacks_script, meant_by
+from beeq.redis.connection import Connection, lacks_script, meant_by
 from beeq.redis.scripts import EXCHANGE
 
 if TYPE_CHECKING:
-    from beeq.redis.retry_delay import Pause
+    from beeq.redis.retry_delay import RetryDelay
 
 #: Id and claim of each job.
 Claims = list[tuple[bytes, bytes]]
 
 
 class Trouble:
-    """The trouble of one line.
+    """The trouble of one connection.
 
     Args:
-        line: the pump's.
+        connection: the pump's.
         pause: between two tries.
         find_claims: returns what calls with these tokens have claimed. Raises RedisError.
         on_found: given that; sees to it that nothing stays claimed that runs nowhere. Raises RedisError.
@@ -29,15 +29,15 @@ class Trouble:
 
     def __init__(
         self,
-        line: Line,
-        pause: Pause,
+        connection: Connection,
+        pause: RetryDelay,
         *,
         find_claims: Callable[[list[bytes]], Awaitable[Claims]],
         on_found: Callable[[Claims], Awaitable[None]],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._line = line
-        self._pause = pause
+        self._connection = connection
+        self._retry_delay = pause
         self._find_claims = find_claims
         self._on_found = on_found
         self._on_error = on_error
@@ -60,14 +60,14 @@ class Trouble:
         self._on_error(meant_by(error))
 
     async def mend(self, is_hurried: Callable[[], bool]) -> None:
-        """Make the line fit for calls, or see to it that this is tried again later."""
+        """Make the connection fit for calls, or see to it that this is tried again later."""
         if self._needs_rest:
             self._needs_rest = False
-            await self._pause.wait(is_hurried)
+            await self._retry_delay.wait(is_hurried)
         try:
-            await self._line.connect()
+            await self._connection.connect()
             if self._needs_script:
-                await self._line.call("SCRIPT", "LOAD", EXCHANGE.source)
+                await self._connection.call("SCRIPT", "LOAD", EXCHANGE.source)
                 self._needs_script = False
             if self.lost_tokens:
                 await self._recover()

@@ -11,7 +11,7 @@ from beeq.worker.claims import token_of
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
-    from beeq.redis.connection import Line
+    from beeq.redis.connection import Connection
     from beeq.worker.early_start import Adoption
 
 #: Jobs given back in one call.
@@ -21,8 +21,8 @@ _MAX_BATCH = 500
 class Returns:
     """Calls ``lua/hand_back.lua``. Its methods raise ``RedisError`` when Redis does not do its part."""
 
-    def __init__(self, line: Line, keys: Keys, *, outbox_limit: int) -> None:
-        self._line = line
+    def __init__(self, connection: Connection, keys: Keys, *, outbox_limit: int) -> None:
+        self._connection = connection
         self._claims = keys.claims
         self._jobs = keys.jobs
         self._keys = (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox)
@@ -39,14 +39,14 @@ class Returns:
         pairs += reversed(claims)
         for first in range(0, len(pairs), _MAX_BATCH):
             page = chain.from_iterable(pairs[first : first + _MAX_BATCH])
-            await self._line.run(HAND_BACK, self._keys, [self._outbox_limit, *page])
+            await self._connection.run(HAND_BACK, self._keys, [self._outbox_limit, *page])
 
     async def claimed_with(self, tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         """Return id and claim of whatever was claimed with these."""
         found: list[tuple[bytes, bytes]] = []
         cursor = b"0"
         while True:
-            cursor, fields = await self._line.call("HSCAN", self._claims, cursor, "COUNT", 500)
+            cursor, fields = await self._connection.call("HSCAN", self._claims, cursor, "COUNT", 500)
             pairs = zip(fields[::2], fields[1::2], strict=True)
             found += [(raw_id, claim) for raw_id, claim in pairs if token_of(claim) in tokens]
             if cursor == b"0":
@@ -65,4 +65,4 @@ class Returns:
         """
         if any(raw_id == adopted.raw_id for raw_id, _ in found):
             return True
-        return has_ended and await self._line.call("HGET", self._jobs, adopted.raw_id) != adopted.record
+        return has_ended and await self._connection.call("HGET", self._jobs, adopted.raw_id) != adopted.record

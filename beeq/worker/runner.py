@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from beeq.blocking import BlockingJob, Portal
 from beeq.errors import JobTimedOut
 from beeq.protocol.options import timeout_ms_of
-from beeq.worker.processes.handler_ref import Reference
-from beeq.worker.processes.pool import Processes
-from beeq.worker.thread_pool import Call, Threads
+from beeq.worker.processes.handler_ref import HandlerRef
+from beeq.worker.processes.pool import ProcessPool
+from beeq.worker.thread_pool import ThreadCall, ThreadPool
 
 if TYPE_CHECKING:
     from beeq.job import Job
@@ -86,8 +86,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_late = on_late
-        self._threads: Threads | None = None
-        self._processes = Processes(handler, limit=concurrency) if executor == "process" else None
+        self._threads: ThreadPool | None = None
+        self._processes = ProcessPool(handler, limit=concurrency) if executor == "process" else None
         self._portal = Portal(self._loop)
         is_awaited = executor == "process" or is_coroutine_function(handler)
         self._handler = handler if is_awaited else self._in_thread(handler)
@@ -165,7 +165,7 @@ class Runner:
         self.cancel(attempt)
 
     def _in_thread(self, function: Handler) -> Handler:
-        self._threads = Threads(self._loop)
+        self._threads = ThreadPool(self._loop)
 
         async def run(job: Job) -> Any:
             return await self._call_in_thread(function, job)
@@ -187,7 +187,7 @@ class Runner:
             else:
                 ended.set_exception(error)
 
-        self._threads.run(Call(functools.partial(function, blocking_job), on_end))
+        self._threads.run(ThreadCall(functools.partial(function, blocking_job), on_end))
         try:
             result = await ended
         finally:
@@ -214,7 +214,7 @@ def check_handler(handler: Handler, executor: Executor) -> None:
     if executor != "auto" and is_coroutine_function(handler):
         raise TypeError(f"executor={executor!r} runs plain functions; a coroutine function runs on the loop")
     if executor == "process":
-        Reference.of(handler)
+        HandlerRef.of(handler)
 
 
 def check_executor(executor: Executor) -> Executor:

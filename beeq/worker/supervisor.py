@@ -46,7 +46,7 @@ class _Child:
     is_ready: bool = False
 
 
-class Fleet:
+class ProcessSupervisor:
     """Keeps ``count`` children until told to stop by SIGINT or SIGTERM.
 
     Args:

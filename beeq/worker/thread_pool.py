@@ -16,7 +16,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Call:
+class ThreadCall:
     """A function on its way through a thread."""
 
     function: Callable[[], Any]
@@ -25,18 +25,18 @@ class Call:
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
 
-class Threads:
+class ThreadPool:
     """Runs calls at once, in an idle thread or a new one. ``close`` ends the idle ones."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[ThreadCall | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0  # threads that wait for a call, less the calls that wait for a thread
         self._started = 0
         self._closed = False
 
-    def run(self, call: Call) -> None:
+    def run(self, call: ThreadCall) -> None:
         """Hand the call to a thread."""
         with self._lock:
             is_new_needed = self._idle <= 0
@@ -51,7 +51,7 @@ class Threads:
         else:
             self._calls.put(call)
 
-    def _serve(self, call: Call | None) -> None:
+    def _serve(self, call: ThreadCall | None) -> None:
         while call is not None:
             self._perform(call)
             with self._lock:
@@ -60,7 +60,7 @@ class Threads:
                 self._idle += 1
             call = self._calls.get()
 
-    def _perform(self, call: Call) -> None:
+    def _perform(self, call: ThreadCall) -> None:
         result, error = None, None
         try:
             result = call.context.run(call.function)

@@ -16,7 +16,7 @@ from beeq.job import Job
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import process_name
 from beeq.protocol.codec import Record, decode_record
-from beeq.protocol.outcome import Settlement, fail, succeed
+from beeq.protocol.outcome import Outcome, fail, succeed
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
@@ -77,7 +77,7 @@ class Worker:
             on_late=self._ended_late,
         )
         self._pump = Pump(
-            queue.dialer,
+            queue.connector,
             queue.keys,
             settings,
             concurrency=self._concurrency,
@@ -95,7 +95,7 @@ class Worker:
             loop.call_soon_threadsafe(self._cancel_all, claims)
 
         self._heartbeat = Heartbeat(
-            queue.dialer.twin(),
+            queue.connector.twin(),
             queue.keys,
             stall_interval_ms=settings.stall_interval,
             redis_timeout_ms=settings.redis_timeout,
@@ -183,13 +183,13 @@ class Worker:
                 self._queue.emit("cancelled", attempt.job)
             return
         try:
-            settlement = self._decide(attempt.job, result, error)
+            outcome = self._decide(attempt.job, result, error)
         except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are no dict, …
             self._queue.report_error(broken)
-            settlement = self._decide(self._as_claimed(attempt), result, error)
-        self._settle(attempt.raw_id, attempt.claim, settlement)
+            outcome = self._decide(self._as_claimed(attempt), result, error)
+        self._settle(attempt.raw_id, attempt.claim, outcome)
 
-    def _decide(self, job: Job, result: Any, error: BaseException | None) -> Settlement:
+    def _decide(self, job: Job, result: Any, error: BaseException | None) -> Outcome:
         if error is None:
             return succeed(job, result)
         return fail(job, error, self._queue.backoff_strategies)
@@ -202,9 +202,9 @@ class Worker:
         job.claim, job.claimed_record = attempt.claim, raw_record
         return job
 
-    def _settle(self, raw_id: bytes, claim: bytes, settlement: Settlement) -> None:
+    def _settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
         assert self._pump is not None  # noqa: S101 - made in start
-        self._pump.settle(raw_id, claim, settlement)
+        self._pump.settle(raw_id, claim, outcome)
 
     def _ended_late(self, job: Job, error: BaseException | None) -> None:
         """Report a handler that ended after its queue had closed and given the job back."""
@@ -212,12 +212,12 @@ class Worker:
             status = "succeeded" if error is None else "failed"
             self._queue.report_error(StatusNotUpdated(job.saved_id(), status))
 
-    def _settled(self, settlement: Settlement) -> None:
+    def _settled(self, outcome: Outcome) -> None:
         """Tell local listeners, in bee-queue's order (protocol section 15)."""
-        emit, job, error = self._queue.emit, settlement.job, settlement.error
-        if settlement.status == "succeeded":
-            emit("succeeded", job, settlement.result)
-        elif settlement.status == "retrying":
+        emit, job, error = self._queue.emit, outcome.job, outcome.error
+        if outcome.status == "succeeded":
+            emit("succeeded", job, outcome.result)
+        elif outcome.status == "retrying":
             emit("retrying", job, error)
             emit("failed", job, error)
         else:
@@ -231,7 +231,7 @@ class Worker:
         queue = self._queue
         settings = queue.settings
         check = StallCheck(
-            queue.line,
+            queue.pipeline,
             queue.keys,
             stall_interval_ms=settings.stall_interval,
             outbox_limit=settings.outbox_limit,

@@ -18,7 +18,7 @@ DRAIN, HAND_BACK = 1, 2
 _AT_ONCE_MS = 1
 
 
-class Shift:
+class WorkerProcess:
     """Works on queues from ``work`` until stopped, or until they are empty.
 
     Args:

@@ -41,11 +41,11 @@ class Idler:
         await self.waits()
 
     async def waits(self) -> None:
-        mover = await eventually(lambda: self.worker._lifecycle.worker._pump._mover)
+        mover = await eventually(lambda: self.worker._session.worker._pump._mover)
 
         async def is_blocked() -> bool:
             blocked = {client["id"] for client in await self._redis.client_list() if "b" in client["flags"]}
-            return str(mover._line.client_id) in blocked
+            return str(mover._connection.client_id) in blocked
 
         await eventually(is_blocked)
 
@@ -140,7 +140,7 @@ async def test_a_job_runs_on_when_the_reply_to_its_claim_was_lost(idler, concurr
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     await eventually(lambda: expect_errors)
-    await eventually(lambda: not idler.worker._lifecycle.worker._pump._trouble.is_present)
+    await eventually(lambda: not idler.worker._session.worker._pump._trouble.is_present)
     assert await idler.is_claimed()
     go_on.set()
     assert await job.result(timeout=5000) == "value"
@@ -186,7 +186,7 @@ async def test_a_job_that_has_ended_is_recorded_once_when_neither_call_arrived(
     job = await idler.producer.create_job("value").retries(retries).save()
     await idler.begins(job)
     await idler.proxy.hold.has_come.wait()
-    await eventually(lambda: len(idler.worker._lifecycle.worker._pump._line._wire._asked) == 2)
+    await eventually(lambda: len(idler.worker._session.worker._pump._connection._resp._asked) == 2)
     idler.proxy.hang_up()
     assert await job.result(timeout=5000) == "value"
     assert idler.runs == Counter({job.id: 1 + retries})
@@ -361,7 +361,7 @@ async def test_a_worker_that_stops_meanwhile_lets_the_job_end(idler, concurrency
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     closing = asyncio.create_task(idler.worker.close())
-    await eventually(lambda: not idler.worker._lifecycle.worker._pump._is_taking)
+    await eventually(lambda: not idler.worker._session.worker._pump._is_taking)
     if is_cut:
         idler.proxy.hang_up()
     else:

@@ -18,8 +18,8 @@ import redis
 
 from beeq import RedisUnavailable, embedded
 from beeq.embedded import keeper
-from beeq.redis.connector import Dialer
-from beeq.redis.resp import Wire, pack
+from beeq.redis.connector import Connector
+from beeq.redis.resp import RespProtocol, pack
 from tests.integration.test_embedded import is_alive, is_free, is_quiet, keeper_pid, server_pid
 from tests.support.waiting import eventually, pause
 
@@ -36,17 +36,17 @@ async def folder(tmp_path: Path) -> AsyncIterator[Path]:
 
 
 @pytest.fixture
-async def make_dialer(folder: Path) -> AsyncIterator[Callable[[], Dialer]]:
+async def make_dialer(folder: Path) -> AsyncIterator[Callable[[], Connector]]:
     """Make dialers of the folder's server, which are closed at the end."""
-    made: list[Dialer] = []
+    made: list[Connector] = []
 
-    def make() -> Dialer:
-        made.append(Dialer(f"embedded:{folder}", timeout_ms=5000, slot_key="slot"))
+    def make() -> Connector:
+        made.append(Connector(f"embedded:{folder}", timeout_ms=5000, slot_key="slot"))
         return made[-1]
 
     yield make
-    for dialer in made:
-        await dialer.close()
+    for connector in made:
+        await connector.close()
 
 
 async def kill(folder: Path, *which: str) -> None:
@@ -64,7 +64,7 @@ def is_answering(folder: Path) -> bool:
     return keeper.is_answering(str(folder / keeper.SOCKET), timeout_s=1)
 
 
-async def ping(wire: Wire) -> object:
+async def ping(wire: RespProtocol) -> object:
     """Return the reply to a PING, and hang up."""
     answered = asyncio.get_running_loop().create_future()
     wire.ask([pack("PING")], lambda replies, error: answered.set_result(error or replies[0]), timeout_s=5)
@@ -146,15 +146,15 @@ async def test_dials_of_many_loops_at_once_bring_back_one_server(tmp_path, name)
     replies: list[object] = []
 
     async def dial_before_and_after() -> None:
-        dialer = Dialer(f"embedded:{folder}", timeout_ms=5000, slot_key="slot")
+        connector = Connector(f"embedded:{folder}", timeout_ms=5000, slot_key="slot")
         try:
-            replies.append(await ping(await dialer.dial()))
+            replies.append(await ping(await connector.connect()))
             everybody_dialled.wait()
             everybody_may.wait()
-            wires = await asyncio.gather(*(dialer.dial() for _ in range(5)))
+            wires = await asyncio.gather(*(connector.connect() for _ in range(5)))
             replies.extend([await ping(wire) for wire in wires])
         finally:
-            await dialer.close()
+            await connector.close()
 
     threads = [threading.Thread(target=asyncio.run, args=(dial_before_and_after(),)) for _ in range(3)]
     for thread in threads:
@@ -178,39 +178,39 @@ async def test_dials_of_many_loops_at_once_bring_back_one_server(tmp_path, name)
 
 
 async def test_a_server_brought_back_ends_with_its_last_user(folder, make_dialer):
-    dialer = make_dialer()
-    await ping(await dialer.dial())
+    connector = make_dialer()
+    await ping(await connector.connect())
     await kill(folder, "keeper", "server")
-    await ping(await dialer.dial())
+    await ping(await connector.connect())
     assert is_answering(folder)
-    await dialer.close()
+    await connector.close()
     await eventually(lambda: is_quiet(folder))
 
 
 async def test_a_dial_has_a_share_of_the_folder_that_stands_there_now(folder, make_dialer):
-    dialer = make_dialer()
-    await ping(await dialer.dial())
+    connector = make_dialer()
+    await ping(await connector.connect())
     await kill(folder, "keeper", "server")
     shutil.rmtree(folder)
-    assert await ping(await dialer.dial()) == b"PONG"
+    assert await ping(await connector.connect()) == b"PONG"
     assert not is_free(folder / keeper.USERS_LOCK)
 
 
 async def test_while_the_server_lives_a_dial_asks_for_nothing_but_a_connection(
     folder, make_dialer, monkeypatch
 ):
-    dialer = make_dialer()
-    await ping(await dialer.dial())
+    connector = make_dialer()
+    await ping(await connector.connect())
     monkeypatch.setattr(embedded, "join", None)
-    for wire in await asyncio.gather(*(dialer.dial() for _ in range(5))):
+    for wire in await asyncio.gather(*(connector.connect() for _ in range(5))):
         assert await ping(wire) == b"PONG"
 
 
 async def test_a_server_that_cannot_come_back_fails_all_dials_with_one_attempt_and_the_reason(
     folder, make_dialer, monkeypatch
 ):
-    dialer = make_dialer()
-    await ping(await dialer.dial())
+    connector = make_dialer()
+    await ping(await connector.connect())
     await kill(folder, "keeper", "server")
     attempts: list[Path] = []
 
@@ -219,11 +219,11 @@ async def test_a_server_that_cannot_come_back_fails_all_dials_with_one_attempt_a
         raise RedisUnavailable("did not start: the reason")
 
     monkeypatch.setattr(embedded, "join", fail)
-    errors = await asyncio.gather(*(dialer.dial() for _ in range(5)), return_exceptions=True)
+    errors = await asyncio.gather(*(connector.connect() for _ in range(5)), return_exceptions=True)
     assert [str(error) for error in errors] == ["did not start: the reason"] * 5
     assert attempts == [folder]
     monkeypatch.undo()
-    assert await ping(await dialer.dial()) == b"PONG"
+    assert await ping(await connector.connect()) == b"PONG"
 
 
 # Leaving.
@@ -284,23 +284,23 @@ async def test_a_queue_closed_while_it_brings_its_server_back_leaves_no_share_be
 
 
 async def test_a_join_goes_on_when_its_dial_is_cancelled_and_serves_the_next_one(folder, make_dialer, held):
-    dialer = make_dialer()
-    first = asyncio.ensure_future(dialer.dial())
+    connector = make_dialer()
+    first = asyncio.ensure_future(connector.connect())
     await eventually(held.has_joined.is_set)
     first.cancel()
     await asyncio.wait([first])
-    second = asyncio.ensure_future(dialer.dial())
+    second = asyncio.ensure_future(connector.connect())
     held.go_on.set()
     assert await ping(await second) == b"PONG"
     assert held.calls == 1
 
 
 async def test_a_dialer_closed_while_it_joins_may_dial_anew(folder, make_dialer, held):
-    dialer = make_dialer()
-    first = asyncio.ensure_future(dialer.dial())
+    connector = make_dialer()
+    first = asyncio.ensure_future(connector.connect())
     await eventually(held.has_joined.is_set)
-    await dialer.close()
+    await connector.close()
     held.go_on.set()
     with pytest.raises(RedisUnavailable, match="was closed"):
         await first
-    assert await ping(await dialer.dial()) == b"PONG"
+    assert await ping(await connector.connect()) == b"PONG"

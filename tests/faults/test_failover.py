@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from beeq import JobLost, Queue, RedisUnavailable
 from beeq.protocol.keys import Keys
-from beeq.redis.connector import Dialer
+from beeq.redis.connector import Connector
 from beeq.worker.heartbeat import Heartbeat
 from tests.support import audit
 from tests.support.server import Server
@@ -386,7 +386,7 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
     loop = asyncio.get_running_loop()
     own_valkey.stop()
     heartbeat = Heartbeat(
-        Dialer(own_valkey.url, timeout_ms=1000, slot_key=keys.jobs),
+        Connector(own_valkey.url, timeout_ms=1000, slot_key=keys.jobs),
         keys,
         stall_interval_ms=20_000,
         redis_timeout_ms=1000,

@@ -220,7 +220,7 @@ async def test_a_wrong_password_is_unavailable_and_never_named(own_valkey, make_
     queue = make_queue(redis=url, is_worker=False)
     with pytest.raises(RedisUnavailable) as refused:
         await asyncio.wait_for(queue.ready(), 10)
-    assert "wrong-secret" not in f"{refused.value!r} {queue.dialer!r} {queue!r}"
+    assert "wrong-secret" not in f"{refused.value!r} {queue.connector!r} {queue!r}"
 
 
 async def test_a_server_that_is_read_only_for_a_while_costs_no_job(own_valkey, make_queue, recorder):
@@ -250,7 +250,7 @@ async def test_a_server_that_is_read_only_for_a_while_costs_no_job(own_valkey, m
 
 async def test_a_password_in_the_url_is_in_no_repr(queue_name):
     queue = Queue(queue_name, redis="redis://user:secret@127.0.0.1:1/0")
-    assert "secret" not in f"{queue!r} {queue.dialer!r} {queue.settings!r}"
+    assert "secret" not in f"{queue!r} {queue.connector!r} {queue.settings!r}"
     with pytest.raises(RedisUnavailable) as away:
         await queue.ready()
     assert "secret" not in f"{away.value!r}"

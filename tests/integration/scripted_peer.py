@@ -9,7 +9,7 @@ from typing import Any
 
 import hiredis
 
-from beeq.redis.connector import Dialer
+from beeq.redis.connector import Connector
 
 #: What a command is answered with; None hangs up.
 Answer = Callable[[list[bytes]], bytes | None]
@@ -22,22 +22,22 @@ class Peer:
         answer: asked for the reply to each command; by default there is none.
         commands: what was asked, on whatever connection, without what redis-py says when it connects.
         dialled: how many connections were made.
-        standing: how many of them stand.
+        job_state: how many of them stand.
     """
 
     def __init__(self) -> None:
         self.answer: Answer = lambda _command: b""
         self.commands: list[list[bytes]] = []
         self.dialled = 0
-        self.standing = 0
+        self.job_state = 0
         self.port = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._news = asyncio.Event()
 
-    def dialer(self) -> Dialer:
+    def connector(self) -> Connector:
         """Return what makes connections to this peer."""
-        return Dialer(f"redis://127.0.0.1:{self.port}", timeout_ms=5000, slot_key="slot")
+        return Connector(f"redis://127.0.0.1:{self.port}", timeout_ms=5000, slot_key="slot")
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -47,14 +47,14 @@ class Peer:
         task.add_done_callback(self._tasks.discard)
         self._writers.append(writer)
         self.dialled += 1
-        self.standing += 1
+        self.job_state += 1
         commands = hiredis.Reader()
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 commands.feed(data)
                 while (command := commands.gets()) is not False:
                     self._take(command, writer)
-        self.standing -= 1
+        self.job_state -= 1
         self._news.set()
         writer.close()
 

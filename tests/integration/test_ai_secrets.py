@@ -82,5 +82,5 @@ async def test_a_url_that_holds_the_key_is_not_fetched_since_urls_are_logged(
 
 def test_no_secret_is_in_the_repr_of_what_holds_it() -> None:
     client = AIClient("http://user:hidden@a.example/v1", KEY)
-    assert "hunter2" not in f"{client!r} {client.masker!r}"
-    assert "hidden" not in f"{client!r} {client.masker!r} {client.endpoint('x')!r} {client.endpoint('x')}"
+    assert "hunter2" not in f"{client!r} {client.redactor!r}"
+    assert "hidden" not in f"{client!r} {client.redactor!r} {client.endpoint('x')!r} {client.endpoint('x')}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beeq.media import stream_copy as splice
-from beeq.media.stream_copy import Splice
+from beeq.media.stream_copy import StreamCopy
 from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
 from tests.integration.media_clips import (
@@ -28,16 +28,16 @@ REORDERED = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
 
 
 @pytest.fixture(autouse=True)
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[Splice]:
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[StreamCopy]:
     """What was joined without encoding it."""
-    made: list[Splice] = []
-    copied = Splice.copied
+    made: list[StreamCopy] = []
+    copied = StreamCopy.copied
 
-    def watched(self: Splice, number: int) -> list[str]:
+    def watched(self: StreamCopy, number: int) -> list[str]:
         made.append(self)
         return copied(self, number)
 
-    monkeypatch.setattr(Splice, "copied", watched)
+    monkeypatch.setattr(StreamCopy, "copied", watched)
     return made
 
 
@@ -68,7 +68,12 @@ def times(path: Path) -> list[float]:
 @pytest.mark.parametrize("tones", [(400, 900, 600), (None, 900, None), (None, None, None)])
 @pytest.mark.parametrize(("rate", "fps", "output"), [("10", 10, "o.mp4"), ("30000/1001", 29.97, "o.mov")])
 async def test_alike_clips_are_joined_picture_by_picture_as_they_are(
-    tmp_path: Path, copies: list[Splice], tones: tuple[int | None, ...], rate: str, fps: float, output: str
+    tmp_path: Path,
+    copies: list[StreamCopy],
+    tones: tuple[int | None, ...],
+    rate: str,
+    fps: float,
+    output: str,
 ) -> None:
     names = [f"{number}.mp4" for number in range(3)]
     frames = round(fps)
@@ -91,7 +96,9 @@ async def test_alike_clips_are_joined_picture_by_picture_as_they_are(
     assert tree(tmp_path).keys() == {*names, output}
 
 
-async def test_many_alike_clips_keep_sound_and_picture_together(tmp_path: Path, copies: list[Splice]) -> None:
+async def test_many_alike_clips_keep_sound_and_picture_together(
+    tmp_path: Path, copies: list[StreamCopy]
+) -> None:
     ntsc = "s=64x48:r=30000/1001"
     ffmpeg("-f", "lavfi", "-i", f"color=red:{ntsc}", *REORDERED, "-frames:v", "9", tmp_path / "mute.mp4")
     tone = ("-f", "lavfi", "-i", "sine=f=700,volume=8", "-t", "0.3")
@@ -111,7 +118,7 @@ async def test_many_alike_clips_keep_sound_and_picture_together(tmp_path: Path, 
         assert heard == [False, True]
 
 
-async def test_a_copy_begins_for_players_and_has_no_titles(tmp_path: Path, copies: list[Splice]) -> None:
+async def test_a_copy_begins_for_players_and_has_no_titles(tmp_path: Path, copies: list[StreamCopy]) -> None:
     titled = ("-metadata", "title=not for everyone", "-metadata:s:v", "handler_name=not either")
     ffmpeg("-f", "lavfi", "-i", "color=red:s=32x32:d=0.3", *REORDERED, *titled, tmp_path / "1.mp4")
     await run_job(tmp_path, "video-stitch", ["1.mp4", "1.mp4"], "out.mp4")
@@ -122,7 +129,7 @@ async def test_a_copy_begins_for_players_and_has_no_titles(tmp_path: Path, copie
 
 
 async def test_sources_of_a_quicktime_file_and_an_mp4_may_be_mixed(
-    tmp_path: Path, copies: list[Splice]
+    tmp_path: Path, copies: list[StreamCopy]
 ) -> None:
     moving_clip(tmp_path / "1.mp4", 1)
     ffmpeg("-i", tmp_path / "1.mp4", "-c", "copy", tmp_path / "2.mov")
@@ -172,7 +179,7 @@ TENTHS = {"long sound": 20, "late": 20, "cut": 5}
 @pytest.mark.parametrize("first", ["the plain clip first", "the odd clip first"])
 @pytest.mark.parametrize("oddity", [*ENCODED, *CHANGED, "container"])
 async def test_a_clip_that_differs_in_anything_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[Splice], oddity: str, first: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[StreamCopy], oddity: str, first: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     moving_clip(tmp_path / "1.mp4", 1, hz=400)
@@ -190,7 +197,7 @@ async def test_a_clip_that_differs_in_anything_is_decoded(
     assert frame_count(tmp_path / "out.mp4") == pytest.approx(frames, abs=1)
 
 
-async def test_a_clip_of_varying_rate_is_decoded(tmp_path: Path, copies: list[Splice]) -> None:
+async def test_a_clip_of_varying_rate_is_decoded(tmp_path: Path, copies: list[StreamCopy]) -> None:
     moving = "testsrc2=s=64x48:r=10:d=1,settb=1/1000,setpts='if(lt(N,5),N*100,N*150-250)'"
     ffmpeg("-f", "lavfi", "-i", moving, "-fps_mode", "vfr", *REORDERED, tmp_path / "1.mp4")
     await run_job(tmp_path, "video-stitch", ["1.mp4", "1.mp4"], "out.mp4")
@@ -202,7 +209,7 @@ async def test_a_clip_of_varying_rate_is_decoded(tmp_path: Path, copies: list[Sp
     assert len(steps) == 1
 
 
-async def test_a_clip_whose_end_is_missing_is_decoded(tmp_path: Path, copies: list[Splice]) -> None:
+async def test_a_clip_whose_end_is_missing_is_decoded(tmp_path: Path, copies: list[StreamCopy]) -> None:
     noise = "nullsrc=s=128x96:r=10:d=4,geq=random(1)*255:128:128"
     ffmpeg("-f", "lavfi", "-i", noise, *REORDERED, "-g", "10", "-movflags", "+faststart", tmp_path / "1.mp4")
     content = (tmp_path / "1.mp4").read_bytes()
@@ -214,7 +221,7 @@ async def test_a_clip_whose_end_is_missing_is_decoded(tmp_path: Path, copies: li
 
 @pytest.mark.parametrize("output", ["out.webm", "out.mkv"])
 async def test_what_another_kind_of_container_gets_is_encoded(
-    tmp_path: Path, copies: list[Splice], output: str
+    tmp_path: Path, copies: list[StreamCopy], output: str
 ) -> None:
     moving_clip(tmp_path / "1.mp4", 1)
     await run_job(tmp_path, "video-stitch", ["1.mp4", "1.mp4"], output)
@@ -224,15 +231,15 @@ async def test_what_another_kind_of_container_gets_is_encoded(
 @pytest.mark.parametrize("fault", ["ffmpeg fails", "pictures are missing"])
 @pytest.mark.parametrize("kind", ["stitch", "assembly"])
 async def test_a_copy_that_does_not_come_out_right_is_replaced_by_an_encoded_film(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[Splice], fault: str, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[StreamCopy], fault: str, kind: str
 ) -> None:
     moving_clip(tmp_path / "1.mp4", 1, hz=400)
     moving_clip(tmp_path / "2.mp4", 2, hz=900)
     if fault == "ffmpeg fails":
         monkeypatch.setattr(splice, "_FROM_ZERO", "nonsense")
     else:
-        script = Splice.script
-        monkeypatch.setattr(Splice, "script", lambda self, urls: script(self, urls).rpartition("file")[0])
+        script = StreamCopy.script
+        monkeypatch.setattr(StreamCopy, "script", lambda self, urls: script(self, urls).rpartition("file")[0])
     if kind == "stitch":
         await run_job(tmp_path, "video-stitch", ["1.mp4", "2.mp4"], "job-1.mp4")
     else:
@@ -251,7 +258,7 @@ async def assemble(root: Path, scenes: list[str], master: str, formats: list[str
 
 @pytest.mark.parametrize("formats", [["mp4"], ["mp4", "mov"], ["webm", "mp4", "mov"]])
 async def test_alike_scenes_are_assembled_as_they_are_where_the_container_takes_them(
-    tmp_path: Path, copies: list[Splice], formats: list[str]
+    tmp_path: Path, copies: list[StreamCopy], formats: list[str]
 ) -> None:
     for number, colour in enumerate(("red", "blue")):
         colour_clip(tmp_path / f"{number}.mp4", colour, tone_hz=400)

@@ -17,7 +17,7 @@ async def queue_connections(redis, before):
 
 def test_without_a_url_the_queue_is_on_this_machines_redis():
     """Section 17, queue 23."""
-    assert "redis://127.0.0.1:6379" in repr(Queue("addition").dialer)
+    assert "redis://127.0.0.1:6379" in repr(Queue("addition").connector)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ async def test_progress_and_retries_heard_before_the_save_was_answered_reach_the
     events = (("progress", 50), ("retrying", "once"), ("progress", 70))
     for name, data in events:
         # After the save has gone out, before it is answered.
-        asyncio.get_running_loop().call_soon(queue.hub.receive, encode_event("1", name, data))
+        asyncio.get_running_loop().call_soon(queue.event_hub.receive, encode_event("1", name, data))
     assert (await saving).id == "1"
     await queue.check_health()
     assert seen == list(events)
@@ -30,8 +30,8 @@ async def test_progress_and_retries_heard_before_the_save_was_answered_reach_the
 async def test_events_of_an_earlier_job_of_the_same_id_do_not(make_queue):
     queue = make_queue(is_worker=False)
     await queue.ready()
-    queue.hub.receive(encode_event("x", "progress", 99))
-    queue.hub.receive(encode_event("x", "succeeded", "old"))
+    queue.event_hub.receive(encode_event("x", "progress", 99))
+    queue.event_hub.receive(encode_event("x", "succeeded", "old"))
     seen = []
     job = queue.create_job({}).set_id("x")
     job.on("progress", seen.append).on("succeeded", seen.append)

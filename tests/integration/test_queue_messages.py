@@ -102,7 +102,7 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     queue = make_queue(is_worker=False)
     record = recorder(queue, "job succeeded")
     await queue.ready()
-    ask, errands = queue.line._line.ask, []
+    ask, errands = queue.pipeline._connection.ask, []
 
     def ask_late(packed, on_end):
         async def reply_late(*outcome):
@@ -116,7 +116,7 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
         is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
         ask(packed, on_late_end if is_save else on_end)
 
-    monkeypatch.setattr(queue.line._line, "ask", ask_late)
+    monkeypatch.setattr(queue.pipeline._line, "ask", ask_late)
     job = queue.create_job({})
     heard = recorder(job, "succeeded")
     await job.save()
@@ -130,17 +130,17 @@ async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue
     queue = make_queue(is_worker=False)
     await queue.ready()
     await queue.enqueue({})
-    ask = queue.line._line.ask
+    ask = queue.pipeline._connection.ask
 
     def ask_and_hear(packed, on_end):
         def on_end_and_hear(*outcome):
             on_end(*outcome)
-            queue.hub.receive(b'{"id":"2","event":"failed","data":"at once"}')
+            queue.event_hub.receive(b'{"id":"2","event":"failed","data":"at once"}')
 
         is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
         ask(packed, on_end_and_hear if is_save else on_end)
 
-    monkeypatch.setattr(queue.line._line, "ask", ask_and_hear)
+    monkeypatch.setattr(queue.pipeline._line, "ask", ask_and_hear)
     heard = recorder(await queue.enqueue({}), "failed")
     [(error,)] = await heard.until("failed")
     assert str(error) == "at once"

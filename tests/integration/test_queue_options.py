@@ -113,7 +113,7 @@ async def test_a_queue_that_stores_no_jobs_still_knows_results(make_queue):
 
     job = await queue.enqueue({})
     assert await job.result(timeout=5000) == 7
-    assert queue.hub.jobs == {}
+    assert queue.event_hub.jobs == {}
 
 
 async def test_job_objects_nobody_holds_are_not_kept(make_queue):
@@ -121,7 +121,7 @@ async def test_job_objects_nobody_holds_are_not_kept(make_queue):
     queue = make_queue(is_worker=False)
     for _ in range(50):
         await queue.enqueue({})
-    assert len(queue.hub.jobs) <= 1
+    assert len(queue.event_hub.jobs) <= 1
 
 
 async def test_a_job_object_with_listeners_is_kept_until_its_end(make_queue, eventually):
@@ -140,7 +140,7 @@ async def test_a_job_object_with_listeners_is_kept_until_its_end(make_queue, eve
         return "end"
 
     await eventually(lambda: heard == ["end"])
-    await eventually(lambda: queue.hub.jobs == {})
+    await eventually(lambda: queue.event_hub.jobs == {})
 
 
 async def test_both_drop_settings_leave_nothing_but_the_results_time(make_queue, redis, eventually):

@@ -20,7 +20,7 @@ import uvloop
 from beeq import JobFailed, JobTimedOut, Queue
 from beeq.protocol.codec import dumps, loads
 from beeq.worker.processes.child_process import ChildDied, ChildProcess
-from beeq.worker.processes.handler_ref import Reference
+from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.ipc import Decoder, encode
 from tests.cli.command import Beeq
 from tests.cli.command import eventually as within_s
@@ -205,7 +205,7 @@ async def test_a_job_is_not_charged_for_a_child_that_died_before_it(make_queue):
 async def test_a_child_that_is_gone_takes_no_job_and_says_so(make_queue):
     left: list[ChildProcess] = []
     child = ChildProcess(left.append)
-    await child.start(Reference.of(handlers.who))
+    await child.start(HandlerRef.of(handlers.who))
     await child.kill()
     assert left == [child]
     with pytest.raises(ChildDied, match="gone already") as death:

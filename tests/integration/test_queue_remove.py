@@ -9,7 +9,7 @@ import pytest
 
 from beeq import JobFailed, JobLost
 from beeq.client.reader import Reader
-from beeq.redis.pipeline import SharedLine
+from beeq.redis.pipeline import Pipeline
 from beeq.redis.scripts import CLEAN_JOBS
 
 
@@ -237,7 +237,7 @@ async def test_what_is_cleaned_is_not_remembered_and_what_stays_is(make_queue, m
     meanwhile(monkeypatch, jobs[1].retry)
     failing(make_queue())
     assert await queue.clean("failed", older_than=1000) == 1
-    assert queue.hub.heard(jobs[0].id) is None
+    assert queue.event_hub.heard(jobs[0].id) is None
     with pytest.raises(JobFailed, match="gone"):
         await jobs[0].result(timeout=10_000)
     with pytest.raises(JobFailed, match="^no$"):
@@ -252,14 +252,14 @@ async def test_clean_removes_large_records_and_many_in_calls_of_bounded_size(mak
     await redis.hset(queue.keys.jobs, mapping=records)
     await redis.sadd(queue.keys.succeeded, *records)
     calls = []
-    run = SharedLine.run
+    run = Pipeline.run
 
     def watched(line, script, keys, arguments, **options):
         if script is CLEAN_JOBS:
             calls.append(arguments[2:])
         return run(line, script, keys, arguments, **options)
 
-    monkeypatch.setattr(SharedLine, "run", watched)
+    monkeypatch.setattr(Pipeline, "run", watched)
     assert await queue.clean("succeeded", older_than=1000) == 405
     assert await redis.exists(queue.keys.jobs, queue.keys.succeeded) == 0
     assert sum(len(jobs) for jobs in calls) == 2 * 405

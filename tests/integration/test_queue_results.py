@@ -102,7 +102,7 @@ async def test_a_result_that_was_too_much_to_be_remembered_is_found_all_the_same
     assert await producer.save_all(jobs) == {}
     await record.until("job succeeded", count=20)
     await worker.close()
-    assert not all(producer.hub.heard(job.id) for job in jobs)
+    assert not all(producer.event_hub.heard(job.id) for job in jobs)
     assert [(await job.result(timeout=5000))["n"] for job in jobs] == list(range(20))
 
 

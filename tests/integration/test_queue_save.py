@@ -107,7 +107,7 @@ async def test_a_job_with_an_odd_delay_fails_no_save_that_happens_with_its_own(m
     assert [type(end) for end in done[::2]] == [ValueError] * len(ODD_DELAYS)
     assert done[1::2] == jobs[1::2]
     assert await redis.lrange(queue.keys.waiting, 0, -1) == [job.id for job in jobs[::-2]]
-    assert not any(queue.hub.has(job.id) for job in jobs[::2])
+    assert not any(queue.event_hub.has(job.id) for job in jobs[::2])
 
 
 async def test_a_delay_of_digits_is_a_time(make_queue, redis):

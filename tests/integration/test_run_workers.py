@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from beeq import Queue
-from beeq import workers as run_workers
+from beeq import Queue, run_workers
 from tests.support.server import Server
 
 PATIENCE_S = 20
 SCRIPT = """
 import asyncio, logging, os, signal, sys
-from beeq import Queue, workers as run_workers
+from beeq import Queue, run_workers
 
 URL, NAME = sys.argv[1:3]
 

@@ -161,12 +161,12 @@ async def test_a_worker_that_has_emptied_its_queue_holds_no_job_however_many_the
         return job.id
 
     assert len(set(await succeeded.all())) == 10_000
-    worker = queue._lifecycle.worker
+    worker = queue._session.worker
     await eventually(lambda: not worker._pump.claimed)
-    assert (worker.active_jobs, worker._pump._outcomes, queue.hub.jobs) == ([], [], {})
-    assert producer.hub.jobs == {}
-    assert len(queue.hub._jobs) <= 2000  # references to what is gone are swept out
-    assert len(producer.hub._jobs) <= 2000
+    assert (worker.active_jobs, worker._pump._outcomes, queue.event_hub.jobs) == ([], [], {})
+    assert producer.event_hub.jobs == {}
+    assert len(queue.event_hub._jobs) <= 2000  # references to what is gone are swept out
+    assert len(producer.event_hub._jobs) <= 2000
 
     def alive() -> int:
         gc.collect()
@@ -269,13 +269,13 @@ async def test_a_save_of_many_megabytes_goes_in_batches_that_each_have_their_tim
     queue = make_queue(redis=own_valkey.url, is_worker=False)
     await queue.ready()
     sizes: list[int] = []
-    ask = queue.line._line.ask
+    ask = queue.pipeline._connection.ask
 
     def ask_and_note(packed, on_end):
         sizes.append(sum(map(len, packed)))
         ask(packed, on_end)
 
-    queue.line._line.ask = ask_and_note
+    queue.pipeline._connection.ask = ask_and_note
     jobs = [queue.create_job({"n": n, "text": "x" * 500_000}) for n in range(40)]
     assert await queue.save_all(jobs) == {}
     assert [job.id for job in jobs] == [str(n) for n in range(1, 41)]

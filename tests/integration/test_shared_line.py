@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from beeq.errors import RedisRefused, RedisUnavailable
-from beeq.redis.pipeline import SharedLine
+from beeq.redis.pipeline import Pipeline
 from beeq.redis.resp import pack
 from beeq.redis.scripts import ADD_JOBS
 from tests.integration.scripted_peer import Peer, scripted_peer
@@ -24,8 +24,8 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 @pytest.fixture
-async def shared(peer: Peer) -> AsyncIterator[SharedLine]:
-    shared = SharedLine(peer.dialer(), timeout_ms=5000)
+async def shared(peer: Peer) -> AsyncIterator[Pipeline]:
+    shared = Pipeline(peer.connector(), timeout_ms=5000)
     yield shared
     await shared.close()
 
@@ -50,7 +50,7 @@ def once(said: bytes | None, to: bytes = b"ECHO") -> Callable[[list[bytes]], byt
 
 
 @pytest.fixture
-async def writes(shared: SharedLine) -> list[list[bytes]]:
+async def writes(shared: Pipeline) -> list[list[bytes]]:
     """The commands of each write on the connection that is made herewith."""
     wire = await connected(shared)
     write, written = wire.ask, []
@@ -63,9 +63,9 @@ async def writes(shared: SharedLine) -> list[list[bytes]]:
     return written
 
 
-async def connected(shared: SharedLine) -> Any:
+async def connected(shared: Pipeline) -> Any:
     await shared.connect()
-    return shared._line._wire
+    return shared._connection._resp
 
 
 def echoes(*words: str) -> list[bytes]:
@@ -239,7 +239,7 @@ async def test_whenever_it_is_closed_each_call_has_an_end_and_no_connection_is_l
         assert isinstance(await within(call), RedisUnavailable)
     peer.answer = echo
     assert await within(shared.call("ECHO", "anew")) == b"anew"
-    await peer.until(lambda: peer.standing == 1)
+    await peer.until(lambda: peer.job_state == 1)
     assert [b"ECHO", b"second"] not in peer.commands
 
 
@@ -270,7 +270,7 @@ async def test_closed_while_it_rests_between_two_tries_it_ends_the_call(shared, 
     await shared.connect()
     peer.answer = lambda _command: None
     call = asyncio.ensure_future(shared.call("ECHO", "read", repeatable=True))
-    await peer.until(lambda: peer.standing == 0)
+    await peer.until(lambda: peer.job_state == 0)
     await shared.close()
     assert isinstance(await within(call), RedisUnavailable)
 
@@ -279,7 +279,7 @@ async def test_closing_again_is_fine_and_so_is_closing_what_was_never_used(share
     await shared.close()
     await shared.connect()
     await asyncio.gather(shared.close(), shared.close())
-    await peer.until(lambda: peer.standing == 0)
+    await peer.until(lambda: peer.job_state == 0)
     assert await within(shared.call("ECHO", "anew")) == b"anew"
 
 

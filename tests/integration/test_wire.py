@@ -15,10 +15,10 @@ import pytest
 import uvloop
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
-from beeq.redis.connection import Line
-from beeq.redis.connector import Dialer
+from beeq.redis.connection import Connection
+from beeq.redis.connector import Connector
 from beeq.redis.pubsub import Subscriber
-from beeq.redis.resp import Beginning, Wire, pack
+from beeq.redis.resp import CommandPrefix, RespProtocol, pack
 from tests.integration.scripted_peer import Peer, scripted_peer
 from tests.support.waiting import eventually, pause
 
@@ -47,7 +47,7 @@ class End:
 class Ends:
     """A wire, and the socket at its other end, which the test holds in its hands."""
 
-    def __init__(self, wire: Wire, peer: socket.socket, messages: list[Any]) -> None:
+    def __init__(self, wire: RespProtocol, peer: socket.socket, messages: list[Any]) -> None:
         self.wire = wire
         self.peer = peer
         self.messages = messages
@@ -68,7 +68,7 @@ async def both_ends() -> AsyncIterator[Ends]:
     _reader, writer = await asyncio.open_connection(sock=ours)
     messages: list[Any] = []
     with theirs:
-        ends = Ends(Wire(writer, on_message=messages.append), theirs, messages)
+        ends = Ends(RespProtocol(writer, on_message=messages.append), theirs, messages)
         yield ends
         ends.wire.close()
         await asyncio.sleep(0)
@@ -87,8 +87,8 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 @pytest.fixture
-async def line(peer: Peer) -> AsyncIterator[Line]:
-    line = Line(peer.dialer(), timeout_ms=5000)
+async def line(peer: Peer) -> AsyncIterator[Connection]:
+    line = Connection(peer.connector(), timeout_ms=5000)
     yield line
     await line.close()
 
@@ -181,8 +181,8 @@ def read_exactly(peer: socket.socket, count: int) -> bytes:
 
 
 async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(valkey):
-    dialer = Dialer(valkey.url, timeout_ms=5000, slot_key="slot")
-    wire = await dialer.dial()
+    connector = Connector(valkey.url, timeout_ms=5000, slot_key="slot")
+    wire = await connector.connect()
     numbers = [End() for _ in range(500)]
     errors = [End() for _ in range(500)]
     for n, (number, error) in enumerate(zip(numbers, errors, strict=True)):
@@ -198,7 +198,7 @@ async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(
 def test_a_command_with_a_packed_beginning_is_the_command_packed_at_once():
     words = ("EVALSHA", "ab", 2, "ключ", b"\r\n\x00", 1.5)
     for at in range(1, len(words) + 1):
-        assert Beginning(*words[:at]).pack(words[at:]) == pack(*words)
+        assert CommandPrefix(*words[:at]).pack(words[at:]) == pack(*words)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ async def test_a_cancelled_exchange_closes_the_connection_and_the_next_call_dial
     assert cancelled.cancelled()
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
     assert peer.dialled == 2
-    await peer.until(lambda: peer.standing == 1)
+    await peer.until(lambda: peer.job_state == 1)
 
 
 async def test_a_cancelled_connect_leaves_no_connection(line, peer):
@@ -447,7 +447,7 @@ async def test_a_cancelled_connect_leaves_no_connection(line, peer):
         await line.close()
     peer.answer = lambda _command: b"+PONG\r\n"
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
-    await peer.until(lambda: peer.standing == 1)
+    await peer.until(lambda: peer.job_state == 1)
 
 
 async def test_a_peer_that_hangs_up_costs_its_calls_and_no_later_one(line, peer):
@@ -459,14 +459,14 @@ async def test_a_peer_that_hangs_up_costs_its_calls_and_no_later_one(line, peer)
 
 
 async def test_a_peer_that_falls_silent_costs_its_calls_and_no_later_one(peer):
-    line = Line(peer.dialer(), timeout_ms=20)
+    line = Connection(peer.connector(), timeout_ms=20)
     with pytest.raises(RedisUnavailable, match="did not answer in time"):
         await asyncio.wait_for(line.call("PING"), 5)
     with pytest.raises(RedisUnavailable, match="did not answer in time"):
         await asyncio.wait_for(line.call("PING", patience_ms=20), 5)
     assert peer.dialled == 2
     await line.close()
-    await peer.until(lambda: peer.standing == 0)
+    await peer.until(lambda: peer.job_state == 0)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ async def test_a_closed_line_fails_what_is_under_way_and_dials_anew(line, peer):
     await line.close()
     with pytest.raises(RedisUnavailable, match="the connection was closed"):
         await under_way
-    await peer.until(lambda: peer.standing == 0)
+    await peer.until(lambda: peer.job_state == 0)
     peer.answer = lambda _command: b"+PONG\r\n"
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
 
@@ -523,7 +523,7 @@ class Hearing:
         self.subscribed: list[str] = []
         self.errors: list[BaseException] = []
         self.subscriber = Subscriber(
-            peer.dialer(),
+            peer.connector(),
             on_message=lambda channel, message: self.messages.append((channel, message)),
             on_subscribed=self.subscribed.append,
             on_error=self.errors.append,
@@ -535,7 +535,7 @@ async def hearing(peer: Peer) -> AsyncIterator[Hearing]:
     hearing = Hearing(peer)
     yield hearing
     await hearing.subscriber.close()
-    await peer.until(lambda: peer.standing == 0)
+    await peer.until(lambda: peer.job_state == 0)
 
 
 def confirm(command: list[bytes]) -> bytes:
@@ -565,7 +565,7 @@ async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, pee
     assert isinstance(hearing.errors[0], RedisRefused if trouble == "refusal" else RedisUnavailable)
     peer.say(message_on(b"two", b"hi"))
     await eventually(lambda: hearing.messages == [("two", b"hi")])
-    await peer.until(lambda: peer.standing == 1)
+    await peer.until(lambda: peer.job_state == 1)
 
 
 async def test_a_subscription_that_is_refused_is_tried_less_and_less_often(hearing, peer):

@@ -253,8 +253,8 @@ async def test_a_finished_job_that_node_had_taken_over_keeps_nodes_outcome(
     job = await worker.enqueue({"act": "return", "value": "Node's"})
     await asyncio.wait_for(begun.wait(), 10)
     # As a stall check would: the job is taken from the worker and queued again.
-    await worker.line.call("LREM", worker.keys.active, 0, job.saved_id())
-    await worker.line.call("LPUSH", worker.keys.waiting, job.saved_id())
+    await worker.pipeline.call("LREM", worker.keys.active, 0, job.saved_id())
+    await worker.pipeline.call("LPUSH", worker.keys.waiting, job.saved_id())
     node = await make_node(concurrency=1)
     await node.until("succeeded")
     release.set()

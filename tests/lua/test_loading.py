@@ -9,9 +9,9 @@ import pytest
 
 from beeq.errors import RedisRefused
 from beeq.protocol.keys import Keys
-from beeq.redis.connection import Line
-from beeq.redis.connector import Dialer
-from beeq.redis.pipeline import SharedLine
+from beeq.redis.connection import Connection
+from beeq.redis.connector import Connector
+from beeq.redis.pipeline import Pipeline
 from beeq.redis.scripts import ADD_JOBS, ALL, COUNT_JOBS, READ_OUTCOME, Script
 from tests.support.server import Server
 
@@ -41,21 +41,21 @@ ADD_KEYS = (
 
 
 @pytest.fixture
-def dialer(own_valkey: Server) -> Dialer:
+def connector(own_valkey: Server) -> Connector:
     """Flushing scripts is for a server of one's own."""
-    return Dialer(own_valkey.url, timeout_ms=5000, slot_key=KEYS.id)
+    return Connector(own_valkey.url, timeout_ms=5000, slot_key=KEYS.id)
 
 
 @pytest.fixture
-async def line(dialer: Dialer) -> AsyncIterator[Line]:
-    line = Line(dialer, timeout_ms=5000)
+async def line(connector: Connector) -> AsyncIterator[Connection]:
+    line = Connection(connector, timeout_ms=5000)
     yield line
     await line.close()
 
 
 @pytest.fixture
-async def shared(dialer: Dialer) -> AsyncIterator[SharedLine]:
-    shared = SharedLine(dialer, timeout_ms=5000)
+async def shared(connector: Connector) -> AsyncIterator[Pipeline]:
+    shared = Pipeline(connector, timeout_ms=5000)
     yield shared
     await shared.close()
 

@@ -10,7 +10,7 @@ import bson
 import pytest
 from hypothesis import given
 
-from beeq.client.reader import Ended, Standing
+from beeq.client.reader import Ended, JobState
 from beeq.errors import JobFailed
 from beeq.mirror.documents import change_of, fingerprint_of, moment_of, revision_of, shared_id, storable
 from beeq.protocol.codec import Record
@@ -19,11 +19,11 @@ from tests.unit.making import json_values, nested
 CREATED_MS = 1_795_488_864_455
 
 
-def standing(state="queued", *, status="created", ended=None, **options) -> Standing:
+def job_state(state="queued", *, status="created", ended=None, **options) -> JobState:
     record = Record(
         {"a": 1, "projectId": "p"}, {"timestamp": CREATED_MS, "stacktraces": [], **options}, status
     )
-    return Standing(state, record, ended)
+    return JobState(state, record, ended)
 
 
 def test_revisions_are_in_the_order_of_the_stream():
@@ -37,30 +37,30 @@ def test_revisions_are_in_the_order_of_the_stream():
 @pytest.mark.parametrize(
     "other",
     [
-        standing("active"),
-        standing(status="retrying"),
-        standing(retries=1),
-        standing(stacktraces=["Error: x"]),
-        standing("succeeded", ended=Ended(1)),
-        standing("succeeded", ended=Ended(2)),
-        standing("failed", ended=Ended(error=JobFailed("1", "no"))),
-        Standing("cancelled", None, Ended(is_cancelled=True)),
+        job_state("active"),
+        job_state(status="retrying"),
+        job_state(retries=1),
+        job_state(stacktraces=["Error: x"]),
+        job_state("succeeded", ended=Ended(1)),
+        job_state("succeeded", ended=Ended(2)),
+        job_state("failed", ended=Ended(error=JobFailed("1", "no"))),
+        JobState("cancelled", None, Ended(is_cancelled=True)),
     ],
 )
 def test_each_state_has_a_fingerprint_of_its_own(other):
-    assert fingerprint_of(other) != fingerprint_of(standing())
+    assert fingerprint_of(other) != fingerprint_of(job_state())
     assert fingerprint_of(other) == fingerprint_of(replace(other))
 
 
 def test_progress_is_no_news():
-    moved = standing("active")
+    moved = job_state("active")
     assert moved.record is not None
     moved.record.progress = 50
-    assert fingerprint_of(moved) == fingerprint_of(standing("active"))
+    assert fingerprint_of(moved) == fingerprint_of(job_state("active"))
 
 
 def test_a_change_has_the_fields_of_a_status():
-    change = change_of("webhook-processing", "7", standing(), revision_of(b"5-0"))
+    change = change_of("webhook-processing", "7", job_state(), revision_of(b"5-0"))
     assert change.fields == {
         "status": "queued",
         "jobData": {"a": 1, "projectId": "p"},
@@ -76,7 +76,7 @@ def test_a_change_has_the_fields_of_a_status():
 @pytest.mark.parametrize("state", ["queued", "active"])
 def test_while_a_job_is_to_be_tried_again_its_last_error_is_kept(state):
     traces = ["ValueError: no: really\nTraceback (most recent call last):\n  File …", "older"]
-    change = change_of("q", "7", standing(state, status="retrying", stacktraces=traces), 1)
+    change = change_of("q", "7", job_state(state, status="retrying", stacktraces=traces), 1)
     assert (change.fields["error"], change.is_fresh) == ("no: really", False)
 
 

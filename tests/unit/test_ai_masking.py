@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from beeq.ai.redaction import Masker
+from beeq.ai.redaction import Redactor
 
 KEY = "sk-Proj_a.b+c/d=e"
 PASSWORD = 'pä s&"w\\ört😀'
@@ -38,19 +38,19 @@ def every_character_encoded(text: str) -> str:
     ],
 )
 def test_a_secret_is_masked_however_it_is_spelled(secret: str, spell) -> None:
-    text = Masker([secret]).quoted(f"bad key: {spell(secret)}, and {spell(secret)}!")
+    text = Redactor([secret]).quoted(f"bad key: {spell(secret)}, and {spell(secret)}!")
     assert text == "bad key: ***, and ***!"
 
 
 def test_the_longer_of_two_secrets_is_masked_as_a_whole() -> None:
-    assert Masker(["secret", "secret-and-more", ""]).quoted("secret-and-more secret") == "*** ***"
+    assert Redactor(["secret", "secret-and-more", ""]).quoted("secret-and-more secret") == "*** ***"
 
 
 def test_without_secrets_nothing_is_masked() -> None:
-    masker = Masker(["", ""])
-    assert masker.quoted("a *** b") == "a *** b"
-    assert masker.masked({"a": ["b"]}) == {"a": ["b"]}
-    assert not masker.is_in("")
+    redactor = Redactor(["", ""])
+    assert redactor.quoted("a *** b") == "a *** b"
+    assert redactor.masked({"a": ["b"]}) == {"a": ["b"]}
+    assert not redactor.is_in("")
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_without_secrets_nothing_is_masked() -> None:
     ],
 )
 def test_a_strangers_text_becomes_one_printable_line(text: str, shown: str) -> None:
-    assert Masker([]).quoted(text) == shown
+    assert Redactor([]).quoted(text) == shown
 
 
 def test_results_are_masked_in_texts_and_keys_and_otherwise_left_alone() -> None:
     value = {"a": [KEY, {"b": f"x{KEY}x", KEY: 1}], "n": 2**70, "t": None, "nl": "a\nb\ud800"}
-    assert Masker([KEY]).masked(value) == {
+    assert Redactor([KEY]).masked(value) == {
         "a": ["***", {"b": "x***x", "***": 1}],
         "n": 2**70,
         "t": None,
@@ -76,11 +76,11 @@ def test_results_are_masked_in_texts_and_keys_and_otherwise_left_alone() -> None
 
 
 def test_a_key_that_is_a_mere_word_is_masked_in_messages_and_left_in_results() -> None:
-    masker = Masker(["none"])
-    assert masker.quoted("key none is wrong") == "key *** is wrong"
-    assert masker.masked("There is none.") == "There is none."
-    assert not masker.is_in("none")
+    redactor = Redactor(["none"])
+    assert redactor.quoted("key none is wrong") == "key *** is wrong"
+    assert redactor.masked("There is none.") == "There is none."
+    assert not redactor.is_in("none")
 
 
 def test_no_secret_is_in_the_repr() -> None:
-    assert KEY not in repr(Masker([KEY]))
+    assert KEY not in repr(Redactor([KEY]))

@@ -15,7 +15,7 @@ from beeq import errors
 from beeq.errors import Discard, JobFailed, JobLost, JobTimedOut, QueueClosed, RedisRefused, Retry
 from beeq.protocol.codec import dumps, loads
 from beeq.protocol.outcome import message_of
-from beeq.worker.processes.handler_ref import Reference, load
+from beeq.worker.processes.handler_ref import HandlerRef, load
 from beeq.worker.processes.ipc import ChildTraceback, Decoder, Message, encode, tell, told
 
 MESSAGES = [
@@ -192,7 +192,7 @@ class Callable:
     [plain, Callable.static, Callable(), Callable().method, functools.partial(plain), len],
 )
 def test_what_can_be_found_by_name_or_pickled_is_found(handler):
-    reference = Reference.of(handler)
+    reference = HandlerRef.of(handler)
     reference.check(handler)
     found = load(reference)
     assert found is handler or type(found) is type(handler)
@@ -206,7 +206,7 @@ def test_a_decorator_is_called_before_its_function_has_a_name():
     try:
         exec("def handler(job): pass", module.__dict__)
         handler = module.__dict__.pop("handler")
-        reference = Reference.of(handler)
+        reference = HandlerRef.of(handler)
         with pytest.raises(TypeError, match="module_in_the_making.handler is not there"):
             reference.check(handler)
         module.__dict__["handler"] = handler
@@ -231,4 +231,4 @@ def test_what_has_no_name_or_cannot_be_pickled_is_refused():
 
     for handler in (local, module_level, functools.partial(local), Local(), Local().__call__):
         with pytest.raises(TypeError, match="importable by name"):
-            Reference.of(handler)
+            HandlerRef.of(handler)

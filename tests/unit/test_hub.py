@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from beeq import Job, JobFailed
-from beeq.client.event_hub import Hub
+from beeq.client.event_hub import EventHub
 from beeq.protocol.events import encode_event
 from tests.unit.making import make_job
 
@@ -21,17 +21,17 @@ class Bench:
     def __init__(self) -> None:
         self.now_ms = 0
         self.queue_heard: list[tuple[Any, ...]] = []
-        self.hub = Hub(emit=self._emit, clock_ms=lambda: self.now_ms)
+        self.event_hub = EventHub(emit=self._emit, clock_ms=lambda: self.now_ms)
 
     def _emit(self, *call: Any) -> bool:
         self.queue_heard.append(call)
         return True
 
     def receive(self, job_id: str, name: str, *data: Any) -> None:
-        self.hub.receive(encode_event(job_id, name, *data))
+        self.event_hub.receive(encode_event(job_id, name, *data))
 
     def job(self, job_id: str | None = "1", **options: Any) -> Job:
-        return make_job(options, job_id=job_id, keep=self.hub.keep)
+        return make_job(options, job_id=job_id, keep=self.event_hub.keep)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def turn() -> None:
 def test_queue_and_job_hear_of_the_event(bench, name, data, payload, status):
     job = bench.job()
     heard = listen(job)
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", name, *data)
     assert told(bench.queue_heard) == [(f"job {name}", "1", payload)]
     assert told(heard) == [(name, payload)]
@@ -90,27 +90,27 @@ def test_queue_and_job_hear_of_the_event(bench, name, data, payload, status):
 
 def test_progress_is_kept_on_the_job_and_ends_nothing(bench):
     job = bench.job()
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", "progress", {"p": 1})
     bench.receive("1", "progress", None)
     assert job.progress is None
-    assert bench.hub.jobs == {"1": job}
-    assert bench.hub.heard("1") is None
+    assert bench.event_hub.jobs == {"1": job}
+    assert bench.event_hub.heard("1") is None
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (1, 0), (0, 0)])
 def test_a_retry_counts_down_and_never_to_nan(bench, before, after):
     job = bench.job(retries=before)
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", "retrying", "no")
     assert job.options["retries"] == after
-    assert bench.hub.jobs == {"1": job}
+    assert bench.event_hub.jobs == {"1": job}
 
 
 def test_a_retry_of_a_job_without_retries_invents_none(bench):
     """Flaw C15."""
     job = bench.job()
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", "retrying", "no")
     assert "retries" not in job.options
 
@@ -119,13 +119,13 @@ def test_a_retry_of_a_job_without_retries_invents_none(bench):
     "message", [b"null", b"NaN", b"{", b"[]", b'{"id":null,"event":"x"}', b"\xff"], ids=ascii
 )
 def test_what_is_no_event_reaches_nobody(bench, message):
-    bench.hub.receive(message)
+    bench.event_hub.receive(message)
     assert bench.queue_heard == []
 
 
 def test_an_unheard_of_event_is_passed_on_and_changes_nothing(bench):
     job = bench.job()
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", "frobnicated", 1)
     assert bench.queue_heard == [("job frobnicated", "1", 1)]
     assert (job.status, job.progress) == ("created", 0)
@@ -133,8 +133,8 @@ def test_an_unheard_of_event_is_passed_on_and_changes_nothing(bench):
 
 def test_a_numeric_id_means_the_same_job(bench):
     job = bench.job()
-    bench.hub.register(job)
-    bench.hub.receive(b'{"id":1,"event":"succeeded"}')
+    bench.event_hub.register(job)
+    bench.event_hub.receive(b'{"id":1,"event":"succeeded"}')
     assert job.status == "succeeded"
 
 
@@ -142,7 +142,7 @@ def test_every_object_of_one_id_hears_and_each_once(bench):
     jobs = [bench.job() for _ in range(3)]
     heard = [listen(job) for job in jobs]
     for job in (*jobs, *jobs):
-        bench.hub.register(job)
+        bench.event_hub.register(job)
     bench.receive("1", "progress", 1)
     assert heard == [[("progress", 1)]] * 3
 
@@ -151,28 +151,28 @@ def test_every_object_of_one_id_hears_and_each_once(bench):
 def test_after_its_end_a_job_hears_nothing_more(bench, name):
     job = bench.job()
     heard = listen(job)
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", name)
     bench.receive("1", "progress", 1)
     assert len(heard) == 1
-    assert bench.hub.jobs == {}
+    assert bench.event_hub.jobs == {}
 
 
 def test_a_job_that_nobody_holds_or_listens_to_is_let_go(bench):
     """Flaw B5c: bee-queue's map of jobs grows."""
     job = bench.job()
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     trace = weakref.ref(job)
     del job
     gc.collect()
     assert trace() is None
-    assert bench.hub.jobs == {}
+    assert bench.event_hub.jobs == {}
 
 
 def test_a_job_with_listeners_is_held_until_its_end(bench):
     job = bench.job()
     heard = listen(job)
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     trace = weakref.ref(job)
     del job
     gc.collect()
@@ -184,7 +184,7 @@ def test_a_job_with_listeners_is_held_until_its_end(bench):
 
 def test_listening_after_the_job_is_known_holds_it_as_well(bench):
     job = bench.job()
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     heard = listen(job)
     del job
     gc.collect()
@@ -195,9 +195,9 @@ def test_listening_after_the_job_is_known_holds_it_as_well(bench):
 def test_a_job_that_was_not_saved_hears_nothing_and_its_twin_goes_on(bench):
     first, twin = bench.job(), bench.job()
     heard, twin_heard = listen(first), listen(twin)
-    bench.hub.register(first)
-    bench.hub.register(twin)
-    bench.hub.unregister(first)
+    bench.event_hub.register(first)
+    bench.event_hub.register(twin)
+    bench.event_hub.unregister(first)
     bench.receive("1", "succeeded", 5)
     assert heard == []
     assert twin_heard == [("succeeded", 5)]
@@ -206,31 +206,31 @@ def test_a_job_that_was_not_saved_hears_nothing_and_its_twin_goes_on(bench):
 def test_a_twin_that_was_not_saved_hears_nothing_and_the_first_goes_on(bench):
     first, twin = bench.job(), bench.job()
     heard, twin_heard = listen(first), listen(twin)
-    bench.hub.register(first)
-    bench.hub.register(twin)
-    bench.hub.unregister(twin)
+    bench.event_hub.register(first)
+    bench.event_hub.register(twin)
+    bench.event_hub.unregister(twin)
     bench.receive("1", "succeeded", 5)
     assert heard == [("succeeded", 5)]
     assert twin_heard == []
 
 
 def test_a_job_without_id_was_never_known(bench):
-    bench.hub.unregister(bench.job(None))
+    bench.event_hub.unregister(bench.job(None))
     with pytest.raises(ValueError, match="the job has no id"):
-        bench.hub.register(bench.job(None))
+        bench.event_hub.register(bench.job(None))
 
 
 async def test_an_end_that_overtook_the_reply_to_the_save_is_told_in_the_next_turn(bench):
     bench.receive("1", "succeeded", 5)
     job = bench.job()
-    bench.hub.register(job)
-    bench.hub.replay(job)
+    bench.event_hub.register(job)
+    bench.event_hub.replay(job)
     heard = listen(job)  # whoever has just got the job may listen first
     assert heard == []
     await turn()
     assert heard == [("succeeded", 5)]
     assert job.status == "succeeded"
-    assert bench.hub.jobs == {}
+    assert bench.event_hub.jobs == {}
 
 
 async def test_what_overtook_the_reply_is_told_in_its_order(bench):
@@ -238,8 +238,8 @@ async def test_what_overtook_the_reply_is_told_in_its_order(bench):
     bench.receive("1", "retrying", "no")
     bench.receive("1", "failed", "no more")
     job = bench.job(retries=1)
-    bench.hub.register(job)
-    bench.hub.replay(job)
+    bench.event_hub.register(job)
+    bench.event_hub.replay(job)
     heard = listen(job)
     await turn()
     assert told(heard) == [
@@ -248,34 +248,34 @@ async def test_what_overtook_the_reply_is_told_in_its_order(bench):
         ("failed", ("JobFailed", "no more")),
     ]
     assert (job.progress, job.options["retries"], job.status) == (50, 0, "failed")
-    assert bench.hub.jobs == {}
+    assert bench.event_hub.jobs == {}
 
 
 def test_progress_is_no_end(bench):
     bench.receive("1", "progress", 50)
-    assert bench.hub.heard("1") is None
+    assert bench.event_hub.heard("1") is None
 
 
 async def test_nothing_is_told_late_when_nothing_was_heard(bench):
     job = bench.job()
     heard = listen(job)
-    bench.hub.register(job)
-    bench.hub.replay(job)
+    bench.event_hub.register(job)
+    bench.event_hub.replay(job)
     await turn()
     assert heard == []
-    assert bench.hub.jobs == {"1": job}
+    assert bench.event_hub.jobs == {"1": job}
 
 
 async def test_only_what_was_heard_since_a_moment_is_told_late(bench):
     bench.receive("1", "failed", "of an earlier run")
-    moment = bench.hub.moment
+    moment = bench.event_hub.moment
     job = bench.job()
     heard = listen(job)
-    bench.hub.replay(job, since=moment)
+    bench.event_hub.replay(job, since=moment)
     await turn()
     assert heard == []
     bench.receive("1", "succeeded", 5)
-    bench.hub.replay(job, since=moment)
+    bench.event_hub.replay(job, since=moment)
     await turn()
     assert heard == [("succeeded", 5)]
 
@@ -284,50 +284,50 @@ async def test_only_what_was_heard_since_a_moment_is_told_late(bench):
 def test_an_end_of_an_earlier_job_of_the_id_can_be_forgotten(bench, how):
     bench.receive("1", "succeeded", 5)
     if how == "forget":
-        bench.hub.forget("1")
+        bench.event_hub.forget("1")
     elif how == "forget until":
-        bench.hub.forget("1", until=bench.hub.moment)
+        bench.event_hub.forget("1", until=bench.event_hub.moment)
     else:
-        bench.hub.forget_all()
-    assert bench.hub.heard("1") is None
+        bench.event_hub.forget_all()
+    assert bench.event_hub.heard("1") is None
 
 
 def test_forgetting_up_to_a_moment_keeps_what_was_heard_after_it(bench):
-    moment = bench.hub.moment
+    moment = bench.event_hub.moment
     bench.receive("1", "succeeded", 5)
-    bench.hub.forget("1", until=moment)
-    assert bench.hub.heard("1") is not None
+    bench.event_hub.forget("1", until=moment)
+    assert bench.event_hub.heard("1") is not None
 
 
 def test_an_end_is_remembered_for_a_while_only(bench):
     bench.receive("1", "succeeded", 5)
     bench.now_ms = 3_600_000
     bench.receive("2", "succeeded", 5)
-    assert bench.hub.heard("1") is None
-    assert bench.hub.heard("2") is not None
+    assert bench.event_hub.heard("1") is None
+    assert bench.event_hub.heard("2") is not None
 
 
 async def test_an_end_that_is_too_old_is_let_go_of_when_another_is_asked_for(bench):
-    for look in (bench.hub.heard, lambda job_id: bench.hub.replay(bench.job(job_id))):
+    for look in (bench.event_hub.heard, lambda job_id: bench.event_hub.replay(bench.job(job_id))):
         bench.receive("1", "succeeded", 5)
         bench.now_ms += 60_000
         look("2")
-        assert len(bench.hub._backlog) == 1
+        assert len(bench.event_hub._backlog) == 1
         bench.now_ms += 1
         look("2")
-        assert len(bench.hub._backlog) == 0
+        assert len(bench.event_hub._backlog) == 0
 
 
 def test_of_large_ends_only_the_latest_are_held(bench):
     """Whoever awaits many results of a megabyte holds a few of them, not all."""
     for n in range(100):
         bench.receive(str(n), "succeeded", "x" * 1_000_000)
-    held = [n for n in range(100) if bench.hub.heard(str(n))]
+    held = [n for n in range(100) if bench.event_hub.heard(str(n))]
     assert held == list(range(85, 100))
 
 
 async def test_each_waiter_gets_the_end_and_nothing_before(bench):
-    waiters = [bench.hub.waiter("1") for _ in range(2)]
+    waiters = [bench.event_hub.waiter("1") for _ in range(2)]
     bench.receive("1", "progress", 1)
     bench.receive("1", "retrying", "no")
     bench.receive("2", "succeeded", 2)
@@ -337,10 +337,10 @@ async def test_each_waiter_gets_the_end_and_nothing_before(bench):
 
 
 async def test_a_waiter_that_gave_up_harms_nobody(bench):
-    gone, cancelled, stays = (bench.hub.waiter("1") for _ in range(3))
-    bench.hub.drop_waiter("1", gone)
-    bench.hub.drop_waiter("1", gone)
-    bench.hub.drop_waiter("never waited for", gone)
+    gone, cancelled, stays = (bench.event_hub.waiter("1") for _ in range(3))
+    bench.event_hub.drop_waiter("1", gone)
+    bench.event_hub.drop_waiter("1", gone)
+    bench.event_hub.drop_waiter("never waited for", gone)
     cancelled.cancel()
     bench.receive("1", "failed", "no")
     assert stays.result().value == "no"
@@ -348,18 +348,18 @@ async def test_a_waiter_that_gave_up_harms_nobody(bench):
 
 
 async def test_the_last_waiter_leaves_nothing_behind(bench):
-    waiter = bench.hub.waiter("1")
-    bench.hub.drop_waiter("1", waiter)
-    assert bench.hub._waiters == {}
-    bench.hub.waiter("1")
+    waiter = bench.event_hub.waiter("1")
+    bench.event_hub.drop_waiter("1", waiter)
+    assert bench.event_hub._waiters == {}
+    bench.event_hub.waiter("1")
     bench.receive("1", "succeeded")
-    assert bench.hub._waiters == {}
+    assert bench.event_hub._waiters == {}
 
 
 def test_a_failure_says_which_job_failed(bench):
     job = bench.job()
     heard = listen(job)
-    bench.hub.register(job)
+    bench.event_hub.register(job)
     bench.receive("1", "failed", "no")
     error = heard[0][1]
     assert isinstance(error, JobFailed)
@@ -369,8 +369,8 @@ def test_a_failure_says_which_job_failed(bench):
 def test_removing_a_job_lets_go_of_its_objects(bench):
     job = bench.job()
     heard = listen(job)
-    bench.hub.register(job)
-    bench.hub.release("1")
+    bench.event_hub.register(job)
+    bench.event_hub.release("1")
     bench.receive("1", "succeeded")
     assert heard == []
     trace = weakref.ref(job)
@@ -383,40 +383,40 @@ def test_many_jobs_that_come_and_go_leave_no_trace(bench):
     for n in range(1000):
         for _ in range(2):
             job = bench.job(str(n))
-            bench.hub.register(job)
+            bench.event_hub.register(job)
             listen(job)
         bench.receive(str(n), "succeeded")
     del job
     gc.collect()
-    assert (bench.hub.jobs, bench.hub._twins, bench.hub._kept) == ({}, {}, {})
+    assert (bench.event_hub.jobs, bench.event_hub._twins, bench.event_hub._kept) == ({}, {}, {})
 
 
 def test_jobs_that_are_dropped_without_an_end_leave_no_trace_either(bench):
     for n in range(100):
         first, twin = bench.job(str(n)), bench.job(str(n))
-        bench.hub.register(first)
-        bench.hub.register(twin)
+        bench.event_hub.register(first)
+        bench.event_hub.register(twin)
     del first, twin
     gc.collect()
-    assert bench.hub.jobs == {}
-    assert not any(bench.hub._kept.values())
-    assert not any(len(twins) for twins in bench.hub._twins.values())
+    assert bench.event_hub.jobs == {}
+    assert not any(bench.event_hub._kept.values())
+    assert not any(len(twins) for twins in bench.event_hub._twins.values())
 
 
 def test_ids_of_objects_that_are_gone_do_not_pile_up(bench):
     held = [bench.job(str(n)) for n in range(100)]
     for job in held:
-        bench.hub.register(job)
+        bench.event_hub.register(job)
     for n in range(100, 20_000):
-        bench.hub.register(bench.job(str(n)))
-    assert len(bench.hub._jobs) <= 1001
-    assert bench.hub.jobs == {job.id: job for job in held}
+        bench.event_hub.register(bench.job(str(n)))
+    assert len(bench.event_hub._jobs) <= 1001
+    assert bench.event_hub.jobs == {job.id: job for job in held}
 
 
 def test_another_object_of_the_id_hears_of_the_job_when_the_first_is_gone(bench):
     first, second = bench.job(), bench.job()
-    bench.hub.register(first)
-    bench.hub.register(second)
+    bench.event_hub.register(first)
+    bench.event_hub.register(second)
     heard = listen(second)
     del first
     gc.collect()

@@ -14,7 +14,7 @@ from beeq.media.errors import MediaFailed
 from beeq.media.formats import FILM_CONTAINERS
 from beeq.media.paths import OpenFile, safe_name
 from beeq.media.probe import Video
-from beeq.media.stream_copy import Splice
+from beeq.media.stream_copy import StreamCopy
 from beeq.media.timeline import Timeline
 
 SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
@@ -109,7 +109,7 @@ def test_what_holds_the_same_is_encoded_once() -> None:
 def test_pictures_that_can_be_copied_are_decoded_only_for_what_cannot_take_them(
     formats: list[str], read: list[str], written: list[tuple[str, str]]
 ) -> None:
-    splice = Splice(0, Fraction(1001, 30000), (30, 15))
+    splice = StreamCopy(0, Fraction(1001, 30000), (30, 15))
     outputs = [(FILM_CONTAINERS[name], f"file:o.{name}") for name in formats]
     told = arguments(FILM, INPUTS, outputs, (splice, SCRIPT))
     assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [

@@ -11,8 +11,8 @@ import pytest
 from beeq.media.formats import AUDIO_CONTAINERS, VIDEO_CONTAINERS
 from beeq.media.paths import OpenFile
 from beeq.media.probe import Audio, Facts, Video
-from beeq.media.stream_copy import Splice, are_candidates, splice_of, takes
-from beeq.media.timeline import Reader, Timeline, kind_of
+from beeq.media.stream_copy import StreamCopy, are_candidates, splice_of, takes
+from beeq.media.timeline import Timeline, TimelineReader, kind_of
 
 HEAD = b"""\
 #extradata 0:       45, 0x14760e8b
@@ -47,7 +47,7 @@ STEADY = Timeline(3, 0.0, 0.2, 0.3, is_timed=True, step_s=Fraction(1, 10))
     ],
 )
 def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline | None, size: int) -> None:
-    reader = Reader()
+    reader = TimelineReader()
     for place in range(0, len(log), size):
         reader.feed(log[place : place + size])
     assert reader.timeline() == times
@@ -72,7 +72,7 @@ def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline
 def test_packets_that_are_not_all_there_in_equal_steps_from_a_first_one_are_not_steady(
     packets: bytes,
 ) -> None:
-    reader = Reader()
+    reader = TimelineReader()
     reader.feed(HEAD + packets)
     times = reader.timeline("Video: h264")
     assert times is not None
@@ -114,7 +114,7 @@ def test_a_stream_that_is_shown_in_another_way_has_no_kind() -> None:
 
 
 def test_a_kind_includes_the_decoders_settings_and_how_far_ahead_it_begins() -> None:
-    reader = Reader()
+    reader = TimelineReader()
     reader.feed(HEAD + FIRST + SECOND + THIRD)
     times, unknown = reader.timeline(PICTURES), reader.timeline("")
     assert times == replace(STEADY, kind=f"{PICTURES}, extradata 45, 0x14760e8b, from -1024")
@@ -130,7 +130,7 @@ CLIP = Facts(0.3, (Audio(0, "aac", 48_000, 2), VIDEO))
 def test_clips_of_one_kind_are_joined() -> None:
     other = Timeline(30, 0.0, 2.9, 3.0, is_timed=True, step_s=Fraction(1, 10), kind=KIND)
     splice = splice_of([CLIP, Facts(3.1, CLIP.streams)], 1, [ALIKE, other], Fraction(10))
-    assert splice == Splice(1, Fraction(1, 10), (3, 30))
+    assert splice == StreamCopy(1, Fraction(1, 10), (3, 30))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_only_containers_of_the_same_family_take_copies() -> None:
 
 
 def test_the_lengths_in_a_script_are_rounded_without_drifting() -> None:
-    splice = Splice(0, Fraction(1001, 30000), (1,) * 1000)
+    splice = StreamCopy(0, Fraction(1001, 30000), (1,) * 1000)
     lines = splice.script(["file:/proc/self/fd/7"] * 1000).splitlines()
     assert lines[:3] == ["ffconcat version 1.0", "file 'file:/proc/self/fd/7'", "duration 0.033367"]
     micros = sum(round(float(line.split()[1]) * 1_000_000) for line in lines if line.startswith("duration"))

@@ -73,7 +73,7 @@ async def told_of(
         beside=cast("Any", line),
         on_error=lambda error: pytest.fail(str(error)),
     )
-    mover._line = cast("Any", line)
+    mover._connection = cast("Any", line)
     told = []
     for _ in range(moves):
         mover.start()
@@ -135,7 +135,7 @@ async def test_whenever_a_move_is_stopped_it_is_over_afterwards(turns, client_id
         beside=cast("Any", DeadLine(None)),
         on_error=errors.append,
     )
-    mover._line = cast("Any", DeadLine(client_id))
+    mover._connection = cast("Any", DeadLine(client_id))
     mover.start()
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -12,27 +12,27 @@ import pytest
 from beeq import Discard, Job, JobStalled, JobTimedOut, JobUnreadable, Retry
 from beeq.protocol.backoff import MAX_DELAY_MS, builtin_strategies
 from beeq.protocol.codec import decode_record
-from beeq.protocol.outcome import Settlement, fail, succeed
+from beeq.protocol.outcome import Outcome, fail, succeed
 from tests.unit.making import NOW_MS, make_job, nested, raised
 
 STRATEGIES = builtin_strategies()
 
 
-def record_of(settlement: Settlement) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(settlement.record)
+def record_of(outcome: Outcome) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(outcome.record)
     return record
 
 
-def failed_for_good(settlement: Settlement, *, message: str) -> None:
+def failed_for_good(outcome: Outcome, *, message: str) -> None:
     """Check everything that a final failure is made of."""
-    assert (settlement.status, settlement.delay_ms) == ("failed", 0)
+    assert (outcome.status, outcome.delay_ms) == ("failed", 0)
     assert (
-        settlement.message
+        outcome.message
         == json.dumps({"id": "7", "event": "failed", "data": message}, separators=(",", ":")).encode()
     )
-    assert settlement.keep == f"{NOW_MS}:f{json.dumps(message)}".encode()
-    record = record_of(settlement)
-    assert record["status"] == settlement.job.status == "failed"
+    assert outcome.keep == f"{NOW_MS}:f{json.dumps(message)}".encode()
+    record = record_of(outcome)
+    assert record["status"] == outcome.job.status == "failed"
     assert record["options"]["stacktraces"][0].splitlines()[0].endswith(message)
 
 
@@ -52,10 +52,10 @@ class TestSuccess:
         ids=ascii,
     )  # fmt: skip
     def test_a_result_is_published_and_kept(self, result: Any, message: bytes, keep: bytes) -> None:
-        settlement = succeed(make_job(), result)
-        assert (settlement.status, settlement.message, settlement.keep) == ("succeeded", message, keep)
-        assert (settlement.result is result, settlement.error, settlement.delay_ms) == (True, None, 0)
-        assert settlement.record == (
+        outcome = succeed(make_job(), result)
+        assert (outcome.status, outcome.message, outcome.keep) == ("succeeded", message, keep)
+        assert (outcome.result is result, outcome.error, outcome.delay_ms) == (True, None, 0)
+        assert outcome.record == (
             b'{"data":{"a":1},"options":{"timestamp":1795488864455,"stacktraces":[]},"status":"succeeded","progress":0}'
         )
 
@@ -71,8 +71,8 @@ class TestSuccess:
         }
 
     def test_an_id_of_any_text_is_written_as_json(self) -> None:
-        settlement = succeed(make_job(job_id='a"b\\é'), 1)
-        assert json.loads(settlement.message) == {"id": 'a"b\\é', "event": "succeeded", "data": 1}
+        outcome = succeed(make_job(job_id='a"b\\é'), 1)
+        assert json.loads(outcome.message) == {"id": 'a"b\\é', "event": "succeeded", "data": 1}
 
     @pytest.mark.parametrize(
         "result", [object(), b"bytes", {1, 2}, {(1,): 1}, nested(5000), 10**5000], ids=lambda result: type(result).__name__
@@ -80,12 +80,12 @@ class TestSuccess:
     def test_a_result_that_cannot_be_written_fails_the_job_for_good(self, result: Any) -> None:
         """Flaw A5a: bee-queue writes nothing and runs the job again and again."""
         job = make_job({"retries": 5})
-        settlement = succeed(job, result)
-        assert isinstance(settlement.error, TypeError)
-        assert str(settlement.error).startswith("cannot be written as JSON: ")
-        failed_for_good(settlement, message=str(settlement.error))
-        assert settlement.result is None
-        assert record_of(settlement)["options"]["retries"] == 5
+        outcome = succeed(job, result)
+        assert isinstance(outcome.error, TypeError)
+        assert str(outcome.error).startswith("cannot be written as JSON: ")
+        failed_for_good(outcome, message=str(outcome.error))
+        assert outcome.result is None
+        assert record_of(outcome)["options"]["retries"] == 5
 
     def test_a_circular_result_is_named(self) -> None:
         circle: list[Any] = []
@@ -102,9 +102,9 @@ class TestSuccess:
             job.progress = object()
         else:
             getattr(job, where)["odd"] = object()
-        settlement = succeed(job, "result")
-        failed_for_good(settlement, message=str(settlement.error))
-        written, claimed = record_of(settlement), json.loads(job.claimed_record)
+        outcome = succeed(job, "result")
+        failed_for_good(outcome, message=str(outcome.error))
+        written, claimed = record_of(outcome), json.loads(job.claimed_record)
         assert written["data"] == claimed["data"]
         assert written["progress"] == claimed["progress"]
         assert len(written["options"].pop("stacktraces")) == 1
@@ -114,12 +114,12 @@ class TestSuccess:
 
 @pytest.mark.parametrize("timestamp", ["text", [1], {"a": 1}, True, 1.5, 1e300], ids=repr)
 def test_an_odd_creation_time_harms_no_outcome(timestamp: Any) -> None:
-    for settlement in (
+    for outcome in (
         succeed(make_job({"timestamp": timestamp}), 1),
         fail(make_job({"timestamp": timestamp}), ValueError("x"), STRATEGIES),
     ):
-        assert settlement.keep.partition(b":")[0].isdigit()
-        assert record_of(settlement)["options"]["timestamp"] == timestamp
+        assert outcome.keep.partition(b":")[0].isdigit()
+        assert record_of(outcome)["options"]["timestamp"] == timestamp
 
 
 def test_a_creation_time_beyond_all_floats_harms_no_outcome() -> None:
@@ -160,11 +160,11 @@ def test_an_error_is_retried_or_final_as_in_bee_queue(
 ) -> None:
     job = make_job({**options, "own": {"a": 1}})
     error = ValueError("no")
-    settlement = fail(job, error, STRATEGIES)
-    assert (settlement.status, settlement.delay_ms, settlement.error) == (status, delay_ms, error)
-    assert settlement.message == b'{"id":"7","event":"%b","data":"no"}' % status.encode()
-    assert settlement.keep == (b'1795488864455:f"no"' if status == "failed" else b"")
-    record = record_of(settlement)
+    outcome = fail(job, error, STRATEGIES)
+    assert (outcome.status, outcome.delay_ms, outcome.error) == (status, delay_ms, error)
+    assert outcome.message == b'{"id":"7","event":"%b","data":"no"}' % status.encode()
+    assert outcome.keep == (b'1795488864455:f"no"' if status == "failed" else b"")
+    record = record_of(outcome)
     assert record["status"] == job.status == status
     assert record["options"].pop("stacktraces") == ["ValueError: no"]
     assert record["options"] == {"timestamp": NOW_MS, **options, "own": {"a": 1}, **changed}
@@ -179,10 +179,10 @@ def test_a_strategy_sees_the_job_before_its_retries_are_counted_down() -> None:
         return 5
 
     job = make_job({"retries": 2, "backoff": {"strategy": "mine", "delay": 1}})
-    settlement = fail(job, ValueError("no"), {"mine": mine})
+    outcome = fail(job, ValueError("no"), {"mine": mine})
     assert seen == [("7", 2, "created", [])]
-    assert (settlement.status, settlement.delay_ms) == ("retrying", 5)
-    assert record_of(settlement)["options"]["seen"] is True
+    assert (outcome.status, outcome.delay_ms) == ("retrying", 5)
+    assert record_of(outcome)["options"]["seen"] is True
 
 
 @pytest.mark.parametrize(
@@ -190,15 +190,15 @@ def test_a_strategy_sees_the_job_before_its_retries_are_counted_down() -> None:
 )
 def test_what_a_strategy_answers_is_waited(answer: Any, delay_ms: int) -> None:
     job = make_job({"retries": 1, "backoff": {"strategy": "mine"}})
-    settlement = fail(job, ValueError("no"), {"mine": lambda _job: answer})
-    assert (settlement.status, settlement.delay_ms) == ("retrying", delay_ms)
+    outcome = fail(job, ValueError("no"), {"mine": lambda _job: answer})
+    assert (outcome.status, outcome.delay_ms) == ("retrying", delay_ms)
 
 
 @pytest.mark.parametrize("answer", [-1, -(2**70), -0.5, math.nan, -math.inf], ids=repr)
 def test_a_negative_answer_fails_the_job_with_the_handlers_error(answer: Any) -> None:
     job = make_job({"retries": 3, "backoff": {"strategy": "mine"}})
-    settlement = fail(job, ValueError("no"), {"mine": lambda _job: answer})
-    failed_for_good(settlement, message="no")
+    outcome = fail(job, ValueError("no"), {"mine": lambda _job: answer})
+    failed_for_good(outcome, message="no")
     assert job.options["retries"] == 3
 
 
@@ -206,10 +206,10 @@ def test_a_negative_answer_fails_the_job_with_the_handlers_error(answer: Any) ->
 def test_a_senseless_answer_fails_the_job_with_its_own_error(answer: Any) -> None:
     job = make_job({"retries": 3, "backoff": {"strategy": "mine"}})
     cause = ValueError("no")
-    settlement = fail(job, cause, {"mine": lambda _job: answer})
-    assert settlement.error is not None
-    assert settlement.error.__context__ is cause
-    failed_for_good(settlement, message=str(settlement.error))
+    outcome = fail(job, cause, {"mine": lambda _job: answer})
+    assert outcome.error is not None
+    assert outcome.error.__context__ is cause
+    failed_for_good(outcome, message=str(outcome.error))
 
 
 def test_a_strategy_that_raises_fails_the_job_with_both_errors_in_its_trace() -> None:
@@ -217,9 +217,9 @@ def test_a_strategy_that_raises_fails_the_job_with_both_errors_in_its_trace() ->
         raise ZeroDivisionError("in the strategy")
 
     job = make_job({"retries": 3, "backoff": {"strategy": "mine"}})
-    settlement = fail(job, raised(ValueError("in the handler")), {"mine": broken})
-    failed_for_good(settlement, message="in the strategy")
-    assert "in the handler" in record_of(settlement)["options"]["stacktraces"][0]
+    outcome = fail(job, raised(ValueError("in the handler")), {"mine": broken})
+    failed_for_good(outcome, message="in the strategy")
+    assert "in the handler" in record_of(outcome)["options"]["stacktraces"][0]
     assert job.options["retries"] == 3
 
 
@@ -232,10 +232,10 @@ def test_a_strategy_that_raises_fails_the_job_with_both_errors_in_its_trace() ->
 def test_a_handler_may_choose_its_own_delay(after: Any, delay_ms: int) -> None:
     backoff = {"strategy": "exponential", "delay": 100}
     job = make_job({"retries": 2, "backoff": dict(backoff)})
-    settlement = fail(job, Retry(after=after, reason="busy"), STRATEGIES)
-    assert (settlement.status, settlement.delay_ms) == ("retrying", delay_ms)
-    assert settlement.message == b'{"id":"7","event":"retrying","data":"busy"}'
-    options = record_of(settlement)["options"]
+    outcome = fail(job, Retry(after=after, reason="busy"), STRATEGIES)
+    assert (outcome.status, outcome.delay_ms) == ("retrying", delay_ms)
+    assert outcome.message == b'{"id":"7","event":"retrying","data":"busy"}'
+    options = record_of(outcome)["options"]
     assert (options["retries"], options["backoff"]) == (1, backoff)
     assert options["stacktraces"] == ["Retry: busy"]
 
@@ -247,9 +247,9 @@ def test_a_chosen_delay_needs_no_strategy_that_is_known() -> None:
 
 def test_a_handler_may_leave_the_delay_to_the_backoff() -> None:
     job = make_job({"retries": 1, "backoff": {"strategy": "fixed", "delay": 70}})
-    settlement = fail(job, Retry(), STRATEGIES)
-    assert (settlement.status, settlement.delay_ms) == ("retrying", 70)
-    assert json.loads(settlement.message)["data"] == "the handler asked for a retry"
+    outcome = fail(job, Retry(), STRATEGIES)
+    assert (outcome.status, outcome.delay_ms) == ("retrying", 70)
+    assert json.loads(outcome.message)["data"] == "the handler asked for a retry"
 
 
 @pytest.mark.parametrize("after", [None, 5, timedelta(seconds=1)], ids=repr)
@@ -259,9 +259,9 @@ def test_a_retry_without_retries_left_is_a_failure(after: Any) -> None:
 
 @pytest.mark.parametrize("after", ["soon", math.nan, math.inf, object()], ids=lambda after: repr(after)[:6])
 def test_a_senseless_delay_of_a_handler_fails_the_job_with_that_error(after: Any) -> None:
-    settlement = fail(make_job({"retries": 3}), Retry(after=after, reason="busy"), STRATEGIES)
-    failed_for_good(settlement, message=str(settlement.error))
-    assert not isinstance(settlement.error, Retry)
+    outcome = fail(make_job({"retries": 3}), Retry(after=after, reason="busy"), STRATEGIES)
+    failed_for_good(outcome, message=str(outcome.error))
+    assert not isinstance(outcome.error, Retry)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_a_senseless_delay_of_a_handler_fails_the_job_with_that_error(after: Any
 )
 def test_some_errors_are_final_whatever_retries_are_left(error: Exception, message: str) -> None:
     job = make_job({"retries": 5, "backoff": {"strategy": "exponential", "delay": 100}})
-    settlement = fail(job, error, STRATEGIES)
-    failed_for_good(settlement, message=message)
+    outcome = fail(job, error, STRATEGIES)
+    failed_for_good(outcome, message=message)
     assert job.options["retries"] == 5
     assert job.options["backoff"]["delay"] == 100
 
@@ -283,12 +283,10 @@ def test_some_errors_are_final_whatever_retries_are_left(error: Exception, messa
 def test_an_unreadable_record_is_left_as_it_is() -> None:
     job = make_job({"retries": 5})
     error = JobUnreadable("7", b"NaN", "not JSON")
-    settlement = fail(job, error, STRATEGIES)
-    assert (settlement.status, settlement.record, settlement.keep) == ("failed", b"", b"")
-    assert (
-        settlement.message == b'{"id":"7","event":"failed","data":"Job 7 has an unreadable record: not JSON"}'
-    )
-    assert settlement.error is error
+    outcome = fail(job, error, STRATEGIES)
+    assert (outcome.status, outcome.record, outcome.keep) == ("failed", b"", b"")
+    assert outcome.message == b'{"id":"7","event":"failed","data":"Job 7 has an unreadable record: not JSON"}'
+    assert outcome.error is error
 
 
 @pytest.mark.parametrize("retries", [0, 3])
@@ -297,11 +295,11 @@ def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record
 ) -> None:
     job = make_job({"retries": retries, "backoff": {"strategy": "fixed", "delay": 500}}, data={"a": 1})
     job.data["odd"] = object()
-    settlement = fail(job, ValueError("no"), STRATEGIES)
-    assert settlement.status == "failed"
-    assert settlement.message == b'{"id":"7","event":"failed","data":"no"}'
-    assert settlement.keep == b'1795488864455:f"no"'
-    record = record_of(settlement)
+    outcome = fail(job, ValueError("no"), STRATEGIES)
+    assert outcome.status == "failed"
+    assert outcome.message == b'{"id":"7","event":"failed","data":"no"}'
+    assert outcome.keep == b'1795488864455:f"no"'
+    record = record_of(outcome)
     assert (record["data"], record["status"]) == ({"a": 1}, "failed")
     assert record["options"]["retries"] == retries
     assert record["options"]["stacktraces"] == ["ValueError: no"]
@@ -321,16 +319,16 @@ def test_a_record_that_was_read_but_can_never_be_written_again_keeps_its_text(is
     job = make_job()
     read = decode_record("7", raw, now_ms=NOW_MS)
     job.data, job.options, job.claimed_record = read.data, read.options, raw
-    settlement = succeed(job, 1) if is_success else fail(job, ValueError("no"), STRATEGIES)
-    if settlement.record:
-        assert json.loads(settlement.record)["status"] == settlement.status
+    outcome = succeed(job, 1) if is_success else fail(job, ValueError("no"), STRATEGIES)
+    if outcome.record:
+        assert json.loads(outcome.record)["status"] == outcome.status
     else:
-        assert settlement.status == "failed"
+        assert outcome.status == "failed"
 
 
 def test_a_timeout_counts_as_a_failure_in_nodes_own_words() -> None:
     job = make_job({"retries": 1})
-    settlement = fail(job, raised(JobTimedOut("7", 10)), STRATEGIES)
-    assert settlement.status == "retrying"
-    assert settlement.message == b'{"id":"7","event":"retrying","data":"Job 7 timed out (10 ms)"}'
+    outcome = fail(job, raised(JobTimedOut("7", 10)), STRATEGIES)
+    assert outcome.status == "retrying"
+    assert outcome.message == b'{"id":"7","event":"retrying","data":"Job 7 timed out (10 ms)"}'
     assert job.options["stacktraces"] == ["Error: Job 7 timed out (10 ms)"]

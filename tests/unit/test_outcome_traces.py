@@ -68,10 +68,10 @@ def test_the_message_is_the_errors_text_or_its_types_name(error: BaseException, 
     "error", [BrokenError(), OddError(), SilentError()], ids=lambda error: type(error).__name__
 )
 def test_an_error_that_cannot_be_printed_loses_no_outcome(error: Exception) -> None:
-    settlement = fail(make_job(), raised(error), STRATEGIES)
+    outcome = fail(make_job(), raised(error), STRATEGIES)
     name = type(error).__name__
-    assert json.loads(settlement.message)["data"] == name
-    assert json.loads(settlement.record)["options"]["stacktraces"][0].splitlines()[0] == f"{name}: {name}"
+    assert json.loads(outcome.message)["data"] == name
+    assert json.loads(outcome.record)["options"]["stacktraces"][0].splitlines()[0] == f"{name}: {name}"
 
 
 def test_a_trace_begins_with_the_error_and_goes_on_with_pythons_traceback() -> None:
@@ -109,10 +109,10 @@ def test_a_message_at_the_limit_is_not_cut() -> None:
 
 
 def test_what_a_long_error_costs_in_redis_is_bounded() -> None:
-    settlement = fail(make_job(), raised(ValueError("x" * 10_000_000)), STRATEGIES)
-    assert len(settlement.record) < 2 * MAX_TRACE_BYTES
-    assert len(settlement.message) < 2 * MAX_TRACE_BYTES
-    assert len(settlement.keep) < 2 * MAX_TRACE_BYTES
+    outcome = fail(make_job(), raised(ValueError("x" * 10_000_000)), STRATEGIES)
+    assert len(outcome.record) < 2 * MAX_TRACE_BYTES
+    assert len(outcome.message) < 2 * MAX_TRACE_BYTES
+    assert len(outcome.keep) < 2 * MAX_TRACE_BYTES
 
 
 def test_the_newest_trace_comes_first_and_the_oldest_of_a_hundred_goes() -> None:
@@ -165,17 +165,17 @@ def test_every_outcome_is_a_record_that_decodes_and_keeps_unknown_options(
 ) -> None:
     job = make_job({**own, "retries": retries, "backoff": backoff}, data=data)
     before = json.loads(job.claimed_record)
-    settlement = succeed(job, end[1]) if end[0] == "return" else fail(job, end[1], STRATEGIES)
-    record = decode_record("7", settlement.record, now_ms=0)
-    assert record.status == settlement.status == job.status
+    outcome = succeed(job, end[1]) if end[0] == "return" else fail(job, end[1], STRATEGIES)
+    record = decode_record("7", outcome.record, now_ms=0)
+    assert record.status == outcome.status == job.status
     assert record.status in ("succeeded", "retrying", "failed")
-    assert list(json.loads(settlement.record)) == ["data", "options", "status", "progress"]
-    assert {name: json.loads(settlement.record)["options"][name] for name in own} == {
+    assert list(json.loads(outcome.record)) == ["data", "options", "status", "progress"]
+    assert {name: json.loads(outcome.record)["options"][name] for name in own} == {
         name: before["options"][name] for name in own
     }
     assert record.options["timestamp"] == NOW_MS
     assert len(record.options["stacktraces"]) == (0 if record.status == "succeeded" else 1)
-    event = json.loads(settlement.message)
-    assert (event["id"], event["event"]) == ("7", settlement.status)
-    assert settlement.delay_ms >= 0
-    assert (settlement.delay_ms == 0) or settlement.status == "retrying"
+    event = json.loads(outcome.message)
+    assert (event["id"], event["event"]) == ("7", outcome.status)
+    assert outcome.delay_ms >= 0
+    assert (outcome.delay_ms == 0) or outcome.status == "retrying"

@@ -29,8 +29,8 @@ def reader_of(*reply: object) -> Reader:
 
 
 async def ended(reader: Reader) -> Ended | None:
-    standing = await reader.standing("1")
-    return None if standing is None else standing.ended
+    job_state = await reader.job_state("1")
+    return None if job_state is None else job_state.ended
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ async def test_a_set_of_no_such_name_is_refused_in_bee_queues_words():
     ],
 )
 async def test_where_a_job_stands_is_told(reply, state, message):
-    standing = await reader_of(*reply).standing("1")
-    assert standing is not None
-    error = standing.ended.error if standing.ended is not None else None
-    assert (standing.state, str(error) if error else None) == (state, message)
+    job_state = await reader_of(*reply).job_state("1")
+    assert job_state is not None
+    error = job_state.ended.error if job_state.ended is not None else None
+    assert (job_state.state, str(error) if error else None) == (state, message)
 
 
 async def test_a_job_that_left_no_trace_stands_nowhere():
-    assert await reader_of(None, None, 0, 0, 0).standing("1") is None
+    assert await reader_of(None, None, 0, 0, 0).job_state("1") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.redis.urls import Fleet, check_hash_tag, check_url, parse_fleet, redact, scheme_of
+from beeq.redis.urls import ServerGroup, check_hash_tag, check_url, parse_server_group, redact, scheme_of
 
 
 @pytest.mark.parametrize(
@@ -93,23 +93,26 @@ def test_a_malformed_url_is_refused_and_not_repeated(url):
 @pytest.mark.parametrize(
     ("url", "fleet"),
     [
-        ("redis+sentinel://h1/main", Fleet([("h1", 26379)], "main", {"db": 0})),
+        ("redis+sentinel://h1/main", ServerGroup([("h1", 26379)], "main", {"db": 0})),
         (
             "redis+sentinel://h1:1,h2:2,h3/main/5",
-            Fleet([("h1", 1), ("h2", 2), ("h3", 26379)], "main", {"db": 5}),
+            ServerGroup([("h1", 1), ("h2", 2), ("h3", 26379)], "main", {"db": 5}),
         ),
         (
             "redis+sentinel://us%40er:pass%2Fword@[::1]:1/main",
-            Fleet([("::1", 1)], "main", {"username": "us@er", "password": "pass/word", "db": 0}),
+            ServerGroup([("::1", 1)], "main", {"username": "us@er", "password": "pass/word", "db": 0}),
         ),
-        ("redis+sentinel://:word@h1/main", Fleet([("h1", 26379)], "main", {"password": "word", "db": 0})),
-        ("redis+cluster://h1,h2:7000", Fleet([("h1", 6379), ("h2", 7000)], "", {})),
-        ("redis+cluster://u:p@h1/0", Fleet([("h1", 6379)], "", {"username": "u", "password": "p"})),
-        ("redis+cluster://h1/", Fleet([("h1", 6379)], "", {})),
+        (
+            "redis+sentinel://:word@h1/main",
+            ServerGroup([("h1", 26379)], "main", {"password": "word", "db": 0}),
+        ),
+        ("redis+cluster://h1,h2:7000", ServerGroup([("h1", 6379), ("h2", 7000)], "", {})),
+        ("redis+cluster://u:p@h1/0", ServerGroup([("h1", 6379)], "", {"username": "u", "password": "p"})),
+        ("redis+cluster://h1/", ServerGroup([("h1", 6379)], "", {})),
     ],
 )
 def test_a_fleets_url_names_its_servers(url, fleet):
-    assert parse_fleet(url) == fleet
+    assert parse_server_group(url) == fleet
 
 
 @pytest.mark.parametrize(

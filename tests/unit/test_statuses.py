@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beeq.client.reader import Ended, Standing
+from beeq.client.reader import Ended, JobState
 from beeq.errors import JobFailed
 from beeq.job_status import message_in, status_document
 from beeq.protocol.codec import Record
@@ -33,7 +33,7 @@ def test_a_message_is_what_stands_before_the_calls_without_the_errors_type(trace
 
 def document(state: str, ended: Ended | None, *traces: str, status: str = "failed") -> dict[str, Any]:
     record = Record({"projectId": "p"}, {"timestamp": 1000, "stacktraces": list(traces)}, status)
-    return status_document("webhook-processing", "7", Standing(state, record, ended))
+    return status_document("webhook-processing", "7", JobState(state, record, ended))
 
 
 def test_a_message_that_was_kept_is_shown_as_it_is():

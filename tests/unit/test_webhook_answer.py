@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from beeq.webhooks.response import Answer, retry_after_ms
+from beeq.webhooks.response import WebhookResponse, retry_after_ms
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 DAY_MS = 86_400_000
@@ -29,7 +29,7 @@ DAY_MS = 86_400_000
     ],
 )
 def test_two_hundreds_are_accepted_and_only_410_is_gone(status: int, accepted: bool, gone: bool) -> None:
-    answer = Answer(status, duration_ms=1)
+    answer = WebhookResponse(status, duration_ms=1)
 
     assert (answer.accepted, answer.gone) == (accepted, gone)
 

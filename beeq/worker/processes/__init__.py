@@ -1,6 +1,6 @@
 """The pool of child processes that run handlers with ``executor="process"``.
 
 ``pool`` chooses a child for a job, ``child_process`` is one child seen from the worker, ``child_main`` runs
-in it, ``ipc`` is what they say to each other, ``handler_ref`` is how a child finds the handler. Processes that
-run whole workers are not here but in ``beeq.worker.supervisor``.
+in it, ``ipc`` is what they say to each other, ``handler_ref`` is how a child finds the handler. Processes
+that run whole workers are not here but in ``beeq.worker.supervisor``.
 """

@@ -29,7 +29,7 @@ from beeq.errors import Discard, JobLost
 from beeq.job import Job
 from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import milliseconds
-from beeq.worker.processes.handler_ref import Reference, load
+from beeq.worker.processes.handler_ref import HandlerRef, load
 from beeq.worker.processes.ipc import Decoder, Message, encode, tell, told
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Link:
         os.killpg(0, signal.SIGKILL)  # what the handler has started too
 
 
-class FarQueue:
+class RemoteQueue:
     """What a ``Job`` in a child process needs of its queue. The moves block, and never really await.
 
     Args:
@@ -171,14 +171,14 @@ class _Here(Portal):
         return function()
 
 
-class Attempt:
+class ChildAttempt:
     """One run of the handler in this process."""
 
     def __init__(self, link: Link, message: Message) -> None:
         head = message.head
         self._link = link
         self._is_over = False
-        far = FarQueue(head["queue"], head["strategies"], self._call)
+        far = RemoteQueue(head["queue"], head["strategies"], self._call)
         record = decode_record(head["id"], message.body, now_ms=far.now_ms())
         self._job = Job(cast("Queue", far), record, head["id"])
         self._job.claim = b"the worker's"  # the job runs: it cannot be saved
@@ -260,13 +260,13 @@ def main(fd: int, worker_pid: int) -> None:
         return
     sys.argv[:] = first.head["argv"]
     try:
-        handler = load(Reference(pickled=first.body, **first.head["reference"]))
+        handler = load(HandlerRef(pickled=first.body, **first.head["handler_ref"]))
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, or exit
         link.send("broken", dumps(tell(error)))
         return
     link.send("ready")
     while (message := link.jobs.get()) is not None:
-        Attempt(link, message).run(handler)
+        ChildAttempt(link, message).run(handler)
 
 
 def _die_with(worker_pid: int) -> None:

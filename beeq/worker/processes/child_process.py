@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import BeeqError
 from beeq.protocol.codec import dumps, loads
-from beeq.worker.processes.handler_ref import Reference
+from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.ipc import Decoder, Message, encode, tell, told
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ChildProcess(asyncio.Protocol):
 
     # Its life.
 
-    async def start(self, reference: Reference) -> None:
+    async def start(self, handler_ref: HandlerRef) -> None:
         """Start the process; return when it has the handler.
 
         Raises:
@@ -93,9 +93,10 @@ class ChildProcess(asyncio.Protocol):
             async with limit:
                 await self._spawn()
                 facts = {
-                    name: getattr(reference, name) for name in ("module", "name", "main_module", "main_path")
+                    name: getattr(handler_ref, name)
+                    for name in ("module", "name", "main_module", "main_path")
                 }
-                self._send("load", reference.pickled, reference=facts, argv=sys.argv)
+                self._send("load", handler_ref.pickled, handler_ref=facts, argv=sys.argv)
                 await self._owed
         except BaseException:
             await self.kill()

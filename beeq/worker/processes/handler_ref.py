@@ -1,6 +1,6 @@
 """How a child process finds the handler: by its name in a module, or else pickled.
 
-Job data never goes this way. The worker's side is ``Reference.of``, the child's is ``load``.
+Job data never goes this way. The worker's side is ``HandlerRef.of``, the child's is ``load``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAIN_ELSEWHERE = "__mp_main__"
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class HandlerRef:
     """Where a handler is.
 
     Attributes:
@@ -37,7 +37,7 @@ class Reference:
     pickled: bytes = b""
 
     @classmethod
-    def of(cls, handler: Callable[[Any], Any]) -> Reference:
+    def of(cls, handler: Callable[[Any], Any]) -> HandlerRef:
         """Return where ``handler`` is.
 
         Its name need not be bound yet: a decorator is called before that. See ``check``.
@@ -121,7 +121,7 @@ def refuse_while_loading() -> None:
         )
 
 
-def load(reference: Reference) -> Callable[[Any], Any]:
+def load(handler_ref: HandlerRef) -> Callable[[Any], Any]:
     """Return the handler, importing what it takes.
 
     Raises:
@@ -130,11 +130,11 @@ def load(reference: Reference) -> Callable[[Any], Any]:
     global _is_loading  # noqa: PLW0603 - a process loads once, and what is loaded may ask
     _is_loading = True
     try:
-        _run_main(reference)
-        if reference.pickled:
-            handler = pickle.loads(reference.pickled)  # noqa: S301 - the worker's own handler
+        _run_main(handler_ref)
+        if handler_ref.pickled:
+            handler = pickle.loads(handler_ref.pickled)  # noqa: S301 - the worker's own handler
         else:
-            handler = _member(importlib.import_module(reference.module), reference.name)
+            handler = _member(importlib.import_module(handler_ref.module), handler_ref.name)
     finally:
         _is_loading = False
     if not callable(handler):
@@ -143,12 +143,12 @@ def load(reference: Reference) -> Callable[[Any], Any]:
     return found
 
 
-def _run_main(reference: Reference) -> None:
+def _run_main(handler_ref: HandlerRef) -> None:
     """Run the main program under another name, so that its ``if __name__ == "__main__"`` is not entered."""
-    if reference.main_module:
-        members = runpy.run_module(reference.main_module, run_name=_MAIN_ELSEWHERE, alter_sys=True)
-    elif reference.main_path:
-        members = runpy.run_path(reference.main_path, run_name=_MAIN_ELSEWHERE)
+    if handler_ref.main_module:
+        members = runpy.run_module(handler_ref.main_module, run_name=_MAIN_ELSEWHERE, alter_sys=True)
+    elif handler_ref.main_path:
+        members = runpy.run_path(handler_ref.main_path, run_name=_MAIN_ELSEWHERE)
     else:
         return
     main = types.ModuleType(_MAIN_ELSEWHERE)

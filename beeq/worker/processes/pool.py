@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beeq.worker.processes.child_process import ChildDied, ChildProcess
-from beeq.worker.processes.handler_ref import Reference
+from beeq.worker.processes.handler_ref import HandlerRef
 
 if TYPE_CHECKING:
     from beeq.job import Job
 
 
-class Processes:
+class ProcessPool:
     """Runs a handler in child processes.
 
     Args:
@@ -31,7 +31,7 @@ class Processes:
 
     def __init__(self, handler: Callable[[Any], Any], *, limit: int) -> None:
         self._handler = handler
-        self._reference = Reference.of(handler)
+        self._handler_ref = HandlerRef.of(handler)
         self._limit = limit
         self._children: set[ChildProcess] = set()  # all that live: starting, idle, busy, dying
         self._idle: list[ChildProcess] = []
@@ -107,8 +107,8 @@ class Processes:
     async def _start(self, child: ChildProcess) -> None:
         """Start a child; a job that was given up meanwhile does not stop it: the next one will need it."""
         try:
-            self._reference.check(self._handler)
-            await child.start(self._reference)
+            self._handler_ref.check(self._handler)
+            await child.start(self._handler_ref)
         except Exception as error:  # noqa: BLE001 - it is the outcome of a job
             self._left(child)
             waiting = self._next_waiting()

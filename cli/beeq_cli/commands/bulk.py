@@ -15,7 +15,7 @@ from io import BufferedReader
 from typing import Any
 
 from beeq import Job, Queue, RedisUnavailable
-from beeq.job_spec import Order
+from beeq.job_spec import JobSpec
 from beeq_cli.console import is_watched, say
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE, explained
 from beeq_cli.fields import parse_object
@@ -34,7 +34,7 @@ class _Line:
 
 
 async def enqueue_lines(
-    source: BufferedReader, queue: Queue, order: Order, *, print_id: Callable[[str], None], report: Report
+    source: BufferedReader, queue: Queue, spec: JobSpec, *, print_id: Callable[[str], None], report: Report
 ) -> int:
     """Enqueue one job for each line of ``source``; return the exit code."""
     code = 0
@@ -46,8 +46,8 @@ async def enqueue_lines(
             if not text.strip():
                 continue
             try:
-                data = order.completed(parse_object(text, ""))
-                job = order.job(queue, data)
+                data = spec.completed(parse_object(text, ""))
+                job = spec.job(queue, data)
                 lines.append(_Line(number, job, job.id))
             except (TypeError, ValueError) as error:
                 say(f"line {number}: {error}")

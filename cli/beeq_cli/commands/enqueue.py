@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from beeq import Job, JobFailed, Queue
-from beeq.job_spec import Order, Terms
+from beeq.job_spec import JobOptions, JobSpec
 from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import dumps
 from beeq_cli.commands import bulk
@@ -122,14 +122,14 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
         raise click.UsageError("--bulk goes with no fields, --id or --wait")
     if not queue_name:
         raise click.UsageError("QUEUE is empty")
-    terms = Terms(
+    terms = JobOptions(
         job_id=job_id or None,
         retries=retries,
         backoff=backoff,
         timeout=timeout_ms,
         delay_until=at if delay_ms is None else timedelta(milliseconds=delay_ms),
     )
-    order = Order(queue_name, terms)
+    spec = JobSpec(queue_name, terms)
     queue = Queue(
         queue_name,
         redis=common.redis_url(),
@@ -143,30 +143,30 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
         mirrored=queue_name in JOB_TYPES and read_mongo_url(None) is not None,
     )
     try:
-        order.check(queue)
+        spec.check(queue)
         data = (
-            order.completed(read_fields(words, read_stdin=sys.stdin.buffer.read)) if bulk_path is None else {}
+            spec.completed(read_fields(words, read_stdin=sys.stdin.buffer.read)) if bulk_path is None else {}
         )
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     if bulk_path is None:
-        code = run(_enqueue_one(queue, order, data, wait_ms=wait_ms, as_json=as_json))
+        code = run(_enqueue_one(queue, spec, data, wait_ms=wait_ms, as_json=as_json))
     else:
         with (
             _opened(bulk_path) as (source, size_bytes),
             bulk.progress(size_bytes, is_quiet=common.is_quiet) as report,
         ):
-            code = run(_enqueue_bulk(queue, order, source, report, as_json=as_json))
+            code = run(_enqueue_bulk(queue, spec, source, report, as_json=as_json))
     sys.exit(code)
 
 
 async def _enqueue_one(
-    queue: Queue, order: Order, data: dict[str, Any], *, wait_ms: int | None, as_json: bool
+    queue: Queue, spec: JobSpec, data: dict[str, Any], *, wait_ms: int | None, as_json: bool
 ) -> int:
     async with opened(queue):
-        job = await order.save(queue, data)
+        job = await spec.save(queue, data)
         if wait_ms is None:
-            _print_id(order.queue_name, job.saved_id(), as_json=as_json)
+            _print_id(spec.queue_name, job.saved_id(), as_json=as_json)
             return 0
         return await _print_result(job, wait_ms, as_json=as_json)
 
@@ -185,13 +185,13 @@ async def _print_result(job: Job, wait_ms: int, *, as_json: bool) -> int:
 
 
 async def _enqueue_bulk(
-    queue: Queue, order: Order, source: BufferedReader, report: bulk.Report, *, as_json: bool
+    queue: Queue, spec: JobSpec, source: BufferedReader, report: bulk.Report, *, as_json: bool
 ) -> int:
     def print_id(job_id: str) -> None:
-        _print_id(order.queue_name, job_id, as_json=as_json)
+        _print_id(spec.queue_name, job_id, as_json=as_json)
 
     async with opened(queue):
-        return await bulk.enqueue_lines(source, queue, order, print_id=print_id, report=report)
+        return await bulk.enqueue_lines(source, queue, spec, print_id=print_id, report=report)
 
 
 def _print_id(queue_name: str, job_id: str, *, as_json: bool) -> None:

@@ -13,9 +13,9 @@ from beeq.jobs import JOB_TYPES
 from beeq.mirror.mirror import Mirror
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
-from beeq.worker.supervisor import Fleet, Lifeline
+from beeq.worker.supervisor import Lifeline, ProcessSupervisor
 from beeq_cli import app, logs
-from beeq_cli.commands.worker_process import Shift
+from beeq_cli.commands.worker_process import WorkerProcess
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_duration
@@ -74,7 +74,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
     logs.configure(log_format, is_verbose=common.is_verbose, is_quiet=common.is_quiet)
     lifeline: Lifeline | None = None
     if processes > 1:
-        outcome = Fleet(
+        outcome = ProcessSupervisor(
             processes,
             is_burst=burst,
             shutdown_timeout_s=shutdown_timeout_ms / 1000,
@@ -85,7 +85,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
             sys.exit(outcome)
         lifeline = outcome
     try:
-        shift = _shift(
+        process = _shift(
             queue_names,
             app_path,
             redis_url=redis_url,
@@ -103,7 +103,11 @@ def worker(  # noqa: PLR0917 - one parameter an option
             logs.logger.info(logs.STARTED)
 
     stop_fd = None if lifeline is None else lifeline.stop_fd
-    run(shift.work(burst=burst, shutdown_timeout_ms=shutdown_timeout_ms, on_started=started, stop_fd=stop_fd))
+    run(
+        process.work(
+            burst=burst, shutdown_timeout_ms=shutdown_timeout_ms, on_started=started, stop_fd=stop_fd
+        )
+    )
 
 
 def _shift(
@@ -114,7 +118,7 @@ def _shift(
     prefix: str,
     concurrency: int | None,
     mongo_url: str | None,
-) -> Shift:
+) -> WorkerProcess:
     """Return the work to do.
 
     Raises:
@@ -132,7 +136,7 @@ def _shift(
         for queue in own:
             queue.concurrency = concurrency
     mirror = None if mongo_url is None else Mirror(mongo_url, redis=redis_url, prefix=prefix)
-    shift = Shift(own, mirror)
+    process = WorkerProcess(own, mirror)
     built_in = [name for name in dict.fromkeys(queue_names or JOB_TYPES) if name not in own_names]
     if built_in:
         processors = build(ProcessorSettings.from_environment(os.environ))
@@ -146,5 +150,5 @@ def _shift(
                 store_jobs=False,
                 mirrored=mirror is not None,
             )
-            shift.add(queue, processors[name], concurrency or 1)
-    return shift
+            process.add(queue, processors[name], concurrency or 1)
+    return process

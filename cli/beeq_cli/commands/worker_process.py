@@ -9,7 +9,7 @@ from typing import Any
 from beeq import Queue, RedisError
 from beeq.mirror.mirror import Mirror
 from beeq.processors.base import Processor
-from beeq.worker import worker_process as shift
+from beeq.worker import worker_process as process
 from beeq_cli import logs
 from beeq_cli.running import connect
 
@@ -17,12 +17,12 @@ from beeq_cli.running import connect
 _SETTLE_S = 10.0
 
 
-class Shift(shift.Shift):
+class WorkerProcess(process.WorkerProcess):
     """Works on queues, and says what happens in them.
 
     Args:
         queues: have their handlers already.
-        mirror: written while the shift lasts.
+        mirror: written while the process lasts.
     """
 
     def __init__(self, queues: Sequence[Queue] = (), mirror: Mirror | None = None) -> None:
@@ -72,7 +72,7 @@ class Shift(shift.Shift):
     async def _settle(self, mirror: Mirror) -> None:
         """Let the mirror catch up, if it can and nobody is in a hurry; what is owed stays in Redis."""
         try:
-            timeout_s = 0 if self._urgency == shift.HAND_BACK else _SETTLE_S
+            timeout_s = 0 if self._urgency == process.HAND_BACK else _SETTLE_S
             if mirror.is_running and not await mirror.settle(timeout_s):
                 logs.logger.warning("the mirror is behind; the next worker will write what is owed")
         except RedisError as error:

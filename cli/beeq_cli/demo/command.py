@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from beeq import BeeqError, Queue, Stats
-from beeq.job_spec import Order
+from beeq.job_spec import JobSpec
 from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.ffmpeg import run as run_ffmpeg
 from beeq.processors import build
@@ -116,8 +116,8 @@ class Rehearsal:
 
     async def _perform(self, step: Step, show: Show) -> dict[str, Any]:
         queue = self._queues[step.queue_name]
-        order = Order(step.queue_name)
-        job = order.job(queue, order.completed(step.data))
+        spec = JobSpec(step.queue_name)
+        job = spec.job(queue, spec.completed(step.data))
         report: dict[str, Any] = {"name": step.name, "queue": step.queue_name, "id": job.id}
         show.begin(step.name)
         job.on("progress", lambda percent: show.progress(step.name, percent))

@@ -23,7 +23,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LoopbackResponse:
     """What is answered."""
 
     status: str
@@ -58,7 +58,7 @@ class LoopbackServer(ABC):
             await self._server.wait_closed()
 
     @abstractmethod
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> LoopbackResponse:
         """Return the answer to a request.
 
         Raises:

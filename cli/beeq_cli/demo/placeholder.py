@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from beeq_cli.demo.loopback import Answer, LoopbackServer, Request
+from beeq_cli.demo.loopback import LoopbackResponse, LoopbackServer, Request
 
 SCRIPT = {
     "title": "The Queue of the Bees",
@@ -48,10 +48,10 @@ class PlaceholderProvider(LoopbackServer):
         """What ``BEEQ_AI_BASE_URL`` would be."""
         return f"http://{self.host}/v1"
 
-    def answer(self, request: Request) -> Answer:
-        """Answer who has the key."""
+    def answer(self, request: Request) -> LoopbackResponse:
+        """LoopbackResponse who has the key."""
         if not hmac.compare_digest(request.headers.get("authorization", ""), f"Bearer {self.key}"):
-            return Answer("401 Unauthorized")
+            return LoopbackResponse("401 Unauthorized")
         match request.method, request.path:
             case "POST", "/v1/chat/completions":
                 asked = json.loads(request.body)
@@ -64,15 +64,15 @@ class PlaceholderProvider(LoopbackServer):
                 return _json({"id": _VIDEO_ID, "status": "queued", "progress": 0})
             case "GET", path if path.startswith(f"/v1/videos/{_VIDEO_ID}"):
                 return self._video_answer(path.removeprefix(f"/v1/videos/{_VIDEO_ID}"))
-        return Answer("404 Not Found")
+        return LoopbackResponse("404 Not Found")
 
-    def _video_answer(self, part: str) -> Answer:
+    def _video_answer(self, part: str) -> LoopbackResponse:
         if part:
             is_content = part == "/content"
             return (
-                Answer("200 OK", self._video.read_bytes(), "video/mp4")
+                LoopbackResponse("200 OK", self._video.read_bytes(), "video/mp4")
                 if is_content
-                else Answer("404 Not Found")
+                else LoopbackResponse("404 Not Found")
             )
         percent = _PROGRESS[min(self._looks, len(_PROGRESS) - 1)]
         self._looks += 1
@@ -80,5 +80,5 @@ class PlaceholderProvider(LoopbackServer):
         return _json({"id": _VIDEO_ID, "status": status, "progress": percent})
 
 
-def _json(value: dict[str, Any]) -> Answer:
-    return Answer("200 OK", json.dumps(value).encode())
+def _json(value: dict[str, Any]) -> LoopbackResponse:
+    return LoopbackResponse("200 OK", json.dumps(value).encode())

@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Any
 
-from beeq_cli.demo.loopback import Answer, LoopbackServer, Request
+from beeq_cli.demo.loopback import LoopbackResponse, LoopbackServer, Request
 
 _TOLERANCE_S = 300
 
@@ -28,12 +28,12 @@ class Receiver(LoopbackServer):
         """What senders sign with."""
         return "whsec_" + base64.b64encode(self._key).decode()
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> LoopbackResponse:
         """Take what is signed."""
         if not self._is_genuine(request.headers, request.body):
-            return Answer("401 Unauthorized")
+            return LoopbackResponse("401 Unauthorized")
         self.received[request.headers["webhook-id"]] = json.loads(request.body)
-        return Answer("200 OK")
+        return LoopbackResponse("200 OK")
 
     def _is_genuine(self, headers: dict[str, str], body: bytes) -> bool:
         """Check the signature (Standard Webhooks), by no code that made it."""
