@@ -15,7 +15,7 @@ import beeq
 from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES
 from beeq.redis import scripts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "beeq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 EVERY_MODULE = [*MODULES, *sorted((ROOT / "cli").rglob("*.py"))]

@@ -19,7 +19,7 @@ from benchmarks.peers import NAMES, Contender
 from benchmarks.report import peer_table, table
 from tests.support.server import Server
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _RESULT = json.loads((_ROOT / "benchmarks" / "results" / "bench.json").read_text())
 
 #: What the result file must hold, besides whatever else is measured.

@@ -20,7 +20,7 @@ from typing import Any, Self
 from beeq.ai.client import Limits
 from beeq.processors.ai import AIProcessor
 from beeq.processors.base import ProcessorSettings
-from tests.integration.webhook_receiver import WAIT_S, Script
+from tests.webhooks.receiver import WAIT_S, Script
 
 KEY = "sk-very/hunter2+key"
 CHAT = "POST /v1/chat/completions"

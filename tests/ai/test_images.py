@@ -13,7 +13,7 @@ from beeq.ai.client import Limits
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard
 from beeq.media.errors import MediaFailed
-from tests.integration.ai_server import (
+from tests.ai.server import (
     HEAD,
     IMAGES,
     KEY,
@@ -25,8 +25,8 @@ from tests.integration.ai_server import (
     content,
     image,
 )
-from tests.integration.media_clips import tree
-from tests.integration.webhook_receiver import drip, send
+from tests.media.clips import tree
+from tests.webhooks.receiver import drip, send
 
 JPEG = b"\xff\xd8\xff\xe0 jpeg"
 WEBP = b"RIFF\x10\0\0\0WEBPVP8 "

@@ -19,7 +19,7 @@ from beeq.ai.errors import AIFailed
 from beeq.errors import Discard, Retry
 from beeq.processors.ai import AIProcessor
 from beeq.processors.base import ProcessorSettings
-from tests.integration.ai_server import (
+from tests.ai.server import (
     CHAT,
     HEAD,
     IMAGES,
@@ -34,9 +34,9 @@ from tests.integration.ai_server import (
     content,
     whole_text_of,
 )
-from tests.integration.media_clips import tree
-from tests.integration.webhook_receiver import Receiver, drip, send, send_for_ever
+from tests.media.clips import tree
 from tests.support.certificate import CERTIFICATE
+from tests.webhooks.receiver import Receiver, drip, send, send_for_ever
 
 # --- Texts ----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 from beeq.ai.client import AIClient
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard, Retry
-from tests.integration.ai_server import (
+from tests.ai.server import (
     CHAT,
     IMAGES,
     KEY,

@@ -19,7 +19,7 @@ from beeq.ai.client import Limits
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard, JobLost, RedisUnavailable
 from beeq.media.errors import MediaFailed
-from tests.integration.ai_server import (
+from tests.ai.server import (
     HEAD,
     KEY,
     AIJob,
@@ -31,9 +31,9 @@ from tests.integration.ai_server import (
     video,
     whole_text_of,
 )
-from tests.integration.media_clips import colour_clip, ffmpeg, tree
-from tests.integration.webhook_receiver import drip, reply, send, send_for_ever
+from tests.media.clips import colour_clip, ffmpeg, tree
 from tests.support.server import Server
+from tests.webhooks.receiver import drip, reply, send, send_for_ever
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = "POST /v1/videos"

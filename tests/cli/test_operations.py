@@ -14,7 +14,7 @@ import pytest
 from beeq_cli.demo.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
 from beeq_cli.demo.receiver import Receiver
 from tests.cli.command import Beeq, Running
-from tests.integration.media_clips import ffmpeg
+from tests.media.clips import ffmpeg
 
 FILE = {"path", "bytes", "duration", "streams"}
 CLIPS = 'inputFiles:=["one.mp4", "two.mp4"]'

@@ -12,7 +12,7 @@ import pytest
 from beeq import Job, JobFailed
 from beeq.client.event_hub import EventHub
 from beeq.protocol.events import encode_event
-from tests.unit.making import make_job
+from tests.support.samples import make_job
 
 
 class Bench:

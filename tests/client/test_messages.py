@@ -116,7 +116,7 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
         is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
         ask(packed, on_late_end if is_save else on_end)
 
-    monkeypatch.setattr(queue.pipeline._line, "ask", ask_late)
+    monkeypatch.setattr(queue.pipeline._connection, "ask", ask_late)
     job = queue.create_job({})
     heard = recorder(job, "succeeded")
     await job.save()
@@ -140,7 +140,7 @@ async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue
         is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
         ask(packed, on_end_and_hear if is_save else on_end)
 
-    monkeypatch.setattr(queue.pipeline._line, "ask", ask_and_hear)
+    monkeypatch.setattr(queue.pipeline._connection, "ask", ask_and_hear)
     heard = recorder(await queue.enqueue({}), "failed")
     [(error,)] = await heard.until("failed")
     assert str(error) == "at once"

@@ -20,7 +20,7 @@ from beeq import RedisUnavailable, embedded
 from beeq.embedded import keeper
 from beeq.redis.connector import Connector
 from beeq.redis.resp import RespProtocol, pack
-from tests.integration.test_embedded import is_alive, is_free, is_quiet, keeper_pid, server_pid
+from tests.embedded.test_embedded import is_alive, is_free, is_quiet, keeper_pid, server_pid
 from tests.support.waiting import eventually, pause
 
 EAGER = {"initial_redis_failure_retry_delay": 20}

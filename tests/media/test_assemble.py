@@ -15,7 +15,7 @@ from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.service import LocalMedia
 from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
-from tests.integration.media_clips import (
+from tests.media.clips import (
     FakeJob,
     colour_at,
     colour_clip,
@@ -25,7 +25,7 @@ from tests.integration.media_clips import (
     tone_at,
     tree,
 )
-from tests.integration.test_media_remote import Service
+from tests.media.test_remote import Service
 
 VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus")
 MPEG4 = ("-c:v", "mpeg4", "-bf", "2", "-c:a", "libmp3lame")

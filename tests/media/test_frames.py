@@ -8,7 +8,7 @@ import pytest
 
 from beeq.errors import Discard
 from beeq.media.errors import MediaFailed
-from tests.integration.media_clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
+from tests.media.clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
 
 VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
 

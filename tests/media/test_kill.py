@@ -14,7 +14,7 @@ import pytest
 from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import Processor, ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.integration.media_clips import colour_at, colour_clip, ffmpeg, frame_count, tree
+from tests.media.clips import colour_at, colour_clip, ffmpeg, frame_count, tree
 from tests.support.server import Server
 from tests.support.waiting import Recorder
 

@@ -19,7 +19,7 @@ from beeq.media import paths
 from beeq.media.errors import MediaFailed
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.integration.media_clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
+from tests.media.clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
 
 Started = list[asyncio.subprocess.Process]
 

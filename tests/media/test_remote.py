@@ -14,7 +14,7 @@ from beeq.errors import Discard
 from beeq.media.errors import MediaFailed
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.integration.media_clips import FakeJob
+from tests.media.clips import FakeJob
 
 
 class Service:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beeq.errors import Discard
-from tests.integration.media_clips import (
+from tests.media.clips import (
     FakeJob,
     colour_at,
     colour_clip,

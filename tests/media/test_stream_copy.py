@@ -11,7 +11,7 @@ from beeq.media import stream_copy as splice
 from beeq.media.stream_copy import StreamCopy
 from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
-from tests.integration.media_clips import (
+from tests.media.clips import (
     FakeJob,
     colour_at,
     colour_clip,

@@ -14,7 +14,7 @@ from beeq.client.reader import Ended, JobState
 from beeq.errors import JobFailed
 from beeq.mirror.documents import change_of, fingerprint_of, moment_of, revision_of, shared_id, storable
 from beeq.protocol.codec import Record
-from tests.unit.making import json_values, nested
+from tests.support.samples import json_values, nested
 
 CREATED_MS = 1_795_488_864_455
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beeq.protocol.backoff import MAX_DELAY_MS, builtin_strategies
-from tests.unit.making import make_job
+from tests.support.samples import make_job
 
 TABLE: list[tuple[str, Any, int, Any]] = [
     # strategy, stored delay, delay to wait, delay stored afterwards

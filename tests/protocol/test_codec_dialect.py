@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from beeq.protocol.codec import dumps, loads
-from tests.unit.making import json_values, nested
+from tests.support.samples import json_values, nested
 
 BOTH_WAYS: list[tuple[Any, bytes]] = [
     ({"2": 1, "1": 2}, b'{"2":1,"1":2}'),  # in the order given

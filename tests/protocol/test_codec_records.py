@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from beeq.errors import JobUnreadable
 from beeq.job import Job
 from beeq.protocol.codec import Record, decode_record, encode_new_record, encode_record, payload
-from tests.unit.making import NOW_MS, json_values, make_job
+from tests.support.samples import NOW_MS, json_values, make_job
 
 BOTH_WAYS: list[tuple[Record, bytes]] = [
     # Recorded from Node (protocol section 2.1).

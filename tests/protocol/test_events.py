@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beeq.protocol.events import ABSENT, Backlog, JobEvent, decode_event, encode_event
-from tests.unit.making import json_values
+from tests.support.samples import json_values
 
 BOTH_WAYS: list[tuple[JobEvent, bytes]] = [
     (JobEvent("4", "progress", {"p": 1}), b'{"id":"4","event":"progress","data":{"p":1}}'),

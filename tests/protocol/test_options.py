@@ -20,7 +20,7 @@ from beeq.protocol.options import (
     retries_left,
     timeout_ms_of,
 )
-from tests.unit.making import make_job
+from tests.support.samples import make_job
 
 HUGE = 10**400  # beyond what a float holds
 

@@ -13,7 +13,7 @@ from beeq import Discard, Job, JobStalled, JobTimedOut, JobUnreadable, Retry
 from beeq.protocol.backoff import MAX_DELAY_MS, builtin_strategies
 from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import Outcome, fail, succeed
-from tests.unit.making import NOW_MS, make_job, nested, raised
+from tests.support.samples import NOW_MS, make_job, nested, raised
 
 STRATEGIES = builtin_strategies()
 

@@ -13,7 +13,7 @@ from beeq import Discard, Retry
 from beeq.protocol.backoff import builtin_strategies
 from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import MAX_TRACE_BYTES, MAX_TRACES, fail, message_of, succeed, trace_of
-from tests.unit.making import NOW_MS, json_values, make_job, raised
+from tests.support.samples import NOW_MS, json_values, make_job, raised
 
 STRATEGIES = builtin_strategies()
 

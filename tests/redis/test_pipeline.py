@@ -12,7 +12,7 @@ from beeq.errors import RedisRefused, RedisUnavailable
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.resp import pack
 from beeq.redis.scripts import ADD_JOBS
-from tests.integration.scripted_peer import Peer, scripted_peer
+from tests.redis.scripted_peer import Peer, scripted_peer
 from tests.support.waiting import eventually
 
 

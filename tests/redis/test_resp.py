@@ -19,7 +19,7 @@ from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.redis.pubsub import Subscriber
 from beeq.redis.resp import CommandPrefix, RespProtocol, pack
-from tests.integration.scripted_peer import Peer, scripted_peer
+from tests.redis.scripted_peer import Peer, scripted_peer
 from tests.support.waiting import eventually, pause
 
 PING = (pack("PING"),)

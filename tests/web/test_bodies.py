@@ -11,7 +11,8 @@ from itertools import repeat
 import pytest
 
 from beeq.web import bodies
-from tests.integration.web_app import (
+from tests.support.waiting import pause
+from tests.web.app import (
     SCRIPT,
     WANTED,
     app_on,
@@ -20,7 +21,6 @@ from tests.integration.web_app import (
     in_pieces,
     then_silence,
 )
-from tests.support.waiting import pause
 
 JSON = {"content-type": "application/json"}
 MIB = 1 << 20

@@ -21,9 +21,9 @@ from beeq import RedisRefused
 from beeq.service import QueueService
 from beeq.web import app as app_of_the_environment
 from beeq.web import create_app, routes, service_from_environment
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of, error_of, live, serving
 from tests.support.mongo import MongoServer
 from tests.support.server import free_port
+from tests.web.app import SCRIPT, WANTED, app_on, ask, client_of, error_of, live, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 READS = ("/v1/jobs/x/status", "/v1/stats")

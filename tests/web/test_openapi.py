@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from beeq import __version__
 from beeq.web.bodies import ScriptRequest
 from beeq.web.routes import ROUTES
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, serving
+from tests.web.app import SCRIPT, WANTED, app_on, ask, serving
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),

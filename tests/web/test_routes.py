@@ -12,7 +12,7 @@ import pytest
 
 from beeq import Discard, Queue
 from beeq.protocol.codec import loads
-from tests.integration.web_app import SCRIPT, WANTED, app_on, ask, client_of
+from tests.web.app import SCRIPT, WANTED, app_on, ask, client_of
 
 EMPTY = {
     "waiting": 0,

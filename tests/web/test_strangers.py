@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beeq.protocol.codec import loads
-from tests.integration.web_app import SCRIPT, WANTED, ask
-from tests.unit.making import json_values
+from tests.support.samples import json_values
+from tests.web.app import SCRIPT, WANTED, ask
 
 strangers = settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -19,8 +19,8 @@ from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import DeliveryFailed, WebhookSender
 from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.signature import Signer
-from tests.integration.webhook_receiver import Receiver, Script, drip, reply, send, send_for_ever
 from tests.support.certificate import CERTIFICATE
+from tests.webhooks.receiver import Receiver, Script, drip, reply, send, send_for_ever
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"a":"\xc3\xa9"}'

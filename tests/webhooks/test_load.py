@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook
 from beeq import Queue
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from tests.integration.webhook_receiver import Receiver, reply
+from tests.webhooks.receiver import Receiver, reply
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

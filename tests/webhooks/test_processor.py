@@ -20,7 +20,7 @@ from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
 from beeq.webhooks import delivery
 from beeq.webhooks.delivery import DeliveryFailed
-from tests.integration.webhook_receiver import Receiver, drip, reply, send
+from tests.webhooks.receiver import Receiver, drip, reply, send
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -24,8 +24,8 @@ from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.ipc import Decoder, encode
 from tests.cli.command import Beeq
 from tests.cli.command import eventually as within_s
-from tests.integration import process_handlers as handlers
 from tests.support.waiting import Recorder, eventually
+from tests.worker import process_handlers as handlers
 
 PATIENCE_MS = 30_000
 ROOT = Path(__file__).resolve().parents[2]

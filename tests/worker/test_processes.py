@@ -12,8 +12,8 @@ import pytest
 
 from beeq import Discard, JobFailed, Queue, Retry
 from beeq.worker.processes.ipc import ChildTraceback
-from tests.integration import process_handlers as handlers
 from tests.support.waiting import Recorder
+from tests.worker import process_handlers as handlers
 
 PATIENCE_MS = 30_000
 
