@@ -69,10 +69,10 @@ def read_mongo_url(text: str | None) -> str | None:
     Raises:
         click.UsageError: it is empty or malformed.
     """
-    from beeq import configuration  # noqa: PLC0415 - loads the engine
+    from beeq import environment  # noqa: PLC0415 - loads the engine
 
     try:
-        return configuration.mongo_url(text, os.environ)
+        return environment.mongo_url(text, os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
