@@ -1,23 +1,25 @@
-"""The blocking face of a job, and the way from a thread into a loop.
+"""Blocking twins of async objects: the way from a thread into a loop, how a twin is made, the blocking job.
 
-One core, two faces: every method here runs the coroutine of the same name and waits for it.
+A twin's methods are made from the async methods: ``stats = blocking(Queue.stats)`` has the name, the
+parameters and the docstring of ``Queue.stats``, runs it in the loop's thread, and waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from beeq.errors import JobLost
+from beeq.job import Job
 
-if TYPE_CHECKING:
-    from beeq.emitter import Listener
-    from beeq.job import Job
-
+P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
+Twin = TypeVar("Twin", bound="BlockingTwin")
 
 
 class Portal:
@@ -59,7 +61,7 @@ class Portal:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # when this thread was interrupted: nobody waits any more
+            future.cancel()  # this thread was interrupted and no longer waits
             raise
 
     def call(self, function: Callable[[], T]) -> T:
@@ -71,141 +73,148 @@ class Portal:
         return self.run(call())
 
 
-class BlockingJob:
-    """A job whose moves block. What ``Job`` says of each method and attribute holds here.
+class BlockingTwin:
+    """An object whose methods run those of its async twin in the loop's thread, and wait for them."""
+
+    __slots__ = ("_portal", "_twin")
+
+    def __init__(self, twin: Any, portal: Portal) -> None:
+        self._twin = twin
+        self._portal = portal
+
+    def __repr__(self) -> str:
+        return repr(self._twin)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._portal.run(coroutine)
+
+
+@overload
+def blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]: ...
+@overload
+def blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], convert: Callable[[T, Portal], U]
+) -> Callable[Concatenate[Any, P], U]: ...
+def blocking(method: Callable[..., Any], convert: Callable[[Any, Portal], Any] | None = None) -> Any:
+    """Return the blocking twin of a coroutine method.
+
+    Args:
+        method: the async class's method.
+        convert: makes what the twin returns of what the coroutine returns; None: the same.
+    """
+    return _twin_of(
+        method,
+        lambda twin, value: value if convert is None else convert(value, twin._portal),  # noqa: SLF001 - a method of the twin's
+    )
+
+
+def chained(
+    method: Callable[Concatenate[Any, P], object], *, in_loop: bool = False
+) -> Callable[Concatenate[Twin, P], Twin]:
+    """Return the blocking twin of a method that returns its object, as the twin does.
+
+    Args:
+        method: a coroutine function, or a plain function that changes nothing but its object.
+        in_loop: whether a plain function has to be called in the loop's thread.
+    """
+    return _twin_of(method, lambda twin, _value: twin, in_loop=in_loop)
+
+
+def _twin_of(
+    method: Callable[..., Any], convert: Callable[[Any, Any], Any], *, in_loop: bool = False
+) -> Callable[..., Any]:
+    is_coroutine = inspect.iscoroutinefunction(method)
+
+    @functools.wraps(method)
+    def twin_method(self: BlockingTwin, *args: Any, **options: Any) -> Any:
+        call = functools.partial(getattr(self._twin, method.__name__), *args, **options)
+        if is_coroutine:
+            return convert(self, self._run(call()))
+        return convert(self, self._portal.call(call) if in_loop else call())
+
+    return twin_method
+
+
+class BlockingJob(BlockingTwin):
+    """A job whose methods block; otherwise each method and attribute is as in ``Job``.
 
     Handlers that are plain functions get one; so do the users of ``beeq.sync``.
     """
 
-    __slots__ = ("_is_detached", "_job", "_portal")
+    __slots__ = ("_is_detached",)
+    _twin: Job
 
     def __init__(self, job: Job, portal: Portal) -> None:
-        self._job = job
-        self._portal = portal
+        super().__init__(job, portal)
         self._is_detached = False
-
-    def __repr__(self) -> str:
-        return repr(self._job)
 
     @property
     def id(self) -> str | None:
         """The queue's name for the job."""
-        return self._job.id
-
-    @property
-    def data(self) -> Any:
-        """The payload."""
-        return self._job.data
-
-    @data.setter
-    def data(self, data: Any) -> None:
-        self._job.data = data
+        return self._twin.id
 
     @property
     def options(self) -> dict[str, Any]:
         """The record's options under their wire names."""
-        return self._job.options
+        return self._twin.options
 
     @property
     def status(self) -> str:
         """What the record says."""
-        return self._job.status
+        return self._twin.status
 
     @property
     def progress(self) -> Any:
         """What was last reported."""
-        return self._job.progress
+        return self._twin.progress
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What this attempt and earlier ones have remembered; a copy."""
+        return self._twin.memory
+
+    @property
+    def data(self) -> Any:
+        """The payload."""
+        return self._twin.data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        self._twin.data = data
 
     @property
     def asynchronous(self) -> Job:
-        """The same job with its async face."""
-        return self._job
+        """The async job, for code in its queue's loop."""
+        return self._twin
 
     def detach(self) -> None:
-        """The attempt is over: moves of the job raise from now on, so a left-behind thread notices."""
+        """Let the job's commands raise JobLost from now on: the attempt is over, but its thread may go on."""
         self._is_detached = True
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._is_detached:
             coroutine.close()
-            raise JobLost(self._job.saved_id())
-        return self._portal.run(coroutine)
-
-    def set_id(self, job_id: str | int | None) -> Self:
-        """Choose the id."""
-        self._job.set_id(job_id)
-        return self
-
-    def retries(self, n: int) -> Self:
-        """Allow ``n`` further attempts."""
-        self._job.retries(n)
-        return self
-
-    def backoff(self, strategy: str, delay: int | timedelta | None = None) -> Self:
-        """Wait between attempts."""
-        self._job.backoff(strategy, delay)
-        return self
-
-    def delay_until(self, when: datetime | float | timedelta) -> Self:
-        """Do not run the job before ``when``."""
-        self._job.delay_until(when)
-        return self
-
-    def timeout(self, timeout: int | timedelta) -> Self:
-        """Fail an attempt that runs longer."""
-        self._job.timeout(timeout)
-        return self
-
-    def save(self) -> Self:
-        """Put the job into its queue."""
-        self._run(self._job.save())
-        return self
-
-    def report_progress(self, value: Any) -> int:
-        """Tell whoever listens how far the job is."""
-        return self._run(self._job.report_progress(value))
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        """What this attempt and earlier ones have remembered; a copy."""
-        return self._job.memory
+            raise JobLost(self._twin.saved_id())
+        return super()._run(coroutine)
 
     def remember(self, **facts: Any) -> None:
         """Keep facts with the job, for its next attempt."""
-        self._run(self._job.remember(**facts))
+        self._run(self._twin.remember(**facts))
 
-    def remove(self) -> Self:
-        """Remove the job from the queue."""
-        self._run(self._job.remove())
-        return self
-
-    def cancel(self) -> bool:
-        """End the job, running or not; return whether it had not ended yet."""
-        return self._run(self._job.cancel())
-
-    def retry(self) -> bool:
-        """Queue the failed job again."""
-        return self._run(self._job.retry())
-
-    def is_in_set(self, name: str) -> bool:
-        """Return whether the job is in the named set."""
-        return self._run(self._job.is_in_set(name))
-
-    def result(self, timeout: int | timedelta | None = None) -> Any:
-        """Wait for the job and return its handler's value."""
-        return self._run(self._job.result(timeout))
-
-    def on(self, event: str, fn: Listener) -> Self:
-        """Call ``fn``, in the loop's thread, at every such event."""
-        self._portal.call(lambda: self._job.on(event, fn))
-        return self
-
-    def once(self, event: str, fn: Listener) -> Self:
-        """Call ``fn``, in the loop's thread, at the next such event."""
-        self._portal.call(lambda: self._job.once(event, fn))
-        return self
-
-    def off(self, event: str, fn: Listener) -> Self:
-        """Stop calling ``fn``."""
-        self._portal.call(lambda: self._job.off(event, fn))
-        return self
+    set_id = chained(Job.set_id)
+    retries = chained(Job.retries)
+    backoff = chained(Job.backoff)
+    delay_until = chained(Job.delay_until)
+    timeout = chained(Job.timeout)
+    save = chained(Job.save)
+    report_progress = blocking(Job.report_progress)
+    remove = chained(Job.remove)
+    cancel = blocking(Job.cancel)
+    retry = blocking(Job.retry)
+    is_in_set = blocking(Job.is_in_set)
+    result = blocking(Job.result)
+    on = chained(Job.on, in_loop=True)
+    once = chained(Job.once, in_loop=True)
+    off = chained(Job.off, in_loop=True)

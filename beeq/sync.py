@@ -1,4 +1,4 @@
-"""The blocking face of a queue: the same producer methods, each waiting for its async twin.
+"""The blocking queue and queue service: the producer's methods, each of which waits for its async twin.
 
 One background loop serves all blocking queues of a process. Objects may be used from several threads.
 After a fork, those that have been used raise RuntimeError in the child; those only made work there.
@@ -9,24 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Iterable
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 from beeq import queue as asynchronous
-from beeq.blocking import BlockingJob, Portal
-from beeq.client.reader import Health, Stats
+from beeq import service
+from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
+from beeq.protocol.backoff import Strategy
+from beeq.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from beeq import service
-    from beeq.emitter import Listener
     from beeq.job import Job as AsyncJob
 
 __all__ = ["Job", "Queue", "QueueService"]
-
-T = TypeVar("T")
 
 Job = BlockingJob
 
@@ -42,7 +39,7 @@ class _Background(Portal):
         self.forget()
 
     def forget(self) -> None:
-        """A fork has its parent's memory and none of its threads."""
+        """Drop the loop: after a fork, the child has the parent's memory and none of its threads."""
         self._lock = threading.Lock()
         self._running: asyncio.AbstractEventLoop | None = None
 
@@ -58,20 +55,27 @@ _background = _Background()
 os.register_at_fork(after_in_child=_background.forget)
 
 
-class Queue:
-    """A queue whose methods block. What ``beeq.Queue`` says of each method holds here.
+def _jobs(jobs: list[AsyncJob], portal: Portal) -> list[Job]:
+    return [BlockingJob(job, portal) for job in jobs]
 
-    ``with Queue("addition") as queue: …`` connects and closes. Working is the async queue's affair,
-    or ``beeq worker``'s.
+
+def _job_or_none(job: AsyncJob | None, portal: Portal) -> Job | None:
+    return None if job is None else BlockingJob(job, portal)
+
+
+class Queue(BlockingTwin):
+    """A queue whose methods block; otherwise each method is as in ``beeq.Queue``.
+
+    ``with Queue("addition") as queue: …`` connects and closes. It does not work on jobs: the async queue
+    does, or ``beeq worker``.
     """
 
-    def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
-        self._portal = _background
-        settings.setdefault("is_worker", False)
-        self._queue = self._portal.call(lambda: asynchronous.Queue(name, redis=redis, **settings))
+    _twin: asynchronous.Queue
 
-    def __repr__(self) -> str:
-        return repr(self._queue)
+    def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
+        settings.setdefault("is_worker", False)
+        queue = _background.call(lambda: asynchronous.Queue(name, redis=redis, **settings))
+        super().__init__(queue, _background)
 
     def __enter__(self) -> Self:
         """Connect."""
@@ -82,147 +86,64 @@ class Queue:
         """Close."""
         self.close()
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._portal.run(coroutine)
-
-    def _face(self, job: AsyncJob) -> Job:
-        return BlockingJob(job, self._portal)
-
     @property
     def name(self) -> str:
         """The queue's name."""
-        return self._queue.name
+        return self._twin.name
 
     @property
-    def settings(self) -> Any:
+    def settings(self) -> Settings:
         """The queue's settings, frozen."""
-        return self._queue.settings
+        return self._twin.settings
 
     @property
-    def backoff_strategies(self) -> Any:
+    def backoff_strategies(self) -> dict[str, Strategy]:
         """Strategies by name; add your own before a job asks for it."""
-        return self._queue.backoff_strategies
+        return self._twin.backoff_strategies
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of one of the queue's keys."""
-        return self._queue.to_key(suffix)
-
-    def connect(self) -> bool:
-        """Connect."""
-        return self._run(self._queue.connect())
-
-    def ready(self) -> Self:
-        """Return the queue once it is connected."""
-        self._run(self._queue.ready())
-        return self
+        return self._twin.to_key(suffix)
 
     def is_running(self) -> bool:
         """Return whether the queue has not been closed."""
-        return self._queue.is_running()
-
-    def close(self, timeout: int | timedelta | None = None) -> None:
-        """Hang up."""
-        self._run(self._queue.close(timeout))
-
-    def destroy(self) -> int:
-        """Delete the queue; return how many keys there were."""
-        return self._run(self._queue.destroy())
-
-    def on(self, event: str, fn: Listener) -> Self:
-        """Call ``fn``, in the background loop's thread, at every ``event``."""
-        self._portal.call(lambda: self._queue.on(event, fn))
-        return self
-
-    def once(self, event: str, fn: Listener) -> Self:
-        """Call ``fn``, in the background loop's thread, at the next ``event``."""
-        self._portal.call(lambda: self._queue.once(event, fn))
-        return self
-
-    def off(self, event: str, fn: Listener) -> Self:
-        """Stop calling ``fn``."""
-        self._portal.call(lambda: self._queue.off(event, fn))
-        return self
+        return self._twin.is_running()
 
     def create_job(self, data: Any = None) -> Job:
-        """Return a new job, not yet saved."""
-        return self._face(self._queue.create_job(data))
-
-    def enqueue(
-        self,
-        data: Any = None,
-        *,
-        id: str | int | None = None,  # noqa: A002 - the record's own word
-        retries: int | None = None,
-        backoff: str | tuple[str, int | timedelta] | None = None,
-        timeout: int | timedelta | None = None,
-        delay_until: datetime | float | timedelta | None = None,
-    ) -> Job:
-        """Create, configure and save a job."""
-        return self._face(
-            self._run(
-                self._queue.enqueue(
-                    data,
-                    id=id,
-                    retries=retries,
-                    backoff=backoff,
-                    timeout=timeout,
-                    delay_until=delay_until,
-                )
-            )
-        )
+        """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
+        return BlockingJob(self._twin.create_job(data), self._portal)
 
     def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
-        """Save many jobs; return those that failed, and why."""
-        faces = {job.asynchronous: job for job in jobs}
-        errors = self._run(self._queue.save_all(list(faces)))
-        return {faces[job]: error for job, error in errors.items()}
+        """Put many jobs into the queue, as the async method does; return those that failed, and why."""
+        blocking_jobs = {job.asynchronous: job for job in jobs}
+        errors = self._run(self._twin.save_all(list(blocking_jobs)))
+        return {blocking_jobs[job]: error for job, error in errors.items()}
 
-    def get_job(self, job_id: str | int) -> Job | None:
-        """Return the job as Redis has it now, or None."""
-        job = self._run(self._queue.get_job(job_id))
-        return None if job is None else self._face(job)
-
-    def get_jobs(
-        self,
-        type: str,  # noqa: A002 - bee-queue's word for it
-        start: int = 0,
-        end: int = 100,
-        size: int = 100,
-    ) -> list[Job]:
-        """Return jobs by state."""
-        return [self._face(job) for job in self._run(self._queue.get_jobs(type, start, end, size))]
-
-    def remove_job(self, job_id: str | int) -> Self:
-        """Remove a job from wherever it is."""
-        self._run(self._queue.remove_job(job_id))
-        return self
-
-    def cancel_job(self, job_id: str | int) -> bool:
-        """End a job that waits, is delayed, or runs; return whether there was one to end."""
-        return self._run(self._queue.cancel_job(job_id))
-
-    def check_health(self) -> Health:
-        """Return how many jobs are in each state."""
-        return self._run(self._queue.check_health())
-
-    def stats(self) -> Stats:
-        """Return the counts, living workers, and the age of the oldest waiting job."""
-        return self._run(self._queue.stats())
-
-    def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
-        """Look for stalled jobs now; return how many went back to the queue."""
-        return self._run(self._queue.check_stalled_jobs(interval))
-
-    def clean(self, kind: str, older_than: int | timedelta) -> int:
-        """Remove finished jobs created longer ago than that; return how many."""
-        return self._run(self._queue.clean(kind, older_than))
+    connect = blocking(asynchronous.Queue.connect)
+    ready = chained(asynchronous.Queue.ready)
+    close = blocking(asynchronous.Queue.close)
+    destroy = blocking(asynchronous.Queue.destroy)
+    on = chained(asynchronous.Queue.on, in_loop=True)
+    once = chained(asynchronous.Queue.once, in_loop=True)
+    off = chained(asynchronous.Queue.off, in_loop=True)
+    enqueue = blocking(asynchronous.Queue.enqueue, BlockingJob)
+    get_job = blocking(asynchronous.Queue.get_job, _job_or_none)
+    get_jobs = blocking(asynchronous.Queue.get_jobs, _jobs)
+    remove_job = chained(asynchronous.Queue.remove_job)
+    cancel_job = blocking(asynchronous.Queue.cancel_job)
+    check_health = blocking(asynchronous.Queue.check_health)
+    stats = blocking(asynchronous.Queue.stats)
+    check_stalled_jobs = blocking(asynchronous.Queue.check_stalled_jobs)
+    clean = blocking(asynchronous.Queue.clean)
 
 
-class QueueService:
-    """The queue service whose methods block. What ``beeq.service.QueueService`` says holds here.
+class QueueService(BlockingTwin):
+    """A queue service whose methods block; otherwise each method is as in ``beeq.service.QueueService``.
 
     ``with QueueService(redis=…) as service: …`` connects and closes.
     """
+
+    _twin: service.QueueService
 
     def __init__(
         self,
@@ -232,70 +153,28 @@ class QueueService:
         prefix: str = "bq",
         **settings: Any,
     ) -> None:
-        from beeq.service import QueueService as AsyncService  # noqa: PLC0415 - with it come the job models
-
-        self._portal = _background
-        self._service = self._portal.call(
-            lambda: AsyncService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
+        made = _background.call(
+            lambda: service.QueueService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
         )
+        super().__init__(made, _background)
 
     def __enter__(self) -> Self:
         """Connect."""
-        self._run(self._service.__aenter__())
+        self._run(self._twin.__aenter__())
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Close."""
         self.close()
 
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._portal.run(coroutine)
-
-    def _added(self, coroutine: Coroutine[Any, Any, AsyncJob]) -> Job:
-        return BlockingJob(self._run(coroutine), self._portal)
-
-    def connect(self) -> None:
-        """Connect all four queues."""
-        self._run(self._service.connect())
-
-    def close(self) -> None:
-        """Hang up."""
-        self._run(self._service.close())
-
-    def add_ai_generation_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
-        """Put a job into ``ai-generation``."""
-        return self._added(self._service.add_ai_generation_job(job, options))
-
-    def add_media_processing_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
-        """Put a job into ``media-processing``."""
-        return self._added(self._service.add_media_processing_job(job, options))
-
-    def add_video_assembly_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
-        """Put a job into ``video-assembly``."""
-        return self._added(self._service.add_video_assembly_job(job, options))
-
-    def add_webhook_job(self, job: service.JobData, options: service.Options | None = None) -> Job:
-        """Put a job into ``webhook-processing``."""
-        return self._added(self._service.add_webhook_job(job, options))
-
-    def cancel_job(self, job_id: str, *, queue_name: str | None = None) -> bool:
-        """End a job that waits, is delayed, or runs; return whether there was one to end."""
-        return self._run(self._service.cancel_job(job_id, queue_name=queue_name))
-
-    def get_job_status(self, job_id: str, *, queue_name: str | None = None) -> dict[str, Any] | None:
-        """Return the job's status document, or None if nothing is known of it."""
-        return self._run(self._service.get_job_status(job_id, queue_name=queue_name))
-
-    def update_job_status(
-        self, job_id: str, status: str, result: Any = None, error: str | None = None
-    ) -> None:
-        """Write a job's status into the mirror."""
-        self._run(self._service.update_job_status(job_id, status, result, error))
-
-    def queue_stats(self) -> dict[str, Stats]:
-        """Return each queue's counts."""
-        return self._run(self._service.queue_stats())
-
-    def active_counts(self) -> dict[str, int]:
-        """Return how many jobs run in each queue now."""
-        return self._run(self._service.active_counts())
+    connect = blocking(service.QueueService.connect)
+    close = blocking(service.QueueService.close)
+    add_ai_generation_job = blocking(service.QueueService.add_ai_generation_job, BlockingJob)
+    add_media_processing_job = blocking(service.QueueService.add_media_processing_job, BlockingJob)
+    add_video_assembly_job = blocking(service.QueueService.add_video_assembly_job, BlockingJob)
+    add_webhook_job = blocking(service.QueueService.add_webhook_job, BlockingJob)
+    cancel_job = blocking(service.QueueService.cancel_job)
+    get_job_status = blocking(service.QueueService.get_job_status)
+    update_job_status = blocking(service.QueueService.update_job_status)
+    queue_stats = blocking(service.QueueService.queue_stats)
+    active_counts = blocking(service.QueueService.active_counts)

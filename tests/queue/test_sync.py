@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from beeq import Health, JobFailed, JobLost, Queue, QueueClosed, RedisUnavailable
+from beeq import Health, Job, JobFailed, JobLost, Queue, QueueClosed, RedisUnavailable
+from beeq.blocking import BlockingJob
+from beeq.service import QueueService
 from beeq.sync import Queue as SyncQueue
+from beeq.sync import QueueService as SyncService
 
 
 @pytest.fixture
@@ -72,6 +76,29 @@ def test_every_producer_method_has_its_blocking_twin(sync_queue):
     assert queue.to_key("jobs").endswith(f"{queue.name}:jobs")
     assert queue.destroy() > 0
     assert queue.check_health() == Health(0, 0, 0, 0, 0, 0)
+
+
+#: Methods of an async class that its blocking twin leaves out: work on jobs, and the queue's part in a job's methods.
+NOT_BLOCKING = {
+    Job: set(),
+    Queue: {"run", "retry_job", "report_progress", "remember", "is_in_set", "job_state", "result_of"},
+    QueueService: set(),
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "twin"), [(Job, BlockingJob), (Queue, SyncQueue), (QueueService, SyncService)]
+)
+def test_a_blocking_twin_has_each_async_method_with_its_signature(cls, twin):
+    methods = dict(inspect.getmembers(cls, inspect.iscoroutinefunction))
+    wanted = {name for name in methods if not name.startswith("_")} - NOT_BLOCKING[cls]
+    wanted |= {"on", "once", "off"} & set(dir(cls))
+    assert [name for name in sorted(wanted) if not hasattr(twin, name)] == []
+    for name in wanted - {"save_all"}:  # its jobs are the blocking ones
+        method = getattr(twin, name)
+        assert not inspect.iscoroutinefunction(method)
+        assert inspect.signature(method) == inspect.signature(getattr(cls, name)), name
+        assert method.__doc__, name
 
 
 async def test_results_and_failures_arrive(worker, sync_queue):
