@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq.client.commands import Commands
+from beeq.client.context import QueueContext
 from beeq.client.event_hub import EventHub
 from beeq.client.producer import Producer
 from beeq.client.reader import Health, JobState, Reader, Stats
@@ -67,23 +68,20 @@ class Queue(Consumer):
         self.connector = Connector(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
         self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms)
         self.event_hub = EventHub(emit=self.emit, clock_ms=self.now_ms)
-        self.producer = Producer(
-            self.pipeline,
-            self.keys,
-            event_hub=self.event_hub if self.settings.store_jobs else None,
-            on_saved=self.added,
-            outbox_limit=self.settings.outbox_limit,
-        )
-        self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
-        self._moves = Commands(
-            self.pipeline,
-            self.keys,
-            reader=self._reader,
+        self.context = QueueContext(
+            name=name,
+            settings=self.settings,
+            keys=self.keys,
+            connector=self.connector,
+            pipeline=self.pipeline,
             event_hub=self.event_hub,
+            emit=self.emit,
+            report_error=self.report_error,
             now_ms=self.now_ms,
-            outbox_limit=self.settings.outbox_limit,
-            redis_timeout_ms=self.settings.redis_timeout,
         )
+        self.producer = Producer(self.context, on_saved=self.added)
+        self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
+        self._moves = Commands(self.context, self._reader)
         self._results = Results(self.event_hub, self._reader)
         self._session = Session(self)
 
@@ -355,7 +353,7 @@ class Queue(Consumer):
         """
         await self._hearing()  # as in ``remove_job``
         text = check_job_id(job_id)
-        return text is not None and await self._moves.cancel(text, keep_ms=self.settings.result_ttl)
+        return text is not None and await self._moves.cancel(text)
 
     async def retry_job(self, job: Job) -> bool:
         """Queue a failed job again; see ``Job.retry``."""

@@ -12,13 +12,11 @@ from beeq.protocol.options import created_ms_of
 from beeq.redis.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from beeq.client.event_hub import EventHub
+    from beeq.client.context import QueueContext
     from beeq.client.reader import Reader
     from beeq.job import Job
-    from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import Pipeline
 
 #: Replies of ``lua/retry_job.lua``.
 _QUEUED, _CHANGED = 1, 2
@@ -34,24 +32,14 @@ CANCELLED_MS = 10 * 60_000
 class Commands:
     """Changes jobs of one queue."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        keys: Keys,
-        *,
-        reader: Reader,
-        event_hub: EventHub,
-        now_ms: Callable[[], int],
-        outbox_limit: int,
-        redis_timeout_ms: int,
-    ) -> None:
-        self._pipeline = pipeline
+    def __init__(self, context: QueueContext, reader: Reader) -> None:
+        keys = context.keys
+        self._settings = context.settings
+        self._pipeline = context.pipeline
         self._keys = keys
+        self._event_hub = context.event_hub
+        self._now_ms = context.now_ms
         self._reader = reader
-        self._event_hub = event_hub
-        self._now_ms = now_ms
-        self._outbox_limit = outbox_limit
-        self._redis_timeout_ms = redis_timeout_ms
         #: Wherever a job may be, in the order in which the scripts take these.
         self._places = (
             keys.succeeded,
@@ -72,14 +60,14 @@ class Commands:
         existed = await self._pipeline.run(
             REMOVE_JOB,
             (*self._places, keys.outbox),
-            (job_id, self._outbox_limit),
+            (job_id, self._settings.outbox_limit),
             repeatable=True,
         )
         self._event_hub.forget(job_id)
         self._event_hub.release(job_id)
         return bool(existed)
 
-    async def cancel(self, job_id: str, *, keep_ms: int) -> bool:
+    async def cancel(self, job_id: str) -> bool:
         """End the job if it has not ended; return whether that was so."""
         raw, keys = await self._reader.record(job_id), self._keys
         if raw is None:
@@ -91,11 +79,11 @@ class Commands:
             (
                 job_id,
                 b"%d:c%b" % (_created_ms(job_id, raw), dumps(reason)),
-                keep_ms,
+                self._settings.result_ttl,
                 CANCELLED_MS,
                 keys.events,
                 encode_event(job_id, "failed", reason),
-                self._outbox_limit,
+                self._settings.outbox_limit,
             ),
         )
         return bool(is_cancelled)
@@ -113,7 +101,7 @@ class Commands:
             fact = await self._pipeline.run(
                 RETRY_JOB,
                 (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results, keys.outbox),
-                (job_id, raw, encode_record(record), self._outbox_limit),
+                (job_id, raw, encode_record(record), self._settings.outbox_limit),
             )
             if fact == _CHANGED:
                 continue
@@ -149,7 +137,7 @@ class Commands:
         """
         if job.claim_known is None or job.claim_known.done():
             return
-        patience_s = _CLAIM_PATIENCE * self._redis_timeout_ms / 1000
+        patience_s = _CLAIM_PATIENCE * self._settings.redis_timeout / 1000
         if not (await asyncio.wait([job.claim_known], timeout=patience_s))[0]:
             raise RedisUnavailable("Redis has not confirmed yet that the job is this worker's")
 
@@ -215,7 +203,7 @@ class Commands:
                 keys.expiries,
                 keys.outbox,
             ),
-            (kind, self._outbox_limit, *(part for job in jobs for part in job)),
+            (kind, self._settings.outbox_limit, *(part for job in jobs for part in job)),
             repeatable=True,
         )
         for (job_id, _raw), is_removed in zip(jobs, facts, strict=True):

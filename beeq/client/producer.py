@@ -12,9 +12,8 @@ from beeq.redis.resp import CommandPrefix, settle
 from beeq.redis.scripts import ADD_JOBS
 
 if TYPE_CHECKING:
-    from beeq.client.event_hub import EventHub
+    from beeq.client.context import QueueContext
     from beeq.job import Job
-    from beeq.protocol.keys import Keys
     from beeq.redis.pipeline import Pipeline
 
 #: One script call adds at most this many jobs, and not much more than this many bytes (flaw C4).
@@ -29,24 +28,15 @@ class Producer:
     saves only while nothing else was asked: commands are executed in the order they were given.
 
     Args:
-        pipeline: the queue's.
-        keys: the queue's.
-        event_hub: hears of jobs that know their id before they are sent; None: nobody wants to.
+        context: the queue's.
         on_saved: called with each job that ``save_all`` has added, as with what ``save`` returns.
-        outbox_limit: the queue's.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        keys: Keys,
-        *,
-        event_hub: EventHub | None,
-        on_saved: Callable[[Job, int], None],
-        outbox_limit: int,
-    ) -> None:
-        self._pipeline = pipeline
-        self._event_hub = event_hub
+    def __init__(self, context: QueueContext, *, on_saved: Callable[[Job, int], None]) -> None:
+        keys, settings = context.keys, context.settings
+        self._pipeline = context.pipeline
+        #: Hears of jobs that know their id before they are sent; None: events are not delivered to jobs.
+        self._event_hub = context.event_hub if settings.store_jobs else None
         self._on_saved = on_saved
         script_keys = (
             keys.id,
@@ -59,7 +49,12 @@ class Producer:
             keys.outbox,
         )
         self._prefix = CommandPrefix(
-            "EVALSHA", ADD_JOBS.sha, len(script_keys), *script_keys, keys.earlier_delayed, outbox_limit
+            "EVALSHA",
+            ADD_JOBS.sha,
+            len(script_keys),
+            *script_keys,
+            keys.earlier_delayed,
+            settings.outbox_limit,
         )
         self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
 

@@ -173,21 +173,11 @@ class Session:
 
     async def _activate(self) -> None:
         queue = self._queue
-        self.activator = DelayedActivator(
-            queue.pipeline,
-            queue.keys,
-            near_term_window_ms=queue.settings.near_term_window,
-            debounce_ms=queue.settings.delayed_debounce,
-            on_raised=self._raised,
-            on_error=queue.report_error,
-        )
+        self.activator = DelayedActivator(queue.context)
         self._activating = asyncio.get_running_loop().create_task(
             self.activator.run(), name=f"beeq activator of {queue.name}"
         )
         await self._subscribe(queue.keys.earlier_delayed)
-
-    def _raised(self, count: int) -> None:
-        self._queue.emit("raised jobs", count)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, is_listener: bool = False) -> None:
         """Run an errand in the background, until it ends or the queue is closed; see ``Errands``."""
@@ -297,12 +287,7 @@ class Session:
         """Check now; with an interval, repeat until ``close``, one repetition a queue."""
         queue = self._queue
         if self._stall_check is None:
-            self._stall_check = StallCheck(
-                queue.pipeline,
-                queue.keys,
-                stall_interval_ms=queue.settings.stall_interval,
-                outbox_limit=queue.settings.outbox_limit,
-            )
+            self._stall_check = StallCheck(queue.context)
         try:
             stalled = await self._stall_check.once()
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError
@@ -17,8 +16,7 @@ from beeq.maintenance.eager_timer import EagerTimer
 from beeq.redis.scripts import RAISE_DELAYED
 
 if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import Pipeline
+    from beeq.client.context import QueueContext
 
 #: Jobs raised in one script call (flaw C4).
 _RAISE_AT_ONCE = 1000
@@ -31,31 +29,16 @@ _LONGEST_RETRY_S = 5.0
 class DelayedActivator:
     """One queue's delayed jobs. ``run`` is the duty; ``once`` is one look.
 
-    Args:
-        pipeline: talks to Redis.
-        keys: the queue's.
-        near_term_window_ms: the longest time between two looks.
-        debounce_ms: due times this close together are raised together.
-        on_raised: told how many jobs were raised, when any were.
-        on_error: told of each failure; the activator goes on.
+    Emits ``raised jobs`` with their number. A failure is reported, and the activator goes on.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        keys: Keys,
-        *,
-        near_term_window_ms: int,
-        debounce_ms: int,
-        on_raised: Callable[[int], None],
-        on_error: Callable[[BaseException], None],
-    ) -> None:
-        self._pipeline = pipeline
+    def __init__(self, context: QueueContext) -> None:
+        keys, settings = context.keys, context.settings
+        self._context = context
+        self._pipeline = context.pipeline
         self._keys = (keys.delayed, keys.waiting)
-        self._debounce_ms = debounce_ms
-        self._on_raised = on_raised
-        self._on_error = on_error
-        self._timer = EagerTimer(min(near_term_window_ms, _LONGEST_SLEEP_MS))
+        self._debounce_ms = settings.delayed_debounce
+        self._timer = EagerTimer(min(settings.near_term_window, _LONGEST_SLEEP_MS))
         self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis tells its clock
         self._poked = asyncio.Event()
         self._is_due = True
@@ -82,7 +65,7 @@ class DelayedActivator:
                     await self.once()
                     retry_s = _FIRST_RETRY_S
                 except RedisError as error:
-                    self._on_error(error)
+                    self._context.report_error(error)
                     self._is_due = True
                     await asyncio.sleep(retry_s * random.uniform(0.5, 1))
                     retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
@@ -115,7 +98,7 @@ class DelayedActivator:
             if not self._timer.schedule(int(next_due), now_ms=int(now)):
                 break
         if total:
-            self._on_raised(total)
+            self._context.emit("raised jobs", total)
         return total
 
     def _now_ms(self) -> int:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from beeq.redis.scripts import MARK_STALLING, REQUEUE_STALLED, SWEEP
 
 if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import Pipeline
+    from beeq.client.context import QueueContext
 
 #: Ids looked at in one script call; each costs a search of ``active``.
 _REQUEUE_AT_ONCE = 100
@@ -19,11 +18,10 @@ _SWEEP_AT_ONCE = 100
 class StallCheck:
     """Checks one queue. Whoever else checks it, one check is made for all in a stall interval."""
 
-    def __init__(self, pipeline: Pipeline, keys: Keys, *, stall_interval_ms: int, outbox_limit: int) -> None:
-        self._pipeline = pipeline
-        self._keys = keys
-        self._interval_ms = stall_interval_ms
-        self._outbox_limit = outbox_limit
+    def __init__(self, context: QueueContext) -> None:
+        self._pipeline = context.pipeline
+        self._keys = context.keys
+        self._settings = context.settings
         self._cursors = (b"0", b"0")
 
     async def once(self) -> list[str]:
@@ -47,7 +45,7 @@ class StallCheck:
                     keys.claims,
                     keys.outbox,
                 ),
-                (self._interval_ms, first, _REQUEUE_AT_ONCE, self._outbox_limit),
+                (self._settings.stall_interval, first, _REQUEUE_AT_ONCE, self._settings.outbox_limit),
             )
             if not passed:
                 return []
@@ -60,7 +58,7 @@ class StallCheck:
             position = await self._pipeline.run(
                 MARK_STALLING,
                 (keys.stall_block, keys.stalling, keys.active),
-                (self._interval_ms, position, _MARK_AT_ONCE),
+                (self._settings.stall_interval, position, _MARK_AT_ONCE),
             )
         await self._sweep()
         return stalled

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from beeq.job import Job
-
-#: A strategy looks at the job and returns the delay in ms; below 0 the job fails.
-Strategy = Callable[["Job"], int]
+#: A strategy looks at the ``Job`` and returns the delay in ms; below 0 the job fails.
+Strategy = Callable[[Any], int]
 
 #: Longer delays overflow JavaScript's timers, in Node peers and in their dashboards.
 MAX_DELAY_MS = 2**31 - 1
 
 
-def immediate(job: Job) -> int:  # noqa: ARG001 - a strategy is called with its job
+class HasOptions(Protocol):
+    """What the built-in strategies need of a job."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The record's options under their wire names."""
+
+
+def immediate(job: HasOptions) -> int:  # noqa: ARG001 - a strategy is called with its job
     """Try again at once."""
     return 0
 
 
-def fixed(job: Job) -> int:
+def fixed(job: HasOptions) -> int:
     """Wait the same time before every attempt."""
     return math.ceil(_delay_ms(job.options))
 
 
-def exponential(job: Job) -> int:
+def exponential(job: HasOptions) -> int:
     """Wait, and double the delay in the job's own record for the attempt after that."""
     delay_ms = _delay_ms(job.options)
     if delay_ms > 0:

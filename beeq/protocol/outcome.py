@@ -11,16 +11,13 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from beeq.errors import Discard, JobStalled, JobTimedOut, JobUnreadable, Retry
 from beeq.protocol.backoff import MAX_DELAY_MS, Strategy
-from beeq.protocol.codec import decode_record, dumps, encode_record
+from beeq.protocol.codec import RecordLike, decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
 from beeq.protocol.options import created_ms_of, retries_left
-
-if TYPE_CHECKING:
-    from beeq.job import Job
 
 #: A longer trace keeps this many bytes, from both ends.
 MAX_TRACE_BYTES = 10_000
@@ -28,11 +25,20 @@ MAX_TRACE_BYTES = 10_000
 MAX_TRACES = 100
 
 
+class AttemptedJob(RecordLike, Protocol):
+    """What an outcome needs of a job: its record, as its handler left it and as it was claimed."""
+
+    claimed_record: bytes
+
+    def saved_id(self) -> str:
+        """Return the id, which a job that runs has."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """One attempt's end, ready to be written."""
 
-    job: Job
+    job: AttemptedJob
     #: ``succeeded``, ``retrying`` or ``failed``.
     status: str
     #: The record to write. Empty: leave the text in Redis as it is.
@@ -49,27 +55,26 @@ class Outcome:
     error: BaseException | None = None
 
 
-def succeed(job: Job, result: Any) -> Outcome:
+def succeed(job: AttemptedJob, result: Any) -> Outcome:
     """Decide the end of an attempt whose handler returned ``result``.
 
     A result, or a record, that cannot be written as JSON fails the job for good: the handler's
     work is done, and doing it again would not help (flaw A5).
     """
-    assert job.id is not None  # noqa: S101 - a running job has an id
     job.status = "succeeded"
     try:
         record = encode_record(job)
         if result is None:
-            return Outcome(job, "succeeded", record, encode_event(job.id, "succeeded"))
+            return Outcome(job, "succeeded", record, encode_event(job.saved_id(), "succeeded"))
         text = dumps(result)
     except TypeError as error:
         return _fail_for_good(job, TypeError(f"cannot be written as JSON: {error}"))
-    message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.id), text)
+    message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.saved_id()), text)
     keep = b"%d:s%b" % (created_ms_of(job.options), text)
     return Outcome(job, "succeeded", record, message, keep, result=result)
 
 
-def fail(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> Outcome:
+def fail(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> Outcome:
     """Decide the end of an attempt whose handler raised ``error``: another one, or failure."""
     if isinstance(error, Discard | JobStalled | JobUnreadable):
         return _fail_for_good(job, error)
@@ -85,7 +90,7 @@ def fail(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> 
     return _failure(job, "retrying", error, delay_ms)
 
 
-def _delay_ms(job: Job, error: BaseException, strategies: Mapping[str, Strategy]) -> int:
+def _delay_ms(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> int:
     if isinstance(error, Retry) and error.after is not None:
         after = error.after
         after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
@@ -102,18 +107,17 @@ def _delay_ms(job: Job, error: BaseException, strategies: Mapping[str, Strategy]
     return min(math.ceil(delay_ms), MAX_DELAY_MS)
 
 
-def _fail_for_good(job: Job, error: BaseException) -> Outcome:
+def _fail_for_good(job: AttemptedJob, error: BaseException) -> Outcome:
     return _failure(job, "failed", error, 0)
 
 
-def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Outcome:
-    assert job.id is not None  # noqa: S101 - a running job has an id
+def _failure(job: AttemptedJob, status: str, error: BaseException, delay_ms: int) -> Outcome:
     message = message_of(error)
     outcome = Outcome(
         job,
         status,
         b"",
-        encode_event(job.id, status, message),
+        encode_event(job.saved_id(), status, message),
         delay_ms=delay_ms,
         error=error,
     )
@@ -127,17 +131,16 @@ def _failure(job: Job, status: str, error: BaseException, delay_ms: int) -> Outc
         # The handler put something into the record that JSON has no word for.
         job.status = outcome.status = "failed"
         outcome.delay_ms = 0
-        outcome.message = encode_event(job.id, "failed", message)
+        outcome.message = encode_event(job.saved_id(), "failed", message)
         outcome.record = _claimed_record(job, error)
     if outcome.status == "failed":
         outcome.keep = b"%d:f%b" % (created_ms_of(job.options), dumps(message))
     return outcome
 
 
-def _claimed_record(job: Job, error: BaseException) -> bytes:
+def _claimed_record(job: AttemptedJob, error: BaseException) -> bytes:
     """Return the record as it was claimed, failed, with the trace; empty if that cannot be written either."""
-    assert job.id is not None  # noqa: S101 - a running job has an id
-    claimed = decode_record(job.id, job.claimed_record, now_ms=created_ms_of(job.options))
+    claimed = decode_record(job.saved_id(), job.claimed_record, now_ms=created_ms_of(job.options))
     _add_trace(claimed.options, trace_of(error))
     claimed.status = "failed"
     try:

@@ -230,12 +230,7 @@ class Worker:
         """Check at once, then once a stall interval; the jitter spreads a fleet's checks."""
         queue = self._queue
         settings = queue.settings
-        check = StallCheck(
-            queue.pipeline,
-            queue.keys,
-            stall_interval_ms=settings.stall_interval,
-            outbox_limit=settings.outbox_limit,
-        )
+        check = StallCheck(queue.context)
         while True:
             try:
                 for job_id in await check.once():
