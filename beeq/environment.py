@@ -22,7 +22,7 @@ def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
     """Return the Redis URL that option and environment ask for; ``embedded:`` if they say nothing.
 
     ``BEEQ_REDIS_URL`` wins over ``REDIS_URL``, and that over ``REDIS_HOST``, ``REDIS_PORT``,
-    ``REDIS_PASSWORD`` and ``REDIS_DB`` (product section 1). The last two also fill what ``REDIS_URL``
+    ``REDIS_PASSWORD`` and ``REDIS_DB``. The last two also fill what ``REDIS_URL``
     leaves out.
 
     Raises:

@@ -49,7 +49,7 @@ class RedisRefused(RedisError):
 
 
 class QueueClosed(BeeqError):
-    """The queue is closed; the message is bee-queue's own (protocol section 14)."""
+    """The queue is closed; the message is bee-queue's own."""
 
     def __init__(self) -> None:
         super().__init__("closed")
@@ -64,7 +64,7 @@ class JobFailed(BeeqError):
 
 
 class JobTimedOut(BeeqError, TimeoutError):
-    """The handler ran longer than the job's timeout (text: protocol section 14)."""
+    """The handler ran longer than the job's timeout (the text is bee-queue's)."""
 
     def __init__(self, job_id: str, timeout_ms: int) -> None:
         super().__init__(f"Job {job_id} timed out ({timeout_ms} ms)")
@@ -99,7 +99,7 @@ class JobUnreadable(BeeqError):
 
 
 class StatusNotUpdated(BeeqError):
-    """A handler ended after its queue had closed (text: protocol section 14)."""
+    """A handler ended after its queue had closed (the text is bee-queue's)."""
 
     def __init__(self, job_id: str, status: str) -> None:
         super().__init__(f"unable to update the status of {status} job {job_id}")

@@ -184,7 +184,7 @@ class Job:
         """Put the job into its queue; ``id`` is set, or None if the chosen id exists already.
 
         Raises:
-            RuntimeError: the job is running here: it is saved already (flaw A5c).
+            RuntimeError: the job is running here: it is saved already.
             TypeError: data or options cannot be written as JSON; nothing was sent.
             ValueError: the option ``delay`` is no time; nothing was sent.
             QueueClosed: the queue is closed.

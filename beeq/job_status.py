@@ -1,4 +1,4 @@
-"""A job's status as the platform reads it: one document a job (product section 6). Pure.
+"""A job's status as the platform reads it: one document a job. Pure.
 
 The words differ from the queue's: what waits, is delayed, or will be tried again is ``queued``.
 """

@@ -234,7 +234,7 @@ class WebhookJob(BaseJob):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a queue's jobs are granted when their producer says nothing (product section 4).
+    """What a queue's jobs are granted when their producer says nothing.
 
     ``backoff`` is what ``Queue.enqueue`` takes: a strategy and its delay in ms.
     """

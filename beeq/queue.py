@@ -374,7 +374,7 @@ class Queue(Consumer):
         await self._moves.remember(job, facts)
 
     async def clean(self, kind: str, older_than: int | timedelta) -> int:
-        """Remove finished jobs created longer ago than ``older_than``; return how many (flaw C6).
+        """Remove finished jobs created longer ago than ``older_than``; return how many.
 
         A job that is retried or saved anew meanwhile stays.
 

@@ -72,13 +72,14 @@ class Settings:
     store_jobs: bool = True
     #: Load the scripts on connecting. Without it they are loaded by the first call.
     ensure_scripts: bool = True
-    #: Raise delayed jobs when due. On here, off in bee-queue (flaw B4d).
+    #: Raise delayed jobs when due. On here, off in bee-queue, where they wait for ever.
     activate_delayed_jobs: bool = True
     #: Drop a job's record once it has succeeded.
     remove_on_success: bool = False
     #: Drop a job's record once it has failed for good.
     remove_on_failure: bool = False
-    #: The stall window. Must be the same on all peers of a queue, Node's too (flaw B7).
+    #: The stall window. Must be the same on all peers of a queue, Node's too: a shorter one makes
+    #: the jobs of the others stall.
     stall_interval: int = 5000
     #: The longest time between two looks at the delayed jobs.
     near_term_window: int = 1_200_000
@@ -92,7 +93,7 @@ class Settings:
     quit_command_client: bool | None = None
     #: Connect at the first await. Otherwise only in ``connect()``.
     auto_connect: bool = True
-    #: How often a job may be lost by its worker and run again; once more, and it fails (flaw A4).
+    #: How often a job may be lost by its worker and run again; once more, and it fails.
     max_stalls: int = 3
     #: How long a result outlives a record that was removed on finish.
     result_ttl: int = 600_000
@@ -134,7 +135,7 @@ class Settings:
     def _near_term_window(self) -> int:
         window_ms = milliseconds("near_term_window", self.near_term_window, at_least=-_SAFE_INTEGER)
         if window_ms <= 0:
-            # bee-queue's own words (protocol section 14), with the setting's name.
+            # bee-queue's own words, with the setting's name.
             raise ValueError(f"near_term_window: maximum delay must be a positive integer, not {window_ms}")
         return window_ms
 

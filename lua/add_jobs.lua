@@ -1,4 +1,4 @@
--- Adds jobs, one or many, due now or later (protocol sections 4.1 and 4.2).
+-- Adds jobs, one or many, due now or later.
 --
 -- KEYS[1] id       string, counter of automatic ids
 -- KEYS[2] jobs     hash, id → record
@@ -16,9 +16,9 @@
 --
 -- Bounded by its arguments, and by how many of the next numbers are taken. Two callers with one id: the
 -- script is one step, so the first wins and the other gets false. An automatic id that a user has taken
--- already is passed over (flaw C1); the counter is written with %.0f, for Lua's own text of 10^14 is "1e+14".
+-- already is passed over, or the job would not exist; the counter is written with %.0f, for Lua's own text of 10^14 is "1e+14".
 -- Claims and results of an earlier job of the same id (removed by a Node peer, which knows nothing
--- of them) are dropped: no old worker may finish this one (flaw A9).
+-- of them) are dropped: no old worker may finish this one.
 -- Queueing comes last; if anything is refused (a key of the wrong type), the records are taken back.
 
 local counter, jobs, waiting, delayed, claims, results, expiries, outbox = unpack(KEYS)

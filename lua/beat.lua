@@ -1,4 +1,4 @@
--- A worker's sign of life: for its jobs (protocol section 4.9) and for itself.
+-- A worker's sign of life: for its jobs and for itself.
 --
 -- KEYS[1] stalling  set of ids that have to give a sign of life
 -- KEYS[2] workers   sorted set, worker process → when it last beat, in ms

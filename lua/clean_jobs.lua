@@ -19,8 +19,8 @@
 -- Bounded by its arguments, and by how many jobs run. The losing orders: the job was retried (not in
 -- the set, or another record), removed, or removed and saved anew (not in the set, or no such record).
 -- Waiting is not searched: whoever queues a finished job takes its id from failed in the same step. Only
--- a Node peer's retry of a job that has not failed does not (protocol section 4.7); its id is then dropped
--- from waiting where it is met, like every id without a record (flaw A3).
+-- a Node peer's retry of a job that has not failed does not; its id is then dropped
+-- from waiting where it is met, like every id without a record.
 -- What may be refused (a key of the wrong type) comes before anything is changed.
 
 local succeeded, failed, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)

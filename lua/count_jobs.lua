@@ -1,4 +1,4 @@
--- Counts a queue's jobs (protocol section 4.8) and its workers, all at one moment. Writes nothing.
+-- Counts a queue's jobs and its workers, all at one moment. Writes nothing.
 --
 -- KEYS[1] waiting    list of ids
 -- KEYS[2] active     list of ids

@@ -33,7 +33,7 @@
 -- Bounded by its arguments. An outcome counts only while its claim stands and the id is in active.
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
--- dropped where it is met, never handed out (flaw A3). A job that has begun and was claimed by another worker
+-- dropped where it is met, never handed out. A job that has begun and was claimed by another worker
 -- meanwhile, because it stalled before this call came, stays with that worker. One that has not begun is
 -- adopted whatever its claim: bee-queue's stall check leaves the claim of a dead worker where it was.
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
@@ -90,7 +90,7 @@ for n, id in ipairs(ids) do
       if is_new == 0 then
         fact = 1
       elseif is_new == 1 then
-        call('HDEL', jobs, id) -- there was none: the job was removed meanwhile (flaw A6)
+        call('HDEL', jobs, id) -- there was none: the job was removed meanwhile
       else
         refused = is_new
       end

@@ -1,4 +1,4 @@
--- Moves due jobs from delayed to the back of the queue, earliest first (protocol section 4.3).
+-- Moves due jobs from delayed to the back of the queue, earliest first.
 --
 -- KEYS[1] delayed  sorted set, id → due time in ms
 -- KEYS[2] waiting  list of ids
@@ -8,8 +8,8 @@
 -- Returns {raised, next, now}: how many jobs were moved; when to look again, in ms as text, or "-1"
 -- if nothing is delayed (a time that has passed means: call again, there is more); Redis's clock.
 --
--- Bounded by ARGV[2] (flaw C4). The clock is Redis's own, so peers with wrong clocks raise nothing
--- early (flaw C3). Two callers share the work; an id is moved once.
+-- Bounded by ARGV[2]. The clock is Redis's own, so peers with wrong clocks raise nothing
+-- early. Two callers share the work; an id is moved once.
 -- Reads come first: while its slot moves to another node, a key that the script has emptied is out of reach.
 
 local delayed, waiting = unpack(KEYS)

@@ -1,4 +1,4 @@
--- Removes a job from everywhere (protocol section 4.5).
+-- Removes a job from everywhere.
 --
 -- KEYS[1]  succeeded  set of ids
 -- KEYS[2]  failed     set of ids
@@ -17,8 +17,8 @@
 -- Returns 1 if there was a record, 0 if not.
 --
 -- The lists are searched whatever the sets say: an id may be finished and queued at once after a
--- Node peer's manual retry (flaw A6b). A job that runs is not stopped; without its claim and its
--- record, its outcome is refused (flaw A6a).
+-- Node peer's manual retry. A job that runs is not stopped; without its claim and its
+-- record, its outcome is refused.
 
 local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local id, outbox_limit = unpack(ARGV)

@@ -10,7 +10,7 @@
 --
 -- Returns how many subscribers the message reached.
 --
--- Whoever no longer owns the job, and whoever never did, publishes but writes nothing (flaw C8).
+-- A caller that no longer owns the job, or never did, publishes but writes nothing: the record is the owner's.
 
 local jobs, claims = unpack(KEYS)
 local id, claim, record, events, message = unpack(ARGV)

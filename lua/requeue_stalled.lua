@@ -1,4 +1,4 @@
--- First half of a stall check: queues again what gave no sign of life (protocol section 4.4).
+-- First half of a stall check: queues again what gave no sign of life (protocol/README.md, "Stall check").
 --
 -- KEYS[1] stallBlock  string with a TTL: one check for the whole fleet in that time
 -- KEYS[2] stalling    set of ids that were active at the last check and have not beaten since
@@ -15,9 +15,9 @@
 -- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
 -- (call again); the ids that were queued again.
 --
--- Bounded by ARGV[3] (flaw C4), and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a job that kills its worker must not
--- starve the others. The claim loses its token, not its count, so a late finish is refused (flaw A1)
--- and deliveries go on counting (flaw A4). An id without a record is dropped (flaw A3).
+-- Bounded by ARGV[3], and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a job that kills its worker must not
+-- starve the others. The claim loses its token, not its count, so a late finish is refused
+-- and deliveries go on counting. An id without a record is dropped.
 -- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and
 -- moved in the same step. What may be refused (a key of the wrong type) comes before a job leaves active.
 

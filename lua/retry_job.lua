@@ -1,4 +1,4 @@
--- Queues a failed job again, by hand (protocol section 4.7).
+-- Queues a failed job again, by hand.
 --
 -- KEYS[1] failed   set of ids
 -- KEYS[2] waiting  list of ids
@@ -15,7 +15,7 @@
 -- read it and call again.
 --
 -- Two callers: the second finds the id gone from failed and does nothing, so no id is queued twice
--- and none that runs, waits or was removed (flaw C2).
+-- and none that runs, waits or was removed.
 
 local failed, waiting, jobs, claims, results, outbox = unpack(KEYS)
 local id, seen, record, outbox_limit = unpack(ARGV)

@@ -282,7 +282,7 @@ def test_a_script_touches_no_key_that_it_was_not_given(path):
 
 @pytest.mark.parametrize("path", LUA, ids=name_of)
 def test_a_script_never_takes_a_record_apart(path):
-    """Lua's JSON turns an empty list into an object and rounds numbers (protocol section 3)."""
+    """Lua's JSON turns an empty list into an object and rounds numbers."""
     assert "cjson" not in path.read_text()
 
 

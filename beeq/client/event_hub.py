@@ -25,7 +25,7 @@ _FIRST_SWEEP = 1000
 
 
 class EventHub:
-    """Delivers job events. Job objects are held weakly unless someone listens to them (flaw B5c).
+    """Delivers job events. Job objects are held weakly unless someone listens to them.
 
     Args:
         emit: the queue's emitter, for ``job …`` events.
@@ -124,7 +124,7 @@ class EventHub:
             self.replay(job)
 
     def replay(self, job: Job, *, since: int = 0) -> None:
-        """Deliver to ``job`` what was heard before anyone here knew it (flaw B5a).
+        """Deliver to ``job`` what was heard before anyone here knew it.
 
         In the loop's next turn: whoever has just got the job may listen to it first.
         """
@@ -158,7 +158,7 @@ class EventHub:
                 del self._waiters[job_id]
 
     def receive(self, message: bytes) -> None:
-        """Take one message of the events channel; what is no event is ignored (flaw B6)."""
+        """Take one message of the events channel; what is no event is ignored."""
         event = decode_event(message)
         if event is None:
             return
@@ -185,7 +185,7 @@ class EventHub:
         elif name in _STATUSES:
             job.status = name
             if name == "retrying" and (retries := retries_left(job.options)) > 0:
-                job.options["retries"] = retries - 1  # bee-queue would count to NaN (flaw C15)
+                job.options["retries"] = retries - 1  # bee-queue would count to NaN
         job.emit(name, payload)
 
 

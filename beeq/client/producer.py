@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from beeq.job import Job
     from beeq.redis.pipeline import Pipeline
 
-#: One script call adds at most this many jobs, and not much more than this many bytes (flaw C4).
+#: One script call adds at most this many jobs, and not much more than this many bytes: a long
+#: call would block every client.
 MAX_JOBS = 500
 MAX_BYTES = 1_000_000
 

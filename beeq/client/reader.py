@@ -22,7 +22,7 @@ _SETS = ("succeeded", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A queue's counts (protocol section 4.8). ``newest_job`` is the last automatic id, or 0."""
+    """A queue's counts. ``newest_job`` is the last automatic id, or 0."""
 
     waiting: int
     active: int

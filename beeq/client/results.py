@@ -1,4 +1,4 @@
-"""Waits for a job's end, whoever runs it: an event heard wins, else what Redis says (flaw B5b)."""
+"""Waits for a job's end, whoever runs it: an event heard wins, else what Redis says."""
 
 from __future__ import annotations
 

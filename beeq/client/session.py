@@ -1,7 +1,7 @@
 """How a queue opens, works and closes: new → open → closing → closed.
 
 * Opening: connects, loads the scripts, subscribes, starts the delayed-job activator. A failure is
-  raised to whoever asked, and the next ask tries again (flaw C10).
+  raised to whoever asked, and the next ask tries again.
 * Closing: takes no more jobs, waits for the running ones, gives back what does not end in time, then
   hangs up. Other commands work until then. Closing twice is fine, and before opening; a second call
   with a shorter timeout shortens the wait.

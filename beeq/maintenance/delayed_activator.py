@@ -1,7 +1,9 @@
-"""Raises delayed jobs when they are due (protocol section 9), whether or not this process works.
+"""Raises delayed jobs when they are due, whether or not this process works.
+
+The rules are in protocol/README.md, "Delayed jobs".
 
 Follows Redis's clock. Looks at the start, after every reconnection, when told of an earlier due
-time, after an error, and now and then in any case (flaw B4).
+time, after an error, and now and then in any case.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from beeq.redis.scripts import RAISE_DELAYED
 if TYPE_CHECKING:
     from beeq.client.context import QueueContext
 
-#: Jobs raised in one script call (flaw C4).
+#: Jobs raised in one script call: a long one would block every client.
 _RAISE_AT_ONCE = 1000
 #: A lost message costs no more than this.
 _LONGEST_SLEEP_MS = 15_000

@@ -1,4 +1,4 @@
-"""When to look at the delayed jobs next (protocol section 9.3). A decision, not a timer.
+"""When to look at the delayed jobs next. A decision, not a timer.
 
 The owner brings the clock, sleeps until ``deadline_ms``, and calls ``fire``.
 """

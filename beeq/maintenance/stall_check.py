@@ -1,4 +1,7 @@
-"""The stall check: jobs whose worker gives no sign of life go back to the queue (protocol section 8)."""
+"""The stall check: jobs whose worker gives no sign of life go back to the queue.
+
+The rules are in protocol/README.md, "Stall check".
+"""
 
 from __future__ import annotations
 

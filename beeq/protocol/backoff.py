@@ -1,4 +1,4 @@
-"""How long a job waits before its next attempt (protocol section 7). Arithmetic only."""
+"""How long a job waits before its next attempt (protocol/README.md, "Retry and backoff"). Arithmetic only."""
 
 from __future__ import annotations
 

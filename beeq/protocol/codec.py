@@ -1,4 +1,6 @@
-"""JSON as bee-queue's Node side writes it (protocol section 3), and job records in it (section 2).
+"""JSON as bee-queue's Node side writes it, and job records in it.
+
+The rules are in protocol/README.md, "JSON dialect" and "Job record".
 
 Text in, values out; no IO and no clock. orjson does nearly all of the work. What it refuses or
 would change (integers beyond 64 bits, lone surrogates, keys that are no strings) goes the exact
@@ -155,7 +157,7 @@ class RecordLike(Protocol):
 
 @dataclass(slots=True)
 class Record:
-    """A job as its record in the ``jobs`` hash says (protocol section 2)."""
+    """A job as its record in the ``jobs`` hash says."""
 
     data: Any
     options: dict[str, Any]
@@ -198,7 +200,7 @@ def encode_new_record(data: Any, created_ms: int) -> bytes:
 
 
 def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
-    """Return the record in ``raw``, tolerant where bee-queue is (protocol section 2.2).
+    """Return the record in ``raw``, tolerant where bee-queue is (protocol/README.md, "Job record").
 
     Args:
         job_id: for the error's sake.
@@ -220,7 +222,7 @@ def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
     options["timestamp"] = options.get("timestamp") or now_ms
     traces = options.get("stacktraces")
     if not isinstance(traces, list):
-        # A Node worker would throw on this record for ever (flaw A5e); a list is what it needs.
+        # A Node worker would throw on this record for ever; a list is what it needs.
         options["stacktraces"] = [traces] if traces else []
     data = members.get("data")
     return Record(

@@ -1,4 +1,6 @@
-"""The messages on a queue's ``events`` channel (protocol section 5), and a memory of the latest.
+"""The messages on a queue's ``events`` channel, and a memory of the latest.
+
+The rules are in protocol/README.md, "Events channel".
 
 Text in, events out; no IO and no clock: who receives a message says when.
 """
@@ -48,7 +50,7 @@ def encode_event(job_id: str, name: str, data: Any = ABSENT) -> bytes:
 def decode_event(text: bytes) -> JobEvent | None:
     """Return the event in ``text``, or None for what is no event.
 
-    Anyone may publish anything; a bad message must never harm the receiver (flaw B6).
+    Anyone may publish anything; a bad message must never harm the receiver.
     """
     try:
         message = loads(text)
@@ -67,7 +69,7 @@ _Entry = tuple[int, JobEvent, int]
 
 
 class Backlog:
-    """The latest events of jobs nobody here knew yet, and how known ones ended (flaw B5a).
+    """The latest events of jobs nobody here knew yet, and how known ones ended.
 
     A job's event travels on another connection than the reply to its save and may win. Whoever
     learns of a job asks here what has been heard of it already.

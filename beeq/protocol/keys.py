@@ -1,6 +1,8 @@
 """The names of everything a queue keeps in Redis. Names only: nothing here talks to Redis.
 
-bee-queue's keys (protocol section 1) are ``<prefix>:<queue>:<suffix>``:
+Who writes each key, and how long it lives, is in protocol/README.md, "Keys".
+
+bee-queue's keys are ``<prefix>:<queue>:<suffix>``:
 
 ============== ========== ==================================================================
 suffix         type       content
@@ -71,7 +73,7 @@ class Keys:
     queue_name: str
 
     def to_key(self, suffix: str) -> str:
-        """Return the full name of ``suffix``; nothing is escaped (protocol section 1)."""
+        """Return the full name of ``suffix``; nothing is escaped."""
         return f"{self.prefix or 'bq'}:{self.queue_name}:{suffix}"
 
     def every(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What may be asked of a job, checked in bee-queue's words (protocol section 14). No IO, no clock."""
+"""What may be asked of a job, checked in bee-queue's words: protocol/README.md, "Error texts". No IO."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from beeq.settings import ceil_ms, milliseconds
 
-#: JavaScript's timers hold no more; a Node worker would fire after 1 ms (flaw C7).
+#: JavaScript's timers hold no more; a Node worker would fire after 1 ms.
 MAX_TIMEOUT_MS = 2**31 - 1
 _SAFE_INTEGER = 2**53 - 1
 

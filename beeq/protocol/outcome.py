@@ -1,7 +1,7 @@
 """How an attempt ends: what is written, published and kept. Decides; writes nothing.
 
 The worker hands the ``Outcome`` to Redis (``lua/exchange.lua``), which refuses it if the job has
-another owner by then. Protocol sections 4.6, 5.1 and 7.
+another owner by then. The rules are in protocol/README.md: "Operations", "Retry and backoff", "Results".
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def succeed(job: AttemptedJob, result: Any) -> Outcome:
     """Decide the end of an attempt whose handler returned ``result``.
 
     A result, or a record, that cannot be written as JSON fails the job for good: the handler's
-    work is done, and doing it again would not help (flaw A5).
+    work is done, and doing it again would not help.
     """
     job.status = "succeeded"
     try:
@@ -171,7 +171,7 @@ def trace_of(error: BaseException) -> str:
     The first line is the error, where Node peers and dashboards expect it; Python's traceback follows.
     """
     if isinstance(error, JobTimedOut):
-        return f"Error: {error}"  # Node's own text (protocol section 14)
+        return f"Error: {error}"  # Node's own text
     first = f"{type(error).__name__}: {message_of(error)}"
     if error.__traceback__ is None:
         return _cut(first)

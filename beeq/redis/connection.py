@@ -115,7 +115,7 @@ class Connection:
         return reply_of((await self.exchange((pack(*command),), patience_ms=patience_ms))[0])
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script by its digest, loading it if Redis does not know it (flaw B3).
+        """Run a script by its digest, loading it if Redis does not know it: a restart forgets scripts.
 
         Raises:
             RedisUnavailable: see ``exchange``. RedisRefused: the script, or Redis, refused.

@@ -31,7 +31,7 @@ class Pipeline:
 
     A call is tried again only while nothing of it can have been executed: before it was sent, or
     after Redis said "not now". A call whose reply was lost raises; repeating it silently might, say,
-    add a job twice (flaw C17). ``repeatable`` calls (reads) are simply tried again.
+    add a job twice. ``repeatable`` calls (reads) are simply tried again.
     """
 
     def __init__(self, connector: Connector, *, timeout_ms: int) -> None:

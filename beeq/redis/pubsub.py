@@ -14,7 +14,7 @@ from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.connector import Connector
 from beeq.redis.resp import RespProtocol, pack
 
-#: After this much silence the server is asked whether it is still there (flaw B9).
+#: After this much silence the server is asked whether it is still there.
 PING_AFTER_S = 10.0
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0

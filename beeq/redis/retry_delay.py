@@ -11,7 +11,7 @@ _STEP_S = 0.1
 
 
 class RetryDelay:
-    """One owner's back-off (flaw B1: bee-queue's is shared by all slots, and has no cap)."""
+    """One owner's back-off; bee-queue's is shared by all slots, and has no cap."""
 
     def __init__(self, first_ms: int) -> None:
         self._first_ms = first_ms

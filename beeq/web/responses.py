@@ -12,7 +12,7 @@ from beeq.protocol.codec import dumps
 
 #: Lists and objects within one another. Nobody needs more, and not every JSON library can.
 MAX_DEPTH = 100
-#: Of a status document (product section 6).
+#: Of a status document.
 _FIELDS = (
     *("jobId", "queueName", "status", "jobData", "result", "error"),
     *("projectId", "createdAt", "updatedAt"),

@@ -1,7 +1,7 @@
 """The blocking move: waits at an empty queue, so that an idle worker starts a job one push later.
 
 A connection of its own blocks in BLMOVE, each time for a bounded while: none hangs for ever on a dead
-peer (flaw B9). What it moves into ``active`` is not claimed yet: the pump's next turn does that. A look at
+peer. What it moves into ``active`` is not claimed yet: the pump's next turn does that. A look at
 the newest id of ``active`` goes out with the move and is answered with it: it brings the record.
 """
 
@@ -177,7 +177,7 @@ class Mover:
             self._on_end(raw_id, record)
 
     async def stop(self, connection: Connection) -> None:
-        """End the move without losing what it may have fetched (flaw A7); ``on_end`` is told.
+        """End the move without losing what it may have fetched; ``on_end`` is told.
 
         CLIENT UNBLOCK, over another connection, makes Redis answer: with nothing, or with an id that it had
         moved by then. It may overtake the move itself, so it is repeated until the move has ended.

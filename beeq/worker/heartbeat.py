@@ -1,6 +1,6 @@
 """Signs of life for the jobs that run here, from a thread and a connection of their own.
 
-A handler that blocks the loop then loses no job (flaw B8). Only reads what the pump holds. All queues of
+A handler that blocks the loop then loses no job. Only reads what the pump holds. All queues of
 a process beat in one thread: hundreds of threads, each with a loop, would cost more than the queues do.
 """
 

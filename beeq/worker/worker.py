@@ -213,7 +213,7 @@ class Worker:
             self._queue.report_error(StatusNotUpdated(job.saved_id(), status))
 
     def _settled(self, outcome: Outcome) -> None:
-        """Tell local listeners, in bee-queue's order (protocol section 15)."""
+        """Tell local listeners, in bee-queue's order (protocol/README.md, "Local events")."""
         emit, job, error = self._queue.emit, outcome.job, outcome.error
         if outcome.status == "succeeded":
             emit("succeeded", job, outcome.result)

@@ -1,4 +1,4 @@
-"""Events that overtake the reply to their job's save reach the job all the same (flaw B5a)."""
+"""Events that overtake the reply to their job's save reach the job all the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is heard on the events channel reaches whom it concerns, early or late, and is let go of (flaw B5)."""
+"""What is heard on the events channel reaches whom it concerns, early or late, and is let go of."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_retry_counts_down_and_never_to_nan(bench, before, after):
 
 
 def test_a_retry_of_a_job_without_retries_invents_none(bench):
-    """Flaw C15."""
+    """bee-queue's copy says NaN."""
     job = bench.job()
     bench.event_hub.register(job)
     bench.receive("1", "retrying", "no")
@@ -159,7 +159,7 @@ def test_after_its_end_a_job_hears_nothing_more(bench, name):
 
 
 def test_a_job_that_nobody_holds_or_listens_to_is_let_go(bench):
-    """Flaw B5c: bee-queue's map of jobs grows."""
+    """bee-queue's map of jobs grows."""
     job = bench.job()
     bench.event_hub.register(job)
     trace = weakref.ref(job)

@@ -20,7 +20,6 @@ def heard_by(emitter, events=FINAL, prefix=""):
 
 
 async def test_jobs_saved_before_the_worker_started_run_in_order(make_queue):
-    """Section 17, queue 94."""
     producer = make_queue(is_worker=False)
     jobs = [await producer.enqueue({"n": n}) for n in range(5)]
     ran = []
@@ -35,7 +34,6 @@ async def test_jobs_saved_before_the_worker_started_run_in_order(make_queue):
 
 
 async def test_a_second_worker_does_not_take_a_job_in_progress(make_queue, eventually):
-    """Section 17, queue 95."""
     first, second = make_queue(stall_interval=100), make_queue(stall_interval=100)
     started, end = asyncio.Event(), asyncio.Event()
     ran = []
@@ -65,7 +63,6 @@ async def test_a_second_worker_does_not_take_a_job_in_progress(make_queue, event
 
 @pytest.mark.parametrize("value", ["value", None, 0, False, "", {"x": [1, None]}])
 async def test_success_is_told_on_job_and_queue_with_the_value(make_queue, recorder, value):
-    """Section 17, queue 96 and 97."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job succeeded")
     job = producer.create_job({"foo": "bar"})
@@ -82,7 +79,6 @@ async def test_success_is_told_on_job_and_queue_with_the_value(make_queue, recor
 
 
 async def test_failure_is_told_on_job_and_queue_as_an_exception(make_queue, recorder):
-    """Section 17, queue 98."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job failed")
     job = producer.create_job({})
@@ -100,7 +96,6 @@ async def test_failure_is_told_on_job_and_queue_as_an_exception(make_queue, reco
 
 
 async def test_progress_is_told_before_success(make_queue, recorder):
-    """Section 17, queue 99."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job progress", "job succeeded")
     job = producer.create_job({})
@@ -119,7 +114,6 @@ async def test_progress_is_told_before_success(make_queue, recorder):
 
 
 async def test_a_retry_is_told_and_the_producers_copy_counts_it(make_queue, recorder):
-    """Section 17, queue 100."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job retrying", "job succeeded", "job failed")
     job = producer.create_job({}).retries(1)
@@ -141,7 +135,7 @@ async def test_a_retry_is_told_and_the_producers_copy_counts_it(make_queue, reco
 
 
 async def test_a_retry_the_producer_did_not_grant_is_not_counted_below_none(make_queue, recorder):
-    """Flaw C15: bee-queue's copy says NaN."""
+    """bee-queue's copy says NaN."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job succeeded")
     job = producer.create_job({})
@@ -162,7 +156,6 @@ async def test_a_retry_the_producer_did_not_grant_is_not_counted_below_none(make
 
 
 async def test_a_queue_that_wants_no_events_has_no_event_connection(make_queue, redis, recorder):
-    """Section 17, queue 101."""
     before = {client["id"] for client in await redis.client_list()}
     producer = make_queue(is_worker=False, get_events=False, activate_delayed_jobs=False)
     record = recorder(producer, "job succeeded")
@@ -183,7 +176,7 @@ async def test_a_queue_that_wants_no_events_has_no_event_connection(make_queue, 
 
 
 async def test_a_worker_that_sends_no_events_tells_nobody(make_queue, recorder):
-    """Section 17, queue 102: progress is told all the same."""
+    """Progress is told all the same."""
     producer, worker = make_queue(is_worker=False), make_queue(send_events=False)
     record = recorder(producer, "job succeeded", "job progress")
     local = recorder(worker, "succeeded")
@@ -200,7 +193,6 @@ async def test_a_worker_that_sends_no_events_tells_nobody(make_queue, recorder):
 
 
 async def test_each_job_object_hears_of_itself_and_the_queue_in_order(make_queue, recorder):
-    """Section 17, queue 103."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job succeeded")
     jobs = [producer.create_job({"n": n}) for n in range(2)]
@@ -217,7 +209,6 @@ async def test_each_job_object_hears_of_itself_and_the_queue_in_order(make_queue
 
 
 async def test_a_listener_that_raises_is_an_error_event_and_stops_nobody(make_queue, recorder):
-    """Protocol section 15."""
     queue = make_queue()
 
     def broken(_job, _result):

@@ -15,7 +15,7 @@ def ids(jobs):
 
 
 async def test_waiting_jobs_are_listed_by_start_and_end(make_queue):
-    """Section 17, queue 40: index 0 was queued last, both bounds are included."""
+    """Index 0 was queued last, both bounds are included."""
     queue = make_queue(is_worker=False)
     jobs = [await queue.enqueue({"n": n}) for n in range(3)]
     assert ids(await queue.get_jobs("waiting", start=0, end=10)) == ["3", "2", "1"]
@@ -31,7 +31,6 @@ async def test_waiting_jobs_are_listed_by_start_and_end(make_queue):
 
 
 async def test_active_jobs_are_seen_from_inside_the_handler(make_queue):
-    """Section 17, queue 41."""
     queue = make_queue()
 
     @queue.process
@@ -43,7 +42,6 @@ async def test_active_jobs_are_seen_from_inside_the_handler(make_queue):
 
 
 async def test_delayed_jobs_are_listed_by_due_time(make_queue):
-    """Section 17, queue 42."""
     queue = make_queue(is_worker=False)
     now_ms = queue.now_ms()
     late = await queue.enqueue({"foo": "late"}, delay_until=now_ms + 90_000)
@@ -54,7 +52,6 @@ async def test_delayed_jobs_are_listed_by_due_time(make_queue):
 
 @pytest.mark.parametrize("kind", ["failed", "succeeded"])
 async def test_finished_jobs_are_listed_by_size(make_queue, kind):
-    """Section 17, queue 43 and 44."""
     queue = make_queue()
 
     @queue.process
@@ -73,7 +70,6 @@ async def test_finished_jobs_are_listed_by_size(make_queue, kind):
 
 
 async def test_of_ten_thousand_succeeded_jobs_the_asked_number_of_distinct_ones_is_given(make_queue, redis):
-    """Section 17, queue 45."""
     queue = make_queue(is_worker=False, redis_scan_count=50)
     record = json.dumps(
         {"data": {}, "options": {"timestamp": 1, "stacktraces": []}, "status": "succeeded", "progress": 0}
@@ -88,7 +84,7 @@ async def test_of_ten_thousand_succeeded_jobs_the_asked_number_of_distinct_ones_
 
 @pytest.mark.parametrize("kind", ["waiting", "active", "delayed", "succeeded", "failed"])
 async def test_an_empty_queue_gives_nothing_whatever_the_page(make_queue, kind):
-    """Section 17, queue 46, 47 and 49: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue(is_worker=False)
     assert await queue.get_jobs(kind) == []
     assert await queue.get_jobs(kind, start=3, end=5) == []
@@ -98,20 +94,19 @@ async def test_an_empty_queue_gives_nothing_whatever_the_page(make_queue, kind):
 
 @pytest.mark.parametrize("kind", ["invalid", "", "stalling", "jobs", "Waiting"])
 async def test_a_state_that_does_not_exist_is_refused(make_queue, kind):
-    """Section 17, queue 48."""
     with pytest.raises(ValueError, match="^Improper queue type$"):
         await make_queue(is_worker=False).get_jobs(kind)
 
 
 async def test_without_bounds_a_page_is_a_hundred_and_one_jobs(make_queue):
-    """Flaw C14: bee-queue's bounds, kept."""
+    """bee-queue's bounds, kept."""
     queue = make_queue(is_worker=False)
     await queue.save_all([queue.create_job({}) for _ in range(110)])
     assert ids(await queue.get_jobs("waiting")) == [str(n) for n in range(110, 9, -1)]
 
 
 async def test_a_page_keeps_the_order_of_the_list_whoever_made_its_jobs(make_queue):
-    """Flaw C14: bee-queue puts the jobs it knows first."""
+    """bee-queue puts the jobs it knows first."""
     queue, other = make_queue(is_worker=False), make_queue(is_worker=False)
     for n in range(6):
         await (queue, other)[n % 2].enqueue({})
@@ -119,7 +114,7 @@ async def test_a_page_keeps_the_order_of_the_list_whoever_made_its_jobs(make_que
 
 
 async def test_one_unreadable_record_does_not_hide_the_others(make_queue, redis, expect_errors):
-    """Flaw C14: bee-queue rejects the whole page."""
+    """bee-queue rejects the whole page."""
     queue = make_queue(is_worker=False)
     errors: list[Any] = []
     queue.on("error", errors.append)
@@ -134,7 +129,7 @@ async def test_one_unreadable_record_does_not_hide_the_others(make_queue, redis,
 
 
 async def test_a_size_of_zero_is_an_empty_page(make_queue, redis):
-    """Flaw C14: bee-queue gets a syntax error from Redis."""
+    """bee-queue gets a syntax error from Redis."""
     queue = make_queue()
 
     @queue.process
@@ -147,7 +142,7 @@ async def test_a_size_of_zero_is_an_empty_page(make_queue, redis):
 
 @pytest.mark.parametrize("store_jobs", [True, False])
 async def test_a_job_is_found_with_all_it_was_saved_with(make_queue, redis, store_jobs):
-    """Section 17, queue 32, 50, 51, 52 and 56: identity of objects is not promised, equality is."""
+    """Identity of objects is not promised, equality is."""
     queue = make_queue(is_worker=False, store_jobs=store_jobs)
     job = await queue.enqueue({"foo": "bar"}, retries=3, backoff=("fixed", 10), timeout=100)
     found = await queue.get_job(job.id)
@@ -162,7 +157,7 @@ async def test_a_job_is_found_with_all_it_was_saved_with(make_queue, redis, stor
 
 
 async def test_a_job_that_was_found_hears_of_its_end(make_queue):
-    """Section 17, queue 50: what the stored object is for."""
+    """What the stored object is for."""
     producer, worker = make_queue(is_worker=False), make_queue()
     job = await producer.enqueue({"x": 1})
     heard: list[Any] = []
@@ -178,7 +173,6 @@ async def test_a_job_that_was_found_hears_of_its_end(make_queue):
 
 
 async def test_an_id_nobody_has_is_none(make_queue):
-    """Section 17, queue 53."""
     queue = make_queue(is_worker=False)
     assert await queue.get_job("baz") is None
     assert await queue.get_job(baz := 4) is None
@@ -186,7 +180,6 @@ async def test_an_id_nobody_has_is_none(make_queue):
 
 
 async def test_a_job_of_another_queue_object_reads_back_the_same(make_queue):
-    """Section 17, queue 54."""
     producer, reader = make_queue(is_worker=False), make_queue(is_worker=False)
     job = await producer.enqueue({"foo": ["bar", 1, None, True, 1.5, "größe"]}, retries=1)
     found = await reader.get_job(job.id)
@@ -195,7 +188,6 @@ async def test_a_job_of_another_queue_object_reads_back_the_same(make_queue):
 
 @pytest.mark.parametrize("job_id", ["amazingjob", "with space", "größe", "1e5", 77])
 async def test_a_job_with_an_id_of_its_own_is_found_by_it(make_queue, job_id):
-    """Section 17, queue 55."""
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({"foo": "bar"}, id=job_id)
     found = await queue.get_job(job_id)
@@ -203,7 +195,7 @@ async def test_a_job_with_an_id_of_its_own_is_found_by_it(make_queue, job_id):
 
 
 async def test_a_job_removed_elsewhere_is_not_found_here(make_queue):
-    """Flaw A6c: bee-queue answers from memory."""
+    """bee-queue answers from memory."""
     queue, other = make_queue(is_worker=False), make_queue(is_worker=False)
     job = await queue.enqueue({})
     await other.remove_job(job.id)

@@ -17,7 +17,7 @@ async def stored(redis, queue, job):
 
 
 async def test_a_saved_job_has_an_id_and_its_data(make_queue):
-    """Section 17, job 1 and 3: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     job = make_queue(is_worker=False).create_job({"foo": "bar"})
     assert (job.id, job.status, job.progress) == (None, "created", 0)
     assert await job.save() is job
@@ -26,7 +26,6 @@ async def test_a_saved_job_has_an_id_and_its_data(make_queue):
 
 @pytest.mark.parametrize("data", [None, False, 0, 0.0, -0.0, math.nan, "", {}])
 async def test_a_payload_javascript_calls_falsy_is_an_empty_object(make_queue, redis, data):
-    """Section 17, job 2."""
     queue = make_queue(is_worker=False)
     job = await queue.create_job(data).save()
     assert job.data == {}
@@ -35,14 +34,13 @@ async def test_a_payload_javascript_calls_falsy_is_an_empty_object(make_queue, r
 
 @pytest.mark.parametrize("data", [[], [None], True, 1, "text", {"a": []}, [[[]]], -1.5])
 async def test_any_other_payload_is_kept(make_queue, redis, data):
-    """Protocol section 2: an empty list is one of them."""
+    """An empty list is one of them."""
     queue = make_queue(is_worker=False)
     job = await queue.create_job(data).save()
     assert (await stored(redis, queue, job))["data"] == data
 
 
 async def test_options_are_stored_in_the_order_in_which_they_were_asked(make_queue, redis):
-    """Section 17, job 4 and 8."""
     queue = make_queue(is_worker=False)
     due_ms = queue.now_ms() + 60_000
     job = (
@@ -77,7 +75,7 @@ async def test_options_are_stored_in_the_order_in_which_they_were_asked(make_que
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_changes_nothing(make_queue, ask, error, text):
-    """Section 17, job 5, 6 and 9. Flaw C7: a timeout above 2^31 - 1 fires at once in Node; flaw C16."""
+    """A timeout above 2^31 - 1 fires at once in Node."""
     job = make_queue(is_worker=False).create_job({})
     before = dict(job.options)
     with pytest.raises(error, match=text):
@@ -86,7 +84,6 @@ def test_what_cannot_be_asked_is_refused_and_changes_nothing(make_queue, ask, er
 
 
 async def test_a_due_time_is_a_datetime_milliseconds_or_a_timedelta(make_queue):
-    """Section 17, job 6."""
     queue = make_queue(is_worker=False)
     when = datetime(2099, 1, 1, tzinfo=UTC)
     due_ms = int(when.timestamp() * 1000)
@@ -100,7 +97,6 @@ async def test_a_due_time_is_a_datetime_milliseconds_or_a_timedelta(make_queue):
 
 
 async def test_a_due_time_that_has_passed_is_not_stored(make_queue, redis):
-    """Section 17, job 7."""
     queue = make_queue(is_worker=False)
     job = await queue.create_job().delay_until(queue.now_ms() - 1000).save()
     assert "delay" not in (await stored(redis, queue, job))["options"]
@@ -115,7 +111,7 @@ async def test_a_duration_may_be_a_timedelta(make_queue):
 
 
 async def test_a_record_read_back_has_options_nobody_here_knows(make_queue, redis):
-    """Section 17, job 10 and 18: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue()
     job = queue.create_job({"foo": "bar"})
     job.options["some"] = {"extension": [1, 2]}
@@ -133,7 +129,6 @@ async def test_a_record_read_back_has_options_nobody_here_knows(make_queue, redi
 
 
 async def test_progress_cannot_be_empty(make_queue):
-    """Section 17, job 11."""
     job = await make_queue(is_worker=False).enqueue({})
     with pytest.raises(ValueError, match="^Progress cannot be empty$"):
         await job.report_progress(None)
@@ -146,7 +141,7 @@ async def test_an_unsaved_job_has_no_progress_to_report(make_queue):
 
 @pytest.mark.parametrize("value", [{"a": "value"}, 0, False, "", [], 50, 0.5])
 async def test_progress_of_any_kind_reaches_the_jobs_listeners(make_queue, recorder, value):
-    """Section 17, job 12 and 13: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     producer, worker = make_queue(is_worker=False), make_queue(is_worker=False)
     job = await producer.enqueue({})
     record = recorder(job, "progress")
@@ -165,7 +160,7 @@ async def test_progress_that_is_not_json_is_refused_and_the_old_one_stays(make_q
 
 
 async def test_progress_that_is_no_number_is_published_as_null(make_queue, recorder):
-    """Flaw B6: NaN on the channel ends every Node process that listens."""
+    """NaN on the channel ends every Node process that listens."""
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
     record = recorder(queue, "job progress")
@@ -175,7 +170,7 @@ async def test_progress_that_is_no_number_is_published_as_null(make_queue, recor
 
 
 async def test_the_progress_of_a_running_job_can_be_read_meanwhile(make_queue):
-    """Flaw C8: bee-queue writes it at the end only."""
+    """bee-queue writes it at the end only."""
     queue = make_queue()
     seen = []
 
@@ -191,7 +186,7 @@ async def test_the_progress_of_a_running_job_can_be_read_meanwhile(make_queue):
 
 
 async def test_membership_is_told_for_every_set_and_list(make_queue):
-    """Section 17, job 17: bee-queue answers for three of them only."""
+    """bee-queue answers for three of them only."""
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
     assert await job.is_in_set("stalling") is False
@@ -210,7 +205,7 @@ async def test_membership_is_told_for_every_set_and_list(make_queue):
 
 
 async def test_a_running_job_cannot_be_saved_again(make_queue):
-    """Flaw A5c: in bee-queue this wrecks the job."""
+    """In bee-queue this wrecks the job."""
     queue = make_queue()
     raised = []
 
@@ -228,7 +223,6 @@ async def test_a_running_job_cannot_be_saved_again(make_queue):
 
 
 async def test_what_a_handler_changes_in_its_data_is_kept(make_queue, redis):
-    """Protocol section 6.8."""
     queue = make_queue()
 
     @queue.process
@@ -242,7 +236,7 @@ async def test_what_a_handler_changes_in_its_data_is_kept(make_queue, redis):
 
 @pytest.mark.parametrize("state", ["waiting", "active", "succeeded", "removed", "delayed"])
 async def test_a_job_that_has_not_failed_cannot_be_retried(make_queue, redis, eventually, state):
-    """Flaw C2: in bee-queue the job is then there twice."""
+    """In bee-queue the job is then there twice."""
     queue = make_queue()
     end = asyncio.Event()
     if state in ("active", "succeeded"):
@@ -270,7 +264,7 @@ async def test_a_job_that_has_not_failed_cannot_be_retried(make_queue, redis, ev
 
 
 async def test_of_many_retries_of_one_failed_job_one_counts(make_queue, redis):
-    """Flaw C2: and its record no longer says that it failed."""
+    """And its record no longer says that it failed."""
     queue = make_queue()
 
     @queue.process

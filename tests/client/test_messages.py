@@ -20,7 +20,6 @@ def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), pr
 
 
 async def test_the_messages_are_bee_queues_to_the_byte(make_queue, redis):
-    """Protocol section 5.1."""
     worker = make_queue()
     messages: list[Any] = []
     async with redis.pubsub() as channel:
@@ -70,7 +69,7 @@ async def test_the_messages_are_bee_queues_to_the_byte(make_queue, redis):
     ],
 )
 async def test_a_message_that_is_no_event_harms_nobody(make_queue, redis, recorder, message):
-    """Flaw B6: bee-queue's process dies of it."""
+    """bee-queue's process dies of it."""
     queue = make_queue(is_worker=False)
     record = recorder(queue, "job succeeded", "job end")
     job = queue.create_job({})
@@ -85,7 +84,7 @@ async def test_a_message_that_is_no_event_harms_nobody(make_queue, redis, record
 
 @pytest.mark.parametrize("event", ["error", "unknown", "__init__"])
 async def test_events_of_unknown_names_are_told_and_harm_nobody(make_queue, redis, recorder, event):
-    """Flaw B6: an event named ``error`` throws in bee-queue."""
+    """An event named ``error`` throws in bee-queue."""
     queue = make_queue(is_worker=False)
     record = recorder(queue, f"job {event}")
     job = queue.create_job({})
@@ -98,7 +97,7 @@ async def test_events_of_unknown_names_are_told_and_harm_nobody(make_queue, redi
 async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     make_queue, redis, recorder, monkeypatch
 ):
-    """Flaw B5a: in bee-queue the job object never hears of it."""
+    """In bee-queue the job object never hears of it."""
     queue = make_queue(is_worker=False)
     record = recorder(queue, "job succeeded")
     await queue.ready()
@@ -147,7 +146,6 @@ async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue
 
 
 async def test_what_was_heard_of_an_earlier_job_of_the_same_id_counts_no_more(make_queue, redis):
-    """Flaw B5."""
     producer, worker = make_queue(is_worker=False), make_queue(remove_on_success=True)
 
     @worker.process

@@ -16,7 +16,7 @@ from beeq.redis.scripts import CLEAN_JOBS
 @pytest.mark.parametrize("store_jobs", [True, False])
 @pytest.mark.parametrize("through_job", [True, False])
 async def test_a_removed_job_is_gone(make_queue, redis, store_jobs, through_job):
-    """Section 17, queue 31, 32 and 62; job 14 and 15: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue(is_worker=False, store_jobs=store_jobs)
     job = await queue.enqueue({"foo": "bar"})
     assert (await queue.get_job(job.id)).data == {"foo": "bar"}
@@ -64,7 +64,6 @@ async def test_a_job_is_removed_from_any_state_and_leaves_nothing(make_queue, re
 
 
 async def test_a_job_saved_and_removed_at_once_never_runs_and_the_next_one_does(make_queue):
-    """Section 17, queue 61."""
     queue = make_queue()
     ran = []
     errors: list[Any] = []
@@ -83,7 +82,7 @@ async def test_a_job_saved_and_removed_at_once_never_runs_and_the_next_one_does(
 
 
 async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
-    """Flaw A6a: in bee-queue its finish brings it back."""
+    """In bee-queue its finish brings it back."""
     worker = make_queue()
     lost: asyncio.Future[Any] = asyncio.Future()
     worker.on("error", lost.set_result)
@@ -108,7 +107,7 @@ async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
 async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(
     make_queue, recorder
 ):
-    """Flaw A6a and A9: the new job of the same id is another job."""
+    """The new job of the same id is another job."""
     worker = make_queue()
     record = recorder(worker, "error")
     runs = []
@@ -130,7 +129,7 @@ async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_it
 
 
 async def test_a_job_that_is_finished_and_queued_at_once_is_removed_from_both(make_queue, redis):
-    """Flaw A6b: bee-queue leaves the id in waiting."""
+    """bee-queue leaves the id in waiting."""
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
     await redis.sadd(queue.keys.succeeded, job.id)
@@ -148,7 +147,7 @@ async def test_whoever_waits_for_a_removed_job_is_told(make_queue):
 
 
 async def test_clean_removes_old_finished_jobs_and_no_others(make_queue):
-    """Flaw C6: sets of finished jobs grow without bound."""
+    """Sets of finished jobs grow without bound."""
     queue = make_queue()
 
     @queue.process

@@ -33,7 +33,7 @@ async def test_a_result_that_is_awaited_before_the_job_runs(make_queue):
 
 @pytest.mark.parametrize("value", [{"x": 1}, [1, None], "text", 1.5, True, 10**30])
 async def test_a_result_that_is_asked_for_afterwards_by_someone_who_heard_nothing(make_queue, value):
-    """Flaw C8, B5b: bee-queue's result is gone with its event."""
+    """bee-queue's result is gone with its event."""
     worker = answering(make_queue())
     job = await worker.enqueue(value)
     await job.result(timeout=5000)
@@ -84,7 +84,7 @@ async def test_after_its_time_the_result_of_a_dropped_record_is_gone(make_queue,
 
 
 async def test_a_result_is_found_although_its_event_was_missed(make_queue, redis):
-    """Flaw B5b: bee-queue's caller waits for ever."""
+    """bee-queue's caller waits for ever."""
     producer = make_queue(is_worker=False)
     job = await producer.enqueue("value")
     waiting = asyncio.ensure_future(job.result(timeout=10_000))

@@ -19,7 +19,6 @@ def circular():
 
 
 async def test_a_record_is_under_the_queues_hash_as_the_job_says(make_queue, redis, queue_name):
-    """Section 17, queue 30."""
     queue = make_queue(is_worker=False)
     job = await queue.create_job({"foo": "bar"}).retries(1).save()
     raw = await redis.hget(f"bq:{queue_name}:jobs", job.id)
@@ -31,7 +30,6 @@ async def test_a_record_is_under_the_queues_hash_as_the_job_says(make_queue, red
 
 
 async def test_jobs_saved_together_are_all_stored(make_queue, redis):
-    """Section 17, queue 57."""
     queue = make_queue(is_worker=False)
     jobs = [queue.create_job({"n": 1}).set_id("first"), queue.create_job({"n": 2}).set_id("second")]
     assert await queue.save_all(jobs) == {}
@@ -42,7 +40,7 @@ async def test_jobs_saved_together_are_all_stored(make_queue, redis):
 
 
 async def test_jobs_saved_together_run_in_order_however_many(make_queue, redis):
-    """Flaw C4: many calls of bounded size, one order."""
+    """Many calls of bounded size, one order."""
     queue = make_queue(is_worker=False)
     jobs = [queue.create_job({"n": n}) for n in range(1700)]
     assert await queue.save_all(jobs) == {}
@@ -55,7 +53,6 @@ async def test_saving_none_is_fine(make_queue):
 
 
 async def test_circular_payloads_are_reported_for_each_job_and_the_others_are_saved(make_queue):
-    """Section 17, queue 58."""
     queue = make_queue(is_worker=False)
     jobs = [queue.create_job(circular()), queue.create_job(circular()), queue.create_job({"fine": True})]
     errors = await queue.save_all(jobs)
@@ -111,7 +108,7 @@ async def test_a_job_with_an_odd_delay_fails_no_save_that_happens_with_its_own(m
 
 
 async def test_a_delay_of_digits_is_a_time(make_queue, redis):
-    """As in bee-queue, which hands the option to Redis as it stands (protocol section 4.2)."""
+    """As in bee-queue, which hands the option to Redis as it stands."""
     queue = make_queue(is_worker=False, activate_delayed_jobs=True)
     job = queue.create_job({})
     job.options["delay"] = "4000000000000"
@@ -120,7 +117,7 @@ async def test_a_delay_of_digits_is_a_time(make_queue, redis):
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again_and_no_job_is_reported(make_queue, redis):
-    """Section 17, queue 59. Flaw B3: bee-queue fails until the process is restarted."""
+    """bee-queue fails until the process is restarted."""
     queue = make_queue(is_worker=False)
     await queue.ready()
     await redis.script_flush()
@@ -133,7 +130,6 @@ async def test_scripts_that_redis_forgot_are_loaded_again_and_no_job_is_reported
 
 
 async def test_saving_many_while_redis_is_away_raises(own_valkey, make_queue):
-    """Section 17, queue 60."""
     queue = make_queue(redis=own_valkey.url, is_worker=False)
     queue.on("error", lambda _error: None)
     await queue.ready()
@@ -145,7 +141,6 @@ async def test_saving_many_while_redis_is_away_raises(own_valkey, make_queue):
 
 
 async def test_an_id_that_exists_writes_nothing_and_the_job_has_no_id(make_queue, redis):
-    """Protocol section 11."""
     queue = make_queue(is_worker=False)
     await queue.enqueue({"n": 1}, id="same")
     before = await redis.hgetall(queue.keys.jobs)
@@ -166,7 +161,7 @@ async def test_two_producers_with_one_id_make_one_job(make_queue, redis):
 
 
 async def test_an_automatic_id_passes_over_those_that_users_took(make_queue):
-    """Flaw C1: bee-queue reports the job as saved, and it does not exist."""
+    """bee-queue reports the job as saved, and it does not exist."""
     queue = make_queue(is_worker=False)
     await queue.enqueue({"mine": True}, id="2")
     jobs = [await queue.enqueue({"n": n}) for n in range(3)]
@@ -176,7 +171,7 @@ async def test_an_automatic_id_passes_over_those_that_users_took(make_queue):
 
 
 async def test_ids_stay_whole_numbers_beyond_ten_to_the_fourteenth(make_queue, redis):
-    """Flaw C1: bee-queue writes 1e+14 for every further job."""
+    """bee-queue writes 1e+14 for every further job."""
     queue = make_queue(is_worker=False)
     await redis.set(queue.keys.id, 10**14 - 1)
     jobs = [await queue.enqueue({}) for _ in range(3)]
@@ -187,13 +182,12 @@ async def test_ids_stay_whole_numbers_beyond_ten_to_the_fourteenth(make_queue, r
 
 @pytest.mark.parametrize("job_id", [None, "", 0])
 async def test_an_id_that_javascript_calls_falsy_asks_for_the_counter(make_queue, job_id):
-    """Protocol section 11."""
     assert (await make_queue(is_worker=False).create_job({}).set_id(job_id).save()).id == "1"
 
 
 @pytest.mark.parametrize("job_id", [True, 1.5, b"bytes", ["list"], "\ud800"])
 def test_an_id_that_is_no_text_is_refused(make_queue, job_id):
-    """Flaw C1: ids must be text."""
+    """Ids must be text."""
     with pytest.raises((TypeError, ValueError), match="job id"):
         make_queue(is_worker=False).create_job({}).set_id(job_id)
 
@@ -220,7 +214,7 @@ async def test_a_producer_that_is_cancelled_while_saving_harms_nobody(make_queue
 
 
 async def test_a_queued_job_of_a_wrong_typed_key_is_refused_and_leaves_no_record(make_queue, redis):
-    """Flaw C9: nothing half done."""
+    """Nothing half done."""
     queue = make_queue(is_worker=False)
     await redis.set(queue.keys.waiting, "no list")
     with pytest.raises(Exception, match="WRONGTYPE"):

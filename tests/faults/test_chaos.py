@@ -64,7 +64,7 @@ async def save_patiently(producer, jobs):
 async def test_two_thousand_jobs_survive_random_cuts_with_one_outcome_each(
     make_queue, redis, eventually, recorder, expect_errors
 ):
-    """Flaw A1, A8, B1, B3. The fixtures' audit looks at every key afterwards."""
+    """The fixtures' audit looks at every key afterwards."""
     producer = make_queue(is_worker=False)
     settings = {"stall_interval": 1000, "initial_redis_failure_retry_delay": 10, "delayed_debounce": 10}
     workers = [make_queue(**settings) for _ in range(3)]

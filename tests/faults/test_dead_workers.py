@@ -20,7 +20,7 @@ async def line_of(process):
 async def test_a_killed_workers_jobs_run_elsewhere_within_two_stall_intervals(
     make_queue, start_worker, recorder
 ):
-    """Flaw A2."""
+    """bee-queue's orphans wait for a check that nobody makes."""
     stall_interval_ms = 500
     worker = make_queue(stall_interval=stall_interval_ms)
     stalled = recorder(worker, "stalled")
@@ -47,7 +47,7 @@ async def test_a_killed_workers_jobs_run_elsewhere_within_two_stall_intervals(
 
 
 async def test_a_living_workers_jobs_are_left_alone(make_queue, start_worker, eventually):
-    """Flaw B7: with one stall interval everywhere, no healthy job stalls."""
+    """With one stall interval everywhere, no healthy job stalls."""
     checker = make_queue(is_worker=False, stall_interval=100)
     await checker.enqueue({})
     busy = await start_worker(stall_interval=100)
@@ -66,7 +66,7 @@ async def test_a_living_workers_jobs_are_left_alone(make_queue, start_worker, ev
 
 
 async def test_a_job_that_kills_every_process_it_runs_in_fails_in_the_end(make_queue, start_worker, recorder):
-    """Flaw A4: n + 1 runs for max_stalls = n, then it fails; in bee-queue it runs for ever."""
+    """``max_stalls`` + 1 runs, then it fails; in bee-queue it runs for ever."""
     worker = make_queue(stall_interval=100, max_stalls=1)
     record = recorder(worker, "job failed")
     job = await worker.enqueue("die")
@@ -119,7 +119,7 @@ async def test_a_job_that_kills_an_idle_worker_as_soon_as_it_begins_was_handed_o
 async def test_a_handler_that_blocks_the_loop_longer_than_the_stall_interval_keeps_its_job(
     make_queue, valkey, queue_name, recorder
 ):
-    """Flaw B8: bee-queue's heartbeat is blocked as well, and the job runs twice."""
+    """bee-queue's heartbeat is blocked as well, and the job runs twice."""
     worker = make_queue(stall_interval=150)
     record = recorder(worker, "succeeded")
     runs = []
@@ -154,7 +154,7 @@ async def test_a_handler_that_blocks_the_loop_longer_than_the_stall_interval_kee
 async def test_a_frozen_worker_that_wakes_up_does_not_undo_the_new_owners_outcome(
     make_queue, start_worker, recorder, redis
 ):
-    """Flaw A1: a process suspended for longer than the stall interval."""
+    """A process suspended for longer than the stall interval."""
     import signal
 
     worker = make_queue(stall_interval=100)

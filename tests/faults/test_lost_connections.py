@@ -46,7 +46,7 @@ async def all_succeeded(redis, queue, count, eventually):
 async def test_after_one_lost_connection_the_whole_capacity_is_back_at_once(
     make_queue, redis, eventually, expect_errors
 ):
-    """Flaw B1: bee-queue's slots come back one by one, over minutes. Section 17, queue 21."""
+    """bee-queue's slots come back one by one, over minutes."""
     worker = make_queue()
     together = asyncio.Event()
     started = []
@@ -77,7 +77,6 @@ async def test_after_one_lost_connection_the_whole_capacity_is_back_at_once(
 
 
 async def test_repeated_failures_of_the_pop_are_each_told_and_waited_out(make_queue, redis, recorder):
-    """Section 17, queue 22."""
     worker = make_queue(initial_redis_failure_retry_delay=10)
     await redis.set(worker.keys.waiting, "of the wrong type")
     record = recorder(worker, "error")
@@ -99,7 +98,7 @@ async def test_repeated_failures_of_the_pop_are_each_told_and_waited_out(make_qu
 async def test_connections_killed_under_load_cost_no_job_and_repeat_none(
     make_queue, redis, eventually, recorder, commands, expect_errors
 ):
-    """Flaw A8, B1."""
+    """bee-queue's slots come back one by one, and what was fetched stays in active."""
     producer = make_queue(is_worker=False, stall_interval=300)
     worker = make_queue(stall_interval=300, initial_redis_failure_retry_delay=10)
     local = recorder(worker, "succeeded")
@@ -125,7 +124,7 @@ async def test_connections_killed_under_load_cost_no_job_and_repeat_none(
 async def test_results_arrive_although_the_event_connection_is_killed_again_and_again(
     make_queue, redis, expect_errors
 ):
-    """Flaw B5b."""
+    """What was published meanwhile is lost."""
     producer, worker = make_queue(is_worker=False), make_queue()
     counting(worker)
     for _ in range(5):
@@ -135,7 +134,7 @@ async def test_results_arrive_although_the_event_connection_is_killed_again_and_
 
 
 async def test_scripts_flushed_under_load_cost_no_job(make_queue, redis, eventually):
-    """Flaw B3: bee-queue fails until it is restarted."""
+    """bee-queue fails until it is restarted."""
     producer, worker = make_queue(is_worker=False), make_queue()
     runs = counting(worker, concurrency=4)
     for _ in range(40):
@@ -150,7 +149,7 @@ async def test_scripts_flushed_under_load_cost_no_job(make_queue, redis, eventua
 async def test_a_failure_whose_reply_was_lost_is_recorded_and_told_once(
     valkey, make_queue, recorder, outcome, eventually, expect_errors
 ):
-    """Flaw A8, C17."""
+    """Repeated with an automatic id, the save would add a second job."""
     async with proxy_to(valkey.port) as proxy:
         producer = make_queue(is_worker=False)
         worker = make_queue(redis=proxy.url, stall_interval=60_000, initial_redis_failure_retry_delay=10)
@@ -236,7 +235,7 @@ async def half_open(make_queue, valkey):
 async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
     make_queue, half_open, recorder, monkeypatch, eventually, expect_errors
 ):
-    """Flaw B9: bee-queue's pop hangs until the operating system gives up, after hours."""
+    """bee-queue's pop hangs until the operating system gives up, after hours."""
     monkeypatch.setattr("beeq.worker.blocking_fetch.MOVE_TIMEOUT_MS", 200)
     monkeypatch.setattr("beeq.redis.pubsub.PING_AFTER_S", 0.2)
     producer = make_queue(is_worker=False)
@@ -265,7 +264,7 @@ async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
 
 
 async def test_a_producer_whose_connection_died_silently_raises_in_time(make_queue, half_open, expect_errors):
-    """Flaw B9."""
+    """Half-open connections: every wait has a bound."""
     # Without the activator: a look of its own may meet the silence first, and have a new line made.
     producer = make_queue(
         redis=half_open.url, is_worker=False, redis_timeout=1000, activate_delayed_jobs=False

@@ -32,7 +32,7 @@ class NthExchange:
 async def test_jobs_claimed_by_a_call_whose_reply_was_lost_run_at_once(
     valkey, make_queue, redis, queue_name, eventually, expect_errors
 ):
-    """Without a stall check: the stall interval is far longer than the test (flaw A8)."""
+    """Without a stall check: the stall interval is far longer than the test."""
     async with proxy_to(valkey.port) as proxy:
         producer = make_queue(is_worker=False)
         jobs = [await producer.enqueue(n) for n in range(1, 7)]
@@ -80,7 +80,7 @@ async def test_an_outcome_whose_confirmation_was_lost_is_recorded_and_published_
 async def test_a_save_whose_reply_was_lost_raises_and_is_not_repeated(
     valkey, make_queue, redis, queue_name, expect_errors
 ):
-    """An automatic id would make a second job of it (flaw C17)."""
+    """An automatic id would make a second job of it."""
     async with proxy_to(valkey.port) as proxy:
         queue = make_queue(redis=proxy.url, is_worker=False)
         await queue.ready()
@@ -94,7 +94,7 @@ async def test_a_save_whose_reply_was_lost_raises_and_is_not_repeated(
 async def test_a_peer_that_falls_silent_is_left_and_found_again(
     valkey, make_queue, eventually, expect_errors
 ):
-    """Half-open connections: every wait has a bound (flaw B9)."""
+    """Half-open connections: every wait has a bound."""
     async with proxy_to(valkey.port) as proxy:
         producer = make_queue(is_worker=False)
         worker = make_queue(redis=proxy.url, initial_redis_failure_retry_delay=10, redis_timeout=1000)
@@ -115,7 +115,7 @@ async def test_a_peer_that_falls_silent_is_left_and_found_again(
 
 
 async def test_cut_connections_cost_no_job_and_no_capacity(valkey, make_queue, eventually, expect_errors):
-    """All of a worker's connections at once, again and again; full concurrency is back at once (flaw B1)."""
+    """All of a worker's connections at once, again and again; full concurrency is back at once."""
     async with proxy_to(valkey.port) as proxy:
         producer = make_queue(is_worker=False)
         worker = make_queue(redis=proxy.url, initial_redis_failure_retry_delay=10, stall_interval=500)

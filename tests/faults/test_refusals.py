@@ -13,7 +13,7 @@ EAGER = {"initial_redis_failure_retry_delay": 10, "stall_interval": 200}
 
 @pytest.mark.parametrize("suffix", ["succeeded", "beeq:results"])
 async def test_a_success_that_cannot_be_written_is_written_later(make_queue, redis, recorder, suffix):
-    """Flaw C9: bee-queue reports success, and the job is nowhere."""
+    """bee-queue reports success, and the job is nowhere."""
     worker = make_queue(**EAGER)
     record = recorder(worker, "error", "succeeded")
     runs = []
@@ -39,7 +39,7 @@ async def test_a_success_that_cannot_be_written_is_written_later(make_queue, red
 async def test_a_failure_that_cannot_be_written_is_written_later(
     make_queue, redis, recorder, suffix, retries
 ):
-    """Flaw C9."""
+    """bee-queue does not look at the replies in its transaction."""
     worker = make_queue(**EAGER)
     record = recorder(worker, "error", "failed")
 
@@ -59,7 +59,7 @@ async def test_a_failure_that_cannot_be_written_is_written_later(
 
 
 async def test_a_worker_whose_queue_is_of_the_wrong_type_goes_on_when_it_is_not(make_queue, redis, recorder):
-    """Flaw B1, C9."""
+    """bee-queue's delay doubles at each try, without a cap."""
     worker = make_queue(**EAGER)
     await redis.set(worker.keys.waiting, "of the wrong type")
     record = recorder(worker, "error")
@@ -75,7 +75,7 @@ async def test_a_worker_whose_queue_is_of_the_wrong_type_goes_on_when_it_is_not(
 
 @pytest.mark.parametrize("suffix", ["stalling", "beeq:claims", "active"])
 async def test_jobs_that_cannot_be_claimed_properly_run_once_they_can(make_queue, redis, recorder, suffix):
-    """Flaw C9: and a claim that Redis refused counts as no run (flaw A4)."""
+    """And a claim that Redis refused counts as no run."""
     worker = make_queue(max_stalls=1, **EAGER)
     record = recorder(worker, "error")
     runs = []
@@ -103,7 +103,7 @@ async def test_jobs_that_cannot_be_claimed_properly_run_once_they_can(make_queue
 
 @pytest.mark.parametrize("suffix", ["waiting", "beeq:claims"])
 async def test_a_stall_check_that_is_refused_loses_no_job(make_queue, redis, suffix, eventually):
-    """Flaw C9: what cannot be queued again stays where the next check finds it."""
+    """What cannot be queued again stays where the next check finds it."""
     checker = make_queue(is_worker=False, stall_interval=10)
     job = await checker.enqueue({})
     await redis.lmove(checker.keys.waiting, checker.keys.active, "RIGHT", "LEFT")
@@ -127,7 +127,7 @@ async def test_a_stall_check_that_is_refused_loses_no_job(make_queue, redis, suf
 
 
 async def test_a_job_that_cannot_be_handed_back_is_not_lost(make_queue, redis, expect_errors):
-    """Flaw A7, C9: it stays in active, where a stall check finds it."""
+    """It stays in active, where a stall check finds it."""
     worker = make_queue(**EAGER)
     started = asyncio.Event()
 
@@ -146,7 +146,7 @@ async def test_a_job_that_cannot_be_handed_back_is_not_lost(make_queue, redis, e
 
 
 async def test_without_memory_saves_raise_and_outcomes_wait(own_valkey, make_queue, recorder):
-    """Flaw C9: in bee-queue the job runs again and again."""
+    """In bee-queue the job runs again and again."""
     worker = make_queue(redis=own_valkey.url, **EAGER)
     record = recorder(worker, "error", "succeeded")
     runs = []

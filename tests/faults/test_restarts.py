@@ -111,7 +111,7 @@ async def test_while_redis_is_away_producers_are_told_in_time_and_workers_wait(
 
 
 async def test_errors_of_a_worker_come_ever_less_often_while_redis_is_away(own_valkey, make_queue, recorder):
-    """Flaw B1: one capped back-off a connection, not one a slot."""
+    """One capped back-off a connection, not one a slot."""
     worker = make_queue(redis=own_valkey.url, **EAGER)
     ready = await worker.ready()
     record = recorder(worker, "error")
@@ -146,7 +146,7 @@ async def test_an_outcome_is_written_after_redis_is_back(durable, make_queue, re
 
 
 async def test_whoever_waits_for_a_result_goes_on_waiting_while_redis_is_away(durable, make_queue):
-    """Flaw B5b."""
+    """What was published meanwhile is lost."""
     producer = make_queue(redis=durable.url, is_worker=False)
     producer.on("error", lambda _error: None)
     job = await producer.enqueue({})
@@ -166,7 +166,7 @@ async def test_whoever_waits_for_a_result_goes_on_waiting_while_redis_is_away(du
 
 
 async def test_jobs_delayed_over_a_restart_are_raised_when_due(durable, make_queue):
-    """Flaw B4b and B4c."""
+    """After an error, or a lost message, bee-queue looks again 20 minutes later."""
     queue = make_queue(redis=durable.url, **EAGER)
     queue.on("error", lambda _error: None)
 
@@ -182,7 +182,7 @@ async def test_jobs_delayed_over_a_restart_are_raised_when_due(durable, make_que
 
 
 async def test_a_server_that_lost_everything_is_worked_on_all_the_same(own_valkey, make_queue, recorder):
-    """Flaw A9: what ran meanwhile is dropped; the next job 1 is another job."""
+    """What ran meanwhile is dropped; the next job 1 is another job."""
     worker = make_queue(redis=own_valkey.url, **EAGER)
     record = recorder(worker, "error", "succeeded")
     started, end = asyncio.Event(), asyncio.Event()

@@ -23,7 +23,7 @@ MakeNode = Callable[..., Awaitable[NodeBee]]
 StartPython = Callable[[int], Awaitable[asyncio.subprocess.Process]]
 
 _ROOT = Path(__file__).resolve().parents[2]
-#: Small, so that orphans are found soon, and the same on all peers (flaw B7).
+#: Small, so that orphans are found soon, and the same on all peers.
 STALL_MS = 300
 IN_FLIGHT = 5
 
@@ -239,7 +239,7 @@ async def test_a_busy_node_worker_loses_nothing_to_pythons_stall_checks(
 async def test_a_finished_job_that_node_had_taken_over_keeps_nodes_outcome(
     make_queue: MakeQueue, make_node: MakeNode, expect_errors: list[BaseException]
 ) -> None:
-    """Flaw A1: the Python worker had lost the job, so its late outcome is dropped."""
+    """The Python worker had lost the job, so its late outcome is dropped."""
     worker = make_queue()
     release = asyncio.Event()
     begun = asyncio.Event()

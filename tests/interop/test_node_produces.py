@@ -22,7 +22,7 @@ MakeQueue = Callable[..., Queue]
 async def worker(make_queue: MakeQueue) -> Queue:
     """A worker that begins with ``process``: after Node has saved, so that Node knows the job by then.
 
-    An event that overtakes the reply to ``save`` is lost to the job object in Node (flaw B5a).
+    An event that overtakes the reply to ``save`` is lost to the job object in Node.
     """
     return make_queue(delayed_debounce=1)
 

@@ -1,7 +1,7 @@
 """Three hundred odd payloads, results, errors and progress values, while a Node process listens to all of it.
 
 bee-queue parses what it hears without a guard: one message that is no JSON ends every Node process of the
-queue (flaw B6). So: the listener lives, and it read exactly what ``JSON.parse`` makes of our bytes.
+queue. So: the listener lives, and it read exactly what ``JSON.parse`` makes of our bytes.
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ async def test_odd_progress_is_read_by_node_as_our_bytes_say(
 async def test_results_that_cannot_be_written_fail_the_job_and_node_lives(
     odd_queue: Queue, node: NodeBee
 ) -> None:
-    """Flaw A5: bee-queue would run such a job for ever."""
+    """bee-queue would run such a job for ever."""
     circle: dict[str, Any] = {}
     circle["circle"] = circle
     unwritable = {"circle": circle, "set": {1, 2}, "bytes": b"raw", "object": object(), "keys": {(1, 2): 3}}
@@ -334,7 +334,7 @@ async def test_results_that_cannot_be_written_fail_the_job_and_node_lives(
 async def test_a_message_that_is_no_event_harms_no_python_listener(
     odd_queue: Queue, redis: redis.asyncio.Redis, message: bytes
 ) -> None:
-    """Flaw B6, seen from the other side."""
+    """Seen from the other side: a bad message ends no listener."""
     heard = asyncio.Event()
     odd_queue.on("job succeeded", lambda _id, _result: heard.set())
     odd_queue.process(lambda _job: None)

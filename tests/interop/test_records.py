@@ -167,7 +167,7 @@ async def test_an_id_of_the_other_side_is_not_given_twice(queue: Queue, node: No
 
 
 async def test_an_automatic_id_steps_over_a_name_that_node_chose(queue: Queue, node: NodeBee) -> None:
-    """Flaw C1: bee-queue's own second job would be lost."""
+    """bee-queue's own second job would be lost."""
     await node.save({}, id="2")
     assert [(await queue.enqueue({})).id for _ in range(3)] == ["1", "3", "4"]
 
@@ -252,7 +252,7 @@ async def test_destroyed_by_python_nothing_is_left_for_node(
 async def test_destroyed_by_node_the_queue_begins_anew_for_python(
     make_queue: MakeQueue, node: NodeBee, redis: Redis
 ) -> None:
-    """Node leaves beeq's own keys; an old result must not answer for a new job (flaw A9)."""
+    """Node leaves beeq's own keys; an old result must not answer for a new job."""
     worker = make_queue()
     worker.process(handle)
     old = await worker.enqueue({"act": "return", "value": "old"})

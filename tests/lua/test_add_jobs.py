@@ -56,7 +56,7 @@ def test_of_two_jobs_with_one_id_in_one_call_the_first_wins(bench):
 
 
 def test_an_automatic_id_passes_over_those_that_are_taken(bench):
-    """Flaw C1: bee-queue's job would silently not exist."""
+    """bee-queue's job would silently not exist."""
     bench.put(jobs={"1": "x", "2": "x", "4": "x"})
     assert add(bench, ("", "r", ""), ("", "r", "")) == ["3", "5"]
     assert bench.snapshot() == {
@@ -96,7 +96,7 @@ def test_an_automatic_id_passes_over_one_taken_in_the_same_call(bench):
 
 @pytest.mark.parametrize("counter", [10**14 - 1, 10**14, 10**15, 2**53 - 2])
 def test_automatic_ids_stay_whole_numbers_however_large(bench, counter):
-    """Flaw C1: Lua's own text of 10^14 is 1e+14."""
+    """Lua's own text of 10^14 is 1e+14."""
     bench.put(id=str(counter))
     assert add(bench, ("", "r", "")) == [str(counter + 1)]
     assert bench.snapshot() == {
@@ -107,7 +107,7 @@ def test_automatic_ids_stay_whole_numbers_however_large(bench, counter):
 
 
 def test_what_an_earlier_job_of_the_id_left_behind_is_dropped(bench):
-    """Flaw A9: no old worker may finish the new job, and no old result may pass for its own."""
+    """No old worker may finish the new job, and no old result may pass for its own."""
     bench.put(claims={"a": "old:3", "b": "t:1"}, results={"a": "1:s5", "b": "1:s6"})
     bench.put(expiries={"a": 5000, "b": 5000})
     add(bench, ("a", "record", ""))
@@ -183,7 +183,7 @@ def test_a_batch_of_the_largest_size_is_added_whole(bench):
     [("b", "r", 5000), ("a", "r", "")],
 ])  # fmt: skip
 def test_where_a_place_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong, jobs):
-    """Flaw C9: a record without a place would block its id for ever."""
+    """A record without a place would block its id for ever."""
     bench.put(**{wrong: "of the wrong type"}, jobs={"old": "r"})
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):

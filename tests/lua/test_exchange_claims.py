@@ -90,7 +90,7 @@ def test_a_full_batch_is_handed_out_whole(bench):
     ("before", "deliveries"), [(":1", 2), (":9", 10), ("old:2", 3), ("odd", 1), (":", 1)]
 )
 def test_deliveries_are_counted_on_whoever_had_the_job_before(bench, before, deliveries):
-    """Flaw A4."""
+    """How often decides whether the job may run at all."""
     bench.put(jobs=records("1"), waiting=["1"], claims={"1": before})
     assert take(bench, 1) == (1, [("1", "record 1", deliveries)])
     assert bench.snapshot()["claims"] == {"1": f"T.0:{deliveries}"}
@@ -103,7 +103,7 @@ def test_a_job_that_is_handed_out_need_not_beat_before_the_next_check(bench):
 
 
 def test_ids_without_a_record_are_dropped_and_never_handed_out(bench):
-    """Flaw A3."""
+    """In bee-queue it goes round for ever."""
     bench.put(
         jobs=records("2"), waiting=["g3", "2", "g1"], claims={"g1": ":3", "g3": "old:1"}, stalling={"g1"}
     )
@@ -206,7 +206,7 @@ def test_a_retried_job_is_handed_out_in_the_same_turn_with_a_fresh_count(bench):
 @pytest.mark.parametrize("wrong", ["waiting", "active", "jobs", "claims", "stalling"])
 @pytest.mark.parametrize("free", [1, 2])
 def test_after_a_refusal_every_id_still_waits_and_is_handed_out_later(bench, wrong, free):
-    """Flaw C9."""
+    """bee-queue does not look at the replies in its transaction."""
     state = {"jobs": records("1", "2"), "waiting": ["2", "1"]}
     bench.put(
         **{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"}

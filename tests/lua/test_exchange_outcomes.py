@@ -98,7 +98,7 @@ def test_a_delayed_retry_is_due_by_redis_clock_and_announced_before_the_event(be
 
 
 def test_a_delayed_retry_behind_another_is_not_announced(bench):
-    """Flaw B4e."""
+    """bee-queue wakes every activator at every retry."""
     running(bench, "1", delayed={"x": 5000})
     settle(bench, End("1", "retrying", delay_ms=5000))
     assert bench.heard() == [("events", "event 1")]
@@ -235,7 +235,7 @@ NOT_OWNED: list[tuple[str, dict[str, object]]] = [
 )
 @pytest.mark.parametrize(("order", "state"), NOT_OWNED, ids=[order for order, _ in NOT_OWNED])
 def test_an_outcome_of_a_job_that_is_no_longer_owned_changes_nothing(bench, order, state, verdict):
-    """Flaw A1."""
+    """bee-queue records it."""
     end = {
         "succeeded": End("1", keep="5:s1"),
         "failed": End("1", "failed", keep="5:f1"),
@@ -259,7 +259,7 @@ def test_an_outcome_of_a_job_that_is_no_longer_owned_changes_nothing(bench, orde
 )  # fmt: skip
 @pytest.mark.parametrize("drop", ["", "succeeded failed"])
 def test_a_job_whose_record_is_gone_is_not_brought_back(bench, end, drop):
-    """Flaw A6."""
+    """bee-queue's finish writes the record of a removed job again."""
     bench.put(active=["1"], claims={"1": "t:1"}, stalling={"1"})
     assert settle(bench, end, drop=drop) == [0]
     assert bench.snapshot() == {}
@@ -342,7 +342,7 @@ MIXED = (
     "ends", [*([end] for end in MIXED), MIXED], ids=["succeeded", "failed", "retrying", "delayed", "mixed"]
 )
 def test_after_a_refusal_every_id_is_where_it_was_and_the_same_call_succeeds_later(bench, wrong, ends):
-    """Flaw C9. What is in two places may run twice."""
+    """What is in two places may run twice."""
     ids = [end.job_id for end in ends]
     running(bench, *ids)
     kept = bench.snapshot().get(wrong)

@@ -1,4 +1,4 @@
-"""Giving jobs back: to the front, as if never taken, and only by who has them (flaw A7)."""
+"""Giving jobs back: to the front, as if never taken, and only by who has them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_job_that_has_no_claim_any_more_is_left_alone(bench):
 
 @pytest.mark.parametrize(("claim", "holder"), [("t:4", "t:4"), ("", ":4")])
 def test_a_job_without_a_record_is_dropped(bench, claim, holder):
-    """Flaw A3."""
+    """In bee-queue it goes round for ever."""
     bench.put(active=["1"], claims={"1": holder}, stalling={"1"})
     assert hand_back(bench, ("1", claim)) == 0
     assert bench.snapshot() == {}

@@ -1,4 +1,4 @@
-"""Scripts that Redis has forgotten are loaded again by whoever needs them, one or many at once (flaw B3)."""
+"""Scripts that Redis has forgotten are loaded again by whoever needs them, one or many at once."""
 
 from __future__ import annotations
 

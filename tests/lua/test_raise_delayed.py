@@ -1,4 +1,4 @@
-"""Raising due jobs: how many, in what order, and when to look again (protocol sections 4.3 and 9.4)."""
+"""Raising due jobs: how many, in what order, and when to look again."""
 
 from __future__ import annotations
 

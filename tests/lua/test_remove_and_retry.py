@@ -42,7 +42,7 @@ def test_a_removed_job_is_nowhere_and_all_others_stay(bench):
 
 @pytest.mark.parametrize("place", sorted(EVERYWHERE.keys() - {"jobs"}))
 def test_a_ghost_is_removed_from_wherever_it_is(bench, place):
-    """Flaw A6b: bee-queue leaves it where it is finished and queued at once."""
+    """bee-queue leaves it where it is finished and queued at once."""
     value = EVERYWHERE[place]
     bench.put(**{place: value})
     assert bench.run(REMOVE_JOB, "1", "0") == 0
@@ -63,7 +63,7 @@ def test_a_failed_job_is_queued_again_at_the_back_as_if_new(bench):
 
 
 def test_of_two_retries_at_once_one_queues_the_job(bench):
-    """Flaw C2."""
+    """In bee-queue the job is then there twice."""
     bench.put(failed={"1"}, jobs={"1": "old"})
     assert [bench.run(RETRY_JOB, "1", "old", "new", "0") for _ in range(2)] == [1, 0]
     assert bench.snapshot() == {"jobs": {"1": "new"}, "waiting": ["1"]}

@@ -25,7 +25,7 @@ class TestReportProgress:
     @pytest.mark.parametrize("claim", ["", "t:1"])
     @pytest.mark.parametrize("holder", ["u:1", ":1", "t:2"])
     def test_whoever_does_not_own_the_job_publishes_only(self, bench, claim, holder):
-        """Flaw C8."""
+        """The record is the owner's."""
         bench.put(jobs={"1": "old"}, active=["1"], claims={"1": holder})
         before = bench.snapshot()
         assert report(bench, claim) == 1

@@ -57,7 +57,7 @@ def test_a_check_goes_on_behind_its_own_gate(bench):
 
 
 def test_a_job_that_gave_no_sign_goes_to_the_back_without_its_token_and_with_its_count(bench):
-    """Flaws A1, A4."""
+    """So a late outcome is refused, and deliveries go on counting."""
     bench.put(
         stalling={"1"},
         active=["2", "1"],
@@ -95,7 +95,7 @@ def test_a_job_that_is_not_active_any_more_is_forgotten(bench):
 
 
 def test_an_id_without_a_record_is_dropped(bench):
-    """Flaw A3."""
+    """In bee-queue it goes round for ever."""
     bench.put(stalling={"g", "1"}, active=["g", "1"], jobs={"1": "r"}, claims={"g": "t:1", "1": "t:1"})
     assert requeue(bench) == (1, 0, ["1"])
     assert without_gate(bench) == {"waiting": ["1"], "jobs": {"1": "r"}, "claims": {"1": ":1"}}
@@ -108,7 +108,7 @@ def test_an_id_that_is_active_twice_is_queued_once(bench):
 
 
 def test_a_call_looks_at_so_many_ids_and_says_whether_there_are_more(bench):
-    """Flaw C4."""
+    """A long script call would block every client."""
     ids = [str(n) for n in range(25)]
     bench.put(stalling=set(ids), active=ids, jobs=dict.fromkeys(ids, "r"), claims=dict.fromkeys(ids, "t:1"))
     pages, more, first = [], 1, True

@@ -23,7 +23,6 @@ async def run_times(queue):
 
 
 async def test_a_job_runs_when_it_is_due_and_not_before(make_queue):
-    """Section 17, delay 1."""
     queue = make_queue(delayed_debounce=1)
     raised: list[Any] = []
     queue.on("raised jobs", raised.append)
@@ -37,7 +36,6 @@ async def test_a_job_runs_when_it_is_due_and_not_before(make_queue):
 
 
 async def test_jobs_due_close_together_are_raised_together(make_queue):
-    """Section 17, delay 2. Protocol section 9.4."""
     queue = make_queue(delayed_debounce=150)
     order = []
 
@@ -59,7 +57,7 @@ async def test_jobs_due_close_together_are_raised_together(make_queue):
 
 
 async def test_a_distant_job_stays_and_is_announced(make_queue, redis):
-    """Section 17, delay 3: the due time of a new head is published as text."""
+    """The due time of a new head is published as text."""
     queue = make_queue(is_worker=False)
     async with redis.pubsub() as channel:
         await channel.subscribe(queue.keys.earlier_delayed)
@@ -76,7 +74,6 @@ async def test_a_distant_job_stays_and_is_announced(make_queue, redis):
 
 
 async def test_a_worker_without_activation_runs_what_another_queue_raises(make_queue):
-    """Section 17, delay 4."""
     activator = make_queue(is_worker=False, delayed_debounce=1)
     worker = make_queue(activate_delayed_jobs=False)
     ran = await run_times(worker)
@@ -89,7 +86,6 @@ async def test_a_worker_without_activation_runs_what_another_queue_raises(make_q
 
 
 async def test_a_second_delayed_save_of_an_id_changes_nothing(make_queue, redis):
-    """Section 17, delay 5."""
     queue = make_queue(is_worker=False)
     due_ms = queue.now_ms() + 60_000
     await queue.create_job({"n": 1}).set_id("awesomejob").delay_until(due_ms).save()
@@ -101,7 +97,7 @@ async def test_a_second_delayed_save_of_an_id_changes_nothing(make_queue, redis)
 
 
 async def test_a_connected_queue_that_is_no_worker_raises_what_was_there_before(make_queue, eventually):
-    """Flaw B4a: bee-queue's never looks."""
+    """bee-queue's never looks."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     job = await producer.enqueue({}, delay_until=producer.now_ms() + 30)
     activator = make_queue(is_worker=False)
@@ -114,7 +110,7 @@ async def test_a_connected_queue_that_is_no_worker_raises_what_was_there_before(
 
 
 async def test_by_default_a_worker_raises_delayed_jobs_and_retries(make_queue):
-    """Flaw B4d: in bee-queue they hang, and nobody says so."""
+    """In bee-queue they hang, and nobody says so."""
     queue = make_queue()
     runs = []
 
@@ -130,7 +126,7 @@ async def test_by_default_a_worker_raises_delayed_jobs_and_retries(make_queue):
 
 
 async def test_an_error_while_raising_delays_the_next_look_by_moments(make_queue, redis, eventually):
-    """Flaw B4b: bee-queue waits for 20 minutes, or for ever."""
+    """bee-queue waits for 20 minutes, or for ever."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     await redis.set(producer.keys.delayed, "of the wrong type")
     worker = make_queue()
@@ -147,7 +143,7 @@ async def test_an_error_while_raising_delays_the_next_look_by_moments(make_queue
 async def test_a_due_time_announced_while_the_subscription_was_down_is_not_missed(
     make_queue, redis, eventually
 ):
-    """Flaw B4c: in bee-queue the job is up to 20 minutes late."""
+    """In bee-queue the job is up to 20 minutes late."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False, get_events=False)
     await producer.ready()
     worker = make_queue()
@@ -166,7 +162,7 @@ async def test_a_due_time_announced_while_the_subscription_was_down_is_not_misse
 
 
 async def test_many_due_jobs_are_raised_in_order_and_in_steps(make_queue, redis):
-    """Flaw C4: bee-queue moves them in one long script call."""
+    """bee-queue moves them in one long script call."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     start_ms = producer.now_ms()
     await redis.set(producer.keys.id, 0)
@@ -202,7 +198,7 @@ async def test_two_activators_raise_each_job_once(make_queue, redis, eventually)
 
 
 async def test_a_peer_whose_clock_is_fast_raises_nothing_early(make_queue, monkeypatch):
-    """Flaw C3: due times follow Redis's clock."""
+    """Due times follow Redis's clock."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     due_ms = producer.now_ms() + 150
     job = await producer.enqueue({}, delay_until=due_ms)
@@ -221,7 +217,7 @@ async def test_a_peer_whose_clock_is_fast_raises_nothing_early(make_queue, monke
 
 
 async def test_a_retry_of_a_worker_whose_clock_is_slow_waits_its_delay(make_queue, redis, monkeypatch):
-    """Flaw C3: retry delays follow Redis's clock."""
+    """Retry delays follow Redis's clock."""
     worker = make_queue()
     now_ns = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: now_ns() - 3600 * 10**9)
@@ -239,7 +235,7 @@ async def test_a_retry_of_a_worker_whose_clock_is_slow_waits_its_delay(make_queu
 
 
 async def test_a_retry_is_announced_only_when_it_becomes_the_next_one_due(make_queue, redis):
-    """Flaw B4e: bee-queue wakes every activator at every retry."""
+    """bee-queue wakes every activator at every retry."""
     worker = make_queue()
     await worker.enqueue({}, id="head", delay_until=worker.now_ms() + 30_000)
     retrying = asyncio.Event()
@@ -266,7 +262,6 @@ async def test_a_retry_is_announced_only_when_it_becomes_the_next_one_due(make_q
 
 @pytest.mark.parametrize("message", ["NaN", "", "soon", "-5", "1e400", '{"x":1}', "9" * 400])
 async def test_a_malformed_due_time_harms_nobody(make_queue, redis, message):
-    """Protocol section 5.2."""
     queue = make_queue(delayed_debounce=1)
     ran = await run_times(queue)
     await redis.publish(queue.keys.earlier_delayed, message)

@@ -40,7 +40,6 @@ def noting(queue, concurrency=1):
 
 
 async def test_an_orphan_runs_when_a_worker_starts_after_an_earlier_check(make_queue, redis, eventually):
-    """Section 17, queue 87."""
     checker = make_queue(is_worker=False, stall_interval=10)
     await orphan(redis, checker.keys, "1")
     assert await checker.check_stalled_jobs() == 0
@@ -53,7 +52,7 @@ async def test_an_orphan_runs_when_a_worker_starts_after_an_earlier_check(make_q
 
 
 async def test_a_worker_finds_orphans_by_itself(make_queue, redis, eventually):
-    """Flaw A2: bee-queue needs two restarts, or a check that its user asks for."""
+    """bee-queue needs two restarts, or a check that its user asks for."""
     worker = make_queue(stall_interval=100)
     stalled: list[Any] = []
     worker.on("stalled", stalled.append)
@@ -66,7 +65,7 @@ async def test_a_worker_finds_orphans_by_itself(make_queue, redis, eventually):
 
 
 async def test_a_thousand_orphans_and_more_are_all_run(make_queue, redis, eventually):
-    """Section 17, queue 88. Flaw C4: in calls of bounded size."""
+    """In calls of bounded size."""
     checker = make_queue(is_worker=False, stall_interval=50)
     job_ids = [str(n) for n in range(1, 1026)]
     await orphan(redis, checker.keys, *job_ids)
@@ -80,7 +79,6 @@ async def test_a_thousand_orphans_and_more_are_all_run(make_queue, redis, eventu
 
 
 async def test_orphans_of_five_closed_queues_are_all_run(make_queue, redis, eventually):
-    """Section 17, queue 89."""
     for number in range(5):
         queue = make_queue()
         await orphan(redis, queue.keys, f"orphan-{number}")
@@ -91,7 +89,6 @@ async def test_orphans_of_five_closed_queues_are_all_run(make_queue, redis, even
 
 
 async def test_jobs_of_a_worker_that_gave_no_sign_of_life_run_once_each(make_queue, redis, eventually):
-    """Section 17, queue 90."""
     producer = make_queue(is_worker=False)
     for _ in range(10):
         await producer.enqueue({})
@@ -103,7 +100,7 @@ async def test_jobs_of_a_worker_that_gave_no_sign_of_life_run_once_each(make_que
 
 
 async def test_a_periodic_check_finds_the_silent_and_leaves_the_healthy_alone(make_queue, redis, eventually):
-    """Section 17, queue 91 and 92: the callback form is the ``stalled`` event."""
+    """The callback form is the ``stalled`` event."""
     worker = make_queue(stall_interval=100, activate_delayed_jobs=False)
     end = asyncio.Event()
     ran = []
@@ -135,7 +132,6 @@ async def test_a_periodic_check_finds_the_silent_and_leaves_the_healthy_alone(ma
 
 
 async def test_a_check_that_fails_first_raises_and_later_ones_are_error_events(make_queue, redis, eventually):
-    """Section 17, queue 93."""
     queue = make_queue(is_worker=False, stall_interval=10)
     errors: list[Any] = []
     queue.on("error", errors.append)
@@ -151,7 +147,7 @@ async def test_a_check_that_fails_first_raises_and_later_ones_are_error_events(m
 
 
 async def test_a_worker_whose_first_check_fails_works_all_the_same(make_queue, redis):
-    """Flaw B2: bee-queue's worker is dead from then on."""
+    """bee-queue's worker is dead from then on."""
     worker = make_queue(stall_interval=100)
     errors: list[Any] = []
     worker.on("error", errors.append)
@@ -163,7 +159,6 @@ async def test_a_worker_whose_first_check_fails_works_all_the_same(make_queue, r
 
 
 async def test_one_check_is_made_for_the_whole_fleet_in_a_stall_interval(make_queue, redis):
-    """Protocol section 4.4."""
     first, second = make_queue(is_worker=False, stall_interval=60_000), make_queue(is_worker=False)
     await orphan(redis, first.keys, "1")
     assert await first.check_stalled_jobs() == 0
@@ -173,7 +168,6 @@ async def test_one_check_is_made_for_the_whole_fleet_in_a_stall_interval(make_qu
 
 
 async def test_a_stalled_job_keeps_its_retries_and_goes_behind_the_others(make_queue, redis, eventually):
-    """Protocol section 8; flaw C18."""
     checker = make_queue(is_worker=False, stall_interval=10)
     await checker.enqueue({}, id="other")
     record = RECORD.replace('"stacktraces":[]', '"stacktraces":[],"retries":2')
@@ -187,7 +181,7 @@ async def test_a_stalled_job_keeps_its_retries_and_goes_behind_the_others(make_q
 
 @pytest.mark.parametrize("place", ["waiting", "active"])
 async def test_an_id_without_a_record_is_dropped(make_queue, redis, eventually, place):
-    """Flaw A3: in bee-queue it goes round for ever."""
+    """In bee-queue it goes round for ever."""
     worker = make_queue(stall_interval=50)
     await redis.lpush(worker.keys.to_key(place), "ghost")
     ran = noting(worker)
@@ -201,7 +195,7 @@ async def test_an_id_without_a_record_is_dropped(make_queue, redis, eventually, 
 
 
 async def test_an_idle_worker_drops_an_id_without_a_record_and_goes_on(make_queue, redis):
-    """Flaw A3: the id arrives by the blocking move."""
+    """The id arrives by the blocking move."""
     worker = make_queue()
     ran = noting(worker)
     await (await worker.enqueue({})).result(timeout=5000)
@@ -217,7 +211,7 @@ async def test_an_idle_worker_drops_an_id_without_a_record_and_goes_on(make_queu
 async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(
     make_queue, redis, text, valkey, recorder
 ):
-    """Flaw A3: in bee-queue it goes round for ever."""
+    """In bee-queue it goes round for ever."""
     raw = text.encode(errors="surrogateescape")
     worker = make_queue()
     record = recorder(worker, "error")
@@ -235,7 +229,7 @@ async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(
 
 
 async def test_a_record_of_a_foreign_writer_runs_with_what_it_has(make_queue, redis):
-    """Protocol section 2.2. Flaw A5e: traces that are no list make bee-queue throw for ever."""
+    """Traces other than a list make bee-queue throw for ever."""
     worker = make_queue()
 
     @worker.process
@@ -258,7 +252,7 @@ async def test_a_record_of_a_foreign_writer_runs_with_what_it_has(make_queue, re
 
 
 async def test_a_job_that_outlives_too_many_workers_fails(make_queue, redis):
-    """Flaw A4: in bee-queue a job that kills its process is run for ever."""
+    """In bee-queue a job that kills its process is run for ever."""
     worker = make_queue(max_stalls=1)
     failures = []
     worker.on("failed:fatal", lambda job, error: failures.append((job.id, error)))
@@ -278,7 +272,7 @@ async def test_a_job_that_outlives_too_many_workers_fails(make_queue, redis):
 
 
 async def test_a_finished_job_has_no_deliveries_to_its_name(make_queue, redis):
-    """Flaw A4: a retry by hand begins to count anew."""
+    """A retry by hand begins to count anew."""
     worker = make_queue(max_stalls=0)
     runs = []
 

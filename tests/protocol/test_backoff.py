@@ -1,4 +1,4 @@
-"""bee-queue's three strategies: what they answer and what they leave in the record (protocol section 7)."""
+"""bee-queue's three strategies: what they answer and what they leave in the record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job records: exact bytes both ways, and tolerance where bee-queue is tolerant (protocol section 2)."""
+"""Job records: exact bytes both ways, and tolerance where bee-queue is tolerant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beeq.protocol.codec import Record, decode_record, encode_new_record, encode
 from tests.support.samples import NOW_MS, json_values, make_job
 
 BOTH_WAYS: list[tuple[Record, bytes]] = [
-    # Recorded from Node (protocol section 2.1).
+    # Recorded from Node.
     (
         Record(
             {"a": 1},
@@ -160,7 +160,7 @@ TOLERATED: list[tuple[bytes, Record]] = [
     (b'{"options":{"timestamp":null,"stacktraces":null}}', Record({}, {"timestamp": 5, "stacktraces": []})),
     (b'{"options":{"timestamp":0,"stacktraces":[]}}', Record({}, {"timestamp": 5, "stacktraces": []})),
     (b'{"options":{"timestamp":9}}', Record({}, {"timestamp": 9, "stacktraces": []})),
-    # Whatever stands for the traces becomes a list: a Node worker would throw for ever (flaw A5e).
+    # Whatever stands for the traces becomes a list: a Node worker would throw for ever.
     (b'{"options":{"stacktraces":"Error: x"}}', Record({}, {"stacktraces": ["Error: x"], "timestamp": 5})),
     (b'{"options":{"stacktraces":{"0":"x"}}}', Record({}, {"stacktraces": [{"0": "x"}], "timestamp": 5})),
     (b'{"options":{"stacktraces":{}}}', Record({}, {"stacktraces": [], "timestamp": 5})),

@@ -1,4 +1,4 @@
-"""Messages of the events channel, exact bytes both ways, and the memory of the latest (protocol section 5)."""
+"""Messages of the events channel, exact bytes both ways, and the memory of the latest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_events_and_their_messages_are_each_others(event: JobEvent, text: bytes)
 
 
 def test_a_message_never_says_nan() -> None:
-    """It would be an uncaught exception in every Node process that listens (flaw B6)."""
+    """It would be an uncaught exception in every Node process that listens."""
     assert encode_event("1", "progress", math.nan) == b'{"id":"1","event":"progress","data":null}'
 
 
@@ -120,7 +120,7 @@ def test_the_absent_value_names_itself() -> None:
 
 
 class TestBacklog:
-    """The memory of ends that nobody here waited for yet (flaw B5a)."""
+    """The memory of ends that nobody here waited for yet."""
 
     def test_it_gives_back_what_was_heard_last_and_keeps_it(self) -> None:
         backlog = Backlog()

@@ -1,4 +1,4 @@
-"""The names of a queue's keys: bee-queue's own, and beeq's beside them (protocol section 1)."""
+"""The names of a queue's keys: bee-queue's own, and beeq's beside them."""
 
 from __future__ import annotations
 

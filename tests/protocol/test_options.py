@@ -1,4 +1,4 @@
-"""What may be asked of a job, in bee-queue's words (protocol section 14), and what a record's options mean."""
+"""What may be asked of a job, in bee-queue's words, and what a record's options mean."""
 
 from __future__ import annotations
 
@@ -75,7 +75,6 @@ def test_a_negative_timeout_is_refused_in_bee_queues_words(timeout: Any) -> None
 
 @pytest.mark.parametrize("timeout", [2**31, timedelta(days=25)], ids=repr)
 def test_a_timeout_that_node_would_fire_at_once_is_refused(timeout: Any) -> None:
-    """Flaw C7."""
     with pytest.raises(ValueError, match=r"^timeout must be at most 2147483647 ms"):
         check_timeout_ms(timeout)
 

@@ -78,7 +78,7 @@ class TestSuccess:
         "result", [object(), b"bytes", {1, 2}, {(1,): 1}, nested(5000), 10**5000], ids=lambda result: type(result).__name__
     )  # fmt: skip
     def test_a_result_that_cannot_be_written_fails_the_job_for_good(self, result: Any) -> None:
-        """Flaw A5a: bee-queue writes nothing and runs the job again and again."""
+        """bee-queue writes nothing and runs the job again and again."""
         job = make_job({"retries": 5})
         outcome = succeed(job, result)
         assert isinstance(outcome.error, TypeError)
@@ -96,7 +96,7 @@ class TestSuccess:
     def test_a_record_that_cannot_be_written_fails_the_job_with_the_record_as_claimed(
         self, where: str
     ) -> None:
-        """Flaw A5d."""
+        """In bee-queue it runs again at every stall check, for ever."""
         job = make_job({"own": [1], "retries": 5}, data={"a": 1})
         if where == "progress":
             job.progress = object()
@@ -303,7 +303,7 @@ def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record
     assert (record["data"], record["status"]) == ({"a": 1}, "failed")
     assert record["options"]["retries"] == retries
     assert record["options"]["stacktraces"] == ["ValueError: no"]
-    # Listeners are given the job beside the verdict; the two must agree (protocol section 15).
+    # Listeners are given the job beside the verdict; the two must agree.
     assert job.status == "failed"
 
 

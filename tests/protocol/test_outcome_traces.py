@@ -126,7 +126,7 @@ def test_the_newest_trace_comes_first_and_the_oldest_of_a_hundred_goes() -> None
 
 @pytest.mark.parametrize("traces", [None, "text", {"0": "x"}, 5, True], ids=repr)
 def test_traces_that_are_no_list_become_one(traces: Any) -> None:
-    """Flaw A5e; the handler may have put anything there."""
+    """bee-queue throws; the handler may have put anything there."""
     job = make_job()
     job.options["stacktraces"] = traces
     fail(job, ValueError("no"), STRATEGIES)

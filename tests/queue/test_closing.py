@@ -33,7 +33,7 @@ async def hang(_job):
 
 
 async def test_close_ends_every_connection(make_queue, redis, eventually):
-    """Section 17, queue 4: commands, blocking move, events; and the heartbeat's."""
+    """Commands, blocking move, events; and the heartbeat's."""
     before = {client["id"] for client in await redis.client_list()}
     worker = make_queue()
     worker.on("job succeeded", lambda _id, _result: None)
@@ -56,7 +56,7 @@ async def test_close_ends_every_connection(make_queue, redis, eventually):
 
 
 async def test_close_leaves_no_task_and_no_thread(make_queue):
-    """Section 17, queue 13: nor a periodic stall check."""
+    """Nor a periodic stall check."""
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     worker = make_queue(stall_interval=100)
     worker.on("job succeeded", lambda _id, _result: None)
@@ -76,20 +76,18 @@ async def test_close_leaves_no_task_and_no_thread(make_queue):
 
 
 async def test_closing_again_is_fine_and_ends_with_the_first(make_queue):
-    """Section 17, queue 6 and 7."""
     queue = await make_queue().ready()
     await asyncio.gather(queue.close(), queue.close(), queue.close(100))
     await queue.close()
 
 
 async def test_close_resolves_to_nothing_when_awaited(make_queue):
-    """Section 17, queue 5: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = await make_queue().ready()
     assert await queue.close() is None
 
 
 async def test_an_error_of_hanging_up_the_clients_own_connection_is_raised(valkey, queue_name):
-    """Section 17, queue 8."""
     client = valkey.client()
     hang_up = client.aclose
 
@@ -105,7 +103,6 @@ async def test_an_error_of_hanging_up_the_clients_own_connection_is_raised(valke
 
 
 async def test_a_closed_worker_takes_no_job_and_another_one_gets_it(make_queue, redis):
-    """Section 17, queue 10."""
     ran = []
 
     async def first(job):
@@ -126,7 +123,6 @@ async def test_a_closed_worker_takes_no_job_and_another_one_gets_it(make_queue, 
 
 
 async def test_close_waits_for_the_running_job_and_tells_of_it_first(make_queue, eventually):
-    """Section 17, queue 11."""
     end = asyncio.Event()
     order = []
 
@@ -145,7 +141,6 @@ async def test_close_waits_for_the_running_job_and_tells_of_it_first(make_queue,
 
 
 async def test_a_job_saved_during_the_drain_is_accepted_and_not_run(make_queue, redis, eventually):
-    """Section 17, queue 12."""
     end = asyncio.Event()
     ran = []
 
@@ -166,7 +161,6 @@ async def test_a_job_saved_during_the_drain_is_accepted_and_not_run(make_queue, 
 
 
 async def test_close_succeeds_when_the_running_job_fails_in_time(make_queue, eventually):
-    """Section 17, queue 15."""
     end = asyncio.Event()
     failed = []
 
@@ -184,7 +178,6 @@ async def test_close_succeeds_when_the_running_job_fails_in_time(make_queue, eve
 
 
 async def test_closing_right_after_construction_is_no_error(make_queue, eventually):
-    """Section 17, queue 17."""
     queue = make_queue()
     errors: list[Any] = []
     queue.on("error", errors.append)
@@ -296,7 +289,6 @@ async def test_a_listener_that_has_stopped_waiting_for_close_ends_with_the_queue
 
 
 async def test_closing_after_a_periodic_stall_check_is_no_error(make_queue):
-    """Section 17, queue 18."""
     queue = make_queue(stall_interval=10)
     errors: list[Any] = []
     queue.on("error", errors.append)
@@ -342,7 +334,6 @@ async def test_each_further_close_with_a_shorter_timeout_shortens_the_wait(make_
 
 
 async def test_a_client_that_was_passed_in_stays_usable(valkey, queue_name):
-    """Section 17, queue 19 and 26."""
     async with valkey.client() as client:
         queue = Queue(queue_name, redis=client)
         await queue.enqueue({})
@@ -352,7 +343,6 @@ async def test_a_client_that_was_passed_in_stays_usable(valkey, queue_name):
 
 
 async def test_a_client_that_was_passed_in_is_closed_on_request(valkey, queue_name, redis, eventually):
-    """Section 17, queue 19."""
     client = valkey.client(client_name="passed-in")
     await client.ping()
     queue = Queue(queue_name, redis=client, quit_command_client=True)
@@ -366,7 +356,7 @@ async def test_a_client_that_was_passed_in_is_closed_on_request(valkey, queue_na
 
 
 async def test_commands_after_close_are_refused(make_queue):
-    """Protocol section 14: closed."""
+    """In bee-queue's words: closed."""
     queue = make_queue()
     job = await queue.enqueue({})
     await queue.close()

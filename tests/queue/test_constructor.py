@@ -16,7 +16,6 @@ async def queue_connections(redis, before):
 
 
 def test_without_a_url_the_queue_is_on_this_machines_redis():
-    """Section 17, queue 23."""
     assert "redis://127.0.0.1:6379" in repr(Queue("addition").connector)
 
 
@@ -36,7 +35,6 @@ def test_an_option_of_the_url_that_means_nothing_is_refused_at_once(url):
 
 
 async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_queue, redis, eventually):
-    """Section 17, queue 24."""
     before = {client["id"] for client in await redis.client_list()}
     worker = make_queue(redis=f"{valkey.url}/3")
 
@@ -57,7 +55,6 @@ async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_
 
 
 async def test_a_queue_that_is_no_worker_has_no_blocking_connection(make_queue, redis):
-    """Section 17, queue 25."""
     before = {client["id"] for client in await redis.client_list()}
     queue = make_queue(is_worker=False)
     await queue.enqueue({})
@@ -67,7 +64,6 @@ async def test_a_queue_that_is_no_worker_has_no_blocking_connection(make_queue, 
 
 
 async def test_a_given_client_decides_where_the_queue_lives(valkey, queue_name, redis):
-    """Section 17, queue 26."""
     async with valkey.client(db=4) as client:
         queue = Queue(queue_name, redis=client)
         job = await queue.enqueue({"x": 1})
@@ -78,7 +74,6 @@ async def test_a_given_client_decides_where_the_queue_lives(valkey, queue_name, 
 
 
 async def test_a_client_that_has_not_connected_yet_works(valkey, make_queue):
-    """Section 17, queue 27."""
     async with valkey.client() as client:
         queue = make_queue(redis=client)
         assert (await queue.enqueue({})).id == "1"
@@ -109,7 +104,7 @@ async def test_one_client_serves_many_queues(valkey, make_queue, queue_name):
 
 @pytest.mark.parametrize("target", [b"redis://127.0.0.1:6379", 6379, {"host": "127.0.0.1"}, object()])
 def test_a_redis_that_is_neither_url_nor_client_is_refused(target):
-    """Flaw C11: bee-queue connects to this machine's Redis instead, without a word."""
+    """bee-queue connects to this machine's Redis instead, without a word."""
     with pytest.raises(TypeError, match="redis"):
         Queue("addition", redis=target)
 
@@ -150,19 +145,18 @@ def test_a_queue_without_a_name_is_refused(name):
     ],
 )
 def test_a_bad_setting_is_refused_by_name(setting, value):
-    """Flaw C16; flaw B2: bee-queue takes a stall interval of 0, and its worker never starts."""
+    """bee-queue takes a stall interval of 0, and its worker never starts."""
     with pytest.raises((TypeError, ValueError), match=setting):
         Queue("addition", **{setting: value})
 
 
 def test_a_window_that_is_not_positive_is_refused_in_bee_queues_words():
-    """Protocol section 14."""
     with pytest.raises(ValueError, match="maximum delay must be a positive integer"):
         Queue("addition", near_term_window=0)
 
 
 def test_the_defaults_are_bee_queues_but_for_delayed_jobs():
-    """Protocol section 13. Flaw B4d: nobody raised delayed jobs by default."""
+    """In bee-queue nobody raises delayed jobs by default."""
     settings = Queue("addition").settings
     assert (settings.prefix, settings.stall_interval, settings.near_term_window) == ("bq", 5000, 1_200_000)
     assert (settings.delayed_debounce, settings.redis_scan_count) == (1000, 100)
@@ -194,7 +188,6 @@ def test_settings_are_frozen_and_take_timedeltas():
     ],
 )
 def test_keys_are_prefix_queue_and_suffix_with_nothing_escaped(prefix, name, key):
-    """Section 17, queue 30."""
     assert Queue(name, prefix=prefix).to_key("jobs") == key
 
 

@@ -10,7 +10,7 @@ from beeq import JobLost, QueueClosed
 
 
 async def test_destroy_leaves_no_key(make_queue, redis):
-    """Section 17, queue 104 and 106: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue(stall_interval=100)
 
     @queue.process
@@ -32,7 +32,6 @@ async def test_destroy_leaves_no_key(make_queue, redis):
 
 
 async def test_destroy_after_close_is_refused(make_queue):
-    """Section 17, queue 105."""
     queue = make_queue()
     await queue.close()
     with pytest.raises(QueueClosed, match="^closed$"):
@@ -54,7 +53,7 @@ async def test_a_destroyed_queue_can_be_used_again(make_queue):
 
 
 async def test_an_old_run_does_not_finish_a_new_job_of_the_same_id(make_queue, redis, recorder):
-    """Flaw A9: bee-queue tells the new job's producer of the old job's result."""
+    """bee-queue tells the new job's producer of the old job's result."""
     worker = make_queue()
     lost = recorder(worker, "error", "succeeded")
     started, end = asyncio.Event(), asyncio.Event()

@@ -14,7 +14,7 @@ async def test_an_empty_queue_counts_nothing(make_queue):
 
 
 async def test_a_waiting_job_is_counted(make_queue):
-    """Section 17, queue 33 and 39: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({"foo": "bar"})
     assert job.id == "1"
@@ -24,7 +24,6 @@ async def test_a_waiting_job_is_counted(make_queue):
 
 
 async def test_a_running_job_is_counted_as_active(make_queue):
-    """Section 17, queue 34."""
     queue = make_queue()
     seen = []
 
@@ -38,7 +37,6 @@ async def test_a_running_job_is_counted_as_active(make_queue):
 
 
 async def test_a_job_that_succeeded_is_counted(make_queue):
-    """Section 17, queue 35."""
     queue = make_queue()
 
     @queue.process
@@ -50,7 +48,7 @@ async def test_a_job_that_succeeded_is_counted(make_queue):
 
 
 async def test_a_job_that_failed_is_told_of_as_failed_and_as_fatal_and_counted(make_queue):
-    """Section 17, queue 36. Flaw C13: ``failed:fatal`` is the final one."""
+    """``failed:fatal`` is the final one."""
     queue = make_queue()
     heard = []
     both = asyncio.Event()
@@ -71,7 +69,6 @@ async def test_a_job_that_failed_is_told_of_as_failed_and_as_fatal_and_counted(m
 
 
 async def test_a_job_that_is_retried_is_told_of_as_retrying_and_not_counted_as_failed(make_queue):
-    """Section 17, queue 37."""
     queue = make_queue()
     heard = []
     done = asyncio.Event()
@@ -105,7 +102,6 @@ async def test_a_delayed_job_is_counted(make_queue):
 
 
 async def test_ids_of_the_users_own_do_not_count_as_newest(make_queue):
-    """Section 17, queue 38."""
     queue = make_queue(is_worker=False)
     await queue.enqueue({}, id="foobar")
     assert await queue.check_health() == Health(1, 0, 0, 0, 0, newest_job=0)

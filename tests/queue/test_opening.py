@@ -12,7 +12,6 @@ from tests.support.waiting import pause
 
 
 async def test_a_queue_gets_ready_and_works_without_loading_its_scripts_first(make_queue, redis):
-    """Section 17, queue 1."""
     await redis.script_flush()
     queue = make_queue(ensure_scripts=False)
     errors: list[Any] = []
@@ -24,14 +23,13 @@ async def test_a_queue_gets_ready_and_works_without_loading_its_scripts_first(ma
 
 
 async def test_ready_gives_the_queue_to_whoever_awaits_it(make_queue):
-    """Section 17, queue 2: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue()
     assert await queue.ready() is queue
     assert await queue.ready() is queue
 
 
 async def test_a_queue_is_running_before_and_after_it_is_ready_and_not_after_close(make_queue, eventually):
-    """Section 17, queue 3."""
     queue = make_queue()
     assert queue.is_running()
     await queue.ready()
@@ -56,7 +54,7 @@ async def test_ready_is_emitted_once(make_queue):
 
 
 async def test_commands_given_before_the_queue_is_ready_wait_for_it(make_queue):
-    """Section 17, queue 28: a queue connects by itself, at the first await."""
+    """A queue connects by itself, at the first await."""
     queue = make_queue()
     health, job = await asyncio.gather(queue.check_health(), queue.enqueue({"x": 1}))
     assert health.newest_job in (0, 1)
@@ -64,7 +62,7 @@ async def test_commands_given_before_the_queue_is_ready_wait_for_it(make_queue):
 
 
 async def test_a_queue_told_not_to_connect_by_itself_waits_for_connect(make_queue):
-    """Section 17, queue 29. Flaw C10: bee-queue throws TypeErrors here."""
+    """bee-queue throws TypeErrors here."""
     queue = make_queue(auto_connect=False)
     with pytest.raises(RuntimeError, match="connect"):
         await queue.enqueue({})
@@ -78,7 +76,7 @@ async def test_a_queue_told_not_to_connect_by_itself_waits_for_connect(make_queu
 
 
 async def test_a_queue_told_not_to_connect_by_itself_can_be_closed_unopened(make_queue):
-    """Flaw C10: bee-queue's close throws there."""
+    """bee-queue's close throws there."""
     queue = make_queue(auto_connect=False)
     await queue.close()
     with pytest.raises(QueueClosed, match="^closed$"):
@@ -99,7 +97,7 @@ async def test_a_worker_told_not_to_connect_by_itself_takes_jobs_after_connect(m
 
 
 async def test_connecting_many_times_at_once_makes_one_set_of_connections(make_queue, redis, eventually):
-    """Flaw C10: bee-queue opens a second set of clients."""
+    """bee-queue opens a second set of clients."""
     before = len(await redis.client_list())
     queue = make_queue(is_worker=False, activate_delayed_jobs=False)
     await asyncio.gather(*(queue.connect() for _ in range(10)), *(queue.ready() for _ in range(10)))
@@ -113,7 +111,7 @@ async def test_connecting_many_times_at_once_makes_one_set_of_connections(make_q
 
 
 async def test_a_failed_start_is_raised_and_the_next_ask_tries_again(own_valkey, make_queue):
-    """Section 17, queue 9. Flaw C10: bee-queue never recovers from it."""
+    """bee-queue never recovers from it."""
     queue = make_queue(redis=own_valkey.url)
     own_valkey.stop()
     with pytest.raises(RedisUnavailable):
@@ -126,7 +124,6 @@ async def test_a_failed_start_is_raised_and_the_next_ask_tries_again(own_valkey,
 
 
 async def test_an_unresolvable_host_fails_the_start_and_close_still_ends_the_queue(make_queue):
-    """Section 17, queue 9."""
     queue = make_queue(redis="redis://nowhere.invalid:6379")
     with pytest.raises(RedisUnavailable):
         await asyncio.wait_for(queue.ready(), 10)
@@ -137,7 +134,7 @@ async def test_an_unresolvable_host_fails_the_start_and_close_still_ends_the_que
 
 
 async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valkey, make_queue, eventually):
-    """Flaw C10: in bee-queue the unhandled rejection ends the process."""
+    """In bee-queue the unhandled rejection ends the process."""
     own_valkey.stop()
     queue = make_queue(redis=own_valkey.url)
     waiting = asyncio.ensure_future(queue.ready())
@@ -150,7 +147,7 @@ async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valk
 
 
 async def test_a_worker_whose_redis_is_away_at_the_start_begins_when_it_is_back(own_valkey, make_queue):
-    """Flaw C10; flaw B2: a worker never starts dead."""
+    """A worker never starts dead, as bee-queue's does when its first stall check fails."""
     own_valkey.stop()
     worker = make_queue(redis=own_valkey.url, initial_redis_failure_retry_delay=20)
     failed = asyncio.Event()

@@ -211,7 +211,6 @@ async def test_plain_functions_run_side_by_side_up_to_the_concurrency(make_queue
 
 
 async def test_a_blocking_function_holds_up_nobody_else(make_queue):
-    """Flaw B8."""
     queue = make_queue(stall_interval=100)
     end = threading.Event()
 
@@ -244,7 +243,7 @@ async def test_whatever_a_plain_function_raises_fails_its_job_and_not_the_worker
 
 
 async def test_a_timeout_frees_the_place_of_a_thread_that_goes_on(make_queue, expect_errors):
-    """Flaw C7: the thread cannot be stopped, but it holds up nobody, and its job's moves raise."""
+    """The thread cannot be stopped, but it holds up nobody, and its job's moves raise."""
     queue = make_queue()
     end, refused = threading.Event(), []
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""Sentinel, and a cluster of real nodes: a queue finds its master, or the owner of its slot (flaw C11)."""
+"""Sentinel, and a cluster of real nodes: a queue finds its master, or the owner of its slot."""
 
 from __future__ import annotations
 

@@ -51,13 +51,11 @@ def gaps_ms(seen):
 def test_an_unknown_strategy_and_a_delay_that_is_no_positive_integer_are_refused(
     make_queue, strategy, delay, text
 ):
-    """Section 17, queue 82."""
     with pytest.raises(ValueError, match=text):
         make_queue().create_job({}).backoff(strategy, delay)
 
 
 async def test_a_strategy_of_the_queues_own_decides_the_delay(make_queue, redis):
-    """Section 17, queue 83."""
     queue = make_queue(delayed_debounce=1)
     asked = []
 
@@ -76,7 +74,6 @@ async def test_a_strategy_of_the_queues_own_decides_the_delay(make_queue, redis)
 
 
 async def test_fixed_waits_its_delay_each_time(make_queue):
-    """Section 17, queue 84."""
     queue = make_queue(delayed_debounce=1)
     seen = failing(queue, 2)
     job = await queue.enqueue({}, retries=2, backoff=("fixed", 40))
@@ -86,7 +83,6 @@ async def test_fixed_waits_its_delay_each_time(make_queue):
 
 
 async def test_immediate_stores_only_its_name_and_waits_for_nothing(make_queue):
-    """Section 17, queue 85."""
     queue = make_queue(activate_delayed_jobs=False)
     seen = failing(queue, 2)
     job = await queue.enqueue({}, retries=2, backoff="immediate")
@@ -95,7 +91,6 @@ async def test_immediate_stores_only_its_name_and_waits_for_nothing(make_queue):
 
 
 async def test_exponential_doubles_its_delay_in_the_record(make_queue):
-    """Section 17, queue 86."""
     queue = make_queue(delayed_debounce=1)
     seen = failing(queue, 2)
     job = await queue.enqueue({}, retries=2, backoff=("exponential", 30))
@@ -107,7 +102,6 @@ async def test_exponential_doubles_its_delay_in_the_record(make_queue):
 
 
 async def test_a_retry_that_waits_is_a_delayed_job_meanwhile(make_queue, redis):
-    """Protocol section 4.6."""
     queue = make_queue()
     retrying: asyncio.Future[Any] = asyncio.Future()
     queue.on("retrying", lambda job, _error: retrying.set_result(job.id))
@@ -123,7 +117,6 @@ async def test_a_retry_that_waits_is_a_delayed_job_meanwhile(make_queue, redis):
 
 
 async def test_a_worker_that_does_not_know_the_strategy_fails_the_job(make_queue):
-    """Protocol section 7."""
     producer, worker = make_queue(is_worker=False), make_queue()
     producer.backoff_strategies["mine"] = lambda _job: 10
     failing(worker, 5)
@@ -161,7 +154,7 @@ async def test_a_strategy_that_raises_fails_the_job_and_not_the_worker(make_queu
     ("retries", "attempts"), [("2", 3), (1.5, 3), (None, 1), ("many", 1), (-3, 1), (True, 1)]
 )
 async def test_retries_that_a_foreign_writer_stored_are_read_with_care(make_queue, redis, retries, attempts):
-    """Flaw C16: nonsense grants none."""
+    """Nonsense grants none."""
     queue = make_queue()
     seen = failing(queue, 10)
     record = {

@@ -19,7 +19,6 @@ async def hang(_job):
 
 
 async def test_process_is_refused_where_it_cannot_work(make_queue):
-    """Section 17, queue 75, 76 and 77."""
     with pytest.raises(RuntimeError, match="^Cannot call Queue#process on a non-worker$"):
         make_queue(is_worker=False).process(hang)
     queue = make_queue()
@@ -34,13 +33,12 @@ async def test_process_is_refused_where_it_cannot_work(make_queue):
 
 @pytest.mark.parametrize("concurrency", [0, -1, 2.5, math.nan, "3", True, None])
 def test_a_concurrency_that_is_no_positive_int_is_refused(concurrency):
-    """Flaw C16."""
+    """bee-queue takes any value."""
     with pytest.raises((TypeError, ValueError), match="concurrency"):
         Queue("addition").process(hang, concurrency=concurrency)
 
 
 async def test_one_at_a_time_they_run_in_the_order_of_saving(make_queue):
-    """Section 17, queue 78."""
     queue = make_queue()
     order: list[Any] = []
     running: list[Any] = []
@@ -60,7 +58,6 @@ async def test_one_at_a_time_they_run_in_the_order_of_saving(make_queue):
 
 @pytest.mark.parametrize("staggered", [False, True])
 async def test_never_more_than_the_asked_number_run_and_they_start_in_order(make_queue, redis, staggered):
-    """Section 17, queue 79 and 80."""
     queue = make_queue()
     order, running, most, most_active = [], set(), [], []
 
@@ -86,7 +83,6 @@ async def test_never_more_than_the_asked_number_run_and_they_start_in_order(make
 
 
 async def test_workers_share_the_jobs_and_each_job_runs_once(make_queue):
-    """Section 17, queue 81."""
     producer = make_queue(is_worker=False)
     ran = []
 

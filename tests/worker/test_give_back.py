@@ -29,7 +29,6 @@ async def hang(_job):
 
 
 async def test_a_job_that_hangs_makes_close_raise_and_goes_back_with_its_retries(make_queue, redis):
-    """Section 17, queue 14."""
     worker, job = await busy_worker(make_queue, hang)
     with pytest.raises(TimeoutError, match=r"^Operation timed out\.$"):
         await worker.close(10)
@@ -39,7 +38,7 @@ async def test_a_job_that_hangs_makes_close_raise_and_goes_back_with_its_retries
 
 
 async def test_jobs_given_back_by_close_run_next_and_in_their_order(make_queue, redis):
-    """Flaw A7, C18: to the front, no retry used, no delivery counted."""
+    """To the front, no retry used, no delivery counted."""
     worker = make_queue()
     jobs = [await worker.enqueue({}, retries=1) for _ in range(4)]
     started = asyncio.Semaphore(0)
@@ -87,7 +86,6 @@ async def test_a_coroutine_handler_is_cancelled_before_its_job_may_run_elsewhere
 async def test_a_handler_that_ends_after_a_close_timed_out_is_told_of_once(
     make_queue, eventually, status, redis
 ):
-    """Section 17, queue 16."""
     started, end = threading.Event(), threading.Event()
     worker = make_queue()
     errors = []
@@ -112,7 +110,7 @@ async def test_a_handler_that_ends_after_a_close_timed_out_is_told_of_once(
 
 
 async def test_an_idle_worker_that_closes_strands_no_job_it_has_just_fetched(make_queue, redis):
-    """Flaw A7: bee-queue leaves the id in active, unrun."""
+    """bee-queue leaves the id in active, unrun."""
     producer = make_queue(is_worker=False)
     await producer.ready()
     for _ in range(30):

@@ -12,7 +12,6 @@ from beeq import JobFailed
 
 
 async def test_traces_of_earlier_attempts_are_kept_newest_first(make_queue, redis):
-    """Protocol section 2.1."""
     queue = make_queue()
     runs = []
 
@@ -29,7 +28,7 @@ async def test_traces_of_earlier_attempts_are_kept_newest_first(make_queue, redi
 
 
 async def test_a_long_trace_is_cut_and_old_ones_go(make_queue, redis):
-    """Flaw C6: records grow without bound in bee-queue."""
+    """Records grow without bound in bee-queue."""
     queue = make_queue()
 
     @queue.process
@@ -52,7 +51,7 @@ async def test_a_long_trace_is_cut_and_old_ones_go(make_queue, redis):
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", (x for x in "ab")])
 async def test_a_result_that_is_not_json_fails_the_job_for_good(make_queue, redis, value):
-    """Flaw A5a: in bee-queue the job runs again at every stall check, for ever."""
+    """In bee-queue the job runs again at every stall check, for ever."""
     queue = make_queue()
     runs = []
 
@@ -69,7 +68,7 @@ async def test_a_result_that_is_not_json_fails_the_job_for_good(make_queue, redi
 
 
 async def test_a_circular_result_fails_the_job_for_good(make_queue):
-    """Flaw A5a."""
+    """In bee-queue it runs again at every stall check, for ever."""
     queue = make_queue()
 
     @queue.process
@@ -87,7 +86,7 @@ async def test_a_circular_result_fails_the_job_for_good(make_queue):
 async def test_a_record_the_handler_made_unwritable_fails_the_job_and_is_kept_as_it_was(
     make_queue, redis, fails
 ):
-    """Flaw A5d."""
+    """In bee-queue it runs again at every stall check, for ever."""
     queue = make_queue()
 
     @queue.process
@@ -117,7 +116,7 @@ async def test_a_queue_that_stores_no_jobs_still_knows_results(make_queue):
 
 
 async def test_job_objects_nobody_holds_are_not_kept(make_queue):
-    """Flaw B5c: bee-queue keeps those whose event it missed, for ever."""
+    """bee-queue keeps those whose event it missed, for ever."""
     queue = make_queue(is_worker=False)
     for _ in range(50):
         await queue.enqueue({})
@@ -168,7 +167,7 @@ async def test_both_drop_settings_leave_nothing_but_the_results_time(make_queue,
 
 
 async def test_a_dropped_job_frees_its_id(make_queue):
-    """Protocol section 11: at most one outstanding."""
+    """At most one outstanding."""
     queue = make_queue(remove_on_success=True)
     runs = []
 

@@ -1,4 +1,4 @@
-"""Whose job it is: a worker that lost its job writes nothing and tells nobody (flaws A1, A6, A9)."""
+"""Whose job it is: a worker that lost its job writes nothing and tells nobody."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def state(redis, queue):
 @pytest.mark.parametrize("outcome", ["success", "failure"])
 @pytest.mark.parametrize("retries", [0, 1])
 async def test_a_late_outcome_leaves_the_new_owners_run_alone(scene, redis, outcome, retries):
-    """Flaw A1: in bee-queue it is recorded, and cancels the new owner's claim."""
+    """In bee-queue it is recorded, and cancels the new owner's claim."""
     job = await scene.first_has(retries=retries)
     assert await take_away(redis, scene.producer) == 1
     await scene.second_has()
@@ -99,7 +99,7 @@ async def test_a_late_outcome_leaves_the_new_owners_run_alone(scene, redis, outc
 
 
 async def test_a_late_outcome_does_not_undo_the_new_owners(scene, redis):
-    """Flaw A1."""
+    """bee-queue records it."""
     job = await scene.first_has()
     await take_away(redis, scene.producer)
     await scene.second_has()
@@ -115,7 +115,7 @@ async def test_a_late_outcome_does_not_undo_the_new_owners(scene, redis):
 async def test_a_late_outcome_of_a_job_that_still_waits_is_recorded_or_dropped_never_both(
     scene, redis, eventually
 ):
-    """Flaw A1: which of the two is free."""
+    """Which of the two is free."""
     job = await scene.first_has()
     await scene.first.check_health()
     scene.first._session.worker._pump.stop_taking()  # it shall not take the job again itself
@@ -130,7 +130,7 @@ async def test_a_late_outcome_of_a_job_that_still_waits_is_recorded_or_dropped_n
 
 
 async def test_progress_of_a_worker_that_lost_its_job_is_not_kept(scene, redis):
-    """Flaw C8: the record is the new owner's."""
+    """The record is the new owner's."""
     await scene.first_has()
     await take_away(redis, scene.producer)
     await scene.second_has()
@@ -145,7 +145,6 @@ async def test_progress_of_a_worker_that_lost_its_job_is_not_kept(scene, redis):
 
 
 async def test_a_worker_that_closes_does_not_hand_back_what_it_lost(scene, redis):
-    """Flaw A1 and A7."""
     await scene.first_has()
     await take_away(redis, scene.producer)
     await scene.second_has()
@@ -158,7 +157,7 @@ async def test_a_worker_that_closes_does_not_hand_back_what_it_lost(scene, redis
 
 
 async def test_a_job_is_in_one_set_only_whoever_moved_it(scene, redis):
-    """Flaw A1: in bee-queue an id can have failed and succeeded."""
+    """In bee-queue an id can have failed and succeeded."""
     job = await scene.first_has()
     await redis.sadd(scene.producer.keys.failed, job.id)  # what a Node peer's late finish leaves
     scene.outcomes[0].set_result("done")
@@ -188,7 +187,7 @@ async def test_a_finished_job_that_node_has_queued_once_more_keeps_its_owner_unt
 
 
 async def test_an_entry_in_active_that_a_peer_took_out_ends_the_claim(scene, redis):
-    """Flaw A1: a Node peer's stall check knows nothing of claims."""
+    """A Node peer's stall check knows nothing of claims."""
     job = await scene.first_has()
     await redis.lrem(scene.producer.keys.active, 0, job.id)
     await redis.lpush(scene.producer.keys.waiting, job.id)

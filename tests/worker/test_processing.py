@@ -20,7 +20,6 @@ async def hang(_job):
 
 
 async def test_a_handlers_value_reaches_the_listeners_and_the_job_is_in_succeeded(make_queue, redis):
-    """Section 17, queue 63."""
     queue = make_queue()
     heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("succeeded", lambda job, result: heard.set_result((job.id, job.status, result)))
@@ -38,7 +37,6 @@ async def test_a_handlers_value_reaches_the_listeners_and_the_job_is_in_succeede
 
 @pytest.mark.parametrize("job_id", ["amazingjob", "größe", "a:b", " ", '"', "1e1"])
 async def test_an_id_that_is_no_number_works_from_end_to_end(make_queue, redis, job_id):
-    """Section 17, queue 64."""
     queue = make_queue()
 
     @queue.process
@@ -51,7 +49,6 @@ async def test_an_id_that_is_no_number_works_from_end_to_end(make_queue, redis, 
 
 
 async def test_a_job_that_succeeds_leaves_no_record_if_so_set(make_queue, redis):
-    """Section 17, queue 65."""
     queue = make_queue(remove_on_success=True)
 
     @queue.process
@@ -64,7 +61,6 @@ async def test_a_job_that_succeeds_leaves_no_record_if_so_set(make_queue, redis)
 
 
 async def test_a_job_that_fails_leaves_no_record_if_so_set(make_queue, redis):
-    """Section 17, queue 66."""
     queue = make_queue(remove_on_failure=True)
 
     @queue.process
@@ -79,7 +75,7 @@ async def test_a_job_that_fails_leaves_no_record_if_so_set(make_queue, redis):
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_an_exception_fails_the_job_with_its_message(make_queue, redis, is_async):
-    """Section 17, queue 67 and 68: raised at the first step, in a coroutine or in a plain function."""
+    """Raised at the first step, in a coroutine or in a plain function."""
     queue = make_queue()
     heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("failed", lambda job, error: heard.set_result((job.id, type(error), str(error))))
@@ -120,7 +116,7 @@ class Broken(Exception):
     ],
 )
 async def test_the_stored_trace_begins_with_the_error(make_queue, redis, error, first_line, message):
-    """Section 17, queue 69. Flaw A5b: bee-queue takes an empty error for success."""
+    """bee-queue takes an empty error for success."""
     queue = make_queue()
 
     @queue.process
@@ -139,7 +135,7 @@ async def test_the_stored_trace_begins_with_the_error(make_queue, redis, error, 
 
 
 async def test_a_failed_listener_may_retry_the_job_and_it_succeeds(make_queue, redis):
-    """Section 17, queue 70 and job 16: the callback form is the awaitable form."""
+    """bee-queue's callback form is the awaitable form."""
     queue = make_queue()
     runs = []
     done = asyncio.Event()
@@ -163,7 +159,6 @@ async def test_a_failed_listener_may_retry_the_job_and_it_succeeds(make_queue, r
 
 
 async def test_a_handler_that_runs_past_its_timeout_fails(make_queue, redis):
-    """Section 17, queue 71."""
     queue = make_queue()
     heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("failed", lambda job, error: heard.set_result((job.id, job.options["timeout"], error)))
@@ -178,7 +173,7 @@ async def test_a_handler_that_runs_past_its_timeout_fails(make_queue, redis):
 
 
 async def test_a_timeout_cancels_the_handler_before_the_next_attempt(make_queue):
-    """Flaw C7: in bee-queue both would run at once."""
+    """In bee-queue both would run at once."""
     queue = make_queue()
     order = []
 
@@ -198,7 +193,6 @@ async def test_a_timeout_cancels_the_handler_before_the_next_attempt(make_queue)
 
 
 async def test_a_job_with_retries_is_tried_again_until_it_succeeds(make_queue):
-    """Section 17, queue 72."""
     queue = make_queue()
     heard = []
     done = asyncio.Event()
@@ -227,7 +221,6 @@ async def test_a_job_with_retries_is_tried_again_until_it_succeeds(make_queue):
 
 
 async def test_a_handler_may_give_up_its_retries(make_queue):
-    """Section 17, queue 73."""
     queue = make_queue()
     runs = []
 
@@ -245,7 +238,6 @@ async def test_a_handler_may_give_up_its_retries(make_queue):
 
 
 async def test_a_timeout_is_retried_like_any_failure(make_queue):
-    """Section 17, queue 74."""
     queue = make_queue()
     runs = []
 
