@@ -300,3 +300,57 @@ def test_a_script_leaves_no_global_behind(script):
     assigned = set(re.findall(r"^\s*(\w+) = ", body, re.MULTILINE))
     fields = set(re.findall(r"[{,]\s*(\w+) = ", body))
     assert assigned - known - fields == set()
+
+
+# What comments point to.
+
+#: Chapters of documents that no reader of this repository has.
+CITATION = re.compile(
+    r"\b(?:flaws? [A-E]\d|(?:protocol|product) sections?\b|sections? \d|issue #?\d)", re.IGNORECASE
+)
+PROTOCOL_PAGE = (PACKAGE / "protocol" / "README.md").read_text()
+#: ``protocol/README.md, "One heading" and "Another"``
+POINTER = re.compile(r'README\.md[,:] ("[^"]+"(?:(?:,| and) "[^"]+")*)')
+
+
+def tracked_texts() -> list[Path]:
+    """Return each file of the repository that people read, measured results excepted."""
+    listed = subprocess.run(
+        ("git", "ls-files", "--cached", "--others", "--exclude-standard"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    names = [name for name in listed.stdout.splitlines() if not name.startswith("benchmarks/results/")]
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def test_nothing_cites_a_document_outside_the_repo():
+    cited = [
+        f"{name_of(path)}: {found[0]}"
+        for path in tracked_texts()
+        for found in CITATION.finditer(path.read_text(errors="replace"))
+    ]
+    assert cited == []
+
+
+def test_every_pointer_names_a_heading_of_the_protocol_page():
+    headings = set(re.findall(r"^## \d+ (.+)$", PROTOCOL_PAGE, re.MULTILINE))
+    pointed_at = {
+        heading
+        for path in (*EVERY_MODULE, *LUA)
+        for headings_in in POINTER.findall(re.sub(r"\s+(?:#:? |-- )?", " ", path.read_text()))
+        for heading in re.findall(r'"([^"]+)"', headings_in)
+    }
+    assert pointed_at, "no pointer was found: has its form changed?"
+    assert pointed_at - headings == set()
+
+
+def test_every_link_inside_the_protocol_page_leads_somewhere():
+    headings = re.findall(r"^## (.+)$", PROTOCOL_PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]+)\)", PROTOCOL_PAGE)
+    assert set(links) == anchors
+    assert [heading.split(" ")[0] for heading in headings] == [str(n + 1) for n in range(len(headings))]

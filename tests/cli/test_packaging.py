@@ -40,7 +40,7 @@ def test_the_wheel_carries_the_scripts_inside_the_package_and_the_command_beside
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
         assert "beeq = beeq_cli.main:cli" in opened.read(entry_points).decode()
     assert {f"beeq/lua/{name}" for name in SCRIPTS} <= names
-    assert {"beeq/py.typed", "beeq_cli/main.py"} <= names
+    assert {"beeq/py.typed", "beeq/protocol/README.md", "beeq_cli/main.py"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/", "cli/")) for name in names)
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+from beeq.protocol import keys
 from beeq.settings import Settings
 from benchmarks.report import peer_table, table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+PROTOCOL_PAGE = (ROOT / "beeq" / "protocol" / "README.md").read_text()
 #: Each Python program, with what the README says it prints.
 PROGRAMS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", README, re.DOTALL)
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE))
@@ -124,10 +125,14 @@ def test_the_settings_table_names_each_setting_with_its_default():
     assert rows == {setting.name: str(setting.default) for setting in fields(Settings)}
 
 
-def test_the_key_tables_name_each_key():
-    named = set(
-        re.findall(
-            r"^\| `([\w:]+)` \| (?:string|hash|list|set|sorted set|stream|channel) \|", README, re.MULTILINE
-        )
-    )
-    assert named == {*BEE_SUFFIXES, *SIDE_SUFFIXES, "events", "earlierDelayed"}
+def test_the_three_key_tables_agree():
+    kinds = "string|hash|list|set|sorted set|stream|channel"
+    tables = [
+        re.findall(rf"^\| `([\w:]+)` \| ({kinds}) \|", README, re.MULTILINE),
+        re.findall(rf"^\| `([\w:]+)` \| ({kinds}) \|", PROTOCOL_PAGE.partition("\n## 2 ")[0], re.MULTILINE),
+        re.findall(rf"^([\w:]+) +({kinds}) ", keys.__doc__ or "", re.MULTILINE),
+    ]
+    every = {*keys.BEE_SUFFIXES, *keys.SIDE_SUFFIXES, "events", "earlierDelayed"}
+    for table_of_keys in tables:
+        assert {suffix for suffix, _ in table_of_keys} == every
+        assert table_of_keys == tables[0], "the same keys of the same types, in the same order"
