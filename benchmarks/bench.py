@@ -19,9 +19,10 @@ sys.path.insert(0, str(_HERE.parent))
 from benchmarks import measures  # noqa: E402 - found by the line above
 from benchmarks.conditions import Bystanders, busy_before, conditions  # noqa: E402 - found by the line above
 from benchmarks.measures import Library  # noqa: E402 - found by the line above
+from benchmarks.peer_list import BEE_QUEUE  # noqa: E402 - found by the line above
+from benchmarks.peer_runs import install  # noqa: E402 - found by the line above
 from benchmarks.report import chart, table  # noqa: E402 - found by the line above
-from tests.support.node import BEE_QUEUE_VERSION, install_bee_queue  # noqa: E402 - found by the line above
-from tests.support.server import Server  # noqa: E402 - found by the line above
+from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
 #: Concurrency → jobs. Enough for two seconds or so.
 _DRAINS = {1: 25_000, 10: 60_000, 100: 60_000}
@@ -199,12 +200,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     uvloop = not options.no_uvloop and importlib.util.find_spec("uvloop") is not None
-    libraries = [measures.bee_queue(install_bee_queue()), measures.beeq(uvloop=uvloop)]
+    libraries = [measures.bee_queue(install(BEE_QUEUE)), measures.beeq(uvloop=uvloop)]
     before = busy_before()
     bystanders = Bystanders()
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
         with server.sync_client() as client:
-            facts = conditions(client, uvloop=uvloop, bee_queue_version=BEE_QUEUE_VERSION)
+            facts = conditions(client, uvloop=uvloop, bee_queue_version=BEE_QUEUE.version)
         rows = measure(libraries, server, rounds=options.rounds, is_quick=options.quick)
     result = {
         "conditions": {

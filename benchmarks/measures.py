@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from tests.support.server import Server
+from benchmarks.servers import Server
 
 _HERE = Path(__file__).resolve().parent
 _QUEUE = "bench"
@@ -50,11 +50,10 @@ def beeq(*, uvloop: bool) -> Library:
     return Library("beeq", command, {"PYTHONPATH": os.pathsep.join(paths)}, uvloop)
 
 
-def bee_queue(modules: Path) -> Library:
-    """Return npm's bee-queue, out of ``modules``."""
-    return Library(
-        "bee-queue", ("node", str(_HERE / "workers" / "bee_queue.js")), {"NODE_PATH": str(modules)}
-    )
+def bee_queue(place: Path) -> Library:
+    """Return npm's bee-queue, installed in the folder ``place``."""
+    command = ("node", str(_HERE / "workers" / "bee_queue.js"))
+    return Library("bee-queue", command, {"NODE_PATH": str(place / "node_modules")})
 
 
 class Process:

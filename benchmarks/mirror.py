@@ -22,8 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from beeq import Queue
 from beeq.mirror.mirror import Mirror
-from tests.support.mongo import MongoServer
-from tests.support.server import Server, free_port
+from benchmarks.servers import MongoServer, Server, free_port
 
 _QUEUE = "webhook-processing"
 _AWAY = "mongodb://127.0.0.1:1/bench"

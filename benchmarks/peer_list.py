@@ -41,6 +41,18 @@ def _stream_acknowledged(client: redis.Redis, _count: int) -> int:
 _UVLOOP = "uvloop==0.23.0"
 _HIREDIS = "hiredis==3.5.0"
 
+#: What every run is compared with; ``measures.py`` drives it, like beeq itself.
+BEE_QUEUE = Peer(
+    "bee-queue",
+    ("bee-queue@2.0.0",),
+    ("node", "bee_queue.js"),
+    "bee_queue.js",
+    lambda client, _count: int(client.scard("bq:bench:succeeded")),
+    {1: 6_000, 10: 20_000, 100: 25_000},
+    "Node",
+    is_node=True,
+)
+
 PEERS = (
     Peer(
         "bullmq",

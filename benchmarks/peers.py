@@ -19,11 +19,10 @@ sys.path.insert(0, str(_HERE.parent))
 import beeq  # noqa: E402 - found by the line above
 from benchmarks import measures, peer_runs  # noqa: E402 - found by the line above
 from benchmarks.conditions import Bystanders, busy_before, conditions  # noqa: E402 - found by the line above
-from benchmarks.peer_list import PEERS, Peer  # noqa: E402 - found by the line above
+from benchmarks.peer_list import BEE_QUEUE, PEERS, Peer  # noqa: E402 - found by the line above
 from benchmarks.peer_runs import PeerFailed  # noqa: E402 - found by the line above
 from benchmarks.report import peer_table  # noqa: E402 - found by the line above
-from tests.support.node import BEE_QUEUE_VERSION, install_bee_queue  # noqa: E402 - found by the line above
-from tests.support.server import Server  # noqa: E402 - found by the line above
+from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
 _CONCURRENCIES = (1, 10, 100)
 _RESULT = _HERE / "results" / "peers.json"
@@ -51,7 +50,6 @@ def contenders(names: list[str], *, uvloop: bool, log: Path) -> list[Contender]:
 
     Raises:
         PeerFailed: one cannot be installed.
-        NodeMissing: npm's bee-queue cannot.
     """
     every = []
     if "beeq" in names:
@@ -59,8 +57,8 @@ def contenders(names: list[str], *, uvloop: bool, log: Path) -> list[Contender]:
         jobs = {1: 10_000, 10: 40_000, 100: 60_000}
         every.append(_own(measures.beeq(uvloop=uvloop), beeq.__version__, note, jobs))
     if "bee-queue" in names:
-        jobs = {1: 6_000, 10: 20_000, 100: 25_000}
-        every.append(_own(measures.bee_queue(install_bee_queue()), BEE_QUEUE_VERSION, "Node", jobs))
+        library = measures.bee_queue(peer_runs.install(BEE_QUEUE))
+        every.append(_own(library, BEE_QUEUE.version, BEE_QUEUE.note, BEE_QUEUE.jobs))
     for peer in PEERS:
         if peer.name in names:
             print(f"installing {peer.name} {peer.version}, unless it is there", file=sys.stderr)
@@ -75,7 +73,7 @@ def _other(peer: Peer, place: Path, log: Path) -> Contender:
     return Contender(peer.name, peer.version, peer.note, peer.jobs, drain)
 
 
-def _own(library: measures.Library, version: str, note: str, jobs: dict[int, int]) -> Contender:
+def _own(library: measures.Library, version: str, note: str, jobs: Mapping[int, int]) -> Contender:
     def drain(client: Any, server: Server, concurrency: int, count: int) -> float:
         return measures.drain(library, client, server.url, concurrency=concurrency, count=count).rate
 
@@ -148,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         (Path(folder) / "server").mkdir()
         with Server(Path(folder) / "server") as server:
             with server.sync_client() as client:
-                facts = conditions(client, uvloop=uvloop, bee_queue_version=BEE_QUEUE_VERSION)
+                facts = conditions(client, uvloop=uvloop, bee_queue_version=BEE_QUEUE.version)
             divisor = _QUICK if options.quick else 1
             rows, failed = measure(every, server, rounds=options.rounds, divisor=divisor)
     about = {**facts, **before, **bystanders.facts(), "rounds": options.rounds, "quick": options.quick}

@@ -33,7 +33,7 @@ import redis  # noqa: E402 - like the next ones, after the path is set
 
 from beeq import Job, Queue  # noqa: E402 - found by the line above
 from beeq.redis.scripts import ALL  # noqa: E402 - found by the line above
-from tests.support.server import Server  # noqa: E402 - found by the line above
+from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
 #: Shorter calls are not written down by Redis, whose log would slow the scene.
 _SHOWN_FROM_US = 1000

@@ -215,3 +215,8 @@ def test_a_childs_cpu_time_is_counted_as_the_harness_own() -> None:
     program = "import time\nwhile time.process_time() < 0.2: pass"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert conditions.own_cpu_s() - before >= 0.2
+
+
+def test_no_benchmark_imports_a_test() -> None:
+    for script in (_ROOT / "benchmarks").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) tests\b", script.read_text(), re.MULTILINE), script

@@ -1,4 +1,4 @@
-"""npm's bee-queue: fetched once into the checkout's ``.node`` folder. The tests and the benchmarks use it."""
+"""npm's bee-queue: fetched once into the checkout's ``.node`` folder."""
 
 from __future__ import annotations
 
