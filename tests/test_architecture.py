@@ -354,3 +354,9 @@ def test_every_link_inside_the_protocol_page_leads_somewhere():
     links = re.findall(r"\]\(#([^)]+)\)", PROTOCOL_PAGE)
     assert set(links) == anchors
     assert [heading.split(" ")[0] for heading in headings] == [str(n + 1) for n in range(len(headings))]
+
+
+def test_the_protocol_page_names_every_script():
+    assert {path.stem for path in LUA} - set(
+        re.findall(r"`(?:lua/)?(\w+)(?:\.lua)?`", PROTOCOL_PAGE)
+    ) == set()
