@@ -1,26 +1,157 @@
-"""``run_workers``: what ``beeq worker -w N`` does, from Python."""
+"""Whole worker processes: ``WorkerProcess`` works on the queues of one, ``run_workers`` starts several."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from beeq.errors import QueueClosed
 from beeq.process import loop_factory
 from beeq.queue import Queue
 from beeq.settings import milliseconds, whole
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
-from beeq.worker.worker_process import WorkerProcess
 
 logger = logging.getLogger("beeq")
 
 _FAILED = 1
 SHUTDOWN_TIMEOUT_MS = 30_000
+#: How urgently to stop: running jobs may end, or go back to their queue now.
+DRAIN, HAND_BACK = 1, 2
+#: The shortest timeout that ``Queue.close`` takes, for which 0 is the default.
+_AT_ONCE_MS = 1
+
+
+def _warn_of_hand_back(queue: Queue) -> None:
+    logger.warning("queue %s: running jobs were handed back", queue.name)
+
+
+class WorkerProcess:
+    """Works on several queues, which start together, stop together, and share the process's signals.
+
+    Args:
+        queues: have their handlers.
+        connect: connects a queue.
+        on_hand_back: called with a queue whose running jobs did not end in time.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[Queue],
+        *,
+        connect: Callable[[Queue], Awaitable[object]] = Queue.connect,
+        on_hand_back: Callable[[Queue], None] = _warn_of_hand_back,
+    ) -> None:
+        self._queues = queues
+        self._connect = connect
+        self._on_hand_back = on_hand_back
+        self._signals = 0
+        self._shutdown_timeout_ms = 0
+        self._stop_asked = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        #: 0, DRAIN or HAND_BACK.
+        self.urgency = 0
+
+    async def work(
+        self,
+        *,
+        burst: bool,
+        shutdown_timeout_ms: int,
+        on_started: Callable[[], None],
+        stop_fd: int | None = None,
+    ) -> None:
+        """Connect, work, and return when stopped, or done.
+
+        Args:
+            burst: end when nothing is left that is due.
+            shutdown_timeout_ms: how long running jobs may take to end once stopped.
+            on_started: called once, when every queue is ready.
+            stop_fd: the parent's pipe: a byte is an urgency, its end is DRAIN.
+
+        Raises:
+            RedisUnavailable: Redis is not there at the start. Later, the queues wait for it.
+        """
+        self._shutdown_timeout_ms = shutdown_timeout_ms
+        self._catch_signals(stop_fd)
+        runs: list[asyncio.Task[None]] = []
+        try:
+            if await self._connected():
+                on_started()
+                runs = [asyncio.create_task(self._run(queue, burst=burst)) for queue in self._queues]
+                await asyncio.gather(*runs)
+        finally:
+            self._close_all(_AT_ONCE_MS)
+            await asyncio.gather(*self._closing, *runs, return_exceptions=True)
+
+    async def _connected(self) -> bool:
+        """Connect all queues; return whether that was done before anything asked to stop."""
+        connecting: asyncio.Future[Any] = asyncio.gather(*map(self._connect, self._queues))
+        stop = asyncio.create_task(self._stop_asked.wait())
+        try:
+            await asyncio.wait([connecting, stop], return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                connecting.result()
+            return not stop.done()
+        finally:
+            connecting.cancel()
+            stop.cancel()
+            await asyncio.gather(connecting, stop, return_exceptions=True)
+
+    async def _run(self, queue: Queue, *, burst: bool) -> None:
+        try:
+            # Signals belong to the process, not to one of its queues.
+            await queue.run(burst, catch_signals=False)
+        except (QueueClosed, TimeoutError):
+            if not self.urgency:
+                raise
+            # Stopped before it began; or stopped, and late: ``_close_in_time`` says so.
+
+    # Stopping.
+
+    def _catch_signals(self, stop_fd: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._signalled)
+        if stop_fd is None:
+            loop.add_signal_handler(signal.SIGINT, self._signalled)
+        else:
+            loop.add_reader(stop_fd, self._parent_wrote, stop_fd)
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        self._stop(self._signals)
+
+    def _parent_wrote(self, stop_fd: int) -> None:
+        word = os.read(stop_fd, 1)
+        if not word:
+            asyncio.get_running_loop().remove_reader(stop_fd)
+        self._stop(word[0] if word else DRAIN)
+
+    def _stop(self, urgency: int) -> None:
+        """Close the queues; close them again, and faster, when the urgency has grown."""
+        if urgency <= self.urgency:
+            return
+        self.urgency = urgency
+        self._stop_asked.set()
+        self._close_all(self._shutdown_timeout_ms or _AT_ONCE_MS if urgency == DRAIN else _AT_ONCE_MS)
+
+    def _close_all(self, timeout_ms: int) -> None:
+        self._closing |= {
+            asyncio.get_running_loop().create_task(self._close_in_time(queue, timeout_ms))
+            for queue in self._queues
+        }
+
+    async def _close_in_time(self, queue: Queue, timeout_ms: int) -> None:
+        try:
+            await queue.close(timeout_ms)
+        except TimeoutError:
+            if timeout_ms != _AT_ONCE_MS or self._shutdown_timeout_ms in (0, _AT_ONCE_MS):
+                self._on_hand_back(queue)
 
 
 def run_workers(
@@ -44,7 +175,7 @@ def run_workers(
 
     Raises:
         RuntimeError: called in another thread or inside a running loop; or the first process could not begin:
-            ``make`` raised, or Redis is not there. What it was is in the log of "beeq".
+            ``make`` raised, or Redis is not there. The log of "beeq" has the traceback.
         TypeError, ValueError: a bad argument.
     """
     whole("processes", processes, at_least=1)
@@ -54,7 +185,7 @@ def run_workers(
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        pass  # none runs, as it should be
+        pass  # no loop runs: a fork is safe
     else:
         raise RuntimeError("run_workers forks: call it while no event loop runs")
     outcome = ProcessSupervisor(
@@ -73,7 +204,7 @@ def run_workers(
 def _be_child(
     make: Callable[[], Queue | Iterable[Queue]], lifeline: Lifeline, *, burst: bool, shutdown_timeout_ms: int
 ) -> NoReturn:
-    """Work, and end the process: what the caller of ``run_workers`` does next is its parent's."""
+    """Work, and end the process: only the parent returns to the caller of ``run_workers``."""
     code = _FAILED
     try:
         made = make()
@@ -88,7 +219,7 @@ def _be_child(
                 )
             )
         code = 0
-    except BaseException:  # the process ends here, whatever it was
+    except BaseException:  # nothing may pass into the parent's code
         logger.exception("a worker process ended")
     finally:
         sys.stdout.flush()

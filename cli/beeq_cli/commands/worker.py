@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
-from beeq import Queue
+from beeq import Queue, RedisError
 from beeq.jobs import JOB_TYPES
 from beeq.mirror.mirror import Mirror
 from beeq.processors import build
-from beeq.processors.base import ProcessorSettings
+from beeq.processors.base import Processor, ProcessorSettings
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
+from beeq.workers import HAND_BACK, WorkerProcess
 from beeq_cli import app, logs
-from beeq_cli.commands.worker_process import WorkerProcess
 from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_duration
-from beeq_cli.running import run
+from beeq_cli.running import connect, run
 
 #: click's own code for a wrong command.
 _USAGE = 2
+#: How long the mirror may take to catch up in the end.
+_CATCH_UP_S = 10.0
 
 
 @click.command(short_help="Work on queues.")
@@ -85,70 +88,95 @@ def worker(  # noqa: PLR0917 - one parameter an option
             sys.exit(outcome)
         lifeline = outcome
     try:
-        process = _shift(
-            queue_names,
-            app_path,
-            redis_url=redis_url,
-            prefix=common.prefix,
-            concurrency=concurrency,
-            mongo_url=mirror_url,
-        )
+        queues = _own_queues(queue_names, app_path, redis_url, concurrency)
+        mirror = None if mirror_url is None else Mirror(mirror_url, redis=redis_url, prefix=common.prefix)
+        own_names = {queue.name for queue in queues}
+        built_in = [name for name in dict.fromkeys(queue_names or JOB_TYPES) if name not in own_names]
+        processors = build(ProcessorSettings.from_environment(os.environ)) if built_in else {}
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    for name in built_in:
+        # This process has no use for the events of jobs that run elsewhere.
+        queue = Queue(
+            name,
+            redis=redis_url,
+            prefix=common.prefix,
+            get_events=False,
+            store_jobs=False,
+            mirrored=mirror is not None,
+        )
+        queue.process(processors[name], concurrency or 1)
+        queues.append(queue)
+    work = _work(
+        queues, processors, mirror, lifeline=lifeline, burst=burst, shutdown_timeout_ms=shutdown_timeout_ms
+    )
+    run(work)
 
-    def started() -> None:
+
+def _own_queues(
+    names: Sequence[str], app_path: str | None, redis_url: str, concurrency: int | None
+) -> list[Queue]:
+    """Return the queues of ``--app`` to work on.
+
+    Raises:
+        ValueError: a queue that has no handler, or a bad ``--app``.
+    """
+    own = [] if app_path is None else app.load_queues(app_path, redis_url=redis_url)
+    known = dict.fromkeys([*JOB_TYPES, *sorted(queue.name for queue in own)])
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no handler for a queue {name!r}; there are {', '.join(known)}")
+    queues = [queue for queue in own if not names or queue.name in names]
+    for queue in queues:
+        queue.concurrency = concurrency or queue.concurrency
+    return queues
+
+
+async def _work(
+    queues: Sequence[Queue],
+    processors: Mapping[str, Processor[Any]],
+    mirror: Mirror | None,
+    *,
+    lifeline: Lifeline | None,
+    burst: bool,
+    shutdown_timeout_ms: int,
+) -> None:
+    """Work on the queues, and write the mirror, until stopped or done."""
+    for queue in queues:
+        logs.follow(queue)
+
+    def hand_back(queue: Queue) -> None:
+        logs.logger.warning("running jobs were handed back", extra={"queue": queue.name})
+
+    def start() -> None:
+        if mirror is not None:
+            mirror.start()
         if lifeline is not None:
             lifeline.tell_ready()
         else:
             logs.logger.info(logs.STARTED)
 
-    stop_fd = None if lifeline is None else lifeline.stop_fd
-    run(
-        process.work(
-            burst=burst, shutdown_timeout_ms=shutdown_timeout_ms, on_started=started, stop_fd=stop_fd
+    process = WorkerProcess(queues, connect=connect, on_hand_back=hand_back)
+    try:
+        await process.work(
+            burst=burst,
+            shutdown_timeout_ms=shutdown_timeout_ms,
+            on_started=start,
+            stop_fd=None if lifeline is None else lifeline.stop_fd,
         )
-    )
+    finally:
+        for processor in processors.values():
+            await processor.close()
+        if mirror is not None:
+            await _catch_up(mirror, 0 if process.urgency >= HAND_BACK else _CATCH_UP_S)
 
 
-def _shift(
-    queue_names: Sequence[str],
-    app_path: str | None,
-    *,
-    redis_url: str,
-    prefix: str,
-    concurrency: int | None,
-    mongo_url: str | None,
-) -> WorkerProcess:
-    """Return the work to do.
-
-    Raises:
-        ValueError: a queue nobody here knows, a bad ``--app``, or a bad setting in the environment.
-    """
-    own = [] if app_path is None else app.load_queues(app_path, redis_url=redis_url)
-    own_names = {queue.name for queue in own}
-    for name in queue_names:
-        if name not in JOB_TYPES and name not in own_names:
-            known = ", ".join([*JOB_TYPES, *sorted(own_names - JOB_TYPES.keys())])
-            raise ValueError(f"no handler for a queue {name!r}; there are {known}")
-    if queue_names:
-        own = [queue for queue in own if queue.name in queue_names]
-    if concurrency is not None:
-        for queue in own:
-            queue.concurrency = concurrency
-    mirror = None if mongo_url is None else Mirror(mongo_url, redis=redis_url, prefix=prefix)
-    process = WorkerProcess(own, mirror)
-    built_in = [name for name in dict.fromkeys(queue_names or JOB_TYPES) if name not in own_names]
-    if built_in:
-        processors = build(ProcessorSettings.from_environment(os.environ))
-        for name in built_in:
-            # Nobody here asks what becomes of jobs elsewhere.
-            queue = Queue(
-                name,
-                redis=redis_url,
-                prefix=prefix,
-                get_events=False,
-                store_jobs=False,
-                mirrored=mirror is not None,
-            )
-            process.add(queue, processors[name], concurrency or 1)
-    return process
+async def _catch_up(mirror: Mirror, timeout_s: float) -> None:
+    """Let the mirror write what it can in time, and stop it; the rest stays in Redis for the next worker."""
+    try:
+        if mirror.is_running and not await mirror.settle(timeout_s):
+            logs.logger.warning("the mirror is behind; the next worker will write what is owed")
+    except RedisError as error:
+        logs.logger.warning("the mirror is behind: %s", error)
+    finally:
+        await mirror.stop()
