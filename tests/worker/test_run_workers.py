@@ -52,15 +52,15 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def start(tmp_path: Path, valkey: Server, prefix: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a script that calls ``run_workers`` with these options; a queue's name is the prefix."""
+def start(tmp_path: Path, valkey: Server, queue_name: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a script that calls ``run_workers`` with these options."""
     started: list[subprocess.Popen[str]] = []
 
     def start(options: str, *, made: str = "queue", url: str = valkey.url) -> subprocess.Popen[str]:
         script = tmp_path / "workers.py"
         script.write_text(SCRIPT.replace("{options}", options).replace("{made}", made))
         process = subprocess.Popen(
-            [sys.executable, str(script), url, prefix],
+            [sys.executable, str(script), url, queue_name],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -76,8 +76,8 @@ def start(tmp_path: Path, valkey: Server, prefix: str) -> Iterator[Callable[...,
 
 
 @pytest.fixture
-async def queue(valkey: Server, prefix: str) -> Any:
-    async with Queue(prefix, redis=valkey.url, is_worker=False) as queue:
+async def queue(valkey: Server, queue_name: str) -> Any:
+    async with Queue(queue_name, redis=valkey.url, is_worker=False) as queue:
         yield queue
         await queue.destroy()
 
