@@ -68,7 +68,7 @@ async def _pay(redis_url: str, mongo_url: str, count: int) -> float:
     mirror = Mirror(mongo_url, redis=redis_url, is_alone=True)
     started_s = time.perf_counter()
     mirror.start()
-    await mirror.settle(_PATIENCE_S)
+    await mirror.flush(_PATIENCE_S)
     rate = count / (time.perf_counter() - started_s)
     await mirror.stop()
     return rate

@@ -1,6 +1,7 @@
-"""The status mirror: what happens to jobs in Redis ends up in MongoDB, late rather than never.
+"""The status mirror: the states of jobs in Redis, copied to MongoDB for other programs to read.
 
-Every change of a job in a mirrored queue leaves its id in an outbox, in the same step (``lua/``). The
-writer takes ids from there and writes where their jobs stand by now (``writer.py``); the reconciler
-compares, for what nobody noted (``reconciler.py``). No job ever waits for either.
+Here: the writer (``writer``), the reconciler for changes that nobody noted, such as Node's
+(``reconciler``), the two borders (``outbox``: Redis; ``collection``: MongoDB), the documents
+(``documents``, pure), and ``mirror``, which runs it all. Not here: the notes themselves, which the Lua
+scripts make in the same step as each change. No job ever waits for the mirror.
 """

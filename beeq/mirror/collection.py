@@ -1,6 +1,6 @@
 """The border to MongoDB: the collection ``queue-jobs``. Knows documents, and nothing of Redis.
 
-Every call has a bound, and raises ``MirrorUnavailable`` for whatever PyMongo raises.
+Every call has a time limit, and turns PyMongo's errors into ``MirrorUnavailable``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from beeq.environment import check_mongo_url
+from beeq.errors import BeeqError
 from beeq.mirror.documents import Change, document_name, shared_id, storable, update_of
-from beeq.mirror.errors import MirrorUnavailable
 from beeq.protocol.codec import dumps
 from beeq.redis.urls import redact
 
@@ -27,23 +27,27 @@ logger = logging.getLogger(__name__)
 
 COLLECTION = "queue-jobs"
 DEFAULT_DATABASE = "beeq"
-#: The longest wait for one answer. A write is that of some hundred documents.
+#: The longest wait for one reply; a write is one of some hundred documents.
 _WRITE_S = 30.0
 _READ_S = 5.0
 _FIND_SERVER_MS = 2000
 _DUPLICATE_KEY = 11000
-#: What a reader is not told of: MongoDB's own, and ours.
+#: Fields that readers do not get: MongoDB's own, and beeq's.
 _HIDDEN = ("_id", "__v", "beeq")
 
 
+class MirrorUnavailable(BeeqError):
+    """MongoDB cannot be reached, or refused a call. Messages hold no password; no job ever sees it."""
+
+
 class StatusCollection:
-    """The documents of all mirrored queues.
+    """The documents of all mirrored queues. Every method may raise ``MirrorUnavailable``.
 
     Args:
         url: MongoDB's; its database is used, ``beeq`` if it names none.
 
     Raises:
-        ValueError: the URL is none. ImportError: the extra ``mongo`` is not installed.
+        ValueError: the URL is invalid. ImportError: the extra ``mongo`` is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -74,17 +78,17 @@ class StatusCollection:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def quiet(self, timeout_s: float) -> None:
+    async def wait_idle(self, timeout_s: float) -> None:
         """Wait until no call is under way, or the time is over.
 
-        PyMongo leaves the socket of a call that is cancelled to the garbage collector.
+        PyMongo leaves the socket of a cancelled call to the garbage collector.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         await self._client.close()
 
     @asynccontextmanager
@@ -107,11 +111,7 @@ class StatusCollection:
                 self._idle.set()
 
     async def ensure_index(self) -> None:
-        """Make the indexes, once. That of ``jobId`` may be refused, by old duplicates: said, and left.
-
-        Raises:
-            MirrorUnavailable: MongoDB is not there.
-        """
+        """Create the indexes, once; one that MongoDB refuses, for old duplicates, is logged and left out."""
         if self._has_index:
             return
         async with self._bounded(_READ_S):
@@ -127,7 +127,7 @@ class StatusCollection:
     # Writing.
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Write changes, each unless its document knows of a later one.
+        """Write each change whose document has no later revision.
 
         Raises:
             MirrorUnavailable: not all were written; writing them again is harmless.
@@ -137,18 +137,18 @@ class StatusCollection:
         refused = await self._write(pending)
         if not refused:
             return
-        # Another queue's job has the id, or another writer was faster: then the update finds it now.
+        # Another queue's job has the id; or another writer has just created the document: now it is found.
         again = []
         for change, _job_id in refused:
-            taken = await self._owner_of(change.job_id)
-            is_shared = taken is not None and taken != document_name(change.queue_name)
+            owner = await self._owner_of(change.job_id)
+            is_shared = owner is not None and owner != document_name(change.queue_name)
             job_id = shared_id(change.queue_name, change.job_id) if is_shared else change.job_id
             again.append((change, job_id))
         for change, job_id in await self._write(again):
-            logger.error("the state of job %r of %s was refused", job_id, change.queue_name)
+            logger.error("MongoDB refused the state of job %r of %s", job_id, change.queue_name)
 
     async def _write(self, pending: Sequence[tuple[Change, str]]) -> list[tuple[Change, str]]:
-        """Write; return what met a duplicate key."""
+        """Write; return the changes that met a duplicate key."""
         from bson.errors import BSONError  # noqa: PLC0415 - an extra
         from pymongo import UpdateOne  # noqa: PLC0415 - an extra
         from pymongo.errors import BulkWriteError  # noqa: PLC0415 - an extra
@@ -168,7 +168,7 @@ class StatusCollection:
                 await self._documents.bulk_write(operations, ordered=False)
             except BulkWriteError as error:
                 faults = error.details.get("writeErrors", [])
-            except (BSONError, OverflowError) as error:  # not even sent: too large, or of no BSON type
+            except (BSONError, OverflowError) as error:  # not sent: too large, or a value without a BSON type
                 if len(pending) > 1:
                     return [found for one in pending for found in await self._write([one])]
                 faults = [{"index": 0, "code": 0, "errmsg": type(error).__name__}]
@@ -177,18 +177,18 @@ class StatusCollection:
         duplicates = [pending[fault["index"]] for fault in faults if fault["code"] == _DUPLICATE_KEY]
         for fault in faults:
             if fault["code"] != _DUPLICATE_KEY:
-                await self._write_in_words(*pending[fault["index"]], reason=str(fault.get("errmsg", "")))
+                await self._write_as_text(*pending[fault["index"]], reason=str(fault.get("errmsg", "")))
         return duplicates
 
-    async def _write_in_words(self, change: Change, job_id: str, *, reason: str) -> None:
-        """Write a change that MongoDB refused once more, its values as text: it must hold nothing up."""
+    async def _write_as_text(self, change: Change, job_id: str, *, reason: str) -> None:
+        """Write a refused change again with its values as text, so that it cannot block the others."""
         from bson.errors import BSONError  # noqa: PLC0415 - an extra
         from pymongo.errors import WriteError  # noqa: PLC0415 - an extra
 
         fields = {
             **change.fields,
-            "jobData": _in_words(change.fields["jobData"]),
-            "result": _in_words(change.fields["result"]),
+            "jobData": _as_text(change.fields["jobData"]),
+            "result": _as_text(change.fields["result"]),
         }
         plain = replace(change, fields=fields)
         async with self._bounded(_READ_S):
@@ -211,31 +211,23 @@ class StatusCollection:
     async def set_status(
         self, job_id: str, queue_name: str | None, *, status: str, result: Any, error: str | None
     ) -> None:
-        """Write a status by hand; it stands until something new happens to the job in Redis.
-
-        Raises:
-            MirrorUnavailable: it was not written.
-        """
+        """Write a status that an operator gave; it stays until the job's state in Redis changes."""
         now = datetime.now(UTC)
-        new_one: dict[str, Any] = {"jobId": job_id}
-        found = dict(new_one)
+        created: dict[str, Any] = {"jobId": job_id}
+        wanted = dict(created)
         if queue_name is not None:
-            new_one["queueName"] = found["queueName"] = document_name(queue_name)
-            found["jobId"] = {"$in": [job_id, shared_id(queue_name, job_id)]}
+            created["queueName"] = wanted["queueName"] = document_name(queue_name)
+            wanted["jobId"] = {"$in": [job_id, shared_id(queue_name, job_id)]}
         fields = {"status": status, "result": storable(result), "error": error, "updatedAt": now}
         new = {"createdAt": now, "__v": 0, "jobData": None, "projectId": None}
         async with self._bounded(_READ_S):
-            if not (await self._documents.update_one(found, {"$set": fields})).matched_count:
-                await self._documents.update_one(new_one, {"$set": fields, "$setOnInsert": new}, upsert=True)
+            if not (await self._documents.update_one(wanted, {"$set": fields})).matched_count:
+                await self._documents.update_one(created, {"$set": fields, "$setOnInsert": new}, upsert=True)
 
     # Reading.
 
     async def find(self, job_id: str, queue_names: Iterable[str]) -> dict[str, Any] | None:
-        """Return the newest document of the job, or None.
-
-        Raises:
-            MirrorUnavailable: MongoDB did not answer.
-        """
+        """Return the newest document of the job, or None."""
         names = list(queue_names)
         ids = [job_id, *(shared_id(name, job_id) for name in names)]
         async with self._bounded(_READ_S):
@@ -247,11 +239,7 @@ class StatusCollection:
         return None
 
     async def fingerprints(self, queue_name: str, job_ids: Sequence[str]) -> dict[str, str]:
-        """Return the mirrored fingerprint of each job that has a document of ours.
-
-        Raises:
-            MirrorUnavailable: MongoDB did not answer.
-        """
+        """Return the mirrored fingerprint of each job that has a document written by beeq."""
         by_name = {shared_id(queue_name, job_id): job_id for job_id in job_ids}
         by_name |= {job_id: job_id for job_id in job_ids}
         wanted = {"jobId": {"$in": list(by_name)}, "queueName": document_name(queue_name)}
@@ -264,15 +252,9 @@ class StatusCollection:
         }
 
     async def unfinished(self, queue_name: str, *, after: Any, limit: int) -> list[tuple[Any, str, str]]:
-        """Return ``_id``, job id and fingerprint of documents of ours that say queued or processing.
+        """Return ``_id``, job id and fingerprint of beeq's documents that say queued or processing.
 
-        Args:
-            queue_name: the queue.
-            after: the ``_id`` to go on after, or None.
-            limit: how many at most.
-
-        Raises:
-            MirrorUnavailable: MongoDB did not answer.
+        They come in the order of ``_id``, from behind ``after`` (None: from the first), at most ``limit``.
         """
         wanted: dict[str, Any] = {
             "queueName": document_name(queue_name),
@@ -295,5 +277,5 @@ class StatusCollection:
         ]
 
 
-def _in_words(value: Any) -> Any:
+def _as_text(value: Any) -> Any:
     return None if value is None else dumps(value).decode(errors="replace")

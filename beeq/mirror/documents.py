@@ -1,10 +1,10 @@
-"""What the mirror writes: from where a job stands in Redis to its document in MongoDB. Pure.
+"""What the mirror writes: the MongoDB update for a job's state in Redis. Pure.
 
-A write is one update with a condition inside: it takes effect only if it knows of a later change than
-the document does, so repeats, reorderings and two writers are harmless. The revision is the id of the
-change in the outbox stream; beside it stands a fingerprint of the state that was mirrored, by which
-the reconciler sees what is missing, and which leaves a document alone that somebody else has changed
-since, as long as nothing new has happened in Redis.
+An update carries its own condition: it takes effect only if its revision is later than the document's,
+so repeated or reordered updates, and several writers, are harmless. The revision is the id of the change
+in the outbox stream. Each document also keeps a fingerprint of the state it was written from: by it the
+reconciler finds missing updates, and a document that another program has changed is left alone until
+the job's state in Redis changes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from beeq.protocol.codec import Record, dumps
 #: A stream id is a time in ms and a number; both fit into 63 bits, in order.
 _SEQUENCE_BITS = 20
 _MAX_SEQUENCE = (1 << _SEQUENCE_BITS) - 1
-#: MongoDB stores 100 levels; some of them are the document's own.
+#: MongoDB stores 100 levels of nesting; some of them are the document's own.
 _MAX_LEVELS = 80
-#: MongoDB stores 16 MB a document; job and result share it.
+#: MongoDB stores 16 MB a document, which the job's data and its result share.
 _MAX_VALUE_BYTES = 7_000_000
 _BEGINNING_CHARACTERS = 10_000
 _FINAL = ["completed", "failed", "cancelled"]
@@ -38,11 +38,11 @@ class Change:
     Attributes:
         queue_name: the queue's own name.
         job_id: the queue's id.
-        revision: of the latest change that is known.
+        revision: the id of the latest known change, as a number.
         fingerprint: of the state.
         fields: the document's fields, as MongoDB can store them.
-        is_fresh: the job has just been enqueued: its data replace those of an earlier job of its id.
-        is_guess: its record went, and nobody told how: a document that says how it ended stays.
+        is_fresh: the job has just been enqueued: its data replace those of an earlier job with its id.
+        is_guess: the record is gone and no entry says how the job ended: a document that does is kept.
     """
 
     queue_name: str
@@ -66,7 +66,7 @@ def moment_of(revision: int) -> datetime:
 
 
 def fingerprint_of(job_state: JobState) -> str:
-    """Return what tells this state of the job from its others; its progress is no part of it."""
+    """Return a text that differs between any two states of a job; its progress does not count."""
     record, ended = job_state.record, job_state.ended
     facts: list[Any] = [job_state.state]
     if record is not None:
@@ -80,14 +80,14 @@ def fingerprint_of(job_state: JobState) -> str:
 
 
 def has_ended(fingerprint: str | None) -> bool:
-    """Return whether the state of this fingerprint is an end."""
+    """Return whether this is the fingerprint of a job that has ended."""
     return fingerprint is not None and fingerprint.startswith(("succeeded-", "failed-", "cancelled-"))
 
 
 def change_of(queue_name: str, job_id: str, job_state: JobState | None, revision: int) -> Change:
-    """Return the change that mirrors ``job_state``; None: the job left no trace."""
+    """Return the change that mirrors ``job_state``; None means that Redis knows nothing of the job."""
     is_guess = job_state is None
-    job_state = job_state or gone("cancelled", None)
+    job_state = job_state or state_without_record("cancelled", None)
     fields = status_document(queue_name, job_id, job_state)
     for name in ("jobId", "queueName", "updatedAt"):
         del fields[name]
@@ -98,7 +98,7 @@ def change_of(queue_name: str, job_id: str, job_state: JobState | None, revision
 
 
 def update_of(change: Change) -> list[dict[str, Any]]:
-    """Return the update, for a document found by job and queue, or made by it."""
+    """Return the pipeline of an update that changes the job's document, or creates it."""
     conditions: list[dict[str, Any]] = [
         {"$gt": [change.revision, {"$ifNull": ["$beeq.revision", -1]}]},
         {"$ne": ["$beeq.fingerprint", change.fingerprint]},
@@ -141,12 +141,12 @@ def document_name(queue_name: str) -> str:
 
 
 def shared_id(queue_name: str, job_id: str) -> str:
-    """Return the ``jobId`` of a job whose id another queue's job has already (counter ids)."""
+    """Return the ``jobId`` of a job whose id another queue's job has too, as counted ids do."""
     return f"{mirrored_name(queue_name)}:{job_id}"
 
 
 def storable(value: Any) -> Any:
-    """Return ``value`` as MongoDB can hold it: what it cannot is put into words."""
+    """Return ``value`` as MongoDB can store it: values without a BSON type become text."""
     try:
         size = len(dumps(value))
     except (TypeError, RecursionError):
@@ -168,7 +168,7 @@ def _storable(value: Any, level: int) -> Any:
         if isinstance(value, dict):
             return {_key(key): _storable(item, level + 1) for key, item in value.items()}
         return [_storable(item, level + 1) for item in value]
-    return value  # None, a boolean, a float, or a datetime of ours
+    return value  # None, a boolean, a float, or a datetime made by beeq
 
 
 def _key(key: Any) -> str:
@@ -176,12 +176,12 @@ def _key(key: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Return the text with what is no Unicode written out."""
+    """Return the text with lone surrogates escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def gone(state: str, record: Record | None, ended: Ended | None = None) -> JobState:
-    """Return where a job stands whose record is no more; the outbox, or its absence, told of it."""
+def state_without_record(state: str, record: Record | None, ended: Ended | None = None) -> JobState:
+    """Return the state of a job that ended in ``state``, and whose record was removed since."""
     if ended is None and state == "failed" and record is not None:
         ended = Ended(error=JobFailed("", trace_text(record)))
     if ended is not None and state != "cancelled":

@@ -11,7 +11,7 @@ from beeq.jobs import JOB_TYPES
 from beeq.mirror.collection import StatusCollection
 from beeq.mirror.outbox import Outbox
 from beeq.mirror.reconciler import Difference, Reconciler
-from beeq.mirror.writer import Writer
+from beeq.mirror.writer import MirrorWriter
 from beeq.process import process_name
 from beeq.protocol.keys import Keys
 from beeq.redis.connector import Connector
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.05
+#: Between two looks at the lag.
+_FLUSH_POLL_S = 0.05
 _STOP_S = 5.0
-_QUIET_S = 2.0
+_IDLE_S = 2.0
 
 
 class Mirror:
@@ -34,10 +35,10 @@ class Mirror:
         mongo_url: where the mirror is.
         redis: as for ``Queue``.
         prefix: the first part of every key.
-        is_alone: no jobs run in this process: the writer need not rest for them.
+        is_alone: no jobs run in this process, so the writer need not leave them time.
 
     Raises:
-        ValueError: a bad URL; the message does not repeat it. ImportError: PyMongo is missing.
+        ValueError: the URL is invalid; the message does not repeat it. ImportError: PyMongo is missing.
     """
 
     def __init__(
@@ -54,19 +55,19 @@ class Mirror:
         slot_key = next(iter(keys.values())).id
         connector = Connector(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
         self._outbox = Outbox(connector, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
-        self._writer = Writer(self._outbox, self.collection, on_error=self._failed, is_alone=is_alone)
+        self._writer = MirrorWriter(self._outbox, self.collection, on_error=self._failed, is_alone=is_alone)
         self._reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
         self._tasks: list[asyncio.Task[None]] = []
         self._last_failure = ""
 
     def _failed(self, error: BaseException) -> None:
         text = f"{type(error).__name__}: {error}"
-        if text != self._last_failure:  # once for a trouble, not once for a try
+        if text != self._last_failure:  # one line for an outage, not one for each attempt
             logger.warning("the mirror waits: %s", text)
         self._last_failure = text
 
     def start(self) -> None:
-        """Begin to write and to compare. Neither MongoDB nor Redis need be there yet."""
+        """Start the writer and the reconciler; neither MongoDB nor Redis need be reachable yet."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._writer.run(), name="beeq mirror writer"),
@@ -77,48 +78,47 @@ class Mirror:
 
     @staticmethod
     def _ended(task: asyncio.Task[None]) -> None:
-        """A duty ends because it was stopped; if not, that must not pass in silence."""
         if not task.cancelled() and task.exception() is not None:
-            logger.error("%s ended by a defect", task.get_name(), exc_info=task.exception())
+            logger.error("%s ended unexpectedly", task.get_name(), exc_info=task.exception())
 
     @property
     def is_running(self) -> bool:
-        """Whether both duties are at work."""
+        """Whether the writer and the reconciler are running."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
-    async def settle(self, timeout_s: float) -> bool:
-        """Wait until nothing is owed; give up when MongoDB is away, or the time is over.
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until every change is mirrored; stop waiting when MongoDB is away, or the time is over.
 
-        Returns whether all is paid.
+        Returns whether every change is mirrored.
 
         Raises:
-            RedisError: Redis is away.
+            RedisError: Redis did not answer.
         """
         loop = asyncio.get_running_loop()
-        over = loop.time() + timeout_s
-        while any((await self._outbox.debt()).values()):
-            if self._writer.is_in_trouble or not self.is_running or loop.time() > over:
+        deadline = loop.time() + timeout_s
+        while any((await self._outbox.lag()).values()):
+            if self._writer.is_failing or not self.is_running or loop.time() > deadline:
                 return False
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_FLUSH_POLL_S)
         return True
 
-    async def debt(self) -> dict[str, int]:
-        """Return how many changes are owed, by queue.
+    async def lag(self) -> dict[str, int]:
+        """Return how many changes are not yet mirrored, by queue.
 
         Raises:
-            RedisError: Redis is away.
+            RedisError: Redis did not answer.
         """
-        return await self._outbox.debt()
+        return await self._outbox.lag()
 
     def check(self) -> AsyncIterator[Difference]:
         """Compare everything once; see ``Reconciler.check``."""
         return self._reconciler.check()
 
     async def stop(self) -> None:
-        """End both duties, and hang up. What is owed stays in Redis."""
+        """Stop the writer and the reconciler, and close all connections. The lag stays in Redis."""
         tasks, self._tasks = self._tasks, []
         if tasks:
-            await self.collection.quiet(_QUIET_S)
+            await self.collection.wait_idle(_IDLE_S)
         for task in tasks:
             task.cancel()
         if tasks:

@@ -1,4 +1,4 @@
-"""The mirror's side of Redis: what is owed, where jobs stand, and who looks next."""
+"""The mirror's side of Redis: the outbox streams, the jobs' states, and the lease of the reconciler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.client.reader import JobState, Reader, kept_outcome
 from beeq.errors import JobUnreadable, RedisRefused
-from beeq.mirror.documents import gone, revision_of
+from beeq.mirror.documents import revision_of, state_without_record
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.keys import Keys
 from beeq.redis.connection import Connection
@@ -19,44 +19,44 @@ if TYPE_CHECKING:
     from beeq.redis.connector import Connector
 
 GROUP = "mirror"
-#: Changes taken at once.
+#: Entries read by one call.
 _MAX_CHANGES = 1000
-#: How long one look at the empty outboxes waits.
+#: How long one XREADGROUP waits at empty outboxes.
 _WAIT_MS = 2000
-#: Changes that a writer has taken and not paid for so long are another's to pay.
+#: An entry that is unacknowledged this long may be claimed by another writer.
 _ABANDONED_MS = 30_000
-#: Consumers that have not been heard of for so long are forgotten.
-_FORGOTTEN_MS = 3_600_000
+#: A consumer that has been idle this long, with nothing pending, is deleted from the group.
+_IDLE_CONSUMER_MS = 3_600_000
 
 
 @dataclass(slots=True)
-class Owed:
-    """Changes of one queue that a writer has taken.
+class Batch:
+    """Outbox entries of one queue that this writer has read and not yet acknowledged.
 
     Attributes:
         queue_name: the queue.
-        stream_ids: what to strike out once they are paid.
-        revisions: job id → the latest change.
-        remains: job id → where it stood when its record went, if a change told so.
+        stream_ids: the entries, to be acknowledged together.
+        revisions: job id → the job's latest change.
+        final_states: job id → the state that an entry gave for a job whose record was removed.
     """
 
     queue_name: str
     stream_ids: list[bytes] = field(default_factory=list)
     revisions: dict[str, int] = field(default_factory=dict)
-    remains: dict[str, JobState] = field(default_factory=dict)
+    final_states: dict[str, JobState] = field(default_factory=dict)
 
     def add(self, stream_id: bytes, fields: list[bytes]) -> None:
-        """Take one change."""
+        """Add one entry."""
         self.stream_ids.append(stream_id)
-        told = dict(zip(fields[::2], fields[1::2], strict=True))
-        job_id = told.get(b"id", b"").decode(errors="replace")
+        entry = dict(zip(fields[::2], fields[1::2], strict=True))
+        job_id = entry.get(b"id", b"").decode(errors="replace")
         self.revisions[job_id] = max(self.revisions.get(job_id, 0), revision_of(stream_id))
-        if b"state" in told:
-            record = _record(job_id, told.get(b"record"))
-            kept = kept_outcome(job_id, told[b"keep"], created_ms=None) if told.get(b"keep") else None
-            self.remains[job_id] = gone(told[b"state"].decode(), record, kept)
+        if b"state" in entry:
+            record = _record(job_id, entry.get(b"record"))
+            kept = kept_outcome(job_id, entry[b"keep"], created_ms=None) if entry.get(b"keep") else None
+            self.final_states[job_id] = state_without_record(entry[b"state"].decode(), record, kept)
         else:
-            self.remains.pop(job_id, None)
+            self.final_states.pop(job_id, None)
 
 
 def _record(job_id: str, raw: bytes | None) -> Record | None:
@@ -69,13 +69,13 @@ def _record(job_id: str, raw: bytes | None) -> Record | None:
 
 
 class Outbox:
-    """The outboxes of several queues of one Redis.
+    """The outbox streams of several queues on one Redis; every method may raise ``RedisError``.
 
     Args:
-        connector: makes the two connections; the outbox's to close.
+        connector: makes the two connections; ``close`` closes it too.
         keys: by queue name.
-        timeout_ms: the longest wait for one answer.
-        consumer: this process's name among the writers.
+        timeout_ms: the longest wait for one reply.
+        consumer: this process's name in the consumer group.
     """
 
     def __init__(
@@ -97,19 +97,15 @@ class Outbox:
         return list(self._keys)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close both connections and the connector."""
         await self._blocking_connection.close()
         await self._pipeline.close()
         await self._connector.close()
 
-    # What is owed.
+    # The streams.
 
     async def open(self) -> None:
-        """Make the group of writers for each queue.
-
-        Raises:
-            RedisError: Redis is away, or refuses.
-        """
+        """Create the consumer group of each queue where it does not exist."""
         for keys in self._keys.values():
             try:
                 await self._pipeline.call("XGROUP", "CREATE", keys.outbox, GROUP, "0", "MKSTREAM")
@@ -117,11 +113,11 @@ class Outbox:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def take(self, *, wait: bool = True) -> list[Owed]:
-        """Take new changes, by queue; with ``wait``, wait a little where there are none.
+    async def read(self, *, wait: bool = True) -> list[Batch]:
+        """Read new entries, a batch a queue; with ``wait``, wait up to 2 s for the first.
 
         Raises:
-            RedisError: Redis is away, or a group is: ``open`` again.
+            RedisRefused: ``NOGROUP``, a queue was destroyed; ``open`` creates its group again.
         """
         blocking = ("BLOCK", _WAIT_MS) if wait else ()
         outboxes = [keys.outbox for keys in self._keys.values()]
@@ -130,23 +126,19 @@ class Outbox:
             *("STREAMS", *outboxes, *(">" for _ in outboxes)),
             patience_ms=_WAIT_MS,
         )
-        return [self._owed(self._names[outbox], entries) for outbox, entries in reply or ()]
+        return [self._batch(self._names[outbox], entries) for outbox, entries in reply or ()]
 
     @staticmethod
-    def _owed(queue_name: str, entries: list[Any]) -> Owed:
-        owed = Owed(queue_name)
+    def _batch(queue_name: str, entries: list[Any]) -> Batch:
+        batch = Batch(queue_name)
         for entry in entries:
-            # None, or without fields: it was dropped meanwhile, for the outbox is bounded.
+            # None, or an entry without fields: the bounded stream has dropped it since.
             if entry is not None and entry[1] is not None:
-                owed.add(*entry)
-        return owed
+                batch.add(*entry)
+        return batch
 
-    async def take_over(self) -> list[Owed]:
-        """Take changes that another writer has taken and never paid, and forget writers long gone.
-
-        Raises:
-            RedisError: Redis is away, or a group is.
-        """
+    async def claim_abandoned(self) -> list[Batch]:
+        """Claim entries that other writers have left unacknowledged; delete consumers long idle."""
         found = []
         for name, keys in self._keys.items():
             outbox = keys.outbox
@@ -154,61 +146,47 @@ class Outbox:
                 *("XAUTOCLAIM", outbox, GROUP, self._consumer, _ABANDONED_MS, "0-0", "COUNT", _MAX_CHANGES)
             )
             if entries:
-                found.append(self._owed(name, entries))
+                found.append(self._batch(name, entries))
             for consumer in await self._pipeline.call("XINFO", "CONSUMERS", outbox, GROUP, repeatable=True):
                 facts = dict(zip(consumer[::2], consumer[1::2], strict=True))
-                if not facts[b"pending"] and facts[b"idle"] > _FORGOTTEN_MS:
+                if not facts[b"pending"] and facts[b"idle"] > _IDLE_CONSUMER_MS:
                     await self._pipeline.call("XGROUP", "DELCONSUMER", outbox, GROUP, facts[b"name"])
         return found
 
-    async def paid(self, owed: Owed) -> None:
-        """Strike changes out.
+    async def acknowledge(self, batch: Batch) -> None:
+        """Delete a batch's entries. If this raises, they may still be there and will be written again."""
+        if batch.stream_ids:
+            outbox = self._keys[batch.queue_name].outbox
+            await self._pipeline.call("XDEL", outbox, *batch.stream_ids, repeatable=True)
+            await self._pipeline.call("XACK", outbox, GROUP, *batch.stream_ids, repeatable=True)
 
-        Raises:
-            RedisError: they may still be there, and will be paid again.
-        """
-        if owed.stream_ids:
-            outbox = self._keys[owed.queue_name].outbox
-            await self._pipeline.call("XDEL", outbox, *owed.stream_ids, repeatable=True)
-            await self._pipeline.call("XACK", outbox, GROUP, *owed.stream_ids, repeatable=True)
+    async def lag(self) -> dict[str, int]:
+        """Return how many changes are not yet mirrored, by queue."""
+        return {
+            name: int(await self._pipeline.call("XLEN", keys.outbox, repeatable=True))
+            for name, keys in self._keys.items()
+        }
 
-    async def debt(self) -> dict[str, int]:
-        """Return how many changes are owed, by queue.
+    async def note(self, queue_name: str, job_id: str, *state: str) -> None:
+        """Add a job to the outbox: its id alone, or the ``state`` in which it ended without a record."""
+        outbox = self._keys[queue_name].outbox
+        ended = ("state", *state) if state else ()
+        await self._pipeline.call("XADD", outbox, "MAXLEN", "~", OUTBOX_LIMIT, "*", "id", job_id, *ended)
 
-        Raises:
-            RedisError: Redis is away.
-        """
-        lengths = {}
-        for name, keys in self._keys.items():
-            lengths[name] = int(await self._pipeline.call("XLEN", keys.outbox, repeatable=True))
-        return lengths
-
-    # Where jobs stand.
+    # The jobs.
 
     async def job_state(self, queue_name: str, job_id: str) -> JobState | None:
-        """Return where a job stands now.
-
-        Raises:
-            RedisError: Redis is away.
-        """
+        """Return a job's present state."""
         return await self._readers[queue_name].job_state(job_id)
 
     async def page(self, queue_name: str, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
-        """Return the next cursor and some ids of jobs that have a record; b"0" begins, and ends.
-
-        Raises:
-            RedisError: Redis is away.
-        """
+        """Return the next HSCAN cursor (b"0" begins, and ends) and some ids of jobs with a record."""
         key = self._keys[queue_name].jobs
         following, fields = await self._pipeline.call("HSCAN", key, cursor, "COUNT", count, repeatable=True)
         return following, [job_id.decode(errors="replace") for job_id in fields[::2]]
 
     async def in_flight(self, queue_name: str, limit: int) -> list[str]:
-        """Return ids that run, wait or are delayed: of each list at most ``limit`` at either end.
-
-        Raises:
-            RedisError: Redis is away.
-        """
+        """Return ids of active, waiting and delayed jobs: of each list at most ``limit`` from either end."""
         keys = self._keys[queue_name]
         found: dict[bytes, None] = {}
         for command, key in (("LRANGE", keys.active), ("LRANGE", keys.waiting), ("ZRANGE", keys.delayed)):
@@ -218,22 +196,8 @@ class Outbox:
                 )
         return [job_id.decode(errors="replace") for job_id in found]
 
-    async def note(self, queue_name: str, job_id: str, *state: str) -> None:
-        """Put a job into the outbox, by its id, or as having ended in ``state`` without a record.
-
-        Raises:
-            RedisError: it may not be there.
-        """
-        outbox = self._keys[queue_name].outbox
-        told = ("state", *state) if state else ()
-        await self._pipeline.call("XADD", outbox, "MAXLEN", "~", OUTBOX_LIMIT, "*", "id", job_id, *told)
-
     async def may_scan(self, queue_name: str, lease_ms: int) -> bool:
-        """Return whether this process is the one to compare a queue now; asking again prolongs it.
-
-        Raises:
-            RedisError: Redis is away.
-        """
+        """Take, or prolong, the lease to reconcile a queue; return False if another process has it."""
         key = self._keys[queue_name].scan_lease
         if await self._pipeline.call("SET", key, self._consumer, "PX", lease_ms, "NX"):
             return True

@@ -1,8 +1,8 @@
-"""The reconciler: finds what nobody noted, and puts it into the outbox.
+"""The reconciler: finds changes that nobody noted, and adds them to the outbox.
 
-Node peers note nothing: what they enqueued, ran, finished or removed is found by looking. One process
-at a time looks at a queue: at what is in flight and at documents that are not final every time, at all
-other records page by page, a bounded number a look.
+Node's bee-queue notes nothing: what it enqueued, ran, finished or removed is found by comparing Redis
+with MongoDB. One process at a time compares a queue: in each pass the jobs in flight and the documents
+without a final status, and of all other records a bounded number, page by page.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from beeq.errors import RedisError
-from beeq.mirror.collection import StatusCollection
+from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import fingerprint_of, has_ended
-from beeq.mirror.errors import MirrorUnavailable
 from beeq.mirror.outbox import Outbox
 
-#: How long after one look the next follows.
+#: The time from the end of one pass to the next.
 INTERVAL_S = 20.0
 _FIRST_WAIT_S = 5.0
 _LONGEST_REST_S = 1.0
 _LEASE_MS = 30_000
 #: Jobs compared in one call.
 _PAGE = 500
-#: Of each kind, jobs looked at in one look.
+#: Records, and documents, compared in one pass.
 _BUDGET = 20_000
+#: Jobs in flight compared in one pass, from either end of each list.
 _EDGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A job whose document does not say what Redis says.
+    """A job whose document does not agree with Redis.
 
     Attributes:
         queue_name: the queue.
         job_id: the job.
-        in_redis: where it stands; None if nothing is there.
-        in_mirror: what the document was written from; None if there is none.
+        in_redis: the fingerprint of its state; None if Redis knows nothing of it.
+        in_mirror: the fingerprint that its document was written from; None if there is no document.
     """
 
     queue_name: str
@@ -53,9 +53,9 @@ class Reconciler:
     """Compares until cancelled.
 
     Args:
-        outbox: where to look, and where to note.
-        collection: what to compare with.
-        on_error: told of each failure; the next look makes up for it.
+        outbox: the jobs, and where differences are noted.
+        collection: the documents.
+        on_error: called with each failure; the next pass finds what this one missed.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Reconciler:
         self._outbox = outbox
         self._collection = collection
         self._on_error = on_error
-        self._cursors: dict[str, bytes] = {}  # where the look at all records goes on
-        self._after: dict[str, Any] = {}  # where the look at unfinished documents goes on
+        self._cursors: dict[str, bytes] = {}  # where the next pass goes on among the records
+        self._after: dict[str, Any] = {}  # where it goes on among the unfinished documents
 
     async def run(self) -> None:
-        """Look again and again; first when the writer has had a moment for what is owed."""
+        """Make one pass after another; the first a little later, so that the writer can catch up."""
         wait_s = min(_FIRST_WAIT_S, INTERVAL_S)
         while True:
             await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))
@@ -76,32 +76,32 @@ class Reconciler:
             for name in self._outbox.queue_names:
                 try:
                     if await self._outbox.may_scan(name, _LEASE_MS):
-                        await self.look(name)
+                        await self.run_once(name)
                 except (RedisError, MirrorUnavailable) as error:
                     self._on_error(error)
 
-    async def look(self, queue_name: str) -> None:
-        """Look once, and note what differs.
+    async def run_once(self, queue_name: str) -> None:
+        """Make one pass over a queue: note each job whose document differs.
 
         Raises:
-            RedisError, MirrorUnavailable: it was not looked to the end.
+            RedisError, MirrorUnavailable: the pass broke off.
         """
         await self._note(await self._unfinished_documents(queue_name))
         in_flight = await self._outbox.in_flight(queue_name, _EDGE)
         for start in range(0, len(in_flight), _PAGE):
             await self._note(await self.compare(queue_name, in_flight[start : start + _PAGE]))
-        looked_at = 0
+        compared = 0
         cursor = self._cursors.get(queue_name, b"0")
-        while looked_at < _BUDGET:
+        while compared < _BUDGET:
             cursor, job_ids = await self._outbox.page(queue_name, cursor, _PAGE)
             await self._note(await self.compare(queue_name, job_ids))
-            looked_at += len(job_ids)
+            compared += len(job_ids)
             if cursor == b"0":
                 break
         self._cursors[queue_name] = cursor
 
     async def _unfinished_documents(self, queue_name: str) -> list[Difference]:
-        """Compare documents that say queued or processing: their jobs may have ended, or gone."""
+        """Compare documents that say queued or processing: their jobs may have ended, or been removed."""
         found: list[Difference] = []
         for _ in range(_BUDGET // _PAGE):
             after = self._after.get(queue_name)
@@ -114,17 +114,17 @@ class Reconciler:
         return found
 
     async def compare(self, queue_name: str, job_ids: list[str]) -> list[Difference]:
-        """Return which of these jobs are not mirrored as they stand.
+        """Return those of the jobs whose document differs from their state.
 
         Raises:
-            RedisError, MirrorUnavailable: the other side could not be asked.
+            RedisError, MirrorUnavailable: Redis or MongoDB did not answer.
         """
         if not job_ids:
             return []
         started_s = time.monotonic()
         known = await self._collection.fingerprints(queue_name, job_ids)
         differences = await self._differences(queue_name, job_ids, known)
-        # MongoDB is the writer's before it is ours.
+        # Leave MongoDB to the writer for as long as it served the reconciler.
         await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
         return differences
 
@@ -136,7 +136,7 @@ class Reconciler:
         for job_id, job_state in zip(job_ids, job_states, strict=True):
             in_redis = None if job_state is None else fingerprint_of(job_state)
             if in_redis is None and has_ended(known.get(job_id)):
-                continue  # it ended, and was removed; its document may say what it likes by now
+                continue  # the job ended and was removed: there is nothing left to compare with
             if in_redis != known.get(job_id):
                 differences.append(Difference(queue_name, job_id, in_redis, known.get(job_id)))
         return differences
@@ -147,10 +147,10 @@ class Reconciler:
             await self._outbox.note(difference.queue_name, difference.job_id, *state)
 
     async def check(self) -> AsyncIterator[Difference]:
-        """Compare everything once; yield what differs, and note nothing.
+        """Compare everything once; yield the differences, and note nothing.
 
         Raises:
-            RedisError, MirrorUnavailable: one of the two could not be asked.
+            RedisError, MirrorUnavailable: Redis or MongoDB did not answer.
         """
         for name in self._outbox.queue_names:
             cursor = b"0"

@@ -1,9 +1,10 @@
-"""The writer: pays what the outboxes owe, many jobs a call, several changes of one job as one.
+"""The writer: reads the outboxes and writes the jobs' states to MongoDB, in batches.
 
-What it writes is where a job stands when it is written, not what the change was: so nothing is lost by
-merging, and a lost batch is made good by any later one. While MongoDB is away it holds one batch and
-asks again, ever less often; the rest waits in Redis. After each batch it rests as long as that took:
-at least half of the time belongs to the jobs, here and where MongoDB shares their machine.
+It writes the state a job has when it is written, not the change that the entry reports: several
+changes of a job need one write, and any later batch makes good for a lost one. While MongoDB is away
+the writer holds one batch and retries with growing delays; the other changes stay in Redis. After each
+batch it sleeps as long as the write took, so that at least half of the time is left to the jobs of this
+process, and of the machine that MongoDB runs on.
 """
 
 from __future__ import annotations
@@ -14,30 +15,29 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from beeq.errors import RedisError
-from beeq.mirror.collection import StatusCollection
+from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import Change, change_of
-from beeq.mirror.errors import MirrorUnavailable
-from beeq.mirror.outbox import Outbox, Owed
+from beeq.mirror.outbox import Batch, Outbox
 from beeq.redis.retry_delay import RetryDelay
 
-_FIRST_PAUSE_MS = 100
-#: Changes that come this close together are merged.
+_FIRST_RETRY_MS = 100
+#: The shortest sleep after a batch: changes that come this close together are merged.
 _REST_S = 0.05
 _LONGEST_REST_S = 1.0
-#: How often abandoned changes are looked for.
-_TAKE_OVER_S = 10.0
-#: Changes of one script call's size: reading where they stand is bounded as everything else.
-_AT_ONCE = 250
+#: How often abandoned entries are looked for.
+_CLAIM_ABANDONED_S = 10.0
+#: Jobs in one write, and states read at once.
+_JOBS_A_WRITE = 250
 
 
-class Writer:
-    """Pays until cancelled.
+class MirrorWriter:
+    """Writes until cancelled.
 
     Args:
-        outbox: what is owed.
-        collection: where it is paid.
-        on_error: told of each failure; the writer goes on.
-        is_alone: no jobs run in this process: it need not rest for them.
+        outbox: where the changes come from.
+        collection: where they go.
+        on_error: called with each failure; the writer goes on.
+        is_alone: no jobs run in this process, so the writer does not sleep long for their sake.
     """
 
     def __init__(
@@ -52,15 +52,13 @@ class Writer:
         self._outbox = outbox
         self._collection = collection
         self._on_error = on_error
-        self._retry_delay = RetryDelay(_FIRST_PAUSE_MS)
-        self._take_over_at = 0.0
-        #: Whether the last try of a write failed.
-        self.is_in_trouble = False
-        #: How many documents were written.
-        self.written = 0
+        self._retry_delay = RetryDelay(_FIRST_RETRY_MS)
+        self._claim_abandoned_at = 0.0
+        #: Whether the last write failed.
+        self.is_failing = False
 
     async def run(self) -> None:
-        """Pay what is owed, and what comes."""
+        """Write what is in the outboxes, then each change as it comes."""
         while True:
             try:
                 await self._outbox.open()
@@ -73,48 +71,47 @@ class Writer:
                 await self._retry_delay.wait(lambda: False)
 
     async def _round(self) -> None:
-        taken: list[Owed] = []
-        if time.monotonic() >= self._take_over_at:
-            self._take_over_at = time.monotonic() + _TAKE_OVER_S
-            taken += await self._outbox.take_over()
-        taken += await self._outbox.take(wait=not taken)
-        for owed in taken:
-            await self._pay(owed)
-        if taken:
+        batches: list[Batch] = []
+        if time.monotonic() >= self._claim_abandoned_at:
+            self._claim_abandoned_at = time.monotonic() + _CLAIM_ABANDONED_S
+            batches += await self._outbox.claim_abandoned()
+        batches += await self._outbox.read(wait=not batches)
+        for batch in batches:
+            await self._write_batch(batch)
+        if batches:
             self._retry_delay.reset()
 
-    async def _pay(self, owed: Owed) -> None:
-        job_ids = list(owed.revisions)
-        for start in range(0, len(job_ids), _AT_ONCE):
+    async def _write_batch(self, batch: Batch) -> None:
+        job_ids = list(batch.revisions)
+        for start in range(0, len(job_ids), _JOBS_A_WRITE):
             started_s = time.monotonic()
-            await self._write(owed, job_ids[start : start + _AT_ONCE])
+            await self._write(batch, job_ids[start : start + _JOBS_A_WRITE])
             await asyncio.sleep(min(max(_REST_S, time.monotonic() - started_s), self._longest_rest_s))
-        await self._outbox.paid(owed)
+        await self._outbox.acknowledge(batch)
 
-    async def _write(self, owed: Owed, job_ids: list[str]) -> None:
-        """Write where these jobs stand; as often as it takes."""
+    async def _write(self, batch: Batch, job_ids: list[str]) -> None:
+        """Write the present states of these jobs; retry until MongoDB has taken them."""
         while True:
-            changes = await self._changes(owed, job_ids)
+            changes = await self._changes(batch, job_ids)
             try:
                 await self._collection.write(changes)
             except MirrorUnavailable as error:
-                if not self.is_in_trouble:
+                if not self.is_failing:
                     self._on_error(error)
-                self.is_in_trouble = True
+                self.is_failing = True
                 await self._retry_delay.wait(lambda: False)
             else:
-                self.is_in_trouble = False
-                self.written += len(changes)
+                self.is_failing = False
                 return
 
-    async def _changes(self, owed: Owed, job_ids: list[str]) -> list[Change]:
-        name = owed.queue_name
+    async def _changes(self, batch: Batch, job_ids: list[str]) -> list[Change]:
+        name = batch.queue_name
         job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))
         changes = []
         for job_id, found in zip(job_ids, job_states, strict=True):
-            remains = owed.remains.get(job_id)
-            job_state = found or remains
-            if found is not None and found.record is None and remains is not None:
-                job_state = replace(found, record=remains.record)
-            changes.append(change_of(name, job_id, job_state, owed.revisions[job_id]))
+            final = batch.final_states.get(job_id)
+            job_state = found or final
+            if found is not None and found.record is None and final is not None:
+                job_state = replace(found, record=final.record)
+            changes.append(change_of(name, job_id, job_state, batch.revisions[job_id]))
         return changes

@@ -26,7 +26,7 @@ from beeq import Queue
 from beeq.mirror import outbox, writer
 from beeq.mirror.mirror import Mirror
 outbox._ABANDONED_MS = 500
-writer._TAKE_OVER_S = 0.2
+writer._CLAIM_ABANDONED_S = 0.2
 
 async def main():
     redis, prefix, mongo = sys.argv[1:]
@@ -167,34 +167,34 @@ class History:
                 self.statuses[job_id] = "cancelled"
 
     async def write(self) -> None:
-        """Take what is owed; write it, or die before that, or before it is struck out."""
+        """Read the outboxes; write each batch, or die before the write, or before the acknowledgement."""
         outbox, writer = self.mirror._outbox, self.mirror._writer
         await outbox.open()
-        for owed in [*await outbox.take_over(), *await outbox.take(wait=False)]:
-            batch = await writer._changes(owed, list(owed.revisions))
-            self.batches.append(batch)
+        for batch in [*await outbox.claim_abandoned(), *await outbox.read(wait=False)]:
+            changes = await writer._changes(batch, list(batch.revisions))
+            self.batches.append(changes)
             fate = self.dice.random()
             if fate > 0.3:
-                await self.mirror.collection.write(batch)
+                await self.mirror.collection.write(changes)
             if fate > 0.6:
-                await outbox.paid(owed)
+                await outbox.acknowledge(batch)
 
     async def repeat(self) -> None:
         """Write old batches once more, in any order."""
-        for batch in self.dice.sample(self.batches, min(3, len(self.batches))):
-            await self.mirror.collection.write(batch)
+        for changes in self.dice.sample(self.batches, min(3, len(self.batches))):
+            await self.mirror.collection.write(changes)
 
     async def look(self) -> None:
-        await self.mirror._reconciler.look(NAME)
+        await self.mirror._reconciler.run_once(NAME)
 
     async def finish(self) -> None:
         """Let the mirror catch up."""
         for _ in range(2):
             await self.look()
             outbox, writer = self.mirror._outbox, self.mirror._writer
-            while any((await outbox.debt()).values()):
-                for owed in [*await outbox.take_over(), *await outbox.take(wait=False)]:
-                    await writer._pay(owed)
+            while any((await outbox.lag()).values()):
+                for batch in [*await outbox.claim_abandoned(), *await outbox.read(wait=False)]:
+                    await writer._write_batch(batch)
         await self.repeat()
         for queue in self.queues:
             await queue.close()

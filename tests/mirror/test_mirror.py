@@ -109,7 +109,7 @@ async def test_a_document_has_the_specified_fields_and_leaves_others_alone(scene
     assert await job.cancel()
     await eventually(lambda: scene.documents()[job.id]["status"] == "cancelled")
     assert scene.documents()[job.id]["note"] == "the platform's own"
-    assert await mirror.settle(10)
+    assert await mirror.flush(10)
 
 
 async def test_mongodb_may_come_late_and_nothing_is_missing(make_scene, own_mongo, eventually):
@@ -134,10 +134,10 @@ async def test_mongodb_may_go_and_come_back_in_the_middle(make_scene, own_mongo,
     second = await enqueue(scene, range(300, 600))
 
     await until_all_ran(scene, 600, eventually)
-    assert not await mirror.settle(30)  # it gives up waiting: MongoDB is away
+    assert not await mirror.flush(30)  # it gives up waiting: MongoDB is away
     own_mongo.start()
     await until_right(scene, first | second, eventually)
-    assert await mirror.settle(30)
+    assert await mirror.flush(30)
 
 
 async def test_a_slow_mongodb_delays_no_job_and_ends_right(scene, eventually, monkeypatch):
@@ -154,19 +154,17 @@ async def test_a_slow_mongodb_delays_no_job_and_ends_right(scene, eventually, mo
     numbers = await enqueue(scene, range(500))
 
     await until_all_ran(scene, 500, eventually)
-    assert not await mirror.settle(0), "the jobs were done before the mirror was"
+    assert not await mirror.flush(0), "the jobs were done before the mirror was"
     await until_right(scene, numbers, eventually)
 
 
-async def test_two_writers_share_the_work_and_what_one_left_is_paid_by_another(
-    scene, eventually, monkeypatch
-):
+async def test_two_writers_share_the_work_and_claim_what_one_abandoned(scene, eventually, monkeypatch):
     monkeypatch.setattr(outbox_module, "_ABANDONED_MS", 100)
-    monkeypatch.setattr("beeq.mirror.writer._TAKE_OVER_S", 0.1)
+    monkeypatch.setattr("beeq.mirror.writer._CLAIM_ABANDONED_S", 0.1)
     dying = scene.mirror(starts=False)
     await dying._outbox.open()
     numbers = await enqueue(scene, range(100))
-    (taken,) = await dying._outbox.take()  # and it never pays
+    (taken,) = await dying._outbox.read()  # and never acknowledges it
     assert len(taken.revisions) == 100
     scene.mirror()
     scene.mirror()
@@ -180,10 +178,10 @@ async def test_what_is_older_never_wins_however_writes_are_ordered_or_repeated(s
     outbox, collection = mirror._outbox, mirror.collection
     await outbox.open()
     job = await scene.service.add_webhook_job(webhook(1))
-    batches = [await mirror._writer._changes(owed, [job.id]) for owed in await outbox.take()]
+    batches = [await mirror._writer._changes(batch, [job.id]) for batch in await outbox.read()]
     worker = scene.worker("webhook-processing", handler)
     await job.result(timeout=5000)
-    batches += [await mirror._writer._changes(owed, [job.id]) for owed in await outbox.take()]
+    batches += [await mirror._writer._changes(batch, [job.id]) for batch in await outbox.read()]
     for batch in (*reversed(batches), *batches, *reversed(batches)):
         await collection.write(batch)
     assert scene.documents()[job.id]["status"] == "completed"
@@ -198,7 +196,7 @@ async def test_ids_that_two_queues_share_each_get_a_document(scene, eventually):
     by_queue = {document["queueName"]: document for document in scene.documents().values()}
     assert by_queue.keys() == {"webhook", "media-processing"}
     assert await scene.service.cancel_job("7", queue_name="media-processing")
-    assert await mirror.settle(10)
+    assert await mirror.flush(10)
     by_queue = {document["queueName"]: document["status"] for document in scene.documents().values()}
     assert by_queue == {"webhook": "queued", "media-processing": "cancelled"}
     assert [difference async for difference in mirror.check()] == []
@@ -216,7 +214,7 @@ async def test_removing_an_unfinished_job_cancels_it_and_a_finished_one_changes_
     await finished.result(timeout=5000)
     await worker.close()
     await queue.remove_job(finished.id)
-    assert await mirror.settle(10)
+    assert await mirror.flush(10)
     assert scene.documents()[finished.id]["result"] == {"n": 1}
     assert {job_id: d["status"] for job_id, d in scene.documents().items()} == {
         finished.id: "completed",
@@ -235,7 +233,7 @@ async def test_a_job_that_ended_and_was_removed_before_anything_was_written_has_
     await worker.close()
     for job in (done, broken):
         await queue.remove_job(job.id)
-    assert await scene.mirror().settle(10)
+    assert await scene.mirror().flush(10)
     told = {job_id: (d["status"], d["result"], d["error"]) for job_id, d in scene.documents().items()}
     assert told == {done.id: right(1), broken.id: right(3)}
 
@@ -247,7 +245,7 @@ async def test_a_record_that_is_dropped_on_finish_is_mirrored_all_the_same(scene
     worker = scene.worker("webhook-processing", handler, remove_on_success=is_removed)
     await job.result(timeout=5000)
     await worker.close()
-    assert await mirror.settle(10)
+    assert await mirror.flush(10)
     document = scene.documents()[job.id]
     assert (document["status"], document["result"]) == ("completed", {"n": 1})
     assert document["jobData"]["payload"] == {"n": 1}
@@ -264,7 +262,7 @@ async def test_what_bson_cannot_hold_holds_nothing_up(scene):
     large = await scene.service.add_webhook_job({**WEBHOOK, "payload": {"text": "x" * 9_000_000}})
     wide = await scene.service.add_webhook_job({**WEBHOOK, "payload": {"n": [0] * 1_500_000}})
     plain = await scene.service.add_webhook_job(webhook(1))
-    assert await mirror.settle(40)
+    assert await mirror.flush(40)
     documents = scene.documents()
     assert documents[job.id]["jobData"]["payload"]["a\\u0000b"] == str(2**70)
     assert documents[job.id]["jobData"]["payload"]["$set"] == {"x.y": "$jobId"}
@@ -284,10 +282,10 @@ async def test_a_status_written_by_hand_outlives_the_removal_of_a_finished_job(
         await job.result(timeout=5000)
         await worker.close()
         await job.remove()
-        assert await service._mirror.settle(10)
+        assert await service._mirror.flush(10)
         await service.update_job_status(job.saved_id(), "queued")
-        await service._mirror._reconciler.look("webhook-processing")
-        assert await service._mirror.settle(10)
+        await service._mirror._reconciler.run_once("webhook-processing")
+        assert await service._mirror.flush(10)
         assert (await told(service, job.saved_id()))["status"] == "queued"
 
 
@@ -334,9 +332,9 @@ async def test_a_status_written_by_hand_stands_until_something_happens(scene, ev
         assert (status["status"], status["result"], status["error"]) == ("failed", {"x": 1}, "by hand")
         assert "_id" not in status
         assert service._mirror is not None
-        assert await service._mirror.settle(10)
-        await service._mirror._reconciler.look("webhook-processing")
-        assert await service._mirror.settle(10)
+        assert await service._mirror.flush(10)
+        await service._mirror._reconciler.run_once("webhook-processing")
+        assert await service._mirror.flush(10)
         assert (await told(service, job.id))["status"] == "failed"
         scene.worker("webhook-processing", handler)
 

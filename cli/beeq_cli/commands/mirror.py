@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from beeq.mirror.errors import MirrorUnavailable
+from beeq.mirror.collection import MirrorUnavailable
 from beeq.mirror.mirror import Mirror
 from beeq.mirror.reconciler import Difference
 from beeq.protocol.codec import dumps
@@ -18,7 +18,7 @@ from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, read_mongo_url
 from beeq_cli.running import run
 
-_SETTLE_S = 10.0
+_FLUSH_S = 10.0
 
 
 @click.command(short_help="Write the status mirror, or check it.")
@@ -48,11 +48,11 @@ async def _write(mirror_: Mirror) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     try:
-        await mirror_.debt()  # Redis is there; later it may go and come
+        await mirror_.lag()  # Redis is there; later it may go and come
         mirror_.start()
         logs.logger.info("Mirror started")
         await stopped.wait()
-        if mirror_.is_running and not await mirror_.settle(_SETTLE_S):
+        if mirror_.is_running and not await mirror_.flush(_FLUSH_S):
             logs.logger.warning("the mirror is behind; what is owed stays in Redis")
     finally:
         await mirror_.stop()
