@@ -221,7 +221,7 @@ def test_every_script_is_loaded_and_no_other():
 
 
 @pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_scripts_header_numbers_its_keys_and_arguments_without_gap(path):
+def test_a_scripts_header_numbers_keys_and_arguments_in_order(path):
     parts = PARTS.findall(header_of(path))
     for kind in ("KEYS", "ARGV"):
         numbers = [int(number) for which, number, _, _ in parts if which == kind]

@@ -80,9 +80,7 @@ def drain(peer: Peer, server: Server, folder: Path) -> float:
         return peer_runs.drain(peer, folder, client, server.url, concurrency=1, count=20, log=log)
 
 
-def test_a_quick_run_writes_every_number_its_conditions_a_chart_and_a_table(
-    tmp_path: Path, node_modules: Path
-) -> None:
+def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, node_modules: Path) -> None:
     out = tmp_path / "quick.json"
     done = run("bench.py", "--quick", "--rounds", "1", "--out", str(out), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -140,14 +138,12 @@ def test_a_peer_is_drained_from_jobs_of_its_own_making(own_valkey: Server, tmp_p
             os.kill(int(client.get("pid")), 0)  # the worker has ended
 
 
-def test_a_peer_whose_worker_ends_early_fails_with_its_last_words(own_valkey: Server, tmp_path: Path) -> None:
+def test_a_peer_whose_worker_ends_early_fails_with_its_output(own_valkey: Server, tmp_path: Path) -> None:
     with pytest.raises(PeerFailed, match="fake's worker ended with 3: no more"):
         drain(fake(tmp_path, "print('no more', flush=True); os._exit(3)"), own_valkey, tmp_path)
 
 
-def test_a_peer_that_enqueued_too_little_is_not_taken_for_a_fast_one(
-    own_valkey: Server, tmp_path: Path
-) -> None:
+def test_a_peer_that_enqueued_too_little_does_not_count_as_fast(own_valkey: Server, tmp_path: Path) -> None:
     peer = fake(tmp_path, "pass", finished=lambda client, count: count - client.llen("elsewhere"))
     with pytest.raises(PeerFailed, match="fake did not enqueue 20 jobs"):
         drain(peer, own_valkey, tmp_path)
@@ -181,7 +177,7 @@ def test_a_peer_that_fails_once_is_left_out_and_named(own_valkey: Server) -> Non
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_every_peer_is_pinned_has_its_job_and_stands_in_the_readme(peer: Peer) -> None:
+def test_every_peer_is_pinned_and_has_its_job_and_readme_line(peer: Peer) -> None:
     for package in peer.packages:
         assert re.fullmatch(r"[\w-]+(\[[\w,]+\])?(==|@)[\d.]+", package), package
     assert set(peer.jobs) <= {1, 10, 100}
@@ -191,14 +187,14 @@ def test_every_peer_is_pinned_has_its_job_and_stands_in_the_readme(peer: Peer) -
     assert f"| `{peer.name}` |" in (benchmarks / "README.md").read_text()
 
 
-def test_a_table_warns_if_more_than_a_tenth_of_the_machine_was_busy_before() -> None:
+def test_a_table_warns_if_a_tenth_of_the_machine_was_busy() -> None:
     quiet = {**_RESULT["conditions"], "busy_before": 0.06, "stolen_before": 0.03}
     busy = {**_RESULT["conditions"], "busy_before": 0.06, "stolen_before": 0.06}
     assert "Beware" not in table({**_RESULT, "conditions": quiet})
     assert "Beware: 12 % of the machine was busy" in table({**_RESULT, "conditions": busy})
 
 
-def test_what_others_used_is_what_was_busy_without_the_measured_processes(
+def test_bystanders_use_what_measured_processes_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ticks = iter([conditions.Ticks(0, 0, 0), conditions.Ticks(1000, 500, 50)])

@@ -83,7 +83,7 @@ async def test_a_picture_is_replaced_when_the_job_is_run_again(
         (answer({"data": [{"url": "data:image/png;base64,iVBORw0KGgo="}]}), "url in its answer"),
     ],
 )
-async def test_a_picture_of_no_use_fails_the_attempt_and_leaves_no_file(
+async def test_a_useless_picture_fails_the_attempt_and_leaves_no_file(
     server: AIServer, make: Make, tmp_path: Path, script: Any, reason: str
 ) -> None:
     server.on(IMAGES, script)

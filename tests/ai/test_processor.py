@@ -76,9 +76,7 @@ async def test_a_description_is_the_models_text(server: AIServer, make: Make) ->
     assert request.json["messages"][1]["content"] == 'a bee\n\nParameters, in JSON:\n{"mood":"calm"}'
 
 
-async def test_a_text_that_is_no_script_fails_the_attempt_and_the_next_asks_anew(
-    server: AIServer, make: Make
-) -> None:
+async def test_a_text_without_script_fails_and_the_next_attempt_asks(server: AIServer, make: Make) -> None:
     server.on(CHAT, chat("I would rather not."), chat(json.dumps(SCRIPT)))
     job, processor = ai_job("script"), make()
     with pytest.raises(AIFailed, match="no script"):
@@ -174,7 +172,7 @@ def test_a_useless_base_url_is_noticed_before_the_first_job(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["hunter2\n", "hunter2 x", "hunter2é", "hunter2\0"])
-def test_a_key_that_no_header_can_hold_is_noticed_before_the_first_job(key: str) -> None:
+def test_a_key_that_no_header_can_hold_is_refused_at_the_start(key: str) -> None:
     with pytest.raises(ValueError, match="BEEQ_AI_API_KEY must be printable") as caught:
         AIProcessor(ProcessorSettings(ai_base_url="http://a/v1", ai_api_key=key))
     assert "hunter2" not in whole_text_of(caught.value)
@@ -331,7 +329,7 @@ async def test_a_provider_that_is_away_fails_the_attempt(make: Make) -> None:
 
 
 @pytest.mark.parametrize("again_after", [None, 0, 1, 2])
-async def test_wherever_a_job_is_cancelled_no_connection_and_no_file_is_left(
+async def test_a_cancelled_job_leaves_no_connection_and_no_file(
     server: AIServer, make: Make, tmp_path: Path, again_after: int | None
 ) -> None:
     server.on(IMAGES, answer({"data": [{"url": "/a.png"}]}))
@@ -355,7 +353,7 @@ async def test_wherever_a_job_is_cancelled_no_connection_and_no_file_is_left(
     await server.until_open(0)
 
 
-async def test_a_job_that_is_cancelled_in_the_middle_closes_its_connection(
+async def test_a_job_cancelled_in_the_middle_closes_its_connection(
     server: AIServer, make: Make, tmp_path: Path
 ) -> None:
     server.on(CHAT, send(hang_up=False))

@@ -65,7 +65,7 @@ def test_a_strangers_text_becomes_one_printable_line(text: str, shown: str) -> N
     assert Redactor([]).quoted(text) == shown
 
 
-def test_results_are_masked_in_texts_and_keys_and_otherwise_left_alone() -> None:
+def test_results_are_masked_in_texts_and_keys_only() -> None:
     value = {"a": [KEY, {"b": f"x{KEY}x", KEY: 1}], "n": 2**70, "t": None, "nl": "a\nb\ud800"}
     assert Redactor([KEY]).masked(value) == {
         "a": ["***", {"b": "x***x", "***": 1}],
@@ -75,7 +75,7 @@ def test_results_are_masked_in_texts_and_keys_and_otherwise_left_alone() -> None
     }
 
 
-def test_a_key_that_is_a_mere_word_is_masked_in_messages_and_left_in_results() -> None:
+def test_a_key_that_is_a_word_is_masked_in_messages_only() -> None:
     redactor = Redactor(["none"])
     assert redactor.quoted("key none is wrong") == "key *** is wrong"
     assert redactor.masked("There is none.") == "There is none."

@@ -38,7 +38,7 @@ def test_a_script_is_found_whatever_stands_around_it(text: str) -> None:
     assert script(text) == FULL
 
 
-def test_the_result_has_title_and_scenes_and_what_else_belongs_to_a_scene() -> None:
+def test_the_result_has_title_scenes_and_each_scenes_fields() -> None:
     assert script(json.dumps({"logline": "Bees live.", **FULL})) == FULL
 
 

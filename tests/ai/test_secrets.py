@@ -69,7 +69,7 @@ async def test_an_echoed_key_is_masked_in_results(server: AIServer, make: Make) 
     assert await processor(ai_job("image")) == {"url": "https://a.example/?key=***"}
 
 
-async def test_a_url_that_holds_the_key_is_not_fetched_since_urls_are_logged(
+async def test_a_url_that_holds_the_key_is_not_fetched(
     server: AIServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -150,7 +150,7 @@ async def test_an_id_cannot_leave_its_place_in_the_url(server: AIServer, make: M
         send_for_ever(HEAD + b"\r\n", b" " * 1000),
     ],
 )
-async def test_whatever_breaks_while_it_is_watched_no_second_one_is_ordered(
+async def test_a_failure_while_watching_orders_no_second_video(
     server: AIServer, make: Make, script: Any
 ) -> None:
     server.on(LOOK, video("queued"), script, script, video("completed"))
@@ -175,7 +175,7 @@ async def test_looks_that_fail_become_rarer_up_to_a_bound(
     assert "hunter2" not in caplog.text
 
 
-def test_the_wait_between_looks_doubles_and_is_bounded_and_never_shorter_than_the_provider_wants() -> None:
+def test_the_wait_between_looks_doubles_within_its_bounds() -> None:
     watcher = videos.Videos(None, None, 5000)  # type: ignore[arg-type]  # neither is asked
     waits = [watcher._backoff_s(failures, None) for failures in (1, 2, 3, 4, 5, 10**6)]
     assert waits == [10, 20, 40, 60, 60, 60]
@@ -213,9 +213,7 @@ async def test_the_next_attempt_watches_what_the_last_one_ordered(
     assert len(server.asked(ORDER)) == 1
 
 
-async def test_an_order_whose_answer_is_on_its_way_is_not_lost_when_the_job_is_cancelled(
-    server: AIServer, make: Make
-) -> None:
+async def test_an_order_under_way_is_kept_when_its_job_is_cancelled(server: AIServer, make: Make) -> None:
     may_answer = asyncio.Event()
 
     async def late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -233,7 +231,7 @@ async def test_an_order_whose_answer_is_on_its_way_is_not_lost_when_the_job_is_c
     assert job.memory == {"video": "v1"}
 
 
-async def test_an_order_that_gets_no_answer_is_let_go_soon_after_the_job_is_cancelled(
+async def test_an_order_without_response_ends_soon_after_a_cancel(
     server: AIServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orders, "GRACE_S", 0.05)
@@ -257,7 +255,7 @@ async def test_an_order_that_gets_no_answer_is_let_go_soon_after_the_job_is_canc
         (answer({}, 410), "does not know it: .*status 410"),
     ],
 )
-async def test_only_when_the_provider_says_that_it_will_not_be_had_another_one_is_ordered(
+async def test_only_a_definite_refusal_lets_another_video_be_ordered(
     server: AIServer, make: Make, script: Any, reason: str
 ) -> None:
     server.on(LOOK, script)
@@ -287,7 +285,7 @@ async def test_an_order_that_fails_at_once_is_forgotten(server: AIServer, make: 
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422])
-async def test_a_look_that_is_refused_fails_the_job_and_forgets_nothing(
+async def test_a_refused_look_fails_the_job_and_forgets_nothing(
     server: AIServer, make: Make, status: int
 ) -> None:
     server.on(LOOK, answer({"error": "no"}, status))
@@ -351,7 +349,7 @@ async def test_a_memory_that_makes_no_sense_is_as_good_as_none(
     assert server.asked(ORDER)[0].headers["idempotency-key"] == f"beeq-{job.id}"
 
 
-async def test_a_redis_that_is_away_holds_nothing_up_and_the_id_is_kept_once_it_is_back(
+async def test_without_redis_the_video_goes_on_and_its_id_is_kept(
     server: AIServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.on(LOOK, video("queued"), video("queued"), video("completed"))
@@ -427,7 +425,7 @@ async def test_a_url_of_somebody_elses_is_the_result_and_never_fetched(
         (send_for_ever(HEAD + b"\r\n\0\0\0\x20ftypisom", b"x" * 1000), AIFailed, "longer than 100000 bytes"),
     ],
 )
-async def test_a_video_that_cannot_be_fetched_leaves_no_file_and_is_not_ordered_again(
+async def test_a_video_not_fetched_leaves_no_file_and_no_second_order(
     server: AIServer, make: Make, tmp_path: Path, script: Any, error: type[Exception], reason: str
 ) -> None:
     server.on(CONTENT, script)

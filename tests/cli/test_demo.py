@@ -88,9 +88,7 @@ def test_what_is_configured_is_not_touched(bare_beeq: Beeq, temporary: Path) -> 
     assert list(temporary.iterdir()) == []
 
 
-def test_in_a_pipe_it_ends_with_results_and_stats_and_tells_progress_on_stderr(
-    bare_beeq: Beeq, temporary: Path
-) -> None:
+def test_in_a_pipe_results_go_to_stdout_and_progress_to_stderr(bare_beeq: Beeq, temporary: Path) -> None:
     ran = bare_beeq.run("demo")
     assert ran.returncode == 0
     results, _, stats = ran.stdout.partition("\n\n")

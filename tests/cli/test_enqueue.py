@@ -306,7 +306,7 @@ def test_bulk_that_redis_refuses_names_the_lines(beeq: Beeq, own_valkey: Server,
 # Embedded.
 
 
-def test_a_printed_job_survives_all_processes_and_is_worked_on_later(bare_beeq: Beeq) -> None:
+def test_a_printed_job_survives_all_processes_and_runs_later(bare_beeq: Beeq) -> None:
     bare_beeq.app(APP)
     assert bare_beeq.ok("enqueue", "addition", "answer:=7", "--id", "x") == "x\n"
     bare_beeq.end()

@@ -66,7 +66,7 @@ def test_wrong_usage_exits_with_2(beeq: Beeq, arguments: tuple[str, ...]) -> Non
     assert "Traceback" not in ran.stderr
 
 
-def test_an_empty_url_in_the_environment_is_an_error_and_starts_no_server(bare_beeq: Beeq) -> None:
+def test_an_empty_url_in_the_environment_is_an_error(bare_beeq: Beeq) -> None:
     ran = bare_beeq.run("stats", REDIS_URL="")
     assert ran.returncode == 2
     assert "REDIS_URL" in ran.stderr

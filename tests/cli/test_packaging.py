@@ -33,7 +33,7 @@ def test_the_sdist_keeps_the_layout_of_the_checkout(dist):
     assert {f"lua/{name}" for name in SCRIPTS} <= names
 
 
-def test_the_wheel_carries_the_scripts_inside_the_package_and_the_command_beside_it(dist):
+def test_the_wheel_has_the_scripts_and_the_command(dist):
     (archive,) = dist.glob("*.whl")
     with zipfile.ZipFile(archive) as opened:
         names = set(opened.namelist())

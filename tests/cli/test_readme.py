@@ -76,7 +76,7 @@ def test_each_command_runs_in_an_empty_folder(tmp_path):
         assert ran.returncode == 0, f"{command}: {ran.stderr}"
 
 
-def test_the_quick_start_is_two_commands_of_which_ci_runs_the_second():
+def test_the_quick_start_has_two_commands_and_ci_runs_one():
     assert len(QUICK_START) == 2
     assert "beeq demo" in QUICK_START[0]
     assert "pip install -q '.[all]'" in QUICK_START[0]
@@ -115,7 +115,7 @@ def test_the_speed_table_is_the_one_that_the_benchmark_printed():
     assert claimed == [math.floor(ratio * 10) / 10 for ratio in measured], "rounded down, never up"
 
 
-def test_the_table_of_other_queues_is_the_one_that_the_benchmark_printed():
+def test_the_table_of_other_queues_is_the_printed_one():
     result = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
     assert f"<!-- peers -->\n{peer_table(result)}\n<!-- /peers -->" in README
 

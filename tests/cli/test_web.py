@@ -173,7 +173,7 @@ def test_without_the_extra_it_exits_with_1_and_names_it(beeq, package):
     beeq.ok("stats")
 
 
-def test_a_mirror_without_its_driver_exits_with_1_and_names_the_extra(beeq):
+def test_a_mirror_without_its_driver_exits_1_and_names_the_extra(beeq):
     (beeq.folder / "pymongo.py").write_text("raise ImportError")
     ran = beeq.run("web", "--port", "0", "--mongo-url", "mongodb://127.0.0.1")
     assert (ran.returncode, ran.stdout) == (1, "")

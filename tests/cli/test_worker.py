@@ -68,7 +68,7 @@ def is_gone(pid: int) -> bool:
 # Starting.
 
 
-def test_it_says_on_standard_error_that_it_has_started_and_nothing_else(
+def test_it_says_on_stderr_that_it_started_and_nothing_else(
     start: Callable[..., Running],
 ) -> None:
     worker = start()
@@ -130,7 +130,7 @@ def test_what_it_cannot_work_on_exits_with_2(beeq: Beeq, arguments: tuple[str, .
     assert "Traceback" not in ran.stderr
 
 
-def test_a_bad_setting_of_a_processor_exits_with_2_and_is_not_shown(beeq: Beeq) -> None:
+def test_a_bad_processor_setting_exits_2_and_is_not_shown(beeq: Beeq) -> None:
     ran = beeq.run("worker", "webhook-processing", BEEQ_WEBHOOK_SECRET="hush!")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "BEEQ_WEBHOOK_SECRET" in ran.stderr
@@ -173,7 +173,7 @@ def test_uvloop_is_used_when_it_is_there(beeq: Beeq, queue_name: str) -> None:
 # The log.
 
 
-def test_a_failed_job_is_logged_with_its_id_and_no_control_character(
+def test_a_failed_job_is_logged_without_control_characters(
     beeq: Beeq, start: Callable[..., Running], queue_name: str
 ) -> None:
     beeq.ok("enqueue", queue_name, "fail:=true", "--id", "bad\x1b]0;id")
@@ -262,7 +262,7 @@ def test_the_second_signal_hands_running_jobs_back(
     assert_handed_back(beeq, sync_redis, queue_name, worker)
 
 
-def test_jobs_that_take_longer_than_the_shutdown_timeout_are_handed_back(
+def test_jobs_beyond_the_shutdown_timeout_are_handed_back(
     beeq: Beeq, start: Callable[..., Running], sync_redis: redis.Redis, queue_name: str
 ) -> None:
     beeq.ok("enqueue", queue_name, "until=never", "--retries", "1")
@@ -285,7 +285,7 @@ def test_a_signal_ends_a_burst_as_well(
     assert_handed_back(beeq, sync_redis, queue_name, worker)
 
 
-def test_a_worker_that_has_started_waits_for_a_redis_that_goes_away(beeq: Beeq, own_valkey: Server) -> None:
+def test_a_started_worker_waits_for_a_redis_that_went_away(beeq: Beeq, own_valkey: Server) -> None:
     beeq.app(APP)
     beeq.environment["BEEQ_REDIS_URL"] = own_valkey.url
     worker = beeq.start("worker", "addition", "--app", "app:queue", TEST_QUEUE="addition")
@@ -386,7 +386,7 @@ def test_processes_of_a_burst_end_together(
     assert beeq.stats(queue_name)["succeeded"] == 20
 
 
-def test_what_is_wrong_with_the_command_is_said_once_for_all_processes(beeq: Beeq) -> None:
+def test_a_faulty_command_is_reported_once_for_all_processes(beeq: Beeq) -> None:
     ran = beeq.run("worker", "nope", "-w", "4")
     assert ran.returncode == 2
     assert ran.stderr.count("Error: ") == 1
@@ -395,7 +395,7 @@ def test_what_is_wrong_with_the_command_is_said_once_for_all_processes(beeq: Bee
 # Real jobs.
 
 
-def test_a_picture_is_taken_through_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> None:
+def test_a_picture_passes_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> None:
     clip = bare_beeq.folder / "clip.mp4"
     from beeq.media.ffmpeg import find_ffmpeg
 

@@ -65,7 +65,7 @@ def test_a_quiet_worker_says_nothing(app, queue_name):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_a_failed_job_is_logged_with_its_id_and_no_control_character(app, queue_name):
+def test_a_failed_job_is_logged_without_control_characters(app, queue_name):
     (app.folder / "go").touch()
     app.ok("enqueue", queue_name, "n:=1", "fail:=true", "--id", "letter-7")
     ran = app.run("worker", queue_name, "--app", "app:queue", "--burst")
@@ -98,9 +98,7 @@ def test_the_first_signal_lets_running_jobs_end(app, queue_name, number):
     assert not (app.folder / f"started-{later}").exists()
 
 
-def test_the_second_signal_hands_running_jobs_back_with_no_retry_used_and_no_trace(
-    app, queue_name, sync_redis
-):
+def test_the_second_signal_hands_jobs_back_without_using_a_retry(app, queue_name, sync_redis):
     worker = app.start("worker", queue_name, "--app", "app:queue")
     worker.until("Queue worker started")
     job_id = app.ok("enqueue", queue_name, "n:=1", "--retries", "2").strip()
@@ -124,7 +122,7 @@ def test_over_the_shutdown_timeout_jobs_are_handed_back(app, queue_name):
     assert (numbers["waiting"], numbers["active"]) == (1, 0)
 
 
-def test_many_processes_share_the_work_and_a_dead_one_is_replaced(app, queue_name):
+def test_processes_share_the_work_and_a_dead_one_is_replaced(app, queue_name):
     worker = app.start("worker", queue_name, "--app", "app:queue", "-w", "2", "-c", "1")
     worker.until("Queue worker started")
     eventually(lambda: app.stats(queue_name)["workers"] == 2)
@@ -183,7 +181,7 @@ def test_what_a_worker_cannot_do_is_a_usage_error(beeq, arguments, complaint):
     assert "Traceback" not in ran.stderr
 
 
-def test_a_webhook_secret_that_is_nonsense_is_a_usage_error_and_is_not_shown(beeq):
+def test_a_bad_webhook_secret_is_a_usage_error_and_is_not_shown(beeq):
     ran = beeq.run("worker", "webhook-processing", BEEQ_WEBHOOK_SECRET="tops3cret")
     assert ran.returncode == 2
     assert "BEEQ_WEBHOOK_SECRET" in ran.stderr

@@ -30,7 +30,7 @@ async def test_a_job_that_waits_is_cancelled_and_its_producer_hears_so(make_queu
 
 
 @pytest.mark.parametrize("listens", [True, False])
-async def test_a_coroutine_that_runs_is_cancelled_and_its_place_is_free(
+async def test_a_running_coroutine_is_cancelled_and_its_place_is_free(
     make_queue, redis, queue_name, listens, monkeypatch
 ):
     """By the channel at once; or, when the message is lost, by the next heartbeat."""
@@ -63,9 +63,7 @@ async def test_a_coroutine_that_runs_is_cancelled_and_its_place_is_free(
 
 
 @pytest.mark.parametrize("listens", [True, False])
-async def test_of_several_jobs_that_were_taken_at_once_only_the_cancelled_one_is_stopped(
-    make_queue, listens, monkeypatch
-):
+async def test_of_jobs_taken_at_once_only_the_cancelled_one_is_stopped(make_queue, listens, monkeypatch):
     if not listens:
         monkeypatch.setattr("beeq.worker.worker.Worker.cancel", lambda _worker, _claim: None)
     worker = make_queue(stall_interval=500)
@@ -89,7 +87,7 @@ async def test_of_several_jobs_that_were_taken_at_once_only_the_cancelled_one_is
     assert sorted(call[1].id for call in heard.calls if call[0] == "succeeded") == ["1", "3", "4", "5", "6"]
 
 
-async def test_a_handler_that_does_not_stop_frees_its_place_all_the_same(make_queue, expect_errors):
+async def test_a_handler_that_does_not_stop_frees_its_place_anyway(make_queue, expect_errors):
     worker = make_queue()
     started, let_go = asyncio.Event(), asyncio.Event()
 

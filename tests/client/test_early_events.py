@@ -7,7 +7,7 @@ import asyncio
 from beeq.protocol.events import encode_event
 
 
-async def test_progress_and_retries_heard_before_the_save_was_answered_reach_the_job(make_queue):
+async def test_progress_and_retries_before_the_saves_reply_are_heard(make_queue):
     queue = make_queue(is_worker=False)
     await queue.ready()
     seen = []

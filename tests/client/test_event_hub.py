@@ -192,7 +192,7 @@ def test_listening_after_the_job_is_known_holds_it_as_well(bench):
     assert heard == [("succeeded", 5)]
 
 
-def test_a_job_that_was_not_saved_hears_nothing_and_its_twin_goes_on(bench):
+def test_an_unsaved_job_hears_nothing_and_its_twin_goes_on(bench):
     first, twin = bench.job(), bench.job()
     heard, twin_heard = listen(first), listen(twin)
     bench.event_hub.register(first)
@@ -203,7 +203,7 @@ def test_a_job_that_was_not_saved_hears_nothing_and_its_twin_goes_on(bench):
     assert twin_heard == [("succeeded", 5)]
 
 
-def test_a_twin_that_was_not_saved_hears_nothing_and_the_first_goes_on(bench):
+def test_an_unsaved_twin_hears_nothing_and_the_first_goes_on(bench):
     first, twin = bench.job(), bench.job()
     heard, twin_heard = listen(first), listen(twin)
     bench.event_hub.register(first)
@@ -220,7 +220,7 @@ def test_a_job_without_id_was_never_known(bench):
         bench.event_hub.register(bench.job(None))
 
 
-async def test_an_end_that_overtook_the_reply_to_the_save_is_told_in_the_next_turn(bench):
+async def test_an_end_before_the_saves_reply_is_delivered_next_turn(bench):
     bench.receive("1", "succeeded", 5)
     job = bench.job()
     bench.event_hub.register(job)
@@ -307,7 +307,7 @@ def test_an_end_is_remembered_for_a_while_only(bench):
     assert bench.event_hub.heard("2") is not None
 
 
-async def test_an_end_that_is_too_old_is_let_go_of_when_another_is_asked_for(bench):
+async def test_an_end_that_is_too_old_is_dropped_with_the_next_wish(bench):
     for look in (bench.event_hub.heard, lambda job_id: bench.event_hub.replay(bench.job(job_id))):
         bench.receive("1", "succeeded", 5)
         bench.now_ms += 60_000
@@ -391,7 +391,7 @@ def test_many_jobs_that_come_and_go_leave_no_trace(bench):
     assert (bench.event_hub.jobs, bench.event_hub._twins, bench.event_hub._kept) == ({}, {}, {})
 
 
-def test_jobs_that_are_dropped_without_an_end_leave_no_trace_either(bench):
+def test_jobs_dropped_without_an_end_leave_no_trace(bench):
     for n in range(100):
         first, twin = bench.job(str(n)), bench.job(str(n))
         bench.event_hub.register(first)
@@ -413,7 +413,7 @@ def test_ids_of_objects_that_are_gone_do_not_pile_up(bench):
     assert bench.event_hub.jobs == {job.id: job for job in held}
 
 
-def test_another_object_of_the_id_hears_of_the_job_when_the_first_is_gone(bench):
+def test_another_object_of_the_id_hears_after_the_first_is_gone(bench):
     first, second = bench.job(), bench.job()
     bench.event_hub.register(first)
     bench.event_hub.register(second)

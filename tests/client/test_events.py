@@ -134,7 +134,7 @@ async def test_a_retry_is_told_and_the_producers_copy_counts_it(make_queue, reco
     assert job.options["retries"] == 0
 
 
-async def test_a_retry_the_producer_did_not_grant_is_not_counted_below_none(make_queue, recorder):
+async def test_an_ungranted_retry_is_not_counted_below_none(make_queue, recorder):
     """bee-queue's copy says NaN."""
     producer, worker = make_queue(is_worker=False), make_queue()
     record = recorder(producer, "job succeeded")
@@ -208,7 +208,7 @@ async def test_each_job_object_hears_of_itself_and_the_queue_in_order(make_queue
     assert heard == [[("succeeded", 0)], [("succeeded", 1)]]
 
 
-async def test_a_listener_that_raises_is_an_error_event_and_stops_nobody(make_queue, recorder):
+async def test_a_listener_that_raises_is_an_error_event_only(make_queue, recorder):
     queue = make_queue()
 
     def broken(_job, _result):
@@ -260,9 +260,7 @@ async def test_once_listens_once_and_off_ends_listening(make_queue, recorder):
     assert never == ["1", "2"]
 
 
-async def test_a_listener_added_to_a_working_queue_hears_of_jobs_that_run_elsewhere(
-    make_queue, recorder, eventually
-):
+async def test_a_listener_added_to_a_worker_hears_of_jobs_elsewhere(make_queue, recorder, eventually):
     """A queue that only works has no event connection until someone wants one."""
     worker, other = make_queue(), make_queue()
     end = asyncio.Event()

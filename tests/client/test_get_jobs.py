@@ -69,7 +69,7 @@ async def test_finished_jobs_are_listed_by_size(make_queue, kind):
     assert (found.id, found.data, found.status) == (job.id, {"foo": "bar"}, kind)
 
 
-async def test_of_ten_thousand_succeeded_jobs_the_asked_number_of_distinct_ones_is_given(make_queue, redis):
+async def test_of_many_succeeded_jobs_as_many_as_asked_are_given(make_queue, redis):
     queue = make_queue(is_worker=False, redis_scan_count=50)
     record = json.dumps(
         {"data": {}, "options": {"timestamp": 1, "stacktraces": []}, "status": "succeeded", "progress": 0}
@@ -105,7 +105,7 @@ async def test_without_bounds_a_page_is_a_hundred_and_one_jobs(make_queue):
     assert ids(await queue.get_jobs("waiting")) == [str(n) for n in range(110, 9, -1)]
 
 
-async def test_a_page_keeps_the_order_of_the_list_whoever_made_its_jobs(make_queue):
+async def test_a_page_keeps_the_lists_order_whoever_made_its_jobs(make_queue):
     """bee-queue puts the jobs it knows first."""
     queue, other = make_queue(is_worker=False), make_queue(is_worker=False)
     for n in range(6):

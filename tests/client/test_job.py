@@ -40,7 +40,7 @@ async def test_any_other_payload_is_kept(make_queue, redis, data):
     assert (await stored(redis, queue, job))["data"] == data
 
 
-async def test_options_are_stored_in_the_order_in_which_they_were_asked(make_queue, redis):
+async def test_options_are_stored_in_the_order_they_were_asked_in(make_queue, redis):
     queue = make_queue(is_worker=False)
     due_ms = queue.now_ms() + 60_000
     job = (
@@ -151,7 +151,7 @@ async def test_progress_of_any_kind_reaches_the_jobs_listeners(make_queue, recor
     assert job.progress == value
 
 
-async def test_progress_that_is_not_json_is_refused_and_the_old_one_stays(make_queue):
+async def test_progress_that_is_not_json_is_refused_and_the_old_stays(make_queue):
     job = await make_queue(is_worker=False).enqueue({})
     await job.report_progress(10)
     with pytest.raises(TypeError):

@@ -145,7 +145,7 @@ async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue
     assert str(error) == "at once"
 
 
-async def test_what_was_heard_of_an_earlier_job_of_the_same_id_counts_no_more(make_queue, redis):
+async def test_news_of_an_earlier_job_with_the_id_no_longer_counts(make_queue, redis):
     producer, worker = make_queue(is_worker=False), make_queue(remove_on_success=True)
 
     @worker.process

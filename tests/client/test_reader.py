@@ -79,7 +79,7 @@ async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept
         (None, b'500:f"no"', "no"),
     ],
 )
-async def test_a_failure_has_the_message_that_was_kept_or_the_newest_trace(raw, kept, message):
+async def test_a_failure_has_the_kept_message_or_the_newest_trace(raw, kept, message):
     end = await ended(reader_of(raw, kept, 0, 0 if raw is None else 1, 0))
     assert end is not None
     assert end.error is not None
@@ -99,7 +99,7 @@ async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
 
 
 @pytest.mark.parametrize("timestamp", ["1.5", "1.0", "true"])
-async def test_a_creation_time_that_is_nearly_one_is_taken_as_the_worker_took_it(timestamp):
+async def test_a_nearly_numeric_creation_time_is_read_as_by_the_worker(timestamp):
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
     end = await ended(reader_of(raw, b"1:s5", 1, 0, 0))
     assert end is not None

@@ -63,7 +63,7 @@ async def test_a_job_is_removed_from_any_state_and_leaves_nothing(make_queue, re
     assert left <= {"id", "stallBlock"}
 
 
-async def test_a_job_saved_and_removed_at_once_never_runs_and_the_next_one_does(make_queue):
+async def test_a_job_removed_right_after_its_save_never_runs(make_queue):
     queue = make_queue()
     ran = []
     errors: list[Any] = []
@@ -104,9 +104,7 @@ async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
     assert await redis.llen(worker.keys.active) == 0
 
 
-async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_its_old_run(
-    make_queue, recorder
-):
+async def test_a_job_saved_again_while_it_runs_is_not_ended_by_the_old(make_queue, recorder):
     """The new job of the same id is another job."""
     worker = make_queue()
     record = recorder(worker, "error")
@@ -128,7 +126,7 @@ async def test_a_job_removed_and_saved_again_while_it_runs_is_not_finished_by_it
     assert runs == ["old", "new"]
 
 
-async def test_a_job_that_is_finished_and_queued_at_once_is_removed_from_both(make_queue, redis):
+async def test_a_job_both_finished_and_queued_is_removed_from_both(make_queue, redis):
     """bee-queue leaves the id in waiting."""
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
@@ -243,7 +241,7 @@ async def test_what_is_cleaned_is_not_remembered_and_what_stays_is(make_queue, m
         await jobs[1].result(timeout=10_000)
 
 
-async def test_clean_removes_large_records_and_many_in_calls_of_bounded_size(make_queue, redis, monkeypatch):
+async def test_clean_removes_much_in_calls_of_bounded_size(make_queue, redis, monkeypatch):
     queue = make_queue(is_worker=False)
     records = {str(n): '{"options":{"timestamp":1}}' for n in range(400)}
     records |= {f"large{n}": f'{{"data":"{"x" * 600_000}","options":{{"timestamp":1}}}}' for n in range(4)}

@@ -32,7 +32,7 @@ async def test_a_result_that_is_awaited_before_the_job_runs(make_queue):
 
 
 @pytest.mark.parametrize("value", [{"x": 1}, [1, None], "text", 1.5, True, 10**30])
-async def test_a_result_that_is_asked_for_afterwards_by_someone_who_heard_nothing(make_queue, value):
+async def test_a_result_is_found_later_by_a_queue_that_heard_nothing(make_queue, value):
     """bee-queue's result is gone with its event."""
     worker = answering(make_queue())
     job = await worker.enqueue(value)
@@ -44,7 +44,7 @@ async def test_a_result_that_is_asked_for_afterwards_by_someone_who_heard_nothin
     assert await found.result(timeout=1000) == value
 
 
-async def test_a_failure_that_is_asked_for_afterwards_has_the_errors_message(make_queue):
+async def test_a_failure_asked_for_later_has_the_errors_message(make_queue):
     worker = answering(make_queue())
     job = await worker.enqueue({"error": "größe"})
     with pytest.raises(JobFailed, match="^größe$") as failure:
@@ -92,7 +92,7 @@ async def test_a_result_is_found_although_its_event_was_missed(make_queue, redis
     assert await waiting == "value"
 
 
-async def test_a_result_that_was_too_much_to_be_remembered_is_found_all_the_same(make_queue, recorder):
+async def test_a_result_too_large_to_be_remembered_is_found_anyway(make_queue, recorder):
     """Its event came before anyone waited, and more large ones after it."""
     producer = make_queue(is_worker=False)
     record = recorder(producer, "job succeeded")
@@ -127,7 +127,7 @@ async def test_a_success_by_a_node_peer_that_nobody_heard_is_none(make_queue, re
     assert await job.result(timeout=5000) is None
 
 
-async def test_a_failure_by_a_node_peer_that_nobody_heard_has_the_traces_text(make_queue, redis):
+async def test_an_unheard_failure_by_node_has_the_traces_text(make_queue, redis):
     queue = make_queue(is_worker=False)
     job = await queue.enqueue({})
     await finish_as_node_does(
@@ -183,9 +183,7 @@ async def test_the_failure_of_an_attempt_is_not_the_jobs(make_queue):
 
 
 @pytest.mark.parametrize("find", ["one by its id", "all that wait"])
-async def test_a_job_whose_id_was_used_before_has_its_own_result_for_whoever_heard_of_the_earlier_one(
-    make_queue, recorder, find
-):
+async def test_a_job_with_a_used_id_has_its_own_result(make_queue, recorder, find):
     watcher, producer = make_queue(is_worker=False), make_queue(is_worker=False)
     worker = make_queue(remove_on_success=True)
     heard = recorder(watcher, "job succeeded")

@@ -52,7 +52,7 @@ async def test_saving_none_is_fine(make_queue):
     assert await make_queue(is_worker=False).save_all([]) == {}
 
 
-async def test_circular_payloads_are_reported_for_each_job_and_the_others_are_saved(make_queue):
+async def test_circular_payloads_are_reported_and_the_others_are_saved(make_queue):
     queue = make_queue(is_worker=False)
     jobs = [queue.create_job(circular()), queue.create_job(circular()), queue.create_job({"fine": True})]
     errors = await queue.save_all(jobs)
@@ -64,7 +64,7 @@ async def test_circular_payloads_are_reported_for_each_job_and_the_others_are_sa
     assert (await queue.check_health()).waiting == 1
 
 
-async def test_a_payload_json_has_no_word_for_is_refused_and_nothing_is_sent(make_queue, redis):
+async def test_a_payload_that_json_cannot_hold_is_refused_unsent(make_queue, redis):
     queue = make_queue(is_worker=False)
     for data in (circular(), {"x": object()}, {1, 2}, b"bytes", {("a", "tuple"): 1}):
         with pytest.raises(TypeError):
@@ -75,7 +75,7 @@ async def test_a_payload_json_has_no_word_for_is_refused_and_nothing_is_sent(mak
 ODD_DELAYS = ["tomorrow", math.inf, math.nan, -1, True, [1]]
 
 
-async def test_odd_delays_are_reported_for_each_job_and_the_others_are_saved(make_queue, redis):
+async def test_odd_delays_are_reported_and_the_others_are_saved(make_queue, redis):
     queue = make_queue(is_worker=False)
     odd = [queue.create_job({}).set_id(f"odd{n}") for n in range(len(ODD_DELAYS) + 1)]
     for job, delay in zip(odd, ODD_DELAYS, strict=False):
@@ -94,7 +94,7 @@ async def test_odd_delays_are_reported_for_each_job_and_the_others_are_saved(mak
     assert await redis.exists(queue.keys.delayed) == 0
 
 
-async def test_a_job_with_an_odd_delay_fails_no_save_that_happens_with_its_own(make_queue, redis):
+async def test_an_odd_delay_fails_no_save_of_the_same_batch(make_queue, redis):
     queue = make_queue(is_worker=False)
     await queue.ready()
     jobs = [queue.create_job({}) for _ in range(2 * len(ODD_DELAYS))]
@@ -116,7 +116,7 @@ async def test_a_delay_of_digits_is_a_time(make_queue, redis):
     assert await redis.zscore(queue.keys.delayed, job.id) == 4_000_000_000_000
 
 
-async def test_scripts_that_redis_forgot_are_loaded_again_and_no_job_is_reported(make_queue, redis):
+async def test_scripts_that_redis_forgot_are_loaded_again_on_save(make_queue, redis):
     """bee-queue fails until the process is restarted."""
     queue = make_queue(is_worker=False)
     await queue.ready()
@@ -213,7 +213,7 @@ async def test_a_producer_that_is_cancelled_while_saving_harms_nobody(make_queue
     assert sum(not isinstance(job, BaseException) for job in done) >= 9
 
 
-async def test_a_queued_job_of_a_wrong_typed_key_is_refused_and_leaves_no_record(make_queue, redis):
+async def test_a_job_refused_for_a_wrong_typed_key_leaves_no_record(make_queue, redis):
     """Nothing half done."""
     queue = make_queue(is_worker=False)
     await redis.set(queue.keys.waiting, "no list")

@@ -78,7 +78,7 @@ KEEPER_KILLED = [("keeper", "server"), ("keeper",)]
 
 
 @pytest.mark.parametrize("killed", [*KEEPER_KILLED, ("server",)], ids="-and-".join)
-async def test_the_next_enqueue_after_a_kill_succeeds_and_nothing_answered_is_lost(
+async def test_an_enqueue_after_a_kill_succeeds_and_nothing_is_lost(
     folder, make_queue, expect_errors, killed
 ):
     producer = make_queue(redis=f"embedded:{folder}", is_worker=False)
@@ -89,7 +89,7 @@ async def test_the_next_enqueue_after_a_kill_succeeds_and_nothing_answered_is_lo
 
 
 @pytest.mark.parametrize("killed", KEEPER_KILLED, ids="-and-".join)
-async def test_an_idle_worker_alone_brings_its_server_back_and_works_on(
+async def test_an_idle_worker_alone_restarts_its_server_and_works_on(
     folder, make_queue, expect_errors, killed
 ):
     worker = make_queue(redis=f"embedded:{folder}", **EAGER)
@@ -102,9 +102,7 @@ async def test_an_idle_worker_alone_brings_its_server_back_and_works_on(
 
 
 @pytest.mark.parametrize("killed", KEEPER_KILLED, ids="-and-".join)
-async def test_a_job_that_runs_during_a_kill_ends_as_if_nothing_had_been(
-    folder, make_queue, expect_errors, killed
-):
+async def test_a_job_that_runs_during_a_kill_ends_as_usual(folder, make_queue, expect_errors, killed):
     worker = make_queue(redis=f"embedded:{folder}", **EAGER)
     started, end = asyncio.Event(), asyncio.Event()
     runs: list[str] = []
@@ -196,9 +194,7 @@ async def test_a_dial_has_a_share_of_the_folder_that_stands_there_now(folder, ma
     assert not is_free(folder / keeper.USERS_LOCK)
 
 
-async def test_while_the_server_lives_a_dial_asks_for_nothing_but_a_connection(
-    folder, make_dialer, monkeypatch
-):
+async def test_while_the_server_lives_a_dial_only_connects(folder, make_dialer, monkeypatch):
     connector = make_dialer()
     await ping(await connector.connect())
     monkeypatch.setattr(embedded, "join", None)
@@ -206,9 +202,7 @@ async def test_while_the_server_lives_a_dial_asks_for_nothing_but_a_connection(
         assert await ping(wire) == b"PONG"
 
 
-async def test_a_server_that_cannot_come_back_fails_all_dials_with_one_attempt_and_the_reason(
-    folder, make_dialer, monkeypatch
-):
+async def test_a_server_that_cannot_return_fails_all_dials_at_once(folder, make_dialer, monkeypatch):
     connector = make_dialer()
     await ping(await connector.connect())
     await kill(folder, "keeper", "server")
@@ -266,7 +260,7 @@ async def test_a_queue_closed_while_it_joins_leaves_no_share_behind(folder, make
     await eventually(lambda: is_quiet(folder))
 
 
-async def test_a_queue_closed_while_it_brings_its_server_back_leaves_no_share_behind(
+async def test_a_queue_closed_while_it_restarts_its_server_lets_it_go(
     folder, make_queue, held, expect_errors
 ):
     held.go_on.set()
@@ -283,7 +277,7 @@ async def test_a_queue_closed_while_it_brings_its_server_back_leaves_no_share_be
     await eventually(lambda: is_quiet(folder))
 
 
-async def test_a_join_goes_on_when_its_dial_is_cancelled_and_serves_the_next_one(folder, make_dialer, held):
+async def test_a_join_survives_its_cancelled_dial_and_serves_the_next(folder, make_dialer, held):
     connector = make_dialer()
     first = asyncio.ensure_future(connector.connect())
     await eventually(held.has_joined.is_set)

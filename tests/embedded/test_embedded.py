@@ -218,7 +218,7 @@ def is_alive(pid: int) -> bool:
 # Ending.
 
 
-def test_the_server_ends_with_its_last_user_and_leaves_no_process(folder: Path) -> None:
+def test_the_server_ends_with_its_last_user(folder: Path) -> None:
     with joined(folder) as client:
         pids = (server_pid(client), keeper_pid(client))
     eventually(lambda: not any(map(is_alive, pids)), within_s=5)
@@ -236,7 +236,7 @@ def test_the_server_ends_after_all_its_users_were_killed(folder: Path, users: Ca
     eventually(lambda: not is_alive(pid), within_s=5)
 
 
-def test_a_user_killed_while_it_starts_the_server_leaves_nothing_behind(
+def test_a_user_killed_while_it_starts_the_server_leaves_nothing(
     folder: Path, users: Callable[..., User]
 ) -> None:
     user = users(folder)
@@ -277,7 +277,7 @@ def test_a_program_started_by_a_user_does_not_keep_the_server(folder: Path) -> N
     program.communicate(b"\n", timeout=15)
 
 
-def test_an_interrupt_to_the_whole_process_group_does_not_hurt_the_server(
+def test_an_interrupt_to_the_process_group_spares_the_server(
     folder: Path, users: Callable[..., User]
 ) -> None:
     starter = users(folder)
@@ -322,7 +322,7 @@ def _answer(client: redis.Redis, key: str) -> object:
         return None
 
 
-def test_a_killed_keeper_takes_its_server_along_and_the_next_user_starts_both(folder: Path) -> None:
+def test_a_killed_keeper_takes_its_server_along(folder: Path) -> None:
     with joined(folder) as client:
         client.set("kept", "yes")
         pid, its_keeper = server_pid(client), keeper_pid(client)
@@ -336,7 +336,7 @@ def test_a_killed_keeper_takes_its_server_along_and_the_next_user_starts_both(fo
             assert client.get("kept") == "yes"
 
 
-def test_a_server_whose_keeper_was_killed_ends_even_if_nobody_comes(folder: Path) -> None:
+def test_a_server_of_a_killed_keeper_ends_even_if_nobody_comes(folder: Path) -> None:
     with joined(folder) as client:
         pid = server_pid(client)
         os.kill(keeper_pid(client), signal.SIGKILL)
@@ -417,7 +417,7 @@ def test_the_folder_is_private_and_invisible_to_git(folder: Path) -> None:
         assert (folder / keeper.SOCKET).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_was_there_keeps_its_mode_and_gets_no_gitignore(folder: Path) -> None:
+def test_an_existing_folder_keeps_its_mode_without_gitignore(folder: Path) -> None:
     folder.mkdir(mode=0o755)
     with joined(folder):
         assert folder.stat().st_mode & 0o777 == 0o755
@@ -484,7 +484,7 @@ def test_without_the_binary_the_error_says_what_to_install(
         embedded.join(folder)
 
 
-def test_a_binary_that_is_none_is_reported_and_leaves_nothing_behind(
+def test_an_unusable_binary_is_reported_and_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "_binary", lambda: "/bin/false")

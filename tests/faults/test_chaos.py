@@ -61,7 +61,7 @@ async def save_patiently(producer, jobs):
             jobs = list(await producer.save_all(jobs))
 
 
-async def test_two_thousand_jobs_survive_random_cuts_with_one_outcome_each(
+async def test_two_thousand_jobs_survive_cuts_with_one_outcome_each(
     make_queue, redis, eventually, recorder, expect_errors
 ):
     """The fixtures' audit looks at every key afterwards."""

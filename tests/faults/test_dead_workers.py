@@ -17,9 +17,7 @@ async def line_of(process):
     return (await asyncio.wait_for(process.stdout.readline(), 15)).decode().split()
 
 
-async def test_a_killed_workers_jobs_run_elsewhere_within_two_stall_intervals(
-    make_queue, start_worker, recorder
-):
+async def test_a_killed_workers_jobs_run_within_two_stall_intervals(make_queue, start_worker, recorder):
     """bee-queue's orphans wait for a check that nobody makes."""
     stall_interval_ms = 500
     worker = make_queue(stall_interval=stall_interval_ms)
@@ -65,7 +63,7 @@ async def test_a_living_workers_jobs_are_left_alone(make_queue, start_worker, ev
     assert stalled == []
 
 
-async def test_a_job_that_kills_every_process_it_runs_in_fails_in_the_end(make_queue, start_worker, recorder):
+async def test_a_job_that_kills_each_of_its_processes_fails_at_last(make_queue, start_worker, recorder):
     """``max_stalls`` + 1 runs, then it fails; in bee-queue it runs for ever."""
     worker = make_queue(stall_interval=100, max_stalls=1)
     record = recorder(worker, "job failed")
@@ -90,7 +88,7 @@ async def test_a_job_that_kills_every_process_it_runs_in_fails_in_the_end(make_q
     assert await job.is_in_set("failed")
 
 
-async def test_a_job_that_kills_an_idle_worker_as_soon_as_it_begins_was_handed_out_all_the_same(
+async def test_a_job_that_kills_an_idle_worker_at_once_was_handed_out(
     make_queue, start_worker, redis, eventually
 ):
     """It begins before Redis has answered the call that claims it; that call is on its way by then."""
@@ -116,9 +114,7 @@ async def test_a_job_that_kills_an_idle_worker_as_soon_as_it_begins_was_handed_o
     assert await job.is_in_set("active")
 
 
-async def test_a_handler_that_blocks_the_loop_longer_than_the_stall_interval_keeps_its_job(
-    make_queue, valkey, queue_name, recorder
-):
+async def test_a_handler_that_blocks_the_loop_keeps_its_job(make_queue, valkey, queue_name, recorder):
     """bee-queue's heartbeat is blocked as well, and the job runs twice."""
     worker = make_queue(stall_interval=150)
     record = recorder(worker, "succeeded")
@@ -151,7 +147,7 @@ async def test_a_handler_that_blocks_the_loop_longer_than_the_stall_interval_kee
     assert len(await record.until("succeeded")) == 1
 
 
-async def test_a_frozen_worker_that_wakes_up_does_not_undo_the_new_owners_outcome(
+async def test_a_frozen_worker_does_not_undo_the_new_owners_outcome(
     make_queue, start_worker, recorder, redis
 ):
     """A process suspended for longer than the stall interval."""

@@ -390,7 +390,7 @@ async def test_a_claim_that_is_refused_for_a_while_costs_no_second_run(
     await idler.leaves_nothing()
 
 
-async def test_a_worker_learns_the_scripts_again_that_redis_has_forgotten(idler, concurrency, redis):
+async def test_a_worker_reloads_the_scripts_that_redis_forgot(idler, concurrency, redis):
     await idler.work(returns_its_data, concurrency)
     await idler.producer.ready()  # which loads them all
     await redis.script_flush()

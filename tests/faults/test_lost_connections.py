@@ -43,7 +43,7 @@ async def all_succeeded(redis, queue, count, eventually):
     await eventually(holds, 15)
 
 
-async def test_after_one_lost_connection_the_whole_capacity_is_back_at_once(
+async def test_after_a_lost_connection_the_full_capacity_is_back(
     make_queue, redis, eventually, expect_errors
 ):
     """bee-queue's slots come back one by one, over minutes."""
@@ -76,7 +76,7 @@ async def test_after_one_lost_connection_the_whole_capacity_is_back_at_once(
     assert len(expect_errors) == 1
 
 
-async def test_repeated_failures_of_the_pop_are_each_told_and_waited_out(make_queue, redis, recorder):
+async def test_repeated_failures_of_the_pop_are_reported_each(make_queue, redis, recorder):
     worker = make_queue(initial_redis_failure_retry_delay=10)
     await redis.set(worker.keys.waiting, "of the wrong type")
     record = recorder(worker, "error")
@@ -95,7 +95,7 @@ async def test_repeated_failures_of_the_pop_are_each_told_and_waited_out(make_qu
 @pytest.mark.parametrize(
     "commands", [("blmove",), ("evalsha",), ("subscribe", "ping"), ("zadd", "srem", "evalsha|zrem")]
 )
-async def test_connections_killed_under_load_cost_no_job_and_repeat_none(
+async def test_connections_killed_under_load_lose_and_repeat_no_job(
     make_queue, redis, eventually, recorder, commands, expect_errors
 ):
     """bee-queue's slots come back one by one, and what was fetched stays in active."""
@@ -121,9 +121,7 @@ async def test_connections_killed_under_load_cost_no_job_and_repeat_none(
     assert await redis.llen(producer.keys.active) == 0
 
 
-async def test_results_arrive_although_the_event_connection_is_killed_again_and_again(
-    make_queue, redis, expect_errors
-):
+async def test_results_arrive_while_event_connections_are_killed(make_queue, redis, expect_errors):
     """What was published meanwhile is lost."""
     producer, worker = make_queue(is_worker=False), make_queue()
     counting(worker)
@@ -146,7 +144,7 @@ async def test_scripts_flushed_under_load_cost_no_job(make_queue, redis, eventua
 
 
 @pytest.mark.parametrize("outcome", ["failure", "retry", "delayed retry"])
-async def test_a_failure_whose_reply_was_lost_is_recorded_and_told_once(
+async def test_a_failure_with_a_lost_reply_is_recorded_and_heard_once(
     valkey, make_queue, recorder, outcome, eventually, expect_errors
 ):
     """Repeated with an automatic id, the save would add a second job."""
@@ -232,7 +230,7 @@ async def half_open(make_queue, valkey):
     await proxy.close()
 
 
-async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
+async def test_a_silently_dead_peer_is_noticed_and_left(
     make_queue, half_open, recorder, monkeypatch, eventually, expect_errors
 ):
     """bee-queue's pop hangs until the operating system gives up, after hours."""
@@ -263,7 +261,7 @@ async def test_a_peer_whose_connections_died_silently_is_noticed_and_left(
     await eventually(hears_again)
 
 
-async def test_a_producer_whose_connection_died_silently_raises_in_time(make_queue, half_open, expect_errors):
+async def test_a_producer_on_a_silently_dead_connection_raises_in_time(make_queue, half_open, expect_errors):
     """Half-open connections: every wait has a bound."""
     # Without the activator: a look of its own may meet the silence first, and have a new line made.
     producer = make_queue(

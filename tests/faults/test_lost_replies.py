@@ -52,7 +52,7 @@ async def test_jobs_claimed_by_a_call_whose_reply_was_lost_run_at_once(
         assert await redis.hlen(f"bq:{queue_name}:beeq:claims") == 0
 
 
-async def test_an_outcome_whose_confirmation_was_lost_is_recorded_and_published_once(
+async def test_an_outcome_with_a_lost_reply_is_recorded_and_sent_once(
     valkey, make_queue, redis, queue_name, expect_errors
 ):
     async with proxy_to(valkey.port) as proxy:
@@ -144,7 +144,7 @@ async def test_cut_connections_cost_no_job_and_no_capacity(valkey, make_queue, e
         assert most == 8
 
 
-async def test_a_job_that_is_claimed_while_its_worker_gives_up_goes_back(
+async def test_a_job_claimed_while_its_worker_gives_up_goes_back(
     valkey, make_queue, redis, queue_name, expect_errors
 ):
     """The claim was on its way when the running jobs were handed back."""

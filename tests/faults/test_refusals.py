@@ -58,7 +58,7 @@ async def test_a_failure_that_cannot_be_written_is_written_later(
     assert (await worker.check_health()).active == 0
 
 
-async def test_a_worker_whose_queue_is_of_the_wrong_type_goes_on_when_it_is_not(make_queue, redis, recorder):
+async def test_a_worker_on_a_wrong_typed_queue_recovers_with_it(make_queue, redis, recorder):
     """bee-queue's delay doubles at each try, without a cap."""
     worker = make_queue(**EAGER)
     await redis.set(worker.keys.waiting, "of the wrong type")

@@ -74,9 +74,7 @@ async def test_a_restart_under_load_loses_no_saved_job(durable, make_queue, even
     assert set(saved) <= set(runs)
 
 
-async def test_while_redis_is_away_producers_are_told_in_time_and_workers_wait(
-    own_valkey, make_queue, recorder
-):
+async def test_without_redis_producers_hear_in_time_and_workers_wait(own_valkey, make_queue, recorder):
     producer = make_queue(redis=own_valkey.url, is_worker=False)
     producer.on("error", lambda _error: None)
     worker = make_queue(redis=own_valkey.url, **EAGER)
@@ -110,7 +108,7 @@ async def test_while_redis_is_away_producers_are_told_in_time_and_workers_wait(
     assert await (await producer.enqueue({})).result(timeout=5000) == "value"
 
 
-async def test_errors_of_a_worker_come_ever_less_often_while_redis_is_away(own_valkey, make_queue, recorder):
+async def test_a_workers_errors_get_rarer_while_redis_is_away(own_valkey, make_queue, recorder):
     """One capped back-off a connection, not one a slot."""
     worker = make_queue(redis=own_valkey.url, **EAGER)
     ready = await worker.ready()
@@ -145,7 +143,7 @@ async def test_an_outcome_is_written_after_redis_is_back(durable, make_queue, re
     assert runs == [job.id]
 
 
-async def test_whoever_waits_for_a_result_goes_on_waiting_while_redis_is_away(durable, make_queue):
+async def test_waiting_for_a_result_goes_on_while_redis_is_away(durable, make_queue):
     """What was published meanwhile is lost."""
     producer = make_queue(redis=durable.url, is_worker=False)
     producer.on("error", lambda _error: None)

@@ -122,9 +122,7 @@ async def save(queue: Any, count: int, *, at_once: int = 5000) -> None:
         assert await queue.save_all(jobs) == {}
 
 
-async def test_a_long_queue_is_taken_from_its_front_job_by_job_and_nothing_else_moves(
-    own_valkey, make_queue, calls
-):
+async def test_a_long_queue_is_taken_from_its_front_job_by_job(own_valkey, make_queue, calls):
     queue = make_queue(redis=own_valkey.url)
     await save(queue, 100_000)
     begun = Seen(10_000)
@@ -145,9 +143,7 @@ async def test_a_long_queue_is_taken_from_its_front_job_by_job_and_nothing_else_
     calls.assert_bounded()
 
 
-async def test_a_worker_that_has_emptied_its_queue_holds_no_job_however_many_there_were(
-    own_valkey, make_queue
-):
+async def test_a_worker_that_emptied_its_queue_holds_no_job(own_valkey, make_queue):
     producer = make_queue(
         redis=own_valkey.url, is_worker=False, get_events=False
     )  # nobody tells it of an end
@@ -175,9 +171,7 @@ async def test_a_worker_that_has_emptied_its_queue_holds_no_job_however_many_the
     await eventually(lambda: alive() == 0)
 
 
-async def test_jobs_that_are_all_due_at_once_are_raised_page_by_page_and_each_runs_once(
-    own_valkey, make_queue, calls
-):
+async def test_jobs_due_at_once_are_raised_in_pages_and_run_once(own_valkey, make_queue, calls):
     producer = make_queue(redis=own_valkey.url, is_worker=False, activate_delayed_jobs=False)
     jobs = [
         producer.create_job({"n": n}).delay_until(timedelta(milliseconds=10_000 + n % 7))
@@ -206,9 +200,7 @@ async def test_jobs_that_are_all_due_at_once_are_raised_page_by_page_and_each_ru
     assert_ended(own_valkey, producer, succeeded=20_000)
 
 
-async def test_thousands_of_active_jobs_live_through_stall_checks_and_may_end_in_any_order(
-    own_valkey, make_queue, calls
-):
+async def test_thousands_of_active_jobs_live_through_stall_checks(own_valkey, make_queue, calls):
     queue = make_queue(redis=own_valkey.url, stall_interval=2000)
     stalled: list[str] = []
     queue.on("stalled", stalled.append)
@@ -241,7 +233,7 @@ async def test_thousands_of_active_jobs_live_through_stall_checks_and_may_end_in
     assert_ended(own_valkey, queue, succeeded=2500)
 
 
-async def test_thousands_of_running_jobs_are_given_back_page_by_page_and_in_their_order(
+async def test_thousands_of_running_jobs_are_given_back_in_order(
     own_valkey, make_queue, calls, expect_errors
 ):
     queue = make_queue(redis=own_valkey.url)
@@ -264,7 +256,7 @@ async def test_thousands_of_running_jobs_are_given_back_page_by_page_and_in_thei
     calls.assert_bounded()
 
 
-async def test_a_save_of_many_megabytes_goes_in_batches_that_each_have_their_time(own_valkey, make_queue):
+async def test_a_save_of_many_megabytes_is_cut_into_timed_batches(own_valkey, make_queue):
     """The line's bound is for one answer: one batch of all of it could take longer than that."""
     queue = make_queue(redis=own_valkey.url, is_worker=False)
     await queue.ready()
@@ -283,7 +275,7 @@ async def test_a_save_of_many_megabytes_goes_in_batches_that_each_have_their_tim
     assert max(sizes) < 6_000_000
 
 
-async def test_jobs_of_a_worker_that_died_are_queued_again_page_by_page(own_valkey, make_queue, calls):
+async def test_a_dead_workers_jobs_are_queued_again_page_by_page(own_valkey, make_queue, calls):
     queue = make_queue(redis=own_valkey.url, stall_interval=1)
     await save(queue, 1000)
     with own_valkey.sync_client() as client:
@@ -319,9 +311,7 @@ async def test_records_of_a_megabyte_go_alone_and_come_back_whole(own_valkey, ma
     assert_ended(own_valkey, queue, succeeded=8)
 
 
-async def test_many_queues_in_one_process_share_a_heartbeat_thread_and_leave_nothing_behind(
-    own_valkey, make_queue
-):
+async def test_many_queues_share_one_heartbeat_thread_and_leave_none(own_valkey, make_queue):
     with own_valkey.sync_client() as client:
         connections, threads = len(client.client_list()), beating_threads()
         tasks, files = len(asyncio.all_tasks()), descriptors()
@@ -454,7 +444,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_quick_run_of_the_benchmark_plays_every_scene_and_writes_its_lines(tmp_path: Path) -> None:
+def test_a_quick_run_of_the_scale_benchmark_plays_every_scene(tmp_path: Path) -> None:
     out = tmp_path / "scale.txt"
     command = [sys.executable, str(_ROOT / "benchmarks" / "scale.py"), "--quick", "--out", str(out)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=tmp_path)

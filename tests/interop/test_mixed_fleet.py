@@ -57,7 +57,7 @@ async def begun_by(process: asyncio.subprocess.Process, count: int) -> set[str]:
     return {(await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip() for _ in range(count)}
 
 
-async def test_two_thousand_jobs_on_a_node_and_a_python_worker_are_each_done_once(
+async def test_two_thousand_jobs_on_node_and_python_run_once_each(
     make_queue: MakeQueue,
     make_node: MakeNode,
     redis: redis.asyncio.Redis,
@@ -106,7 +106,7 @@ async def test_two_thousand_jobs_on_a_node_and_a_python_worker_are_each_done_onc
     assert (health.waiting, health.active, health.failed, health.succeeded) == (0, 0, 0, count)
 
 
-async def test_jobs_of_a_killed_node_worker_are_done_by_a_python_worker(
+async def test_a_killed_node_workers_jobs_are_done_by_python(
     make_queue: MakeQueue, make_node: MakeNode, eventually: Callable[..., Any]
 ) -> None:
     producer = make_queue(is_worker=False)
@@ -128,7 +128,7 @@ async def test_jobs_of_a_killed_node_worker_are_done_by_a_python_worker(
     await eventually(lambda: stalled == {job.id for job in jobs})  # jobs may be faster than the check's reply
 
 
-async def test_jobs_of_a_killed_python_worker_are_done_by_another_python_worker_beside_node(
+async def test_a_killed_python_workers_jobs_go_to_python_beside_node(
     make_queue: MakeQueue, make_node: MakeNode, start_python: StartPython
 ) -> None:
     producer = make_queue(is_worker=False)
@@ -149,7 +149,7 @@ async def test_jobs_of_a_killed_python_worker_are_done_by_another_python_worker_
     assert node.is_alive
 
 
-async def test_jobs_of_a_killed_python_worker_are_done_by_a_node_worker_alone(
+async def test_a_killed_python_workers_jobs_are_done_by_node_alone(
     make_queue: MakeQueue, make_node: MakeNode, start_python: StartPython
 ) -> None:
     """With Node's own stall checks: what beeq keeps beside the protocol is in nobody's way."""
@@ -166,7 +166,7 @@ async def test_jobs_of_a_killed_python_worker_are_done_by_a_node_worker_alone(
     assert {job_id for (job_id,) in await node.until("stalled", IN_FLIGHT)} == {job.id for job in jobs}
 
 
-async def test_a_busy_python_worker_loses_nothing_to_nodes_stall_checks(
+async def test_a_busy_python_worker_survives_nodes_stall_checks(
     make_queue: MakeQueue, make_node: MakeNode
 ) -> None:
     """Heartbeats are read by Node as its own."""
@@ -193,7 +193,7 @@ async def test_a_busy_python_worker_loses_nothing_to_nodes_stall_checks(
     assert node.of("stalled") == []
 
 
-async def test_an_idle_python_worker_does_what_nodes_stall_check_has_taken_from_a_dead_one(
+async def test_an_idle_python_worker_runs_what_node_has_recovered(
     make_queue: MakeQueue,
     make_node: MakeNode,
     redis: redis.asyncio.Redis,
@@ -219,7 +219,7 @@ async def test_an_idle_python_worker_does_what_nodes_stall_check_has_taken_from_
     assert runs == Counter({job.saved_id(): 1})
 
 
-async def test_a_busy_node_worker_loses_nothing_to_pythons_stall_checks(
+async def test_a_busy_node_worker_survives_pythons_stall_checks(
     make_queue: MakeQueue, make_node: MakeNode
 ) -> None:
     producer = make_queue(is_worker=False, stall_interval=STALL_MS)
@@ -236,7 +236,7 @@ async def test_a_busy_node_worker_loses_nothing_to_pythons_stall_checks(
     assert len(node.of("handling")) == IN_FLIGHT
 
 
-async def test_a_finished_job_that_node_had_taken_over_keeps_nodes_outcome(
+async def test_a_finished_job_that_node_took_over_keeps_nodes_outcome(
     make_queue: MakeQueue, make_node: MakeNode, expect_errors: list[BaseException]
 ) -> None:
     """The Python worker had lost the job, so its late outcome is dropped."""

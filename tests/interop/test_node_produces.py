@@ -110,7 +110,7 @@ async def test_when_the_retries_are_used_up_the_job_fails_in_node(worker: Queue,
     assert (await node.call("checkHealth"))["failed"] == 1
 
 
-async def test_retry_and_discard_look_like_a_retry_and_a_failure_to_node(
+async def test_retry_and_discard_look_like_retry_and_failure_to_node(
     make_queue: MakeQueue, node: NodeBee
 ) -> None:
     worker = make_queue(delayed_debounce=1)
@@ -145,9 +145,7 @@ async def test_progress_reaches_the_node_job_before_the_end(worker: Queue, node:
     assert node.of("job progress") == node.of("its progress")
 
 
-async def test_a_job_that_node_delayed_runs_when_it_is_due_and_not_before(
-    worker: Queue, node: NodeBee
-) -> None:
+async def test_a_job_that_node_delayed_runs_when_due_and_not_before(worker: Queue, node: NodeBee) -> None:
     due_ms = worker.now_ms() + 300
     ran_ms = asyncio.get_running_loop().create_future()
     worker.on("succeeded", lambda _job, _result: ran_ms.set_result(worker.now_ms()))
@@ -196,7 +194,7 @@ async def test_a_failed_job_that_node_retries_by_hand_runs_again(worker: Queue, 
     assert (health.failed, health.succeeded) == (0, 1)
 
 
-async def test_what_a_python_handler_changes_in_the_data_is_read_by_node(
+async def test_data_changed_by_a_python_handler_is_read_by_node(
     worker: Queue, node: NodeBee, make_node: Any
 ) -> None:
     job_id = await node.save({"act": "amend", "value": {"seen": ["by Python", 1.5]}})
@@ -208,9 +206,7 @@ async def test_what_a_python_handler_changes_in_the_data_is_read_by_node(
     assert job["status"] == "succeeded"
 
 
-async def test_progress_that_node_reports_from_outside_is_heard_in_python(
-    make_queue: MakeQueue, node: NodeBee
-) -> None:
+async def test_progress_that_node_reports_is_heard_in_python(make_queue: MakeQueue, node: NodeBee) -> None:
     queue = make_queue(is_worker=False)
     heard = asyncio.get_running_loop().create_future()
     queue.on("job progress", lambda job_id, value: heard.set_result((job_id, value)))

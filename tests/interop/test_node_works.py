@@ -50,7 +50,7 @@ async def test_undefined_and_null_are_none(queue: Queue, worker: NodeBee) -> Non
     assert [args[1] for args in await worker.until("succeeded", 2)] == [{"$undefined": True}, None]
 
 
-async def test_the_failure_of_a_node_handler_is_raised_with_its_message(
+async def test_a_node_handlers_failure_is_raised_with_its_message(
     queue: Queue, worker: NodeBee, redis: Redis
 ) -> None:
     job = await queue.enqueue({"act": "throw", "value": "no such file: größe"})
@@ -160,9 +160,7 @@ async def test_progress_of_a_node_handler_is_heard_before_the_end(queue: Queue, 
     assert len(await worker.until("handling")) == 1
 
 
-async def test_a_delayed_job_that_python_raises_runs_in_node_when_it_is_due(
-    queue: Queue, worker: NodeBee
-) -> None:
+async def test_a_delayed_job_that_python_raises_runs_in_node(queue: Queue, worker: NodeBee) -> None:
     due_ms = queue.now_ms() + 300
     job = await queue.enqueue({"act": "return", "value": 1}, delay_until=due_ms)
     assert (await queue.check_health()).delayed == 1
@@ -238,9 +236,7 @@ async def test_a_job_that_failed_in_node_can_be_retried_by_hand(
     assert len(await worker.until("handling", 2)) == 2
 
 
-async def test_what_a_node_handler_changes_in_the_data_is_read_by_python(
-    queue: Queue, worker: NodeBee
-) -> None:
+async def test_data_changed_by_a_node_handler_is_read_by_python(queue: Queue, worker: NodeBee) -> None:
     job = await queue.enqueue({"act": "amend", "value": {"seen": ["by Node", 1.5]}})
     await job.result(timeout=10_000)
     found = await queue.get_job(job.saved_id())
@@ -250,9 +246,7 @@ async def test_what_a_node_handler_changes_in_the_data_is_read_by_python(
     assert len(await worker.until("succeeded")) == 1
 
 
-async def test_progress_that_python_reports_from_outside_is_heard_in_node(
-    queue: Queue, make_node: MakeNode
-) -> None:
+async def test_progress_that_python_reports_is_heard_in_node(queue: Queue, make_node: MakeNode) -> None:
     node = await make_node(isWorker=False)
     job = await queue.enqueue({})
     await node.call("listen", id=job.id)
@@ -291,9 +285,7 @@ async def test_jobs_in_every_state_look_the_same_from_both_sides(
     await worker.kill()
 
 
-async def test_a_record_dropped_by_the_node_worker_still_gives_its_result(
-    queue: Queue, make_node: MakeNode
-) -> None:
+async def test_a_record_dropped_by_node_still_gives_its_result(queue: Queue, make_node: MakeNode) -> None:
     await queue.ready()
     node = await make_node(concurrency=1, removeOnSuccess=True)
     job = await queue.enqueue({"act": "return", "value": 7})

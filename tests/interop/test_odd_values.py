@@ -294,9 +294,7 @@ async def test_odd_progress_is_read_by_node_as_our_bytes_say(
     assert node.is_alive
 
 
-async def test_results_that_cannot_be_written_fail_the_job_and_node_lives(
-    odd_queue: Queue, node: NodeBee
-) -> None:
+async def test_results_that_cannot_be_written_fail_the_job_not_node(odd_queue: Queue, node: NodeBee) -> None:
     """bee-queue would run such a job for ever."""
     circle: dict[str, Any] = {}
     circle["circle"] = circle

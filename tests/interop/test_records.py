@@ -215,7 +215,7 @@ async def test_both_adds_leave_the_same_keys(
 
 
 @pytest.mark.parametrize("head", [True, False])
-async def test_only_a_new_head_of_the_delayed_jobs_is_announced_by_both(
+async def test_only_a_new_first_delayed_job_is_announced_by_both(
     queue: Queue, node: NodeBee, redis: Redis, head: bool
 ) -> None:
     due_ms = queue.now_ms() + 3_600_000

@@ -66,7 +66,7 @@ def test_an_automatic_id_passes_over_those_that_are_taken(bench):
     }
 
 
-def test_many_automatic_ids_pass_over_those_that_are_taken_and_no_number_is_lost(bench):
+def test_automatic_ids_pass_over_taken_ones_and_lose_no_number(bench):
     bench.put(id="1", jobs={"2": "x", "5": "x", "6": "x"}, delayed={"x": 5000})
     added = add(bench, ("", "a", ""), ("", "b", 6000), ("", "c", ""), ("", "d", ""))
     assert added == ["3", "4", "7", "8"]
@@ -120,13 +120,13 @@ def test_what_an_earlier_job_of_the_id_left_behind_is_dropped(bench):
     }
 
 
-def test_a_delayed_job_that_is_the_first_due_is_announced_with_the_producers_own_text(bench):
+def test_a_delayed_job_due_first_is_announced_as_its_caller_says(bench):
     assert add(bench, ("a", "record", "9000000000000")) == ["a"]
     assert bench.snapshot() == {"jobs": {"a": "record"}, "delayed": {"a": 9_000_000_000_000}}
     assert bench.heard() == [("earlierDelayed", "9000000000000")]
 
 
-def test_a_delayed_job_that_is_not_the_first_due_is_not_announced(bench):
+def test_a_delayed_job_not_due_first_is_not_announced(bench):
     bench.put(delayed={"x": 5000})
     add(bench, ("a", "record", 6000))
     assert bench.snapshot() == {"jobs": {"a": "record"}, "delayed": {"x": 5000, "a": 6000}}
@@ -182,7 +182,7 @@ def test_a_batch_of_the_largest_size_is_added_whole(bench):
     [("a", "r", ""), ("b", "r", 5000)],
     [("b", "r", 5000), ("a", "r", "")],
 ])  # fmt: skip
-def test_where_a_place_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong, jobs):
+def test_a_place_of_the_wrong_type_leaves_nothing_behind(bench, wrong, jobs):
     """A record without a place would block its id for ever."""
     bench.put(**{wrong: "of the wrong type"}, jobs={"old": "r"})
     before = bench.snapshot()
@@ -195,7 +195,7 @@ def test_where_a_place_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong,
 
 
 @pytest.mark.parametrize("wrong", ["jobs", "claims", "results"])
-def test_where_another_key_is_of_the_wrong_type_nothing_is_left_behind(bench, wrong):
+def test_another_key_of_the_wrong_type_leaves_nothing_behind(bench, wrong):
     bench.put(**{wrong: "of the wrong type"})
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
@@ -204,7 +204,7 @@ def test_where_another_key_is_of_the_wrong_type_nothing_is_left_behind(bench, wr
     assert bench.heard() == []
 
 
-def test_where_the_expiries_of_results_are_of_the_wrong_type_no_record_is_left_behind(bench):
+def test_expiries_of_the_wrong_type_leave_no_record_behind(bench):
     bench.put(expiries="of the wrong type", results={"a": "1:s5", "b": "1:s6"})
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         add(bench, ("a", "r", ""), ("c", "r", 5000))
@@ -213,7 +213,7 @@ def test_where_the_expiries_of_results_are_of_the_wrong_type_no_record_is_left_b
 
 
 @pytest.mark.parametrize("counter", ["text", str(2**63 - 1)])
-def test_where_the_counter_cannot_count_no_job_of_the_call_is_left_behind(bench, counter):
+def test_a_counter_that_cannot_count_leaves_no_job_behind(bench, counter):
     bench.put(id=counter)
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError):

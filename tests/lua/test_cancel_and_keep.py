@@ -87,7 +87,7 @@ def test_a_job_that_has_ended_or_never_was_is_left_alone(bench, state):
 
 
 @pytest.mark.parametrize("key", ["results", "expiries", "cancelled"])
-def test_a_key_of_the_wrong_type_is_met_before_the_job_leaves_its_list(bench, key):
+def test_a_wrong_typed_key_is_met_before_a_job_leaves_its_list(bench, key):
     bench.put(jobs={"1": "r"}, active=["1"], claims={"1": "t:1"})
     bench.put(**{key: "text"})
     with pytest.raises(Exception, match="WRONGTYPE"):

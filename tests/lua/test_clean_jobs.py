@@ -81,7 +81,7 @@ def test_a_job_of_the_other_set_stays(bench, state, other):
     assert bench.snapshot() == {other: {"1"}, "jobs": {"1": "r"}}
 
 
-def test_of_many_jobs_each_has_its_own_answer_and_a_repeated_one_counts_once(bench):
+def test_each_of_many_jobs_has_its_answer_and_counts_once(bench):
     bench.put(failed={"1", "2", "3"}, jobs={"1": "r", "2": "newer", "3": "r"})
     assert clean(bench, "failed", "1", "r", "2", "r", "3", "r", "1", "r") == [1, 0, 1, 0]
     assert bench.snapshot() == {"failed": {"2"}, "jobs": {"2": "newer"}}
@@ -108,7 +108,7 @@ def test_hundreds_are_cleaned_by_one_call(bench, count):
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_what_was_removed_is_noted_with_all_that_was_known_and_nothing_else(bench, state):
+def test_a_removed_job_is_noted_with_all_that_was_known(bench, state):
     """Its change may not have been mirrored yet."""
     bench.put(**{state: {"1", "2", "3"}}, jobs={"1": "r", "2": "r", "3": "newer"}, results={"1": "5:s1"})
     clean(bench, state, "1", "r", "2", "r", "3", "r", limit="100")

@@ -38,7 +38,7 @@ def test_an_empty_queue_gives_nothing(bench):
     assert bench.snapshot() == {}
 
 
-def test_the_job_that_has_waited_longest_is_handed_out_and_claimed(bench):
+def test_the_job_that_waited_longest_is_handed_out_and_claimed(bench):
     bench.put(jobs=records("1", "2"), waiting=["2", "1"])
     assert take(bench, 1) == (1, [("1", "record 1", 1)])
     assert bench.snapshot() == {
@@ -50,7 +50,7 @@ def test_the_job_that_has_waited_longest_is_handed_out_and_claimed(bench):
     assert bench.heard() == []
 
 
-def test_several_are_handed_out_in_the_order_they_waited_and_the_newest_claim_is_at_the_left(bench):
+def test_several_are_handed_out_in_order_newest_claim_at_left(bench):
     bench.put(jobs=records("1", "2", "3", "4"), waiting=["4", "3", "2", "1"], active=["0"])
     assert take(bench, 3) == (3, [("1", "record 1", 1), ("2", "record 2", 1), ("3", "record 3", 1)])
     assert bench.snapshot() == {
@@ -96,7 +96,7 @@ def test_deliveries_are_counted_on_whoever_had_the_job_before(bench, before, del
     assert bench.snapshot()["claims"] == {"1": f"T.0:{deliveries}"}
 
 
-def test_a_job_that_is_handed_out_need_not_beat_before_the_next_check(bench):
+def test_a_fresh_claim_need_not_beat_before_the_next_check(bench):
     bench.put(jobs=records("1", "2"), waiting=["2", "1"], stalling={"1", "x"})
     take(bench, 2)
     assert bench.snapshot()["stalling"] == {"x"}
@@ -156,7 +156,7 @@ def test_a_job_that_has_begun_is_claimed_like_others(bench):
 
 
 @pytest.mark.parametrize("claim", ["other.0:2", ":1"], ids=["taken again", "lost again"])
-def test_a_job_that_has_begun_and_was_claimed_meanwhile_is_left_as_it_is(bench, claim):
+def test_an_adopted_job_claimed_meanwhile_is_left_as_it_is(bench, claim):
     """It stalled while the call was on its way, and was queued again."""
     bench.put(jobs=records("1", "2"), active=["1"], waiting=["2"], claims={"1": claim})
     assert take(bench, 1, adopted="1", has_begun=True) == (1, [("2", "record 2", 1)])
@@ -167,14 +167,14 @@ def test_a_job_that_has_begun_and_was_claimed_meanwhile_is_left_as_it_is(bench, 
     }
 
 
-def test_an_adopted_id_with_the_claim_of_a_dead_worker_is_claimed_anew(bench):
+def test_an_adopted_id_with_a_dead_workers_claim_is_claimed(bench):
     """Node's stall check queues a job again and leaves the claim, of which it knows nothing."""
     bench.put(jobs=records("1"), active=["1"], claims={"1": "dead.0:1"})
     assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 2)])
     assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:2"}}
 
 
-def test_a_lost_adoption_does_not_keep_others_from_being_handed_out(bench):
+def test_a_lost_adoption_does_not_stop_others_being_handed_out(bench):
     bench.put(jobs=records("1", "2"), waiting=["1", "2"])
     assert take(bench, 1, adopted="1") == (1, [("2", "record 2", 1)])
     assert bench.snapshot()["waiting"] == ["1"]
@@ -197,7 +197,7 @@ def test_a_turn_records_first_and_then_hands_out(bench):
     }
 
 
-def test_a_retried_job_is_handed_out_in_the_same_turn_with_a_fresh_count(bench):
+def test_a_retried_job_is_handed_out_at_once_with_a_fresh_count(bench):
     bench.put(jobs=records("1"), active=["1"], claims={"1": "t:1"})
     assert take(bench, 1, end=End("1", "retrying")) == (1, [("1", "1 retrying", 1)])
     assert bench.snapshot() == {"jobs": {"1": "1 retrying"}, "active": ["1"], "claims": {"1": "T.0:1"}}
@@ -205,7 +205,7 @@ def test_a_retried_job_is_handed_out_in_the_same_turn_with_a_fresh_count(bench):
 
 @pytest.mark.parametrize("wrong", ["waiting", "active", "jobs", "claims", "stalling"])
 @pytest.mark.parametrize("free", [1, 2])
-def test_after_a_refusal_every_id_still_waits_and_is_handed_out_later(bench, wrong, free):
+def test_after_a_refusal_ids_still_wait_and_are_handed_out_later(bench, wrong, free):
     """bee-queue does not look at the replies in its transaction."""
     state = {"jobs": records("1", "2"), "waiting": ["2", "1"]}
     bench.put(

@@ -85,7 +85,7 @@ def test_several_immediate_retries_keep_their_order(bench):
     assert bench.snapshot()["waiting"] == ["3", "2", "1"]
 
 
-def test_a_delayed_retry_is_due_by_redis_clock_and_announced_before_the_event(bench):
+def test_a_delayed_retry_is_due_by_redis_clock_and_announced(bench):
     running(bench, "1")
     earliest = bench.now_ms() + 5000
     assert settle(bench, End("1", "retrying", delay_ms=5000)) == [1]
@@ -158,7 +158,7 @@ def test_each_kind_of_record_is_dropped_by_its_own_setting(bench):
     assert bench.snapshot() == {"jobs": {"2": "2 failed"}, "failed": {"2"}}
 
 
-def test_results_that_outlived_their_time_go_when_new_ones_come_the_oldest_first(bench):
+def test_expired_results_go_oldest_first_when_new_ones_come(bench):
     old = {f"old {n}": 1000 + n for n in range(9)}
     running(bench, "1", results=dict.fromkeys(old, "1:s1") | {"young": "1:s3"})
     bench.put(expiries=old | {"young": bench.now_ms() + 60_000})
@@ -234,7 +234,7 @@ NOT_OWNED: list[tuple[str, dict[str, object]]] = [
     "verdict", ["succeeded", "failed", "retrying", "retrying later", "unreadable", "dropped"]
 )
 @pytest.mark.parametrize(("order", "state"), NOT_OWNED, ids=[order for order, _ in NOT_OWNED])
-def test_an_outcome_of_a_job_that_is_no_longer_owned_changes_nothing(bench, order, state, verdict):
+def test_an_outcome_of_a_job_no_longer_owned_changes_nothing(bench, order, state, verdict):
     """bee-queue records it."""
     end = {
         "succeeded": End("1", keep="5:s1"),
@@ -266,7 +266,7 @@ def test_a_job_whose_record_is_gone_is_not_brought_back(bench, end, drop):
     assert bench.heard() == []
 
 
-def test_beside_an_outcome_that_is_refused_the_others_are_recorded(bench):
+def test_beside_a_refused_outcome_the_others_are_recorded(bench):
     running(bench, "1", "3")
     bench.put(waiting=["2"])
     assert settle(bench, End("1"), End("2"), End("3", "failed")) == [1, 0, 1]
@@ -300,7 +300,7 @@ def test_the_same_outcome_again_is_known_and_changes_nothing(bench, end):
     assert bench.heard() == []
 
 
-def test_the_same_outcome_again_when_the_retry_runs_already_is_refused(bench):
+def test_a_repeated_outcome_of_a_retry_that_runs_is_refused(bench):
     running(bench, "1")
     settle(bench, End("1", "retrying"))
     bench.drop("waiting")
@@ -341,7 +341,7 @@ MIXED = (
 @pytest.mark.parametrize(
     "ends", [*([end] for end in MIXED), MIXED], ids=["succeeded", "failed", "retrying", "delayed", "mixed"]
 )
-def test_after_a_refusal_every_id_is_where_it_was_and_the_same_call_succeeds_later(bench, wrong, ends):
+def test_after_a_refusal_nothing_moved_and_a_repeat_succeeds(bench, wrong, ends):
     """What is in two places may run twice."""
     ids = [end.job_id for end in ends]
     running(bench, *ids)
@@ -370,7 +370,7 @@ def test_after_a_refusal_every_id_is_where_it_was_and_the_same_call_succeeds_lat
     assert sorted(places) == ids
 
 
-def test_after_a_refusal_of_the_records_jobs_that_would_be_dropped_are_still_active(bench):
+def test_after_refused_records_jobs_to_be_dropped_stay_active(bench):
     running(bench, "1", "2")
     bench.drop("jobs")
     bench.put(jobs="of the wrong type")
@@ -395,7 +395,7 @@ def test_after_a_refusal_of_the_expiry_the_record_still_stands(bench):
 
 @pytest.mark.parametrize("drop", ["", "succeeded"])
 @pytest.mark.parametrize("wrong", ["waiting", "active"])
-def test_an_outcome_recorded_in_a_call_that_was_refused_later_is_not_called_lost(bench, drop, wrong):
+def test_an_outcome_recorded_in_a_refused_call_is_not_lost(bench, drop, wrong):
     """The refusal came when jobs were asked for; the caller sends the call again."""
     running(bench, "1")
     if wrong == "active":

@@ -39,13 +39,13 @@ def test_an_id_that_nobody_claimed_yet_goes_back(bench):
     assert bench.snapshot() == {"jobs": {"1": "r"}, "waiting": ["1"]}
 
 
-def test_an_id_that_nobody_claimed_yet_keeps_the_count_of_earlier_deliveries(bench):
+def test_an_unclaimed_id_keeps_its_count_of_deliveries(bench):
     bench.put(jobs={"1": "r"}, active=["1"], claims={"1": ":2"})
     assert hand_back(bench, ("1", "")) == 1
     assert bench.snapshot() == {"jobs": {"1": "r"}, "waiting": ["1"], "claims": {"1": ":2"}}
 
 
-def test_an_id_that_nobody_had_claimed_and_someone_has_since_is_left_alone(bench):
+def test_an_unclaimed_id_that_was_claimed_since_is_left_alone(bench):
     """The call is repeated when its reply is lost."""
     bench.put(jobs={"1": "r"}, active=["1"], claims={"1": "another:1"})
     before = bench.snapshot()
@@ -116,7 +116,7 @@ def test_beside_one_that_is_left_alone_the_others_go_back(bench):
 
 
 @pytest.mark.parametrize("wrong", ["waiting", "stalling", "jobs"])
-def test_after_a_refusal_the_job_is_still_active_and_goes_back_later(bench, wrong):
+def test_after_a_refusal_the_job_is_active_and_goes_back_later(bench, wrong):
     state = {"jobs": {"1": "r"}, "active": ["1"], "claims": {"1": "t:1"}}
     bench.put(
         **{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"}

@@ -114,7 +114,7 @@ async def test_a_hundred_callers_share_the_reload(own_valkey, shared):
     assert ids == [[b"%d" % n] for n in range(1, 101)]
 
 
-async def test_a_script_that_redis_refuses_to_load_is_an_error_for_its_caller_only(shared):
+async def test_a_script_redis_refuses_is_an_error_for_its_caller_only(shared):
     broken = Script("broken", b"this is no Lua", "0" * 40)
     refused, fine = await asyncio.wait_for(
         asyncio.gather(shared.run(broken, (), ()), shared.call("PING"), return_exceptions=True), 5
@@ -123,7 +123,7 @@ async def test_a_script_that_redis_refuses_to_load_is_an_error_for_its_caller_on
     assert fine == b"PONG"
 
 
-async def test_a_script_whose_digest_is_wrong_is_refused_and_not_tried_for_ever(line, shared):
+async def test_a_script_with_a_wrong_digest_is_refused_for_good(line, shared):
     wrong = Script("wrong", b"return 1", "0" * 40)
     with pytest.raises(RedisRefused, match="NOSCRIPT"):
         await asyncio.wait_for(line.run(wrong, (), ()), 5)

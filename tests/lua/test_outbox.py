@@ -56,14 +56,14 @@ def test_jobs_that_are_handed_out_are_noted(bench):
 
 
 @pytest.mark.parametrize("verdict", ["succeeded", "failed", "retrying"])
-def test_an_outcome_that_is_recorded_is_noted_and_one_that_is_not_is_not(bench, verdict):
+def test_only_an_outcome_that_is_recorded_is_noted(bench, verdict):
     bench.put(**RUNNING)
     exchange(bench, End("1", verdict=verdict), End("2", verdict=verdict, claim="other:1"))
     assert noted(bench) == ids("1")
 
 
 @pytest.mark.parametrize("verdict", ["succeeded", "failed"])
-def test_of_a_record_that_is_dropped_the_outbox_has_what_the_mirror_needs(bench, verdict):
+def test_of_a_dropped_record_the_outbox_has_all_the_mirror_needs(bench, verdict):
     bench.put(**RUNNING)
     exchange(bench, End("1", verdict=verdict, keep="5:s1"), drop="1")
     assert noted(bench) == [{"id": "1", "state": verdict, "record": f"1 {verdict}", "keep": "5:s1"}]
@@ -84,7 +84,7 @@ def test_a_manual_retry_is_noted(bench):
 
 
 @pytest.mark.parametrize("script", [CANCEL_JOB, REMOVE_JOB])
-def test_a_job_that_goes_unfinished_is_noted_as_cancelled_with_its_record(bench, script):
+def test_an_unfinished_removed_job_is_noted_as_cancelled(bench, script):
     bench.put(jobs={"1": "r"}, waiting=["1"])
     if script is CANCEL_JOB:
         cancel(bench)
@@ -95,14 +95,14 @@ def test_a_job_that_goes_unfinished_is_noted_as_cancelled_with_its_record(bench,
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-def test_a_job_that_is_removed_after_its_end_is_noted_with_all_that_was_known(bench, state):
+def test_a_job_removed_after_its_end_is_noted_with_all_known(bench, state):
     """Its change may not have been mirrored yet."""
     bench.put(jobs={"1": "r"}, results={"1": "5:s1"}, **{state: {"1"}})
     bench.run(REMOVE_JOB, "1", LIMIT)
     assert noted(bench) == [{"id": "1", "state": state, "record": "r", "keep": "5:s1"}]
 
 
-def test_a_failed_job_that_is_queued_again_by_a_node_peer_is_cancelled_by_its_removal(bench):
+def test_a_failed_job_that_node_requeued_is_cancelled_by_removal(bench):
     bench.put(jobs={"1": "r"}, failed={"1"}, waiting=["1"])
     bench.run(REMOVE_JOB, "1", LIMIT)
     assert [entry["state"] for entry in noted(bench)] == ["cancelled"]

@@ -43,7 +43,7 @@ def test_due_now_is_due_and_due_later_is_not(bench):
     assert bench.snapshot() == {"waiting": ["now", "zero"], "delayed": {"later": now_ms + 60_000}}
 
 
-def test_only_so_many_are_raised_at_once_and_the_next_time_has_passed(bench):
+def test_only_one_page_is_raised_and_the_next_time_has_passed(bench):
     bench.put(delayed={f"{n:02}": 1000 + n for n in range(10)})
     assert raise_due(bench, limit=4) == (4, 1004)
     assert bench.snapshot()["waiting"] == ["03", "02", "01", "00"]
@@ -70,7 +70,7 @@ def test_a_call_of_the_largest_size_is_one_step(bench):
         (10**6, FAR_MS + 1000),
     ],
 )
-def test_the_next_look_is_at_the_last_due_time_close_to_the_first(bench, debounce_ms, next_ms):
+def test_the_next_look_is_at_the_last_due_time_near_the_first(bench, debounce_ms, next_ms):
     bench.put(delayed={"a": FAR_MS, "b": FAR_MS + 100, "c": FAR_MS + 250, "d": FAR_MS + 1000})
     assert raise_due(bench, debounce_ms=debounce_ms) == (0, next_ms)
     assert "waiting" not in bench.snapshot()
@@ -107,7 +107,7 @@ def test_records_and_everything_else_stay_as_they_are(bench):
     assert bench.heard() == []
 
 
-def test_where_waiting_is_of_the_wrong_type_the_jobs_stay_delayed(bench):
+def test_waiting_of_the_wrong_type_leaves_the_jobs_delayed(bench):
     bench.put(delayed={"a": 1000}, waiting="of the wrong type")
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):

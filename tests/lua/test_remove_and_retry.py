@@ -105,7 +105,7 @@ def test_where_waiting_is_of_the_wrong_type_the_job_stays_failed(bench):
 
 
 @pytest.mark.parametrize("wrong", ["claims", "results"])
-def test_where_a_side_key_is_of_the_wrong_type_the_job_stays_failed(bench, wrong):
+def test_a_side_key_of_the_wrong_type_leaves_the_job_failed(bench, wrong):
     bench.put(failed={"1"}, jobs={"1": "old"}, **{wrong: "of the wrong type"})
     before = bench.snapshot()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):

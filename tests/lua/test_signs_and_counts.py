@@ -180,7 +180,7 @@ class TestSweep:
         assert bench.run(SWEEP, "0", "0", 100) == ["0", "0"]
         assert bench.snapshot() == before
 
-    def test_results_of_removed_jobs_and_those_past_their_time_are_dropped(self, bench):
+    def test_results_of_removed_and_expired_jobs_are_dropped(self, bench):
         now_ms = bench.now_ms()
         bench.put(
             jobs={"kept": "r"},
@@ -196,7 +196,7 @@ class TestSweep:
             "expiries": {"dropped": now_ms + 60_000},
         }
 
-    def test_a_result_stays_with_its_record_whatever_an_earlier_job_of_the_id_left(self, bench):
+    def test_a_result_stays_with_its_record_despite_a_reused_id(self, bench):
         bench.put(jobs={"1": "r"}, succeeded={"1"}, results={"1": "5:s1"}, expiries={"1": bench.now_ms() - 1})
         assert bench.run(SWEEP, "0", "0", 100) == ["0", "0"]
         assert bench.snapshot()["results"] == {"1": "5:s1"}

@@ -34,7 +34,7 @@ def without_gate(bench: Bench) -> dict[str, Any]:
     return state
 
 
-def test_an_empty_queue_is_checked_and_holds_the_gate_for_the_interval(bench):
+def test_an_empty_queue_is_checked_and_its_gate_held(bench):
     assert requeue(bench) == (1, 0, [])
     assert bench.snapshot() == {"stallBlock": "1"}
     assert 59_000 < gate_ms(bench) <= 60_000
@@ -56,7 +56,7 @@ def test_a_check_goes_on_behind_its_own_gate(bench):
     assert requeue(bench, first=False) == (1, 0, ["1"])
 
 
-def test_a_job_that_gave_no_sign_goes_to_the_back_without_its_token_and_with_its_count(bench):
+def test_a_silent_job_goes_to_the_back_with_its_count_unclaimed(bench):
     """So a late outcome is refused, and deliveries go on counting."""
     bench.put(
         stalling={"1"},
@@ -107,7 +107,7 @@ def test_an_id_that_is_active_twice_is_queued_once(bench):
     assert without_gate(bench) == {"active": ["2"], "waiting": ["1"], "jobs": {"1": "r"}}
 
 
-def test_a_call_looks_at_so_many_ids_and_says_whether_there_are_more(bench):
+def test_a_call_looks_at_a_page_and_says_whether_there_is_more(bench):
     """A long script call would block every client."""
     ids = [str(n) for n in range(25)]
     bench.put(stalling=set(ids), active=ids, jobs=dict.fromkeys(ids, "r"), claims=dict.fromkeys(ids, "t:1"))
@@ -152,7 +152,7 @@ def test_the_longer_active_is_the_fewer_ids_a_call_looks_for(bench):
 
 
 @pytest.mark.parametrize("wrong", ["waiting", "jobs", "claims"])
-def test_after_a_refusal_the_ids_are_still_active_and_still_to_be_looked_at(bench, wrong):
+def test_after_a_refusal_the_ids_are_active_and_still_unchecked(bench, wrong):
     state = {"stalling": {"1"}, "active": ["1"], "jobs": {"1": "r"}, "claims": {"1": "t:1"}}
     bench.put(
         **{name: value for name, value in state.items() if name != wrong}, **{wrong: "of the wrong type"}
@@ -207,14 +207,14 @@ def test_marking_goes_page_by_page(bench):
     assert bench.snapshot()["stalling"] == set(ids)
 
 
-def test_a_page_that_ends_with_the_list_is_followed_by_an_empty_one(bench):
+def test_a_page_that_ends_with_the_list_precedes_an_empty_one(bench):
     bench.put(active=["2", "1"])
     assert mark(bench, limit=2) == 2
     assert mark(bench, 2, limit=2) == -1
     assert bench.snapshot()["stalling"] == {"1", "2"}
 
 
-def test_two_checks_take_a_job_from_a_dead_worker_and_leave_a_living_ones(bench):
+def test_two_checks_take_a_dead_workers_job_but_no_living_ones(bench):
     bench.put(
         active=["dead", "alive"], jobs={"dead": "r", "alive": "r"}, claims={"dead": "t:1", "alive": "u:1"}
     )

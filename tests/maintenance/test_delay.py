@@ -73,7 +73,7 @@ async def test_a_distant_job_stays_and_is_announced(make_queue, redis):
     assert await redis.zscore(queue.keys.delayed, job.id) == due_ms
 
 
-async def test_a_worker_without_activation_runs_what_another_queue_raises(make_queue):
+async def test_a_worker_without_activation_runs_what_another_raises(make_queue):
     activator = make_queue(is_worker=False, delayed_debounce=1)
     worker = make_queue(activate_delayed_jobs=False)
     ran = await run_times(worker)
@@ -96,7 +96,7 @@ async def test_a_second_delayed_save_of_an_id_changes_nothing(make_queue, redis)
     assert (record["data"], record["options"]["delay"]) == ({"n": 1}, due_ms)
 
 
-async def test_a_connected_queue_that_is_no_worker_raises_what_was_there_before(make_queue, eventually):
+async def test_a_connected_producer_raises_what_was_there_before(make_queue, eventually):
     """bee-queue's never looks."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False)
     job = await producer.enqueue({}, delay_until=producer.now_ms() + 30)
@@ -140,9 +140,7 @@ async def test_an_error_while_raising_delays_the_next_look_by_moments(make_queue
     assert job.id in ran
 
 
-async def test_a_due_time_announced_while_the_subscription_was_down_is_not_missed(
-    make_queue, redis, eventually
-):
+async def test_a_due_time_announced_while_unsubscribed_is_not_missed(make_queue, redis, eventually):
     """In bee-queue the job is up to 20 minutes late."""
     producer = make_queue(is_worker=False, activate_delayed_jobs=False, get_events=False)
     await producer.ready()
@@ -234,7 +232,7 @@ async def test_a_retry_of_a_worker_whose_clock_is_slow_waits_its_delay(make_queu
     assert score == pytest.approx(now_ns() // 1_000_000 + 60_000, abs=5000)
 
 
-async def test_a_retry_is_announced_only_when_it_becomes_the_next_one_due(make_queue, redis):
+async def test_a_retry_is_announced_only_if_it_is_due_next(make_queue, redis):
     """bee-queue wakes every activator at every retry."""
     worker = make_queue()
     await worker.enqueue({}, id="head", delay_until=worker.now_ms() + 30_000)

@@ -39,7 +39,7 @@ def noting(queue, concurrency=1):
     return ran
 
 
-async def test_an_orphan_runs_when_a_worker_starts_after_an_earlier_check(make_queue, redis, eventually):
+async def test_an_orphan_runs_when_a_worker_starts_after_a_check(make_queue, redis, eventually):
     checker = make_queue(is_worker=False, stall_interval=10)
     await orphan(redis, checker.keys, "1")
     assert await checker.check_stalled_jobs() == 0
@@ -88,7 +88,7 @@ async def test_orphans_of_five_closed_queues_are_all_run(make_queue, redis, even
     assert sorted(ran) == [f"orphan-{number}" for number in range(5)]
 
 
-async def test_jobs_of_a_worker_that_gave_no_sign_of_life_run_once_each(make_queue, redis, eventually):
+async def test_jobs_of_a_silent_worker_run_once_each(make_queue, redis, eventually):
     producer = make_queue(is_worker=False)
     for _ in range(10):
         await producer.enqueue({})
@@ -99,7 +99,7 @@ async def test_jobs_of_a_worker_that_gave_no_sign_of_life_run_once_each(make_que
     assert sorted(ran, key=int) == [str(n) for n in range(1, 11)]
 
 
-async def test_a_periodic_check_finds_the_silent_and_leaves_the_healthy_alone(make_queue, redis, eventually):
+async def test_a_periodic_check_finds_only_silent_workers(make_queue, redis, eventually):
     """The callback form is the ``stalled`` event."""
     worker = make_queue(stall_interval=100, activate_delayed_jobs=False)
     end = asyncio.Event()
@@ -131,7 +131,7 @@ async def test_a_periodic_check_finds_the_silent_and_leaves_the_healthy_alone(ma
     assert ran.count("healthy-0") == ran.count("healthy-1") == 1
 
 
-async def test_a_check_that_fails_first_raises_and_later_ones_are_error_events(make_queue, redis, eventually):
+async def test_a_failed_first_check_raises_and_later_ones_are_events(make_queue, redis, eventually):
     queue = make_queue(is_worker=False, stall_interval=10)
     errors: list[Any] = []
     queue.on("error", errors.append)
@@ -158,7 +158,7 @@ async def test_a_worker_whose_first_check_fails_works_all_the_same(make_queue, r
     await job.result(timeout=5000)
 
 
-async def test_one_check_is_made_for_the_whole_fleet_in_a_stall_interval(make_queue, redis):
+async def test_a_stall_interval_has_one_check_for_all_workers(make_queue, redis):
     first, second = make_queue(is_worker=False, stall_interval=60_000), make_queue(is_worker=False)
     await orphan(redis, first.keys, "1")
     assert await first.check_stalled_jobs() == 0
@@ -167,7 +167,7 @@ async def test_one_check_is_made_for_the_whole_fleet_in_a_stall_interval(make_qu
     assert 0 < await redis.pttl(first.keys.stall_block) <= 60_000
 
 
-async def test_a_stalled_job_keeps_its_retries_and_goes_behind_the_others(make_queue, redis, eventually):
+async def test_a_stalled_job_keeps_its_retries_and_goes_to_the_back(make_queue, redis, eventually):
     checker = make_queue(is_worker=False, stall_interval=10)
     await checker.enqueue({}, id="other")
     record = RECORD.replace('"stacktraces":[]', '"stacktraces":[],"retries":2')
@@ -208,9 +208,7 @@ async def test_an_idle_worker_drops_an_id_without_a_record_and_goes_on(make_queu
 @pytest.mark.parametrize(
     "text", ["", "null", "[]", "{'a': 1}", '{"data":NaN}', "\udcff", '"text"', "7", "{" * 2000]
 )
-async def test_an_unreadable_record_ends_in_failed_with_its_text_untouched(
-    make_queue, redis, text, valkey, recorder
-):
+async def test_an_unreadable_record_fails_with_its_text_untouched(make_queue, redis, text, valkey, recorder):
     """In bee-queue it goes round for ever."""
     raw = text.encode(errors="surrogateescape")
     worker = make_queue()

@@ -67,7 +67,7 @@ def test_04_an_earlier_time_replaces_a_later_one(clock):
     assert clock.looks == [50]
 
 
-def test_05_also_after_some_time_and_then_the_longest_delay_counts_from_there(clock):
+def test_05_later_too_the_longest_delay_counts_from_then(clock):
     clock.schedule(START_MS + 100)
     clock.advance(25)
     clock.schedule(START_MS + 50)
@@ -108,7 +108,7 @@ def test_12_it_does_not_replace_an_earlier_one(clock):
     assert clock.looks == [50]
 
 
-def test_13_a_time_that_has_passed_means_now_and_the_longest_delay_after_that(clock):
+def test_13_a_time_that_has_passed_means_now(clock):
     clock.schedule(START_MS - 1)
     assert clock.looks == [0]
     clock.advance(MAX_MS)

@@ -94,7 +94,7 @@ async def test_only_the_formats_asked_for_are_written(tmp_path: Path, formats: l
     assert all(entry["duration"] == pytest.approx(0.5, abs=0.02) for entry in facts.values())
 
 
-async def test_an_mp4_and_a_mov_hold_the_same_encoded_pictures_and_sound(tmp_path: Path) -> None:
+async def test_mp4_and_mov_hold_the_same_encoded_pictures_and_sound(tmp_path: Path) -> None:
     colour_clip(tmp_path / "1.mp4", "red")
     master(tmp_path)
     await run_assembly(tmp_path, ["1.mp4"])
@@ -105,7 +105,7 @@ async def test_an_mp4_and_a_mov_hold_the_same_encoded_pictures_and_sound(tmp_pat
     assert packets["mp4"] == packets["mov"] != packets["webm"]
 
 
-async def test_players_may_start_an_mp4_and_a_mov_before_they_have_all_of_it(tmp_path: Path) -> None:
+async def test_mp4_and_mov_can_be_played_before_they_are_complete(tmp_path: Path) -> None:
     colour_clip(tmp_path / "1.mp4", "red", seconds=0.3)
     master(tmp_path)
     await run_assembly(tmp_path, ["1.mp4"])
@@ -117,7 +117,7 @@ async def test_players_may_start_an_mp4_and_a_mov_before_they_have_all_of_it(tmp
 
 
 @pytest.mark.parametrize(("master_s", "heard"), [(0.5, [700, 0, 0]), (1.5, [700, 700, 0]), (9, [700] * 3)])
-async def test_the_master_is_cut_or_padded_with_silence_to_the_pictures_length(
+async def test_the_master_is_cut_or_padded_to_the_pictures_length(
     tmp_path: Path, master_s: float, heard: list[int]
 ) -> None:
     colour_clip(tmp_path / "1.mp4", "red")
@@ -161,7 +161,7 @@ async def test_scenes_of_varying_rate_are_shown_as_they_were_meant(tmp_path: Pat
     assert seconds_of_sound(film) == pytest.approx(frames / 10, abs=0.03)
 
 
-async def test_a_film_of_many_short_scenes_keeps_its_sound_to_the_frame(tmp_path: Path) -> None:
+async def test_a_film_of_many_short_scenes_keeps_its_sound_in_step(tmp_path: Path) -> None:
     # Each is 0.1 s at another rate than the film's, so that rounding adds up if nobody counts.
     colour_clip(tmp_path / "1.mp4", "red", fps="25")
     ffmpeg("-f", "lavfi", "-i", "color=blue:s=64x48:r=30", "-frames:v", "4", tmp_path / "2.mp4")
@@ -172,7 +172,7 @@ async def test_a_film_of_many_short_scenes_keeps_its_sound_to_the_frame(tmp_path
     assert frame_count(film) == 25 + 30 * 3
 
 
-async def test_a_first_scene_that_is_turned_gives_the_size_it_is_seen_in(tmp_path: Path) -> None:
+async def test_a_first_scene_that_is_turned_gives_the_size_it_shows(tmp_path: Path) -> None:
     colour_clip(tmp_path / "lying.mp4", "red", size="64x32")
     ffmpeg("-display_rotation", "90", "-i", tmp_path / "lying.mp4", "-c", "copy", tmp_path / "1.mp4")
     master(tmp_path)
@@ -184,7 +184,7 @@ async def test_a_first_scene_that_is_turned_gives_the_size_it_is_seen_in(tmp_pat
     assert [colour_at(film, 1.5, f"32:20:0:{top}") for top in (0, 44)] == ["black", "black"]
 
 
-async def test_a_picture_that_starts_late_is_there_from_the_scenes_beginning(tmp_path: Path) -> None:
+async def test_a_picture_that_starts_late_fills_its_scenes_beginning(tmp_path: Path) -> None:
     colour_clip(tmp_path / "0.mp4", "red")
     colour_clip(tmp_path / "blue.mp4", "blue")
     ffmpeg("-f", "lavfi", "-i", "sine=f=900:d=2,volume=8", tmp_path / "tone.wav")
@@ -199,7 +199,7 @@ async def test_a_picture_that_starts_late_is_there_from_the_scenes_beginning(tmp
         assert seconds_of_sound(film) == pytest.approx(3, abs=0.03)
 
 
-async def test_a_scene_whose_end_is_missing_lasts_as_long_as_what_is_there(tmp_path: Path) -> None:
+async def test_a_truncated_scene_lasts_as_long_as_what_is_there(tmp_path: Path) -> None:
     colour_clip(tmp_path / "1.mp4", "lime")
     noise = "nullsrc=s=128x96:r=10:d=6,geq=random(1)*255:128:128,drawbox=color=red:t=fill:x=64"
     options = ("-pix_fmt", "yuv420p", "-g", "10", "-movflags", "+faststart")
@@ -214,9 +214,7 @@ async def test_a_scene_whose_end_is_missing_lasts_as_long_as_what_is_there(tmp_p
 
 
 @pytest.mark.parametrize("clip", ["1.h264", "1.avi", "1.ts", "1.webm"])
-async def test_a_scene_that_does_not_say_when_its_pictures_are_shown_is_whole(
-    tmp_path: Path, clip: str
-) -> None:
+async def test_a_scene_without_timestamps_is_whole(tmp_path: Path, clip: str) -> None:
     options = {"1.h264": (), "1.avi": MPEG4, "1.ts": (), "1.webm": VP9}[clip]
     source = "color=red:s=64x48:r=25:d=2,drawbox=color=blue:t=fill:enable='gte(n,25)'"
     # Written to a pipe, so without a duration.
@@ -231,7 +229,7 @@ async def test_a_scene_that_does_not_say_when_its_pictures_are_shown_is_whole(
     assert seconds_of_sound(film) == pytest.approx(3, abs=0.1)
 
 
-async def test_the_master_may_be_a_film_of_which_only_the_sound_is_used(tmp_path: Path) -> None:
+async def test_the_master_may_be_a_film_and_gives_only_its_sound(tmp_path: Path) -> None:
     colour_clip(tmp_path / "1.mp4", "red")
     colour_clip(tmp_path / "talk.mp4", "blue", tone_hz=700, seconds=2)
     await run_assembly(tmp_path, ["1.mp4"], "talk.mp4", ["mp4"])
@@ -338,7 +336,7 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize(("scenes", "sound"), FORBIDDEN)
-async def test_a_forbidden_path_fails_for_good_with_nothing_started_or_written(
+async def test_a_forbidden_path_fails_for_good_with_nothing_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: list[str], sound: str
 ) -> None:
     root = tmp_path / "root"
@@ -357,7 +355,7 @@ async def test_a_forbidden_path_fails_for_good_with_nothing_started_or_written(
     assert tree(tmp_path) == before
 
 
-async def test_an_output_that_is_no_regular_file_is_refused_and_the_others_stay(tmp_path: Path) -> None:
+async def test_an_output_that_is_no_file_is_refused_and_others_stay(tmp_path: Path) -> None:
     colour_clip(tmp_path / "1.mp4", "red", seconds=0.3, tone_hz=700)
     (tmp_path / "job-1.webm").mkdir()
     (tmp_path / "job-1.mp4").write_bytes(b"old")
@@ -414,7 +412,7 @@ async def test_a_call_that_can_never_succeed_is_refused(
     assert set(tree(tmp_path)) == {"1.mp4"}
 
 
-async def test_a_remote_service_gets_one_post_and_its_answer_is_the_result(tmp_path: Path) -> None:
+async def test_a_remote_service_gets_one_post_and_answers_the_result(tmp_path: Path) -> None:
     service = Service()
     service.body = b'{"mp4": {"path": "a%2Fb.mp4", "bytes": 12}}'
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0)

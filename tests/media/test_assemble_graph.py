@@ -54,7 +54,7 @@ SCRIPT = OpenFile("a list", -1, "file:list", "concat")
 OUTPUTS = [(container, f"file:o.{name}") for name, container in FILM_CONTAINERS.items()]
 
 
-def test_the_graph_counts_pictures_and_cuts_the_sound_to_their_sum() -> None:
+def test_the_graph_counts_pictures_and_cuts_sound_to_their_sum() -> None:
     assert picture_chains(FILM, 2).split(";") == [
         (
             "[1:0]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0,"
@@ -106,7 +106,7 @@ def test_what_holds_the_same_is_encoded_once() -> None:
         (["webm"], ["master.mp4", "a.mp4", "b.mp4", "list"], [("[v0]", "libvpx-vp9"), ("[a0]", "libopus")]),
     ],
 )
-def test_pictures_that_can_be_copied_are_decoded_only_for_what_cannot_take_them(
+def test_copyable_pictures_are_decoded_only_where_needed(
     formats: list[str], read: list[str], written: list[tuple[str, str]]
 ) -> None:
     splice = StreamCopy(0, Fraction(1001, 30000), (30, 15))

@@ -34,7 +34,7 @@ async def test_the_last_picture_is_taken_at_any_rate_and_length(
     assert await last_colour(tmp_path, "clip.mp4") == "blue"
 
 
-async def test_the_last_picture_of_a_long_clip_with_one_key_frame_is_right(tmp_path: Path) -> None:
+async def test_the_last_picture_after_a_single_key_frame_is_right(tmp_path: Path) -> None:
     # A transport stream has no index: a window at its end holds nothing that can be decoded alone.
     # This decoder would make something up all the same.
     one_key = ("-c:v", "mpeg4", "-q:v", "3", "-g", "600", "-sc_threshold", "1000000000")
@@ -46,12 +46,12 @@ async def test_the_last_picture_of_a_long_clip_with_one_key_frame_is_right(tmp_p
     assert sum(abs(a - b) for a, b in zip(whole, taken, strict=True)) / len(whole) < 4
 
 
-async def test_sound_that_goes_on_for_long_does_not_hide_the_last_picture(tmp_path: Path) -> None:
+async def test_longer_sound_does_not_hide_the_last_picture(tmp_path: Path) -> None:
     colour_clip(tmp_path / "clip.mp4", "red", last="blue", tone_hz=440, tone_s=30)
     assert await last_colour(tmp_path, "clip.mp4") == "blue"
 
 
-async def test_a_clip_that_does_not_say_how_long_it_is_gives_its_last_picture(tmp_path: Path) -> None:
+async def test_a_clip_of_unknown_length_gives_its_last_picture(tmp_path: Path) -> None:
     # Written to a pipe, as a browser's recorder does: no duration, no index.
     source = "color=red:s=64x48:r=5:d=12,drawbox=color=blue:t=fill:enable='gte(n,59)'"
     (tmp_path / "clip.webm").write_bytes(ffmpeg("-f", "lavfi", "-i", source, *VP9, "-f", "webm", "-"))
@@ -147,7 +147,7 @@ async def test_a_cover_is_no_picture_of_a_video(tmp_path: Path) -> None:
         await run_job(tmp_path, "frame-extract", ["song.m4a"], "last.png")
 
 
-async def test_a_damaged_file_fails_naming_it_and_leaves_the_old_picture(tmp_path: Path) -> None:
+async def test_a_damaged_file_fails_named_and_leaves_the_old_picture(tmp_path: Path) -> None:
     colour_clip(tmp_path / "clip.mp4", "red")
     (tmp_path / "bad.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:600])
     (tmp_path / "last.png").write_bytes(b"old")

@@ -137,7 +137,7 @@ def _one_core() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_one_core")
 @pytest.mark.parametrize("kind", PROCESSORS)
-async def test_the_job_of_a_killed_worker_leaves_nothing_and_is_done_by_the_next(
+async def test_a_killed_workers_job_leaves_nothing_and_is_done_next(
     tmp_path: Path,
     make_queue: Callable[..., Any],
     start_worker: Callable[..., Awaitable[Any]],

@@ -99,7 +99,7 @@ def test_a_forbidden_input_is_refused_by_its_own_name(root: Path, given: str) ->
         "*.mp4",
     ],
 )
-def test_a_protocol_pattern_or_option_is_the_name_of_a_file_that_is_not_there(root: Path, given: str) -> None:
+def test_a_protocol_pattern_or_option_is_only_a_missing_file(root: Path, given: str) -> None:
     with (
         pytest.raises(MediaFailed, match="No such file or directory"),
         MediaRoot(root).reading(given),
@@ -141,7 +141,7 @@ def test_a_root_behind_a_link_is_the_root(root: Path, tmp_path: Path) -> None:
             assert file.size() == len(MP4)
 
 
-def test_a_folder_swapped_for_a_link_after_the_check_leads_nowhere(root: Path, tmp_path: Path) -> None:
+def test_a_folder_swapped_for_a_link_after_the_check_is_useless(root: Path, tmp_path: Path) -> None:
     media = MediaRoot(root)
     place = media.locate("folder/out.mp4")
     (root / "folder").rename(root / "was-folder")

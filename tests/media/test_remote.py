@@ -68,7 +68,7 @@ async def ask(service: Service, job_type: str = "frame-extract", **parameters: A
         ("frame-extract", "extract_last_frame", {"inputFile": "a.mp4", "outputPath": "out.mp4"}),
     ],
 )
-async def test_an_operation_is_a_post_of_its_arguments_and_the_answer_its_result(
+async def test_an_operation_is_posted_and_the_response_its_result(
     service: Service, job_type: str, operation: str, arguments: dict[str, Any]
 ) -> None:
     service.body = b'{"path": "out.mp4", "bytes": 123456789012345678901234567890}'
@@ -104,7 +104,7 @@ async def test_an_answer_that_is_no_bounded_json_fails_the_attempt(service: Serv
         await ask(service)
 
 
-async def test_a_service_that_is_away_fails_the_attempt_without_showing_its_password(
+async def test_a_service_away_fails_the_attempt_hiding_its_password(
     service: Service,
 ) -> None:
     service.url = "http://user:hidden@127.0.0.1:9/"

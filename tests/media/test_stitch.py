@@ -64,7 +64,7 @@ async def test_an_odd_size_is_made_even(tmp_path: Path) -> None:
     assert (facts["streams"][0]["width"], facts["streams"][0]["height"]) == (64, 48)
 
 
-async def test_a_first_clip_that_is_turned_gives_the_size_it_is_seen_in(tmp_path: Path) -> None:
+async def test_a_first_clip_that_is_turned_gives_the_size_it_shows(tmp_path: Path) -> None:
     colour_clip(tmp_path / "lying.mp4", "red", size="64x32")
     ffmpeg("-display_rotation", "90", "-i", tmp_path / "lying.mp4", "-c", "copy", tmp_path / "1.mp4")
     facts = await run_job(tmp_path, "video-stitch", ["1.mp4", "lying.mp4"], "out.mp4")
@@ -124,7 +124,7 @@ async def test_the_last_picture_stays_while_the_sound_goes_on(tmp_path: Path) ->
     assert [tone_at(sound_of(out), second) for second in (0.4, 1.4, 2.4)] == [400, 400, 900]
 
 
-async def test_a_picture_that_comes_late_keeps_its_distance_to_the_sound(tmp_path: Path) -> None:
+async def test_a_picture_that_comes_late_stays_in_step_with_the_sound(tmp_path: Path) -> None:
     colour_clip(tmp_path / "0.mp4", "red", tone_hz=400)
     colour_clip(tmp_path / "blue.mp4", "blue")
     ffmpeg("-f", "lavfi", "-i", "sine=f=900:d=2,volume=8", tmp_path / "tone.wav")

@@ -230,7 +230,7 @@ async def test_what_another_kind_of_container_gets_is_encoded(
 
 @pytest.mark.parametrize("fault", ["ffmpeg fails", "pictures are missing"])
 @pytest.mark.parametrize("kind", ["stitch", "assembly"])
-async def test_a_copy_that_does_not_come_out_right_is_replaced_by_an_encoded_film(
+async def test_a_copy_that_comes_out_wrong_is_replaced_by_an_encoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: list[StreamCopy], fault: str, kind: str
 ) -> None:
     moving_clip(tmp_path / "1.mp4", 1, hz=400)
@@ -257,7 +257,7 @@ async def assemble(root: Path, scenes: list[str], master: str, formats: list[str
 
 
 @pytest.mark.parametrize("formats", [["mp4"], ["mp4", "mov"], ["webm", "mp4", "mov"]])
-async def test_alike_scenes_are_assembled_as_they_are_where_the_container_takes_them(
+async def test_alike_scenes_are_copied_where_the_container_allows(
     tmp_path: Path, copies: list[StreamCopy], formats: list[str]
 ) -> None:
     for number, colour in enumerate(("red", "blue")):

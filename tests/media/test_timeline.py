@@ -69,7 +69,7 @@ def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline
         FIRST + SECOND + THIRD.replace(b"1024,       1024,     1024", b"1024,      -1024,     1024"),
     ],
 )
-def test_packets_that_are_not_all_there_in_equal_steps_from_a_first_one_are_not_steady(
+def test_packets_missing_or_in_unequal_steps_are_not_steady(
     packets: bytes,
 ) -> None:
     reader = TimelineReader()
@@ -102,7 +102,7 @@ PICTURES = "Video: h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 64x48 
 
 
 @pytest.mark.parametrize(("index", "kind"), [(0, PICTURES), (1, ""), (2, "")])
-def test_the_kind_of_a_stream_is_what_is_said_of_it_without_what_is_individual(index: int, kind: str) -> None:
+def test_a_streams_kind_leaves_out_what_is_individual(index: int, kind: str) -> None:
     assert kind_of(LOG, index) == kind
 
 
@@ -113,7 +113,7 @@ def test_a_stream_that_is_shown_in_another_way_has_no_kind() -> None:
     assert kind_of(turned, 0) == ""
 
 
-def test_a_kind_includes_the_decoders_settings_and_how_far_ahead_it_begins() -> None:
+def test_a_kind_includes_decoder_settings_and_preroll() -> None:
     reader = TimelineReader()
     reader.feed(HEAD + FIRST + SECOND + THIRD)
     times, unknown = reader.timeline(PICTURES), reader.timeline("")
@@ -145,7 +145,7 @@ def test_clips_of_one_kind_are_joined() -> None:
         {"end_s": 0.1},
     ],
 )
-def test_a_clip_of_another_kind_rate_or_length_than_it_says_prevents_joining(changes: dict[str, Any]) -> None:
+def test_a_clip_of_another_kind_or_rate_prevents_joining(changes: dict[str, Any]) -> None:
     assert splice_of([CLIP, CLIP], 1, [ALIKE, replace(ALIKE, **changes)], Fraction(10)) is None
     assert splice_of([CLIP, CLIP], 1, [replace(ALIKE, **changes), ALIKE], Fraction(10)) is None
 

@@ -83,7 +83,7 @@ def test_without_a_url_there_is_nothing_to_mirror(tmp_path: Path, valkey: Server
     assert "MONGODB_URI" in ran.stderr
 
 
-def test_a_worker_works_on_while_mongodb_is_away_and_says_so_without_the_password(beeq: Beeq) -> None:
+def test_without_mongodb_a_worker_works_and_hides_its_password(beeq: Beeq) -> None:
     url = "mongodb://user:hunter2@127.0.0.1:1/x"
     beeq.ok("enqueue", "webhook-processing", *WEBHOOK, MONGODB_URI=url)
     ran = beeq.run("worker", "--burst", MONGODB_URI=url)

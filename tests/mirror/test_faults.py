@@ -50,9 +50,7 @@ def webhook(n):
     return {"webhookUrl": "https://example.com/", "payload": {"n": n}, "id": f"job-{n}"}
 
 
-async def test_workers_that_are_killed_while_they_mirror_lose_nothing_and_nothing_older_wins(
-    scene: Scene, eventually
-):
+async def test_killed_mirroring_workers_lose_nothing_and_keep_order(scene: Scene, eventually):
     count = 300
 
     async def start() -> asyncio.subprocess.Process:

@@ -84,14 +84,14 @@ async def until_right(scene: Scene, numbers: dict[str, int], eventually, within_
         assert document["createdAt"] <= document["updatedAt"]
 
 
-async def test_two_thousand_jobs_that_run_while_they_are_enqueued_all_end_right(scene, eventually):
+async def test_two_thousand_jobs_enqueued_and_run_at_once_end_right(scene, eventually):
     scene.mirror()
     scene.worker("webhook-processing", handler)
     numbers = await enqueue(scene, range(2000))
     await until_right(scene, numbers, eventually)
 
 
-async def test_a_document_has_the_specified_fields_and_leaves_others_alone(scene, eventually):
+async def test_a_document_has_its_fields_and_leaves_others_alone(scene, eventually):
     mirror = scene.mirror()
     job = await scene.service.add_webhook_job(webhook(1))
     await eventually(lambda: job.id in scene.documents())
@@ -173,7 +173,7 @@ async def test_two_writers_share_the_work_and_claim_what_one_abandoned(scene, ev
     await until_right(scene, numbers, eventually)
 
 
-async def test_what_is_older_never_wins_however_writes_are_ordered_or_repeated(scene, eventually):
+async def test_older_writes_never_win_in_any_order_or_repetition(scene, eventually):
     mirror = scene.mirror(starts=False)
     outbox, collection = mirror._outbox, mirror.collection
     await outbox.open()
@@ -205,7 +205,7 @@ async def test_ids_that_two_queues_share_each_get_a_document(scene, eventually):
     assert by_queue == {"webhook": "queued", "media-processing": "failed"}
 
 
-async def test_removing_an_unfinished_job_cancels_it_and_a_finished_one_changes_nothing(scene, eventually):
+async def test_removal_cancels_an_unfinished_job_only(scene, eventually):
     mirror = scene.mirror()
     queue = scene.service.queues["webhook-processing"]
     finished, waiting = [await scene.service.add_webhook_job(webhook(n)) for n in (1, 2)]
@@ -223,7 +223,7 @@ async def test_removing_an_unfinished_job_cancels_it_and_a_finished_one_changes_
     assert scene.documents()[waiting.id]["jobData"]["payload"] == {"n": 2}
 
 
-async def test_a_job_that_ended_and_was_removed_before_anything_was_written_has_its_end(scene):
+async def test_a_job_removed_before_any_write_still_has_its_end(scene):
     queue = scene.service.queues["webhook-processing"]
     done, broken = [await scene.service.add_webhook_job(webhook(n), {"retries": 0}) for n in (1, 3)]
     worker = scene.worker("webhook-processing", handler)
@@ -239,7 +239,7 @@ async def test_a_job_that_ended_and_was_removed_before_anything_was_written_has_
 
 
 @pytest.mark.parametrize("is_removed", [True, False])
-async def test_a_record_that_is_dropped_on_finish_is_mirrored_all_the_same(scene, is_removed):
+async def test_a_record_dropped_on_finish_is_mirrored_anyway(scene, is_removed):
     mirror = scene.mirror()
     job = await scene.service.add_webhook_job(webhook(1))
     worker = scene.worker("webhook-processing", handler, remove_on_success=is_removed)
@@ -272,9 +272,7 @@ async def test_what_bson_cannot_hold_holds_nothing_up(scene):
     assert documents[plain.id]["status"] == "queued"
 
 
-async def test_a_status_written_by_hand_outlives_the_removal_of_a_finished_job(
-    scene, eventually, monkeypatch
-):
+async def test_a_hand_written_status_outlives_a_finished_jobs_removal(scene, eventually, monkeypatch):
     async with QueueService(redis=scene.redis_url, prefix=scene.prefix, mongo_url=scene.mongo_url) as service:
         assert service._mirror is not None
         job = await service.add_webhook_job(webhook(1))

@@ -92,7 +92,7 @@ async def test_work_that_fails_never_reports_100() -> None:
     assert 100 not in job.reports
 
 
-async def test_progress_that_is_not_heard_is_logged_and_the_work_goes_on(
+async def test_unheard_progress_is_logged_and_the_work_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     job = FakeJob()

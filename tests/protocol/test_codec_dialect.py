@@ -128,13 +128,13 @@ def test_what_json_has_no_word_for_is_a_type_error(value: Any) -> None:
 
 
 @pytest.mark.parametrize("depth", [300, 400])
-def test_depth_beyond_the_fast_writers_limit_is_written_all_the_same(depth: int) -> None:
+def test_depth_beyond_the_fast_writers_limit_is_written(depth: int) -> None:
     assert dumps(nested(depth)) == b"[" * depth + b"]" * depth
     assert loads(dumps(nested(depth))) == nested(depth)
 
 
 @pytest.mark.parametrize("depth", [450, 500, 600, 800, 950])
-def test_depth_is_written_or_refused_by_type_error_however_much_stack_is_left(depth: int) -> None:
+def test_depth_is_written_or_a_type_error_at_any_stack_left(depth: int) -> None:
     try:
         text = dumps(nested(depth))
     except TypeError as error:

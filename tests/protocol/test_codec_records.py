@@ -98,7 +98,7 @@ def test_a_time_that_has_passed_leaves_an_earlier_wish_as_it_is() -> None:
     assert job.options["delay"] == NOW_MS + 1
 
 
-def test_a_new_job_begins_with_its_time_and_an_empty_list_of_traces_whether_looked_at_or_not() -> None:
+def test_a_new_job_begins_with_its_time_and_no_traces() -> None:
     job = Job.new(make_job().queue, None, now_ms=12)
     record = b'{"data":{},"options":{"timestamp":12,"stacktraces":[]},"status":"created","progress":0}'
     assert job.encoded() == record
@@ -134,7 +134,7 @@ def test_options_of_a_new_job_are_its_own() -> None:
 
 
 @pytest.mark.parametrize("falsy", [None, False, 0, 0.0, -0.0, math.nan, ""], ids=repr)
-def test_a_payload_that_javascript_calls_falsy_is_an_empty_object(falsy: Any) -> None:
+def test_a_payload_falsy_in_javascript_is_an_empty_object(falsy: Any) -> None:
     assert payload(falsy) == {}
 
 

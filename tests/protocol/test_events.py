@@ -161,7 +161,7 @@ class TestBacklog:
         backlog.put(JobEvent("1", "failed"), size_bytes=50, now_ms=0)
         assert backlog.get("1", since=then) == JobEvent("1", "failed")
 
-    def test_what_was_heard_up_to_a_moment_can_be_forgotten_and_no_more(self) -> None:
+    def test_news_up_to_a_moment_can_be_forgotten_and_no_more(self) -> None:
         backlog = Backlog()
         backlog.put(JobEvent("1", "succeeded"), size_bytes=50, now_ms=0)
         then = backlog.moment
@@ -202,7 +202,7 @@ class TestBacklog:
         assert backlog.get("all") is not None
         assert len(backlog) == 1
 
-    def test_an_event_that_never_fits_goes_alone_and_nothing_older_stands_for_it(self) -> None:
+    def test_an_oversized_event_goes_alone_and_no_older_replaces_it(self) -> None:
         backlog = Backlog(max_bytes=1000)
         for job_id in ("1", "2"):
             backlog.put(JobEvent(job_id, "failed"), size_bytes=300, now_ms=0)

@@ -58,7 +58,7 @@ def test_a_key_is_prefix_queue_and_suffix(prefix: str, queue_name: str, key: str
     assert Keys(prefix, queue_name).jobs == key
 
 
-def test_destroying_names_each_key_that_the_queue_stores_and_no_channel() -> None:
+def test_destroying_names_each_stored_key_and_no_channel() -> None:
     stored = [key for name, key in NAMES if name not in ("events", "earlier_delayed")]
     every = Keys("bq", "mail").every()
     assert sorted(every) == sorted(stored)

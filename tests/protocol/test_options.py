@@ -131,9 +131,7 @@ def test_an_unknown_strategy_is_refused_in_bee_queues_words(strategy: Any) -> No
     [None, 0, -1, 1.5, 44.0, math.nan, "5", True, 2**53, HUGE, timedelta(0)],
     ids=lambda d: repr(d)[:12],
 )
-def test_a_delay_that_is_no_positive_integer_is_refused_in_bee_queues_words(
-    strategy: str, delay: Any
-) -> None:
+def test_a_delay_not_a_positive_integer_is_refused_as_bee_queue(strategy: str, delay: Any) -> None:
     with pytest.raises(ValueError, match="^delay must be a positive integer$"):
         check_backoff(strategy, delay, STRATEGIES)
 
@@ -193,7 +191,7 @@ def test_a_job_refuses_such_a_time_and_stays_as_it_is(when: Any) -> None:
     [(None, 0), (0, 0), (0.0, 0), ("", 0), (False, 0), (1, 1), (1500.75, 1500), (2**53 - 1, 2**53 - 1), ("1500", 1500), ("0", 0)],
     ids=repr,
 )  # fmt: skip
-def test_the_delay_a_job_is_saved_with_is_a_number_or_text_of_digits(delay: Any, due_ms: int) -> None:
+def test_a_saved_delay_is_a_number_or_text_of_digits(delay: Any, due_ms: int) -> None:
     checked = check_delay({"delay": delay})
     assert (checked, type(checked)) == (due_ms, int)
     assert check_delay({}) == 0

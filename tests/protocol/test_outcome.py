@@ -93,9 +93,7 @@ class TestSuccess:
         assert "circular" in str(succeed(make_job(), circle).error)
 
     @pytest.mark.parametrize("where", ["data", "options", "progress"])
-    def test_a_record_that_cannot_be_written_fails_the_job_with_the_record_as_claimed(
-        self, where: str
-    ) -> None:
+    def test_an_unwritable_record_fails_the_job_as_claimed(self, where: str) -> None:
         """In bee-queue it runs again at every stall check, for ever."""
         job = make_job({"own": [1], "retries": 5}, data={"a": 1})
         if where == "progress":
@@ -170,7 +168,7 @@ def test_an_error_is_retried_or_final_as_in_bee_queue(
     assert record["options"] == {"timestamp": NOW_MS, **options, "own": {"a": 1}, **changed}
 
 
-def test_a_strategy_sees_the_job_before_its_retries_are_counted_down() -> None:
+def test_a_strategy_sees_the_job_before_its_retries_count_down() -> None:
     seen = []
 
     def mine(job: Job) -> int:
@@ -212,7 +210,7 @@ def test_a_senseless_answer_fails_the_job_with_its_own_error(answer: Any) -> Non
     failed_for_good(outcome, message=str(outcome.error))
 
 
-def test_a_strategy_that_raises_fails_the_job_with_both_errors_in_its_trace() -> None:
+def test_a_strategy_that_raises_fails_the_job_with_both_errors() -> None:
     def broken(_job: Job) -> int:
         raise ZeroDivisionError("in the strategy")
 
@@ -258,7 +256,7 @@ def test_a_retry_without_retries_left_is_a_failure(after: Any) -> None:
 
 
 @pytest.mark.parametrize("after", ["soon", math.nan, math.inf, object()], ids=lambda after: repr(after)[:6])
-def test_a_senseless_delay_of_a_handler_fails_the_job_with_that_error(after: Any) -> None:
+def test_a_bad_delay_by_a_handler_fails_the_job_with_that_error(after: Any) -> None:
     outcome = fail(make_job({"retries": 3}), Retry(after=after, reason="busy"), STRATEGIES)
     failed_for_good(outcome, message=str(outcome.error))
     assert not isinstance(outcome.error, Retry)
@@ -290,7 +288,7 @@ def test_an_unreadable_record_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 3])
-def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record_as_claimed(
+def test_a_failure_with_an_unwritable_record_keeps_the_claimed(
     retries: int,
 ) -> None:
     job = make_job({"retries": retries, "backoff": {"strategy": "fixed", "delay": 500}}, data={"a": 1})
@@ -308,7 +306,7 @@ def test_a_failure_with_a_record_that_cannot_be_written_is_final_with_the_record
 
 
 @pytest.mark.parametrize("is_success", [True, False], ids=["succeeded", "failed"])
-def test_a_record_that_was_read_but_can_never_be_written_again_keeps_its_text(is_success: bool) -> None:
+def test_a_readable_but_unwritable_record_keeps_its_text(is_success: bool) -> None:
     """A Node peer may nest deeper than Python writes; the outcome must not be lost over that."""
     raw = (
         b'{"data":'

@@ -74,7 +74,7 @@ def test_an_error_that_cannot_be_printed_loses_no_outcome(error: Exception) -> N
     assert json.loads(outcome.record)["options"]["stacktraces"][0].splitlines()[0] == f"{name}: {name}"
 
 
-def test_a_trace_begins_with_the_error_and_goes_on_with_pythons_traceback() -> None:
+def test_a_trace_is_the_error_then_pythons_traceback() -> None:
     trace = trace_of(raised(ValueError("no")))
     first, *rest = trace.splitlines()
     assert first == "ValueError: no"
@@ -89,7 +89,7 @@ def test_an_error_that_was_never_raised_has_a_trace_of_one_line() -> None:
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀", "\ud800"], ids=ascii)
 @pytest.mark.parametrize("extra", [-50, 0, 1, 2, 3, 1_000_000])
-def test_a_long_message_keeps_both_ends_and_no_more_than_the_limit(letter: str, extra: int) -> None:
+def test_a_long_message_keeps_both_ends_within_the_limit(letter: str, extra: int) -> None:
     text = "begin" + letter * (MAX_TRACE_BYTES + extra) + "end"
     for cut in (message_of(ValueError(text)), trace_of(ValueError(text)), trace_of(raised(ValueError(text)))):
         raw = cut.encode("utf-8", "surrogatepass")
@@ -115,7 +115,7 @@ def test_what_a_long_error_costs_in_redis_is_bounded() -> None:
     assert len(outcome.keep) < 2 * MAX_TRACE_BYTES
 
 
-def test_the_newest_trace_comes_first_and_the_oldest_of_a_hundred_goes() -> None:
+def test_the_newest_trace_is_first_and_the_oldest_of_many_goes() -> None:
     job = make_job({"retries": 1000})
     for attempt in range(MAX_TRACES + 5):
         fail(job, ValueError(str(attempt)), STRATEGIES)
@@ -160,7 +160,7 @@ BACKOFFS = st.none() | st.dictionaries(
     backoff=BACKOFFS,
     end=ENDS,
 )  # fmt: skip
-def test_every_outcome_is_a_record_that_decodes_and_keeps_unknown_options(
+def test_every_outcome_is_a_decodable_record_with_all_options(
     data: Any, own: dict[str, Any], retries: Any, backoff: Any, end: tuple[str, Any]
 ) -> None:
     job = make_job({**own, "retries": retries, "backoff": backoff}, data=data)

@@ -87,7 +87,7 @@ async def test_close_resolves_to_nothing_when_awaited(make_queue):
     assert await queue.close() is None
 
 
-async def test_an_error_of_hanging_up_the_clients_own_connection_is_raised(valkey, queue_name):
+async def test_an_error_of_closing_the_clients_connection_is_raised(valkey, queue_name):
     client = valkey.client()
     hang_up = client.aclose
 
@@ -192,7 +192,7 @@ async def test_closing_right_after_construction_is_no_error(make_queue, eventual
     assert errors == []
 
 
-async def test_whoever_waits_for_the_opening_when_close_comes_hears_that_the_queue_is_closed(make_queue):
+async def test_a_close_during_opening_tells_those_who_wait_for_it(make_queue):
     """A cancellation that nobody asked for would pass as success in a task group."""
     queue = make_queue()
     waiting = [asyncio.ensure_future(call) for call in (queue.enqueue({}), queue.connect(), queue.stats())]
@@ -211,7 +211,7 @@ async def test_whoever_waits_for_the_opening_when_close_comes_hears_that_the_que
     ],
     ids=["itself", "with a bound", "with others"],
 )
-async def test_a_listener_that_closes_its_queue_goes_on_and_the_others_end(make_queue, close):
+async def test_a_listener_that_closes_its_queue_goes_on_to_its_end(make_queue, close):
     queue = make_queue()
     outcomes: dict[str, str] = {}
     has_ended, is_waiting = asyncio.Event(), asyncio.Event()
@@ -261,7 +261,7 @@ async def test_a_jobs_listener_may_close_the_queue_too(make_queue):
     assert await asyncio.wait_for(outcome, 5) == "value"
 
 
-async def test_a_listener_that_has_stopped_waiting_for_close_ends_with_the_queue(make_queue, eventually):
+async def test_a_listener_past_its_wait_for_close_ends_with_the_queue(make_queue, eventually):
     end = asyncio.Event()
 
     async def work(_job):
@@ -298,7 +298,7 @@ async def test_closing_after_a_periodic_stall_check_is_no_error(make_queue):
 
 
 @pytest.mark.parametrize("timeout_ms", [None, 0, -5, True])
-async def test_a_timeout_that_is_none_zero_or_negative_means_the_default(make_queue, timeout_ms):
+async def test_a_timeout_of_none_zero_or_less_means_the_default(make_queue, timeout_ms):
     end = asyncio.Event()
 
     async def wait(_job):
@@ -322,7 +322,7 @@ async def test_a_second_close_with_a_shorter_timeout_shortens_the_wait(make_queu
         await closing
 
 
-async def test_each_further_close_with_a_shorter_timeout_shortens_the_wait(make_queue, eventually):
+async def test_each_close_with_a_shorter_timeout_shortens_the_wait(make_queue, eventually):
     worker, _job = await busy_worker(make_queue, hang)
     closings = [asyncio.ensure_future(worker.close(60_000))]
     await eventually(lambda: not worker.is_running())

@@ -28,7 +28,7 @@ def test_without_a_url_the_queue_is_on_this_machines_redis():
         "rediss://h?ssl_cert_reqs=hunter2",
     ],
 )
-def test_an_option_of_the_url_that_means_nothing_is_refused_at_once(url):
+def test_a_meaningless_url_option_is_refused_at_once(url):
     with pytest.raises(ValueError, match="the Redis URL has an option") as refused:
         Queue("addition", redis=url)
     assert "hunter2" not in str(refused.value)
@@ -150,7 +150,7 @@ def test_a_bad_setting_is_refused_by_name(setting, value):
         Queue("addition", **{setting: value})
 
 
-def test_a_window_that_is_not_positive_is_refused_in_bee_queues_words():
+def test_a_nonpositive_window_is_refused_in_bee_queues_words():
     with pytest.raises(ValueError, match="maximum delay must be a positive integer"):
         Queue("addition", near_term_window=0)
 

@@ -31,7 +31,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_listeners_are_called_in_their_order_with_what_was_emitted(bench):
+def test_listeners_are_called_in_order_with_what_was_emitted(bench):
     for name in ("first", "second"):
         bench.emitter.on("x", bench.listener(name))
     assert bench.emitter.emit("x", 1, "two") is True
@@ -66,7 +66,7 @@ def test_once_is_once_also_when_emitted_from_inside(bench):
     assert bench.heard == [("once",), ("always",), ("always",)]
 
 
-def test_a_listener_that_was_asked_for_once_and_always_stays_for_always(bench):
+def test_a_listener_added_once_and_always_stays_for_always(bench):
     listener = bench.listener("a")
     bench.emitter.on("x", listener, once=True)
     bench.emitter.on("x", listener)
@@ -75,7 +75,7 @@ def test_a_listener_that_was_asked_for_once_and_always_stays_for_always(bench):
     assert bench.heard == [("a",)] * 3
 
 
-def test_listeners_that_come_or_go_meanwhile_count_from_the_next_time_on(bench):
+def test_listeners_added_or_removed_meanwhile_count_next_time(bench):
     late = bench.listener("late")
 
     def busy() -> None:

@@ -57,9 +57,7 @@ def test_the_option_wins() -> None:
         ({"REDIS_DB": "-1"}, "REDIS_DB"),
     ],
 )
-def test_a_value_of_no_use_is_an_error_and_never_the_embedded_server(
-    environment: dict[str, str], name: str
-) -> None:
+def test_a_useless_value_is_an_error_and_no_embedded_server(environment: dict[str, str], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: ") as refusal:
         redis_url(None, environment)
     assert "secret" not in str(refusal.value)
@@ -80,7 +78,7 @@ def test_the_mirror_is_where_option_then_environment_say(option, environ, url):
 
 @pytest.mark.parametrize("source", ["BEEQ_MONGO_URL", "MONGODB_URI"])
 @pytest.mark.parametrize("text", ["", "mongodb:", "mongodb://", "http://u:hunter2@h", "mongodb://u:hunter2@"])
-def test_a_malformed_mongo_url_is_refused_by_its_source_and_not_repeated(source, text):
+def test_a_malformed_mongo_url_is_named_by_source_not_repeated(source, text):
     with pytest.raises(ValueError, match=f"^{source}: the Mongo URL must begin") as refused:
         mongo_url(None, {source: text})
     assert "hunter2" not in str(refused.value)

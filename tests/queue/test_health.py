@@ -47,7 +47,7 @@ async def test_a_job_that_succeeded_is_counted(make_queue):
     assert await queue.check_health() == Health(0, 0, 1, 0, 0, 1)
 
 
-async def test_a_job_that_failed_is_told_of_as_failed_and_as_fatal_and_counted(make_queue):
+async def test_a_failed_job_is_reported_failed_and_fatal_and_counted(make_queue):
     """``failed:fatal`` is the final one."""
     queue = make_queue()
     heard = []
@@ -68,7 +68,7 @@ async def test_a_job_that_failed_is_told_of_as_failed_and_as_fatal_and_counted(m
     assert await queue.check_health() == Health(0, 0, 0, 1, 0, 1)
 
 
-async def test_a_job_that_is_retried_is_told_of_as_retrying_and_not_counted_as_failed(make_queue):
+async def test_a_retried_job_is_reported_as_retrying_not_as_failed(make_queue):
     queue = make_queue()
     heard = []
     done = asyncio.Event()

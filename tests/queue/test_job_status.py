@@ -27,7 +27,7 @@ from beeq.protocol.codec import Record
         ("", ""),
     ],
 )
-def test_a_message_is_what_stands_before_the_calls_without_the_errors_type(trace, message):
+def test_a_message_stands_before_the_calls_without_its_type(trace, message):
     assert message_in(trace) == message
 
 
@@ -51,7 +51,7 @@ def test_a_trace_is_not_shown_where_nobody_kept_the_message():
 @pytest.mark.parametrize(
     ("status", "error"), [("retrying", "once more"), ("created", None), ("failed", None)]
 )
-def test_the_last_error_is_shown_only_of_a_job_that_is_to_be_tried_again(status, error):
+def test_the_last_error_is_shown_only_before_another_attempt(status, error):
     assert document("queued", None, "ValueError: once more\nTraceback …", status=status)["error"] in (
         error,
         None if error is None else "once more\nTraceback …",

@@ -11,7 +11,7 @@ from beeq import QueueClosed, RedisUnavailable
 from tests.support.waiting import pause
 
 
-async def test_a_queue_gets_ready_and_works_without_loading_its_scripts_first(make_queue, redis):
+async def test_a_queue_works_without_loading_its_scripts_first(make_queue, redis):
     await redis.script_flush()
     queue = make_queue(ensure_scripts=False)
     errors: list[Any] = []
@@ -29,7 +29,7 @@ async def test_ready_gives_the_queue_to_whoever_awaits_it(make_queue):
     assert await queue.ready() is queue
 
 
-async def test_a_queue_is_running_before_and_after_it_is_ready_and_not_after_close(make_queue, eventually):
+async def test_a_queue_is_running_until_it_is_closed(make_queue, eventually):
     queue = make_queue()
     assert queue.is_running()
     await queue.ready()
@@ -75,7 +75,7 @@ async def test_a_queue_told_not_to_connect_by_itself_waits_for_connect(make_queu
     assert (await queue.enqueue({})).id == "1"
 
 
-async def test_a_queue_told_not_to_connect_by_itself_can_be_closed_unopened(make_queue):
+async def test_a_queue_without_auto_connect_can_be_closed_unopened(make_queue):
     """bee-queue's close throws there."""
     queue = make_queue(auto_connect=False)
     await queue.close()
@@ -83,7 +83,7 @@ async def test_a_queue_told_not_to_connect_by_itself_can_be_closed_unopened(make
         await queue.connect()
 
 
-async def test_a_worker_told_not_to_connect_by_itself_takes_jobs_after_connect(make_queue):
+async def test_a_worker_without_auto_connect_takes_jobs_on_connect(make_queue):
     producer, worker = make_queue(), make_queue(auto_connect=False)
     job = await producer.enqueue({"x": 2})
 
@@ -96,7 +96,7 @@ async def test_a_worker_told_not_to_connect_by_itself_takes_jobs_after_connect(m
     assert await job.result(timeout=5000) == 4
 
 
-async def test_connecting_many_times_at_once_makes_one_set_of_connections(make_queue, redis, eventually):
+async def test_connecting_many_times_makes_one_set_of_connections(make_queue, redis, eventually):
     """bee-queue opens a second set of clients."""
     before = len(await redis.client_list())
     queue = make_queue(is_worker=False, activate_delayed_jobs=False)
@@ -123,7 +123,7 @@ async def test_a_failed_start_is_raised_and_the_next_ask_tries_again(own_valkey,
     assert (await queue.enqueue({"x": 1})).id == "1"
 
 
-async def test_an_unresolvable_host_fails_the_start_and_close_still_ends_the_queue(make_queue):
+async def test_an_unknown_host_fails_the_start_and_close_still_works(make_queue):
     queue = make_queue(redis="redis://nowhere.invalid:6379")
     with pytest.raises(RedisUnavailable):
         await asyncio.wait_for(queue.ready(), 10)
@@ -133,7 +133,7 @@ async def test_an_unresolvable_host_fails_the_start_and_close_still_ends_the_que
         await queue.ready()
 
 
-async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valkey, make_queue, eventually):
+async def test_an_unawaited_failed_start_is_no_error_of_its_own(own_valkey, make_queue, eventually):
     """In bee-queue the unhandled rejection ends the process."""
     own_valkey.stop()
     queue = make_queue(redis=own_valkey.url)
@@ -146,7 +146,7 @@ async def test_nobody_waiting_for_a_failed_start_is_no_error_of_its_own(own_valk
         await queue.ready()
 
 
-async def test_a_worker_whose_redis_is_away_at_the_start_begins_when_it_is_back(own_valkey, make_queue):
+async def test_a_worker_started_without_redis_begins_when_it_is_back(own_valkey, make_queue):
     """A worker never starts dead, as bee-queue's does when its first stall check fails."""
     own_valkey.stop()
     worker = make_queue(redis=own_valkey.url, initial_redis_failure_retry_delay=20)

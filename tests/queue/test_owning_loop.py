@@ -68,7 +68,7 @@ def forking(tmp_path: Path, valkey: Any, queue_name: str) -> Callable[[str], lis
 # Another process.
 
 
-def test_a_blocking_queue_that_was_used_before_a_fork_says_so_in_the_child(forking):
+def test_a_blocking_queue_used_before_a_fork_refuses_the_child(forking):
     lines = forking(
         """
 queue = SyncQueue(NAME, redis=URL)
@@ -94,7 +94,7 @@ queue.close()
         assert "make the queue in the child" in line
 
 
-def test_a_blocking_queue_that_was_only_made_before_a_fork_works_in_the_child_and_in_the_parent(forking):
+def test_an_unused_blocking_queue_works_on_both_sides_of_a_fork(forking):
     lines = forking(
         """
 queue = SyncQueue(NAME, redis=URL)
@@ -107,7 +107,7 @@ queue.close()
     assert lines == ["1", "2", "None", "3"]
 
 
-def test_a_child_makes_a_blocking_queue_of_its_own_beside_its_parents(forking):
+def test_a_child_makes_a_blocking_queue_beside_its_parents(forking):
     lines = forking(
         """
 def work():
@@ -141,7 +141,7 @@ asyncio.run(main())
     assert all("before a fork" in line for line in lines[:2])
 
 
-def test_an_async_queue_that_was_open_before_a_fork_says_so_in_the_child(forking):
+def test_an_async_queue_opened_before_a_fork_refuses_the_child(forking):
     lines = forking(
         """
 queue = Queue(NAME, redis=URL)
@@ -208,7 +208,7 @@ def test_a_worker_that_worked_in_one_loop_says_so_in_another(valkey, queue_name,
     first_loop.run(queue.close())
 
 
-async def test_a_queue_that_is_open_in_one_loop_says_so_in_another_thread(make_queue):
+async def test_a_queue_open_in_one_loop_refuses_another_thread(make_queue):
     queue = make_queue()
     await queue.ready()
 
@@ -220,7 +220,7 @@ async def test_a_queue_that_is_open_in_one_loop_says_so_in_another_thread(make_q
     assert (await queue.enqueue({})).id == "1"
 
 
-def test_a_queue_made_outside_a_loop_works_in_the_first_that_uses_it(valkey, queue_name):
+def test_a_queue_made_outside_a_loop_works_in_its_first_user(valkey, queue_name):
     queue = Queue(queue_name, redis=valkey.url)
 
     @queue.process
@@ -250,7 +250,7 @@ def test_a_closed_queue_is_closed_in_every_loop(valkey, queue_name):
         asyncio.run(queue.enqueue({}))
 
 
-def test_a_queue_that_could_not_open_in_one_loop_opens_in_the_next(own_valkey):
+def test_a_queue_that_failed_to_open_opens_in_the_next_loop(own_valkey):
     queue = Queue("late", redis=own_valkey.url)
     own_valkey.stop()
     with pytest.raises(RedisUnavailable):

@@ -236,7 +236,7 @@ def test_the_blocking_service_does_the_same(valkey, queue_name):
             assert service.cancel_job(job.id) is True
 
 
-async def test_without_redis_the_service_raises_and_leaves_nothing_open(own_valkey):
+async def test_without_redis_the_service_raises_and_leaves_none_open(own_valkey):
     url = own_valkey.url
     own_valkey.stop()
     with pytest.raises(RedisUnavailable):

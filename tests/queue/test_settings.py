@@ -50,7 +50,7 @@ def test_the_defaults_are_bee_queues_but_for_activation() -> None:
     assert dataclasses.asdict(Settings()) == DEFAULTS
 
 
-def test_every_setting_is_a_switch_a_duration_or_a_count_tested_here() -> None:
+def test_every_setting_is_a_switch_duration_or_count_tested_here() -> None:
     others = {"prefix", "quit_command_client"}
     assert set(DEFAULTS) == {*SWITCHES, *DURATIONS, *COUNTS, *others}
 
@@ -88,7 +88,7 @@ def test_a_duration_is_milliseconds_or_a_timedelta(name: str, duration: Any, dur
 
 @pytest.mark.parametrize("name", [*DURATIONS, *COUNTS])
 @pytest.mark.parametrize("value", [None, "5", 5.0, math.nan, math.inf, True, False, [5]], ids=repr)
-def test_what_is_no_number_of_milliseconds_or_things_is_refused_by_name(name: str, value: Any) -> None:
+def test_not_a_number_of_milliseconds_or_things_is_refused(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=rf"^{name} must be an int.*, not {type(value).__name__}$"):
         Settings(**{name: value})
 

@@ -89,7 +89,7 @@ NOT_BLOCKING = {
 @pytest.mark.parametrize(
     ("cls", "twin"), [(Job, BlockingJob), (Queue, SyncQueue), (QueueService, SyncService)]
 )
-def test_a_blocking_twin_has_each_async_method_with_its_signature(cls, twin):
+def test_a_blocking_twin_has_each_async_method_and_signature(cls, twin):
     methods = dict(inspect.getmembers(cls, inspect.iscoroutinefunction))
     wanted = {name for name in methods if not name.startswith("_")} - NOT_BLOCKING[cls]
     wanted |= {"on", "once", "off"} & set(dir(cls))
@@ -177,7 +177,7 @@ def test_closing_a_blocking_queue_leaves_no_connection(valkey, queue_name, sync_
 # Plain functions as handlers.
 
 
-async def test_a_plain_function_runs_in_a_thread_with_the_blocking_face(make_queue, recorder):
+async def test_a_plain_function_runs_in_a_thread_on_the_blocking_face(make_queue, recorder):
     queue = make_queue()
     record = recorder(queue, "job progress")
 
@@ -228,7 +228,7 @@ async def test_a_blocking_function_holds_up_nobody_else(make_queue):
 @pytest.mark.parametrize(
     "error", [ValueError("no"), SystemExit(1), StopIteration("stop"), KeyboardInterrupt()]
 )
-async def test_whatever_a_plain_function_raises_fails_its_job_and_not_the_worker(make_queue, error):
+async def test_an_exception_of_a_plain_function_fails_its_job_only(make_queue, error):
     queue = make_queue()
 
     @queue.process
@@ -300,7 +300,7 @@ def test_a_handler_that_cannot_be_called_is_refused(handler):
         Queue("addition").process(handler)
 
 
-async def test_a_plain_function_saves_other_jobs_through_a_blocking_queue(make_queue, valkey, queue_name):
+async def test_a_plain_function_saves_jobs_through_a_blocking_queue(make_queue, valkey, queue_name):
     queue = make_queue()
 
     @queue.process

@@ -83,7 +83,7 @@ async def test_calls_of_one_turn_of_the_loop_go_out_in_one_write(shared, writes)
     assert writes == [echoes("a", "b", "c")]
 
 
-async def test_calls_asked_while_a_reply_is_awaited_go_together_in_the_next_write(shared, writes, peer):
+async def test_calls_made_while_a_reply_is_awaited_go_together_next(shared, writes, peer):
     peer.answer = lambda _command: b""
     calls = [asyncio.ensure_future(shared.call("ECHO", "first"))]
     await peer.until(lambda: [b"ECHO", b"first"] in peer.commands)
@@ -97,7 +97,7 @@ async def test_calls_asked_while_a_reply_is_awaited_go_together_in_the_next_writ
     assert writes == [echoes("first"), echoes("a", "b", "c")]
 
 
-async def test_the_calls_before_the_first_connection_go_together_over_it(shared, peer):
+async def test_calls_before_the_first_connection_go_together_over_it(shared, peer):
     assert await asyncio.gather(*(shared.call("ECHO", word) for word in "abc")) == [b"a", b"b", b"c"]
     assert (peer.dialled, len(peer.commands)) == (1, 3)
 
@@ -110,7 +110,7 @@ async def test_a_repeatable_call_whose_reply_was_lost_is_tried_again(shared, pee
     assert peer.dialled == 2
 
 
-async def test_a_call_whose_reply_was_lost_is_not_repeated_unless_it_may_be(shared, peer):
+async def test_a_call_with_a_lost_reply_is_repeated_only_if_it_may_be(shared, peer):
     await shared.connect()
     peer.answer = once(None, to=b"INCR")
     writes, reads = shared.call("INCR", "n"), shared.call("ECHO", "read", repeatable=True)
@@ -135,9 +135,7 @@ async def test_a_call_is_given_up_after_three_tries(shared, peer):
     [(b"-LOADING not yet\r\n", 1), (b"-READONLY replica\r\n", 2), (b"-MOVED 7 127.0.0.1:1\r\n", 2)],
     ids=["LOADING", "READONLY", "MOVED"],
 )
-async def test_what_redis_did_not_execute_is_tried_again_where_it_may_be_executed(
-    shared, peer, refusal, connections
-):
+async def test_unexecuted_calls_are_tried_again_where_they_may_run(shared, peer, refusal, connections):
     """Also a call that is not repeatable; the one that was answered beside it is not sent again."""
     await shared.connect()
     peer.answer = once(refusal, to=b"INCR")
@@ -173,7 +171,7 @@ async def test_a_call_that_cannot_be_packed_fails_alone(shared, writes):
     assert [(reply, str(error)) for reply, error in ends] == [(None, "no bytes")]
 
 
-async def test_who_hears_that_his_call_cannot_be_packed_may_ask_for_another_at_once(shared):
+async def test_a_callback_of_an_unpackable_call_may_make_another(shared):
     await shared.connect()
     second: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -204,7 +202,7 @@ async def test_who_cannot_take_his_reply_keeps_nobody_from_theirs(shared):
     assert [str(context["exception"]) for context in told] == ["b'odd'"]
 
 
-async def test_a_caller_that_is_cancelled_takes_nothing_from_the_others(shared, peer):
+async def test_a_cancelled_caller_takes_nothing_from_the_others(shared, peer):
     await shared.connect()
     peer.answer = lambda _command: b""
     leaves, stays = (asyncio.create_task(shared.call("ECHO", word)) for word in "ab")
@@ -221,9 +219,7 @@ async def test_a_caller_that_is_cancelled_takes_nothing_from_the_others(shared, 
 @pytest.mark.parametrize("repeatable", [False, True])
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.parametrize("is_connected", [False, True])
-async def test_whenever_it_is_closed_each_call_has_an_end_and_no_connection_is_left(
-    shared, peer, is_connected, turns, repeatable
-):
+async def test_a_close_ends_each_call_and_leaves_no_connection(shared, peer, is_connected, turns, repeatable):
     """A call that was just asked for, one that connects, one that is under way, and one behind it."""
     if is_connected:
         await shared.connect()
@@ -243,7 +239,7 @@ async def test_whenever_it_is_closed_each_call_has_an_end_and_no_connection_is_l
     assert [b"ECHO", b"second"] not in peer.commands
 
 
-async def test_closed_in_the_turn_of_a_call_it_sends_what_comes_next_one_batch_at_a_time(shared, peer):
+async def test_a_close_in_the_turn_of_a_call_sends_the_rest_in_order(shared, peer):
     ends: list[tuple[str, Any, Any]] = []
 
     def ask(word: str) -> Any:
@@ -266,7 +262,7 @@ async def test_closed_in_the_turn_of_a_call_it_sends_what_comes_next_one_batch_a
     assert peer.commands == [[b"ECHO", b"first"], [b"ECHO", b"second"]]
 
 
-async def test_closed_while_it_rests_between_two_tries_it_ends_the_call(shared, peer):
+async def test_a_close_between_two_tries_ends_the_call(shared, peer):
     await shared.connect()
     peer.answer = lambda _command: None
     call = asyncio.ensure_future(shared.call("ECHO", "read", repeatable=True))
@@ -275,7 +271,7 @@ async def test_closed_while_it_rests_between_two_tries_it_ends_the_call(shared, 
     assert isinstance(await within(call), RedisUnavailable)
 
 
-async def test_closing_again_is_fine_and_so_is_closing_what_was_never_used(shared, peer):
+async def test_closing_twice_is_fine_and_so_is_closing_unused(shared, peer):
     await shared.close()
     await shared.connect()
     await asyncio.gather(shared.close(), shared.close())
@@ -283,7 +279,7 @@ async def test_closing_again_is_fine_and_so_is_closing_what_was_never_used(share
     assert await within(shared.call("ECHO", "anew")) == b"anew"
 
 
-async def test_a_close_that_is_cancelled_leaves_a_line_that_can_be_used(shared, peer):
+async def test_a_cancelled_close_leaves_a_usable_pipeline(shared, peer):
     call = asyncio.ensure_future(shared.call("ECHO", "first"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

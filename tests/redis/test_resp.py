@@ -112,7 +112,7 @@ def pieces_of(stream: bytes) -> Iterator[list[bytes]]:
     yield [stream[at : at + 1] for at in range(len(stream))]
 
 
-async def test_replies_are_given_out_in_order_wherever_the_stream_is_cut(ends):
+async def test_replies_are_given_in_order_wherever_the_stream_is_cut(ends):
     wrong, inside = ("ERR", "ERR it's wrong"), ("WRONGTYPE", "WRONGTYPE inside")
     for pieces in pieces_of(REPLIES):
         asked = [ends.ask(*PING), ends.ask(*PING * 3), ends.ask(*PING), ends.ask(*PING)]
@@ -157,7 +157,7 @@ LOOPS = pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.
 
 
 @LOOPS
-def test_what_the_socket_does_not_take_at_once_follows_in_order_with_all_that_is_asked_after_it(loop_factory):
+def test_bytes_the_socket_refuses_follow_later_in_order(loop_factory):
     large = [pack("SET", name * 1_000_000, name * 3_000_000) for name in "ab"]
 
     async def ask_a_peer_that_does_not_read() -> None:
@@ -180,7 +180,7 @@ def read_exactly(peer: socket.socket, count: int) -> bytes:
     return bytes(received)
 
 
-async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(valkey):
+async def test_a_thousand_commands_at_once_are_answered_in_order(valkey):
     connector = Connector(valkey.url, timeout_ms=5000, slot_key="slot")
     wire = await connector.connect()
     numbers = [End() for _ in range(500)]
@@ -195,7 +195,7 @@ async def test_a_thousand_commands_at_once_are_answered_by_redis_in_their_order(
     await asyncio.sleep(0)
 
 
-def test_a_command_with_a_packed_beginning_is_the_command_packed_at_once():
+def test_a_command_with_a_packed_prefix_equals_one_packed_whole():
     words = ("EVALSHA", "ab", 2, "ключ", b"\r\n\x00", 1.5)
     for at in range(1, len(words) + 1):
         assert CommandPrefix(*words[:at]).pack(words[at:]) == pack(*words)
@@ -204,7 +204,7 @@ def test_a_command_with_a_packed_beginning_is_the_command_packed_at_once():
 @pytest.mark.parametrize(
     "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-7\r\n", b"*x\r\n", b"\x00\xff\x00\xff", b":12a\r\n"]
 )
-async def test_what_is_no_protocol_ends_the_wire_and_fails_everything_under_way(ends, garbage):
+async def test_malformed_replies_end_the_wire_and_fail_all_under_way(ends, garbage):
     answered, first, second = ends.ask(), ends.ask(), ends.ask()
     ends.peer.sendall(b"+PONG\r\n" + garbage)
     error = await ends.ended()
@@ -234,7 +234,7 @@ async def test_half_a_reply_is_late_too(ends):
     assert str((await end.over()).error) == "Redis did not answer in time"
 
 
-async def test_each_ask_has_its_own_time_and_silence_costs_nothing_while_nobody_asks(ends):
+async def test_each_ask_has_its_own_timeout_and_idle_silence_is_free(ends):
     assert ends.ask(timeout_s=0.02).times == 0
     ends.wire.data_received(b"+PONG\r\n")
     patient = ends.ask(timeout_s=5)
@@ -245,7 +245,7 @@ async def test_each_ask_has_its_own_time_and_silence_costs_nothing_while_nobody_
 
 
 @LOOPS
-def test_a_loop_that_was_blocked_for_longer_than_the_timeout_still_takes_what_came_meanwhile(loop_factory):
+def test_a_loop_blocked_beyond_the_timeout_still_takes_replies(loop_factory):
     def ask_and_block(ends: Ends) -> list[End]:
         asked = [ends.ask(timeout_s=0.02) for _ in range(2)]
         ends.peer.sendall(b"+one\r\n+two\r\n")
@@ -269,7 +269,7 @@ def test_a_loop_that_was_blocked_for_longer_than_the_timeout_still_takes_what_ca
 
 
 @pytest.mark.parametrize("end_it", ["close", "hang up"])
-async def test_asking_an_ended_wire_fails_from_the_loop_and_never_from_the_call(ends, end_it):
+async def test_asking_an_ended_wire_fails_from_the_loop_only(ends, end_it):
     if end_it == "close":
         ends.wire.close(RedisRefused("NOAUTH no"))
     else:
@@ -282,7 +282,7 @@ async def test_asking_an_ended_wire_fails_from_the_loop_and_never_from_the_call(
     ends.wire.send(PING[0])  # is no error either
 
 
-async def test_closing_fails_what_is_under_way_and_closing_again_is_fine(ends):
+async def test_closing_fails_what_is_under_way_and_may_be_repeated(ends):
     asked = [ends.ask(), ends.ask(*PING * 3)]
     ends.wire.data_received(b"+PONG\r\n+PONG\r\n")
     reason = RedisUnavailable("enough")
@@ -321,7 +321,7 @@ async def test_a_connection_that_breaks_says_how_and_tells_no_password(ends):
     assert "secret" not in str(end.error)
 
 
-async def test_messages_that_nobody_asked_for_go_to_on_message_in_order(ends):
+async def test_unrequested_messages_go_to_on_message_in_order(ends):
     end = ends.ask()
     ends.wire.send(pack("SUBSCRIBE", "c"))
     ends.wire.data_received(
@@ -424,7 +424,7 @@ async def test_an_error_reply_is_one_among_the_others(line, peer):
     assert peer.dialled == 1
 
 
-async def test_a_cancelled_exchange_closes_the_connection_and_the_next_call_dials_anew(line, peer):
+async def test_a_cancelled_exchange_reconnects_for_the_next_call(line, peer):
     peer.answer = lambda command: b"" if command[0] == b"GET" else b"+PONG\r\n"
     cancelled, beside = (asyncio.create_task(line.call("GET", word)) for word in "ab")
     await peer.until(lambda: len(peer.commands) == 2)
@@ -458,7 +458,7 @@ async def test_a_peer_that_hangs_up_costs_its_calls_and_no_later_one(line, peer)
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
 
 
-async def test_a_peer_that_falls_silent_costs_its_calls_and_no_later_one(peer):
+async def test_a_silent_peer_costs_its_calls_and_no_later_one(peer):
     line = Connection(peer.connector(), timeout_ms=20)
     with pytest.raises(RedisUnavailable, match="did not answer in time"):
         await asyncio.wait_for(line.call("PING"), 5)
@@ -474,9 +474,7 @@ async def test_a_peer_that_falls_silent_costs_its_calls_and_no_later_one(peer):
     [("READONLY", 2), ("MOVED", 2), ("ASK", 2), ("LOADING", 1), ("OOM", 1), ("NOSCRIPT", 1)],
 )
 @pytest.mark.parametrize("way", ["exchange", "ask"])
-async def test_a_reply_that_says_not_here_ends_the_connection_and_others_do_not(
-    line, peer, refusal, dialled, way
-):
+async def test_only_a_not_here_reply_ends_the_connection(line, peer, refusal, dialled, way):
     await line.connect()
     peer.answer = lambda _command: b"-%b some words\r\n" % refusal.encode()
     if way == "exchange":
@@ -568,7 +566,7 @@ async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, pee
     await peer.until(lambda: peer.job_state == 1)
 
 
-async def test_a_subscription_that_is_refused_is_tried_less_and_less_often(hearing, peer):
+async def test_a_refused_subscription_is_tried_ever_less_often(hearing, peer):
     """Also though Redis lets the connection in each time."""
     peer.answer = lambda _command: b"-NOPERM no\r\n"
     with pytest.raises(RedisUnavailable, match="not confirmed"):

@@ -20,7 +20,7 @@ Loop = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_jobs_of_any_size_are_enqueued_worked_on_and_heard_of_over_tls(
+def test_jobs_of_any_size_are_enqueued_and_worked_over_tls(
     loop_factory: Loop, valkey: Server, queue_name: str, tmp_path: Path
 ) -> None:
     authority = tmp_path / "authority.pem"
@@ -43,7 +43,7 @@ def test_jobs_of_any_size_are_enqueued_worked_on_and_heard_of_over_tls(
         assert runner.run(work()) == payloads
 
 
-async def test_a_server_whose_certificate_nobody_vouches_for_is_not_talked_to(
+async def test_a_server_with_an_unknown_certificate_is_refused(
     valkey: Server, queue_name: str, tmp_path: Path
 ) -> None:
     async with proxy_to(valkey.port, tls=server_context(tmp_path)) as proxy:

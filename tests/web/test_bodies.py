@@ -143,7 +143,7 @@ async def test_a_size_that_is_said_to_be_too_large_is_believed(client, said):
     assert answer.status_code == 413
 
 
-async def test_a_body_that_is_too_large_is_heard_out_so_that_its_sender_hears_the_answer(client):
+async def test_a_body_too_large_is_read_so_its_sender_gets_the_answer(client):
     sent = []
 
     async def body():
@@ -173,7 +173,7 @@ async def test_a_body_without_an_end_is_cut_off(client, path):
     assert MIB < sent <= 18 * MIB
 
 
-async def test_a_client_that_asks_before_it_sends_is_answered_before_it_sends(client):
+async def test_a_client_that_expects_a_go_ahead_is_answered_first(client):
     async def body():
         raise AssertionError("nobody asked for the body")
         yield b""
@@ -222,7 +222,7 @@ async def test_a_body_that_does_not_come_in_time_is_answered_with_408(client, ha
     assert hasty <= time.monotonic() - began < 5
 
 
-async def test_a_body_that_nobody_wants_delays_its_answer_for_no_longer(client, hasty):
+async def test_an_unwanted_body_does_not_delay_its_answer(client, hasty):
     began = time.monotonic()
     answer = await client.post("/nowhere", content=then_silence([b"x"]))
     assert (answer.status_code, answer.headers["connection"]) == (404, "close")

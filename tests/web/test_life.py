@@ -94,7 +94,7 @@ def test_a_service_of_the_environment_asks_for_nothing_else():
     assert not any(one.is_worker or one.get_events or one.activate_delayed_jobs for one in settings)
 
 
-async def test_with_a_mirror_statuses_come_from_there_and_what_is_owed_is_written(
+async def test_with_a_mirror_statuses_come_from_it_and_lag_is_written(
     environ, own_valkey, tmp_path, eventually
 ):
     with MongoServer(tmp_path) as mongo:
@@ -342,7 +342,7 @@ def test_without_starlette_the_import_names_the_extra():
     )
 
 
-def test_without_uvicorn_the_app_can_be_imported_and_its_server_names_the_extra():
+def test_without_uvicorn_the_app_imports_and_names_the_extra():
     assert python("import beeq.web", without="uvicorn").returncode == 0
     ran = python("import beeq.web.server", without="uvicorn")
     assert ran.stderr.splitlines()[-1] == (

@@ -29,7 +29,7 @@ EMPTY = {
 # A script.
 
 
-async def test_a_script_that_is_asked_for_is_a_job_of_the_ai_queue_on_its_terms(client, make_queue, prefix):
+async def test_a_script_request_is_a_job_of_the_ai_queue_on_its_terms(client, make_queue, prefix):
     answer = await client.post(SCRIPT, json={**WANTED, "prompt": "hum", "modelId": "m", "tone": "dry"})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -242,7 +242,7 @@ async def test_a_path_may_be_encoded_where_it_need_not_be(client, path):
     assert (await client.send(_raw(client, "GET", path.encode()))).json()["jobId"] == "mine"
 
 
-async def test_the_path_is_enough_for_a_server_that_does_not_keep_the_raw_one(client, valkey, prefix):
+async def test_the_path_is_enough_for_a_server_without_the_raw_one(client, valkey, prefix):
     app = app_on(valkey.url, prefix)
 
     async def without_raw_path(scope, receive, send):
@@ -254,7 +254,7 @@ async def test_the_path_is_enough_for_a_server_that_does_not_keep_the_raw_one(cl
         assert (await other.get("/v1/jobs/%C3%BC%20%25/status")).json()["jobId"] == "ü %"
 
 
-async def test_a_path_that_a_middleware_has_changed_is_the_one_that_counts(valkey, prefix):
+async def test_a_path_that_a_middleware_has_changed_counts(valkey, prefix):
     app = app_on(valkey.url, prefix)
 
     async def without_prefix(scope, receive, send):
@@ -280,7 +280,7 @@ async def test_a_job_of_any_of_the_four_queues_is_found(client, valkey, prefix, 
     assert (document["queueName"], document["status"], document["projectId"]) == ("webhook", "queued", 3)
 
 
-async def test_odd_data_of_others_are_answered_as_node_would_write_them(client, make_queue, prefix):
+async def test_odd_data_of_others_are_answered_as_by_node(client, make_queue, prefix):
     queue: Queue = make_queue("media-processing", prefix=prefix, is_worker=False)
     data = {"a\0": "\ud800", "big": 10**400, "x": [None, True, 1.5]}
     await queue.enqueue(data, id="odd")
@@ -289,7 +289,7 @@ async def test_odd_data_of_others_are_answered_as_node_would_write_them(client, 
     assert loads(answer.content)["jobData"] == data
 
 
-async def test_what_is_nested_beyond_all_measure_is_answered_as_far_as_it_goes(client, redis, prefix):
+async def test_deeply_nested_data_are_answered_as_far_as_possible(client, redis, prefix):
     deep = '{"options":{"timestamp":1795488864455},"data":%s}'
     await redis.hset(f"{prefix}:media-processing:jobs", "deep", deep % ('{"a":[' * 300 + "]}" * 300))
     await redis.lpush(f"{prefix}:media-processing:waiting", "deep")
@@ -356,7 +356,7 @@ async def test_an_unknown_route_is_answered_with_404(client, method, path):
         ("/openapi.json", "GET, HEAD, OPTIONS"),
     ],
 )
-async def test_a_method_that_a_route_does_not_have_is_answered_with_those_it_has(client, path, allowed):
+async def test_a_wrong_method_is_answered_with_the_routes_methods(client, path, allowed):
     for method in {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "BREW"} - set(allowed.split(", ")):
         answer = await client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -108,7 +108,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         "2001:0:4136:e378:8000:63bf:3fff:fdd2",
     ],
 )
-def test_an_address_that_is_nearer_than_the_internet_is_not_public(address: str) -> None:
+def test_an_address_nearer_than_the_internet_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
@@ -127,7 +127,7 @@ def test_an_address_that_is_nearer_than_the_internet_is_not_public(address: str)
         "::1",
     ],
 )
-def test_names_and_plain_addresses_are_resolved_before_they_are_judged(host: str) -> None:
+def test_names_and_addresses_are_resolved_before_judgement(host: str) -> None:
     assert may_resolve(host)
 
 
@@ -233,7 +233,7 @@ def test_a_host_that_is_not_listed_is_not_allowed(text: str, host: str, port: in
         "ａ.com",
     ],
 )
-def test_an_entry_that_is_no_host_is_refused_by_naming_setting_and_entry(entry: str) -> None:
+def test_an_entry_not_a_host_is_refused_with_setting_and_entry(entry: str) -> None:
     with pytest.raises(ValueError, match="BEEQ_WEBHOOK_ALLOW_HOSTS") as caught:
         AllowedHosts.parse(f"fine.example,{entry}")
 

@@ -57,7 +57,7 @@ def loopback(**answers: list[str]) -> Callable[[str, int], Awaitable[list[str]]]
     return resolve
 
 
-async def test_a_receiver_can_check_the_signature_with_the_standards_library(
+async def test_a_receiver_can_verify_the_signature_with_the_standard(
     make_sender: MakeSender,
 ) -> None:
     async with Receiver() as receiver:
@@ -169,7 +169,7 @@ async def test_a_body_leaves_the_caller_half_of_its_time(make_sender: MakeSender
     ],
     ids=["nothing", "ssh", "half", "bad", "length", "headers", "header", "hints", "drip", "silent"],
 )
-async def test_what_is_no_answer_fails_in_one_sentence_without_quoting_it(
+async def test_a_bad_response_fails_in_one_sentence_without_quoting_it(
     make_sender: MakeSender, script: Script, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "ATTEMPT_TIMEOUT_S", 0.5)
@@ -183,7 +183,7 @@ async def test_what_is_no_answer_fails_in_one_sentence_without_quoting_it(
     assert caught.value.__cause__ is None
 
 
-async def test_a_port_where_nobody_listens_fails_with_the_systems_reason(
+async def test_a_closed_port_fails_with_the_systems_reason(
     make_sender: MakeSender,
 ) -> None:
     async with Receiver() as receiver:
@@ -195,7 +195,7 @@ async def test_a_port_where_nobody_listens_fails_with_the_systems_reason(
     assert str(caught.value) == f"could not connect to 127.0.0.1:{receiver.port}: Connection refused"
 
 
-async def test_a_name_that_does_not_resolve_fails_with_the_resolvers_reason(
+async def test_an_unresolvable_name_fails_with_the_resolvers_reason(
     make_sender: MakeSender,
 ) -> None:
     async def resolve(_host: str, _port: int) -> list[str]:
@@ -270,7 +270,7 @@ async def test_a_refused_host_is_named_and_never_connected_to(make_sender: MakeS
         ("http://[::1/hunter2", "cannot be read"),
     ],
 )
-async def test_a_url_that_no_webhook_may_have_is_refused_without_quoting_it(
+async def test_a_forbidden_url_is_refused_without_quoting_it(
     make_sender: MakeSender, url: str, message: str
 ) -> None:
     async with Receiver() as receiver:
@@ -292,7 +292,7 @@ async def test_a_name_with_one_private_address_is_never_connected_to(
     assert receiver.connections == 0
 
 
-async def test_a_name_that_turns_private_between_attempts_is_never_connected_to(
+async def test_a_name_turned_private_between_attempts_is_not_called(
     make_sender: MakeSender,
 ) -> None:
     answers = [["127.0.0.9"], ["127.0.0.1"]]
@@ -310,7 +310,7 @@ async def test_a_name_that_turns_private_between_attempts_is_never_connected_to(
     assert receiver.connections == 0
 
 
-async def test_the_host_header_is_the_urls_and_the_next_address_is_tried(
+async def test_the_host_header_is_the_urls_and_the_next_address_tried(
     make_sender: MakeSender,
 ) -> None:
     resolve = loopback(hooks_example=["127.0.0.9", "127.0.0.1"])
@@ -391,7 +391,7 @@ async def test_tls_with_a_server_that_speaks_none_is_a_failure(make_sender: Make
 # --- Connections ----------------------------------------------------------------------------
 
 
-async def test_deliveries_to_one_origin_share_a_connection_and_others_do_not(
+async def test_deliveries_to_one_origin_alone_share_a_connection(
     make_sender: MakeSender,
 ) -> None:
     async with Receiver() as receiver:
@@ -406,7 +406,7 @@ async def test_deliveries_to_one_origin_share_a_connection_and_others_do_not(
         assert receiver.connections == 3
 
 
-async def test_a_kept_connection_that_the_receiver_closed_is_not_used_again(
+async def test_a_connection_closed_by_the_receiver_is_not_used_again(
     make_sender: MakeSender,
 ) -> None:
     closing = send(OK, b"content-length: 0\r\n\r\n")
@@ -492,7 +492,7 @@ async def test_a_cancelled_delivery_closes_its_connection(make_sender: MakeSende
         await receiver.until_open(0)
 
 
-async def test_a_delivery_cancelled_in_the_tls_handshake_closes_its_connection(
+async def test_a_delivery_cancelled_in_the_tls_handshake_disconnects(
     make_sender: MakeSender,
 ) -> None:
     greeted, hung_up = asyncio.Event(), asyncio.Event()

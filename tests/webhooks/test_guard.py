@@ -97,7 +97,7 @@ async def test_one_address_that_is_not_public_refuses_the_name(answer: list[str]
 @pytest.mark.parametrize(
     "host", ["localhost", "a.localhost.", "2130706433", "127.1", "0x7f.1", "fe80::1%25lo"]
 )
-async def test_local_names_and_odd_spellings_are_refused_without_asking(host: str) -> None:
+async def test_local_names_and_odd_spellings_are_refused_unasked(host: str) -> None:
     names, network = Names([PUBLIC]), Network()
 
     with pytest.raises(WebhookRefused, match="BEEQ_WEBHOOK_ALLOW_HOSTS"):
@@ -106,7 +106,7 @@ async def test_local_names_and_odd_spellings_are_refused_without_asking(host: st
     assert (names.asked, network.tried) == ([], [])
 
 
-async def test_a_name_that_changes_its_address_after_the_check_gains_nothing() -> None:
+async def test_a_name_that_changes_its_address_after_the_check_fails() -> None:
     names, network = Names([PUBLIC], ["127.0.0.1"]), Network()
     backend = guard(names, network)
 
@@ -164,7 +164,7 @@ async def test_the_families_take_turns_and_few_addresses_are_tried() -> None:
         (Names([PUBLIC]), Network(dead={PUBLIC}), "Connection refused"),
     ],
 )
-async def test_a_host_that_is_not_there_is_an_ordinary_failure_with_its_reason(
+async def test_a_missing_host_is_an_ordinary_failure_with_its_reason(
     names: Names, network: Network, message: str
 ) -> None:
     with pytest.raises(httpcore.ConnectError, match=message):

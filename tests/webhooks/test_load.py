@@ -59,7 +59,7 @@ async def deliver(queue: Queue, url: str, count: int) -> None:
     assert {result["status"] for result in results} == {200}
 
 
-async def test_a_slow_receiver_is_called_as_often_at_once_as_the_concurrency_says(
+async def test_a_slow_receiver_is_called_up_to_the_concurrency_at_once(
     make_queue: Callable[..., Queue], processor: WebhookProcessor
 ) -> None:
     """So a hundred webhooks that take a second each take about two, at concurrency 50."""
@@ -76,7 +76,7 @@ async def test_a_slow_receiver_is_called_as_often_at_once_as_the_concurrency_say
             Webhook(SECRET).verify(request.body, request.headers)
 
 
-async def test_a_thousand_webhooks_leave_no_connection_file_or_task_behind(
+async def test_a_thousand_webhooks_leave_no_connection_file_or_task(
     make_queue: Callable[..., Queue], processor: WebhookProcessor
 ) -> None:
     queue = make_queue()

@@ -154,7 +154,7 @@ async def test_a_shorter_retry_after_leaves_the_backoff(make_processor: MakeProc
         ("", "127.1"),
     ],
 )
-async def test_a_refused_address_fails_the_job_at_once_and_names_the_setting(
+async def test_a_refused_address_fails_the_job_and_names_the_setting(
     make_processor: MakeProcessor, allow: str, host: str
 ) -> None:
     async with Receiver() as receiver:
@@ -179,7 +179,7 @@ async def test_a_refused_address_fails_the_job_at_once_and_names_the_setting(
         {"webhookUrl": "http://127.0.0.1:{port}/", "payload": "hunter2"},
     ],
 )
-async def test_a_job_with_wrong_fields_is_discarded_and_nothing_is_called(
+async def test_a_job_with_wrong_fields_is_discarded_uncalled(
     make_processor: MakeProcessor, data: Any
 ) -> None:
     async with Receiver() as receiver:
@@ -199,16 +199,14 @@ async def test_a_job_with_wrong_fields_is_discarded_and_nothing_is_called(
         (ProcessorSettings(webhook_allow_hosts="http://a"), "BEEQ_WEBHOOK_ALLOW_HOSTS"),
     ],
 )
-def test_nonsense_in_the_settings_is_noticed_before_the_first_job(
-    settings: ProcessorSettings, variable: str
-) -> None:
+def test_bad_settings_are_noticed_before_the_first_job(settings: ProcessorSettings, variable: str) -> None:
     with pytest.raises(ValueError, match=variable) as caught:
         WebhookProcessor(settings)
 
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_body_that_never_ends_is_no_reason_to_run_out_of_the_jobs_time(
+async def test_a_body_without_end_does_not_outlast_the_jobs_timeout(
     make_processor: MakeProcessor,
 ) -> None:
     dripping = drip(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", b"x")

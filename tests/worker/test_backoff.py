@@ -48,9 +48,7 @@ def gaps_ms(seen):
         ("fixed", True, "^delay must be a positive integer$"),
     ],
 )
-def test_an_unknown_strategy_and_a_delay_that_is_no_positive_integer_are_refused(
-    make_queue, strategy, delay, text
-):
+def test_an_unknown_strategy_or_a_bad_delay_is_refused(make_queue, strategy, delay, text):
     with pytest.raises(ValueError, match=text):
         make_queue().create_job({}).backoff(strategy, delay)
 

@@ -57,7 +57,7 @@ async def test_one_at_a_time_they_run_in_the_order_of_saving(make_queue):
 
 
 @pytest.mark.parametrize("staggered", [False, True])
-async def test_never_more_than_the_asked_number_run_and_they_start_in_order(make_queue, redis, staggered):
+async def test_at_most_the_asked_number_run_and_they_start_in_order(make_queue, redis, staggered):
     queue = make_queue()
     order, running, most, most_active = [], set(), [], []
 

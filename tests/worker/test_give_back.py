@@ -28,7 +28,7 @@ async def hang(_job):
     await asyncio.Event().wait()
 
 
-async def test_a_job_that_hangs_makes_close_raise_and_goes_back_with_its_retries(make_queue, redis):
+async def test_a_hanging_job_makes_close_raise_and_keeps_its_retries(make_queue, redis):
     worker, job = await busy_worker(make_queue, hang)
     with pytest.raises(TimeoutError, match=r"^Operation timed out\.$"):
         await worker.close(10)
@@ -67,7 +67,7 @@ async def test_jobs_given_back_by_close_run_next_and_in_their_order(make_queue, 
     assert ran == [(job.id, 1) for job in jobs]
 
 
-async def test_a_coroutine_handler_is_cancelled_before_its_job_may_run_elsewhere(make_queue, redis):
+async def test_a_coroutine_is_cancelled_before_its_job_runs_elsewhere(make_queue, redis):
     cleaned_up = []
 
     async def handler(job):
@@ -83,9 +83,7 @@ async def test_a_coroutine_handler_is_cancelled_before_its_job_may_run_elsewhere
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-async def test_a_handler_that_ends_after_a_close_timed_out_is_told_of_once(
-    make_queue, eventually, status, redis
-):
+async def test_a_handler_that_ends_after_close_timed_out_reports_once(make_queue, eventually, status, redis):
     started, end = threading.Event(), threading.Event()
     worker = make_queue()
     errors = []
@@ -109,7 +107,7 @@ async def test_a_handler_that_ends_after_a_close_timed_out_is_told_of_once(
     assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id]
 
 
-async def test_an_idle_worker_that_closes_strands_no_job_it_has_just_fetched(make_queue, redis):
+async def test_a_closing_idle_worker_strands_no_just_fetched_job(make_queue, redis):
     """bee-queue leaves the id in active, unrun."""
     producer = make_queue(is_worker=False)
     await producer.ready()

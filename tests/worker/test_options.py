@@ -83,9 +83,7 @@ async def test_a_circular_result_fails_the_job_for_good(make_queue):
 
 
 @pytest.mark.parametrize("fails", [True, False])
-async def test_a_record_the_handler_made_unwritable_fails_the_job_and_is_kept_as_it_was(
-    make_queue, redis, fails
-):
+async def test_an_unwritable_record_fails_the_job_and_is_kept(make_queue, redis, fails):
     """In bee-queue it runs again at every stall check, for ever."""
     queue = make_queue()
 

@@ -112,9 +112,7 @@ async def test_a_late_outcome_does_not_undo_the_new_owners(scene, redis):
     assert json.loads(before["record"])["status"] == "succeeded"
 
 
-async def test_a_late_outcome_of_a_job_that_still_waits_is_recorded_or_dropped_never_both(
-    scene, redis, eventually
-):
+async def test_a_late_outcome_of_a_waiting_job_is_recorded_or_dropped(scene, redis, eventually):
     """Which of the two is free."""
     job = await scene.first_has()
     await scene.first.check_health()
@@ -167,7 +165,7 @@ async def test_a_job_is_in_one_set_only_whoever_moved_it(scene, redis):
     assert (now["succeeded"], now["failed"]) == ([job.id], [])
 
 
-async def test_a_finished_job_that_node_has_queued_once_more_keeps_its_owner_until_it_ends(scene, redis):
+async def test_a_finished_job_requeued_by_node_keeps_its_owner(scene, redis):
     """Node's ``retry`` takes whatever its caller takes for failed; a stall check sweeps beside the second run."""
     job = await scene.first_has()
     keys = scene.producer.keys

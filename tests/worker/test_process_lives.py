@@ -128,7 +128,7 @@ async def test_cancelling_a_running_job_kills_its_child(make_queue, do):
     assert [call[0] for call in heard.calls] == ["cancelled", "succeeded"]
 
 
-async def test_close_kills_what_does_not_end_in_time_and_hands_its_job_back(make_queue, redis):
+async def test_close_kills_what_does_not_end_and_hands_its_job_back(make_queue, redis):
     queue = act_in_processes(make_queue)
     job, pids = await begun(queue, "hang_with_family", retries=2)
     with pytest.raises(TimeoutError, match=r"^Operation timed out\.$"):
@@ -167,7 +167,7 @@ async def test_close_lets_a_running_job_end_and_its_child_with_it(make_queue, tm
         ({"signal": signal.SIGRTMIN + 1}, f"was killed by signal {signal.SIGRTMIN + 1}"),
     ],
 )
-async def test_a_child_that_dies_fails_the_attempt_at_once_and_says_how(make_queue, redis, how, told):
+async def test_a_child_that_dies_fails_the_attempt_and_says_how(make_queue, redis, how, told):
     queue = act_in_processes(make_queue)
     job = await queue.enqueue({"do": "die", **how})
     with pytest.raises(JobFailed) as failure:
@@ -178,14 +178,14 @@ async def test_a_child_that_dies_fails_the_attempt_at_once_and_says_how(make_que
     assert is_alive(await pid_of(queue))
 
 
-async def test_a_dead_child_is_a_failure_like_any_other_and_retried_by_policy(make_queue):
+async def test_a_dead_child_is_retried_like_any_other_failure(make_queue):
     queue = act_in_processes(make_queue)
     job = await queue.enqueue({"do": "die", "code": 1, "once": True}, retries=1, backoff=("fixed", 1))
     assert await job.result(timeout=PATIENCE_MS) == "alive"
 
 
 @pytest.mark.parametrize("do", ["close_descriptors", "write_to_descriptors"])
-async def test_a_handler_that_breaks_its_childs_connection_fails_and_the_next_job_does_not(make_queue, do):
+async def test_a_handler_that_breaks_its_childs_connection_fails_alone(make_queue, do):
     queue = act_in_processes(make_queue)
     job = await queue.enqueue({"do": do})
     with pytest.raises(JobFailed, match="^the child process "):
@@ -245,7 +245,7 @@ def module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Any:
         ("del handler", "has no attribute 'handler'"),
     ],
 )
-async def test_a_module_that_no_child_can_import_fails_the_attempts_and_says_why(
+async def test_a_module_no_child_can_import_fails_and_says_why(
     make_queue, tmp_path, monkeypatch, broken, message
 ):
     found = module(tmp_path, monkeypatch, f"def handler(job):\n    return 1\n\nif IS_CHILD:\n    {broken}\n")
@@ -278,7 +278,7 @@ async def test_the_start_of_a_child_is_none_of_the_handlers_time(make_queue, tmp
     assert await job.result(timeout=PATIENCE_MS) == 1
 
 
-async def test_a_job_given_up_while_its_child_starts_leaves_the_child_to_the_next(make_queue):
+async def test_a_child_still_starting_for_a_given_up_job_is_reused(make_queue):
     queue = act_in_processes(make_queue)
     before = children()
     job = await queue.enqueue({"do": "who"})
@@ -302,7 +302,7 @@ async def test_close_while_a_child_starts_ends_it(make_queue, redis):
 # Nothing is left.
 
 
-async def test_nothing_is_left_after_results_failures_deaths_kills_and_close(make_queue):
+async def test_nothing_is_left_after_results_deaths_kills_and_close(make_queue):
     first = act_in_processes(make_queue, 2)
     await pid_of(first)
     await first.close()  # what is only made once has been made
@@ -484,7 +484,7 @@ def test_a_handler_of_the_main_program_runs_too(tmp_path, valkey, queue_name, ar
     assert second == "as asked"
 
 
-def test_a_main_program_that_works_as_soon_as_it_is_imported_is_told_so(tmp_path, valkey, queue_name):
+def test_a_main_program_that_works_on_import_is_refused(tmp_path, valkey, queue_name):
     command = script(tmp_path, valkey, queue_name, guard="")
     ran = subprocess.run(
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
@@ -506,7 +506,7 @@ def test_a_handler_typed_in_at_a_prompt_is_refused():
     assert "TypeError: a handler for child processes must be defined in a file" in ran.stderr
 
 
-async def test_a_child_ends_with_its_connection_where_no_kernel_sees_to_it(make_queue):
+async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
     """As on systems that do not kill the children of whoever dies: here the worker lives on."""
     ours, theirs = socket.socketpair()
     with ours:
@@ -587,7 +587,7 @@ def who_runs(beeq: Beeq, job_id: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_workers_of_the_command_have_children_that_outlast_its_signals(beeq, queue_name, processes):
+def test_the_commands_workers_have_children_deaf_to_its_signals(beeq, queue_name, processes):
     """A service manager signals every process; the children go on until the worker has drained."""
     running = beeq.start("worker", queue_name, "--app", "app:queue", "-w", str(processes))
     running.until("Queue worker started")
@@ -606,7 +606,7 @@ def test_the_workers_of_the_command_have_children_that_outlast_its_signals(beeq,
     assert beeq.stats(queue_name)["succeeded"] == 2 * processes
 
 
-def test_the_commands_second_signal_kills_children_and_hands_jobs_back(beeq, queue_name):
+def test_the_commands_second_signal_kills_and_hands_jobs_back(beeq, queue_name):
     running = beeq.start("worker", queue_name, "--app", "app:queue", "-w", "2")
     running.until("Queue worker started")
     child, _ = who_runs(beeq, beeq.ok("enqueue", queue_name).strip())

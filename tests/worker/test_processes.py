@@ -48,7 +48,7 @@ def test_an_executor_that_is_none_is_refused_by_name(executor):
 
 
 @pytest.mark.parametrize("executor", ["thread", "process"])
-def test_a_coroutine_function_is_refused_where_only_plain_functions_run(executor):
+def test_a_coroutine_function_is_refused_for_plain_functions(executor):
     queue = Queue("addition")
     with pytest.raises(TypeError, match="coroutine function"):
         queue.process(handlers.coroutine, executor=executor)
@@ -81,7 +81,7 @@ def test_what_a_child_could_not_find_is_refused_at_once():
         assert queue.handler is None
 
 
-async def test_a_name_that_means_something_else_fails_the_attempt_and_says_so(make_queue):
+async def test_a_name_that_means_another_thing_fails_and_says_so(make_queue):
     queue = make_queue()
     queue.process(original_closure, executor="process")
     job = await queue.enqueue({})
@@ -104,7 +104,7 @@ async def test_functions_by_name_and_what_can_be_pickled_run_there(make_queue, h
     assert await (await queue.enqueue({"n": 7})).result(timeout=PATIENCE_MS) == result
 
 
-async def test_plain_functions_run_in_threads_of_this_process_unless_said_otherwise(make_queue):
+async def test_plain_functions_run_in_threads_unless_said_otherwise(make_queue):
     for executor in ("auto", "thread"):
         queue = make_queue(name=f"{make_queue().name}-{executor}")
         queue.process(executor=executor)(handlers.who)
@@ -180,7 +180,7 @@ async def test_it_can_ask_where_it_is(worker):
     assert await done(worker, "look") == {"active": True, "waiting": False, "succeeded": False}
 
 
-async def test_a_move_that_is_refused_raises_what_it_raises_in_a_thread(make_queue):
+async def test_a_refused_command_raises_what_it_raises_in_a_thread(make_queue):
     refusals = {}
     for executor in ("thread", "process"):
         queue = make_queue(name=f"{make_queue().name}-{executor}")
@@ -209,7 +209,7 @@ async def test_moves_from_many_threads_do_not_mix(worker):
     assert [[n, is_active] for n, _, is_active in heard] == [[n, True] for n in range(20)]
 
 
-async def test_a_thread_that_a_handler_left_behind_can_no_longer_move_the_job(worker):
+async def test_a_thread_a_handler_left_behind_cannot_change_the_job(worker):
     assert await done(worker, "leave_a_thread_behind") == "left"
     (fate,) = await done(worker, "leave_a_thread_behind")
     assert fate.startswith("Job 1 was no longer owned")
@@ -345,7 +345,7 @@ async def test_a_handler_that_forks_ends_once(worker):
     assert await done(worker, "echo", value="well") == "well"
 
 
-async def test_a_child_has_nothing_open_but_its_connection_to_the_worker(make_queue, tmp_path):
+async def test_a_child_has_only_its_connection_to_the_worker_open(make_queue, tmp_path):
     """Neither to Redis, nor the worker's files, nor its siblings' connections."""
     queue = make_queue()
     queue.process(handlers.act, concurrency=3, executor="process")
@@ -367,7 +367,7 @@ async def test_a_handler_may_use_multiprocessing(worker):
     assert await done(worker, "use_multiprocessing") == [7, 0]
 
 
-async def test_signals_are_the_workers_affair_but_programs_of_the_handler_hear_them(worker):
+async def test_a_handlers_programs_hear_signals_and_its_child_does_not(worker):
     assert await done(worker, "take_signals") == "unimpressed"
     assert await done(worker, "stop_a_program") == -15
 

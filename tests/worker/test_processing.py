@@ -19,7 +19,7 @@ async def hang(_job):
     await asyncio.Event().wait()
 
 
-async def test_a_handlers_value_reaches_the_listeners_and_the_job_is_in_succeeded(make_queue, redis):
+async def test_a_handlers_value_reaches_listeners_and_the_record(make_queue, redis):
     queue = make_queue()
     heard: asyncio.Future[Any] = asyncio.Future()
     queue.on("succeeded", lambda job, result: heard.set_result((job.id, job.status, result)))

@@ -127,7 +127,7 @@ async def test_a_process_that_dies_is_replaced_and_its_job_runs_again(start, que
     assert (await ended(script))[0] == 0
 
 
-async def test_the_first_signal_lets_a_job_end_and_its_time_can_be_over(start, queue, eventually):
+async def test_the_first_signal_lets_a_job_end_within_its_time(start, queue, eventually):
     script = start("processes=2, shutdown_timeout=100")
     await line_with(script, "started")
     short, long = await queue.enqueue({"seconds": 0.05}), await queue.enqueue({"seconds": 60})

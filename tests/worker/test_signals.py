@@ -84,9 +84,7 @@ async def counts(queue: Any) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("is_burst", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_first_signal_lets_the_running_job_end_and_takes_nothing_more(
-    start, make_queue, is_burst, number
-):
+async def test_the_first_signal_lets_the_job_end_and_takes_no_more(start, make_queue, is_burst, number):
     queue = make_queue(is_worker=False)
     await queue.save_all([queue.create_job("end"), queue.create_job("end")])
     script = start(is_burst=is_burst)
@@ -109,7 +107,7 @@ async def test_the_second_signal_hands_the_running_job_back(start, make_queue, i
     assert await counts(queue) == (1, 0, 0)
 
 
-async def test_a_burst_that_is_closed_while_it_opens_ends_without_an_error(make_queue):
+async def test_a_burst_closed_while_it_opens_ends_without_an_error(make_queue):
     queue = make_queue(auto_connect=False)
 
     @queue.process
