@@ -1,16 +1,16 @@
-"""The blocking move: waits at an empty queue, so that an idle worker starts a job one push later.
+"""The blocking fetch: waits at an empty queue, so that an idle worker starts a job one push later.
 
-A connection of its own blocks in BLMOVE, each time for a bounded while: none hangs for ever on a dead
-peer. What it moves into ``active`` is not claimed yet: the pump's next turn does that. A look at
-the newest id of ``active`` goes out with the move and is answered with it: it brings the record.
+A connection of its own blocks in BLMOVE, each time for a bounded while, so that none hangs for ever on a dead
+peer. What BLMOVE moves into ``active`` is not claimed yet: a call of the pump does that. A look at the newest
+id of ``active`` is sent with it and answered right after it: it brings the job's record along.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from beeq.errors import RedisError, RedisRefused
 from beeq.redis.connection import Connection, lacks_script, meant_by
@@ -23,28 +23,42 @@ if TYPE_CHECKING:
     from beeq.redis.connector import Connector
     from beeq.settings import Settings
 
-#: How long one blocking move waits.
-MOVE_TIMEOUT_MS = 5000
-#: A longer record is left to the call that claims its job: when a move ends in vain the look brings another
-#: worker's, which should be small then.
-LONGEST_SEEN_BYTES = 65_536
+#: How long one BLMOVE waits.
+FETCH_TIMEOUT_MS = 5000
+#: A longer record is left to the call that claims its job: when a fetch ends in vain, the look brings another
+#: worker's record, which should be small then.
+MAX_RECORD_BYTES = 65_536
 _UNBLOCK_AGAIN_S = 0.05
-#: A loop that stood still for less has noticed a move in time, however short the stall interval.
-_SHORTEST_DOZE_S = 0.1
+#: A loop that was blocked for less time than this has read a reply in time, however short the stall interval.
+_MIN_BLOCKED_S = 0.1
 
 
-class Mover:
-    """At most one blocking move at a time.
+class FetchListener(Protocol):
+    """Hears how fetches end."""
+
+    def fetched(self, raw_id: bytes, record: bytes) -> None:
+        """A job was moved; its record is empty if the look did not bring it, or did so too long ago."""
+
+    def fetch_rests(self) -> None:
+        """The fetch has failed, and tries again later: ``fetch_ended`` follows."""
+
+    def fetch_ended(self) -> None:
+        """The fetch has ended without a job, or its rest after a failure has."""
+
+    def fetch_failed(self, error: BaseException) -> None:
+        """Report a failure; what comes of it is told as well."""
+
+
+class BlockingFetch:
+    """At most one fetch at a time.
 
     Args:
         connector: makes the connection.
         keys: the queue's.
         settings: the queue's.
-        beside: the connection over which is claimed what a move has fetched; it must lead to the same
-            server. A master that has become a replica would take such a call, and know nothing of the id.
-        on_end: called when a move has ended, with the id it moved or None, and with the job's record, which
-            is empty if the look did not bring it, or too long ago.
-        on_error: called with each failure; the next move waits a little longer.
+        beside: the connection whose calls claim what was fetched. It must lead to the same server: a master
+            that has become a replica would accept such a call, and know nothing of the id.
+        listener: hears how fetches end.
     """
 
     def __init__(
@@ -54,28 +68,26 @@ class Mover:
         settings: Settings,
         *,
         beside: Connection,
-        on_end: Callable[[bytes | None, bytes], None],
-        on_error: Callable[[BaseException], None],
+        listener: FetchListener,
     ) -> None:
-        look = (PEEK_ACTIVE.sha, 3, keys.active, keys.jobs, keys.claims, LONGEST_SEEN_BYTES)
+        look = (PEEK_ACTIVE.sha, 3, keys.active, keys.jobs, keys.claims, MAX_RECORD_BYTES)
         self._packed = (
-            pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", MOVE_TIMEOUT_MS / 1000),
+            pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", FETCH_TIMEOUT_MS / 1000),
             pack("EVALSHA", *look),
         )
         self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
         self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
         self._loop = asyncio.get_running_loop()
-        #: When the loop has stood still for longer, what a move has brought may have stalled since: a stall
-        #: check needs twice as long.
-        self._doze_s = max(settings.stall_interval / 2000, _SHORTEST_DOZE_S)
-        self._awake_until = 0.0
-        self._has_dozed = False
-        self._clock: asyncio.TimerHandle | None = None
+        #: If the loop was blocked for longer, a stall check may have requeued the fetched job: it needs twice
+        #: as long for that.
+        self._max_blocked_s = max(settings.stall_interval / 2000, _MIN_BLOCKED_S)
+        self._blocked_at = 0.0  # when the loop will have been blocked for too long
+        self._was_blocked = False
+        self._watch: asyncio.TimerHandle | None = None
         self._beside = beside
-        self._on_end = on_end
-        self._on_error = on_error
-        self._is_asked = False  # Redis has the move; only its reply ends it
-        self._errand: asyncio.Task[None] | None = None  # connects before a move, or rests after a failed one
+        self._listener = listener
+        self._is_sent = False  # Redis has the command; only its reply ends it
+        self._task: asyncio.Task[None] | None = None  # connects before a fetch, or rests after a failed one
         self._is_resting = False
         self._needs_script = False
         self._is_stopping = False
@@ -83,22 +95,21 @@ class Mover:
         self._over = asyncio.Event()
 
     @property
-    def is_pending(self) -> bool:
-        """Whether a move is under way, or rests after a failure."""
-        return self._is_asked or self._errand is not None
+    def _is_pending(self) -> bool:
+        return self._is_sent or self._task is not None
 
     @property
-    def is_blocking(self) -> bool:
-        """Whether a move is under way; it may fetch a job any moment."""
-        return (self._is_asked or self._errand is not None) and not self._is_resting
+    def client_id(self) -> int | None:
+        """Redis's own id of the connection; None while it is not known."""
+        return self._connection.client_id
 
     def start(self) -> None:
-        """Begin to wait for a job; none is under way."""
+        """Begin to wait for a job; no fetch is under way."""
         self._over.clear()
         if self._connection.client_id is not None and not self._needs_script:
-            self._ask()
+            self._send()
         else:
-            self._begin_errand(self._prepare())
+            self._begin(self._prepare())
 
     async def _prepare(self) -> None:
         await self._connection.learn_client_id()
@@ -106,102 +117,108 @@ class Mover:
             await self._connection.call("SCRIPT", "LOAD", PEEK_ACTIVE.source)
             self._needs_script = False
 
-    def _ask(self) -> None:
-        self._is_asked = True
-        self._has_dozed = False
-        self._awake_until = self._loop.time() + self._doze_s
-        self._clock = self._loop.call_later(self._doze_s / 2, self._look_at_the_clock)
-        self._connection.ask(self._packed, self._answered, patience_ms=MOVE_TIMEOUT_MS)
+    def _send(self) -> None:
+        self._is_sent = True
+        self._was_blocked = False
+        self._blocked_at = self._loop.time() + self._max_blocked_s
+        self._watch = self._loop.call_later(self._max_blocked_s / 2, self._watch_loop)
+        self._connection.ask(self._packed, self._answered, patience_ms=FETCH_TIMEOUT_MS)
 
-    def _look_at_the_clock(self) -> None:
-        """Notice that the loop stood still, if its timers run before it reads what has come meanwhile."""
-        self._has_dozed = self._dozes()
-        self._awake_until = self._loop.time() + self._doze_s
-        self._clock = self._loop.call_later(self._doze_s / 2, self._look_at_the_clock)
+    def _watch_loop(self) -> None:
+        """Notice that the loop was blocked, if its timers run before it reads what has come meanwhile."""
+        self._was_blocked = self._is_stale()
+        self._blocked_at = self._loop.time() + self._max_blocked_s
+        self._watch = self._loop.call_later(self._max_blocked_s / 2, self._watch_loop)
 
-    def _dozes(self) -> bool:
-        return self._has_dozed or self._loop.time() > self._awake_until
+    def _is_stale(self) -> bool:
+        return self._was_blocked or self._loop.time() > self._blocked_at
 
     def _answered(self, replies: list[Any], error: RedisError | None) -> None:
-        self._is_asked = False
-        if self._clock is not None:
-            self._clock.cancel()
+        self._is_sent = False
+        if self._watch is not None:
+            self._watch.cancel()
         # The connection may have ended between the two replies: what was moved is ours all the same.
-        reply, *sight = replies or [error]
+        reply, *look = replies or [error]
         if isinstance(reply, RedisError):
             if isinstance(reply, RedisRefused) and reply.code in NOT_HERE:
                 self._beside.leave()
             self._failed(meant_by(reply))
         else:
             self._retry_delay.reset()
-            self._ended(reply, self._record_of(reply, *sight))
+            self._ended(reply, self._record_of(reply, *look))
 
-    def _record_of(self, raw_id: bytes | None, sight: Any = None) -> bytes:
+    def _record_of(self, raw_id: bytes | None, look: Any = None) -> bytes:
         """Return what the look has seen, if it has seen the job that was moved, and just now."""
-        if lacks_script(sight):
+        if lacks_script(look):
             self._needs_script = True
-        if isinstance(sight, list) and sight[0] == raw_id and not self._dozes():
-            return sight[1]  # type: ignore[no-any-return]  # the script's
+        if isinstance(look, list) and look[0] == raw_id and not self._is_stale():
+            return look[1]  # type: ignore[no-any-return]  # the script's
         return b""
 
     def _failed(self, error: BaseException) -> None:
-        """Tell of it, and rest. A stall check finds an id that was moved with its reply lost."""
+        """Report it, and rest. A stall check finds an id that was moved with its reply lost."""
         if not self._is_closed:
-            self._on_error(error)
-        if not self._is_stopping:
-            self._is_resting = True
-            self._begin_errand(self._retry_delay.wait(lambda: self._is_stopping))
-        self._ended(None)
+            self._listener.fetch_failed(error)
+        if self._is_stopping:
+            self._ended(None)
+            return
+        self._is_resting = True
+        self._begin(self._retry_delay.wait(lambda: self._is_stopping))
+        if not self._is_closed:
+            self._listener.fetch_rests()
 
-    def _begin_errand(self, errand: Coroutine[Any, Any, None]) -> None:
-        self._errand = self._loop.create_task(errand)
-        self._errand.add_done_callback(self._errand_ended)
+    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._task = self._loop.create_task(coroutine)
+        self._task.add_done_callback(self._task_ended)
 
-    def _errand_ended(self, errand: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         was_resting, self._is_resting = self._is_resting, False
-        self._errand = None
-        error = None if errand.cancelled() else errand.exception()
+        self._task = None
+        error = None if task.cancelled() else task.exception()
         if error is not None:
             self._failed(error)
-        elif was_resting or self._is_stopping or errand.cancelled():
+        elif was_resting or self._is_stopping or task.cancelled():
             self._ended(None)
         else:
             if self._beside.peer not in (None, self._connection.peer):
                 self._beside.leave()
-            self._ask()
+            self._send()
 
     def _ended(self, raw_id: bytes | None, record: bytes = b"") -> None:
-        if not self.is_pending:
-            self._over.set()
-        if not self._is_closed:
-            self._on_end(raw_id, record)
+        self._over.set()
+        if self._is_closed:
+            return
+        if raw_id is None:
+            self._listener.fetch_ended()
+        else:
+            self._listener.fetched(raw_id, record)
 
     async def stop(self, connection: Connection) -> None:
-        """End the move without losing what it may have fetched; ``on_end`` is told.
+        """End the fetch without losing what it may have brought; the listener is told.
 
         CLIENT UNBLOCK, over another connection, makes Redis answer: with nothing, or with an id that it had
-        moved by then. It may overtake the move itself, so it is repeated until the move has ended.
+        moved by then. It may overtake BLMOVE itself, so it is repeated until the fetch has ended.
         """
         self._is_stopping = True
-        while self.is_pending:
+        while self._is_pending:
             wait_s = _UNBLOCK_AGAIN_S
-            if self._errand is not None:
-                self._errand.cancel()  # not connected, or resting: nothing can have been moved
+            if self._task is not None:
+                self._task.cancel()  # not connected, or resting: nothing can have been moved
             else:
                 try:
                     await connection.call("CLIENT", "UNBLOCK", self._connection.client_id or 0)
                 except RedisRefused as error:
-                    self._on_error(error)  # not allowed to: the move ends by itself
-                    wait_s = (MOVE_TIMEOUT_MS + 1000) / 1000
+                    self._listener.fetch_failed(error)  # not allowed to: the fetch ends by itself
+                    wait_s = (FETCH_TIMEOUT_MS + 1000) / 1000
                 except RedisError as error:
-                    self._on_error(error)
+                    self._listener.fetch_failed(error)
                     await self._connection.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), wait_s)
 
     async def close(self) -> None:
-        """Close the connection; a move that is still under way is told of no more."""
+        """Close the connection; nothing more is told of a fetch that is still under way."""
         self._is_stopping = self._is_closed = True
-        if self._errand is not None:
-            self._errand.cancel()
+        if self._task is not None:
+            self._task.cancel()
         await self._connection.close()

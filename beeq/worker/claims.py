@@ -1,12 +1,19 @@
-"""Claims: what ``lua/exchange.lua`` writes down for a job that it hands out, and what comes with one."""
+"""Claims: what ``lua/exchange.lua`` notes for a job that it hands out, and jobs that are started early.
+
+An idle worker does not wait for the reply of the call that claims its job: the blocking fetch brings the
+record along, the call is sent, and the handler starts. The reply then grants the claim, or refuses it.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
+from typing import Any
 
-#: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim; and, if Redis
-#: has not granted that yet, what is done once it is known.
-Claimed = tuple[bytes, bytes, int, bytes, asyncio.Future[None] | None]
+#: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
+ClaimedJob = tuple[bytes, bytes, int, bytes]
+
+#: Only of a job that nobody was handed before is it known what the claim will be.
+FIRST_DELIVERY = 1
 
 
 def claim_of(token: bytes, place: int, deliveries: int) -> bytes:
@@ -17,3 +24,32 @@ def claim_of(token: bytes, place: int, deliveries: int) -> bytes:
 def token_of(claim: bytes) -> bytes:
     """Return the token of the call that claimed; empty if nobody has the job any more."""
     return claim.rpartition(b":")[0].rpartition(b".")[0]
+
+
+class FetchedJob:
+    """A job that a blocking fetch has moved into ``active``, and that no call has claimed yet.
+
+    Args:
+        raw_id: its id as Redis has it.
+        token: of the call that claims it, however often that call is sent: the claim stays the same.
+    """
+
+    __slots__ = ("claim", "is_started", "raw_id", "record", "token")
+
+    def __init__(self, raw_id: bytes, token: bytes) -> None:
+        self.raw_id = raw_id
+        self.token = token
+        #: What a call that grants it claims it with.
+        self.claim = claim_of(token, 0, FIRST_DELIVERY)
+        #: Whether its handler was started before the claim was granted, and with which record.
+        self.is_started = False
+        self.record = b""
+
+    def start_early(self, record: bytes) -> None:
+        """Note that its handler starts with this record, before the claim is granted."""
+        self.is_started = True
+        self.record = record
+
+    def is_granted(self, jobs: Sequence[Any]) -> bool:
+        """Return whether the jobs of a reply (id, record, deliveries of each) begin with this one."""
+        return bool(jobs) and jobs[0] == self.raw_id and jobs[2] == FIRST_DELIVERY

@@ -1,87 +1,83 @@
-"""What keeps a pump from making calls, and its mending: a lost connection, a missing script, lost replies."""
+"""After a failed call: connect again, load the script, find what lost calls have claimed, give jobs back.
+
+Commands only; what is to be done, and when, is decided in ``scheduler.py``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError, RedisRefused
 from beeq.redis.connection import Connection, lacks_script, meant_by
-from beeq.redis.scripts import EXCHANGE
+from beeq.redis.scripts import EXCHANGE, HAND_BACK
+from beeq.worker.actions import Failure, GiveBack, Recover
+from beeq.worker.claims import token_of
 
 if TYPE_CHECKING:
-    from beeq.redis.retry_delay import RetryDelay
+    from beeq.protocol.keys import Keys
 
-#: Id and claim of each job.
-Claims = list[tuple[bytes, bytes]]
+#: Jobs given back in one call.
+_MAX_BATCH = 500
 
 
-class Trouble:
-    """The trouble of one connection.
+class Recovery:
+    """Of one worker, over the connection of its calls."""
 
-    Args:
-        connection: the pump's.
-        pause: between two tries.
-        find_claims: returns what calls with these tokens have claimed. Raises RedisError.
-        on_found: given that; sees to it that nothing stays claimed that runs nowhere. Raises RedisError.
-        on_error: called with each failure.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        pause: RetryDelay,
-        *,
-        find_claims: Callable[[list[bytes]], Awaitable[Claims]],
-        on_found: Callable[[Claims], Awaitable[None]],
-        on_error: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, connection: Connection, keys: Keys, *, outbox_limit: int) -> None:
         self._connection = connection
-        self._retry_delay = pause
-        self._find_claims = find_claims
-        self._on_found = on_found
-        self._on_error = on_error
-        #: Whether no call may be made.
-        self.is_present = False
-        self._needs_rest = False
-        self._needs_script = False
-        #: Of calls whose reply was lost: what did they claim?
-        self.lost_tokens: list[bytes] = []
+        self._keys = keys
+        self._outbox_limit = outbox_limit
 
-    def note_failure(self, error: RedisError, token: bytes) -> None:
-        """Note that the call with this token has failed."""
-        self.is_present = True
-        if lacks_script(error):
-            self._needs_script = True
-            return
-        self._needs_rest = True
-        if not isinstance(error, RedisRefused):
-            self.lost_tokens.append(token)
-        self._on_error(meant_by(error))
+    async def run(self, errand: Recover) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Make calls possible; return id and claim of what lost calls have claimed, and the record asked for.
 
-    async def mend(self, is_hurried: Callable[[], bool]) -> None:
-        """Make the connection fit for calls, or see to it that this is tried again later."""
-        if self._needs_rest:
-            self._needs_rest = False
-            await self._retry_delay.wait(is_hurried)
-        try:
-            await self._connection.connect()
-            if self._needs_script:
-                await self._connection.call("SCRIPT", "LOAD", EXCHANGE.source)
-                self._needs_script = False
-            if self.lost_tokens:
-                await self._recover()
-        except RedisError as error:
-            self._needs_rest = True
-            self._on_error(error)
-        else:
-            self.is_present = False
+        Raises:
+            RedisError: Redis did not do its part.
+        """
+        await self._connection.connect()
+        if errand.needs_script:
+            await self._connection.call("SCRIPT", "LOAD", EXCHANGE.source)
+        found = await self._claimed_with(errand.tokens) if errand.tokens else []
+        record: bytes | None = None
+        if errand.record_of:
+            record = await self._connection.call("HGET", self._keys.jobs, errand.record_of)
+        return found, record or b""
 
-    async def _recover(self) -> None:
-        """See to what calls claimed whose replies were lost; else a stall check would, much later."""
-        lost, self.lost_tokens = self.lost_tokens, []
-        try:
-            await self._on_found(await self._find_claims(lost))
-        except BaseException:
-            self.lost_tokens += lost
-            raise
+    async def _claimed_with(self, tokens: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+        """Return id and claim of each job that calls with these tokens have claimed."""
+        found: list[tuple[bytes, bytes]] = []
+        cursor = b"0"
+        while True:
+            cursor, fields = await self._connection.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
+            pairs = zip(fields[::2], fields[1::2], strict=True)
+            found += [(raw_id, claim) for raw_id, claim in pairs if token_of(claim) in tokens]
+            if cursor == b"0":
+                return found
+
+    async def give_back(self, errand: GiveBack) -> None:
+        """Put jobs at the front of the queue.
+
+        Raises:
+            RedisError: Redis did not do its part, or not for all of them; doing it again is fine.
+        """
+        keys = self._keys
+        script_keys = (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox)
+        # The script pushes each to the front, so it gets the newest first.
+        pairs = [(errand.unclaimed, b"")] if errand.unclaimed else []
+        pairs += reversed([*errand.claims, *errand.orphans])
+        for first in range(0, len(pairs), _MAX_BATCH):
+            page = chain.from_iterable(pairs[first : first + _MAX_BATCH])
+            await self._connection.run(HAND_BACK, script_keys, [self._outbox_limit, *page])
+
+
+def failure_of(error: RedisError) -> Failure:
+    """Return how a call has failed that ended with this error."""
+    if lacks_script(error):
+        return Failure.SCRIPT_MISSING
+    return Failure.REFUSED if isinstance(error, RedisRefused) else Failure.REPLY_LOST
+
+
+def reported(error: RedisError) -> list[RedisError]:
+    """Return what of an error is to be reported: a missing script is loaded without a word."""
+    return [] if lacks_script(error) else [meant_by(error)]

@@ -24,7 +24,7 @@ from beeq.worker.runner import Attempt, Executor, Handler, Runner
 
 if TYPE_CHECKING:
     from beeq.queue import Queue
-    from beeq.worker.claims import Claimed
+    from beeq.worker.claims import ClaimedJob
 
 
 class Worker:
@@ -82,8 +82,8 @@ class Worker:
             settings,
             concurrency=self._concurrency,
             on_claimed=self._claimed,
-            on_lost=self._lost,
-            on_settled=self._settled,
+            on_refused=self._refused,
+            on_recorded=self._recorded,
             on_error=queue.report_error,
             on_idle=self.idle.set,
         )
@@ -137,7 +137,7 @@ class Worker:
         for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
-    def _lost(self, claim: bytes) -> None:
+    def _refused(self, claim: bytes) -> None:
         """Stop the job that has begun by this claim, if it still runs: the claim was not granted."""
         assert self._runner is not None  # noqa: S101 - made in start
         for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
@@ -147,8 +147,8 @@ class Worker:
 
     # A job's way: claimed, run, ended, settled.
 
-    def _claimed(self, claimed: Claimed) -> None:
-        raw_id, raw_record, deliveries, claim, claim_known = claimed
+    def _claimed(self, claimed: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
+        raw_id, raw_record, deliveries, claim = claimed
         queue = self._queue
         if self._has_stopped:  # the call was under way when this worker gave up
             assert self._pump is not None  # noqa: S101 - made in start
@@ -212,7 +212,7 @@ class Worker:
             status = "succeeded" if error is None else "failed"
             self._queue.report_error(StatusNotUpdated(job.saved_id(), status))
 
-    def _settled(self, outcome: Outcome) -> None:
+    def _recorded(self, outcome: Outcome) -> None:
         """Tell local listeners, in bee-queue's order (protocol/README.md, "Local events")."""
         emit, job, error = self._queue.emit, outcome.job, outcome.error
         if outcome.status == "succeeded":

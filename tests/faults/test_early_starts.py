@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beeq import JobLost, RedisUnavailable
-from beeq.worker.blocking_fetch import LONGEST_SEEN_BYTES
+from beeq.worker.blocking_fetch import MAX_RECORD_BYTES
 from tests.support.proxy import FirstExchange, Proxy, proxy_to
 from tests.support.waiting import eventually
 
@@ -40,12 +40,16 @@ class Idler:
         self.worker.process(counted, concurrency=concurrency)
         await self.waits()
 
+    @property
+    def pump(self) -> Any:
+        return self.worker._session.worker._pump
+
     async def waits(self) -> None:
-        mover = await eventually(lambda: self.worker._session.worker._pump._mover)
+        pump = await eventually(lambda: self.pump)
 
         async def is_blocked() -> bool:
             blocked = {client["id"] for client in await self._redis.client_list() if "b" in client["flags"]}
-            return str(mover._connection.client_id) in blocked
+            return str(pump.fetch_client_id) in blocked
 
         await eventually(is_blocked)
 
@@ -140,7 +144,7 @@ async def test_a_job_runs_on_when_the_reply_to_its_claim_was_lost(idler, concurr
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     await eventually(lambda: expect_errors)
-    await eventually(lambda: not idler.worker._session.worker._pump._trouble.is_present)
+    await eventually(lambda: idler.pump.is_ready)
     assert await idler.is_claimed()
     go_on.set()
     assert await job.result(timeout=5000) == "value"
@@ -186,7 +190,7 @@ async def test_a_job_that_has_ended_is_recorded_once_when_neither_call_arrived(
     job = await idler.producer.create_job("value").retries(retries).save()
     await idler.begins(job)
     await idler.proxy.hold.has_come.wait()
-    await eventually(lambda: len(idler.worker._session.worker._pump._connection._resp._asked) == 2)
+    await eventually(lambda: idler.pump.calls_in_flight == 2)
     idler.proxy.hang_up()
     assert await job.result(timeout=5000) == "value"
     assert idler.runs == Counter({job.id: 1 + retries})
@@ -361,7 +365,7 @@ async def test_a_worker_that_stops_meanwhile_lets_the_job_end(idler, concurrency
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     closing = asyncio.create_task(idler.worker.close())
-    await eventually(lambda: not idler.worker._session.worker._pump._is_taking)
+    await eventually(lambda: idler.pump.is_stopping)
     if is_cut:
         idler.proxy.hang_up()
     else:
@@ -409,8 +413,8 @@ async def test_a_worker_reloads_the_scripts_that_redis_forgot(idler, concurrency
 async def test_a_job_with_a_long_record_begins_once_it_is_claimed(idler, concurrency):
     await idler.work(returns_its_data, concurrency)
     idler.proxy.hold = FirstExchange()
-    job = await idler.producer.enqueue("x" * LONGEST_SEEN_BYTES)
+    job = await idler.producer.enqueue("x" * MAX_RECORD_BYTES)
     await idler.proxy.hold.has_come.wait()
     assert not idler.runs
     idler.proxy.released.set()
-    assert len(await job.result(timeout=5000)) == LONGEST_SEEN_BYTES
+    assert len(await job.result(timeout=5000)) == MAX_RECORD_BYTES

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from beeq.worker.blocking_fetch import LONGEST_SEEN_BYTES
+from beeq.worker.blocking_fetch import MAX_RECORD_BYTES
 from tests.support.proxy import FirstExchange, proxy_to
 
 
@@ -42,7 +42,7 @@ async def test_a_job_that_another_worker_has_by_then_is_left_to_it(
 
             await eventually(all_wait)
         proxy.swallow = FirstExchange()
-        job = await producer.enqueue("x" * LONGEST_SEEN_BYTES)
+        job = await producer.enqueue("x" * MAX_RECORD_BYTES)
         await eventually(lambda: runs)
 
         async def unlucky_waits_again():
@@ -69,7 +69,7 @@ async def test_a_worker_that_is_closed_meanwhile_gives_the_job_back(
 
         await proxy.hold.has_come.wait()
         closing = asyncio.create_task(worker.close())
-        await eventually(lambda: not worker._session.worker._pump._is_taking)
+        await eventually(lambda: worker._session.worker._pump.is_stopping)
         proxy.released.set()
         await closing
         assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id]

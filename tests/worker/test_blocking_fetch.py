@@ -1,4 +1,4 @@
-"""The blocking move's end, at the one moment that is easily missed."""
+"""The end of a blocking fetch, at the one moment that is easily missed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.protocol.keys import Keys
 from beeq.redis.scripts import PEEK_ACTIVE
 from beeq.settings import Settings
-from beeq.worker.blocking_fetch import Mover
+from beeq.worker.blocking_fetch import BlockingFetch
 
 
-class DeadLine:
+class DeadConnection:
     """A connection that breaks at once."""
 
     def __init__(self, client_id: int | None) -> None:
@@ -34,8 +34,8 @@ class DeadLine:
         pass
 
 
-class AnsweringLine:
-    """A connection whose server answers a move so, at once or after a while."""
+class AnsweringConnection:
+    """A connection whose server answers a fetch so, at once or after a while."""
 
     client_id = 7
     peer = None
@@ -60,34 +60,63 @@ class AnsweringLine:
         pass
 
 
-async def told_of(
-    line: AnsweringLine, *, moves: int = 1, settings: Settings | None = None, blocked_s: float = 0
-) -> list[tuple[bytes | None, bytes]]:
-    """Return what a mover tells at the end of each of some moves, with the loop blocked after each start."""
-    ends: asyncio.Queue[tuple[bytes | None, bytes]] = asyncio.Queue()
-    mover = Mover(
+class Listener:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.ends: asyncio.Queue[tuple[bytes | None, bytes]] = asyncio.Queue()
+        self.errors: list[BaseException] = []
+
+    def fetched(self, raw_id: bytes, record: bytes) -> None:
+        self.ends.put_nowait((raw_id, record))
+
+    def fetch_ended(self) -> None:
+        self.ends.put_nowait((None, b""))
+
+    def fetch_rests(self) -> None:
+        pass
+
+    def fetch_failed(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+
+def fetch_over(connection: Any, listener: Listener, settings: Settings | None = None) -> BlockingFetch:
+    fetch = BlockingFetch(
         cast("Any", None),
         Keys("bq", "q"),
         settings or Settings(),
-        on_end=lambda raw_id, record: ends.put_nowait((raw_id, record)),
-        beside=cast("Any", line),
-        on_error=lambda error: pytest.fail(str(error)),
+        beside=connection,
+        listener=listener,
     )
-    mover._connection = cast("Any", line)
-    told = []
-    for _ in range(moves):
-        mover.start()
-        time.sleep(blocked_s)  # noqa: ASYNC251 - the loop is to stand still
-        told.append(await asyncio.wait_for(ends.get(), 5))
-    await mover.close()
-    return told
+    fetch._connection = connection
+    return fetch
+
+
+async def ends_of(
+    connection: AnsweringConnection,
+    *,
+    fetches: int = 1,
+    settings: Settings | None = None,
+    blocked_s: float = 0,
+) -> list[tuple[bytes | None, bytes]]:
+    """Return how each of some fetches ends, with the loop blocked after each start."""
+    listener = Listener()
+    fetch = fetch_over(connection, listener, settings)
+    ends = []
+    for _ in range(fetches):
+        fetch.start()
+        time.sleep(blocked_s)  # noqa: ASYNC251 - the loop is to be blocked
+        ends.append(await asyncio.wait_for(listener.ends.get(), 5))
+    await fetch.close()
+    assert listener.errors == []
+    return ends
 
 
 GONE = RedisUnavailable("gone")
 
 
 @pytest.mark.parametrize(
-    ("replies", "error", "told"),
+    ("replies", "error", "end"),
     [
         pytest.param([b"1", [b"1", b"{}"]], None, (b"1", b"{}"), id="its record came along"),
         pytest.param([b"1", [b"2", b"{}"]], None, (b"1", b""), id="another job had come into active"),
@@ -97,50 +126,38 @@ GONE = RedisUnavailable("gone")
         pytest.param([b"1"], GONE, (b"1", b""), id="the connection ended between the replies"),
     ],
 )
-async def test_a_move_tells_of_its_own_job_and_of_no_other(replies, error, told):
-    assert await told_of(AnsweringLine(replies, error)) == [told]
+async def test_a_fetch_brings_its_own_job_and_no_other(replies, error, end):
+    assert await ends_of(AnsweringConnection(replies, error)) == [end]
 
 
 @pytest.mark.parametrize("after_s", [0, 0.06], ids=["before the clock is looked at", "after it"])
 @pytest.mark.parametrize(
     ("stall_interval", "blocked_s", "record"), [(60_000, 0, b"{}"), (60_000, 0.3, b"{}"), (200, 0.3, b"")]
 )
-async def test_a_look_is_worth_nothing_if_the_loop_stood_still_for_half_a_stall_interval(
-    after_s, stall_interval, blocked_s, record
-):
+async def test_a_record_is_stale_after_half_a_stall_interval(after_s, stall_interval, blocked_s, record):
     """The job may have stalled, and be done by now."""
-    line = AnsweringLine([b"1", [b"1", b"{}"]], None, after_s=after_s)
+    connection = AnsweringConnection([b"1", [b"1", b"{}"]], None, after_s=after_s)
     settings = Settings(stall_interval=stall_interval)
-    told = await told_of(line, moves=2, settings=settings, blocked_s=blocked_s)
-    assert told == [(b"1", record)] * 2
+    ends = await ends_of(connection, fetches=2, settings=settings, blocked_s=blocked_s)
+    assert ends == [(b"1", record)] * 2
 
 
-async def test_a_look_that_redis_does_not_know_is_loaded_before_the_next_move():
-    line = AnsweringLine([b"1", RedisRefused("NOSCRIPT No matching script.")], None)
-    assert await told_of(line, moves=2) == [(b"1", b"")] * 2
-    assert line.calls == [("SCRIPT", "LOAD", PEEK_ACTIVE.source)]
+async def test_an_unknown_look_is_loaded_before_the_next_fetch():
+    connection = AnsweringConnection([b"1", RedisRefused("NOSCRIPT No matching script.")], None)
+    assert await ends_of(connection, fetches=2) == [(b"1", b"")] * 2
+    assert connection.calls == [("SCRIPT", "LOAD", PEEK_ACTIVE.source)]
 
 
 @pytest.mark.parametrize("client_id", [None, 7])
 @pytest.mark.parametrize("turns", range(5))
-async def test_whenever_a_move_is_stopped_it_is_over_afterwards(turns, client_id):
-    """Also when it had just ended, and its owner had not been told: that once kept a worker spinning."""
-    told: list[tuple[bytes | None, bytes]] = []
-    errors: list[BaseException] = []
-    mover = Mover(
-        cast("Any", None),
-        Keys("bq", "q"),
-        Settings(),
-        on_end=lambda raw_id, record: told.append((raw_id, record)),
-        beside=cast("Any", DeadLine(None)),
-        on_error=errors.append,
-    )
-    mover._connection = cast("Any", DeadLine(client_id))
-    mover.start()
+async def test_whenever_a_fetch_is_stopped_it_is_over_afterwards(turns, client_id):
+    """Also when it had just ended, and its owner had not heard of it: that once kept a worker spinning."""
+    listener = Listener()
+    fetch = fetch_over(DeadConnection(client_id), listener)
+    fetch.start()
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await mover.stop(cast("Any", DeadLine(client_id)))
-    assert not mover.is_pending
-    assert told
-    assert set(told) == {(None, b"")}
+        await fetch.stop(cast("Any", DeadConnection(client_id)))
+    ends = [listener.ends.get_nowait() for _ in range(listener.ends.qsize())]
+    assert ends == [(None, b"")]

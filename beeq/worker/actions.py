@@ -1,0 +1,228 @@
+"""The vocabulary of scheduler and pump: states, actions with their fields, and their bounds.
+
+Which action is due is decided in ``scheduler.py``; ``pump.py`` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from beeq.worker.claims import ClaimedJob, FetchedJob
+
+if TYPE_CHECKING:
+    from beeq.protocol.outcome import Outcome
+
+#: Calls in flight at once: Redis works on one while this process works on the other's jobs.
+MAX_CALLS = 2
+#: Jobs asked for, and outcomes sent, in one call …
+MAX_BATCH = 500
+#: … with not much more than this many bytes of outcomes.
+MAX_BATCH_BYTES = 1_000_000
+#: For each outcome Redis searches ``active``, which is as long as many jobs run. A call makes so many steps
+#: at most, some milliseconds' worth …
+_MAX_STEPS = 500_000
+#: … but always carries so many outcomes.
+_FEWEST_OUTCOMES = 25
+
+
+# States.
+
+
+class Phase(Enum):
+    """What the worker is for now."""
+
+    TAKING = "takes jobs"
+    DRAINING = "takes none, and records what still ends"
+    OVER = "has ended"
+
+
+class Link(Enum):
+    """Whether calls can be made."""
+
+    READY = "calls can be made"
+    BROKEN = "a call failed, or there is no connection"
+    RECOVERING = "Recover is being carried out, or GiveBack of what lost calls have claimed"
+
+
+class FetchState(Enum):
+    """What the blocking fetch does."""
+
+    NONE = "none is under way"
+    WAITING = "it may bring a job any moment, and holds a place for it"
+    RESTING = "it failed, and is tried again later"
+
+
+class TurnState(Enum):
+    """Whether ``turn`` will be called without a further event."""
+
+    NONE = "no"
+    SOON = "later in this turn of the event loop"
+    NOW = "once the actions that were answered last have been carried out"
+
+
+class Failure(Enum):
+    """How a call failed."""
+
+    SCRIPT_MISSING = "not executed: Redis does not know the script"
+    REFUSED = "not executed: Redis answered with an error"
+    REPLY_LOST = "nobody knows whether it was executed"
+
+
+# What goes between them.
+
+
+class PendingOutcome:
+    """An outcome on its way to Redis."""
+
+    __slots__ = ("claim", "outcome", "raw_id")
+
+    def __init__(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
+        self.raw_id = raw_id
+        self.claim = claim
+        self.outcome = outcome
+
+
+# Actions.
+
+
+class ExchangeCall(NamedTuple):
+    """Send one call of ``lua/exchange.lua``; end it with ``replied`` or ``failed``.
+
+    Attributes:
+        token: what the jobs it hands out are claimed with.
+        free: how many jobs it asks for.
+        fetched: a fetched job that it claims first.
+        outcomes: what it records.
+        requested: places that this call may fill beyond those its outcomes free.
+    """
+
+    token: bytes
+    free: int
+    fetched: FetchedJob | None
+    outcomes: list[PendingOutcome]
+    requested: int
+
+
+class Start(NamedTuple):
+    """Start these jobs; each leads to one ``outcome_ready`` or ``give_back``."""
+
+    jobs: list[ClaimedJob]
+
+
+class StartEarly(NamedTuple):
+    """Start a job whose claim is not granted yet: the call that claims it has just been sent."""
+
+    job: ClaimedJob
+
+
+class ClaimKnown(NamedTuple):
+    """Tell those who wait for it that the claim of the job started early was granted, or refused."""
+
+
+class StopHandler(NamedTuple):
+    """Stop the handler of a job that was started early: its claim was refused."""
+
+    claim: bytes
+
+
+class Recorded(NamedTuple):
+    """Tell the listeners: Redis has recorded these outcomes."""
+
+    outcomes: list[Outcome]
+
+
+class Lost(NamedTuple):
+    """Tell the listeners: these jobs had another owner by then, and the outcomes were dropped."""
+
+    outcomes: list[Outcome]
+
+
+class Fetch(NamedTuple):
+    """Start a blocking fetch; it ends with ``fetched`` or ``fetch_ended``."""
+
+
+class StopFetch(NamedTuple):
+    """End the blocking fetch without losing what it may bring; then tell ``fetch_stopped``."""
+
+
+class Recover(NamedTuple):
+    """Make calls possible again; then tell ``recovered`` or ``recovery_failed``.
+
+    Attributes:
+        needs_rest: wait first, longer after each failure.
+        needs_script: load the script.
+        tokens: of calls whose reply was lost: find what they have claimed.
+        record_of: id of a job whose record is wanted as it is now, or empty.
+    """
+
+    needs_rest: bool
+    needs_script: bool
+    tokens: tuple[bytes, ...]
+    record_of: bytes
+
+
+class GiveBack(NamedTuple):
+    """Give jobs back to the front of the queue; then tell ``given_back`` or ``give_back_failed``.
+
+    Attributes:
+        claims: id and claim of each; the first runs first. They hold places here.
+        orphans: id and claim of jobs that lost calls have claimed, and that run nowhere.
+        unclaimed: id of a fetched job that nobody has claimed, or empty.
+    """
+
+    claims: list[tuple[bytes, bytes]]
+    orphans: list[tuple[bytes, bytes]]
+    unclaimed: bytes
+
+
+class Idle(NamedTuple):
+    """Nothing runs here, and the queue was found empty."""
+
+
+class Turn(NamedTuple):
+    """Call ``turn`` once the actions before this one have been carried out."""
+
+
+class TurnSoon(NamedTuple):
+    """Call ``turn`` at the end of this turn of the event loop."""
+
+
+class Done(NamedTuple):
+    """The end: DRAINING, and nothing is held."""
+
+
+Action = (
+    ExchangeCall
+    | Start
+    | StartEarly
+    | ClaimKnown
+    | StopHandler
+    | Recorded
+    | Lost
+    | Fetch
+    | StopFetch
+    | Recover
+    | GiveBack
+    | Idle
+    | Turn
+    | TurnSoon
+    | Done
+)
+Actions = Sequence[Action]
+#: Those that have to be waited for.
+Errand = Recover | GiveBack | StopFetch | Done
+ERRANDS = (Recover, GiveBack, StopFetch, Done)
+
+
+def batch_size(outcomes: Sequence[PendingOutcome], running: int) -> int:
+    """Return how many outcomes one call may carry while ``running`` jobs run; one large record goes alone."""
+    count = size_bytes = 0
+    most = max(_FEWEST_OUTCOMES, min(MAX_BATCH, _MAX_STEPS // max(1, running)))
+    for each in outcomes[:most]:
+        size_bytes += len(each.outcome.record)
+        if count and size_bytes > MAX_BATCH_BYTES:
+            break
+        count += 1
+    return count
