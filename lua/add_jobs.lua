@@ -8,9 +8,9 @@
 -- KEYS[6] results  hash, id → what a job of that id left behind
 -- KEYS[7] expiries sorted set, id → when its result may go, in ms
 -- KEYS[8] outbox   stream of changed ids, for the mirror
--- ARGV[1] name of the earlierDelayed channel
--- ARGV[2] how many changes the outbox holds at most, "0" to note none
--- ARGV[3…] three for each job: id ("" for an automatic one), record, due time in ms ("" for now)
+-- ARGV[1]  earlier_delayed  name of the earlierDelayed channel
+-- ARGV[2]  outbox_limit     how many changes the outbox holds at most, "0" to note none
+-- ARGV[3…] jobs             id ("" for an automatic one), record and due time in ms ("" for now) of each
 --
 -- Returns a list with each job's id, or false where the id exists: then nothing was written.
 --

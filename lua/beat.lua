@@ -3,16 +3,16 @@
 -- KEYS[1] stalling  set of ids that have to give a sign of life
 -- KEYS[2] workers   sorted set, worker process → when it last beat, in ms
 -- KEYS[3] cancelled sorted set, claim → when it was cancelled, in ms
--- ARGV[1] worker process
--- ARGV[2] how long a worker counts as living without a beat, in ms
--- ARGV[3…] two for each job it runs: id, claim
+-- ARGV[1]  worker       the worker process
+-- ARGV[2]  lifetime_ms  how long a worker counts as living without a beat
+-- ARGV[3…] jobs         id and claim of each job it runs
 --
 -- Returns the claims among them that were cancelled.
 --
 -- Bounded by its arguments; the registry forgets who is gone, and itself when nobody beats.
 
 local stalling, workers, cancelled = unpack(KEYS)
-local worker, lifetime_ms = unpack(ARGV)
+local worker, lifetime_ms = unpack(ARGV, 1, 2)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

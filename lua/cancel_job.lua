@@ -12,13 +12,13 @@
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] cancelled  sorted set, claim → when it was cancelled, in ms; also the name of a channel
 -- KEYS[12] outbox     stream of changed ids, for the mirror
--- ARGV[1] id
--- ARGV[2] text to keep as its outcome
--- ARGV[3] how long to keep that, in ms
--- ARGV[4] how long a worker may take to hear of it, in ms
--- ARGV[5] name of the events channel
--- ARGV[6] event message
--- ARGV[7] how many changes the outbox holds at most, "0" to note none
+-- ARGV[1] job_id        the job
+-- ARGV[2] keep          text to keep as its outcome
+-- ARGV[3] keep_ms       how long to keep that
+-- ARGV[4] memory_ms     how long a worker may take to hear of it
+-- ARGV[5] events        name of the events channel
+-- ARGV[6] message       event message
+-- ARGV[7] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
 -- Returns 1 if the job was cancelled, 0 if it has ended, or never was: nothing was written.
 --
@@ -27,21 +27,21 @@
 -- What may be refused (a key of the wrong type) comes before the job leaves a list.
 
 local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, cancelled, outbox = unpack(KEYS)
-local id, keep, keep_ms, memory_ms, events, message, outbox_limit = unpack(ARGV)
+local job_id, keep, keep_ms, memory_ms, events, message, outbox_limit = unpack(ARGV)
 
-local is_queued = redis.call('LPOS', active, id)
-  or redis.call('ZSCORE', delayed, id)
-  or redis.call('LPOS', waiting, id)
-local has_ended = redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
-if redis.call('HEXISTS', jobs, id) == 0 or (has_ended and not is_queued) then
+local is_queued = redis.call('LPOS', active, job_id)
+  or redis.call('ZSCORE', delayed, job_id)
+  or redis.call('LPOS', waiting, job_id)
+local has_ended = redis.call('SISMEMBER', succeeded, job_id) == 1 or redis.call('SISMEMBER', failed, job_id) == 1
+if redis.call('HEXISTS', jobs, job_id) == 0 or (has_ended and not is_queued) then
   return 0
 end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local claim = redis.call('HGET', claims, id)
-redis.call('HSET', results, id, keep)
-redis.call('ZADD', expiries, string.format('%.0f', now + keep_ms), id)
+local claim = redis.call('HGET', claims, job_id)
+redis.call('HSET', results, job_id, keep)
+redis.call('ZADD', expiries, string.format('%.0f', now + keep_ms), job_id)
 if claim and string.sub(claim, 1, 1) ~= ':' then
   redis.call('ZADD', cancelled, string.format('%.0f', now), claim)
   redis.call('ZREMRANGEBYSCORE', cancelled, '-inf', string.format('%.0f', now - memory_ms))
@@ -49,16 +49,16 @@ if claim and string.sub(claim, 1, 1) ~= ':' then
   redis.call('PUBLISH', cancelled, claim)
 end
 if outbox_limit ~= '0' then
-  local record = redis.call('HGET', jobs, id)
-  redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id, 'state', 'cancelled', 'record', record)
+  local record = redis.call('HGET', jobs, job_id)
+  redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', job_id, 'state', 'cancelled', 'record', record)
 end
-redis.call('LREM', waiting, 0, id)
-redis.call('LREM', active, 0, id)
-redis.call('SREM', succeeded, id)
-redis.call('SREM', failed, id)
-redis.call('SREM', stalling, id)
-redis.call('ZREM', delayed, id)
-redis.call('HDEL', claims, id)
-redis.call('HDEL', jobs, id)
+redis.call('LREM', waiting, 0, job_id)
+redis.call('LREM', active, 0, job_id)
+redis.call('SREM', succeeded, job_id)
+redis.call('SREM', failed, job_id)
+redis.call('SREM', stalling, job_id)
+redis.call('ZREM', delayed, job_id)
+redis.call('HDEL', claims, job_id)
+redis.call('HDEL', jobs, job_id)
 redis.call('PUBLISH', events, message)
 return 1

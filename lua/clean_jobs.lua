@@ -10,9 +10,9 @@
 -- KEYS[8]  results    hash, id → result or error text
 -- KEYS[9]  expiries   sorted set, id → when its result may go, in ms
 -- KEYS[10] outbox     stream of changed ids, for the mirror
--- ARGV[1] which jobs: "succeeded" or "failed"
--- ARGV[2] how many changes the outbox holds at most, "0" to note none
--- ARGV[3…] two for each job: id, the record as the caller read it
+-- ARGV[1]  state         which jobs: "succeeded" or "failed"
+-- ARGV[2]  outbox_limit  how many changes the outbox holds at most, "0" to note none
+-- ARGV[3…] jobs          id of each job, and its record as the caller read it
 --
 -- Returns for each job 1 if it was removed, 0 if not: then nothing of it was written.
 --
@@ -26,7 +26,7 @@
 local succeeded, failed, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 3, 2
-local state, outbox_limit = ARGV[1], ARGV[2]
+local state, outbox_limit = unpack(ARGV, 1, 2)
 local finished = state == 'succeeded' and succeeded or failed
 
 for _, key in ipairs({ succeeded, failed, stalling }) do

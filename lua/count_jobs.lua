@@ -9,13 +9,14 @@
 -- KEYS[7] jobs       hash, id → record
 -- KEYS[8] workers    sorted set, worker process → when it last beat, in ms
 -- KEYS[9] outbox     stream of changed ids, for the mirror
--- ARGV[1] how long a worker counts as living without a beat, in ms
+-- ARGV[1] lifetime_ms  how long a worker counts as living without a beat
 --
 -- Returns {waiting, active, succeeded, failed, delayed, newest automatic id or "0", living workers,
 -- record of the job that has waited longest or "", changes not yet mirrored or -1 where there is no
 -- mirror, Redis's clock in ms as text}.
 
 local waiting, active, succeeded, failed, delayed, counter, jobs, workers, outbox = unpack(KEYS)
+local lifetime_ms = unpack(ARGV)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -27,7 +28,7 @@ return {
   redis.call('SCARD', failed),
   redis.call('ZCARD', delayed),
   redis.call('GET', counter) or '0',
-  redis.call('ZCOUNT', workers, string.format('%.0f', now - ARGV[1]), '+inf'),
+  redis.call('ZCOUNT', workers, string.format('%.0f', now - lifetime_ms), '+inf'),
   oldest and redis.call('HGET', jobs, oldest) or '',
   redis.call('EXISTS', outbox) == 1 and redis.call('XLEN', outbox) or -1,
   string.format('%.0f', now),

@@ -11,19 +11,21 @@
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] outbox     stream of changed ids, for the mirror
--- ARGV[1] name of the events channel, or "" to publish nothing
--- ARGV[2] name of the earlierDelayed channel
--- ARGV[3] how long to keep the result of a job whose record is dropped, in ms
--- ARGV[4] "1": drop the record of a job that succeeded
--- ARGV[5] "1": drop the record of a job that failed
--- ARGV[6] how many changes the outbox holds at most, "0" to note none
--- ARGV[7] token of this call: each job it hands out is claimed with token.place:deliveries, the first one's
---         place being 0. No two jobs share a claim: who cancels one means that one
--- ARGV[8] how many jobs to hand out at most
--- ARGV[9] id that a blocking move has put into active already, or ""
--- ARGV[10] "1" if the handler of that job has begun already: nobody had claimed it then
--- ARGV[11…] seven for each outcome: id, claim, verdict (succeeded, retrying, failed), record ("" leaves
---          it as it is), event message, delay in ms (retrying only), result or error text to keep ("" for none)
+-- ARGV[1]   events           name of the events channel, or "" to publish nothing
+-- ARGV[2]   earlier_delayed  name of the earlierDelayed channel
+-- ARGV[3]   keep_ms          how long to keep the result of a job whose record is dropped
+-- ARGV[4]   drop_succeeded   "1": drop the record of a job that succeeded
+-- ARGV[5]   drop_failed      "1": drop the record of a job that failed
+-- ARGV[6]   outbox_limit     how many changes the outbox holds at most, "0" to note none
+-- ARGV[7]   token            of this call: each job it hands out is claimed with token.place:deliveries, the
+--                            first one's place being 0. No two jobs share a claim: who cancels one means
+--                            that one
+-- ARGV[8]   free             how many jobs to hand out at most
+-- ARGV[9]   adopted          id that a blocking move has put into active already, or ""
+-- ARGV[10]  has_begun        "1" if the handler of that job has begun already: nobody had claimed it then
+-- ARGV[11…] outcomes         of each id, claim, verdict (succeeded, retrying, failed), record ("" leaves it
+--                            as it is), event message, delay in ms (retrying only), result or error text
+--                            to keep ("" for none)
 --
 -- Returns {facts, taken, jobs}. facts: for each outcome 1 if it was recorded, 0 if the job had
 -- another owner or no record any more (nothing was written), 2 if this very outcome had been

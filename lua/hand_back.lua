@@ -6,9 +6,9 @@
 -- KEYS[4] jobs      hash, id → record
 -- KEYS[5] claims    hash, id → token.place:deliveries
 -- KEYS[6] outbox    stream of changed ids, for the mirror
--- ARGV[1] how many changes the outbox holds at most, "0" to note none
--- ARGV[2…] two for each job: id, claim ("" for an id that a blocking move fetched and nobody
---          claimed yet). The job to run first comes last.
+-- ARGV[1]  outbox_limit  how many changes the outbox holds at most, "0" to note none
+-- ARGV[2…] jobs          id and claim of each ("" for an id that a blocking move fetched and nobody claimed
+--                        yet). The job to run first comes last.
 --
 -- Returns how many jobs went back.
 --
@@ -17,7 +17,7 @@
 -- What may be refused (waiting of the wrong type) comes before the job leaves active.
 
 local waiting, active, stalling, jobs, claims, outbox = unpack(KEYS)
-local outbox_limit = ARGV[1]
+local outbox_limit = unpack(ARGV, 1, 1)
 
 local returned = 0
 for at = 2, #ARGV, 2 do

@@ -2,13 +2,13 @@
 --
 -- KEYS[1] delayed  sorted set, id → due time in ms
 -- KEYS[2] waiting  list of ids
--- ARGV[1] debounce in ms: due times this close after the next one are raised with it
--- ARGV[2] how many jobs to move at most
+-- ARGV[1] debounce_ms  due times this close after the next one are raised with it
+-- ARGV[2] limit        how many jobs to move at most
 --
 -- Returns {raised, next, now}: how many jobs were moved; when to look again, in ms as text, or "-1"
 -- if nothing is delayed (a time that has passed means: call again, there is more); Redis's clock.
 --
--- Bounded by ARGV[2]. The clock is Redis's own, so peers with wrong clocks raise nothing
+-- Bounded by its limit. The clock is Redis's own, so peers with wrong clocks raise nothing
 -- early. Two callers share the work; an id is moved once.
 -- Reads come first: while its slot moves to another node, a key that the script has emptied is out of reach.
 

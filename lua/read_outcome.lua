@@ -5,7 +5,7 @@
 -- KEYS[3] succeeded  set of ids
 -- KEYS[4] failed     set of ids
 -- KEYS[5] active     list of ids
--- ARGV[1] id
+-- ARGV[1] job_id  the job
 --
 -- Returns {record or false, result or false, 1 if in succeeded, 1 if in failed, 1 if in active}.
 --
@@ -13,12 +13,12 @@
 -- says "failed" until the next finish.
 
 local jobs, results, succeeded, failed, active = unpack(KEYS)
-local id = ARGV[1]
+local job_id = unpack(ARGV)
 
 return {
-  redis.call('HGET', jobs, id),
-  redis.call('HGET', results, id),
-  redis.call('SISMEMBER', succeeded, id),
-  redis.call('SISMEMBER', failed, id),
-  redis.call('LPOS', active, id) and 1 or 0,
+  redis.call('HGET', jobs, job_id),
+  redis.call('HGET', results, job_id),
+  redis.call('SISMEMBER', succeeded, job_id),
+  redis.call('SISMEMBER', failed, job_id),
+  redis.call('LPOS', active, job_id) and 1 or 0,
 }

@@ -11,8 +11,8 @@
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] outbox     stream of changed ids, for the mirror
--- ARGV[1] id
--- ARGV[2] how many changes the outbox holds at most, "0" to note none
+-- ARGV[1] job_id        the job
+-- ARGV[2] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
 -- Returns 1 if there was a record, 0 if not.
 --
@@ -21,29 +21,29 @@
 -- record, its outcome is refused.
 
 local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)
-local id, outbox_limit = unpack(ARGV)
+local job_id, outbox_limit = unpack(ARGV)
 
 if outbox_limit ~= '0' then
-  local record, keep = redis.call('HGET', jobs, id), redis.call('HGET', results, id)
-  local is_queued = redis.call('LPOS', active, id)
-    or redis.call('ZSCORE', delayed, id)
-    or redis.call('LPOS', waiting, id)
+  local record, keep = redis.call('HGET', jobs, job_id), redis.call('HGET', results, job_id)
+  local is_queued = redis.call('LPOS', active, job_id)
+    or redis.call('ZSCORE', delayed, job_id)
+    or redis.call('LPOS', waiting, job_id)
   local state = is_queued and 'cancelled'
-    or redis.call('SISMEMBER', succeeded, id) == 1 and 'succeeded'
-    or redis.call('SISMEMBER', failed, id) == 1 and 'failed'
+    or redis.call('SISMEMBER', succeeded, job_id) == 1 and 'succeeded'
+    or redis.call('SISMEMBER', failed, job_id) == 1 and 'failed'
     or 'cancelled'
   if record then
-    local told = { 'id', id, 'state', state, 'record', record, 'keep', keep or '' }
+    local told = { 'id', job_id, 'state', state, 'record', record, 'keep', keep or '' }
     redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(told))
   end
 end
-redis.call('LREM', waiting, 0, id)
-redis.call('LREM', active, 0, id)
-redis.call('SREM', succeeded, id)
-redis.call('SREM', failed, id)
-redis.call('SREM', stalling, id)
-redis.call('ZREM', delayed, id)
-redis.call('HDEL', claims, id)
-redis.call('HDEL', results, id)
-redis.call('ZREM', expiries, id)
-return redis.call('HDEL', jobs, id)
+redis.call('LREM', waiting, 0, job_id)
+redis.call('LREM', active, 0, job_id)
+redis.call('SREM', succeeded, job_id)
+redis.call('SREM', failed, job_id)
+redis.call('SREM', stalling, job_id)
+redis.call('ZREM', delayed, job_id)
+redis.call('HDEL', claims, job_id)
+redis.call('HDEL', results, job_id)
+redis.call('ZREM', expiries, job_id)
+return redis.call('HDEL', jobs, job_id)

@@ -7,15 +7,15 @@
 -- KEYS[5] jobs        hash, id → record
 -- KEYS[6] claims      hash, id → token.place:deliveries
 -- KEYS[7] outbox      stream of changed ids, for the mirror
--- ARGV[1] stall interval in ms
--- ARGV[2] "1" for the first call of a check: passes the gate; "" for the next ones: goes on
--- ARGV[3] how many ids to look at, at most
--- ARGV[4] how many changes the outbox holds at most, "0" to note none
+-- ARGV[1] interval_ms   the stall interval
+-- ARGV[2] first         "1" for the first call of a check: passes the gate; "" for the next ones: goes on
+-- ARGV[3] limit         how many ids to look at, at most
+-- ARGV[4] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
 -- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
 -- (call again); the ids that were queued again.
 --
--- Bounded by ARGV[3], and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a job that kills its worker must not
+-- Bounded by its limit, and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a job that kills its worker must not
 -- starve the others. The claim loses its token, not its count, so a late finish is refused
 -- and deliveries go on counting. An id without a record is dropped.
 -- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and

@@ -7,13 +7,13 @@
 -- KEYS[5] succeeded  set of ids
 -- KEYS[6] failed     set of ids
 -- KEYS[7] active     list of ids
--- ARGV[1] cursor into claims
--- ARGV[2] cursor into results
--- ARGV[3] how many fields to look at, about
+-- ARGV[1] claims_cursor   where in claims to go on
+-- ARGV[2] results_cursor  where in results to go on
+-- ARGV[3] count           how many fields to look at, about
 --
 -- Returns the two cursors to go on with; "0" when a hash has been seen whole.
 --
--- Bounded by ARGV[3], and by how many jobs run for each id that has ended and was claimed. A claim without a job
+-- Bounded by its count, and by how many jobs run for each id that has ended and was claimed. A claim without a job
 -- claims nothing, so nothing here is needed for correctness. But an id in a set of ended ones may run all the
 -- same, where Node has queued it once more than needed: its claim stays, or its outcome would find no owner.
 

@@ -1,4 +1,4 @@
-"""The shape of the code: who may import what, how long a module may be, what a script's header says."""
+"""The shape of the code: who may import what, how long a module may be, what a script may do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import beeq
-from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES
 from beeq.redis import scripts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,72 +202,12 @@ def test_all_that_is_promised_is_there_and_sorted():
         assert getattr(beeq, name).__doc__, f"{name} says nothing of itself"
 
 
-# The scripts.
-
-PARTS = re.compile(r"^-- (KEYS|ARGV)\[(\d+)(…?)\] +(\S+)", re.MULTILINE)
+# The scripts; what their headers say is tested where they are read.
 
 
 def header_of(path: Path) -> str:
     """Return the comment that a script opens with."""
     return re.match(r"(?:--.*\n)+", path.read_text())[0]  # type: ignore[index]  # no header: a TypeError, and a failure
-
-
-def test_every_script_is_loaded_and_no_other():
-    assert sorted(script.name for script in scripts.ALL) == [path.stem for path in LUA]
-    for script in scripts.ALL:
-        assert script.source == (ROOT / "lua" / f"{script.name}.lua").read_bytes()
-        assert getattr(scripts, script.name.upper()) is script
-
-
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_scripts_header_numbers_keys_and_arguments_in_order(path):
-    parts = PARTS.findall(header_of(path))
-    for kind in ("KEYS", "ARGV"):
-        numbers = [int(number) for which, number, _, _ in parts if which == kind]
-        assert numbers == list(range(1, len(numbers) + 1)), kind
-        assert numbers, f"no {kind} is named"
-    assert [number for kind, number, more, _ in parts if more and kind == "KEYS"] == []
-
-
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_scripts_header_says_what_it_does_and_what_it_returns(path):
-    header = header_of(path)
-    assert re.match(r"-- [A-Z].*[.\w)]\n", header)
-    assert re.search(r"^-- Returns ", header, re.MULTILINE)
-
-
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_script_binds_the_keys_its_header_names_in_that_order(path):
-    source = path.read_text()
-    named = [name for kind, _, _, name in PARTS.findall(header_of(path)) if kind == "KEYS"]
-    bound = re.search(r"^local ([\w, ]+) = unpack\(KEYS\)", source, re.MULTILINE)
-    assert bound, "the first line binds all keys"
-    variables = bound[1].split(", ")
-    assert [variable.replace("_", "") for variable in variables] == [
-        {"id": "counter"}.get(name, name.lower()) for name in named
-    ]
-    body = source[len(header_of(path)) :]
-    assert not re.search(r"\bKEYS\[", body), "below the first line a key has a name"
-
-
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_script_names_in_its_header_every_argument_it_uses(path):
-    parts = PARTS.findall(header_of(path))
-    named = {int(number) for kind, number, _, _ in parts if kind == "ARGV"}
-    is_open = any(more for kind, _, more, _ in parts if kind == "ARGV")
-    body = path.read_text()[len(header_of(path)) :]
-    used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", body)}
-    assert used <= named
-    unpacked = re.search(r"^local ([\w, ]+) = unpack\(ARGV\)", body, re.MULTILINE)
-    if unpacked:
-        count = len(unpacked[1].split(", "))
-        assert count == len(named) - is_open
-
-
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_scripts_keys_are_keys_of_the_queue(path):
-    known = {suffix.removeprefix("beeq:") for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES)}
-    assert {name for kind, _, _, name in PARTS.findall(header_of(path)) if kind == "KEYS"} <= known
 
 
 @pytest.mark.parametrize("path", LUA, ids=name_of)

@@ -9,7 +9,7 @@ from beeq.errors import JobLost, JobUnreadable, RedisUnavailable
 from beeq.protocol.codec import decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
 from beeq.protocol.options import created_ms_of
-from beeq.redis.scripts import CANCEL_JOB, CLEAN_JOBS, KEEP_RECORD, REMOVE_JOB, REPORT_PROGRESS, RETRY_JOB
+from beeq.redis import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,35 +33,17 @@ class Commands:
     """Changes jobs of one queue."""
 
     def __init__(self, context: QueueContext, reader: Reader) -> None:
-        keys = context.keys
         self._settings = context.settings
         self._pipeline = context.pipeline
-        self._keys = keys
+        self._keys = context.keys
         self._event_hub = context.event_hub
         self._now_ms = context.now_ms
         self._reader = reader
-        #: Wherever a job may be, in the order in which the scripts take these.
-        self._places = (
-            keys.succeeded,
-            keys.failed,
-            keys.waiting,
-            keys.active,
-            keys.stalling,
-            keys.jobs,
-            keys.delayed,
-            keys.claims,
-            keys.results,
-            keys.expiries,
-        )
 
     async def remove(self, job_id: str) -> bool:
         """Remove the job from wherever it is; return whether it had a record."""
-        keys = self._keys
-        existed = await self._pipeline.run(
-            REMOVE_JOB,
-            (*self._places, keys.outbox),
-            (job_id, self._settings.outbox_limit),
-            repeatable=True,
+        existed = await scripts.remove_job(
+            self._pipeline, self._keys, job_id=job_id, outbox_limit=self._settings.outbox_limit
         )
         self._event_hub.forget(job_id)
         self._event_hub.release(job_id)
@@ -69,28 +51,26 @@ class Commands:
 
     async def cancel(self, job_id: str) -> bool:
         """End the job if it has not ended; return whether that was so."""
-        raw, keys = await self._reader.record(job_id), self._keys
+        raw = await self._reader.record(job_id)
         if raw is None:
             return False
         reason = f"Job {job_id} was cancelled"
-        is_cancelled = await self._pipeline.run(
-            CANCEL_JOB,
-            (*self._places, keys.cancelled, keys.outbox),
-            (
-                job_id,
-                b"%d:c%b" % (_created_ms(job_id, raw), dumps(reason)),
-                self._settings.result_ttl,
-                CANCELLED_MS,
-                keys.events,
-                encode_event(job_id, "failed", reason),
-                self._settings.outbox_limit,
-            ),
+        is_cancelled = await scripts.cancel_job(
+            self._pipeline,
+            self._keys,
+            job_id=job_id,
+            keep=b"%d:c%b" % (_created_ms(job_id, raw), dumps(reason)),
+            keep_ms=self._settings.result_ttl,
+            memory_ms=CANCELLED_MS,
+            events=self._keys.events,
+            message=encode_event(job_id, "failed", reason),
+            outbox_limit=self._settings.outbox_limit,
         )
         return bool(is_cancelled)
 
     async def retry(self, job: Job) -> bool:
         """Queue the job again if it has failed; return whether it had."""
-        job_id, keys = job.saved_id(), self._keys
+        job_id = job.saved_id()
         while True:
             raw = await self._reader.record(job_id)
             if raw is None:
@@ -98,10 +78,13 @@ class Commands:
             record = decode_record(job_id, raw, now_ms=self._now_ms())
             record.status = "retrying"
             moment = self._event_hub.moment
-            fact = await self._pipeline.run(
-                RETRY_JOB,
-                (keys.failed, keys.waiting, keys.jobs, keys.claims, keys.results, keys.outbox),
-                (job_id, raw, encode_record(record), self._settings.outbox_limit),
+            fact = await scripts.retry_job(
+                self._pipeline,
+                self._keys,
+                job_id=job_id,
+                seen=raw,
+                record=encode_record(record),
+                outbox_limit=self._settings.outbox_limit,
             )
             if fact == _CHANGED:
                 continue
@@ -121,11 +104,14 @@ class Commands:
         except TypeError:
             job.progress = before
             raise
-        heard: int = await self._pipeline.run(
-            REPORT_PROGRESS,
-            (self._keys.jobs, self._keys.claims),
-            (job_id, job.claim, record, self._keys.events, message),
-            repeatable=True,
+        heard: int = await scripts.report_progress(
+            self._pipeline,
+            self._keys,
+            job_id=job_id,
+            claim=job.claim,
+            record=record,
+            events=self._keys.events,
+            message=message,
         )
         return heard
 
@@ -157,8 +143,10 @@ class Commands:
             if before is None:
                 del job.options["beeq"]
             raise
-        keys = (self._keys.jobs, self._keys.claims)
-        if not await self._pipeline.run(KEEP_RECORD, keys, (job_id, job.claim, record), repeatable=True):
+        is_kept = await scripts.keep_record(
+            self._pipeline, self._keys, job_id=job_id, claim=job.claim, record=record
+        )
+        if not is_kept:
             raise JobLost(job_id)
 
     async def clean(self, kind: str, *, older_than_ms: int) -> int:
@@ -188,23 +176,8 @@ class Commands:
 
     async def _remove_as_read(self, kind: str, jobs: list[tuple[str, bytes]]) -> int:
         """Remove those that are still ``kind`` and have the record that was read; return how many."""
-        keys = self._keys
-        facts = await self._pipeline.run(
-            CLEAN_JOBS,
-            (
-                keys.succeeded,
-                keys.failed,
-                keys.active,
-                keys.stalling,
-                keys.jobs,
-                keys.delayed,
-                keys.claims,
-                keys.results,
-                keys.expiries,
-                keys.outbox,
-            ),
-            (kind, self._settings.outbox_limit, *(part for job in jobs for part in job)),
-            repeatable=True,
+        facts = await scripts.clean_jobs(
+            self._pipeline, self._keys, state=kind, outbox_limit=self._settings.outbox_limit, jobs=jobs
         )
         for (job_id, _raw), is_removed in zip(jobs, facts, strict=True):
             if is_removed:

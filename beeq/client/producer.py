@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.errors import RedisUnavailable
 from beeq.protocol.options import check_job_id
+from beeq.redis import scripts
 from beeq.redis.resp import CommandPrefix, settle
-from beeq.redis.scripts import ADD_JOBS
 
 if TYPE_CHECKING:
     from beeq.client.context import QueueContext
@@ -39,23 +39,8 @@ class Producer:
         #: Hears of jobs that know their id before they are sent; None: events are not delivered to jobs.
         self._event_hub = context.event_hub if settings.store_jobs else None
         self._on_saved = on_saved
-        script_keys = (
-            keys.id,
-            keys.jobs,
-            keys.waiting,
-            keys.delayed,
-            keys.claims,
-            keys.results,
-            keys.expiries,
-            keys.outbox,
-        )
-        self._prefix = CommandPrefix(
-            "EVALSHA",
-            ADD_JOBS.sha,
-            len(script_keys),
-            *script_keys,
-            keys.earlier_delayed,
-            settings.outbox_limit,
+        self._prefix = scripts.add_jobs.prefix(
+            keys, earlier_delayed=keys.earlier_delayed, outbox_limit=settings.outbox_limit
         )
         self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
 
@@ -148,7 +133,7 @@ class _Batch:
         self._done: asyncio.Future[None] | None = None
         #: Why none of them was added, as far as is known.
         self.error: Exception | None = None
-        self.call = pipeline.defer(ADD_JOBS, self._packed, self._settle)
+        self.call = pipeline.defer(scripts.add_jobs, self._packed, self._settle)
 
     def has_room(self, record_bytes: int) -> bool:
         """Return whether the call stays bounded with such a record in it."""

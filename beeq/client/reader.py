@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from beeq.errors import JobFailed, JobUnreadable
 from beeq.protocol.codec import Record, decode_record, loads
 from beeq.protocol.options import created_ms_of
-from beeq.redis.scripts import COUNT_JOBS, READ_OUTCOME
+from beeq.redis import scripts
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
@@ -162,23 +162,7 @@ class Reader:
 
     async def stats(self) -> Stats:
         """Return the counts, all of one moment."""
-        keys = self._keys
-        reply = await self._pipeline.run(
-            COUNT_JOBS,
-            (
-                keys.waiting,
-                keys.active,
-                keys.succeeded,
-                keys.failed,
-                keys.delayed,
-                keys.id,
-                keys.jobs,
-                keys.workers,
-                keys.outbox,
-            ),
-            (WORKER_LIFETIME_MS,),
-            repeatable=True,
-        )
+        reply = await scripts.count_jobs(self._pipeline, self._keys, lifetime_ms=WORKER_LIFETIME_MS)
         waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, owed, now_ms = reply
         return Stats(
             waiting=waiting,
@@ -198,12 +182,8 @@ class Reader:
         A success whose result nobody kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
-        keys = self._keys
-        raw, kept, has_succeeded, has_failed, is_active = await self._pipeline.run(
-            READ_OUTCOME,
-            (keys.jobs, keys.results, keys.succeeded, keys.failed, keys.active),
-            (job_id,),
-            repeatable=True,
+        raw, kept, has_succeeded, has_failed, is_active = await scripts.read_outcome(
+            self._pipeline, self._keys, job_id=job_id
         )
         if raw is None:
             if kept is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError
 from beeq.maintenance.eager_timer import EagerTimer
-from beeq.redis.scripts import RAISE_DELAYED
+from beeq.redis import scripts
 
 if TYPE_CHECKING:
     from beeq.client.context import QueueContext
@@ -35,10 +35,10 @@ class DelayedActivator:
     """
 
     def __init__(self, context: QueueContext) -> None:
-        keys, settings = context.keys, context.settings
+        settings = context.settings
         self._context = context
         self._pipeline = context.pipeline
-        self._keys = (keys.delayed, keys.waiting)
+        self._keys = context.keys
         self._debounce_ms = settings.delayed_debounce
         self._timer = EagerTimer(min(settings.near_term_window, _LONGEST_SLEEP_MS))
         self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis tells its clock
@@ -92,8 +92,8 @@ class DelayedActivator:
         total = 0
         raised: int
         while True:
-            raised, next_due, now = await self._pipeline.run(
-                RAISE_DELAYED, self._keys, (self._debounce_ms, _RAISE_AT_ONCE)
+            raised, next_due, now = await scripts.raise_delayed(
+                self._pipeline, self._keys, debounce_ms=self._debounce_ms, limit=_RAISE_AT_ONCE
             )
             total += raised
             self._offset_ms = int(now) - _monotonic_ms()

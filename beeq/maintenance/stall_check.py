@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from beeq.redis.scripts import MARK_STALLING, REQUEUE_STALLED, SWEEP
+from beeq.redis import scripts
 
 if TYPE_CHECKING:
     from beeq.client.context import QueueContext
@@ -33,22 +33,16 @@ class StallCheck:
         Raises:
             RedisError: the check was not made, or not to its end. The next one makes up for it.
         """
-        keys = self._keys
         stalled: list[str] = []
         first = "1"
         while True:
-            passed, more, ids = await self._pipeline.run(
-                REQUEUE_STALLED,
-                (
-                    keys.stall_block,
-                    keys.stalling,
-                    keys.waiting,
-                    keys.active,
-                    keys.jobs,
-                    keys.claims,
-                    keys.outbox,
-                ),
-                (self._settings.stall_interval, first, _REQUEUE_AT_ONCE, self._settings.outbox_limit),
+            passed, more, ids = await scripts.requeue_stalled(
+                self._pipeline,
+                self._keys,
+                interval_ms=self._settings.stall_interval,
+                first=first,
+                limit=_REQUEUE_AT_ONCE,
+                outbox_limit=self._settings.outbox_limit,
             )
             if not passed:
                 return []
@@ -58,28 +52,24 @@ class StallCheck:
                 break
         position = 0
         while position >= 0:
-            position = await self._pipeline.run(
-                MARK_STALLING,
-                (keys.stall_block, keys.stalling, keys.active),
-                (self._settings.stall_interval, position, _MARK_AT_ONCE),
+            position = await scripts.mark_stalling(
+                self._pipeline,
+                self._keys,
+                interval_ms=self._settings.stall_interval,
+                start=position,
+                limit=_MARK_AT_ONCE,
             )
         await self._sweep()
         return stalled
 
     async def _sweep(self) -> None:
         """Look at one page of the side keys for what Node peers have finished or removed."""
-        keys = self._keys
-        claims, results = await self._pipeline.run(
-            SWEEP,
-            (
-                keys.claims,
-                keys.results,
-                keys.expiries,
-                keys.jobs,
-                keys.succeeded,
-                keys.failed,
-                keys.active,
-            ),
-            (*self._cursors, _SWEEP_AT_ONCE),
+        claims_cursor, results_cursor = self._cursors
+        claims_cursor, results_cursor = await scripts.sweep(
+            self._pipeline,
+            self._keys,
+            claims_cursor=claims_cursor,
+            results_cursor=results_cursor,
+            count=_SWEEP_AT_ONCE,
         )
-        self._cursors = (claims, results)
+        self._cursors = (claims_cursor, results_cursor)

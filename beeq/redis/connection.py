@@ -114,17 +114,18 @@ class Connection:
         """
         return reply_of((await self.exchange((pack(*command),), patience_ms=patience_ms))[0])
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script by its digest, loading it if Redis does not know it: a restart forgets scripts.
+    async def run(self, script: Script, command: bytes) -> Any:
+        """Send a call that ``script`` has packed; load the script and repeat if Redis does not know it.
+
+        A restart makes Redis forget scripts.
 
         Raises:
             RedisUnavailable: see ``exchange``. RedisRefused: the script, or Redis, refused.
         """
-        command = (pack("EVALSHA", script.sha, len(keys), *keys, *arguments),)
-        reply = (await self.exchange(command))[0]
+        reply = (await self.exchange((command,)))[0]
         if lacks_script(reply):
             await self.call("SCRIPT", "LOAD", script.source)
-            reply = (await self.exchange(command))[0]
+            reply = (await self.exchange((command,)))[0]
         return reply_of(reply)
 
     @property

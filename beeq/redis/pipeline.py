@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
@@ -61,21 +61,13 @@ class Pipeline:
         """
         return await self._future_of(pack(*command), None, repeatable=repeatable)
 
-    async def run(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        arguments: Sequence[Any],
-        *,
-        repeatable: bool = False,
-    ) -> Any:
-        """Run a script and return its reply; it is loaded where Redis does not know it.
+    async def run(self, script: Script, command: bytes) -> Any:
+        """Send a call that ``script`` has packed; load the script first where Redis does not know it.
 
         Raises:
             RedisUnavailable: Redis is away. RedisRefused: it answered with an error.
         """
-        packed = pack("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        return await self._future_of(packed, script, repeatable=repeatable)
+        return await self._future_of(command, script, repeatable=script.is_repeatable)
 
     def _future_of(self, packed: bytes, script: Script | None, *, repeatable: bool) -> asyncio.Future[Any]:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

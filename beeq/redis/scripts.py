@@ -1,23 +1,153 @@
-"""beeq's Lua scripts: found in the package, or beside it in a checkout. Calls none of them.
+"""beeq's Lua scripts as calls by keyword: ``await scripts.read_outcome(pipeline, keys, job_id=…)``.
 
-Each file in ``lua/`` is one operation; its header names every key, every argument and what it returns.
+Each file in ``lua/`` is one operation. Its header names the keys it touches and the arguments it takes, one
+a line (``…`` marks a last argument that takes any number of tuples):
+
+    -- KEYS[1] stalling  set of ids that have to give a sign of life
+    -- ARGV[1]  worker   the worker process
+    -- ARGV[2…] jobs     id and claim of each job it runs
+
+The headers are read and checked when this module is imported. They are found in the package, or beside it in
+a checkout.
 """
 
 from __future__ import annotations
 
 import hashlib
+import keyword
+import re
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
+from typing import Any, Protocol
+
+from beeq.protocol.keys import Keys
+from beeq.redis.resp import CommandPrefix, pack
+
+_HEADER = re.compile(r"(?:--.*\n)*")
+_ENTRY = re.compile(r"^-- (KEYS|ARGV)\[(\d+)(…?)\] *(\S*)", re.MULTILINE)
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class ScriptRunner(Protocol):
+    """What executes a script: a ``Connection`` or the ``Pipeline``."""
+
+    def run(self, script: Script, command: bytes) -> Coroutine[Any, Any, Any]:
+        """Send the packed call and return its reply; load the script first if Redis does not know it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script: its name, its text, and the digest Redis knows it by."""
+    """One script.
+
+    Attributes:
+        name: the file's, without ``.lua``.
+        source: its text.
+        sha: the digest Redis knows it by.
+        keys: the attributes of ``Keys`` that it is given, in its order.
+        arguments: their names, in its order.
+        rest: the name of a last argument that takes any number of tuples, or "".
+        is_repeatable: whether a call whose reply was lost may be sent again.
+    """
 
     name: str
     source: bytes
     sha: str
+    keys: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    rest: str = ""
+    is_repeatable: bool = False
+
+    @classmethod
+    def parse(cls, name: str, source: bytes, *, is_repeatable: bool = False) -> Script:
+        """Return the script, with what its header says.
+
+        Raises:
+            ValueError: a number is left out or given twice, a name is missing, given twice, not a key of
+                ``Keys`` or not fit for a keyword.
+        """
+        header = _HEADER.match(source.decode())
+        entries = _ENTRY.findall(header[0] if header else "")
+        names: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
+        rest = ""
+        for kind, number, dots, entry in entries:
+            where = f"{name}.lua: {kind}[{number}{dots}]"
+            if int(number) != len(names[kind]) + 1:
+                raise ValueError(f"{where} is out of order")
+            if rest and kind == "ARGV":
+                raise ValueError(f"{where} follows {rest}, which takes all the rest")
+            argument = _HUMP.sub("_", entry).lower() if kind == "KEYS" else entry
+            if kind == "KEYS" and (dots or not isinstance(vars(Keys).get(argument), property)):
+                raise ValueError(f"{where}: {entry!r} is not a key of a queue")
+            if not argument.isidentifier() or keyword.iskeyword(argument):
+                raise ValueError(f"{where}: {entry!r} is not a name for an argument")
+            if argument in names[kind]:
+                raise ValueError(f"{where}: {entry!r} is named twice")
+            names[kind].append(argument)
+            rest = argument if dots else rest
+        return cls(
+            name,
+            source,
+            hashlib.sha1(source, usedforsecurity=False).hexdigest(),  # Redis's own choice of digest
+            tuple(names["KEYS"]),
+            tuple(names["ARGV"][:-1] if rest else names["ARGV"]),
+            rest,
+            is_repeatable,
+        )
+
+    def __call__(self, runner: ScriptRunner, keys: Keys, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        """Run the script; the coroutine returns its reply, and raises what ``runner.run`` raises.
+
+        Args:
+            runner: the connection or the pipeline that carries the call.
+            keys: the queue's.
+            arguments: each that the header names: text, bytes or a number; for the last one of a header
+                with ``…`` an iterable of tuples.
+
+        Raises:
+            TypeError: one is missing, or not in the header; nothing was sent.
+        """
+        return runner.run(self, self.pack(keys, **arguments))
+
+    def pack(self, keys: Keys, /, **arguments: Any) -> bytes:
+        """Return the packed call.
+
+        Raises:
+            TypeError: an argument is missing, or not in the header.
+        """
+        self._check(arguments, (*self.arguments, self.rest) if self.rest else self.arguments)
+        tuples: Iterable[Iterable[Any]] = arguments[self.rest] if self.rest else ()
+        return pack(
+            *self._head(keys), *(arguments[name] for name in self.arguments), *chain.from_iterable(tuples)
+        )
+
+    def prefix(self, keys: Keys, /, **arguments: Any) -> CommandPrefix:
+        """Return the part of a call that is the same each time, packed once.
+
+        Args:
+            keys: the queue's.
+            arguments: the first ones of the header. ``CommandPrefix.pack`` takes the others, in order.
+
+        Raises:
+            TypeError: one is left out between them, or not in the header.
+        """
+        first = self.arguments[: len(arguments)]
+        self._check(arguments, first)
+        return CommandPrefix(*self._head(keys), *(arguments[name] for name in first))
+
+    def _head(self, keys: Keys) -> tuple[Any, ...]:
+        return ("EVALSHA", self.sha, len(self.keys), *(getattr(keys, name) for name in self.keys))
+
+    def _check(self, given: dict[str, Any], expected: tuple[str, ...]) -> None:
+        missing = [name for name in expected if name not in given]
+        unknown = [name for name in given if name not in expected]
+        if missing:
+            raise TypeError(f"{self.name}() lacks the argument {missing[0]!r}")
+        if unknown:
+            raise TypeError(f"{self.name}() takes no argument {unknown[0]!r}")
 
 
 def _folder() -> Path:
@@ -27,47 +157,27 @@ def _folder() -> Path:
     return installed if installed.is_dir() else package.parent / "lua"
 
 
-def _load(name: str) -> Script:
-    source = (_folder() / f"{name}.lua").read_bytes()
-    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()  # Redis's own choice of digest
-    return Script(name, source, sha)
+def _load(name: str, *, is_repeatable: bool = False) -> Script:
+    return Script.parse(name, (_folder() / f"{name}.lua").read_bytes(), is_repeatable=is_repeatable)
 
 
-ADD_JOBS = _load("add_jobs")
-BEAT = _load("beat")
-CANCEL_JOB = _load("cancel_job")
-CLEAN_JOBS = _load("clean_jobs")
-COUNT_JOBS = _load("count_jobs")
-EXCHANGE = _load("exchange")
-HAND_BACK = _load("hand_back")
-KEEP_RECORD = _load("keep_record")
-MARK_STALLING = _load("mark_stalling")
-PEEK_ACTIVE = _load("peek_active")
-RAISE_DELAYED = _load("raise_delayed")
-READ_OUTCOME = _load("read_outcome")
-REMOVE_JOB = _load("remove_job")
-REPORT_PROGRESS = _load("report_progress")
-REQUEUE_STALLED = _load("requeue_stalled")
-RETRY_JOB = _load("retry_job")
-SWEEP = _load("sweep")
+add_jobs = _load("add_jobs")
+beat = _load("beat")
+cancel_job = _load("cancel_job")
+clean_jobs = _load("clean_jobs", is_repeatable=True)
+count_jobs = _load("count_jobs", is_repeatable=True)
+exchange = _load("exchange")
+hand_back = _load("hand_back")
+keep_record = _load("keep_record", is_repeatable=True)
+mark_stalling = _load("mark_stalling")
+peek_active = _load("peek_active")
+raise_delayed = _load("raise_delayed")
+read_outcome = _load("read_outcome", is_repeatable=True)
+remove_job = _load("remove_job", is_repeatable=True)
+report_progress = _load("report_progress", is_repeatable=True)
+requeue_stalled = _load("requeue_stalled")
+retry_job = _load("retry_job")
+sweep = _load("sweep")
 
 #: Every script, for loading them ahead of use.
-ALL = (
-    ADD_JOBS,
-    BEAT,
-    CANCEL_JOB,
-    CLEAN_JOBS,
-    COUNT_JOBS,
-    EXCHANGE,
-    HAND_BACK,
-    KEEP_RECORD,
-    MARK_STALLING,
-    PEEK_ACTIVE,
-    RAISE_DELAYED,
-    READ_OUTCOME,
-    REMOVE_JOB,
-    REPORT_PROGRESS,
-    REQUEUE_STALLED,
-    RETRY_JOB,
-    SWEEP,
-)
+ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))

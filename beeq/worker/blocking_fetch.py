@@ -13,10 +13,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from beeq.errors import RedisError, RedisRefused
+from beeq.redis import scripts
 from beeq.redis.connection import Connection, lacks_script, meant_by
 from beeq.redis.resp import NOT_HERE, pack
 from beeq.redis.retry_delay import RetryDelay
-from beeq.redis.scripts import PEEK_ACTIVE
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
@@ -70,10 +70,9 @@ class BlockingFetch:
         beside: Connection,
         listener: FetchListener,
     ) -> None:
-        look = (PEEK_ACTIVE.sha, 3, keys.active, keys.jobs, keys.claims, MAX_RECORD_BYTES)
         self._packed = (
             pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", FETCH_TIMEOUT_MS / 1000),
-            pack("EVALSHA", *look),
+            scripts.peek_active.pack(keys, longest_bytes=MAX_RECORD_BYTES),
         )
         self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
         self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
@@ -114,7 +113,7 @@ class BlockingFetch:
     async def _prepare(self) -> None:
         await self._connection.learn_client_id()
         if self._needs_script:
-            await self._connection.call("SCRIPT", "LOAD", PEEK_ACTIVE.source)
+            await self._connection.call("SCRIPT", "LOAD", scripts.peek_active.source)
             self._needs_script = False
 
     def _send(self) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from beeq.redis.resp import CommandPrefix
-from beeq.redis.scripts import EXCHANGE
+from beeq.redis import scripts
 
 if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
@@ -17,30 +16,14 @@ class ExchangePacker:
     """Packs calls; what is the same in each of them is packed once."""
 
     def __init__(self, keys: Keys, settings: Settings) -> None:
-        script_keys = (
-            keys.waiting,
-            keys.active,
-            keys.stalling,
-            keys.jobs,
-            keys.succeeded,
-            keys.failed,
-            keys.delayed,
-            keys.claims,
-            keys.results,
-            keys.expiries,
-            keys.outbox,
-        )
-        self._prefix = CommandPrefix(
-            "EVALSHA",
-            EXCHANGE.sha,
-            len(script_keys),
-            *script_keys,
-            keys.events if settings.send_events else "",
-            keys.earlier_delayed,
-            settings.result_ttl,
-            "1" if settings.remove_on_success else "",
-            "1" if settings.remove_on_failure else "",
-            settings.outbox_limit,
+        self._prefix = scripts.exchange.prefix(
+            keys,
+            events=keys.events if settings.send_events else "",
+            earlier_delayed=keys.earlier_delayed,
+            keep_ms=settings.result_ttl,
+            drop_succeeded="1" if settings.remove_on_success else "",
+            drop_failed="1" if settings.remove_on_failure else "",
+            outbox_limit=settings.outbox_limit,
         )
 
     def packed(self, call: ExchangeCall) -> bytes:

@@ -11,14 +11,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from itertools import chain
 
 from beeq.client.reader import WORKER_LIFETIME_MS
 from beeq.errors import RedisError
 from beeq.protocol.keys import Keys
+from beeq.redis import scripts
 from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
-from beeq.redis.scripts import BEAT
 
 #: The registry of workers wants to hear more often than a long stall interval would tell.
 _LONGEST_INTERVAL_MS = 10_000
@@ -181,10 +180,14 @@ class Heartbeat:
             RedisError: nobody heard it.
         """
         jobs = list(dict(self._running).items())  # dict() copies at one go; items() would not
-        keys = (self._keys.stalling, self._keys.workers, self._keys.cancelled)
         for start in range(0, max(1, len(jobs)), _MAX_IDS):
-            pairs = chain.from_iterable(jobs[start : start + _MAX_IDS])
-            cancelled = await self._connection.run(BEAT, keys, (self._worker, WORKER_LIFETIME_MS, *pairs))
+            cancelled = await scripts.beat(
+                self._connection,
+                self._keys,
+                worker=self._worker,
+                lifetime_ms=WORKER_LIFETIME_MS,
+                jobs=jobs[start : start + _MAX_IDS],
+            )
             if cancelled:
                 self._on_cancelled(cancelled)
 

@@ -5,12 +5,11 @@ Commands only; what is to be done, and when, is decided in ``scheduler.py``.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from beeq.errors import RedisError, RedisRefused
+from beeq.redis import scripts
 from beeq.redis.connection import Connection, lacks_script, meant_by
-from beeq.redis.scripts import EXCHANGE, HAND_BACK
 from beeq.worker.actions import Failure, GiveBack, Recover
 from beeq.worker.claims import token_of
 
@@ -37,7 +36,7 @@ class Recovery:
         """
         await self._connection.connect()
         if errand.needs_script:
-            await self._connection.call("SCRIPT", "LOAD", EXCHANGE.source)
+            await self._connection.call("SCRIPT", "LOAD", scripts.exchange.source)
         found = await self._claimed_with(errand.tokens) if errand.tokens else []
         record: bytes | None = None
         if errand.record_of:
@@ -61,14 +60,16 @@ class Recovery:
         Raises:
             RedisError: Redis did not do its part, or not for all of them; doing it again is fine.
         """
-        keys = self._keys
-        script_keys = (keys.waiting, keys.active, keys.stalling, keys.jobs, keys.claims, keys.outbox)
         # The script pushes each to the front, so it gets the newest first.
         pairs = [(errand.unclaimed, b"")] if errand.unclaimed else []
         pairs += reversed([*errand.claims, *errand.orphans])
         for first in range(0, len(pairs), _MAX_BATCH):
-            page = chain.from_iterable(pairs[first : first + _MAX_BATCH])
-            await self._connection.run(HAND_BACK, script_keys, [self._outbox_limit, *page])
+            await scripts.hand_back(
+                self._connection,
+                self._keys,
+                outbox_limit=self._outbox_limit,
+                jobs=pairs[first : first + _MAX_BATCH],
+            )
 
 
 def failure_of(error: RedisError) -> Failure:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beeq.redis.scripts import ADD_JOBS
+from beeq.redis import scripts
 
 
 def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), prefix=""):
@@ -112,7 +112,7 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
         def on_late_end(*outcome):
             errands.append(asyncio.get_running_loop().create_task(reply_late(*outcome)))
 
-        is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
+        is_save = any(scripts.add_jobs.sha.encode() in command for command in packed)
         ask(packed, on_late_end if is_save else on_end)
 
     monkeypatch.setattr(queue.pipeline._connection, "ask", ask_late)
@@ -136,7 +136,7 @@ async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue
             on_end(*outcome)
             queue.event_hub.receive(b'{"id":"2","event":"failed","data":"at once"}')
 
-        is_save = any(ADD_JOBS.sha.encode() in command for command in packed)
+        is_save = any(scripts.add_jobs.sha.encode() in command for command in packed)
         ask(packed, on_end_and_hear if is_save else on_end)
 
     monkeypatch.setattr(queue.pipeline._connection, "ask", ask_and_hear)

@@ -8,6 +8,7 @@ import pytest
 
 from beeq.client.reader import Ended, Reader
 from beeq.protocol.keys import Keys
+from beeq.redis.scripts import Script
 
 RECORD = b'{"data":{},"options":{"timestamp":500,"stacktraces":["Error: newest\\n  at x","Error: older"]},"status":"failed","progress":0}'
 BARE = b'{"data":{},"options":{"timestamp":500,"stacktraces":[]},"status":"succeeded","progress":0}'
@@ -19,8 +20,8 @@ class Answer:
     def __init__(self, reply: object) -> None:
         self._reply = reply
 
-    async def run(self, *_arguments: Any, repeatable: bool) -> object:
-        assert repeatable, "a read may be repeated"
+    async def run(self, script: Script, _command: bytes) -> object:
+        assert script.is_repeatable, "a read may be repeated"
         return self._reply
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from beeq import JobFailed, JobLost
 from beeq.client.reader import Reader
-from beeq.redis.pipeline import Pipeline
-from beeq.redis.scripts import CLEAN_JOBS
+from beeq.redis import scripts
+from beeq.redis.scripts import Script
 
 
 @pytest.mark.parametrize("store_jobs", [True, False])
@@ -249,17 +249,17 @@ async def test_clean_removes_much_in_calls_of_bounded_size(make_queue, redis, mo
     await redis.hset(queue.keys.jobs, mapping=records)
     await redis.sadd(queue.keys.succeeded, *records)
     calls = []
-    run = Pipeline.run
+    pack = Script.pack
 
-    def watched(line, script, keys, arguments, **options):
-        if script is CLEAN_JOBS:
-            calls.append(arguments[2:])
-        return run(line, script, keys, arguments, **options)
+    def watched(script, keys, /, **arguments):
+        if script is scripts.clean_jobs:
+            calls.append(arguments["jobs"])
+        return pack(script, keys, **arguments)
 
-    monkeypatch.setattr(Pipeline, "run", watched)
+    monkeypatch.setattr(Script, "pack", watched)
     assert await queue.clean("succeeded", older_than=1000) == 405
     assert await redis.exists(queue.keys.jobs, queue.keys.succeeded) == 0
-    assert sum(len(jobs) for jobs in calls) == 2 * 405
+    assert sum(len(jobs) for jobs in calls) == 405
     for jobs in calls:
-        assert len(jobs) <= 2 * 100
-        assert sum(part.startswith("large") for part in jobs[::2]) <= 1  # two are more than a call takes
+        assert len(jobs) <= 100
+        assert sum(job_id.startswith("large") for job_id, _ in jobs) <= 1  # two are more than a call takes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ import redis
 from beeq.protocol.keys import SIDE_SUFFIXES, Keys
 from beeq.redis.scripts import Script
 
-_KEY = re.compile(rb"^-- KEYS\[\d+\] +(\S+)", re.MULTILINE)
 _SIDE = {suffix.removeprefix("beeq:"): suffix for suffix in SIDE_SUFFIXES}
 
 
@@ -63,8 +61,8 @@ class Bench:
 
     def run(self, script: Script, *arguments: Any) -> Any:
         """Run the script with the keys that its header names, in that order."""
-        names = [name.decode() for name in _KEY.findall(script.source)]
-        return self.redis.eval(script.source, len(names), *map(self.key, names), *arguments)
+        keys = [getattr(self.keys, name) for name in script.keys]
+        return self.redis.eval(script.source, len(keys), *keys, *arguments)
 
     def snapshot(self) -> dict[str, Any]:
         """Return every key under the queue's prefix by its short name; sorted sets as dicts."""

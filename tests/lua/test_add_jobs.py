@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.redis.scripts import ADD_JOBS
+from beeq.redis import scripts
 from tests.lua.bench import Bench
 
 
 def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[str | None]:
     arguments = [part for job in jobs for part in job]
-    reply: list[str | None] = bench.run(ADD_JOBS, bench.keys.earlier_delayed, "0", *arguments)
+    reply: list[str | None] = bench.run(scripts.add_jobs, bench.keys.earlier_delayed, "0", *arguments)
     return reply
 
 
@@ -165,7 +165,9 @@ def test_a_record_of_any_bytes_arrives_unchanged(bench, valkey):
             bench.key(name)
             for name in ("id", "jobs", "waiting", "delayed", "claims", "results", "expiries", "outbox")
         ]
-        client.eval(ADD_JOBS.source, len(keys), *keys, bench.keys.earlier_delayed, "0", "a", record, "")
+        client.eval(
+            scripts.add_jobs.source, len(keys), *keys, bench.keys.earlier_delayed, "0", "a", record, ""
+        )
         assert client.hget(bench.keys.jobs, "a") == record
         bench.drop("jobs")
 

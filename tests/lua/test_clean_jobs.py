@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from beeq.redis.scripts import CLEAN_JOBS, RETRY_JOB
+from beeq.redis import scripts
 from tests.lua.bench import Bench
 
 STATES = ("succeeded", "failed")
@@ -15,7 +15,7 @@ STATES = ("succeeded", "failed")
 
 def clean(bench: Bench, state: str, *jobs: str, limit: str = "0") -> Any:
     """Remove jobs given as id, record, id, record, …"""
-    return bench.run(CLEAN_JOBS, state, limit, *jobs)
+    return bench.run(scripts.clean_jobs, state, limit, *jobs)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -89,13 +89,13 @@ def test_each_of_many_jobs_has_its_answer_and_counts_once(bench):
 
 def test_of_a_retry_and_a_cleaning_at_once_the_first_wins(bench):
     bench.put(failed={"1"}, jobs={"1": "old"})
-    assert bench.run(RETRY_JOB, "1", "old", "new", "0") == 1
+    assert bench.run(scripts.retry_job, "1", "old", "new", "0") == 1
     assert clean(bench, "failed", "1", "old") == [0]
     assert bench.snapshot() == {"jobs": {"1": "new"}, "waiting": ["1"]}
     bench.drop("waiting")
     bench.put(failed={"1"})
     assert clean(bench, "failed", "1", "new") == [1]
-    assert bench.run(RETRY_JOB, "1", "new", "newer", "0") == 0
+    assert bench.run(scripts.retry_job, "1", "new", "newer", "0") == 0
     assert bench.snapshot() == {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.redis.scripts import EXCHANGE
+from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
 
@@ -20,7 +20,7 @@ def take(
 ) -> tuple[int, list[tuple[str, str, int]]]:
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
     facts, taken, flat = bench.run(
-        EXCHANGE,
+        scripts.exchange,
         *(bench.keys.events, bench.keys.earlier_delayed, 60_000, "", "", "0", token, free),
         *(adopted, "1" if has_begun else ""),
         *(end.arguments() if end else ()),

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import redis
 
-from beeq.redis.scripts import EXCHANGE
+from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
 TTL_MS = 60_000
@@ -16,7 +16,7 @@ TTL_MS = 60_000
 def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: bool = False) -> list[int]:
     """Record outcomes; return the facts."""
     facts, taken, jobs = bench.run(
-        EXCHANGE,
+        scripts.exchange,
         *("" if is_silent else bench.keys.events, bench.keys.earlier_delayed, TTL_MS),
         *("1" if "succeeded" in drop else "", "1" if "failed" in drop else "", "0", "T", free, "", ""),
         *itertools.chain.from_iterable(end.arguments() for end in ends),

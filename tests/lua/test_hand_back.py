@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import redis
 
-from beeq.redis.scripts import HAND_BACK
+from beeq.redis import scripts
 from tests.lua.bench import Bench
 
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
-    returned: int = bench.run(HAND_BACK, "0", *(part for pair in claims for part in pair))
+    returned: int = bench.run(scripts.hand_back, "0", *(part for pair in claims for part in pair))
     return returned
 
 

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 
 from beeq.errors import RedisRefused
 from beeq.protocol.keys import Keys
+from beeq.redis import scripts
 from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
-from beeq.redis.scripts import ADD_JOBS, ALL, COUNT_JOBS, READ_OUTCOME, Script
+from beeq.redis.scripts import ALL, Script
 from tests.support.server import Server
 
 KEYS = Keys("bq", "loading")
-COUNT_KEYS = (
-    KEYS.waiting,
-    KEYS.active,
-    KEYS.succeeded,
-    KEYS.failed,
-    KEYS.delayed,
-    KEYS.id,
-    KEYS.jobs,
-    KEYS.workers,
-    KEYS.outbox,
-)
-OUTCOME_KEYS = (KEYS.jobs, KEYS.results, KEYS.succeeded, KEYS.failed, KEYS.active)
-ADD_KEYS = (
-    KEYS.id,
-    KEYS.jobs,
-    KEYS.waiting,
-    KEYS.delayed,
-    KEYS.claims,
-    KEYS.results,
-    KEYS.expiries,
-    KEYS.outbox,
-)
 
 
 @pytest.fixture
@@ -60,9 +40,19 @@ async def shared(connector: Connector) -> AsyncIterator[Pipeline]:
     await shared.close()
 
 
-def exists(server: Server, *scripts: Script) -> list[bool]:
+def exists(server: Server, *asked: Script) -> list[bool]:
     with server.sync_client() as client:
-        return [bool(found) for found in client.script_exists(*(script.sha for script in scripts))]
+        return [bool(found) for found in client.script_exists(*(script.sha for script in asked))]
+
+
+def added(pipeline: Pipeline, count: int) -> Coroutine[Any, Any, list[bytes]]:
+    return scripts.add_jobs(
+        pipeline,
+        KEYS,
+        earlier_delayed=KEYS.earlier_delayed,
+        outbox_limit="0",
+        jobs=[("", "r", "")] * count,
+    )
 
 
 def flush(server: Server) -> None:
@@ -78,38 +68,42 @@ def test_every_script_is_known_to_redis_by_its_digest(own_valkey):
 async def test_a_line_loads_what_it_needs(own_valkey, line):
     for _ in range(2):
         flush(own_valkey)
-        assert (await line.run(COUNT_JOBS, COUNT_KEYS, (30_000,)))[0] == 0
-        assert exists(own_valkey, COUNT_JOBS, READ_OUTCOME) == [True, False]
+        assert (await scripts.count_jobs(line, KEYS, lifetime_ms=30_000))[0] == 0
+        assert exists(own_valkey, scripts.count_jobs, scripts.read_outcome) == [True, False]
 
 
 async def test_a_shared_line_loads_what_it_needs(own_valkey, shared):
     for _ in range(2):
         flush(own_valkey)
-        assert await shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)) == [None, None, 0, 0, 0]
-        assert exists(own_valkey, COUNT_JOBS, READ_OUTCOME) == [False, True]
+        assert await scripts.read_outcome(shared, KEYS, job_id="1") == [None, None, 0, 0, 0]
+        assert exists(own_valkey, scripts.count_jobs, scripts.read_outcome) == [False, True]
 
 
 async def test_several_at_once_are_loaded_and_each_call_is_made_once(own_valkey, shared):
     for n in range(3):
         flush(own_valkey)
         calls = [
-            shared.run(COUNT_JOBS, COUNT_KEYS, (30_000,)),
-            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "0", "", "r", "")),
+            scripts.count_jobs(shared, KEYS, lifetime_ms=30_000),
+            added(shared, 1),
             shared.call("PING"),
-            shared.run(READ_OUTCOME, OUTCOME_KEYS, ("1",)),
-            shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "0", "", "r", "", "", "r", "")),
+            scripts.read_outcome(shared, KEYS, job_id="1"),
+            added(shared, 2),
         ]
         replies = await asyncio.wait_for(asyncio.gather(*calls), 5)
         assert replies[1] + replies[4] == [b"%d" % (3 * n + id_) for id_ in (1, 2, 3)]
         assert replies[2] == b"PONG"
     with own_valkey.sync_client() as client:
         assert client.lrange(KEYS.waiting, 0, -1) == [str(n) for n in range(9, 0, -1)]
-    assert exists(own_valkey, COUNT_JOBS, ADD_JOBS, READ_OUTCOME) == [True, True, True]
+    assert exists(own_valkey, scripts.count_jobs, scripts.add_jobs, scripts.read_outcome) == [
+        True,
+        True,
+        True,
+    ]
 
 
 async def test_a_hundred_callers_share_the_reload(own_valkey, shared):
     flush(own_valkey)
-    calls = [shared.run(ADD_JOBS, ADD_KEYS, (KEYS.earlier_delayed, "0", "", "r", "")) for _ in range(100)]
+    calls = [added(shared, 1) for _ in range(100)]
     ids = await asyncio.wait_for(asyncio.gather(*calls), 5)
     assert ids == [[b"%d" % n] for n in range(1, 101)]
 
@@ -117,7 +111,7 @@ async def test_a_hundred_callers_share_the_reload(own_valkey, shared):
 async def test_a_script_redis_refuses_is_an_error_for_its_caller_only(shared):
     broken = Script("broken", b"this is no Lua", "0" * 40)
     refused, fine = await asyncio.wait_for(
-        asyncio.gather(shared.run(broken, (), ()), shared.call("PING"), return_exceptions=True), 5
+        asyncio.gather(broken(shared, KEYS), shared.call("PING"), return_exceptions=True), 5
     )
     assert isinstance(refused, RedisRefused)
     assert fine == b"PONG"
@@ -126,9 +120,9 @@ async def test_a_script_redis_refuses_is_an_error_for_its_caller_only(shared):
 async def test_a_script_with_a_wrong_digest_is_refused_for_good(line, shared):
     wrong = Script("wrong", b"return 1", "0" * 40)
     with pytest.raises(RedisRefused, match="NOSCRIPT"):
-        await asyncio.wait_for(line.run(wrong, (), ()), 5)
+        await asyncio.wait_for(wrong(line, KEYS), 5)
     with pytest.raises(RedisRefused, match="NOSCRIPT"):
-        await asyncio.wait_for(shared.run(wrong, (), ()), 5)
+        await asyncio.wait_for(wrong(shared, KEYS), 5)
     assert await asyncio.wait_for(shared.call("PING"), 5) == b"PONG"
 
 
@@ -136,5 +130,5 @@ async def test_a_refusal_names_redis_own_word(own_valkey, line):
     with own_valkey.sync_client() as client:
         client.set(KEYS.waiting, "of the wrong type")
     with pytest.raises(RedisRefused, match="WRONGTYPE") as refused:
-        await line.run(COUNT_JOBS, COUNT_KEYS, (30_000,))
+        await scripts.count_jobs(line, KEYS, lifetime_ms=30_000)
     assert refused.value.code == "WRONGTYPE"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.redis.scripts import PEEK_ACTIVE
+from beeq.redis import scripts
 from tests.lua.bench import Bench
 
 
 def peek(bench: Bench, longest_bytes: int = 10) -> object:
     before = bench.snapshot()
-    seen = bench.run(PEEK_ACTIVE, longest_bytes)
+    seen = bench.run(scripts.peek_active, longest_bytes)
     assert bench.snapshot() == before
     assert bench.heard() == []
     return seen

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 import redis
 
-from beeq.redis.scripts import MARK_STALLING, REQUEUE_STALLED
+from beeq.redis import scripts
 from tests.lua.bench import Bench
 
 
 def requeue(
     bench: Bench, *, first: bool = True, limit: int = 100, interval_ms: int = 60_000
 ) -> tuple[int, int, list[str]]:
-    passed, more, ids = bench.run(REQUEUE_STALLED, interval_ms, "1" if first else "", limit, "0")
+    passed, more, ids = bench.run(scripts.requeue_stalled, interval_ms, "1" if first else "", limit, "0")
     return passed, more, ids
 
 
 def mark(bench: Bench, start: int = 0, *, limit: int = 1000, interval_ms: int = 60_000) -> int:
-    position: int = bench.run(MARK_STALLING, interval_ms, start, limit)
+    position: int = bench.run(scripts.mark_stalling, interval_ms, start, limit)
     return position
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.resp import pack
-from beeq.redis.scripts import ADD_JOBS
 from tests.redis.scripted_peer import Peer, scripted_peer
 from tests.support.waiting import eventually
 
@@ -163,7 +163,7 @@ async def test_a_call_that_cannot_be_packed_fails_alone(shared, writes):
 
     calls = [asyncio.ensure_future(shared.call("ECHO", "a"))]
     await asyncio.sleep(0)  # the deferred call is not the first
-    shared.defer(ADD_JOBS, cannot, lambda reply, error: ends.append((reply, error)))
+    shared.defer(scripts.add_jobs, cannot, lambda reply, error: ends.append((reply, error)))
     calls.append(asyncio.ensure_future(shared.call("ECHO", "b")))
     with pytest.raises(TypeError):
         await shared.call("ECHO", object())
@@ -179,9 +179,11 @@ async def test_a_callback_of_an_unpackable_call_may_make_another(shared):
         raise TypeError("no bytes")
 
     def ask_anew(_reply: Any, _error: Any) -> None:
-        shared.defer(ADD_JOBS, lambda: pack("ECHO", "anew"), lambda reply, _: second.set_result(reply))
+        shared.defer(
+            scripts.add_jobs, lambda: pack("ECHO", "anew"), lambda reply, _: second.set_result(reply)
+        )
 
-    shared.defer(ADD_JOBS, cannot, ask_anew)
+    shared.defer(scripts.add_jobs, cannot, ask_anew)
     assert await within(second) == b"anew"
     assert await within(shared.call("ECHO", "next")) == b"next"
 
@@ -195,7 +197,7 @@ async def test_who_cannot_take_his_reply_keeps_nobody_from_theirs(shared):
 
     before = asyncio.ensure_future(shared.call("ECHO", "before"))
     await asyncio.sleep(0)
-    shared.defer(ADD_JOBS, lambda: pack("ECHO", "odd"), cannot)
+    shared.defer(scripts.add_jobs, lambda: pack("ECHO", "odd"), cannot)
     behind = asyncio.ensure_future(shared.call("ECHO", "behind"))
     assert [await within(before), await within(behind)] == [b"before", b"behind"]
     assert await within(shared.call("ECHO", "next")) == b"next"
@@ -243,7 +245,9 @@ async def test_a_close_in_the_turn_of_a_call_sends_the_rest_in_order(shared, pee
     ends: list[tuple[str, Any, Any]] = []
 
     def ask(word: str) -> Any:
-        return shared.defer(ADD_JOBS, lambda: pack("ECHO", word), lambda *end: ends.append((word, *end)))
+        return shared.defer(
+            scripts.add_jobs, lambda: pack("ECHO", word), lambda *end: ends.append((word, *end))
+        )
 
     ask("closed")
     await shared.close()

@@ -10,7 +10,7 @@ import pytest
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.protocol.keys import Keys
-from beeq.redis.scripts import PEEK_ACTIVE
+from beeq.redis import scripts
 from beeq.settings import Settings
 from beeq.worker.blocking_fetch import BlockingFetch
 
@@ -145,7 +145,7 @@ async def test_a_record_is_stale_after_half_a_stall_interval(after_s, stall_inte
 async def test_an_unknown_look_is_loaded_before_the_next_fetch():
     connection = AnsweringConnection([b"1", RedisRefused("NOSCRIPT No matching script.")], None)
     assert await ends_of(connection, fetches=2) == [(b"1", b"")] * 2
-    assert connection.calls == [("SCRIPT", "LOAD", PEEK_ACTIVE.source)]
+    assert connection.calls == [("SCRIPT", "LOAD", scripts.peek_active.source)]
 
 
 @pytest.mark.parametrize("client_id", [None, 7])
