@@ -16,7 +16,7 @@ from beeq.errors import Discard, JobFailed, JobLost, JobTimedOut, QueueClosed, R
 from beeq.protocol.codec import dumps, loads
 from beeq.protocol.outcome import message_of
 from beeq.worker.processes.handler_ref import HandlerRef, load
-from beeq.worker.processes.ipc import ChildTraceback, Decoder, Message, encode, tell, told
+from beeq.worker.processes.ipc import ChildTraceback, Decoder, Message, encode, error_from_json, error_to_json
 
 MESSAGES = [
     Message({"kind": "ready"}),
@@ -60,7 +60,7 @@ def test_a_fact_that_is_no_json_is_refused():
 
 def again(error: BaseException, **options: Any) -> Exception:
     """Tell of the error and hear of it elsewhere."""
-    return told(loads(dumps(tell(error, **options))), with_trace=True)
+    return error_from_json(loads(dumps(error_to_json(error, **options))), with_trace=True)
 
 
 class Own(KeyError):
@@ -165,7 +165,7 @@ def test_the_traceback_comes_along_as_the_cause():
 
 
 def test_a_message_of_any_length_is_told_in_short():
-    assert len(dumps(tell(ValueError("x" * 10_000_000)))) < 100_000
+    assert len(dumps(error_to_json(ValueError("x" * 10_000_000)))) < 100_000
 
 
 # Handlers by name.

@@ -30,7 +30,7 @@ from beeq.job import Job
 from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import milliseconds
 from beeq.worker.processes.handler_ref import HandlerRef, load
-from beeq.worker.processes.ipc import Decoder, Message, encode, tell, told
+from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
 
 if TYPE_CHECKING:
     from beeq.queue import Queue
@@ -62,23 +62,23 @@ class Link:
         with self._sending:
             self._socket.sendall(encode(kind, body, **facts))
 
-    def ask(self, move: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
-        """Let the worker make a move of the running job.
+    def ask(self, command: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
+        """Let the worker run a command of the job.
 
         Returns:
-            A function that waits for the answer, and returns what the move returns or raises its error.
+            A function that waits for the answer, and returns what the command returns or raises its error.
 
         Raises:
             TypeError: an argument cannot be written as JSON; nothing was sent.
         """
         body, number = dumps(arguments), next(self._numbers)
         answer = self._callers[number] = queue.SimpleQueue()
-        self.send("call", body + state, number=number, move=move, size=len(body))
+        self.send("call", body + state, number=number, command=command, size=len(body))
 
         def wait() -> Any:
-            head, body = answer.get()  # as long as the move takes; without a worker this process ends
+            head, body = answer.get()  # as long as the command takes; without a worker this process ends
             if head["is_error"]:
-                raise told(loads(body), with_trace=False)
+                raise error_from_json(loads(body), with_trace=False)
             return loads(body)
 
         return wait
@@ -210,7 +210,7 @@ class ChildAttempt:
         except TypeError as error:
             # Doing the work again would not help, so this ends the job for good, under its own name.
             reason = TypeError(f"cannot be written as JSON: {error}")
-            self._end(dumps(tell(reason, base=Discard)), b"", is_error=True)
+            self._end(dumps(error_to_json(reason, base=Discard)), b"", is_error=True)
         else:
             self._end(text, state, is_error=False)
 
@@ -219,7 +219,7 @@ class ChildAttempt:
             state = self._news()
         except TypeError:
             state = b""  # the job stays as the worker has it
-        self._end(dumps(tell(error)), state, is_error=True)
+        self._end(dumps(error_to_json(error)), state, is_error=True)
 
     def _end(self, text: bytes, state: bytes, *, is_error: bool) -> None:
         self._link.send("end", text + state, is_error=is_error, size=len(text))
@@ -262,7 +262,7 @@ def main(fd: int, worker_pid: int) -> None:
     try:
         handler = load(HandlerRef(pickled=first.body, **first.head["handler_ref"]))
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, or exit
-        link.send("broken", dumps(tell(error)))
+        link.send("broken", dumps(error_to_json(error)))
         return
     link.send("ready")
     while (message := link.jobs.get()) is not None:

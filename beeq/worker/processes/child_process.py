@@ -1,6 +1,6 @@
 """One child process, seen from its worker: start it, give it a job, answer its calls, kill it.
 
-Which child gets which job is the pool's affair (``processes.py``); what happens in it is ``child.py``'s.
+``pool.py`` decides which child gets which job; ``child_main.py`` runs in the child.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from beeq.errors import BeeqError
 from beeq.protocol.codec import dumps, loads
 from beeq.worker.processes.handler_ref import HandlerRef
-from beeq.worker.processes.ipc import Decoder, Message, encode, tell, told
+from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
 
 if TYPE_CHECKING:
     from beeq.job import Job
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 60.0
 #: How long a child whose connection has ended may take to end as well, and the other way round.
 _END_S = 1.0
-#: A killed process is gone at once, unless the system itself hangs.
+#: How long to wait for a killed process; it takes longer only if the system itself hangs.
 _DEATH_S = 5.0
-#: SIGINT and SIGTERM to all processes are the worker's to decide on, from the first. (Not by SIG_IGN, which
-#: the programs that a handler starts would inherit.) Modules are searched where the worker searches.
+#: Ignores SIGINT and SIGTERM from the first moment: when all processes get one, the worker decides. (Not by
+#: SIG_IGN, which the programs that a handler starts would inherit.) Searches modules where the worker does.
 _BOOT = """\
 import json, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -57,35 +57,35 @@ class ChildProcess(asyncio.Protocol):
     """A child process; the protocol of the connection to it.
 
     Args:
-        on_left: called when it is gone, however that came.
+        on_gone: called when it has ended, for any reason.
     """
 
-    def __init__(self, on_left: Callable[[ChildProcess], None]) -> None:
+    def __init__(self, on_gone: Callable[[ChildProcess], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_left = on_left
+        self._on_gone = on_gone
         self._decoder = Decoder()
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._life: asyncio.Task[None] | None = None
-        self._hung_up: asyncio.Future[None] = self._loop.create_future()
-        #: What the child owes now: to be ready, or a result.
-        self._owed: asyncio.Future[Any] = self._loop.create_future()
+        self._disconnected: asyncio.Future[None] = self._loop.create_future()
+        #: Done when the child is ready, and for each job when its handler has ended.
+        self._awaited: asyncio.Future[Any] = self._loop.create_future()
         self._job: Job | None = None
         self._has_begun = False
         self._calls: set[asyncio.Task[None]] = set()
         self._fault = ""
         #: Whether it may be given a job.
         self.is_fit = True
-        #: Whether it ever was.
+        #: Whether it was ever given one.
         self.is_used = False
 
-    # Its life.
+    # Start and end.
 
     async def start(self, handler_ref: HandlerRef) -> None:
         """Start the process; return when it has the handler.
 
         Raises:
-            ChildDied: it died, or took too long. OSError: there can be no process.
+            ChildDied: it died, or took too long. OSError: the system could not start it.
             Exception: what the handler's module raised.
         """
         limit = asyncio.timeout(START_TIMEOUT_S)
@@ -97,7 +97,7 @@ class ChildProcess(asyncio.Protocol):
                     for name in ("module", "name", "main_module", "main_path")
                 }
                 self._send("load", handler_ref.pickled, handler_ref=facts, argv=sys.argv)
-                await self._owed
+                await self._awaited
         except BaseException:
             await self.kill()
             if limit.expired():
@@ -122,9 +122,9 @@ class ChildProcess(asyncio.Protocol):
         self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=ours)
 
     async def _live(self, process: asyncio.subprocess.Process) -> None:
-        """See the process through to its end, and the connection: the one may come before the other."""
+        """Wait until the process and its connection have ended, in either order; then clean up."""
         exited = self._loop.create_task(process.wait())
-        ends: set[asyncio.Future[Any]] = {exited, self._hung_up}
+        ends: set[asyncio.Future[Any]] = {exited, self._disconnected}
         how = "was not waited for"
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)  # as long as it lives
@@ -142,20 +142,20 @@ class ChildProcess(asyncio.Protocol):
             self._transport.abort()
         for call in self._calls:
             call.cancel()
-        if not self._owed.done():
-            self._owed.set_exception(ChildDied(how, has_begun=self._has_begun))
-            self._owed.exception()  # known: it may be that nobody waits
-        self._on_left(self)
+        if not self._awaited.done():
+            self._awaited.set_exception(ChildDied(how, has_begun=self._has_begun))
+            self._awaited.exception()  # marks it as retrieved: there may be no waiter
+        self._on_gone(self)
 
     async def end(self) -> None:
-        """Let an idle child end by itself, or kill it; return when it is gone."""
+        """Hang up, so that an idle child ends by itself, else kill it; return when it has ended."""
         self.is_fit = False
         if self._transport is not None:
             self._transport.close()
         await self._gone()
 
     async def kill(self) -> None:
-        """Kill the child and what it has started; return when it is gone."""
+        """Kill the child and what it has started; return when it has ended."""
         self.is_fit = False
         self._kill_group()
         if self._transport is not None:
@@ -169,23 +169,23 @@ class ChildProcess(asyncio.Protocol):
             await asyncio.wait({self._life}, timeout=_END_S + _DEATH_S)
 
     def _kill_group(self) -> None:
-        """Kill what is left of the child's process group, which is its own."""
+        """Kill the child's process group, which holds the child and what it has started."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # the second: zombies, on macOS
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    # Its jobs.
+    # Jobs.
 
     async def run(self, job: Job) -> Any:
         """Run the handler with ``job``; return its result. Cancelling this kills the child.
 
         Raises:
-            ChildDied: as it says. Exception: what the handler raised, in its own name.
+            ChildDied: the child ended first. Exception: what the handler raised, under its own name.
         """
-        if not self.is_fit:  # it died just as it was given the job
+        if not self.is_fit:  # it died while idle, and the pool had not heard yet
             raise ChildDied("was gone already", has_begun=False)
         self.is_used, self._has_begun = True, False
-        self._job, self._owed = job, self._loop.create_future()
+        self._job, self._awaited = job, self._loop.create_future()
         self._send(
             "job",
             job.claimed_record,
@@ -194,7 +194,7 @@ class ChildProcess(asyncio.Protocol):
             strategies=list(job.queue.backoff_strategies),
         )
         try:
-            return await self._owed  # the job's own timeout bounds it
+            return await self._awaited  # the job's own timeout bounds it
         except asyncio.CancelledError:
             await self.kill()
             raise
@@ -206,7 +206,7 @@ class ChildProcess(asyncio.Protocol):
             self._transport.write(encode(kind, body, **facts))
 
     def data_received(self, data: bytes) -> None:
-        """Take what the child says."""
+        """Handle the child's messages."""
         try:
             for message in self._decoder.feed(data):
                 self._received(message)
@@ -216,17 +216,17 @@ class ChildProcess(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Note that the connection has ended."""
-        if not self._hung_up.done():
-            self._hung_up.set_result(None)
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
 
     def _received(self, message: Message) -> None:
-        if self._owed.done():
-            return  # it was given up, and is about to be killed
+        if self._awaited.done():
+            return  # its attempt was given up; the child is about to be killed
         match message.head["kind"]:
             case "ready":
-                self._owed.set_result(None)
+                self._awaited.set_result(None)
             case "broken":
-                self._owed.set_exception(told(loads(message.body), with_trace=True))
+                self._awaited.set_exception(error_from_json(loads(message.body), with_trace=True))
             case "begin":
                 self._has_begun = True
             case "call":
@@ -234,21 +234,21 @@ class ChildProcess(asyncio.Protocol):
             case "end":
                 self._ended(message)
             case kind:
-                raise ValueError(f"a child says nothing like {kind}")
+                raise ValueError(f"unknown message {kind}")
 
     def _called(self, message: Message) -> None:
         job, head = self._running_job(), message.head
         arguments = self._first_part(job, message)
-        call = self._loop.create_task(self._answer(job, head["number"], head["move"], arguments))
+        call = self._loop.create_task(self._answer(job, head["number"], head["command"], arguments))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
     def _ended(self, message: Message) -> None:
         value = self._first_part(self._running_job(), message)
         if message.head["is_error"]:
-            self._owed.set_exception(told(value, with_trace=True))
+            self._awaited.set_exception(error_from_json(value, with_trace=True))
         else:
-            self._owed.set_result(value)
+            self._awaited.set_result(value)
 
     def _running_job(self) -> Job:
         if self._job is None:
@@ -257,23 +257,23 @@ class ChildProcess(asyncio.Protocol):
 
     @staticmethod
     def _first_part(job: Job, message: Message) -> Any:
-        """Return the value in the body; the rest is what the handler has changed in its job."""
+        """Return the body's first value; take the second, if any, as the job's data and options."""
         size = message.head["size"]
         if len(message.body) > size:
             job.data, job.options = loads(message.body[size:])
         return loads(message.body[:size])
 
-    async def _answer(self, job: Job, number: int, move: str, arguments: list[Any]) -> None:
+    async def _answer(self, job: Job, number: int, command: str, arguments: list[Any]) -> None:
         try:
-            value = await _make_move(job, move, arguments)
+            value = await _run_command(job, command, arguments)
         except Exception as error:  # noqa: BLE001 - it is raised in the child
-            self._send("answer", dumps(tell(error)), number=number, is_error=True)
+            self._send("answer", dumps(error_to_json(error)), number=number, is_error=True)
         else:
             self._send("answer", dumps(value), number=number, is_error=False)
 
 
-async def _make_move(job: Job, move: str, arguments: list[Any]) -> Any:
-    match move:
+async def _run_command(job: Job, command: str, arguments: list[Any]) -> Any:
+    match command:
         case "remember":
             await job.remember(**arguments[0])
             return job.options["beeq"]
@@ -281,8 +281,8 @@ async def _make_move(job: Job, move: str, arguments: list[Any]) -> Any:
             await job.remove()
             return None
         case "report_progress" | "cancel" | "retry" | "is_in_set" | "result":
-            return await getattr(job, move)(*arguments)
-    raise ValueError(f"a job has no move {move}")
+            return await getattr(job, command)(*arguments)
+    raise ValueError(f"unknown command {command}")
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -1,10 +1,12 @@
-"""What a worker and its child processes say to each other: messages over a stream, and errors in them.
+"""The messages between a worker and its child processes, and the errors in them.
 
 Pure: bytes in, values out. A message is a small head (a JSON object whose ``kind`` names it) and a
 body that may be large. Everything in it is JSON, except for the body of ``load``:
 
-* worker to child: ``load`` (where the handler is), ``job`` (the record as it was claimed), ``answer``;
-* child to worker: ``ready``, ``begin`` (the handler is called now), ``call`` (a move of the job), ``end``.
+* worker to child: ``load`` (where the handler is), ``job`` (the record as it was claimed), ``answer`` (what a
+  command returned or raised);
+* child to worker: ``ready``, ``broken`` (the handler could not be loaded), ``begin`` (the handler is called
+  now), ``call`` (a command of the job), ``end`` (what the handler returned or raised).
 """
 
 from __future__ import annotations
@@ -21,13 +23,21 @@ from beeq.protocol.outcome import message_of, trace_of
 
 #: Lengths of head and body.
 _PREFIX = struct.Struct("!IQ")
-#: What claims to be longer is not ours: someone else wrote to our descriptor.
+#: A longer message is not beeq's: the handler's own code wrote to the descriptor.
 _MAX_HEAD_BYTES = 10_000_000
 _MAX_BODY_BYTES = 2**32
 #: What beeq's own errors carry besides their message.
 _FACTS = ("job_id", "timeout_ms", "deliveries", "status", "code", "reason", "after")
-#: Raised inside a coroutine these would mean something else.
-_NEVER_RAISED = (StopIteration, StopAsyncIteration)
+#: As what an error may be raised again. Left out: what means something else inside a coroutine, and groups,
+#: which cannot be made without their exceptions.
+_KNOWN: dict[str, type[Exception]] = {
+    name: kind
+    for module in (builtins, errors)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and not issubclass(kind, StopIteration | StopAsyncIteration | BaseExceptionGroup)
+}
 
 
 class Message(NamedTuple):
@@ -48,7 +58,7 @@ def encode(kind: str, body: bytes = b"", **facts: Any) -> bytes:
 
 
 class Decoder:
-    """Turns the bytes of a stream into messages, however they were cut."""
+    """Turns the bytes of a stream, in chunks of any size, into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -57,7 +67,7 @@ class Decoder:
         """Yield the messages that ``chunk`` completes.
 
         Raises:
-            ValueError: these are no messages.
+            ValueError: the bytes are not a message.
         """
         self._buffer += chunk
         while len(self._buffer) >= _PREFIX.size:
@@ -85,23 +95,25 @@ class ChildTraceback(Exception):
         return f"in the child process\n{self.args[0]}"
 
 
-def tell(error: BaseException, *, base: type[Exception] | None = None) -> dict[str, Any]:
+def error_to_json(error: BaseException, *, base: type[Exception] | None = None) -> dict[str, Any]:
     """Return what another process needs to raise the error again, as JSON values.
+
+    No pickle: the worker may not be able to import the handler's class, or to construct it from its args.
 
     Args:
         error: any exception, however odd.
-        base: what to raise it as, under its own name; its nearest kind that everyone knows if None.
+        base: the class to raise it as, under its own name; None: the nearest one in ``_KNOWN``.
     """
     own = type(error)
     attributes = getattr(error, "__dict__", {})
-    facts = {name: _plain(attributes[name]) for name in _FACTS if name in attributes}
+    base = base or next((kind for kind in own.__mro__ if _KNOWN.get(kind.__name__) is kind), Exception)
     return {
         "name": own.__name__,
         "module": str(own.__module__),
-        "base": _known_base(own).__name__ if base is None else base.__name__,
+        "base": base.__name__,
         "message": message_of(error),
         "trace": trace_of(error),
-        "facts": facts,
+        "facts": {name: _plain(attributes[name]) for name in _FACTS if name in attributes},
     }
 
 
@@ -111,52 +123,30 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(type(value))
 
 
-def _known_base(own: type[BaseException]) -> type[Exception]:
-    """Return the nearest base that is beeq's or Python's own, and that may be raised anywhere."""
-    for kind in own.__mro__:
-        known = _known(kind.__name__)
-        if known is kind and not issubclass(known, _NEVER_RAISED):
-            return known
-    return Exception
-
-
-def _known(name: str) -> type[Exception] | None:
-    """Return the ``Exception`` of that name that is beeq's own, else Python's; None if there is none."""
-    for module in (errors, builtins):
-        found = getattr(module, name, None)
-        if isinstance(found, type) and issubclass(found, Exception):
-            return found
-    return None
-
-
-def told(error: dict[str, Any], *, with_trace: bool) -> Exception:
-    """Return the exception that ``tell`` was told of: its name, kind, message, and beeq's facts of it.
+def error_from_json(error: dict[str, Any], *, with_trace: bool) -> Exception:
+    """Return an exception with the name, base class, message and facts that ``error_to_json`` wrote.
 
     Args:
-        error: what ``tell`` returned.
+        error: what ``error_to_json`` returned.
         with_trace: make its traceback the cause, so that it is shown and recorded.
     """
     name, module, message = str(error["name"]), str(error["module"]), str(error["message"])
-    base = _known(str(error["base"])) or Exception
-    try:
-        base.__new__(base)
-    except TypeError:
-        base = Exception  # an exception group cannot be without exceptions
-    is_itself = name == base.__name__ and module == base.__module__
-    kind = base if is_itself else type(name, (base,), {"__module__": module})
-    raised = _made(kind, message, error["facts"])
-    if message_of(raised) != message:
-        # A KeyError, say, shows its argument otherwise.
+    base = _KNOWN.get(str(error["base"]), Exception)
+    kind = base
+    if (name, module) != (base.__name__, base.__module__):
+        kind = type(name, (base,), {"__module__": module})
+    raised = _without_constructor(kind, message, error["facts"])
+    if message_of(raised) != message:  # a KeyError, say, shows the repr of its argument
         kind = type(name, (base,), {"__module__": module, "__str__": lambda _self: message})
-        raised = _made(kind, message, error["facts"])
+        raised = _without_constructor(kind, message, error["facts"])
     if with_trace:
         trace = str(error["trace"]).removeprefix(f"{name}: {message}\n")
         raised.__cause__ = ChildTraceback(trace.rstrip())
     return raised
 
 
-def _made(kind: type[Exception], message: str, facts: dict[str, Any]) -> Exception:
-    """Return an exception whose constructor was not called: it may want what we do not have."""
+def _without_constructor(kind: type[Exception], message: str, facts: dict[str, Any]) -> Exception:
+    """Return an exception whose constructor was not called: it may want arguments that were not sent."""
     raised = kind.__new__(kind)
     raised.args = (message,)
     raised.__dict__.update(facts)

@@ -98,7 +98,7 @@ class ProcessPool:
     def _start_more(self) -> None:
         needed = sum(not waiting.done() for waiting in self._waiting)
         while len(self._starts) < needed and len(self._children) < self._limit and not self._is_closed:
-            child = ChildProcess(self._left)
+            child = ChildProcess(self._gone)
             self._children.add(child)
             start = asyncio.get_running_loop().create_task(self._start(child), name="beeq child's start")
             self._starts.add(start)
@@ -110,7 +110,7 @@ class ProcessPool:
             self._handler_ref.check(self._handler)
             await child.start(self._handler_ref)
         except Exception as error:  # noqa: BLE001 - it is the outcome of a job
-            self._left(child)
+            self._gone(child)
             waiting = self._next_waiting()
             if waiting is not None:  # else the next job tries again, and learns what is wrong
                 waiting.set_exception(error)
@@ -121,7 +121,7 @@ class ProcessPool:
         self._starts.discard(start)
         self._start_more()
 
-    def _left(self, child: ChildProcess) -> None:
+    def _gone(self, child: ChildProcess) -> None:
         self._children.discard(child)
         if child in self._idle:
             self._idle.remove(child)
