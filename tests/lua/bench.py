@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import hiredis
 import redis
 
 from beeq.protocol.keys import SIDE_SUFFIXES, Keys
@@ -59,10 +60,12 @@ class Bench:
         for name in names:
             self.redis.delete(self.key(name))
 
-    def run(self, script: Script, *arguments: Any) -> Any:
-        """Run the script with the keys that its header names, in that order."""
-        keys = [getattr(self.keys, name) for name in script.keys]
-        return self.redis.eval(script.source, len(keys), *keys, *arguments)
+    def run(self, script: Script, **arguments: Any) -> Any:
+        """Run the script with the arguments that its header names, by the very command that beeq sends."""
+        reader = hiredis.Reader()
+        reader.feed(script.pack(self.keys, **arguments))
+        _evalsha, _sha, count, *words = reader.gets()
+        return self.redis.eval(script.source, int(count), *words)
 
     def snapshot(self) -> dict[str, Any]:
         """Return every key under the queue's prefix by its short name; sorted sets as dicts."""

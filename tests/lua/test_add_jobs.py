@@ -10,8 +10,9 @@ from tests.lua.bench import Bench
 
 
 def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[str | None]:
-    arguments = [part for job in jobs for part in job]
-    reply: list[str | None] = bench.run(scripts.add_jobs, bench.keys.earlier_delayed, "0", *arguments)
+    reply: list[str | None] = bench.run(
+        scripts.add_jobs, earlier_delayed=bench.keys.earlier_delayed, outbox_limit="0", jobs=jobs
+    )
     return reply
 
 

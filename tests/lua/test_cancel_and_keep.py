@@ -12,8 +12,16 @@ OTHERS = {"jobs": {"x": "r"}, "claims": {"x": "t:9"}}
 
 
 def cancel(bench: Bench, job_id: str = "1") -> object:
-    arguments = (job_id, "5:ccancelled", KEEP_MS, MEMORY_MS, bench.keys.events, "message", "0")
-    return bench.run(scripts.cancel_job, *arguments)
+    return bench.run(
+        scripts.cancel_job,
+        job_id=job_id,
+        keep="5:ccancelled",
+        keep_ms=KEEP_MS,
+        memory_ms=MEMORY_MS,
+        events=bench.keys.events,
+        message="message",
+        outbox_limit="0",
+    )
 
 
 def assert_only_the_outcome_is_left(bench: Bench, earliest_ms: int) -> None:
@@ -99,7 +107,7 @@ def test_a_wrong_typed_key_is_met_before_a_job_leaves_its_list(bench, key):
 def test_a_record_is_kept_while_the_claim_stands(bench):
     state = {"jobs": {"1": "old", "x": "r"}, "claims": {"1": "t:1"}, "active": ["1"]}
     bench.put(**state)
-    assert bench.run(scripts.keep_record, "1", "t:1", "new") == 1
+    assert bench.run(scripts.keep_record, job_id="1", claim="t:1", record="new") == 1
     assert bench.snapshot() == state | {"jobs": {"1": "new", "x": "r"}}
     assert bench.heard() == []
 
@@ -115,5 +123,5 @@ def test_a_record_is_kept_while_the_claim_stands(bench):
 )
 def test_a_record_of_someone_elses_job_is_not_touched(bench, state):
     bench.put(**state)
-    assert bench.run(scripts.keep_record, "1", "t:1", "new") == 0
+    assert bench.run(scripts.keep_record, job_id="1", claim="t:1", record="new") == 0
     assert bench.snapshot() == state

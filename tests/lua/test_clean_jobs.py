@@ -15,7 +15,8 @@ STATES = ("succeeded", "failed")
 
 def clean(bench: Bench, state: str, *jobs: str, limit: str = "0") -> Any:
     """Remove jobs given as id, record, id, record, …"""
-    return bench.run(scripts.clean_jobs, state, limit, *jobs)
+    pairs = zip(jobs[::2], jobs[1::2], strict=True)
+    return bench.run(scripts.clean_jobs, state=state, outbox_limit=limit, jobs=pairs)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -89,13 +90,13 @@ def test_each_of_many_jobs_has_its_answer_and_counts_once(bench):
 
 def test_of_a_retry_and_a_cleaning_at_once_the_first_wins(bench):
     bench.put(failed={"1"}, jobs={"1": "old"})
-    assert bench.run(scripts.retry_job, "1", "old", "new", "0") == 1
+    assert bench.run(scripts.retry_job, job_id="1", seen="old", record="new", outbox_limit="0") == 1
     assert clean(bench, "failed", "1", "old") == [0]
     assert bench.snapshot() == {"jobs": {"1": "new"}, "waiting": ["1"]}
     bench.drop("waiting")
     bench.put(failed={"1"})
     assert clean(bench, "failed", "1", "new") == [1]
-    assert bench.run(scripts.retry_job, "1", "new", "newer", "0") == 0
+    assert bench.run(scripts.retry_job, job_id="1", seen="new", record="newer", outbox_limit="0") == 0
     assert bench.snapshot() == {}
 
 

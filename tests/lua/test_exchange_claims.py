@@ -21,9 +21,17 @@ def take(
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
     facts, taken, flat = bench.run(
         scripts.exchange,
-        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, "", "", "0", token, free),
-        *(adopted, "1" if has_begun else ""),
-        *(end.arguments() if end else ()),
+        events=bench.keys.events,
+        earlier_delayed=bench.keys.earlier_delayed,
+        keep_ms=60_000,
+        drop_succeeded="",
+        drop_failed="",
+        outbox_limit="0",
+        token=token,
+        free=free,
+        adopted=adopted,
+        has_begun="1" if has_begun else "",
+        outcomes=[end.arguments()] if end else [],
     )
     assert facts == ([1] if end else [])
     return taken, list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))

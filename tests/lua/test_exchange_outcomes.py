@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import redis
 
@@ -17,9 +15,17 @@ def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: b
     """Record outcomes; return the facts."""
     facts, taken, jobs = bench.run(
         scripts.exchange,
-        *("" if is_silent else bench.keys.events, bench.keys.earlier_delayed, TTL_MS),
-        *("1" if "succeeded" in drop else "", "1" if "failed" in drop else "", "0", "T", free, "", ""),
-        *itertools.chain.from_iterable(end.arguments() for end in ends),
+        events="" if is_silent else bench.keys.events,
+        earlier_delayed=bench.keys.earlier_delayed,
+        keep_ms=TTL_MS,
+        drop_succeeded="1" if "succeeded" in drop else "",
+        drop_failed="1" if "failed" in drop else "",
+        outbox_limit="0",
+        token="T",
+        free=free,
+        adopted="",
+        has_begun="",
+        outcomes=[end.arguments() for end in ends],
     )
     if not free:
         assert (taken, jobs) == (0, [])

@@ -10,7 +10,7 @@ from tests.lua.bench import Bench
 
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
-    returned: int = bench.run(scripts.hand_back, "0", *(part for pair in claims for part in pair))
+    returned: int = bench.run(scripts.hand_back, outbox_limit="0", jobs=claims)
     return returned
 
 

@@ -16,13 +16,35 @@ def exchange(
 ) -> None:
     bench.run(
         scripts.exchange,
-        *(bench.keys.events, bench.keys.earlier_delayed, 60_000, drop, drop, limit, "T", free, adopted, ""),
-        *(argument for end in ends for argument in end.arguments()),
+        events=bench.keys.events,
+        earlier_delayed=bench.keys.earlier_delayed,
+        keep_ms=60_000,
+        drop_succeeded=drop,
+        drop_failed=drop,
+        outbox_limit=limit,
+        token="T",
+        free=free,
+        adopted=adopted,
+        has_begun="",
+        outcomes=[end.arguments() for end in ends],
     )
 
 
 def cancel(bench: Bench, limit: str = LIMIT) -> None:
-    bench.run(scripts.cancel_job, "1", "5:cx", 1000, 1000, bench.keys.events, "message", limit)
+    bench.run(
+        scripts.cancel_job,
+        job_id="1",
+        keep="5:cx",
+        keep_ms=1000,
+        memory_ms=1000,
+        events=bench.keys.events,
+        message="message",
+        outbox_limit=limit,
+    )
+
+
+def add(bench: Bench, *jobs: tuple[str, str, str], limit: str = LIMIT) -> None:
+    bench.run(scripts.add_jobs, earlier_delayed=bench.keys.earlier_delayed, outbox_limit=limit, jobs=jobs)
 
 
 def noted(bench: Bench) -> list[dict[str, str]]:
@@ -36,8 +58,7 @@ def ids(*job_ids: str) -> list[dict[str, str]]:
 
 def test_added_jobs_are_noted_and_one_whose_id_exists_is_not(bench):
     bench.put(jobs={"x": "r"})
-    jobs = ("", "r", "", "x", "r", "", "later", "r", "5000")
-    bench.run(scripts.add_jobs, bench.keys.earlier_delayed, LIMIT, *jobs)
+    add(bench, ("", "r", ""), ("x", "r", ""), ("later", "r", "5000"))
     assert noted(bench) == ids("1", "later")
 
 
@@ -63,15 +84,15 @@ def test_of_a_dropped_record_the_outbox_has_all_the_mirror_needs(bench, verdict)
 
 def test_jobs_that_are_handed_back_or_have_stalled_are_noted(bench):
     bench.put(**RUNNING, stalling={"2"})
-    bench.run(scripts.hand_back, LIMIT, "1", "t:1", "2", "other:1")
+    bench.run(scripts.hand_back, outbox_limit=LIMIT, jobs=[("1", "t:1"), ("2", "other:1")])
     assert noted(bench) == ids("1")
-    bench.run(scripts.requeue_stalled, 60_000, "1", 100, LIMIT)
+    bench.run(scripts.requeue_stalled, interval_ms=60_000, first="1", limit=100, outbox_limit=LIMIT)
     assert noted(bench) == ids("1", "2")
 
 
 def test_a_manual_retry_is_noted(bench):
     bench.put(jobs={"1": "old"}, failed={"1"})
-    bench.run(scripts.retry_job, "1", "old", "new", LIMIT)
+    bench.run(scripts.retry_job, job_id="1", seen="old", record="new", outbox_limit=LIMIT)
     assert noted(bench) == ids("1")
 
 
@@ -81,7 +102,7 @@ def test_an_unfinished_removed_job_is_noted_as_cancelled(bench, script):
     if script is scripts.cancel_job:
         cancel(bench)
     else:
-        bench.run(scripts.remove_job, "1", LIMIT)
+        bench.run(scripts.remove_job, job_id="1", outbox_limit=LIMIT)
     keep = {} if script is scripts.cancel_job else {"keep": ""}
     assert noted(bench) == [{"id": "1", "state": "cancelled", "record": "r", **keep}]
 
@@ -90,30 +111,30 @@ def test_an_unfinished_removed_job_is_noted_as_cancelled(bench, script):
 def test_a_job_removed_after_its_end_is_noted_with_all_known(bench, state):
     """Its change may not have been mirrored yet."""
     bench.put(jobs={"1": "r"}, results={"1": "5:s1"}, **{state: {"1"}})
-    bench.run(scripts.remove_job, "1", LIMIT)
+    bench.run(scripts.remove_job, job_id="1", outbox_limit=LIMIT)
     assert noted(bench) == [{"id": "1", "state": state, "record": "r", "keep": "5:s1"}]
 
 
 def test_a_failed_job_that_node_requeued_is_cancelled_by_removal(bench):
     bench.put(jobs={"1": "r"}, failed={"1"}, waiting=["1"])
-    bench.run(scripts.remove_job, "1", LIMIT)
+    bench.run(scripts.remove_job, job_id="1", outbox_limit=LIMIT)
     assert [entry["state"] for entry in noted(bench)] == ["cancelled"]
 
 
 def test_removing_what_never_was_is_nothing_to_mirror(bench):
     bench.put(waiting=["1"])
-    bench.run(scripts.remove_job, "1", LIMIT)
+    bench.run(scripts.remove_job, job_id="1", outbox_limit=LIMIT)
     assert noted(bench) == []
 
 
 def test_the_outbox_is_bounded(bench):
     for _ in range(30):
-        bench.run(scripts.add_jobs, bench.keys.earlier_delayed, "100", *(["", "r", ""] * 100))
+        add(bench, *[("", "r", "")] * 100, limit="100")
     assert 100 <= len(noted(bench)) <= 300
 
 
 def test_switched_off_it_does_not_exist(bench):
-    bench.run(scripts.add_jobs, bench.keys.earlier_delayed, "0", "", "r", "")
+    add(bench, ("", "r", ""), limit="0")
     exchange(bench, free=1, limit="0")
     exchange(bench, End("1", claim="T.0:1"), limit="0")
     assert "outbox" not in bench.snapshot()
@@ -122,7 +143,7 @@ def test_switched_off_it_does_not_exist(bench):
 def test_an_outbox_that_refuses_costs_no_job(bench):
     """Of the wrong type, say. The mirror looks for itself as well."""
     bench.put(outbox="text")
-    bench.run(scripts.add_jobs, bench.keys.earlier_delayed, LIMIT, "", "r", "")
+    add(bench, ("", "r", ""))
     exchange(bench, free=1)
     exchange(bench, End("1", claim="T.0:1"))
     assert bench.snapshot()["succeeded"] == {"1"}

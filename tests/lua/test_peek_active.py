@@ -10,7 +10,7 @@ from tests.lua.bench import Bench
 
 def peek(bench: Bench, longest_bytes: int = 10) -> object:
     before = bench.snapshot()
-    seen = bench.run(scripts.peek_active, longest_bytes)
+    seen = bench.run(scripts.peek_active, longest_bytes=longest_bytes)
     assert bench.snapshot() == before
     assert bench.heard() == []
     return seen

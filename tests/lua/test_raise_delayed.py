@@ -14,7 +14,7 @@ FAR_MS = 4_000_000_000_000
 def raise_due(bench: Bench, *, debounce_ms: int = 0, limit: int = 1000) -> tuple[int, int]:
     """Return how many were raised, and when to look again."""
     earliest = bench.now_ms()
-    raised, next_ms, now_ms = bench.run(scripts.raise_delayed, debounce_ms, limit)
+    raised, next_ms, now_ms = bench.run(scripts.raise_delayed, debounce_ms=debounce_ms, limit=limit)
     assert earliest <= int(now_ms) <= bench.now_ms()
     return raised, int(next_ms)
 

@@ -11,7 +11,14 @@ LIFETIME_MS = 30_000
 
 
 def report(bench: Bench, claim: str, record: str = "new") -> int:
-    heard: int = bench.run(scripts.report_progress, "1", claim, record, bench.keys.events, "message")
+    heard: int = bench.run(
+        scripts.report_progress,
+        job_id="1",
+        claim=claim,
+        record=record,
+        events=bench.keys.events,
+        message="message",
+    )
     return heard
 
 
@@ -53,11 +60,16 @@ class TestReportProgress:
             assert report(bench, "") == 2
 
 
+def beat(bench: Bench, *jobs: tuple[str, str]) -> list[str]:
+    cancelled: list[str] = bench.run(scripts.beat, worker="w", lifetime_ms=LIFETIME_MS, jobs=jobs)
+    return cancelled
+
+
 class TestBeat:
     def test_the_worker_is_on_the_register_and_its_jobs_are_safe(self, bench):
         bench.put(stalling={"1", "2", "x"})
         earliest = bench.now_ms()
-        assert bench.run(scripts.beat, "w", LIFETIME_MS, "1", "t:1", "2", "t:1", "3", "t:2") == []
+        assert beat(bench, ("1", "t:1"), ("2", "t:1"), ("3", "t:2")) == []
         latest = bench.now_ms()
         state = bench.snapshot()
         assert earliest <= state.pop("workers")["w"] <= latest
@@ -66,13 +78,13 @@ class TestBeat:
 
     def test_an_idle_worker_beats_as_well(self, bench):
         bench.put(stalling={"x"})
-        assert bench.run(scripts.beat, "w", LIFETIME_MS) == []
+        assert beat(bench) == []
         assert bench.snapshot().keys() == {"stalling", "workers"}
 
     def test_beating_again_is_the_same_worker_later(self, bench):
         bench.put(workers={"w": bench.now_ms() - 5000})
         earliest = bench.now_ms()
-        bench.run(scripts.beat, "w", LIFETIME_MS)
+        beat(bench)
         ((worker, beat_ms),) = bench.snapshot()["workers"].items()
         assert (worker, beat_ms >= earliest) == ("w", True)
 
@@ -81,19 +93,18 @@ class TestBeat:
         bench.put(
             workers={"gone": now_ms - LIFETIME_MS - 1000, "late": now_ms - LIFETIME_MS + 5000, "old": 0}
         )
-        bench.run(scripts.beat, "w", LIFETIME_MS)
+        beat(bench)
         assert bench.snapshot()["workers"].keys() == {"late", "w"}
 
     def test_a_worker_with_many_jobs_beats_for_all_of_them(self, bench):
         ids = [str(n) for n in range(1000)]
         bench.put(stalling=set(ids))
-        pairs = [part for job_id in ids for part in (job_id, f"t-{job_id}:1")]
-        assert bench.run(scripts.beat, "w", LIFETIME_MS, *pairs) == []
+        assert beat(bench, *((job_id, f"t-{job_id}:1") for job_id in ids)) == []
         assert bench.snapshot().keys() == {"workers"}
 
     def test_it_hears_which_of_its_jobs_were_cancelled(self, bench):
         bench.put(cancelled={"t:1": 5, "t:4": 6, "other:1": 7})
-        assert bench.run(scripts.beat, "w", LIFETIME_MS, "1", "t:1", "2", "t:2", "1", "t:4") == ["t:1", "t:4"]
+        assert beat(bench, ("1", "t:1"), ("2", "t:2"), ("1", "t:4")) == ["t:1", "t:4"]
         assert bench.snapshot()["cancelled"] == {"t:1": 5, "t:4": 6, "other:1": 7}
 
 
@@ -102,7 +113,7 @@ def count(bench: Bench) -> list[object]:
     before = bench.snapshot()
     earliest = bench.now_ms()
     counts: list[object]
-    *counts, now_ms = bench.run(scripts.count_jobs, LIFETIME_MS)
+    *counts, now_ms = bench.run(scripts.count_jobs, lifetime_ms=LIFETIME_MS)
     assert earliest <= int(now_ms) <= bench.now_ms()
     assert bench.snapshot() == before
     return counts
@@ -158,8 +169,15 @@ class TestCountJobs:
 def test_an_outcome_is_read_in_one_moment_and_nothing_is_written(bench, state, outcome):
     bench.put(**state)
     before = bench.snapshot()
-    assert bench.run(scripts.read_outcome, "1") == outcome
+    assert bench.run(scripts.read_outcome, job_id="1") == outcome
     assert bench.snapshot() == before
+
+
+def sweep(bench: Bench, claims_cursor: str = "0", results_cursor: str = "0") -> list[str]:
+    cursors: list[str] = bench.run(
+        scripts.sweep, claims_cursor=claims_cursor, results_cursor=results_cursor, count=100
+    )
+    return cursors
 
 
 class TestSweep:
@@ -170,14 +188,14 @@ class TestSweep:
             failed={"broke"},
             claims={"runs": "t:1", "waits": ":2", "done": "t:1", "broke": "t:1", "removed": "t:1"},
         )
-        assert bench.run(scripts.sweep, "0", "0", 100) == ["0", "0"]
+        assert sweep(bench) == ["0", "0"]
         assert bench.snapshot()["claims"] == {"runs": "t:1", "waits": ":2"}
 
     @pytest.mark.parametrize("ended", ["succeeded", "failed"])
     def test_the_claim_of_an_id_that_has_ended_and_runs_again_stays(self, bench, ended):
         bench.put(jobs={"1": "r"}, active=["2", "1"], claims={"1": "t:1"}, **{ended: {"1"}})
         before = bench.snapshot()
-        assert bench.run(scripts.sweep, "0", "0", 100) == ["0", "0"]
+        assert sweep(bench) == ["0", "0"]
         assert bench.snapshot() == before
 
     def test_results_of_removed_and_expired_jobs_are_dropped(self, bench):
@@ -188,7 +206,7 @@ class TestSweep:
             results={"kept": "5:s1", "removed": "5:s1", "dropped": "5:s1", "outdated": "5:s1"},
             expiries={"dropped": now_ms + 60_000, "outdated": now_ms - 1},
         )
-        assert bench.run(scripts.sweep, "0", "0", 100) == ["0", "0"]
+        assert sweep(bench) == ["0", "0"]
         assert bench.snapshot() == {
             "jobs": {"kept": "r"},
             "succeeded": {"kept"},
@@ -198,11 +216,11 @@ class TestSweep:
 
     def test_a_result_stays_with_its_record_despite_a_reused_id(self, bench):
         bench.put(jobs={"1": "r"}, succeeded={"1"}, results={"1": "5:s1"}, expiries={"1": bench.now_ms() - 1})
-        assert bench.run(scripts.sweep, "0", "0", 100) == ["0", "0"]
+        assert sweep(bench) == ["0", "0"]
         assert bench.snapshot()["results"] == {"1": "5:s1"}
 
     def test_an_empty_queue_is_swept_and_not_created(self, bench):
-        assert bench.run(scripts.sweep, "0", "0", 100) == ["0", "0"]
+        assert sweep(bench) == ["0", "0"]
         assert bench.snapshot() == {}
 
     def test_it_goes_page_by_page_to_the_end(self, bench):
@@ -213,7 +231,7 @@ class TestSweep:
         )
         cursors, pages = ["0", "0"], 0
         while pages == 0 or cursors != ["0", "0"]:
-            cursors = bench.run(scripts.sweep, *cursors, 100)
+            cursors = sweep(bench, *cursors)
             pages += 1
             assert pages < 1000
             left = len(bench.snapshot()["claims"])

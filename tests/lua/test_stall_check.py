@@ -14,12 +14,18 @@ from tests.lua.bench import Bench
 def requeue(
     bench: Bench, *, first: bool = True, limit: int = 100, interval_ms: int = 60_000
 ) -> tuple[int, int, list[str]]:
-    passed, more, ids = bench.run(scripts.requeue_stalled, interval_ms, "1" if first else "", limit, "0")
+    passed, more, ids = bench.run(
+        scripts.requeue_stalled,
+        interval_ms=interval_ms,
+        first="1" if first else "",
+        limit=limit,
+        outbox_limit="0",
+    )
     return passed, more, ids
 
 
 def mark(bench: Bench, start: int = 0, *, limit: int = 1000, interval_ms: int = 60_000) -> int:
-    position: int = bench.run(scripts.mark_stalling, interval_ms, start, limit)
+    position: int = bench.run(scripts.mark_stalling, interval_ms=interval_ms, start=start, limit=limit)
     return position
 
 
