@@ -25,6 +25,7 @@ import pytest
 import redis.asyncio
 
 from tests.support import audit as audits
+from tests.support.fake_server import FakeServer
 from tests.support.node import NodeMissing, install_bee_queue
 from tests.support.server import Server
 from tests.support.waiting import Recorder
@@ -35,18 +36,20 @@ if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the markers, and let interrupts through."""
+def pytest_configure() -> None:
+    """Let interrupts through."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in a shell's background, whose children would not hear the interrupts that tests send.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line("markers", "no_audit(reason): the test leaves its queue inconsistent on purpose")
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The session's server: shared, so never stopped or flushed by a test."""
-    with Server(tmp_path_factory.mktemp("valkey")) as server:
+def valkey(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server | FakeServer]:
+    """The session's server: shared, so never stopped or flushed by a test. With ``-m fast`` it is fakeredis."""
+    is_fake = pytestconfig.getoption("markexpr") == "fast"
+    with FakeServer() if is_fake else Server(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
@@ -87,7 +90,7 @@ async def _no_task_left() -> AsyncIterator[None]:
         return {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
 
     try:
-        await wait_until(lambda: not left(), 1)  # a cancelled task needs a turn of the loop to end
+        await wait_until(lambda: not left(), 10)  # a cancelled task needs a turn of the loop to end
     except AssertionError:
         pytest.fail(f"tasks are left: {left()}")
 

@@ -16,6 +16,8 @@ from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.responses import Picture, Stage, VideoState
 from beeq.ai.script import script
 
+pytestmark = pytest.mark.fast
+
 
 def quote(text: str) -> str:
     return f"<{text}>"

@@ -10,6 +10,8 @@ import pytest
 from beeq.ai.errors import AIFailed
 from beeq.ai.script import script
 
+pytestmark = pytest.mark.fast
+
 PLAIN = {"title": "Bees", "scenes": [{"description": "A meadow."}]}
 FULL = {
     "title": "Bees",

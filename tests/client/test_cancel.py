@@ -136,7 +136,7 @@ async def test_a_thread_that_runs_is_left_behind_and_its_moves_raise(make_queue)
     following = await worker.enqueue("next")
     assert await following.result(timeout=5000) == "ran"
     go_on.set()
-    await asyncio.wait_for(has_ended.wait(), 5)
+    await asyncio.wait_for(has_ended.wait(), 30)
     assert len(outcomes) == 1
 
 

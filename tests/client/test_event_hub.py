@@ -14,6 +14,8 @@ from beeq.client.event_hub import EventHub
 from beeq.protocol.events import encode_event
 from tests.support.samples import make_job
 
+pytestmark = pytest.mark.fast
+
 
 class Bench:
     """A hub, its queue's events, and a clock that is set by hand."""

@@ -46,7 +46,7 @@ async def test_a_second_worker_does_not_take_a_job_in_progress(make_queue, event
         return "mine"
 
     job = await first.enqueue({})
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
 
     @second.process
     async def take(job):

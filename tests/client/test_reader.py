@@ -10,6 +10,8 @@ from beeq.client.reader import Ended, Reader
 from beeq.protocol.keys import Keys
 from beeq.redis.scripts import Script
 
+pytestmark = pytest.mark.fast
+
 RECORD = b'{"data":{},"options":{"timestamp":500,"stacktraces":["Error: newest\\n  at x","Error: older"]},"status":"failed","progress":0}'
 BARE = b'{"data":{},"options":{"timestamp":500,"stacktraces":[]},"status":"succeeded","progress":0}'
 

@@ -95,7 +95,7 @@ async def test_a_job_removed_while_it_runs_stays_removed(make_queue, redis):
         return "too late"
 
     job = await worker.enqueue({})
-    error = await asyncio.wait_for(lost, 5)
+    error = await asyncio.wait_for(lost, 30)
     assert isinstance(error, JobLost)
     assert error.job_id == job.id
     assert heard == []

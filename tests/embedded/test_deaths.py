@@ -115,7 +115,7 @@ async def test_a_job_that_runs_during_a_kill_ends_as_usual(folder, make_queue, e
         return "worked"
 
     job = await worker.enqueue({})
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), 30)
     await kill(folder, *killed)
     end.set()
     assert await job.result(timeout=10_000) == "worked"

@@ -59,4 +59,4 @@ async def start_worker(valkey: Server, queue_name: str) -> AsyncIterator[StartWo
     for process in processes:
         if process.returncode is None:
             process.kill()
-        await asyncio.wait_for(process.communicate(), 10)
+        await asyncio.wait_for(process.communicate(), 30)

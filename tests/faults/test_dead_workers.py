@@ -14,7 +14,7 @@ from beeq.sync import Queue as SyncQueue
 
 
 async def line_of(process):
-    return (await asyncio.wait_for(process.stdout.readline(), 15)).decode().split()
+    return (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
 
 
 async def test_a_killed_workers_jobs_run_within_two_stall_intervals(make_queue, start_worker, recorder):
@@ -71,7 +71,7 @@ async def test_a_job_that_kills_each_of_its_processes_fails_at_last(make_queue, 
     for _ in range(2):
         process = await start_worker(stall_interval=100, max_stalls=1)
         assert await line_of(process) == ["started", job.id]
-        assert await asyncio.wait_for(process.wait(), 10) == -9
+        assert await asyncio.wait_for(process.wait(), 30) == -9
     runs = []
 
     @worker.process
@@ -105,7 +105,7 @@ async def test_a_job_that_kills_an_idle_worker_at_once_was_handed_out(
     await eventually(waits)
     job = await producer.enqueue("die")
     assert await line_of(process) == ["started", job.id]
-    assert await asyncio.wait_for(process.wait(), 10) == -9
+    assert await asyncio.wait_for(process.wait(), 30) == -9
 
     async def is_counted():
         return (await redis.hget(producer.keys.claims, job.id) or "").endswith(".0:1")

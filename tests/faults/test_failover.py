@@ -24,6 +24,8 @@ from tests.support.server import Server
 from tests.support.topologies import Cluster, Pair, ask, is_in_step, role, until, writes_held_back
 from tests.support.waiting import eventually, pause
 
+pytestmark = pytest.mark.external
+
 #: Nothing here needs a stall check: none comes while a test runs.
 PATIENT = {"stall_interval": 60_000}
 #: A failure costs little.
@@ -394,7 +396,7 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
         on_error=lambda _error: loop.call_soon_threadsafe(failed.set),
     )
     heartbeat.start()
-    await asyncio.wait_for(failed.wait(), 5)
+    await asyncio.wait_for(failed.wait(), 30)
     await asyncio.to_thread(own_valkey.start)
     async with own_valkey.client(decode_responses=True) as client:
         await eventually(lambda: client.zscore(keys.workers, "somebody"), 6)

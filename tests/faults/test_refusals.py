@@ -137,7 +137,7 @@ async def test_a_job_that_cannot_be_handed_back_is_not_lost(make_queue, redis, e
         await asyncio.Event().wait()
 
     job = await worker.enqueue({})
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
     await redis.set(worker.keys.waiting, "of the wrong type")
     with pytest.raises(TimeoutError, match="Operation timed out"):
         await worker.close(10)
@@ -236,7 +236,7 @@ async def test_a_server_that_is_read_only_for_a_while_costs_no_job(own_valkey, m
         return "value"
 
     job = await queue.enqueue({})
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
     async with own_valkey.client() as admin:
         await admin.execute_command("REPLICAOF", "127.0.0.1", "1")
         end.set()

@@ -193,7 +193,7 @@ async def test_a_server_that_lost_everything_is_worked_on_all_the_same(own_valke
         return job.data
 
     await worker.enqueue("old")
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
     await asyncio.to_thread(own_valkey.restart)
     new = None
     while new is None:
@@ -219,7 +219,7 @@ async def test_a_worker_can_be_closed_while_redis_is_away(own_valkey, make_queue
     await worker.ready()
     if is_busy:
         await worker.enqueue({})
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 30)
     own_valkey.stop()
     begun = time.monotonic()
     with contextlib.suppress(TimeoutError):

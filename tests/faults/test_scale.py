@@ -360,7 +360,7 @@ async def test_a_queue_is_beaten_for_whoever_else_has_closed_before(own_valkey, 
             await release.wait()
 
         await queue.enqueue({})
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 30)
         return queue
 
     first, second = await begin("first"), await begin("second")

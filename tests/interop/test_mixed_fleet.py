@@ -48,13 +48,13 @@ async def start_python(valkey: Server, queue_name: str) -> AsyncIterator[StartPy
     for process in started:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await asyncio.wait_for(process.communicate(), 10)
+        await asyncio.wait_for(process.communicate(), 30)
 
 
 async def begun_by(process: asyncio.subprocess.Process, count: int) -> set[str]:
     """Return the ids of the first jobs that the Python process has begun with."""
     assert process.stdout is not None
-    return {(await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip() for _ in range(count)}
+    return {(await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip() for _ in range(count)}
 
 
 async def test_two_thousand_jobs_on_node_and_python_run_once_each(
@@ -136,7 +136,7 @@ async def test_a_killed_python_workers_jobs_go_to_python_beside_node(
     python = await start_python(IN_FLIGHT)
     assert await begun_by(python, IN_FLIGHT) == {job.id for job in jobs}
     python.kill()
-    await asyncio.wait_for(python.wait(), 10)
+    await asyncio.wait_for(python.wait(), 30)
 
     node = await make_node(concurrency=2, stallInterval=STALL_MS)
     idle = make_queue(stall_interval=STALL_MS)
@@ -158,7 +158,7 @@ async def test_a_killed_python_workers_jobs_are_done_by_node_alone(
     python = await start_python(IN_FLIGHT)
     await begun_by(python, IN_FLIGHT)
     python.kill()
-    await asyncio.wait_for(python.wait(), 10)
+    await asyncio.wait_for(python.wait(), 30)
 
     node = await make_node(concurrency=2, stallInterval=STALL_MS)
     await node.call("checkStalledJobs", interval=STALL_MS)
@@ -251,7 +251,7 @@ async def test_a_finished_job_that_node_took_over_keeps_nodes_outcome(
         return "Python's"
 
     job = await worker.enqueue({"act": "return", "value": "Node's"})
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 30)
     # As a stall check would: the job is taken from the worker and queued again.
     await worker.pipeline.call("LREM", worker.keys.active, 0, job.saved_id())
     await worker.pipeline.call("LPUSH", worker.keys.waiting, job.saved_id())

@@ -339,4 +339,4 @@ async def test_a_message_that_is_no_event_harms_no_python_listener(
     await odd_queue.ready()
     await redis.publish(odd_queue.keys.events, message)
     await odd_queue.enqueue({})
-    await asyncio.wait_for(heard.wait(), 10)
+    await asyncio.wait_for(heard.wait(), 30)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from beeq.maintenance.eager_timer import EagerTimer
 
+pytestmark = pytest.mark.fast
+
 MAX_MS = 500
 START_MS = 1_000_000
 

@@ -17,6 +17,8 @@ from beeq.media.probe import Video
 from beeq.media.stream_copy import StreamCopy
 from beeq.media.timeline import Timeline
 
+pytestmark = pytest.mark.fast
+
 SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
 VIDEO = Video(0, "h264", 65, 49, fps=25)
 

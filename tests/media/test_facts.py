@@ -10,6 +10,8 @@ from beeq.media.frames import windows
 from beeq.media.probe import Audio, Facts, Video, parse
 from beeq.media.stitch import even, fit, fps_of, video_graph
 
+pytestmark = pytest.mark.fast
+
 PHONE = """\
 Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:/proc/self/fd/7':
   Metadata:

@@ -116,7 +116,7 @@ async def start_worker(valkey: Server, queue_name: str) -> AsyncIterator[Callabl
     for worker in workers:
         if worker.returncode is None:
             worker.kill()
-        await asyncio.wait_for(worker.wait(), 10)
+        await asyncio.wait_for(worker.wait(), 30)
 
 
 def writing(job: Any, kind: str) -> asyncio.Event:

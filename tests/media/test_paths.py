@@ -13,6 +13,8 @@ from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.formats import demuxer_of
 from beeq.media.paths import MediaRoot
 
+pytestmark = pytest.mark.fast
+
 #: Enough of an MP4 to be taken for one.
 MP4 = b"\0\0\0\x20ftypisom" + bytes(100)
 

@@ -14,6 +14,8 @@ from beeq.media.probe import Audio, Facts, Video
 from beeq.media.stream_copy import StreamCopy, are_candidates, splice_of, takes
 from beeq.media.timeline import Timeline, TimelineReader, kind_of
 
+pytestmark = pytest.mark.fast
+
 HEAD = b"""\
 #extradata 0:       45, 0x14760e8b
 #software: Lavf63.1.102

@@ -61,7 +61,7 @@ async def test_killed_mirroring_workers_lose_nothing_and_keep_order(scene: Scene
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"started\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"started\n"
         return process
 
     dice = random.Random(5)

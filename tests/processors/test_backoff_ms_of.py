@@ -8,6 +8,8 @@ import pytest
 
 from beeq.protocol.options import backoff_ms_of
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("options", "expected_ms"),

@@ -16,6 +16,8 @@ from beeq.processors import build
 from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.fast
+
 
 class FakeJob:
     """A job whose reports can be held up, or refused."""

@@ -10,6 +10,8 @@ import pytest
 from beeq.protocol.backoff import MAX_DELAY_MS, builtin_strategies
 from tests.support.samples import make_job
 
+pytestmark = pytest.mark.fast
+
 TABLE: list[tuple[str, Any, int, Any]] = [
     # strategy, stored delay, delay to wait, delay stored afterwards
     ("immediate", None, 0, None),

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from beeq.errors import JobUnreadable
 from beeq.protocol.codec import Record, decode_record, dumps, encode_record, loads, payload
 
+pytestmark = pytest.mark.fast
+
 #: A value and its only spelling, in both directions.
 SAME_BOTH_WAYS = [
     (None, b"null"),

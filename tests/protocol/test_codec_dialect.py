@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from beeq.protocol.codec import dumps, loads
 from tests.support.samples import json_values, nested
 
+pytestmark = pytest.mark.fast
+
 BOTH_WAYS: list[tuple[Any, bytes]] = [
     ({"2": 1, "1": 2}, b'{"2":1,"1":2}'),  # in the order given
     # Integers: exact, of any size.

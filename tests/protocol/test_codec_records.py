@@ -14,6 +14,8 @@ from beeq.job import Job
 from beeq.protocol.codec import Record, decode_record, encode_new_record, encode_record, payload
 from tests.support.samples import NOW_MS, json_values, make_job
 
+pytestmark = pytest.mark.fast
+
 BOTH_WAYS: list[tuple[Record, bytes]] = [
     # Recorded from Node.
     (

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from beeq.protocol.events import ABSENT, Backlog, JobEvent, decode_event, encode_event
 from tests.support.samples import json_values
 
+pytestmark = pytest.mark.fast
+
 BOTH_WAYS: list[tuple[JobEvent, bytes]] = [
     (JobEvent("4", "progress", {"p": 1}), b'{"id":"4","event":"progress","data":{"p":1}}'),
     (JobEvent("1", "succeeded"), b'{"id":"1","event":"succeeded"}'),

@@ -9,6 +9,8 @@ import pytest
 from beeq.protocol import keys as keys_module
 from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Keys
 
+pytestmark = pytest.mark.fast
+
 NAMES = [
     ("id", "bq:mail:id"),
     ("jobs", "bq:mail:jobs"),

@@ -22,6 +22,8 @@ from beeq.protocol.options import (
 )
 from tests.support.samples import make_job
 
+pytestmark = pytest.mark.fast
+
 HUGE = 10**400  # beyond what a float holds
 
 

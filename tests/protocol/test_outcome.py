@@ -15,6 +15,8 @@ from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import Outcome, fail, succeed
 from tests.support.samples import NOW_MS, make_job, nested, raised
 
+pytestmark = pytest.mark.fast
+
 STRATEGIES = builtin_strategies()
 
 

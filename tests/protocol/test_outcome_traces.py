@@ -15,6 +15,8 @@ from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import MAX_TRACE_BYTES, MAX_TRACES, fail, message_of, succeed, trace_of
 from tests.support.samples import NOW_MS, json_values, make_job, raised
 
+pytestmark = pytest.mark.fast
+
 STRATEGIES = builtin_strategies()
 
 

@@ -24,7 +24,7 @@ async def busy_worker(make_queue, handler, **settings):
         return await handler(job)
 
     job = await worker.enqueue({"foo": "bar"})
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
     return worker, job
 
 
@@ -237,7 +237,7 @@ async def test_a_listener_that_closes_its_queue_goes_on_to_its_end(make_queue, c
 
     queue.on("ready", wait).on("ready", end)
     await queue.connect()
-    await asyncio.wait_for(has_ended.wait(), 5)
+    await asyncio.wait_for(has_ended.wait(), 30)
     assert outcomes == {"other": "cancelled", "closer": "went on"}
     assert not queue.is_running()
 
@@ -258,7 +258,7 @@ async def test_a_jobs_listener_may_close_the_queue_too(make_queue):
         return job.data
 
     await queue.create_job("value").on("succeeded", end).save()
-    assert await asyncio.wait_for(outcome, 5) == "value"
+    assert await asyncio.wait_for(outcome, 30) == "value"
 
 
 async def test_a_listener_past_its_wait_for_close_ends_with_the_queue(make_queue, eventually):
@@ -282,7 +282,7 @@ async def test_a_listener_past_its_wait_for_close_ends_with_the_queue(make_queue
 
     worker.on("now", close_for_a_moment)
     worker.emit("now")
-    await asyncio.wait_for(has_given_up.wait(), 5)
+    await asyncio.wait_for(has_given_up.wait(), 30)
     end.set()
     await asyncio.wait_for(worker.close(), 5)
     assert is_cancelled.is_set()

@@ -66,7 +66,7 @@ async def test_an_old_run_does_not_finish_a_new_job_of_the_same_id(make_queue, r
         return f"{job.data} result"
 
     await worker.enqueue("old")
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
     await worker.destroy()
     new = await worker.enqueue("new")
     assert new.id == "1"

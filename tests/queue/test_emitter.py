@@ -10,6 +10,8 @@ import pytest
 
 from beeq.emitter import Emitter
 
+pytestmark = pytest.mark.fast
+
 
 class Bench:
     """An emitter, what its listeners heard, what went wrong, and the coroutines it gave away."""

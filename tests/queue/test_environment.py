@@ -6,6 +6,8 @@ import pytest
 
 from beeq.environment import mongo_url, redis_url
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("environment", "url"),

@@ -11,6 +11,8 @@ from beeq.errors import JobFailed
 from beeq.job_status import message_in, status_document
 from beeq.protocol.codec import Record
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("trace", "message"),

@@ -12,6 +12,8 @@ import pytest
 from beeq.jobs import JOB_TYPES, AIGenerationJob, InvalidJob, MediaProcessingJob, WebhookJob, fill, validate
 from beeq.protocol.options import check_backoff, check_retries, check_timeout_ms
 
+pytestmark = pytest.mark.fast
+
 BASE = {
     "id": "6b1f6f3e-4a3c-4f3e-9d55-3f8f2b2f9c11",
     "projectId": "p1",

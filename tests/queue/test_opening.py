@@ -47,7 +47,7 @@ async def test_ready_is_emitted_once(make_queue):
     queue.on("ready", heard.set)
     queue.on("ready", lambda: count.append(1))
     await queue.connect()
-    await asyncio.wait_for(heard.wait(), 5)
+    await asyncio.wait_for(heard.wait(), 30)
     await queue.connect()
     await queue.check_health()
     assert count == [1]
@@ -158,11 +158,11 @@ async def test_a_worker_started_without_redis_begins_when_it_is_back(own_valkey,
     async def handler(_job):
         ran.set()
 
-    await asyncio.wait_for(failed.wait(), 5)
+    await asyncio.wait_for(failed.wait(), 30)
     own_valkey.start()
     producer = make_queue(redis=own_valkey.url)
     await producer.enqueue({})
-    await asyncio.wait_for(ran.wait(), 10)
+    await asyncio.wait_for(ran.wait(), 30)
 
 
 async def test_entering_connects_and_leaving_closes(make_queue):

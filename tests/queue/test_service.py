@@ -199,7 +199,7 @@ async def test_jobs_are_cancelled_by_id_wherever_they_are(service, valkey):
         document = await service.get_job_status(job.id)
         assert (document["status"], document["error"]) == ("cancelled", f"Job {job.id} was cancelled")
         assert await service.cancel_job(job.id) is False
-    await asyncio.wait_for(stopped.wait(), 5)
+    await asyncio.wait_for(stopped.wait(), 30)
     await worker.close()
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from beeq.settings import Settings, milliseconds, whole
 
+pytestmark = pytest.mark.fast
+
 DEFAULTS = {
     "prefix": "bq",
     "is_worker": True,

@@ -40,7 +40,7 @@ class End:
         self._over.set()
 
     async def over(self) -> End:
-        await asyncio.wait_for(self._over.wait(), 5)
+        await asyncio.wait_for(self._over.wait(), 30)
         return self
 
 

@@ -10,6 +10,8 @@ from redis.crc import key_slot
 from beeq import Queue
 from tests.support.topologies import Cluster, Sentinel
 
+pytestmark = pytest.mark.external
+
 
 @pytest.fixture
 def sentinel(valkey, tmp_path) -> Iterator[Sentinel]:

@@ -6,6 +6,8 @@ import pytest
 
 from beeq.redis.urls import ServerGroup, check_hash_tag, check_url, parse_server_group, redact, scheme_of
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     "url",

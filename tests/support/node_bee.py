@@ -128,7 +128,7 @@ class NodeBee:
         """End the process as a crash would."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        await asyncio.wait_for(self._process.wait(), 10)
+        await asyncio.wait_for(self._process.wait(), 30)
 
     async def end(self) -> None:
         """End the process, whatever it does, and everything that reads from it."""

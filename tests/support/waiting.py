@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 #: The bound of a wait that says nothing else.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 #: How often a condition without a signal is looked at.
 _LOOK_S = 0.01
 

@@ -153,7 +153,7 @@ async def test_a_server_that_is_cancelled_leaves_nothing_open(valkey):
         started.set()
 
     running = asyncio.create_task(create_app(lambda: service)({"type": "lifespan"}, receive, send))
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), 30)
     running.cancel()
     await asyncio.wait([running], timeout=10)
     assert running.cancelled()

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tests.support.certificate import server_context
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @dataclass

@@ -8,6 +8,8 @@ import pytest
 
 from beeq.webhooks.response import WebhookResponse, retry_after_ms
 
+pytestmark = pytest.mark.fast
+
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 DAY_MS = 86_400_000
 

@@ -11,6 +11,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from beeq.webhooks.signature import Signer, message_id
 
+pytestmark = pytest.mark.fast
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 

@@ -105,7 +105,7 @@ async def test_a_retry_that_waits_is_a_delayed_job_meanwhile(make_queue, redis):
     queue.on("retrying", lambda job, _error: retrying.set_result(job.id))
     failing(queue, 1)
     job = await queue.enqueue({}, retries=1, backoff=("fixed", 60_000))
-    assert await asyncio.wait_for(retrying, 5) == job.id
+    assert await asyncio.wait_for(retrying, 30) == job.id
     score = await redis.zscore(queue.keys.delayed, job.id)
     assert score == int(score)
     assert score == pytest.approx(queue.now_ms() + 60_000, abs=5000)

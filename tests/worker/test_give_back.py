@@ -20,7 +20,7 @@ async def busy_worker(make_queue, handler, **settings):
         return await handler(job)
 
     job = await worker.enqueue({"foo": "bar"})
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 30)
     return worker, job
 
 

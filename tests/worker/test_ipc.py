@@ -18,6 +18,8 @@ from beeq.protocol.outcome import message_of
 from beeq.worker.processes.handler_ref import HandlerRef, load
 from beeq.worker.processes.ipc import ChildTraceback, Decoder, Message, encode, error_from_json, error_to_json
 
+pytestmark = pytest.mark.fast
+
 MESSAGES = [
     Message({"kind": "ready"}),
     Message({"kind": "job", "id": "größe", "n": 2**70}, b'{"data":1}'),

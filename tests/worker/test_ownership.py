@@ -49,12 +49,12 @@ class Scene:
     async def first_has(self, **options):
         self.work(0)
         job = await self.producer.enqueue({"x": 1}, **options)
-        await asyncio.wait_for(self.started[0].wait(), 5)
+        await asyncio.wait_for(self.started[0].wait(), 30)
         return job
 
     async def second_has(self):
         self.work(1)
-        await asyncio.wait_for(self.started[1].wait(), 5)
+        await asyncio.wait_for(self.started[1].wait(), 30)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ async def test_a_finished_job_requeued_by_node_keeps_its_owner(scene, redis):
     scene.started[0].clear()
     scene.outcomes[0] = asyncio.get_running_loop().create_future()
     await redis.lpush(keys.waiting, job.id)
-    await asyncio.wait_for(scene.started[0].wait(), 5)
+    await asyncio.wait_for(scene.started[0].wait(), 30)
     await redis.delete(keys.stall_block)
     await scene.producer.check_stalled_jobs()
     scene.outcomes[0].set_result("second")

@@ -532,7 +532,7 @@ async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
         assert [message.head["kind"] for message in said] == ["ready", "begin", "call"]
         pids = loads(said[2].body[: said[2].head["size"]])[0]
     await gone(pids["pid"], pids["family"])
-    assert await asyncio.wait_for(process.wait(), 10) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGKILL
 
 
 @pytest.mark.no_audit("the worker is killed")

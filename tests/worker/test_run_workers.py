@@ -17,7 +17,7 @@ import pytest
 from beeq import Queue, run_workers
 from tests.support.server import Server
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 SCRIPT = """
 import asyncio, logging, os, signal, sys
 from beeq import Queue, run_workers

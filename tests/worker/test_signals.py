@@ -16,7 +16,7 @@ from tests.support.server import Server
 from tests.support.waiting import pause
 
 _ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 20
+PATIENCE_S = 60
 SCRIPT = """
 import asyncio, sys
 from beeq import Queue
