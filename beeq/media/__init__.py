@@ -1,7 +1,7 @@
-"""Work on media files with ffmpeg, for callers who hold names chosen by strangers.
+"""Work on media files with ffmpeg, for callers whose file names come from strangers.
 
-``formats`` says what may be read and written, ``paths`` opens it and nothing else, ``ffmpeg`` runs
-the program, ``probe`` and ``packets`` read facts, ``frames``, ``stitch``, ``mix`` and ``assemble``
-are the operations (``splice`` is how two of them avoid encoding), and ``service`` is the face they
-show: on this machine, or by ``remote`` on another. Nothing in here knows jobs or queues.
+Here: what may be read and written (``formats``), opening it and nothing else (``paths``), running the
+program (``ffmpeg``), reading facts (``probe``, ``timeline``), the operations (``frames``, ``stitch``,
+``mix``, ``assemble``; ``stream_copy`` saves two of them encoding), and ``service``, their interface: on
+this machine, or by ``remote`` on another. Not here: jobs and queues, which ``beeq.processors`` knows.
 """

@@ -1,9 +1,9 @@
-"""Joins scenes one after the other with one sound under them, and writes several containers at once.
+"""Joins scenes one after the other, with one master sound, and writes several containers at once.
 
-Everything is decoded once, in one graph. Containers that hold the same codecs share one encoder, so
-an mp4 and a mov cost as much as one of them; and none is needed where the scenes' pictures can be
-joined as they are (``beeq.media.stream_copy``). The pictures decide the length: each scene lasts as long
-as its picture, whatever its own sound does, and the master is cut or padded to their sum.
+Everything is decoded once, in one graph. Containers with the same codecs share one encoder, so an mp4
+and a mov cost as much as one of them; no video encoder is needed where the scenes' pictures can be copied
+(``beeq.media.stream_copy``). The pictures decide the length: a scene lasts as long as its picture, however
+long its own sound is, and the master is cut or padded to the sum of the scenes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from beeq.media.formats import Container
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Video, picture_of, probe, sound_of
 from beeq.media.stitch import ALIKE_SOUND, UNTITLED, alike_picture, even, fps_of, written_as
-from beeq.media.stream_copy import StreamCopy, are_candidates, reading_script, splice_of, takes
+from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, reading_script, stream_copy_of
 from beeq.media.timeline import Timeline, timeline
 
 Target = tuple[NewFile, Container]
-#: A container, and the word that ffmpeg has for the file to be written in it.
+#: A container, and ffmpeg's URL of the file to be written in it.
 Output = tuple[Container, str]
 
-#: The share of looking at the scenes before anything is written.
+#: The share of reading the scenes' timelines in the progress.
 _SURVEY_PERCENT = 5.0
-#: In a list of outputs these end a name or quote a part of it.
+#: Characters that the ``tee`` muxer's list of outputs gives a meaning.
 _SPECIAL_IN_LISTS = re.compile(r"([\\'|\[\]])")
 
 
@@ -38,8 +38,9 @@ class Scene:
 
     Attributes:
         video: its stream.
-        pictures: how many there are at the film's rate.
-        is_exact: that number is sure. Else it is an estimate, from a file without presentation times.
+        pictures: their number at the film's rate.
+        is_exact: whether that number was counted; otherwise it is an estimate, for the file has no
+            presentation times.
     """
 
     video: Video
@@ -49,7 +50,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """What is shown at which rate, and which stream of the master is heard."""
+    """The scenes, their common rate, and the index of the master's audio stream."""
 
     scenes: tuple[Scene, ...]
     rate: Fraction
@@ -57,7 +58,7 @@ class Film:
 
     @property
     def length_s(self) -> float:
-        """How long it is, in seconds."""
+        """The length in seconds."""
         return float(sum(scene.pictures for scene in self.scenes) / self.rate)
 
 
@@ -71,7 +72,7 @@ async def assemble_video(
 
     Raises:
         MediaRefused: a scene has no picture, or the master no sound.
-        MediaFailed: ffmpeg cannot read or write what it should.
+        MediaFailed: ffmpeg cannot read a source, or not write a target.
     """
     sound = sound_of(master, await probe(master))
     clips = [await probe(source) for source in sources]
@@ -83,28 +84,27 @@ async def assemble_video(
     lengths = [(times, clip.duration_s) for times, clip in zip(timelines, clips, strict=True)]
     scenes = [scene_of(*scene, rate) for scene in zip(sources, videos, lengths, strict=True)]
     film = Film(tuple(scenes), rate, sound.index)
-    copies = [target for target in targets if takes(target[1])]
-    if copies and are_candidates(sources, videos):
-        splice = splice_of(clips, videos[0].index, timelines, rate)
-        if splice is not None and await _spliced(film, [master, *sources], targets, splice, reach):
+    if any(can_hold_copies(container) for _, container in targets) and are_candidates(sources, videos):
+        copy = stream_copy_of(clips, videos[0].index, timelines, rate)
+        if copy is not None and await _stream_copied(film, [master, *sources], targets, copy, reach):
             return
     ended = await _write(film, [master, *sources], targets, None, reach)
     if ended.exit_status:
         raise failure([source.given for source in [*sources, master]], ended)
 
 
-async def _spliced(
+async def _stream_copied(
     film: Film,
     inputs: Sequence[OpenFile],
     targets: Sequence[Target],
-    splice: StreamCopy,
+    copy: StreamCopy,
     reach: Callable[[float], None],
 ) -> bool:
-    """Write the film without encoding its pictures where they can be copied; return whether it went well."""
-    with text_file(splice.script([source.url for source in inputs[1:]]), "concat") as script:
-        ended = await _write(film, inputs, targets, (splice, script), reach)
-    copies = [target.reading(container.demuxer) for target, container in targets if takes(container)]
-    return not ended.exit_status and all([await splice.holds(copy) for copy in copies])
+    """Write the film, copying its pictures where a container allows it; return whether that succeeded."""
+    with text_file(copy.script([source.url for source in inputs[1:]]), "concat") as script:
+        ended = await _write(film, inputs, targets, (copy, script), reach)
+    files = [target.reading(container.demuxer) for target, container in targets if can_hold_copies(container)]
+    return not ended.exit_status and all([await copy.is_complete(file) for file in files])
 
 
 async def _write(
@@ -129,14 +129,14 @@ async def _write(
 def scene_of(
     source: OpenFile, video: Video, length: tuple[Timeline | None, float | None], rate: Fraction
 ) -> Scene:
-    """Return what a scene adds to a film of ``rate``, from its packets and what its file says in seconds.
+    """Return a scene of a film of ``rate``, its length by its timeline, else by its file's duration.
 
     Raises:
-        MediaFailed: neither says how long it is.
+        MediaFailed: neither gives its length.
     """
     times, duration_s = length
     if times is not None and times.is_timed:
-        # A last picture of unknown duration is shown once.
+        # A last picture without a duration is shown once.
         is_known = times.end_s > times.last_s
         pictures = round(times.end_s * rate) if is_known else round(times.last_s * rate) + 1
         return Scene(video, max(1, pictures))
@@ -152,40 +152,40 @@ def arguments(
     outputs: Sequence[Output],
     joined: tuple[StreamCopy, OpenFile] | None = None,
 ) -> list[str]:
-    """Return what ffmpeg is to be told, once for all outputs.
+    """Return ffmpeg's arguments, for all outputs together.
 
     Args:
         film: what is to be written.
-        inputs: the master and the scenes.
-        outputs: where to.
-        joined: how to join the scenes undecoded, for the outputs that can take them so.
+        inputs: the master, then the scenes.
+        outputs: where it is to be written.
+        joined: how to copy the scenes' pictures, and its script, for the outputs that can hold copies.
     """
     groups = sharing_an_encoder(outputs)
-    encoded = [group for group in groups if joined is None or not takes(group[0][0])]
+    encoded = [group for group in groups if joined is None or not can_hold_copies(group[0][0])]
     read = [argument for source in (inputs if encoded else inputs[:1]) for argument in reading(source)]
     graph = sound_chain(film, len(groups))
     if encoded:
         graph = f"{picture_chains(film, len(encoded))};{graph}"
-    told = [*read, *(reading_script(joined[1]) if joined else ()), "-filter_complex", graph]
+    found = [*read, *(reading_script(joined[1]) if joined else ()), "-filter_complex", graph]
     for number, group in enumerate(groups):
         if joined is None or group in encoded:
             pictures = ["-map", f"[v{encoded.index(group)}]", *group[0][0].video]
         else:
             pictures = joined[0].copied(read.count("-i"))
-        told += [*pictures, "-map", f"[a{number}]", *written(group)]
-    return told
+        found += [*pictures, "-map", f"[a{number}]", *written(group)]
+    return found
 
 
 def picture_chains(film: Film, copies: int) -> str:
-    """Return the filters from the inputs but the first, the scenes in order, to ``[v0]``, ``[v1]``, …."""
+    """Return the filters from the scenes, the inputs from the second on, to ``[v0]``, ``[v1]``, …."""
     size = even(film.scenes[0].video.shown_size)
     chains = []
     for number, scene in enumerate(film.scenes, 1):
-        # Exactly as long as it was counted to be: the sound is cut to the sum.
+        # As many pictures as were counted: the sound is cut to their sum.
         held = f",tpad=stop=-1:stop_mode=clone,trim=end_frame={scene.pictures}" if scene.is_exact else ""
         chains.append(f"{alike_picture(number, scene.video, size, film.rate)}{held}[s{number}]")
     scenes = "".join(f"[s{number}]" for number in range(1, len(film.scenes) + 1))
-    # Joining keeps microseconds; the encoders are to count in pictures again.
+    # ``concat`` counts in microseconds; the encoders get a time base of one picture again.
     joined = f"concat=n={len(film.scenes)}:v=1:a=0,settb={1 / film.rate},split={copies}"
     return ";".join([*chains, scenes + joined + "".join(f"[v{number}]" for number in range(copies))])
 
@@ -197,7 +197,7 @@ def sound_chain(film: Film, copies: int) -> str:
 
 
 def sharing_an_encoder(outputs: Sequence[Output]) -> list[list[Output]]:
-    """Return the outputs in groups whose containers hold the same."""
+    """Return the outputs in groups whose containers hold the same codecs."""
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Output]] = {}
     for container, url in outputs:
         groups.setdefault((container.video, container.audio), []).append((container, url))
@@ -205,13 +205,13 @@ def sharing_an_encoder(outputs: Sequence[Output]) -> list[list[Output]]:
 
 
 def written(group: Sequence[Output]) -> list[str]:
-    """Return the arguments that encode a sound once, and write it and a picture to a whole group."""
+    """Return the arguments that encode a sound once, and write it and the pictures to all of a group."""
     container, url = group[0]
     if len(group) == 1:
         return [*container.audio, *written_as(container), url]
     return [
         *container.audio,
-        # What a single output of these containers asks its encoders for; a list does not.
+        # The muxers of these containers ask their encoders for this, but ``tee`` does not pass it on.
         *("-flags", "+global_header"),
         # Older versions would move the beginning to make room for pictures stored out of order.
         *("-avoid_negative_ts", "disabled"),

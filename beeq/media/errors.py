@@ -1,4 +1,7 @@
-"""What may go wrong with media. Messages name files as the caller did, never by absolute path."""
+"""The errors of media work; apart, because every module of the folder raises them.
+
+Messages name files as the caller did, never by absolute path.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ _SHOWN_LENGTH = 200
 
 
 class MediaFailed(BeeqError):
-    """It did not work this time; another try might, or a try by another worker."""
+    """The operation failed; another attempt, or another worker, may succeed."""
 
 
 class MediaRefused(BeeqError):
-    """It must not be done, or never can be; asking again is of no use."""
+    """The operation is not allowed or not possible; another attempt would fail as well."""
 
 
 def shown(name: str) -> str:

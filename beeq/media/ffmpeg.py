@@ -1,8 +1,8 @@
-"""Finds ffmpeg and runs it: no shell, no standard input, no way to outlive its owner.
+"""Finds ffmpeg and runs it: without a shell, without standard input, and not longer than its caller.
 
-Each run is a process group of its own, ended as a whole when the caller is cancelled. On Linux the
-kernel also ends it when the worker is killed outright; elsewhere such a run goes on to its end, and
-writes to a temporary name.
+Each run is a process group of its own, killed as a whole when the caller is cancelled. On Linux the
+kernel also kills it when the worker is killed; elsewhere such a run goes on to its end, and writes to a
+temporary name.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.paths import OpenFile
 
-#: No run goes on for longer, whatever timeout its job has or lacks.
+#: The longest run, for jobs with a longer timeout or none.
 LIMIT_S = 3 * 60 * 60.0
 #: A killed process is gone at once, unless the system itself hangs.
 _DEATH_S = 5.0
-#: Of what ffmpeg says, the beginning (facts of inputs, the first fault) and the end are kept.
+#: Of ffmpeg's log the beginning (facts of inputs, the first fault) and the end are kept.
 _HEAD_BYTES = 256 * 1024
 _TAIL_BYTES = 8 * 1024
 _CHUNK_BYTES = 16 * 1024
-#: Pictures of more pixels are refused by the decoders; they are bombs, or need another machine.
+#: The decoders refuse larger pictures, which would use up the memory.
 _MAX_PIXELS = 16384 * 16384
-#: All that ffmpeg gets of the worker's environment, which holds secrets.
+#: All that ffmpeg gets of the worker's environment, because that holds secrets.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 #: Runs a program that dies with the worker: PR_SET_PDEATHSIG outlives exec. (A ``preexec_fn`` could
 #: do this too, but is not safe in a process with threads.)
@@ -45,7 +45,7 @@ except OSError as error:
     sys.exit(f"ffmpeg cannot be started: {error.strerror}")
 """
 _CONTEXT = re.compile(r"^(\[[^\]]*\] ?)+")
-#: What the system says is the cause, whatever was said before it.
+#: The operating system's errors are the cause of all other lines of a log.
 _CAUSES = ("No space left", "Permission denied", "Input/output error", "Cannot allocate", "Disk quota")
 
 
@@ -54,9 +54,9 @@ class Run:
     """How a run ended.
 
     Attributes:
-        exit_status: 0 if it says that all went well; negative: the signal that ended it.
-        log: what it said, its middle left out if it was long.
-        frames: how many pictures it wrote to its first output.
+        exit_status: 0 for success; negative: the signal that ended it.
+        log: what ffmpeg logged, without the middle if it was long.
+        frames: the number of pictures written to the first output.
     """
 
     exit_status: int
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def fault(self) -> str:
-        """The line of the log that says best what went wrong."""
+        """The line of the log that most likely gives the cause."""
         if self.exit_status < 0:
             return f"ffmpeg was ended by signal {-self.exit_status}"
         lines = [_CONTEXT.sub("", line).strip() for line in self.log.splitlines()]
@@ -76,10 +76,10 @@ class Run:
 
 
 def find_ffmpeg() -> str:
-    """Return the path of the machine's ffmpeg, else of the one that ``imageio-ffmpeg`` brings.
+    """Return the path of the ffmpeg on ``PATH``, else of the one in ``imageio-ffmpeg``.
 
     Raises:
-        MediaFailed: there is neither.
+        MediaFailed: neither is installed.
     """
     if found := shutil.which("ffmpeg"):
         return found
@@ -94,7 +94,7 @@ def find_ffmpeg() -> str:
 
 
 def reading(file: OpenFile, *options: str) -> list[str]:
-    """Return the arguments that make ``file`` an input: this file only, read as what it is."""
+    """Return the arguments that make ``file`` an input: by its own demuxer, with no other files."""
     external = ["-enable_drefs", "0", "-use_absolute_path", "0"] if file.demuxer == "mov" else []
     return [
         *("-protocol_whitelist", "file", "-max_pixels", str(_MAX_PIXELS), "-f", file.demuxer),
@@ -116,13 +116,13 @@ async def run(
 
     Args:
         arguments: inputs and outputs.
-        files: the descriptors of the files that the arguments speak of.
-        log_level: what ffmpeg is to say: ``error``, or ``info`` for the facts of its inputs.
-        on_time: told now and then how many seconds of output are done.
-        on_output: given what ffmpeg writes to ``pipe:1``; the run then counts no frames.
+        files: the descriptors of the files that the arguments name.
+        log_level: what ffmpeg logs: ``error``, or ``info`` for the facts of its inputs.
+        on_time: called now and then with the seconds of output written so far.
+        on_output: called with what ffmpeg writes to ``pipe:1``; the run then counts no frames.
 
     Raises:
-        MediaFailed: there is no ffmpeg, it cannot be started, or took longer than ``LIMIT_S``.
+        MediaFailed: ffmpeg is not installed, cannot be started, or took longer than ``LIMIT_S``.
     """
     command = [
         *(find_ffmpeg(), "-hide_banner", "-nostdin", "-y", "-v", log_level),
@@ -166,7 +166,7 @@ async def _drain(stream: asyncio.StreamReader | None, feed: Callable[[bytes], No
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what still runs. At once: what it wrote is thrown away, so it has nothing to tidy up."""
+    """Kill ffmpeg if it still runs; without a chance to clean up, for its output is thrown away."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -199,7 +199,7 @@ class _ProgressReader:
 
 
 class _LogReader:
-    """Keeps the beginning and the end of what ffmpeg says."""
+    """Keeps the beginning and the end of ffmpeg's log."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -215,5 +215,5 @@ class _LogReader:
 
 
 def failure(names: Sequence[str], run_: Run) -> MediaFailed:
-    """Return the error for a run that failed; ``names`` are the files it worked on."""
+    """Return the error for a failed run on the files ``names``."""
     return MediaFailed(f"{', '.join(map(shown, names[:3]))}: {run_.fault}")

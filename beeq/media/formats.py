@@ -1,7 +1,7 @@
 """Which containers beeq reads, by content, and which it writes, by suffix. No IO.
 
-A file is read as what its first bytes say, by that one demuxer. So a playlist, a concat script or
-anything else that names further files is refused under whatever name it comes.
+The first bytes of a file choose its demuxer, and ffmpeg uses no other. So playlists, concat scripts and
+other files that name further files are refused under any name.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: As many bytes as ``demuxer_of`` looks at; three packets of the longest transport stream.
+#: The bytes that ``demuxer_of`` reads: three packets of the longest transport stream.
 HEAD_BYTES = 1024
 _ID3_HEADER_BYTES = 10
 _TS_PACKET_BYTES = (188, 192, 204)
 
-#: The first bytes, and what reads the rest.
+#: An offset, the bytes there, and the demuxer for the file.
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1aE\xdf\xa3", "matroska"),
     (0, b"OggS", "ogg"),
@@ -49,21 +49,20 @@ _HEVC_FIRST = frozenset((32, 35))  # video parameters, access unit delimiter
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a suffix stands for: the muxer, and the encoders with their options."""
+    """What a suffix stands for: muxer, demuxer, and the encoders with their options."""
 
     muxer: str
-    #: What reads the result.
     demuxer: str
     video: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    #: Codecs of a picture that is copied as it is, if it comes from a container of the same family.
+    #: Video codecs that are copied, not encoded again, if they come from a container of the same family.
     copies: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """What the suffix of a picture stands for: its encoder, and the demuxer that reads it again."""
+    """What the suffix of a picture stands for: encoder and demuxer."""
 
     encoder: tuple[str, ...]
     demuxer: str
@@ -74,7 +73,7 @@ _VP9 = ("-c:v", "libvpx-vp9", "-b:v", "0", "-crf", "31", "-deadline", "good", "-
 _VP9_THREADS = ("-row-mt", "1", "-pix_fmt", "yuv420p")
 _AAC = ("-c:a", "aac", "-b:a", "192k")
 _OPUS = ("-c:a", "libopus", "-b:a", "128k")
-#: Players may start before they have the whole file.
+#: Put the index first, so that players can start before they have the whole file.
 _FASTSTART = ("-movflags", "+faststart")
 _MP4_COPIES = frozenset(("h264", "hevc", "av1"))
 
@@ -93,7 +92,7 @@ AUDIO_CONTAINERS: dict[str, Container] = {
     ".ogg": Container("ogg", "ogg", audio=_OPUS),
     ".opus": Container("opus", "ogg", audio=_OPUS),
 }
-#: What an assembled film can be written as, by the name that a job has for it: the suffix.
+#: The formats of an assembled film, by their names in a job.
 FILM_CONTAINERS: dict[str, Container] = {
     name: VIDEO_CONTAINERS[f".{name}"] for name in ("mp4", "webm", "mov")
 }
@@ -107,10 +106,10 @@ IMAGE_FORMATS: dict[str, ImageFormat] = {
 
 
 def demuxer_of(read: Callable[[int, int], bytes]) -> str | None:
-    """Return the name of the demuxer for a file, or None if it is no media file that beeq reads.
+    """Return the name of the demuxer for a file, or None if beeq does not read files of its kind.
 
     Args:
-        read: returns as many bytes (second argument) from an offset (first) as there are.
+        read: reads at an offset (first argument) up to a number of bytes (second).
     """
     head = read(0, HEAD_BYTES)
     if head.startswith(b"ID3") and len(head) >= _ID3_HEADER_BYTES:

@@ -1,33 +1,34 @@
-"""Lays music under a video, or under a sound: what it is laid under decides the length."""
+"""Mixes music into the sound of a video, or of a sound file, whose length it does not change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
 from beeq.media.paths import NewFile, OpenFile
-from beeq.media.probe import Facts, Video, end_s, picture_of, probe, sound_of
+from beeq.media.probe import Facts, Video, picture_of, probe, sound_of
 from beeq.media.stitch import ALIKE_SOUND, even, fps_of, written_as
+from beeq.media.timeline import end_s
 
 
 async def mix_with_music(
-    inputs: tuple[OpenFile, OpenFile],
+    sources: Sequence[OpenFile],
     target: NewFile,
     container: Container,
     reach: Callable[[float], None],
 ) -> None:
-    """Write the first of the inputs with the second mixed into its sound, cut or padded to its length.
+    """Write the first of two sources with the second mixed into its sound, cut or padded to its length.
 
-    A container that has no pictures gets the sound alone. Sound and music come out at half their
-    levels, so that their sum cannot clip; without sound of its own, music alone at its full level.
+    A container without pictures gets the sound alone. Sound and music are written at half their levels,
+    so that their sum cannot clip; where the source has no sound, the music keeps its full level.
 
     Raises:
-        MediaRefused: a picture or a sound is needed and is not there.
-        MediaFailed: ffmpeg cannot read or write what it should.
+        MediaRefused: a picture or a sound is needed and missing.
+        MediaFailed: ffmpeg cannot read a source, or not write the target.
     """
-    source, music = inputs
+    source, music = sources
     facts, track = await probe(source), sound_of(music, await probe(music))
     video = picture_of(source, facts) if container.video else facts.video
     measured = video or sound_of(source, facts)
@@ -59,7 +60,7 @@ def sound_graph(facts: Facts, music_index: int, length_s: float) -> str:
 
 
 def _picture(source: OpenFile, video: Video, container: Container) -> list[str]:
-    """Return the options for the picture: a copy, if the container is of the kind it comes from."""
+    """Return the options for the picture: a copy, if both containers are of one family."""
     chosen = ["-map", f"0:{video.index}"]
     if source.demuxer == container.demuxer and video.codec in container.copies:
         return [*chosen, "-c:v", "copy"]

@@ -1,10 +1,9 @@
 """Opens the files of a media root, by names that strangers chose.
 
-A name is relative to the root, or absolute inside it once links are resolved, and means just the
-file of that name. What is checked is what is used: the way to a file is walked from the root
-without following links, folder by folder, and ffmpeg is then given the open file itself, not its
-name. So no name can be a protocol, a pattern or an option, and a link that is swapped in after the
-check leads nowhere.
+A name is relative to the root, or absolute and inside the root once links are resolved. The path is then
+walked from the root folder by folder, without following links, and ffmpeg is given the open file, not its
+name. So no name can act as a protocol, a pattern or an option, and a link that is swapped in after the
+check is not followed.
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ from pathlib import Path, PurePath
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.formats import demuxer_of
 
-#: Where the system shows a process its open files, each to be opened anew. (``/dev/fd`` of other
-#: systems gives the same open file again, with one position for all, which muxers cannot use.)
+#: Where Linux lets a process open its open files again, each with its own position. (``/dev/fd`` of other
+#: systems shares one position, which muxers cannot use.)
 _OPEN_FILES = Path("/proc/self/fd")
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Never waits, and never makes a terminal the worker's own, whatever lies there.
+#: Opening never blocks, as at a pipe, and never gives the worker a controlling terminal.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
-#: The system's own bound, which walking folder by folder would get around.
+#: The system's bound on a path, which walking folder by folder would bypass.
 _PATH_MAX = 4096
 _NAMES_A_FOLDER = ("", ".", "..")
-#: Characters of a text that mean nothing to a shell, a pattern, a URL or ffmpeg, wherever they stand.
+#: Characters without a meaning to a shell, a pattern, a URL or ffmpeg, at any position.
 _PLAIN = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
-#: Those that mean nothing after a plain one.
+#: Those without a meaning after a plain one.
 _INNER = _PLAIN | frozenset(b"-.")
-#: A file's name has 255 bytes at most, of which the suffix and others' temporary names want some.
+#: A file name has at most 255 bytes; the suffix, and other programs' temporary names, need some of them.
 _SAFE_LENGTH = 180
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A name that is fine, and where it leads: folders below the root, and the file's name."""
+    """An allowed name, resolved: the folders below the root, and the file's name."""
 
     given: str
     folders: tuple[str, ...]
@@ -51,27 +50,26 @@ class Place:
 
     @property
     def suffix(self) -> str:
-        """The suffix of the file that is meant, in small letters, with its dot."""
+        """The suffix of the file's name, in lower case, with its dot."""
         return PurePath(self.name).suffix.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A file that ffmpeg is given: ``url`` is its word for it, valid while ``fd`` is passed on."""
+    """A file for ffmpeg to read: ``url`` names it while ``fd`` is passed on."""
 
     given: str
     fd: int
     url: str
-    #: What reads it.
     demuxer: str
 
     def size(self) -> int:
-        """Return its length in bytes."""
+        """Return the length in bytes."""
         return os.fstat(self.fd).st_size
 
 
 class NewFile:
-    """A file in the making. It has no name, or a random one, until ``publish`` gives it its own."""
+    """A file being written. It has no name, or a random one, until ``publish``."""
 
     def __init__(self, place: Place, folder_fd: int, folder: Path) -> None:
         self.given = place.given
@@ -85,7 +83,7 @@ class NewFile:
         unnamed = getattr(os, "O_TMPFILE", 0)
         if unnamed and takes_open_files():
             try:
-                # Nothing remains of such a file, even if this process is killed.
+                # An unnamed file vanishes with this process, even if that is killed.
                 fd = os.open(".", unnamed | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=self._folder_fd)
             except OSError as error:
                 if error.errno not in _NO_UNNAMED_FILES:
@@ -95,11 +93,11 @@ class NewFile:
         return os.open(self._temporary, _CREATE, 0o666, dir_fd=self._folder_fd), True
 
     def reading(self, demuxer: str) -> OpenFile:
-        """Return the file as an input, to be read by ``demuxer``."""
+        """Return the file as an input for ``demuxer``."""
         return OpenFile(self.given, self.fd, self.url, demuxer)
 
     def publish(self) -> None:
-        """Put the file in its place, instead of what is there."""
+        """Give the file its name, replacing an existing file."""
         if not self._is_named:
             source = str(_OPEN_FILES / str(self.fd))
             os.link(source, self._temporary, dst_dir_fd=self._folder_fd, follow_symlinks=True)
@@ -108,17 +106,17 @@ class NewFile:
         self._is_named = False
 
     def close(self) -> None:
-        """Let go; what was not published is gone."""
+        """Close the file, and delete it if it was not published."""
         os.close(self.fd)
         if self._is_named:
             os.unlink(self._temporary, dir_fd=self._folder_fd)
 
 
 def safe_name(text: str) -> str:
-    """Return a file's name for any text: a plain one is its own, and no two texts have the same.
+    """Return a file name for any text: a plain text is its own name, and no two texts share one.
 
     Everything but ASCII letters, digits, ``_`` and inner ``-`` and ``.`` is percent-encoded. Of a name
-    that gets too long the beginning is kept, and a ``~``, which no other name has, and a hash added.
+    that is too long the beginning is kept; a ``~``, which no other name has, and a hash are added.
     """
     content = text.encode(errors="surrogatepass")
     safe = "".join(
@@ -138,10 +136,10 @@ class MediaRoot:
         self._root = root
 
     def locate(self, given: str) -> Place:
-        """Return where a name leads. Nothing is opened.
+        """Resolve a name. Nothing is opened.
 
         Raises:
-            MediaRefused: it leads out of the root, or is no name of a file.
+            MediaRefused: it leads out of the root, or is not the name of a file.
         """
         if "\0" in given or given.rpartition("/")[2] in _NAMES_A_FOLDER:
             raise MediaRefused(f"{shown(given)} is not the name of a file")
@@ -163,12 +161,12 @@ class MediaRoot:
         """Open a media file to read.
 
         Raises:
-            MediaRefused: it must not be read: not inside the root, no regular file, no media.
-            MediaFailed: it is not there, or cannot be opened.
+            MediaRefused: it is not inside the root, not a regular file, or not a media file.
+            MediaFailed: it does not exist, or cannot be opened.
         """
         place = self.locate(given)
         with _explained(given), self._folder(place, make=False) as folder_fd:
-            # Looked at before it is opened: opening alone is an act on some devices.
+            # Checked before it is opened, because on some devices opening alone has an effect.
             _check_regular(os.stat(place.name, dir_fd=folder_fd, follow_symlinks=False), given)
             fd = os.open(place.name, _READ, dir_fd=folder_fd)
         try:
@@ -183,11 +181,11 @@ class MediaRoot:
 
     @contextlib.contextmanager
     def creating(self, place: Place) -> Iterator[NewFile]:
-        """Make a new file for a place, and the folders on the way to it.
+        """Create a new file for a place, and the folders above it.
 
         Raises:
-            MediaRefused: something that is no regular file is there.
-            MediaFailed: it cannot be made.
+            MediaRefused: something is there that is not a regular file.
+            MediaFailed: the file cannot be created.
         """
         with contextlib.ExitStack() as stack:
             with _explained(place.given):
@@ -219,13 +217,13 @@ class MediaRoot:
 
 
 def takes_open_files() -> bool:
-    """Return whether ffmpeg can be given open files here; elsewhere it gets their names."""
+    """Return whether this system lets ffmpeg open open files; on others it gets their names."""
     return _OPEN_FILES.is_dir()
 
 
 @contextlib.contextmanager
 def text_file(text: str, demuxer: str) -> Iterator[OpenFile]:
-    """Make an input of a text of our own, which no folder shows, where ``takes_open_files``."""
+    """Make an input of a text that beeq wrote, in memory; only where ``takes_open_files``."""
     with os.fdopen(os.memfd_create("beeq"), "wb") as file:
         file.write(text.encode())
         file.flush()
@@ -233,7 +231,7 @@ def text_file(text: str, demuxer: str) -> Iterator[OpenFile]:
 
 
 def _url(fd: int, path: Path) -> str:
-    """Return what ffmpeg is to open, under the one protocol that it is allowed."""
+    """Return the file's URL for ffmpeg, with the one protocol that it may use."""
     return f"file:{_OPEN_FILES / str(fd)}" if takes_open_files() else f"file:{path}"
 
 
@@ -244,7 +242,7 @@ def _check_regular(found: os.stat_result, given: str) -> None:
 
 @contextlib.contextmanager
 def _explained(given: str) -> Iterator[None]:
-    """Turn the system's errors into ours, which name the file as the job did."""
+    """Turn the system's errors into media errors, which name the file as the job did."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Reads the facts of a media file from what ffmpeg says of its inputs; ``ffprobe`` is often missing.
+"""Reads the facts of a media file from ffmpeg's log of its inputs, because ``ffprobe`` is often missing.
 
-``parse`` is pure. Titles and other texts from the file are in the same log; they are indented
-deeper than what is read here.
+``parse`` is pure. Titles and other texts of the file are in the same log, indented deeper than the lines
+that are read here.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ _BASE_RATE = re.compile(r", (\d+(?:\.\d+)?) tbr\b")
 _SAMPLE_RATE = re.compile(r", (\d+) Hz, ([^,]+)")
 _CHANNEL_NAMES = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "octagonal": 8, "cube": 8}
 _RIGHT_ANGLE = 90
-_MAX_LINE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A stream of pictures. ``width`` and ``height`` are as stored, before it is turned."""
+    """A video stream. ``width`` and ``height`` are as stored, before the picture is turned."""
 
     index: int
     codec: str
     width: int
     height: int
-    #: Width of a stored pixel in terms of its height.
+    #: Width of a stored pixel divided by its height.
     pixel_aspect: Fraction = Fraction(1)
-    #: Pictures a second on average, and the rate of the grid they lie on, where known.
+    #: Pictures a second on average, and ffmpeg's guess of the constant rate below it, where known.
     fps: float | None = None
     base_fps: float | None = None
     is_cover: bool = False
@@ -53,7 +52,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """A stream of sound."""
+    """An audio stream."""
 
     index: int
     codec: str
@@ -63,19 +62,19 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file holds. ``duration_s`` is that of its longest stream; None if it does not say."""
+    """The streams of a file. ``duration_s`` is that of the longest; None if the file does not say."""
 
     duration_s: float | None
     streams: tuple[Video | Audio, ...]
 
     @property
     def video(self) -> Video | None:
-        """The first moving picture; a cover is none."""
+        """The first video stream that is not a cover picture."""
         return next((item for item in self.streams if isinstance(item, Video) and not item.is_cover), None)
 
     @property
     def audio(self) -> Audio | None:
-        """The first sound."""
+        """The first audio stream."""
         return next((item for item in self.streams if isinstance(item, Audio)), None)
 
 
@@ -93,34 +92,6 @@ async def probe(file: OpenFile) -> Facts:
         fault = "it has neither picture nor sound" if is_read else inspected.fault
         raise MediaFailed(f"{shown(file.given)} cannot be read: {fault}")
     return facts
-
-
-async def end_s(file: OpenFile, stream: Video | Audio) -> float | None:
-    """Return when a stream ends, in seconds, by reading all of it and decoding nothing."""
-    packets = _PacketReader()
-    copying = ["-map", f"0:{stream.index}", "-c", "copy", "-f", "framecrc", "pipe:1"]
-    await run([*reading(file), *copying], [file.fd], on_output=packets.feed)
-    return packets.end_s
-
-
-class _PacketReader:
-    """Reads ``framecrc``: the time base, then a line a packet: stream, dts, pts, duration, …."""
-
-    def __init__(self) -> None:
-        self.end_s: float | None = None
-        self._time_base: Fraction | None = None
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        self._rest = rest[-_MAX_LINE_BYTES:]
-        for line in lines:
-            if base := re.match(rb"#tb 0: (\d+)/([1-9]\d*)", line):
-                self._time_base = Fraction(int(base[1]), int(base[2]))
-            elif self._time_base and (packet := re.match(rb"0, +-?\d+, +(\d+), +(\d+),", line)):
-                # Pictures may be stored in another order than they are shown in.
-                end_s = float((int(packet[1]) + int(packet[2])) * self._time_base)
-                self.end_s = max(end_s, self.end_s or 0)
 
 
 def parse(log: str) -> Facts:
@@ -188,7 +159,7 @@ def _channels(layout: str) -> int | None:
 
 
 def file_facts(file: OpenFile, facts: Facts) -> dict[str, Any]:
-    """Return what a job's result says of a file: path as the job gave it, bytes, seconds, streams."""
+    """Return a file's facts for a job's result: path as the job gave it, bytes, seconds, streams."""
     return {
         "path": file.given,
         "bytes": file.size(),
@@ -206,17 +177,17 @@ def _stream_facts(stream: Video | Audio) -> dict[str, Any]:
 
 
 def image_facts(file: OpenFile, facts: Facts) -> dict[str, Any]:
-    """Return what a job's result says of a picture."""
+    """Return a picture's facts for a job's result."""
     video = facts.video
     size = (None, None) if video is None else (video.width, video.height)
     return {"path": file.given, "bytes": file.size(), "width": size[0], "height": size[1]}
 
 
 def picture_of(file: OpenFile, facts: Facts) -> Video:
-    """Return the moving picture of a file.
+    """Return the video stream of a file.
 
     Raises:
-        MediaRefused: it has none.
+        MediaRefused: there is none.
     """
     if facts.video is None:
         raise MediaRefused(f"{shown(file.given)} has no picture")
@@ -224,10 +195,10 @@ def picture_of(file: OpenFile, facts: Facts) -> Video:
 
 
 def sound_of(file: OpenFile, facts: Facts) -> Audio:
-    """Return the sound of a file.
+    """Return the audio stream of a file.
 
     Raises:
-        MediaRefused: it has none.
+        MediaRefused: there is none.
     """
     if facts.audio is None:
         raise MediaRefused(f"{shown(file.given)} has no sound")

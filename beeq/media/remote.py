@@ -1,12 +1,12 @@
-"""Media work by a service on another machine: each operation is one POST, its answer the result.
+"""Media work by a service on another machine: each operation is one POST, whose response is the result.
 
 ``<url>/<operation>`` gets the call's arguments as a JSON object: ``stitch_videos`` and
 ``stitch_audio`` get ``inputFiles`` and ``outputPath``, ``mix_with_music`` gets ``inputFile``,
 ``musicTrack`` and ``outputPath``, ``extract_last_frame`` gets ``inputFile`` and ``outputPath``.
 ``assemble_video`` gets ``sceneVideos``, ``masterAudio``, ``outputFormats`` and ``outputName``: each
-format (``mp4``, ``webm``, ``mov``) is to be written to the name, a dot and the format, and the answer
-is an object of each one's facts. Paths are the service's own to judge. It is trusted as far as its
-operator is: its answers are bounded, its redirects are not followed.
+format (``mp4``, ``webm``, ``mov``) is to be written to the name, a dot and the format, and the response
+is an object of each one's facts. The service decides which paths are allowed. Its responses are bounded,
+and its redirects are not followed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps, loads
 
-#: The answer is facts, not a file.
-MAX_ANSWER_BYTES = 1024 * 1024
-#: From sending the call to the end of the answer; the job's own timeout is usually shorter.
+#: The response holds facts, not a file.
+MAX_RESPONSE_BYTES = 1024 * 1024
+#: From sending the request to the end of the response; the job's own timeout is usually shorter.
 LIMIT_S = 3 * 60 * 60.0
 _CONNECT_S = 10.0
 _TOO_MANY_REQUESTS = 429
@@ -33,7 +33,7 @@ _OK = range(200, 300)
 
 
 class RemoteMedia:
-    """Asks a media service. See ``MediaService``; how far it is is not known before it is done.
+    """The operations of a media service. See ``MediaService``; progress is not known before the end.
 
     Args:
         url: the service's base URL; user and password in it are sent as basic authentication.
@@ -41,7 +41,7 @@ class RemoteMedia:
 
     def __init__(self, url: str) -> None:
         given = httpx.URL(url.rstrip("/"))
-        # Apart from the URL, which httpx writes into its log.
+        # Not in the URL, which httpx writes into its log.
         self._auth = (given.username, given.password) if given.userinfo else None
         self._url = str(given.copy_with(userinfo=b""))
 
@@ -54,7 +54,7 @@ class RemoteMedia:
         return await self._call("stitch_audio", reach, inputFiles=[*input_files], outputPath=output_path)
 
     async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
-        """Lay music under a video or a sound, which decides the length."""
+        """Mix music into a video or a sound, whose length it keeps."""
         return await self._call(
             "mix_with_music", reach, inputFile=input_file, musicTrack=music_track, outputPath=output_path
         )
@@ -83,43 +83,43 @@ class RemoteMedia:
 
     async def _call(self, operation: str, reach: Reach, **arguments: Any) -> Any:
         reach(1)
-        # A connection a call: calls last minutes, and a proxy may have dropped one that was kept.
+        # One connection for each call: calls last minutes, and a proxy may have dropped an idle one.
         timeouts = httpx.Timeout(LIMIT_S, connect=_CONNECT_S)
-        # "identity": a bound on packed bytes would be none on what they unpack to.
+        # "identity": the bound on the response would not bound what compressed bytes expand to.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         try:
             async with (
                 asyncio.timeout(LIMIT_S),
-                # Neither proxies nor netrc of the environment: the URL says it all.
+                # trust_env: no proxies or netrc of the environment.
                 httpx.AsyncClient(
                     auth=self._auth, timeout=timeouts, trust_env=False, follow_redirects=False
                 ) as client,
                 client.stream(
                     "POST", f"{self._url}/{operation}", content=dumps(arguments), headers=headers
-                ) as answer,
+                ) as response,
             ):
-                body = await _body(answer)
+                body = await _body(response)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             # The error's own text may repeat the URL, and a password with it.
             raise MediaFailed(f"media service, {operation}: {type(error).__name__}") from None
-        return _result(operation, answer.status_code, body)
+        return _result(operation, response.status_code, body)
 
 
-async def _body(answer: httpx.Response) -> bytes:
+async def _body(response: httpx.Response) -> bytes:
     body = b""
-    async for chunk in answer.aiter_raw():
+    async for chunk in response.aiter_raw():
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise MediaFailed(f"media service: its answer is longer than {MAX_ANSWER_BYTES} bytes")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise MediaFailed(f"media service: the response is longer than {MAX_RESPONSE_BYTES} bytes")
     return body
 
 
 def _result(operation: str, status: int, body: bytes) -> Any:
-    """Return the value of an answer.
+    """Return the value of a response.
 
     Raises:
-        MediaRefused: the service says that the call is wrong.
-        MediaFailed: it could not do it now, or answered with something else than JSON.
+        MediaRefused: the service says that the request is wrong.
+        MediaFailed: the service failed, or its response is not JSON.
     """
     if status not in _OK:
         text = "".join(c if c.isprintable() else " " for c in body[:200].decode(errors="replace")).strip()
@@ -129,4 +129,4 @@ def _result(operation: str, status: int, body: bytes) -> Any:
     try:
         return loads(body)
     except ValueError:
-        raise MediaFailed(f"media service, {operation}: its answer is not JSON") from None
+        raise MediaFailed(f"media service, {operation}: the response is not JSON") from None

@@ -1,12 +1,12 @@
-"""The media operations as their callers see them, and their work on this machine.
+"""The interface of the media operations, and their implementation on this machine.
 
-A caller gives names and gets facts. ``beeq.media.remote`` has the same face over HTTP.
+A caller gives names and gets facts. ``beeq.media.remote`` has the same interface over HTTP.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,24 +18,27 @@ from beeq.media.formats import (
     IMAGE_FORMATS,
     VIDEO_CONTAINERS,
     Container,
+    ImageFormat,
 )
 from beeq.media.frames import extract_last_frame
 from beeq.media.mix import mix_with_music
-from beeq.media.paths import MediaRoot, NewFile, Place
+from beeq.media.paths import MediaRoot, NewFile, OpenFile, Place
 from beeq.media.probe import file_facts, image_facts, probe
 from beeq.media.stitch import stitch_audio, stitch_videos
 
-#: Told how far the work is, in percent.
+#: Called with the part of the work that is done, in percent.
 Reach = Callable[[float], None]
-_Format = TypeVar("_Format")
+_Format = TypeVar("_Format", Container, ImageFormat)
+#: Writes a target of a format from sources.
+_Operation = Callable[[Sequence[OpenFile], NewFile, _Format, Reach], Awaitable[None]]
 
 
 class MediaService(Protocol):
-    """What does media work.
+    """The media operations.
 
-    Every operation returns the facts of the file it wrote, whose ``path`` is ``output_path`` as
-    given; ``assemble_video`` returns those of each of its files, by format. All raise ``MediaRefused``
-    if the call can never succeed, ``MediaFailed`` if it may.
+    Each returns the facts of the file it wrote, whose ``path`` is ``output_path`` as given;
+    ``assemble_video`` returns those of each of its files, by format. All raise ``MediaRefused`` if the
+    call can never succeed, ``MediaFailed`` if another attempt may.
     """
 
     async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
@@ -45,7 +48,7 @@ class MediaService(Protocol):
         """Join sounds in order."""
 
     async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
-        """Lay music under a video or a sound, which decides the length."""
+        """Mix music into a video or a sound, whose length it keeps."""
 
     async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
         """Write the last picture of a video as an image."""
@@ -65,11 +68,10 @@ class MediaService(Protocol):
 
 
 class LocalMedia:
-    """Does it with ffmpeg, on files under one folder. See ``MediaService``.
+    """The operations by ffmpeg, on files under one folder. See ``MediaService``.
 
-    The suffix of ``output_path`` chooses the format; folders on the way to it are made; a file that
-    is there already is replaced when the new one is complete, and not before. Where several are
-    written, none is before all are complete.
+    The suffix of ``output_path`` chooses the format; missing folders are created. An existing file is
+    replaced once the new one is complete; of several new ones, once all are complete.
     """
 
     def __init__(self, root: Path) -> None:
@@ -77,42 +79,25 @@ class LocalMedia:
 
     async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
         """Join videos in order."""
-        place, container = self._output(output_path, VIDEO_CONTAINERS)
-        with contextlib.ExitStack() as stack:
-            sources = [stack.enter_context(self._root.reading(name)) for name in input_files]
-            target = stack.enter_context(self._root.creating(place))
-            await stitch_videos(sources, target, container, reach)
-            return await _published(target, container)
+        return await self._write(
+            stitch_videos, input_files, self._output(output_path, VIDEO_CONTAINERS), reach
+        )
 
     async def stitch_audio(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
         """Join sounds in order."""
-        place, container = self._output(output_path, AUDIO_CONTAINERS)
-        with contextlib.ExitStack() as stack:
-            sources = [stack.enter_context(self._root.reading(name)) for name in input_files]
-            target = stack.enter_context(self._root.creating(place))
-            await stitch_audio(sources, target, container, reach)
-            return await _published(target, container)
+        return await self._write(
+            stitch_audio, input_files, self._output(output_path, AUDIO_CONTAINERS), reach
+        )
 
     async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
-        """Lay music under a video or a sound, which decides the length."""
-        place, container = self._output(output_path, VIDEO_CONTAINERS | AUDIO_CONTAINERS)
-        with (
-            self._root.reading(input_file) as source,
-            self._root.reading(music_track) as music,
-            self._root.creating(place) as target,
-        ):
-            await mix_with_music((source, music), target, container, reach)
-            return await _published(target, container)
+        """Mix music into a video or a sound, whose length it keeps."""
+        output = self._output(output_path, VIDEO_CONTAINERS | AUDIO_CONTAINERS)
+        return await self._write(mix_with_music, [input_file, music_track], output, reach)
 
     async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
         """Write the last picture of a video as an image."""
-        place, image = self._output(output_path, IMAGE_FORMATS)
-        with self._root.reading(input_file) as source, self._root.creating(place) as target:
-            await extract_last_frame(source, target, image, reach)
-            written = target.reading(image.demuxer)
-            facts = image_facts(written, await probe(written))
-            target.publish()
-            return facts
+        output = self._output(output_path, IMAGE_FORMATS)
+        return await self._write(extract_last_frame, [input_file], output, reach)
 
     async def assemble_video(
         self,
@@ -137,7 +122,7 @@ class LocalMedia:
                 for name, place in places.items()
             }
             await assemble_video(scenes, master, [*targets.values()], reach)
-            facts = {name: await _facts_of_complete(*target) for name, target in targets.items()}
+            facts = {name: await _facts_of(*target) for name, target in targets.items()}
             for target, _ in targets.values():
                 target.publish()
             return facts
@@ -148,16 +133,26 @@ class LocalMedia:
             raise MediaRefused(f"{shown(given)} must end in one of {', '.join(formats)}")
         return place, formats[place.suffix]
 
+    async def _write(
+        self,
+        operation: _Operation[_Format],
+        input_files: Sequence[str],
+        output: tuple[Place, _Format],
+        reach: Reach,
+    ) -> dict[str, Any]:
+        place, form = output
+        with contextlib.ExitStack() as stack:
+            sources = [stack.enter_context(self._root.reading(name)) for name in input_files]
+            target = stack.enter_context(self._root.creating(place))
+            await operation(sources, target, form, reach)
+            facts = await _facts_of(target, form)
+            target.publish()
+            return facts
 
-async def _published(target: NewFile, container: Container) -> dict[str, Any]:
-    """Return the facts of a complete file, once it is in its place."""
-    facts = await _facts_of_complete(target, container)
-    target.publish()
-    return facts
 
-
-async def _facts_of_complete(target: NewFile, container: Container) -> dict[str, Any]:
-    written = target.reading(container.demuxer)
+async def _facts_of(target: NewFile, form: Container | ImageFormat) -> dict[str, Any]:
+    written = target.reading(form.demuxer)
     if not written.size():
         raise MediaFailed(f"{shown(target.given)} came out empty")
-    return file_facts(written, await probe(written))
+    facts_of = image_facts if isinstance(form, ImageFormat) else file_facts
+    return facts_of(written, await probe(written))

@@ -1,9 +1,9 @@
-"""Joins clips one after the other, whatever sizes, rates and codecs they have.
+"""Joins clips of any sizes, rates and codecs one after the other.
 
-Pictures that are alike already are joined as they are (``beeq.media.stream_copy``). Else one filter graph
-makes all clips alike: the first clip's size and rate, others fitted in and padded,
-square pixels, sound of 48 kHz stereo, silence where a clip has none. A clip lasts as long as the
-longer of its picture and its sound.
+Pictures that are alike already are copied (``beeq.media.stream_copy``). Otherwise one filter graph makes
+all clips alike: the first clip's size and rate, other sizes fitted in and padded, square pixels, sound of
+48 kHz stereo, silence where a clip has no sound. A clip lasts as long as the longer of its picture and
+its sound.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.probe import Audio, Facts, Video, picture_of, probe, sound_of
-from beeq.media.stream_copy import are_candidates, reading_script, splice_of, takes
+from beeq.media.stream_copy import are_candidates, can_hold_copies, reading_script, stream_copy_of
 from beeq.media.timeline import timeline
 
 SAMPLE_RATE_HZ = 48_000
-#: What every sound is made into, from its beginning on: a late one is preceded by silence.
+#: The common form of every sound; one that starts late gets silence before it.
 ALIKE_FORMAT = "aformat=sample_fmts=fltp:channel_layouts=stereo"
 ALIKE_SOUND = f"aresample={SAMPLE_RATE_HZ}:async=1:first_pts=0,{ALIKE_FORMAT}"
 #: Titles, chapters and other texts of the inputs are not passed on.
@@ -29,7 +29,7 @@ _DEFAULT_FPS = Fraction(25)
 _MAX_FPS = 120
 #: Rates that are printed as 23.98, 29.97 and so on.
 _TELEVISION_FPS = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120))
-#: A mute clip of unknown length gets this much; joining pads it to the length of the picture.
+#: The silence of a mute clip of unknown length; ``concat`` pads it to the length of the picture.
 _SOME_SILENCE_S = 0.01
 
 
@@ -40,11 +40,11 @@ async def stitch_videos(
 
     Raises:
         MediaRefused: one of the files has no picture.
-        MediaFailed: ffmpeg cannot read or write what it should.
+        MediaFailed: ffmpeg cannot read a source, or not write the target.
     """
     clips = [await probe(source) for source in sources]
     videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
-    if await _spliced(sources, (clips, videos), target, container, reach):
+    if await _stream_copied(sources, (clips, videos), target, container, reach):
         return
     has_sound = any(clip.audio is not None for clip in clips)
     graph = video_graph(clips, videos)
@@ -60,7 +60,7 @@ async def stitch_audio(
 
     Raises:
         MediaRefused: one of the files has no sound.
-        MediaFailed: ffmpeg cannot read or write what it should.
+        MediaFailed: ffmpeg cannot read a source, or not write the target.
     """
     clips = [await probe(source) for source in sources]
     sounds = [sound_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
@@ -90,39 +90,39 @@ async def _join(
         raise failure([source.given for source in sources], ended)
 
 
-async def _spliced(
+async def _stream_copied(
     sources: Sequence[OpenFile],
     facts: tuple[Sequence[Facts], Sequence[Video]],
     target: NewFile,
     container: Container,
     reach: Callable[[float], None],
 ) -> bool:
-    """Join the clips without decoding their pictures; return whether that could be done, and went well."""
+    """Join the clips by copying their pictures; return False if that was not possible, or failed."""
     clips, videos = facts
-    if not (takes(container) and are_candidates(sources, videos)):
+    if not (can_hold_copies(container) and are_candidates(sources, videos)):
         return False
     timelines = [await timeline(*pair) for pair in zip(sources, videos, strict=True)]
-    splice = splice_of(clips, videos[0].index, timelines, fps_of(videos[0]))
-    if splice is None:
+    copy = stream_copy_of(clips, videos[0].index, timelines, fps_of(videos[0]))
+    if copy is None:
         return False
     sound = list[str]()
-    with text_file(splice.script([source.url for source in sources]), "concat") as script:
+    with text_file(copy.script([source.url for source in sources]), "concat") as script:
         inputs = reading_script(script)
         if any(clip.audio is not None for clip in clips):
             inputs += [argument for source in sources for argument in reading(source)]
-            graph = spliced_sound_graph(clips, splice.lengths_s)
+            graph = copied_sound_graph(clips, copy.lengths_s)
             sound = ["-filter_complex", graph, "-map", "[a]", *container.audio]
-        total_s = float(sum(splice.lengths_s))
+        total_s = float(sum(copy.lengths_s))
         ended = await run(
-            [*inputs, *splice.copied(0), *sound, *written_as(container), target.url],
+            [*inputs, *copy.copied(0), *sound, *written_as(container), target.url],
             [*(source.fd for source in [script, *sources]), target.fd],
             on_time=lambda done_s: reach(100 * done_s / total_s),
         )
-    return not ended.exit_status and await splice.holds(target.reading(container.demuxer))
+    return not ended.exit_status and await copy.is_complete(target.reading(container.demuxer))
 
 
 def written_as(container: Container) -> list[str]:
-    """Return the options of an output: its container, and none of the inputs' texts."""
+    """Return the options of an output in a container, without the inputs' titles and chapters."""
     return [*UNTITLED, *container.options, "-f", container.muxer]
 
 
@@ -140,15 +140,15 @@ def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
             pads.append(f"[a{number}]")
     ends = "[joined][a]" if has_sound else "[joined]"
     chains.append(f"{''.join(pads)}concat=n={len(clips)}:v=1:a={int(has_sound)}{ends}")
-    # And once more: where a sound goes on after its picture, the last picture stays.
+    # Where a clip's sound is longer than its picture, ``concat`` leaves a gap: repeat the last picture.
     chains.append(f"[joined]fps={rate}[v]")
     return ";".join(chains)
 
 
 def alike_picture(number: int, video: Video, size: tuple[int, int], rate: Fraction) -> str:
-    """Return the filters that make the picture of an input like all others, up to the last one's end."""
+    """Return the filters that give the pictures of an input the common form."""
     width, height, left, top = fit(video.shown_size, size)
-    # The rate is set for each clip: a picture that comes late is preceded by its own copies.
+    # The rate is set for each clip, from 0 on: a late first picture is repeated from 0.
     return (
         f"[{number}:{video.index}]scale={width}:{height},pad={size[0]}:{size[1]}:{left}:{top},"
         f"setsar=1,format=yuv420p,fps={rate}:start_time=0"
@@ -161,8 +161,8 @@ def _sound_of_clip(number: int, clip: Facts) -> str:
     return f"[{number}:{clip.audio.index}]{ALIKE_SOUND}"
 
 
-def spliced_sound_graph(clips: Sequence[Facts], lengths_s: Sequence[Fraction]) -> str:
-    """Return the filter graph from the sounds of the inputs but the first, in order, to ``[a]``.
+def copied_sound_graph(clips: Sequence[Facts], lengths_s: Sequence[Fraction]) -> str:
+    """Return the filter graph from the clips' sounds, the inputs from the second on, to ``[a]``.
 
     Each is cut or padded to the length of its picture.
     """
@@ -182,13 +182,13 @@ def audio_graph(sounds: Sequence[Audio]) -> str:
 
 
 def even(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size in even numbers, which the encoders ask for; a lost row is hardly missed."""
+    """Return the size rounded down to even numbers, which the encoders need."""
     return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
 
 
 def fit(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return width, height, left and top of a picture of ``size`` fitted into ``frame``, centred."""
-    # Compared crosswise, in whole numbers: equal shapes must fill the frame exactly.
+    # Multiplied crosswise, in whole numbers: equal shapes must fill the frame exactly.
     if size[0] * frame[1] >= size[1] * frame[0]:
         fitted = frame[0], _nearest_even(size[1] * frame[0], size[0], frame[1])
     else:

@@ -1,11 +1,11 @@
-"""Joins pictures as they are, decoding and encoding none of them, where nothing has to be fitted.
+"""Joins clips without decoding their pictures, where all clips are alike.
 
-That is so for H.264 in MP4 and QuickTime files whose pictures are of one kind (codec and profile,
-size, pixels, colours, rate, and the decoder's settings byte by byte), are what a stitched film would
-be made of anyway (even size, square pixels, 8 bits in 4:2:0, a constant rate, not turned), begin
-with a picture that needs no other, and last as long as their files. Whatever is unknown of the files,
-or odd, makes ``splice_of`` return None; what was written is read again and counted (``StreamCopy.holds``). In
-both cases the pictures are to be decoded instead.
+Only H.264 in MP4 and QuickTime files is copied, and only if the pictures are of one kind (codec and
+profile, size, pixel format, colours, rate, and the decoder's settings byte by byte), have the form that
+encoding would give them (even size, square pixels, 8 bits in 4:2:0, a constant rate, not turned), begin
+with a key frame, and last as long as their files. If anything about a file is unknown or unusual,
+``stream_copy_of`` returns None; after a copy, ``StreamCopy.is_complete`` reads the result and counts. If
+either fails, the caller decodes and encodes the pictures instead.
 
 Sound is never copied: its packets do not end where pictures do, so each joint would move it against
 the picture by some milliseconds.
@@ -29,7 +29,7 @@ _DEMUXER = "mov"
 _CODEC = "h264"
 _PIXELS = re.compile(r", yuv420p[(,]")
 _MICROSECONDS = 1_000_000
-#: Pictures of the joined file begin where its first clip's sound does; here they begin with the first.
+#: Start the pictures at 0; without this they would start as late as they do in the first clip.
 _FROM_ZERO = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
 
 
@@ -38,9 +38,9 @@ class StreamCopy:
     """How to join the pictures of some clips.
 
     Attributes:
-        index: the number of their stream, the same in all of the clips.
+        index: the number of the video stream, the same in all clips.
         step_s: how long each picture is shown.
-        counts: how many pictures each clip has.
+        counts: the number of pictures of each clip.
     """
 
     index: int
@@ -49,27 +49,27 @@ class StreamCopy:
 
     @property
     def lengths_s(self) -> list[Fraction]:
-        """How long each clip is, in seconds."""
+        """The length of each clip, in seconds."""
         return [count * self.step_s for count in self.counts]
 
     def script(self, urls: Sequence[str]) -> str:
-        """Return what tells ffmpeg's ``concat`` demuxer to read the clips one after the other."""
+        """Return the script for ffmpeg's ``concat`` demuxer that reads the clips one after the other."""
         lines, end = ["ffconcat version 1.0"], 0
         clock = Fraction(0)
         for url, length_s in zip(urls, self.lengths_s, strict=True):
-            # In whole microseconds, whose errors must not add up.
+            # ``concat`` counts in microseconds; the rounding errors must not add up.
             clock += length_s
             begin, end = end, round(clock * _MICROSECONDS)
-            # Open files, as ``are_candidates`` has it, have words without quotation marks.
+            # No quotation mark can be in the URL: ``are_candidates`` asks for open files, not names.
             lines += [f"file '{url}'", f"duration {(end - begin) / _MICROSECONDS:.6f}"]
         return "\n".join([*lines, ""])
 
     def copied(self, number: int) -> list[str]:
-        """Return the arguments that map the pictures of the ``number``-th input, the script, undecoded."""
+        """Return the arguments that copy the pictures of the ``number``-th input, the script."""
         return ["-map", f"{number}:{self.index}", "-c:v", "copy", "-bsf:v", _FROM_ZERO]
 
-    async def holds(self, written: OpenFile) -> bool:
-        """Return whether a file that was written has all the pictures, evenly spaced from 0 on."""
+    async def is_complete(self, written: OpenFile) -> bool:
+        """Return whether the written file has all the pictures, evenly spaced from 0 on."""
         try:
             video = (await probe(written)).video
             times = None if video is None else await timeline(written, video)
@@ -79,17 +79,17 @@ class StreamCopy:
 
 
 def reading_script(script: OpenFile) -> list[str]:
-    """Return the arguments that make a ``StreamCopy.script`` an input naming files of one kind only."""
+    """Return the arguments that make a ``StreamCopy.script`` an input; it may name MP4 files only."""
     return reading(script, "-safe", "0", "-format_whitelist", f"concat,{_DEMUXER}")
 
 
-def takes(container: Container) -> bool:
-    """Return whether such pictures can be copied into a container."""
+def can_hold_copies(container: Container) -> bool:
+    """Return whether H.264 pictures of MP4 files can be copied into a container."""
     return container.demuxer == _DEMUXER and _CODEC in container.copies
 
 
 def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video]) -> bool:
-    """Return whether clips are worth a closer look, by what is known without one."""
+    """Return whether the clips may be alike, by the facts that ``probe`` has given."""
     first = videos[0]
     return (
         takes_open_files()
@@ -101,10 +101,10 @@ def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video]) -> bool
     )
 
 
-def splice_of(
+def stream_copy_of(
     clips: Sequence[Facts], index: int, timelines: Sequence[Timeline | None], rate: Fraction
 ) -> StreamCopy | None:
-    """Return how to join the ``index``-th streams of clips, so that they are shown at ``rate``.
+    """Return how to join the ``index``-th streams of the clips, to be shown at ``rate``.
 
     Returns None if a clip is irregular, of another rate, or of another kind than the first.
     """
@@ -117,7 +117,7 @@ def splice_of(
     for clip, times in zip(clips, timelines, strict=True):
         if times is None or (times.step_s, times.kind) != (first.step_s, first.kind):
             return None
-        # One that says it is longer has lost its end, or has a sound that goes on after the picture.
+        # A file that is longer than its pictures has lost some, or its sound goes on after them.
         if clip.duration_s is None or clip.duration_s > times.end_s + first.step_s:
             return None
         counts.append(times.count)

@@ -1,8 +1,8 @@
-"""Reads when the packets of a stream are shown, and what they are, by copying them and decoding nothing.
+"""Reads the times and the kind of a stream's packets by copying them, without decoding.
 
-This costs one reading of the file. ``TimelineReader`` and ``kind_of`` are pure: they read what ffmpeg's
-``framecrc`` writes, a header and then a line a packet (stream, dts, pts, duration, size, checksum,
-flags), and what ffmpeg says of the stream meanwhile.
+This reads the file once. ``TimelineReader`` and ``kind_of`` are pure: the one reads the output of ffmpeg's
+``framecrc``, a header and then a line a packet (stream, dts, pts, duration, size, checksum, flags), the
+other ffmpeg's log of the same run.
 """
 
 from __future__ import annotations
@@ -18,37 +18,35 @@ from beeq.media.probe import Audio, Video
 _TIME_BASE = re.compile(rb"#tb 0: ([1-9]\d*)/([1-9]\d*)")
 _EXTRADATA = re.compile(rb"#extradata 0: +(\d+, 0x[0-9a-f]+)")
 _PACKET = re.compile(rb"0, +(-?\d+), +(-?\d+), +(\d+), +\d+, 0x[0-9a-f]+(.*)")
-#: What follows on the line: nothing if the packet needs no other; other flags say that it is damaged
-#: or not to be shown, and side data that more is to be known.
-_NEEDS_OTHERS = b", F=0x0"
-#: How ffmpeg writes that a packet has no time.
+#: The rest of the line is empty for a key frame, and this for another picture. Other flags mark a packet
+#: as damaged or not to be shown; side data change how it is shown.
+_NOT_A_KEY_FRAME = b", F=0x0"
+#: The time of a packet that has none (AV_NOPTS_VALUE).
 _NO_TIME = -(2**63)
 _MAX_LINE_BYTES = 4096
-#: What ffmpeg says next after the facts of the inputs.
+#: The log's next line after the facts of the inputs.
 _AFTER_INPUTS = re.compile(r"^(Stream mapping:|Output #)", re.MULTILINE)
 _STREAM = re.compile(r"^ {2,4}Stream #0:(\d+)[^ ]*: (.*)$")
-#: What may differ between streams of a kind: bit rate, where the stream begins, what it is used for.
+#: What may differ between streams of one kind: bit rate, start, disposition.
 _INDIVIDUAL = re.compile(r", \d+ kb/s|, start [\d.]+|( \([a-z ]+\))+$")
 _SIDE_DATA = re.compile(r"^ {4,8}Side data:")
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The packets of a stream, on the clock of their file, which begins with its first stream.
+    """The packets of a stream, in seconds from the start of the file's first stream.
 
     Attributes:
-        count: how many there are.
-        begin_s: when the first of them in the order of showing is shown, in seconds.
-        last_s: when the last of them is shown.
-        end_s: when the last of them is over; ``last_s`` where the file does not say.
-        is_timed: every packet says when it is shown. Else the times are those of decoding, which
-            are off by an unknown delay.
-        step_s: how long each of them is shown, exactly, if it is the same for all, they follow one
-            another without gaps from 0 on, and the first to be decoded, which needs no other, is
-            the first to be shown; else None.
+        count: the number of packets.
+        begin_s: the first presentation time.
+        last_s: the last presentation time.
+        end_s: the end of the last packet; ``last_s`` where the file gives no durations.
+        is_timed: every packet has a presentation time. Otherwise the times above are those of decoding,
+            which are off by an unknown delay.
+        step_s: the exact duration of each packet, if all have the same, follow each other without gaps
+            from 0 on, and begin with a key frame that is decoded and shown first; else None.
         kind: what a decoder has to know of them, and how far ahead it begins: streams of one kind
-            can be decoded one after the other. Empty if the stream needs more than its packets, as
-            one that is turned.
+            can be decoded one after the other. Empty if the stream has side data, such as a rotation.
     """
 
     count: int
@@ -61,22 +59,37 @@ class Timeline:
 
 
 async def timeline(file: OpenFile, stream: Video | Audio) -> Timeline | None:
-    """Return the times of a stream, or None if no packet of it can be read.
+    """Return the timeline of a stream, or None if none of its packets can be read.
 
     Raises:
         MediaFailed: ffmpeg cannot be run.
     """
     reader = TimelineReader()
+    log = await _read_packets(file, stream, reader)
+    return reader.timeline(kind_of(log, stream.index))
+
+
+async def end_s(file: OpenFile, stream: Video | Audio) -> float | None:
+    """Return when the last packet of a stream ends, in seconds; None if no packet has a time.
+
+    Raises:
+        MediaFailed: ffmpeg cannot be run.
+    """
+    reader = TimelineReader()
+    await _read_packets(file, stream, reader)
+    return reader.end_s
+
+
+async def _read_packets(file: OpenFile, stream: Video | Audio, reader: TimelineReader) -> str:
     copying = ["-map", f"0:{stream.index}", "-c", "copy", "-f", "framecrc", "pipe:1"]
-    # Judged by what came out: a damaged end makes ffmpeg fail after all that can be used.
-    read = await run([*reading(file), *copying], [file.fd], log_level="info", on_output=reader.feed)
-    return reader.timeline(kind_of(read.log, stream.index))
+    # The output counts, not the exit status: a damaged end makes ffmpeg fail after all that can be used.
+    return (await run([*reading(file), *copying], [file.fd], log_level="info", on_output=reader.feed)).log
 
 
 def kind_of(log: str, index: int) -> str:
-    """Return what the log of a run says of a stream of its input, without what is individual.
+    """Return what a run's log says of an input stream, without what may differ within a kind.
 
-    Returns an empty text if there is side data: ways to show the stream that are not in its packets.
+    Returns an empty text if the stream has side data, which are not in its packets.
     """
     found = ""
     end = _AFTER_INPUTS.search(log)
@@ -110,7 +123,7 @@ class TimelineReader:
                 dts, pts, duration = map(int, packet.groups()[:3])
                 is_first = not self._decoded.count
                 self._is_plain &= (
-                    pts == 0 and not packet[4] if is_first else packet[4] in (b"", _NEEDS_OTHERS)
+                    pts == 0 and not packet[4] if is_first else packet[4] in (b"", _NOT_A_KEY_FRAME)
                 )
                 self._decoded.add(dts, duration)
                 if pts != _NO_TIME:
@@ -120,11 +133,18 @@ class TimelineReader:
             elif extradata := _EXTRADATA.match(line):
                 self._extradata = extradata[1].decode()
 
+    @property
+    def end_s(self) -> float | None:
+        """When the last packet ends that has a presentation time."""
+        if self._base is None or not self._shown.count:
+            return None
+        return float(self._shown.end * self._base)
+
     def timeline(self, kind: str = "") -> Timeline | None:
-        """Return what was read so far; None if that was no packet.
+        """Return the timeline of the packets read so far; None if there were none.
 
         Args:
-            kind: what is known of the stream from elsewhere.
+            kind: from ``kind_of``.
         """
         is_timed = self._shown.count == self._decoded.count
         times = self._shown if is_timed else self._decoded
@@ -138,13 +158,13 @@ class TimelineReader:
 
 
 class _Times:
-    """The bounds of some packets' times, in units of their time base, and whether they are regular."""
+    """The bounds of some packets' times, in units of the time base, and whether they are regular."""
 
     def __init__(self) -> None:
         self.count = 0
         self.begin = self.last = self.end = 0
         self.step = 0
-        #: Each begins where the one before it ends, all last equally long.
+        #: Each begins where the one before it ends, and all have the same duration.
         self.in_a_row = True
         self._is_even = True
         self._next = 0
@@ -153,7 +173,7 @@ class _Times:
         if not self.count:
             self.begin = self.last = self._next = time
             self.end, self.step = time + duration, duration
-        # In any order: pictures may be stored in another one than they are shown in.
+        # In any order: pictures may be stored in another order than they are shown in.
         self.begin = min(time, self.begin)
         self.last = max(time, self.last)
         self.end = max(time + duration, self.end)
@@ -164,5 +184,5 @@ class _Times:
 
     @property
     def on_a_grid(self) -> bool:
-        """All last equally long, as long as there are places for them from the first to the last, from 0."""
+        """They begin at 0, all have the same duration, and together fill the time up to the end."""
         return self._is_even and self.begin == 0 and self.end == self.count * self.step

@@ -111,9 +111,9 @@ def test_what_holds_the_same_is_encoded_once() -> None:
 def test_copyable_pictures_are_decoded_only_where_needed(
     formats: list[str], read: list[str], written: list[tuple[str, str]]
 ) -> None:
-    splice = StreamCopy(0, Fraction(1001, 30000), (30, 15))
+    copy = StreamCopy(0, Fraction(1001, 30000), (30, 15))
     outputs = [(FILM_CONTAINERS[name], f"file:o.{name}") for name in formats]
-    told = arguments(FILM, INPUTS, outputs, (splice, SCRIPT))
+    told = arguments(FILM, INPUTS, outputs, (copy, SCRIPT))
     assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
         f"file:{name}" for name in read
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beeq.media import stream_copy as splice
+from beeq.media import stream_copy
 from beeq.media.stream_copy import StreamCopy
 from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
@@ -236,7 +236,7 @@ async def test_a_copy_that_comes_out_wrong_is_replaced_by_an_encoding(
     moving_clip(tmp_path / "1.mp4", 1, hz=400)
     moving_clip(tmp_path / "2.mp4", 2, hz=900)
     if fault == "ffmpeg fails":
-        monkeypatch.setattr(splice, "_FROM_ZERO", "nonsense")
+        monkeypatch.setattr(stream_copy, "_FROM_ZERO", "nonsense")
     else:
         script = StreamCopy.script
         monkeypatch.setattr(StreamCopy, "script", lambda self, urls: script(self, urls).rpartition("file")[0])

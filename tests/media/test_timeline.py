@@ -11,7 +11,7 @@ import pytest
 from beeq.media.formats import AUDIO_CONTAINERS, VIDEO_CONTAINERS
 from beeq.media.paths import OpenFile
 from beeq.media.probe import Audio, Facts, Video
-from beeq.media.stream_copy import StreamCopy, are_candidates, splice_of, takes
+from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, stream_copy_of
 from beeq.media.timeline import Timeline, TimelineReader, kind_of
 
 pytestmark = pytest.mark.fast
@@ -131,8 +131,8 @@ CLIP = Facts(0.3, (Audio(0, "aac", 48_000, 2), VIDEO))
 
 def test_clips_of_one_kind_are_joined() -> None:
     other = Timeline(30, 0.0, 2.9, 3.0, is_timed=True, step_s=Fraction(1, 10), kind=KIND)
-    splice = splice_of([CLIP, Facts(3.1, CLIP.streams)], 1, [ALIKE, other], Fraction(10))
-    assert splice == StreamCopy(1, Fraction(1, 10), (3, 30))
+    copy = stream_copy_of([CLIP, Facts(3.1, CLIP.streams)], 1, [ALIKE, other], Fraction(10))
+    assert copy == StreamCopy(1, Fraction(1, 10), (3, 30))
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_clips_of_one_kind_are_joined() -> None:
     ],
 )
 def test_a_clip_of_another_kind_or_rate_prevents_joining(changes: dict[str, Any]) -> None:
-    assert splice_of([CLIP, CLIP], 1, [ALIKE, replace(ALIKE, **changes)], Fraction(10)) is None
-    assert splice_of([CLIP, CLIP], 1, [replace(ALIKE, **changes), ALIKE], Fraction(10)) is None
+    assert stream_copy_of([CLIP, CLIP], 1, [ALIKE, replace(ALIKE, **changes)], Fraction(10)) is None
+    assert stream_copy_of([CLIP, CLIP], 1, [replace(ALIKE, **changes), ALIKE], Fraction(10)) is None
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p10le(progressive)", "yuvj420p(pc)", "yuv444p", "nv12"])
 def test_other_pixels_than_a_films_prevent_joining(pixels: str) -> None:
     times = replace(ALIKE, kind=KIND.replace("yuv420p(progressive)", pixels))
-    assert splice_of([CLIP, CLIP], 1, [times, times], Fraction(10)) is None
+    assert stream_copy_of([CLIP, CLIP], 1, [times, times], Fraction(10)) is None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_other_pixels_than_a_films_prevent_joining(pixels: str) -> None:
 def test_what_is_not_known_of_a_clip_prevents_joining(
     clip: Facts, times: Timeline | None, rate: Fraction
 ) -> None:
-    assert splice_of([clip], 1, [times], rate) is None
+    assert stream_copy_of([clip], 1, [times], rate) is None
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,15 @@ def test_only_what_a_film_would_be_made_of_is_looked_at_closer(
 
 def test_only_containers_of_the_same_family_take_copies() -> None:
     containers = VIDEO_CONTAINERS | AUDIO_CONTAINERS
-    assert {suffix for suffix, container in containers.items() if takes(container)} == {".mp4", ".mov"}
+    assert {suffix for suffix, container in containers.items() if can_hold_copies(container)} == {
+        ".mp4",
+        ".mov",
+    }
 
 
 def test_the_lengths_in_a_script_are_rounded_without_drifting() -> None:
-    splice = StreamCopy(0, Fraction(1001, 30000), (1,) * 1000)
-    lines = splice.script(["file:/proc/self/fd/7"] * 1000).splitlines()
+    copy = StreamCopy(0, Fraction(1001, 30000), (1,) * 1000)
+    lines = copy.script(["file:/proc/self/fd/7"] * 1000).splitlines()
     assert lines[:3] == ["ffconcat version 1.0", "file 'file:/proc/self/fd/7'", "duration 0.033367"]
     micros = sum(round(float(line.split()[1]) * 1_000_000) for line in lines if line.startswith("duration"))
     assert micros == round(1000 * 1001 / 30000 * 1_000_000)
