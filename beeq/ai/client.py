@@ -1,7 +1,7 @@
-"""HTTP with one AI provider: what may be sent where, how long and how much is waited for.
+"""HTTP with one AI provider, with limits on time and size. ``responses`` reads what comes back.
 
-The key goes to the base URL's own origin and nowhere else; no redirect is followed, no cookie is
-kept, neither proxies nor netrc of the environment are asked. What answers mean is ``answers``' business.
+The key is sent to the base URL's own origin only; no redirect is followed, no cookie is kept, and no
+proxy or netrc is read from the environment.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from beeq.webhooks.response import retry_after_ms
 
 BASE_URL_SETTING = "BEEQ_AI_BASE_URL"
 KEY_SETTING = "BEEQ_AI_API_KEY"
-#: An answer that says no is read for its reason only: not far …
+#: The body of an error response is read for its reason: this far …
 _MAX_ERROR_BYTES = 64 * 1024
-#: … and not long.
+#: … and this long.
 _ERROR_S = 3.0
 _MAX_URL_LENGTH = 8192
-#: httpx's own are about what it reads by itself, such as where a redirect leads.
+#: httpx raises errors of its own for what it parses itself, such as a redirect's target.
 _NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, httpx.HTTPError)
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
@@ -44,21 +44,21 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how much the provider may answer.
+    """The longest times and largest sizes of the provider's responses.
 
     Attributes:
         connect_s: resolving, connecting and the TLS handshake.
-        order_s: from sending an order to the end of its answer; pictures and long texts take minutes.
-        look_s: the same for a look at a video in the making.
+        request_s: from sending a request to the end of its response; pictures and long texts take minutes.
+        poll_s: the same for the state of a video.
         download_s: the same for a file.
         silence_s: between two pieces of a file.
-        json_bytes: an answer in JSON, but one that holds a picture.
+        json_bytes: a JSON response, except one that holds a picture.
         image_bytes, video_bytes: a file.
     """
 
     connect_s: float = 10.0
-    order_s: float = 20 * 60.0
-    look_s: float = 60.0
+    request_s: float = 20 * 60.0
+    poll_s: float = 60.0
     download_s: float = 60 * 60.0
     silence_s: float = 60.0
     json_bytes: int = 8 * 1024 * 1024
@@ -66,26 +66,26 @@ class Limits:
     video_bytes: int = 2 * 1024 * 1024 * 1024
 
     @property
-    def image_answer_bytes(self) -> int:
-        """The length of a JSON answer that holds a picture in base64."""
+    def image_response_bytes(self) -> int:
+        """The largest JSON response that holds a picture in base64."""
         return self.image_bytes * 4 // 3 + self.json_bytes
 
 
 class AIClient:
-    """Asks one provider, over connections that are kept for the next call.
+    """Calls one provider, over connections that are kept for the next call.
 
     Used on one event loop from the first call to ``aclose``; it may be used again after that. There
     are as many connections as calls under way, and a few idle ones. Every call raises ``AIRefused``
-    if asking again is of no use, and ``AIFailed`` for everything else.
+    if another attempt would fail as well, and ``AIFailed`` for everything else.
 
     Args:
         base_url: of an OpenAI-compatible API, with its ``/v1``. User and password in it are sent as
             basic authentication if there is no key.
         api_key: sent as bearer token.
-        limits: how long and how much is waited for.
+        limits: of time and size.
 
     Raises:
-        ValueError: URL or key is of no use. The message names the setting and holds neither.
+        ValueError: URL or key is invalid. The message names the setting and holds neither.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, limits: Limits | None = None) -> None:
@@ -95,10 +95,10 @@ class AIClient:
         self._headers = {
             "user-agent": f"beeq/{__version__}",
             "accept": "*/*",
-            # A bound on packed bytes would be none on what they unpack to.
+            # The bounds on responses would not bound what compressed bytes expand to.
             "accept-encoding": "identity",
         }
-        # A user without a password is a token, as often as not.
+        # A user without a password is often a token.
         secrets = [api_key or "", url.password or url.username]
         if api_key:
             if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
@@ -115,52 +115,52 @@ class AIClient:
         return "AIClient(…)"
 
     def endpoint(self, *segments: str) -> httpx.URL:
-        """Return a URL below the base URL; no segment can leave its place in it."""
+        """Return a URL below the base URL; each segment is encoded, so it stays one segment."""
         path = "/".join(quote(segment, safe="") for segment in segments)
         return httpx.URL(f"{str(self._base).rstrip('/')}/{path}")
 
     def own_url(self, text: str) -> httpx.URL | None:
-        """Return a URL that the provider named, if it is of the base URL's own origin, else None.
+        """Return a URL from the provider's response; None if it is not of the base URL's origin.
 
         Raises:
-            AIFailed: it is no http or https URL, or one that holds the key.
+            AIFailed: it is not an http or https URL, or it holds the key.
         """
         try:
             url = self._base.join(text) if len(text) <= _MAX_URL_LENGTH and text.isprintable() else None
         except (httpx.InvalidURL, ValueError):
             url = None
         if url is None or not text or url.scheme not in _PORTS or not url.host:
-            raise AIFailed("AI provider: the url in its answer is not one")
+            raise AIFailed("AI provider: the url in its response is not a valid URL")
         if _origin(url) != _origin(self._base):
             return None
         if self.redactor.is_in(str(url)):
             # URLs get into logs.
-            raise AIFailed("AI provider: the url in its answer holds the key, and is not fetched")
-        # A user in it would take the place of the key.
+            raise AIFailed("AI provider: the url in its response holds the key, and is not fetched")
+        # httpx would send a user in the URL in place of the key.
         return url.copy_with(userinfo=b"", fragment=None)
 
-    async def order(
+    async def post(
         self, operation: str, url: httpx.URL, body: Any, *, idempotency_key: str, max_bytes: int | None = None
     ) -> Any:
-        """POST ``body`` as JSON and return the JSON of the answer.
+        """POST ``body`` as JSON and return the JSON of the response.
 
         Args:
-            operation: what it is for, for messages.
+            operation: its name in messages.
             url: an ``endpoint``.
             body: a JSON value.
-            idempotency_key: the same whenever the same order is repeated.
-            max_bytes: of the answer, if it is not ``json_bytes``.
+            idempotency_key: the same whenever the same request is repeated.
+            max_bytes: of the response, if not ``json_bytes``.
         """
         headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
-        limit_s = self.limits.order_s
+        limit_s = self.limits.request_s
         async with self._ask(
             operation, "POST", url, limit_s=limit_s, silence_s=limit_s, headers=headers, content=dumps(body)
         ) as response:
             return await self._json(operation, response, max_bytes or self.limits.json_bytes)
 
-    async def look(self, operation: str, url: httpx.URL) -> Any:
-        """GET a URL of the provider's own and return the JSON of the answer."""
-        limit_s = self.limits.look_s
+    async def get(self, operation: str, url: httpx.URL) -> Any:
+        """GET a URL of the provider's own and return the JSON of the response."""
+        limit_s = self.limits.poll_s
         async with self._ask(operation, "GET", url, limit_s=limit_s, silence_s=limit_s) as response:
             return await self._json(operation, response, self.limits.json_bytes)
 
@@ -230,7 +230,7 @@ class AIClient:
         try:
             return loads(bytes(body))
         except ValueError:
-            raise AIFailed(f"AI provider, {operation}: its answer is not JSON") from None
+            raise AIFailed(f"AI provider, {operation}: its response is not JSON") from None
 
     def _refusal(self, operation: str, response: httpx.Response, body: bytes) -> AIFailed | AIRefused:
         status = response.status_code
@@ -248,7 +248,7 @@ class AIClient:
 
     @contextlib.contextmanager
     def _explained(self, operation: str) -> Iterator[None]:
-        """Turn HTTP's errors into ours. Their own texts are used where they cannot hold a secret."""
+        """Turn HTTP's errors into ``AIFailed``, without texts that may hold a secret."""
         try:
             yield
         except httpcore.ConnectTimeout:
@@ -256,9 +256,9 @@ class AIClient:
         except httpcore.ConnectError as error:
             reason = f"could not connect: {self.redactor.quoted(str(error)) or 'it broke off'}"
         except (TimeoutError, httpcore.TimeoutException):
-            reason = "no answer in time"
+            reason = "no response in time"
         except _NETWORK_ERRORS:
-            reason = "the connection broke off, or the answer was not HTTP"
+            reason = "the connection broke off, or the response was not HTTP"
         else:
             return
         raise AIFailed(f"AI provider, {operation}: {reason}") from None
@@ -284,12 +284,12 @@ async def _pieces(operation: str, response: httpx.Response, max_bytes: int) -> A
     async for piece in response.aiter_raw():
         received += len(piece)
         if received > max_bytes:
-            raise AIFailed(f"AI provider, {operation}: its answer is longer than {max_bytes} bytes")
+            raise AIFailed(f"AI provider, {operation}: its response is longer than {max_bytes} bytes")
         yield piece
 
 
 async def _error_body(response: httpx.Response) -> bytes:
-    """Return what can be had of a body; the status says enough without it."""
+    """Return the body of an error response, as much as comes in time; the status is enough without it."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, httpcore.TimeoutException, *_NETWORK_ERRORS):
         async with asyncio.timeout(_ERROR_S):

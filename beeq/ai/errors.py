@@ -1,10 +1,6 @@
-"""What may go wrong with the AI provider. Messages are short and hold no secret.
+"""The errors of the AI provider; apart, because every module of the folder raises them.
 
-::
-
-    BeeqError
-    ├── AIFailed    it did not work this time
-    └── AIRefused   asking again is of no use
+Messages are short and hold no secret.
 """
 
 from __future__ import annotations
@@ -15,10 +11,10 @@ _LENGTH = 200
 
 
 class AIFailed(BeeqError):
-    """It did not work this time; another try might.
+    """The call failed; another attempt may succeed.
 
     Attributes:
-        retry_after_ms: how long the provider wants to be left alone, None if it did not say.
+        retry_after_ms: the delay that the provider asks for; None if it asks for none.
     """
 
     def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
@@ -27,10 +23,10 @@ class AIFailed(BeeqError):
 
 
 class AIRefused(BeeqError):
-    """The provider will not do it, or the job asks for something impossible.
+    """The provider refused the call, or the job's fields do not allow it; another attempt would fail too.
 
     Attributes:
-        status: the HTTP status that said so; None where nothing was asked.
+        status: the HTTP status of the refusal; None if there was no call.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Keeps what the provider made as files under the media root, named by the job. No HTTP.
+"""Writes the provider's pictures and videos as files under the media root, named by the job. No HTTP.
 
-A file has its name once it is complete, and not before: whatever breaks off leaves nothing. Its
-suffix is that of what it is, by its first bytes, whatever the provider calls it.
+A file gets its name when it is complete: a transfer that breaks off leaves nothing. The file's first
+bytes decide its suffix, not the provider.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from beeq.media.probe import file_facts, probe
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _QUICKTIME = b"ftypqt  "
-#: Within this many bytes a Matroska file says of which kind it is.
+#: A Matroska file names its kind within this many bytes.
 _KIND_BYTES = 64
 
 
 def image_suffix(head: bytes) -> str | None:
-    """Return the suffix for a picture that begins with ``head``; None if it is none of the known."""
+    """Return the suffix for a picture that begins with ``head``; None if its format is not known."""
     if head.startswith(_PNG):
         return ".png"
     if head.startswith(_JPEG):
@@ -35,7 +35,7 @@ def image_suffix(head: bytes) -> str | None:
 
 
 def video_suffix(head: bytes) -> str | None:
-    """Return the suffix for a video that begins with ``head``; None if it is none of the known."""
+    """Return the suffix for a video that begins with ``head``; None if its format is not known."""
     match _demuxer(head):
         case "mov":
             return ".mov" if head[4:12] == _QUICKTIME else ".mp4"
@@ -52,14 +52,14 @@ class MediaFiles:
     """Writes files of jobs into the media root itself.
 
     Every call raises ``MediaFailed`` if the system did not let it write, ``MediaRefused`` if
-    something that is no file is in the way, and ``AIFailed`` if what came is of no use.
+    something that is not a file has its name, and ``AIFailed`` if the content is not usable.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = MediaRoot(root)
 
     def check(self, job_id: str) -> None:
-        """Try whether a file could be written, before anything is ordered; leaves nothing."""
+        """Check that a file can be written, before anything is requested; leaves nothing."""
         with self._root.creating(self._root.locate(f"{safe_name(job_id)}.part")):
             pass
 
@@ -100,10 +100,10 @@ class MediaFiles:
         suffix = suffix_of(head)
         if suffix is None:
             known = "PNG, JPEG or WebP" if kind == "picture" else "MP4, MOV, WebM or Matroska"
-            raise AIFailed(f"AI provider: its {kind} is {'no ' + known if head else 'empty'}")
+            raise AIFailed(f"AI provider: its {kind} is {'not ' + known if head else 'empty'}")
         with self._root.creating(self._root.locate(f"{safe_name(job_id)}{suffix}")) as file:
-            # Written from the loop: these writes go to memory, a few microseconds each, and one in a
-            # thread could hit another file once a cancelled attempt has closed this one.
+            # Written by the loop's own thread: each write goes to the page cache and takes microseconds.
+            # A write in another thread could hit another file, if a cancelled attempt closes this one.
             _write(file, head)
             async for piece in pieces:
                 _write(file, piece)

@@ -1,4 +1,4 @@
-"""The four things a provider makes for a job, each from the job's fields to its result."""
+"""The four kinds of AI jobs, each from the job's fields to its result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from beeq.ai.client import AIClient
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.files import MediaFiles
-from beeq.ai.idempotency import Orders
-from beeq.ai.responses import Picture, chat_text, picture
+from beeq.ai.idempotency import ProviderRequests
+from beeq.ai.responses import chat_text, picture
 from beeq.ai.script import INSTRUCTIONS, script
 from beeq.ai.videos import Videos
 from beeq.jobs import AIGenerationJob
@@ -24,15 +24,15 @@ _Result = TypeVar("_Result")
 
 
 class Generation:
-    """Makes what a job asks for.
+    """Generates the results of jobs.
 
-    Every call raises ``AIRefused`` or ``MediaRefused`` if it never can be made, and ``AIFailed`` or
-    ``MediaFailed`` if it could not be made this time.
+    Every call raises ``AIRefused`` or ``MediaRefused`` if every attempt would fail, and ``AIFailed`` or
+    ``MediaFailed`` if this attempt failed.
 
     Args:
-        client: how to ask the provider; it stays the caller's to close.
-        media_root: where files go.
-        interval_ms: between two looks at a video in the making.
+        client: the provider's; the caller closes it.
+        media_root: where files are written.
+        interval_ms: between two polls of a video.
     """
 
     def __init__(self, client: AIClient, media_root: Path, interval_ms: int) -> None:
@@ -41,94 +41,99 @@ class Generation:
         self._videos = Videos(client, self._files, interval_ms)
         self._quote = client.redactor.quoted
 
-    async def generate(self, orders: Orders, data: AIGenerationJob, model: str, reach: Reach) -> Any:
-        """Make what the job's type names and return its result."""
+    async def generate(
+        self, requests: ProviderRequests, data: AIGenerationJob, model: str, reach: Reach
+    ) -> Any:
+        """Return the result of a job, by its type."""
         match data.type:
             case "script":
-                return await self._script(orders, data, model)
+                return await self._script(requests, data, model)
             case "scene-description":
-                return await self._description(orders, data, model)
+                return await self._description(requests, data, model)
             case "image":
-                return await self._image(orders, data, model)
+                return await self._image(requests, data, model)
             case "video":
-                order: dict[str, Any] = {"model": model, "prompt": data.prompt}
+                body: dict[str, Any] = {"model": model, "prompt": data.prompt}
                 image_url = _text_parameter(data, "imageUrl")
                 if image_url is not None:
-                    order["input_reference"] = {"image_url": image_url}
-                return await self._videos.make(orders, order, reach)
+                    body["input_reference"] = {"image_url": image_url}
+                return await self._videos.make(requests, body, reach)
 
-    async def _script(self, orders: Orders, data: AIGenerationJob, model: str) -> dict[str, Any]:
-        answer = await self._chat(orders, data, model, INSTRUCTIONS, response_format={"type": "json_object"})
-        found = await _read(orders, answer, lambda whole: script(chat_text(whole, self._quote)))
-        return {name: self._client.redactor.masked(value) for name, value in found.items()}
+    async def _script(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
+        response = await self._chat(
+            requests, data, model, INSTRUCTIONS, response_format={"type": "json_object"}
+        )
+        found = await _read(requests, response, lambda whole: script(chat_text(whole, self._quote)))
+        return {name: self._client.redactor.redacted(value) for name, value in found.items()}
 
-    async def _description(self, orders: Orders, data: AIGenerationJob, model: str) -> dict[str, Any]:
-        answer = await self._chat(orders, data, model, _DESCRIBER)
-        text = await _read(orders, answer, lambda whole: chat_text(whole, self._quote))
-        return {"text": self._client.redactor.masked(text)}
+    async def _description(
+        self, requests: ProviderRequests, data: AIGenerationJob, model: str
+    ) -> dict[str, Any]:
+        response = await self._chat(requests, data, model, _DESCRIBER)
+        text = await _read(requests, response, lambda whole: chat_text(whole, self._quote))
+        return {"text": self._client.redactor.redacted(text)}
 
     async def _chat(
-        self, orders: Orders, data: AIGenerationJob, model: str, instructions: str, **more: Any
+        self, requests: ProviderRequests, data: AIGenerationJob, model: str, instructions: str, **more: Any
     ) -> Any:
         messages = [
             {"role": "system", "content": instructions},
             {"role": "user", "content": _request(data)},
         ]
-        return await self._client.order(
+        return await self._client.post(
             data.type,
             self._client.endpoint("chat", "completions"),
             {"model": model, "messages": messages, **more},
-            idempotency_key=orders.idempotency_key,
+            idempotency_key=requests.idempotency_key,
         )
 
-    async def _image(self, orders: Orders, data: AIGenerationJob, model: str) -> dict[str, Any]:
-        self._files.check(orders.job_id)
-        order: dict[str, Any] = {"model": model, "prompt": data.prompt, "n": 1}
+    async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
+        self._files.check(requests.job_id)
+        body: dict[str, Any] = {"model": model, "prompt": data.prompt, "n": 1}
         style = _text_parameter(data, "style")
         if style is not None:
-            order["style"] = style
+            body["style"] = style
         limits = self._client.limits
-        answer = await self._client.order(
+        response = await self._client.post(
             data.type,
             self._client.endpoint("images", "generations"),
-            order,
-            idempotency_key=orders.idempotency_key,
-            max_bytes=limits.image_answer_bytes,
+            body,
+            idempotency_key=requests.idempotency_key,
+            max_bytes=limits.image_response_bytes,
         )
-        found = await _read(orders, answer, lambda whole: picture(whole, self._quote))
+        found = await _read(requests, response, lambda whole: picture(whole, self._quote))
         try:
-            return await self._kept(orders, found)
+            return await self._saved(requests, found)
         except AIFailed:
-            if found.content is not None:  # the same order might get the same picture
-                await orders.spent()
+            if isinstance(found, bytes):  # the same idempotency key might get the same picture
+                await requests.discard()
             raise
 
-    async def _kept(self, orders: Orders, found: Picture) -> dict[str, Any]:
-        """Keep a picture as a file; return ``path`` and ``bytes``, or ``url`` if it is somebody else's."""
+    async def _saved(self, requests: ProviderRequests, found: bytes | str) -> dict[str, Any]:
+        """Save a picture; return ``path`` and ``bytes``, or its ``url`` if that is not the provider's own."""
         max_bytes = self._client.limits.image_bytes
-        if found.content is not None:
-            if len(found.content) > max_bytes:
+        if isinstance(found, bytes):
+            if len(found) > max_bytes:
                 raise AIFailed(f"AI provider, image: its picture is longer than {max_bytes} bytes")
-            return await self._files.save_image(orders.job_id, _whole(found.content))
-        assert found.url is not None  # noqa: S101 - a picture has one of the two
-        url = self._client.own_url(found.url)
+            return await self._files.save_image(requests.job_id, _whole(found))
+        url = self._client.own_url(found)
         if url is None:
-            return {"url": self._client.redactor.masked(found.url)}
+            return {"url": self._client.redactor.redacted(found)}
         async with self._client.download("fetch the image", url, max_bytes) as pieces:
-            return await self._files.save_image(orders.job_id, pieces)
+            return await self._files.save_image(requests.job_id, pieces)
 
 
-async def _read(orders: Orders, answer: Any, read: Callable[[Any], _Result]) -> _Result:
-    """Read a whole answer. One that is of no use must not come again for the same idempotency key."""
+async def _read(requests: ProviderRequests, response: Any, read: Callable[[Any], _Result]) -> _Result:
+    """Read a whole response. One that is of no use must not come again for the same idempotency key."""
     try:
-        return read(answer)
+        return read(response)
     except AIFailed:
-        await orders.spent()
+        await requests.discard()
         raise
 
 
 def _request(data: AIGenerationJob) -> str:
-    """Return what the model is asked: the prompt, and the parameters in JSON."""
+    """Return the text for the model: the prompt, and the parameters in JSON."""
     parts = [data.prompt] if data.prompt else []
     if data.parameters or not parts:
         parts.append(f"Parameters, in JSON:\n{dumps(data.parameters).decode()}")
@@ -136,10 +141,10 @@ def _request(data: AIGenerationJob) -> str:
 
 
 def _text_parameter(data: AIGenerationJob, name: str) -> str | None:
-    """Return a parameter that has to be text, None if it is not given.
+    """Return a parameter that must be text; None if it is not given.
 
     Raises:
-        AIRefused: it is something else.
+        AIRefused: it is empty, or not text.
     """
     value = data.parameters.get(name)
     if value is not None and (not isinstance(value, str) or not value):

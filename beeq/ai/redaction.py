@@ -1,4 +1,4 @@
-"""Keeps secrets out of texts that came from outside, however they are spelled there. No IO."""
+"""Removes secrets from texts of other programs, in all spellings that these may use. No IO."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-MASK = "***"
-#: Local servers take any key, so it is often a word such as ``none``; results may well hold that word.
+REDACTED = "***"
+#: Local servers take any key, so it is often a word such as ``none``, which results may contain.
 SHORTEST_IN_RESULTS = 8
 
 
@@ -17,14 +17,14 @@ class Redactor:
     """Replaces the secrets it was given by ``***``. Its own ``repr`` shows none."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # A secret may be the beginning of another.
+        # The longest first: a secret may be the beginning of another.
         found = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
         self._every = _pattern(found)
         self._long = _pattern([secret for secret in found if len(secret) >= SHORTEST_IN_RESULTS])
 
     def quoted(self, text: str) -> str:
-        """Return a stranger's text for a message: one line, printable, without secrets."""
-        # What cannot be seen goes first: it may stand in the middle of a secret.
+        """Return another program's text for a message: one line, printable, without secrets."""
+        # Invisible characters are removed first: they may split a secret.
         spaced = re.sub(r"\s+", " ", text)
         visible = "".join(character for character in spaced if character.isprintable())
         return _replaced(self._every, visible).strip()
@@ -33,7 +33,7 @@ class Redactor:
         """Return whether the text holds a secret."""
         return self._long is not None and self._long.search(text) is not None
 
-    def masked(self, value: Any) -> Any:
+    def redacted(self, value: Any) -> Any:
         """Return a JSON value without secrets in its texts and keys.
 
         Raises:
@@ -42,14 +42,14 @@ class Redactor:
         if isinstance(value, str):
             return _replaced(self._long, value)
         if isinstance(value, dict):
-            return {self.masked(name): self.masked(item) for name, item in value.items()}
+            return {self.redacted(name): self.redacted(item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.masked(item) for item in value]
+            return [self.redacted(item) for item in value]
         return value
 
 
 def _replaced(pattern: re.Pattern[str] | None, text: str) -> str:
-    return text if pattern is None else pattern.sub(MASK, text)
+    return text if pattern is None else pattern.sub(REDACTED, text)
 
 
 def _pattern(secrets: list[str]) -> re.Pattern[str] | None:
@@ -60,7 +60,7 @@ def _pattern(secrets: list[str]) -> re.Pattern[str] | None:
 
 
 def _spellings(character: str) -> str:
-    """Return a pattern for a character as it is, or as URLs, JSON and HTML may write it."""
+    """Return a pattern for a character as it is, and as URLs, JSON and HTML may write it."""
     forms = {
         character,
         "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogatepass")),

@@ -1,7 +1,7 @@
-"""Reads what the provider answered: texts, pictures, videos in the making, errors. No IO.
+"""Reads the provider's responses: texts, pictures, states of videos, errors. No IO.
 
-Whatever is not as it should be is an ``AIFailed``; it quotes nothing but the provider's own reason,
-which the caller's ``quote`` makes fit to be shown.
+Invalid responses raise ``AIFailed``. Its message quotes only the provider's own reason, which the caller's
+``quote`` makes printable and free of secrets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from beeq.ai.errors import AIFailed
 from beeq.protocol.codec import loads
 
-#: Makes a stranger's text fit for a message.
+#: Makes the provider's text printable, and free of secrets.
 Quote = Callable[[str], str]
 
 MAX_ID_LENGTH = 512
@@ -28,7 +28,7 @@ _ALL = 100
 
 
 class Stage(Enum):
-    """Where a video is."""
+    """How far a video is."""
 
     WORKING = "working"
     DONE = "done"
@@ -37,13 +37,13 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VideoState:
-    """What the provider says of a video.
+    """The state of a video in a response.
 
     Attributes:
-        stage: where it is.
-        percent: how far it is, 0 to 100; None if it does not say.
-        url: where it lies, as the provider wrote it; None if it does not say.
-        reason: why it failed, fit to be shown; empty if it does not say.
+        stage: working, done or failed.
+        percent: the progress, 0 to 100; None if the provider gives none.
+        url: of the video, as the provider wrote it; None if it gives none.
+        reason: why the video failed, after ``quote``; empty if the provider gives no reason.
     """
 
     stage: Stage
@@ -52,22 +52,14 @@ class VideoState:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture: its bytes, or the URL of it as the provider wrote it."""
-
-    content: bytes | None = None
-    url: str | None = None
-
-
-def chat_text(answer: Any, quote: Quote) -> str:
+def chat_text(response: Any, quote: Quote) -> str:
     """Return the text of a chat completion.
 
     Raises:
-        AIFailed: there is none, or it was cut off.
+        AIFailed: it has no text, or the text was cut off.
     """
-    _check_error(answer, quote)
-    choice = _first(_get(answer, "choices"))
+    _check_error(response, quote)
+    choice = _first(_get(response, "choices"))
     message = _get(choice, "message")
     refusal = _get(message, "refusal")
     if isinstance(refusal, str) and refusal:
@@ -82,92 +74,92 @@ def chat_text(answer: Any, quote: Quote) -> str:
     if reason == "content_filter":
         raise AIFailed("AI provider: the text was held back by the content filter")
     if not isinstance(text, str):
-        raise AIFailed("AI provider: its answer is no chat completion")
+        raise AIFailed("AI provider: its response is not a chat completion")
     if not text.strip():
         raise AIFailed("AI provider: the model wrote nothing")
     return text
 
 
-def picture(answer: Any, quote: Quote) -> Picture:
-    """Return the first picture of an answer; its bytes if they are there.
+def picture(response: Any, quote: Quote) -> bytes | str:
+    """Return the first picture of a response: its bytes, or its URL as the provider wrote it.
 
     Raises:
-        AIFailed: there is none.
+        AIFailed: there is no picture.
     """
-    _check_error(answer, quote)
-    item = _first(_get(answer, "data"))
+    _check_error(response, quote)
+    item = _first(_get(response, "data"))
     encoded = _get(item, "b64_json")
     if isinstance(encoded, str) and encoded:
         try:
-            return Picture(content=base64.b64decode(encoded, validate=True))
+            return base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
-            raise AIFailed("AI provider: the picture in its answer is not base64") from None
+            raise AIFailed("AI provider: the picture in its response is not base64") from None
     url = _get(item, "url")
     if isinstance(url, str) and url:
-        return Picture(url=url)
-    raise AIFailed("AI provider: there is no picture in its answer")
+        return url
+    raise AIFailed("AI provider: there is no picture in its response")
 
 
-def video_id(answer: Any, quote: Quote) -> str:
-    """Return the id of a video that was ordered.
+def video_id(response: Any, quote: Quote) -> str:
+    """Return the id of a video that was requested.
 
     Raises:
-        AIFailed: there is none that could be asked for.
+        AIFailed: there is no valid id.
     """
-    found = _get(answer, "id")
+    found = _get(response, "id")
     if is_video_id(found):
         return str(found)
-    _check_error(answer, quote)
-    raise AIFailed("AI provider: there is no usable id of a video in its answer")
+    _check_error(response, quote)
+    raise AIFailed("AI provider: there is no usable id of a video in its response")
 
 
 def is_video_id(value: Any) -> bool:
-    """Return whether it is an id that can be asked for, and kept."""
+    """Return whether this is an id that can be used in a URL, and kept with the job."""
     if not isinstance(value, str) or value in _NO_SEGMENT:
         return False
     return 0 < len(value) <= MAX_ID_LENGTH and value.isprintable()
 
 
-def video_state(answer: Any, quote: Quote) -> VideoState:
-    """Return what an answer says of a video. A status that is not known here means that it is made yet.
+def video_state(response: Any, quote: Quote) -> VideoState:
+    """Return the state of a video; a status that is not known here means that it is still being made.
 
     Raises:
-        AIFailed: it says nothing.
+        AIFailed: the response has no status.
     """
-    status = _get(answer, "status")
+    status = _get(response, "status")
     if not isinstance(status, str):
-        _check_error(answer, quote)
-        raise AIFailed("AI provider: there is no status of a video in its answer")
+        _check_error(response, quote)
+        raise AIFailed("AI provider: there is no status of a video in its response")
     status = status.lower()
     if status in _FAILED:
-        return VideoState(Stage.FAILED, reason=quote(_reason(_get(answer, "error")) or status))
-    url = _get(answer, "url")
+        return VideoState(Stage.FAILED, reason=quote(_reason(_get(response, "error")) or status))
+    url = _get(response, "url")
     return VideoState(
         Stage.DONE if status in _DONE else Stage.WORKING,
-        percent=_percent(_get(answer, "progress")),
+        percent=_percent(_get(response, "progress")),
         url=url if isinstance(url, str) and url else None,
     )
 
 
 def error_text(body: bytes) -> str:
-    """Return the reason in the body of an answer that says no; all of the body if it is no JSON."""
+    """Return the reason in the body of an error response; the whole body if it holds none."""
     try:
-        answer = loads(body)
+        response = loads(body)
     except ValueError:
         return body.decode(errors="replace")
     for name in ("error", "message", "detail"):
-        if reason := _reason(_get(answer, name)):
+        if reason := _reason(_get(response, name)):
             return reason
     return body.decode(errors="replace")
 
 
-def _check_error(answer: Any, quote: Quote) -> None:
-    if reason := _reason(_get(answer, "error")):
+def _check_error(response: Any, quote: Quote) -> None:
+    if reason := _reason(_get(response, "error")):
         raise AIFailed(f"AI provider: {quote(reason)}")
 
 
 def _reason(error: Any) -> str:
-    """Return an error's text: itself, or that of its message or code."""
+    """Return an error's text: the error itself, or its message or code."""
     if isinstance(error, str):
         return error
     for name in ("message", "msg", "code"):

@@ -1,4 +1,4 @@
-"""What a script is: how a model is asked for one, and how one is found in what it wrote. No IO."""
+"""Film scripts: the instructions for the model, and finding the script in its text. No IO."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 from beeq.ai.errors import AIFailed
 from beeq.jobs import faults
 
-#: What the model is told. Providers want the word JSON in a request for JSON.
+#: The system message. Providers want the word JSON in a request for JSON.
 INSTRUCTIONS = """\
 You write scripts for films. Answer with one JSON object and nothing else:
 {"title": text, "scenes": [{"title": text, "description": text, "dialogue": text, "duration": number}, …]}
 There is one scene at least. Each has a "description": what is seen and what happens. "title",
 "dialogue" (all that is said, as one text) and "duration" (in seconds) may be left out.
 """
-#: As many openings of an object are looked at; what stands before the script may hold some.
+#: At most so many ``{`` are tried as the script's beginning; the text before it may hold some.
 _MAX_OPENINGS = 20
-#: Levels of objects and lists; a script has four, and whatever is made of it must bear the rest.
+#: Levels of objects and lists. A script needs four; deeper values might break programs that read the result.
 _MAX_DEPTH = 50
 
 _Text = Annotated[StrictStr, Field(min_length=1)]
 
 
-class _Scene(BaseModel):
-    """One scene. What else the model wrote of it is kept."""
+class _SceneFields(BaseModel):
+    """One scene; further fields are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -38,32 +38,32 @@ class _Scene(BaseModel):
     duration: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
 
 
-class _Script(BaseModel):
-    """A script, as it is checked; the result holds the model's own values."""
+class _ScriptFields(BaseModel):
+    """The fields of a script that are checked; the result holds the values as the model wrote them."""
 
     title: _Text
-    scenes: Annotated[list[_Scene], Field(min_length=1)]
+    scenes: Annotated[list[_SceneFields], Field(min_length=1)]
 
 
 def script(text: str) -> dict[str, Any]:
     """Return the script in a model's text: ``{"title": …, "scenes": […]}``.
 
-    Text around it is passed over, a code fence as well as talk.
+    Text around it, such as a code fence, is skipped.
 
     Raises:
-        AIFailed: there is none. The message says what is wrong with the first that might be one.
+        AIFailed: there is no script. The message says what is wrong with the first JSON object.
     """
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     first_fault = ""
     for opening in itertools.islice(re.finditer(r"\{", text), _MAX_OPENINGS):
         try:
             found, _ = decoder.raw_decode(text, opening.start())
-            _Script.model_validate(found)
+            _ScriptFields.model_validate(found)
             _check_depth(found)
         except ValidationError as error:
             first_fault = first_fault or "; ".join(faults(error))
         except (ValueError, RecursionError):
-            continue  # this one opens no object that can be used
+            continue  # not the beginning of a JSON object, or of one that is nested too deeply
         else:
             return {"title": found["title"], "scenes": found["scenes"]}
     raise AIFailed(

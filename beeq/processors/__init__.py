@@ -1,4 +1,8 @@
-"""What runs the built-in queues' jobs: one processor a queue, none of which knows Redis."""
+"""The handlers of the built-in queues: one processor for each queue, and ``build``, which makes them.
+
+Here: settings, the check of a job's fields, progress (``base``), and what an error means for a job. Not
+here: the work itself (``beeq.ai``, ``beeq.media``, ``beeq.webhooks``), and Redis.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from beeq.processors.base import Processor, ProcessorSettings
 
 
 def build(settings: ProcessorSettings) -> dict[str, Processor[Any]]:
-    """Return the processors by queue name. Their owner closes them after the last job.
+    """Return the processors by queue name. The caller closes them after the last job.
 
     Raises:
-        ValueError: a setting is of no use; the message names it.
+        ValueError: a setting is invalid; the message names it.
     """
-    # Imported here: a producer that only wants the job models needs no HTTP client.
+    # Imported here, so that a producer, which only needs the job models, loads no HTTP client.
     from beeq.processors.ai import AIProcessor  # noqa: PLC0415 - see above
     from beeq.processors.assembly import AssemblyProcessor  # noqa: PLC0415 - see above
     from beeq.processors.media import MediaProcessor  # noqa: PLC0415 - see above

@@ -1,6 +1,6 @@
-"""The processor of ``ai-generation``: what a job asks of the AI provider, and what its answers mean for it.
+"""The processor of ``ai-generation``: a job's model, and what the provider's errors mean for the job.
 
-How the provider is asked is ``beeq.ai``'s business.
+``beeq.ai`` does the work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from beeq.ai.client import BASE_URL_SETTING, AIClient, Limits
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.generation import Generation
-from beeq.ai.idempotency import Orders
+from beeq.ai.idempotency import ProviderRequests
 from beeq.errors import Discard, Retry
 from beeq.jobs import AIGenerationJob
 from beeq.media.errors import MediaRefused
@@ -19,21 +19,21 @@ from beeq.protocol.options import backoff_ms_of
 
 
 class AIProcessor(Processor[AIGenerationJob]):
-    """Has scripts, descriptions, pictures and videos made by an OpenAI-compatible API.
+    """Generates scripts, descriptions, pictures and videos by an OpenAI-compatible API.
 
     Results: ``script`` ``{"title", "scenes"}``, ``scene-description`` ``{"text"}``, ``image`` ``{"path",
-    "bytes"}`` or ``{"url"}``, ``video`` the facts of a file or ``{"url"}``. Files lie in the media root
-    itself and are named by the job's id.
+    "bytes"}`` or ``{"url"}``, ``video`` the facts of a file or ``{"url"}``. Files are written to the media
+    root itself, and named by the job's id.
 
-    429 and 5xx are tried again as the job's policy says, and not before a ``Retry-After`` has
-    passed; other 4xx fail the job at once. A video is ordered once, however often the job is run.
+    After a 429 or 5xx the job is retried as its policy says, and not before a ``Retry-After`` has
+    passed; other 4xx fail the job at once. A video is requested once, also if the job runs again.
 
     Args:
         settings: of these, the media root and all that begin with ``ai_``.
-        limits: how long and how much the provider may answer.
+        limits: of the provider's responses.
 
     Raises:
-        ValueError: URL or key is of no use; the message names the variable.
+        ValueError: URL or key is invalid; the message names the variable.
     """
 
     queue_name = "ai-generation"
@@ -53,13 +53,14 @@ class AIProcessor(Processor[AIGenerationJob]):
             self._generation = Generation(self._client, settings.media_root, settings.ai_poll_interval_ms)
 
     async def perform(self, job: RunningJob, data: AIGenerationJob) -> Any:
-        """Have made what the job's type names.
+        """Generate the job's result.
 
         Raises:
-            Discard: a setting is missing, or the provider refuses it.
-            Retry: the provider wants a longer wait than the job's backoff.
+            Discard: a setting is missing, or the provider refuses.
+            Retry: the provider asks for a longer delay than the job's backoff.
             AIFailed, MediaFailed: any other failure; the backoff decides.
         """
+        assert job.id is not None  # noqa: S101 - a running job has an id
         if self._generation is None:
             raise Discard(f"no AI provider: {BASE_URL_SETTING} is not set")
         setting, model = self._models[data.type]
@@ -68,7 +69,8 @@ class AIProcessor(Processor[AIGenerationJob]):
             raise Discard(f"no model: {setting} is not set, and the job has no modelId")
         try:
             async with Progress(job) as progress:
-                return await self._generation.generate(Orders(job), data, model, progress.reach)
+                requests = ProviderRequests(job.id, job.memory, job.remember)
+                return await self._generation.generate(requests, data, model, progress.reach)
         except (AIRefused, MediaRefused) as refused:
             raise Discard(str(refused)) from None
         except AIFailed as failed:

@@ -1,4 +1,4 @@
-"""The processor of ``video-assembly``: a film from its scenes and its sound, in each format asked for."""
+"""The processor of ``video-assembly``: a film from its scenes and its sound, in each requested format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from beeq.processors.media import media_of
 class AssemblyProcessor(Processor[VideoAssemblyJob]):
     """Assembles films, by ffmpeg under the media root or by a remote service.
 
-    The result is each file's facts by its format. The files lie in the media root itself and are
-    named by the queue's id of the job, which is unique in the queue: see ``safe_name`` for ids that
-    are no names. So a job that is run again writes the same files.
+    The result is each file's facts by its format. The files are written to the media root itself, and named
+    by the job's id in the queue (by ``safe_name``). So a job that runs again writes the same files.
     """
 
     queue_name = "video-assembly"
@@ -29,8 +28,8 @@ class AssemblyProcessor(Processor[VideoAssemblyJob]):
         """Assemble the film and return the facts of its files.
 
         Raises:
-            Discard: a path is forbidden, or a file is of no use for this.
-            MediaFailed: it did not work this time.
+            Discard: a path is not allowed, or a file is not usable.
+            MediaFailed: this attempt failed.
         """
         assert job.id is not None  # noqa: S101 - a running job has an id
         try:

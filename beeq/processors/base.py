@@ -1,7 +1,6 @@
 """What every processor shares: its settings, the check of a job's fields, and progress.
 
-A processor is a handler for one built-in queue. It knows its own work and nothing of Redis: all it
-sees of the queue is the job in hand.
+A processor is a handler for one built-in queue. All it sees of the queue is the job that it runs.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ class RunningJob(Protocol):
 
     @property
     def id(self) -> str | None:
-        """The queue's name for the job."""
+        """The job's id in the queue."""
 
     @property
     def data(self) -> Any:
-        """The payload as it came, unchecked."""
+        """The payload, unchecked."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,25 +48,25 @@ class RunningJob(Protocol):
         """What this attempt and earlier ones have remembered."""
 
     async def report_progress(self, value: Any) -> Any:
-        """Tell whoever listens how far the job is."""
+        """Publish the job's progress."""
 
     async def remember(self, **facts: Any) -> None:
-        """Keep facts with the job, for its next attempt, whoever runs it."""
+        """Keep facts with the job, for its next attempt, in any process."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessorSettings:
-    """What the processors are told by whoever runs them. Never read from the environment unasked.
+    """The settings of all processors; read from the environment only by ``from_environment``.
 
     Attributes:
-        media_root: the folder all media files lie in; the current one by default.
+        media_root: the folder of all media files; the current one by default.
         media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
         webhook_secret: ``whsec_`` and base64; signs deliveries. Parsed by the webhook processor.
-        webhook_allow_hosts: comma list of hosts that are called although their address is private.
+        webhook_allow_hosts: comma list of hosts that may be called although their address is private.
         ai_base_url: of an OpenAI-compatible API, with its ``/v1``. Without it no AI job can run.
         ai_api_key: sent to that API only.
-        ai_text_model, ai_image_model, ai_video_model: what is asked for unless a job names its own.
-        ai_poll_interval_ms: how long to wait between two looks at a video in the making.
+        ai_text_model, ai_image_model, ai_video_model: the models of jobs that name none.
+        ai_poll_interval_ms: the time between two polls of a video that is being made.
     """
 
     media_root: Path = field(default_factory=Path.cwd)
@@ -86,25 +85,19 @@ class ProcessorSettings:
         """Read ``BEEQ_MEDIA_…``, ``BEEQ_WEBHOOK_…`` and ``BEEQ_AI_…``: each attribute's name in capitals.
 
         Raises:
-            ValueError: a value is of no use. The message names the variable; it holds no secret.
+            ValueError: a value is invalid. The message names the variable; it holds no secret.
         """
         root = Path(environ.get("BEEQ_MEDIA_ROOT", "."))
         if "BEEQ_MEDIA_ROOT" in environ and not environ["BEEQ_MEDIA_ROOT"]:
             raise ValueError("BEEQ_MEDIA_ROOT must not be empty")
         if not root.is_dir():
-            raise ValueError(f"BEEQ_MEDIA_ROOT is no folder: {str(root)!r}")
-        media_url = environ.get("BEEQ_MEDIA_URL")
-        if media_url is not None:
-            _check_service_url("BEEQ_MEDIA_URL", media_url)
-        ai_base_url = environ.get("BEEQ_AI_BASE_URL")
-        if ai_base_url is not None:
-            _check_service_url("BEEQ_AI_BASE_URL", ai_base_url)
+            raise ValueError(f"BEEQ_MEDIA_ROOT is not a folder: {str(root)!r}")
         return cls(
             media_root=root.absolute(),
-            media_url=media_url,
+            media_url=_service_url("BEEQ_MEDIA_URL", environ),
             webhook_secret=environ.get("BEEQ_WEBHOOK_SECRET"),
             webhook_allow_hosts=environ.get("BEEQ_WEBHOOK_ALLOW_HOSTS", ""),
-            ai_base_url=ai_base_url,
+            ai_base_url=_service_url("BEEQ_AI_BASE_URL", environ),
             ai_api_key=environ.get("BEEQ_AI_API_KEY") or None,
             ai_text_model=environ.get("BEEQ_AI_TEXT_MODEL") or None,
             ai_image_model=environ.get("BEEQ_AI_IMAGE_MODEL") or None,
@@ -121,7 +114,10 @@ def _interval_ms(text: str | None) -> int:
     return int(text)
 
 
-def _check_service_url(variable: str, url: str) -> None:
+def _service_url(variable: str, environ: Mapping[str, str]) -> str | None:
+    url = environ.get(variable)
+    if url is None:
+        return None
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -130,13 +126,14 @@ def _check_service_url(variable: str, url: str) -> None:
     if not is_usable or parts.query or parts.fragment:
         # The URL itself may hold a password.
         raise ValueError(f"{variable} must be an http or https URL with a host, and no query")
+    return url
 
 
 class Processor(ABC, Generic[JobData]):
     """A handler for the jobs of one built-in queue.
 
-    Subclasses name their queue and do the work in ``perform``. A job whose fields are wrong is
-    discarded before that: it fails at once, using up no retries, with every fault named.
+    Subclasses name their queue and do the work in ``perform``. A job with invalid fields is discarded
+    before that: it fails at once, uses up no retries, and its error names every fault.
     """
 
     queue_name: ClassVar[str]
@@ -158,15 +155,15 @@ class Processor(ABC, Generic[JobData]):
         """Do the work of one job whose fields have been checked."""
 
     async def close(self) -> None:
-        """Let go of what the processor holds open; called once, after the last job."""
+        """Close the processor's connections; called once, after the last job."""
 
 
 class Progress:
-    """Reports 0 to 100, never falling, one message a percent at most; for use with ``async with``.
+    """Reports a job's progress, 0 to 100, never falling, by an ``async with`` block.
 
-    ``reach`` only notes how far the work is; a task of this object's own sends it on, so work never
-    waits for Redis. Leaving the block without an error reports 100. A report that does not get
-    through is logged, and the work goes on.
+    ``reach`` only stores the percentage; a task of this object publishes it, at most once for each
+    percent, so the work never waits for Redis. Leaving the block without an error reports 100. A failed
+    report is logged, and the work goes on.
     """
 
     def __init__(self, job: RunningJob) -> None:
@@ -201,7 +198,7 @@ class Progress:
             raise fault
 
     def reach(self, percent: float) -> None:
-        """Note that ``percent`` of the work is done; 100 is only reported by leaving the block."""
+        """Store that ``percent`` of the work is done, at most 99: leaving the block reports 100."""
         self._note(min(99, int(percent)))
 
     def _note(self, percent: int) -> None:

@@ -1,4 +1,4 @@
-"""The processor of ``media-processing``: from a job's type to one operation on media files."""
+"""The processor of ``media-processing``: one operation on media files, by the job's type."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from beeq.processors.base import Processor, ProcessorSettings, Progress, Running
 
 
 def media_of(settings: ProcessorSettings) -> MediaService:
-    """Return who does the work: ffmpeg here, or a service elsewhere."""
+    """Return the service for the settings: ffmpeg on this machine, or a remote one."""
     if settings.media_url is None:
         return LocalMedia(settings.media_root)
     return RemoteMedia(settings.media_url)
 
 
 class MediaProcessor(Processor[MediaProcessingJob]):
-    """Stitches, mixes and takes frames, by ffmpeg under the media root or by a remote service.
+    """Stitches, mixes and extracts frames, by ffmpeg under the media root or by a remote service.
 
     A result's ``path`` is the job's ``outputPath`` as given.
     """
@@ -31,11 +31,11 @@ class MediaProcessor(Processor[MediaProcessingJob]):
         self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: MediaProcessingJob) -> Any:
-        """Do the operation that the job's type names and return its facts.
+        """Do the job's operation and return the facts of its file.
 
         Raises:
-            Discard: a path is forbidden, or a file is of no use for this.
-            MediaFailed: it did not work this time.
+            Discard: a path is not allowed, or a file is not usable.
+            MediaFailed: this attempt failed.
         """
         try:
             async with Progress(job) as progress:

@@ -1,4 +1,4 @@
-"""Webhook jobs: what an answer means for the job. How one is got is ``beeq.webhooks``' business."""
+"""The processor of ``webhook-processing``: what a response means for the job. ``beeq.webhooks`` delivers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from beeq.webhooks.signature import Signer
 class WebhookProcessor(Processor[WebhookJob]):
     """POSTs each job's payload to its URL; the result is ``{"status": …, "duration": ms}``.
 
-    A 2xx is success. 410, and a URL that must not be called, fail the job at once; anything else
-    is tried again as the job's policy says, and not before a ``Retry-After`` has passed.
+    A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else the
+    job is retried as its policy says, and not before a ``Retry-After`` has passed.
 
     Raises:
-        ValueError: the secret or the allowed hosts are nonsense; the message names the variable.
+        ValueError: the secret or the allowed hosts are invalid; the message names the variable.
     """
 
     queue_name = "webhook-processing"
@@ -39,13 +39,13 @@ class WebhookProcessor(Processor[WebhookJob]):
 
         Raises:
             Discard: the receiver is gone, or its address is refused.
-            Retry: the receiver wants a longer wait than the job's backoff.
+            Retry: the receiver asks for a longer delay than the job's backoff.
             DeliveryFailed: any other failure; the backoff decides.
         """
         assert job.id is not None  # noqa: S101 - a running job has an id
         timeout_ms = timeout_ms_of(job.options)
         try:
-            answer = await self._sender.deliver(
+            response = await self._sender.deliver(
                 data.webhook_url,
                 job.id,
                 dumps(data.payload),
@@ -53,14 +53,14 @@ class WebhookProcessor(Processor[WebhookJob]):
             )
         except WebhookRefused as refused:
             raise Discard(str(refused)) from None
-        if answer.accepted:
-            return {"status": answer.status, "duration": answer.duration_ms}
-        reason = f"webhook answered {answer.status}"
-        if answer.gone:
+        if response.accepted:
+            return {"status": response.status, "duration": response.duration_ms}
+        reason = f"webhook answered {response.status}"
+        if response.gone:
             raise Discard(f"{reason}: it wants no more messages")
-        if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST:
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
             reason += ", and redirects are not followed"
-        wait_ms = answer.retry_after_ms
+        wait_ms = response.retry_after_ms
         if wait_ms is not None and wait_ms > backoff_ms_of(job.options):
             raise Retry(after=wait_ms, reason=reason)
         raise DeliveryFailed(reason)

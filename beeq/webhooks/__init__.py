@@ -1,6 +1,7 @@
 """Webhook deliveries to URLs that strangers choose.
 
-``signature`` signs, ``addresses`` says which hosts may be called, ``guard`` connects to those and
-no others, ``connections`` keeps what may be used again, ``answer`` reads what came back,
-``delivery`` does one attempt. Nothing in here knows jobs or queues.
+Here: signing (``signature``), which hosts may be called (``addresses``), connecting to those and no others
+(``guard``), connections (``connections``), one attempt at delivery (``delivery``), its response
+(``response``). Not here: jobs and queues; what a response means for a job is decided in
+``beeq.processors.webhook``.
 """

@@ -1,7 +1,4 @@
-"""Which hosts a webhook may call: public addresses, and what the configuration allows besides.
-
-Decisions only: nothing here resolves a name or opens a connection (``guard`` does).
-"""
+"""Which hosts a webhook may call: public addresses, and the hosts that the configuration allows. No IO."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import httpx
 
 ALLOW_HOSTS_SETTING = "BEEQ_WEBHOOK_ALLOW_HOSTS"
 
-#: Refused beside what ``ipaddress`` calls not global, whose tables differ between Python versions.
+#: Refused in addition to what ``ipaddress`` calls not global, whose tables differ between Python versions.
 _REFUSED_V4 = (
     IPv4Network("100.64.0.0/10"),  # carrier-grade NAT; one cloud's metadata service
     IPv4Network("168.63.129.16/32"),  # a cloud's platform service, on a public number
@@ -21,17 +18,16 @@ _REFUSED_V4 = (
     IPv4Network("192.88.99.0/24"),  # 6to4 relays
     IPv4Network("198.18.0.0/15"),  # benchmarking
 )
-#: The only part of IPv6 that is given out to networks …
+#: The only part of IPv6 that is assigned to networks …
 _UNICAST_V6 = IPv6Network("2000::/3")
-#: … and the parts of it that are not, or that carry an IPv4 address inside.
+#: … and the parts of it that are not, or that contain an IPv4 address.
 _REFUSED_V6 = (
     IPv6Network("2001::/23"),  # Teredo, benchmarking, ORCHID
     IPv6Network("2001:db8::/32"),  # documentation
     IPv6Network("2002::/16"),  # 6to4
     IPv6Network("3fff::/20"),  # documentation
 )
-#: Other spellings of an IPv4 address. Where a network has DNS64, every IPv4-only host looks like
-#: the second.
+#: Other forms of IPv4 addresses: mapped, and NAT64 (the form of every IPv4-only host behind DNS64).
 _WRAPPED_V4 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 
 _HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
@@ -41,10 +37,10 @@ _MAX_PORT = 65535
 
 
 def is_public(address: str) -> bool:
-    """Return whether a resolved address belongs to the internet, and to nothing nearer.
+    """Return whether a resolved address is on the public internet.
 
     Args:
-        address: IPv4 or IPv6 in any spelling that ``ipaddress`` reads. A scoped address
+        address: IPv4 or IPv6 in any form that ``ipaddress`` reads. A scoped address
             (``fe80::1%eth0``) is never public.
     """
     parsed = ip_address(address)
@@ -68,13 +64,13 @@ def _is_public_v4(address: IPv4Address) -> bool:
 
 
 def may_resolve(host: str) -> bool:
-    """Return whether ``host`` is an address or a name that is worth asking the resolver about.
+    """Return whether ``host`` may be given to the resolver at all.
 
-    Not so: this machine's own names, scoped addresses, and numbers that are no address as one writes them
-    (``2130706433``, ``0177.0.0.1``, ``0x7f.1``, ``127.1``), which some resolvers take for one.
+    Refused: this machine's own names, scoped addresses, and numbers in unusual forms (``2130706433``,
+    ``0177.0.0.1``, ``0x7f.1``, ``127.1``), which some resolvers take for addresses.
 
     Args:
-        host: as it stands in the URL, lower case, without brackets.
+        host: from the URL, lower case, without brackets.
     """
     if _as_address(host) is not None:
         return "%" not in host
@@ -89,10 +85,10 @@ def may_resolve(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """The hosts that may be called whatever their addresses are.
+    """The hosts that may be called even if their addresses are not public.
 
-    A name matches the URL's host as written, never what it resolves to; an address matches that
-    address. An entry without a port allows all ports.
+    A name matches the URL's host as written, never what a host resolves to; an address matches itself. An
+    entry without a port allows all ports.
     """
 
     entries: frozenset[tuple[str, int | None]]
@@ -102,7 +98,7 @@ class AllowedHosts:
         """Return the hosts in a comma list of ``host``, ``host:port`` and ``[v6]:port``.
 
         Raises:
-            ValueError: an entry is none of these. The message names the setting and the entry.
+            ValueError: an entry is invalid. The message names the setting and the entry.
         """
         words = (word.strip() for word in text.split(","))
         return cls(frozenset(_entry(word) for word in words if word))
@@ -121,14 +117,14 @@ def _entry(word: str) -> tuple[str, int | None]:
     port = int(match[2]) if match and match[2] else None
     if host is None or (port is not None and not 0 < port <= _MAX_PORT):
         raise ValueError(
-            f"{ALLOW_HOSTS_SETTING} must be a comma list of host, host:port or [v6]:port,"
-            f" and {word!r} is none of them"
+            f"{ALLOW_HOSTS_SETTING} must be a comma list of host, host:port or [v6]:port:"
+            f" {word!r} is not valid"
         )
     return _canonical(host), port
 
 
 def _host_of(written: str) -> str | None:
-    """Return the host as it will come from a URL (lower case, IDNA), or None if it is none."""
+    """Return the host as a URL would give it (lower case, IDNA); None if it is not a valid host."""
     try:
         host = httpx.URL(f"http://{written}/").raw_host.decode("ascii")
     except httpx.InvalidURL:

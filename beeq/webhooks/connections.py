@@ -1,14 +1,16 @@
-"""Connections to receivers, kept a moment for the next delivery to the same origin.
+"""HTTP connections that are kept a moment for the next request to the same origin.
 
-httpcore has a pool of its own, but a task that is cancelled while its connection is given back
-leaves that connection in it for good, and workers cancel tasks. Here nothing is awaited on the way
-back: a connection is kept, or closed by a task of this object's own.
+httpcore has a pool of its own, but a task that is cancelled while it returns a connection leaves that
+connection in the pool for good, and workers cancel tasks. Here nothing is awaited when a connection is
+returned: it is kept, or closed by a task of the pool's own. ``beeq.ai`` uses these connections too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -17,17 +19,60 @@ import httpcore
 if TYPE_CHECKING:
     import ssl
 
-    from beeq.webhooks.guard import GuardedBackend
-
-#: Shorter than common servers' keep-alive (5 s), which might end just as a request goes out.
+#: Shorter than the keep-alive of common servers (5 s), which might close just as a request is sent.
 KEEPALIVE_S = 2.0
 MAX_IDLE = 50
 
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
-class _Connection:
-    """One HTTP connection, and the network connection that carries it once it is open."""
 
-    def __init__(self, origin: httpcore.Origin, network: GuardedBackend, ssl_context: ssl.SSLContext) -> None:
+class OwnedNetwork(httpcore.AsyncNetworkBackend):
+    """Opens one network connection, and can close it at any time."""
+
+    def __init__(self) -> None:
+        self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        self._stream: httpcore.AsyncNetworkStream | None = None
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to ``host`` at the first of its addresses that accepts."""
+        try:
+            self._stream = await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        except UnicodeError:  # an empty label, or one of more than 63 characters
+            raise httpcore.ConnectError("not a host name") from None
+        except httpcore.ConnectError as error:
+            raise httpcore.ConnectError(connect_error_text(error)) from error
+        return self._stream
+
+    async def aclose(self) -> None:
+        """Close the connection, also during a request on it. Takes at most two turns of the loop."""
+        if self._stream is not None:
+            await self._stream.aclose()
+
+
+def connect_error_text(error: BaseException) -> str:
+    """Return the system's text for why a connection failed ("Connection refused")."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, socket.gaierror) and found.strerror:
+            return found.strerror
+        if isinstance(found, OSError) and found.errno:
+            return os.strerror(found.errno)  # asyncio's own text names its calls
+        # Several addresses failed: the first one's reason will do.
+        found = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found.__cause__
+    return str(error)
+
+
+class _LentConnection:
+    """One HTTP connection, and the network connection below it."""
+
+    def __init__(self, origin: httpcore.Origin, network: OwnedNetwork, ssl_context: ssl.SSLContext) -> None:
         self.origin = origin
         self.http = httpcore.AsyncHTTPConnection(
             origin, ssl_context, keepalive_expiry=KEEPALIVE_S, network_backend=network
@@ -40,24 +85,24 @@ class Connections:
     """Lends connections, as many as are asked for at once; it belongs to one event loop.
 
     Args:
-        guard: makes the way to the network for one connection.
-        ssl_context: what certificates are verified with.
+        make_network: returns the network for one new connection.
+        ssl_context: verifies certificates.
     """
 
-    def __init__(self, guard: Callable[[], GuardedBackend], ssl_context: ssl.SSLContext) -> None:
-        self._guard = guard
+    def __init__(self, make_network: Callable[[], OwnedNetwork], ssl_context: ssl.SSLContext) -> None:
+        self._make_network = make_network
         self._ssl_context = ssl_context
-        self._idle: list[_Connection] = []  # the longest idle first
-        self._lent: set[_Connection] = set()
-        self._closing: set[asyncio.Task[None]] = set()  # removed by the task's own end
+        self._idle: list[_LentConnection] = []  # the longest idle first
+        self._lent: set[_LentConnection] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # each task removes itself at its end
 
     @asynccontextmanager
     async def borrow(self, origin: httpcore.Origin) -> AsyncIterator[httpcore.AsyncHTTPConnection]:
-        """Lend a connection to ``origin``; it is opened by the first request on it.
+        """Lend a connection to ``origin``; the first request on it opens it.
 
-        It is kept afterwards if its last response was read to the end, and closed otherwise.
+        Afterwards it is kept if its last response was read to the end, and closed otherwise.
         """
-        connection = self._take(origin) or _Connection(origin, self._guard(), self._ssl_context)
+        connection = self._take(origin) or _LentConnection(origin, self._make_network(), self._ssl_context)
         self._lent.add(connection)
         try:
             yield connection.http
@@ -76,31 +121,31 @@ class Connections:
         while self._closing:
             await asyncio.wait(self._closing)
 
-    def _take(self, origin: httpcore.Origin) -> _Connection | None:
+    def _take(self, origin: httpcore.Origin) -> _LentConnection | None:
         for connection in reversed(self._idle):
             if connection.origin != origin:
                 continue
-            if connection.http.has_expired():  # by time, or because the receiver hung up
+            if connection.http.has_expired():  # by time, or because the server closed it
                 self._close(connection)
             else:
                 self._leave_idle(connection)
                 return connection
         return None
 
-    def _keep(self, connection: _Connection) -> None:
+    def _keep(self, connection: _LentConnection) -> None:
         loop = asyncio.get_running_loop()
         connection.expiry = loop.call_later(KEEPALIVE_S, self._close, connection)
         self._idle.append(connection)
         if len(self._idle) > MAX_IDLE:
             self._close(self._idle[0])
 
-    def _close(self, connection: _Connection) -> None:
+    def _close(self, connection: _LentConnection) -> None:
         self._leave_idle(connection)
         task = asyncio.get_running_loop().create_task(connection.network.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _leave_idle(self, connection: _Connection) -> None:
+    def _leave_idle(self, connection: _LentConnection) -> None:
         if connection.expiry is not None:
             connection.expiry.cancel()
             connection.expiry = None

@@ -1,8 +1,7 @@
-"""One attempt at delivering one message: a signed POST, and the head of the answer to it.
+"""One attempt to deliver one message: a signed POST, and the head of its response.
 
-httpcore is used directly, since it does only this: it follows no redirect, decodes no body, keeps
-no cookie, asks no proxy or netrc, and writes no URL to a log. Its one way to the network is the
-``guard``.
+httpcore is used directly, because it follows no redirect, decodes no body, keeps no cookie, reads no proxy
+or netrc from the environment, and logs no URL. Its only network is the ``guard``.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ if TYPE_CHECKING:
     from beeq.webhooks.guard import Resolve
     from beeq.webhooks.signature import Signer
 
-#: Resolving and connecting; the TLS handshake has as long once more.
+#: Resolving and connecting; the TLS handshake gets the same time again.
 CONNECT_TIMEOUT_S = 10.0
 #: One write, or one read.
 IO_TIMEOUT_S = 30.0
-#: From the start to the answer, however many drips it comes in.
+#: From the start to the head of the response, also if single bytes of it keep coming.
 ATTEMPT_TIMEOUT_S = 60.0
-#: A body is read for its connection's sake only, so not for long …
+#: A response's body is read only so that the connection can be used again: this long …
 BODY_TIMEOUT_S = 3.0
-#: … and not far.
+#: … and this far.
 MAX_BODY_BYTES = 64 * 1024
 _MAX_PORT = 65535
 _TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": IO_TIMEOUT_S, "write": IO_TIMEOUT_S}
@@ -52,7 +51,7 @@ _NETWORK_ERRORS = (
 
 
 class DeliveryFailed(BeeqError):
-    """The attempt got no answer. The message is one sentence, with host and port at most."""
+    """The attempt got no response. The message is one sentence; of the URL it holds host and port at most."""
 
 
 class WebhookSender:
@@ -62,10 +61,10 @@ class WebhookSender:
     The number of connections is that of the deliveries under way, and a few idle ones.
 
     Args:
-        allowed: hosts beside the public ones.
+        allowed: hosts that may be called although they are not public.
         signer: signs every message; without it they are sent unsigned.
-        resolve: how names become addresses; None asks the system.
-        ssl_context: what certificates are verified with; None is the usual authorities.
+        resolve: resolves names; None means the system's resolver.
+        ssl_context: verifies certificates; None means by the usual authorities.
     """
 
     def __init__(
@@ -80,23 +79,25 @@ class WebhookSender:
         self._signer = signer
         self._resolve = resolve
         self._ssl_context = ssl_context
-        self._resolver: Resolver | None = None  # ours to close, where the caller brought none
+        self._resolver: Resolver | None = (
+            None  # made here, and closed here, if the caller gave no ``resolve``
+        )
         self._connections: Connections | None = None
 
     async def deliver(
         self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
     ) -> WebhookResponse:
-        """POST ``body`` to ``url`` and return what the receiver said, whatever it said.
+        """POST ``body`` to ``url`` and return the response, whatever its status.
 
         Args:
             url: http or https, without a user name.
             job_id: the message's id, the same on every attempt.
             body: JSON.
-            timeout_s: how long the caller will wait; a body never uses that time up.
+            timeout_s: how long the caller will wait; reading a body takes at most half of the rest of it.
 
         Raises:
             WebhookRefused: the URL must not be called, now or later.
-            DeliveryFailed: there was no answer.
+            DeliveryFailed: there was no response.
         """
         target = _target(url)
         request_url = httpcore.URL(
@@ -105,7 +106,7 @@ class WebhookSender:
         headers = self._headers(target, job_id, body)
         connections = self._open()
         started_s = time.monotonic()
-        answer: WebhookResponse | None = None
+        received: WebhookResponse | None = None
         failure: Exception | None = None
         try:
             async with (
@@ -120,14 +121,14 @@ class WebhookSender:
                 ) as response,
             ):
                 elapsed_s = time.monotonic() - started_s
-                answer = WebhookResponse(response.status, round(elapsed_s * 1000), _retry_after(response))
+                received = WebhookResponse(response.status, round(elapsed_s * 1000), _retry_after(response))
                 await _read_body(response, min(BODY_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2))
         except _NETWORK_ERRORS as error:
-            # Once there is an answer, a body that breaks, drips or never ends changes nothing.
+            # After the head of a response, a body that breaks off or never ends changes nothing.
             failure = error
-        if answer is None:
+        if received is None:
             raise DeliveryFailed(_sentence(failure, target))
-        return answer
+        return received
 
     async def aclose(self) -> None:
         """Close all connections; deliveries under way fail."""
@@ -168,10 +169,10 @@ class WebhookSender:
 
 
 def _target(url: str) -> httpx.URL:
-    """Return the parsed URL, if it is one that a webhook may have.
+    """Parse the URL of a webhook.
 
     Raises:
-        WebhookRefused: it is not; the message holds nothing of it but the scheme.
+        WebhookRefused: a webhook must not have it; the message repeats nothing of it.
     """
     try:
         target = httpx.URL(url)
@@ -193,7 +194,7 @@ def _target(url: str) -> httpx.URL:
 
 
 async def _read_body(response: httpcore.Response, timeout_s: float) -> None:
-    """Read on so that the connection can be used again; what is longer or slower is cut off."""
+    """Read the body so that the connection can be used again; give up on long and slow ones."""
     read_bytes = 0
     async with asyncio.timeout(timeout_s):
         async for chunk in response.aiter_stream():
@@ -210,7 +211,7 @@ def _retry_after(response: httpcore.Response) -> int | None:
 
 
 def _sentence(error: Exception | None, target: httpx.URL) -> str:
-    """Return why there was no answer. What the receiver sent is not quoted."""
+    """Return why there was no response, without quoting what the receiver sent."""
     where = target.netloc.decode("ascii")
     tls_error = _tls_error(error)
     if tls_error is not None:

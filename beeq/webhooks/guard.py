@@ -1,16 +1,14 @@
-"""The way out: resolves a host once, checks every address, and connects to a checked one.
+"""The network for webhooks: resolves a host once, checks every address, and connects to a checked one.
 
-The HTTP client on top sees only host names, so the Host header, SNI and the certificate check are
-those of the URL; and it cannot connect around this, since it has no other way to the network.
-Because the address that was checked is the one connected to, a name that resolves differently a
-moment later (DNS rebinding) gains nothing.
+The HTTP client sees only host names, so the Host header, SNI and the certificate check are those of the
+URL; and it cannot bypass the check, because this is its only network. The address that was checked is the
+one connected to, so a name that resolves differently a moment later (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +19,17 @@ import httpcore
 
 from beeq.errors import BeeqError
 from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, AllowedHosts, is_public, may_resolve
+from beeq.webhooks.connections import OwnedNetwork, SocketOption, connect_error_text
 
 #: Resolves a host name to its addresses, in the order to try them; raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
-#: For resolving and connecting together, where the caller has no opinion.
+#: For resolving and connecting together, if the caller gives no timeout.
 _CONNECT_TIMEOUT_S = 10.0
 #: A name may have any number of addresses; all are checked, this many are tried.
 _MAX_TRIES = 4
-#: Slow names fill these threads and no others: the loop's own pool serves handlers.
+#: Slow names block these threads only, not the loop's own, in which handlers run.
 _RESOLVER_THREADS = 16
-_SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
 class WebhookRefused(BeeqError):
@@ -39,7 +37,7 @@ class WebhookRefused(BeeqError):
 
 
 class Resolver:
-    """The system's resolver, in threads of its own. Call it to resolve, ``close`` it at the end."""
+    """The system's resolver, in threads of its own. Call it to resolve; ``close`` it at the end."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="beeq-resolve")
@@ -54,33 +52,32 @@ class Resolver:
         return await loop.run_in_executor(self._threads, _addresses, host, port)
 
     def close(self) -> None:
-        """Let the threads end; a look-up under way ends by the resolver's own time limit."""
+        """Stop the threads; a look-up under way ends by the resolver's own time limit."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    except ValueError:  # an empty label, one of more than 63 characters
+    except ValueError:  # an empty label, or one of more than 63 characters
         raise OSError(errno.EINVAL, "not a host name") from None
     return [_with_scope(sockaddr) for *_, sockaddr in found]
 
 
 def _with_scope(sockaddr: tuple[Any, ...]) -> str:
-    """Return the address of a ``getaddrinfo`` answer; IPv6 answers have the scope in fourth place."""
+    """Return the address in a result of ``getaddrinfo``, whose fourth item is IPv6's scope."""
     address, _port, *rest = sockaddr
     scope = rest[1] if rest else 0
     return f"{address}%{scope}" if scope and "%" not in address else str(address)
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Opens one connection, to a public address or an allowed host only, and owns it."""
+class GuardedBackend(OwnedNetwork):
+    """Opens one connection, to a public address or an allowed host only."""
 
     def __init__(self, allowed: AllowedHosts, resolve: Resolve) -> None:
+        super().__init__()
         self._allowed = allowed
         self._resolve = resolve
-        self._network = httpcore.AnyIOBackend()
-        self._stream: httpcore.AsyncNetworkStream | None = None
 
     async def connect_tcp(
         self,
@@ -88,14 +85,14 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         port: int,
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
         local_address: str | None = None,
-        socket_options: Iterable[_SocketOption] | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to ``host`` at the first of its addresses that answers.
+        """Connect to ``host`` at the first of its addresses that accepts.
 
         Raises:
             WebhookRefused: the host, or any of its addresses, must not be called.
             httpcore.ConnectError: it cannot be resolved or reached; the message says why.
-            httpcore.ConnectTimeout: ``timeout`` seconds were not enough for all of it.
+            httpcore.ConnectTimeout: it took longer than ``timeout`` seconds in all.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (_CONNECT_TIMEOUT_S if timeout is None else timeout)
@@ -105,7 +102,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         except TimeoutError:
             raise httpcore.ConnectTimeout("the name did not resolve in time") from None
         while True:
-            # An address that swallows packets leaves their share of the time to the others.
+            # Each address gets its share of the time, so one that drops packets does not use up all of it.
             share_s = (deadline - clock()) / len(addresses)
             try:
                 self._stream = await self._network.connect_tcp(
@@ -116,17 +113,12 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                     raise
             except httpcore.ConnectError as error:
                 if not addresses:
-                    raise httpcore.ConnectError(_reason(error)) from error
+                    raise httpcore.ConnectError(connect_error_text(error)) from error
             else:
                 return self._stream
 
-    async def aclose(self) -> None:
-        """Close the connection, whatever is going on on it. Takes two turns of the loop at most."""
-        if self._stream is not None:
-            await self._stream.aclose()
-
     async def _checked(self, host: str, port: int) -> list[str]:
-        """Return the addresses to try: at least one, all of them checked."""
+        """Return the addresses to try, at least one, after checking all of them."""
         allowed = self._allowed.allows(host, port)
         if not allowed and not may_resolve(host):
             raise _refusal(host, port)
@@ -137,7 +129,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         if not addresses:
             raise httpcore.ConnectError("the name has no address")
         if not allowed and not all(is_public(address) for address in addresses):
-            # One bad address refuses the name: its owner decides which one comes first.
+            # One address that is not public refuses the name, for its owner chooses the order.
             raise _refusal(host, port)
         return _by_turns(addresses)[:_MAX_TRIES]
 
@@ -151,20 +143,9 @@ def _refusal(host: str, port: int) -> WebhookRefused:
 
 
 def _by_turns(addresses: list[str]) -> list[str]:
-    """Return the addresses with both families taking turns, the resolver's favourite first."""
+    """Return the addresses, IPv4 and IPv6 in turn, beginning with the resolver's first."""
     distinct = list(dict.fromkeys(addresses))
     is_v6 = ":" in distinct[0]
-    favourites = [address for address in distinct if (":" in address) is is_v6]
-    others = [address for address in distinct if (":" in address) is not is_v6]
-    pairs = zip_longest(favourites, others)
-    return [address for pair in pairs for address in pair if address is not None]
-
-
-def _reason(error: BaseException) -> str:
-    """Return the system's word for why a connection failed ("Connection refused")."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__
-    return str(error)
+    first = [address for address in distinct if (":" in address) is is_v6]
+    second = [address for address in distinct if (":" in address) is not is_v6]
+    return [address for pair in zip_longest(first, second) for address in pair if address is not None]

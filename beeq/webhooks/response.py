@@ -1,4 +1,4 @@
-"""What a receiver answered, as far as a delivery is interested. No IO, no clock."""
+"""The parts of a receiver's response that a delivery uses. No IO, no clock."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-#: A receiver may put an attempt off by a day, not more.
+#: A receiver may ask for a delay of a day at most.
 MAX_RETRY_AFTER_MS = 24 * 60 * 60 * 1000
 _MAX_SECONDS_DIGITS = 6  # a day has 86400 seconds
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """The head of a response; its body is nobody's business.
+    """The head of a response; the body is not used.
 
     Attributes:
         status: the HTTP status code.
-        duration_ms: from the start of the attempt, connecting included, to this answer.
-        retry_after_ms: how long the receiver wants to be left alone, None if it did not say.
+        duration_ms: from the start of the attempt, connecting included, to the head of the response.
+        retry_after_ms: the delay that the receiver asks for; None if it asks for none.
     """
 
     status: int
@@ -28,21 +28,21 @@ class WebhookResponse:
 
     @property
     def accepted(self) -> bool:
-        """Whether the receiver took the message."""
+        """Whether the receiver accepted the message."""
         return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants no message at this URL any more."""
+        """Whether the receiver wants no more messages at this URL."""
         return self.status == HTTPStatus.GONE
 
 
 def retry_after_ms(value: str, now: datetime) -> int | None:
-    """Return the wait that a ``Retry-After`` header asks for: 0 to a day, in ms.
+    """Return the delay that a ``Retry-After`` header asks for, 0 to a day, in ms; None if it is invalid.
 
     Args:
-        value: seconds, or an HTTP date. None comes back for anything else.
-        now: aware.
+        value: seconds, or an HTTP date.
+        now: with a time zone.
     """
     text = value.strip()
     if text.isascii() and text.isdecimal():
@@ -53,7 +53,7 @@ def retry_after_ms(value: str, now: datetime) -> int | None:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    if date.tzinfo is None:  # "-0000", which HTTP means as UTC too
+    if date.tzinfo is None:  # "-0000", which means UTC in HTTP too
         date = date.replace(tzinfo=UTC)
     wait_s = (date - now).total_seconds()
     return min(max(int(wait_s * 1000), 0), MAX_RETRY_AFTER_MS)

@@ -1,7 +1,7 @@
-"""The Standard Webhooks headers: who sent this, when, and whether it is genuine. No IO, no clock.
+"""The Standard Webhooks headers: a message's id, its time, and its signature. No IO, no clock.
 
-See https://www.standardwebhooks.com. Receivers check ``webhook-signature`` with any of its
-libraries, and drop what they have seen by ``webhook-id``.
+See https://www.standardwebhooks.com. Receivers check ``webhook-signature`` with any of its libraries, and
+drop repeated messages by ``webhook-id``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import hmac
 from urllib.parse import quote
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, no secret
-#: What a header may hold as it is: the printable ASCII characters.
+#: A header may hold printable ASCII characters unencoded.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
-#: ``%`` is encoded too where anything is, so that the encoding can be undone.
+#: If an id needs encoding, its ``%`` are encoded too, so that it can be decoded.
 _SAFE = _PLAIN.replace("%", "").replace(" ", "")
 
 
@@ -23,10 +23,10 @@ class Signer:
     """Signs messages with the secret that the sender shares with its receivers.
 
     Args:
-        secret: ``whsec_`` and the key in base64, as the receiver's library takes it.
+        secret: ``whsec_`` and the key in base64, as the receivers' libraries take it.
 
     Raises:
-        ValueError: it is anything else. The message names the setting and never holds the secret.
+        ValueError: the secret is invalid. The message names the setting and never holds the secret.
     """
 
     def __init__(self, secret: str) -> None:
@@ -55,7 +55,7 @@ def message_id(job_id: str) -> str:
 def _decode(secret: str) -> bytes:
     encoded = secret.removeprefix(_SECRET_PREFIX)
     try:
-        # Some generators leave the padding out; receivers' libraries accept that as well.
+        # Some generators leave out the padding; receivers' libraries accept that too.
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         key = b""

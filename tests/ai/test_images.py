@@ -73,14 +73,14 @@ async def test_a_picture_is_replaced_when_the_job_is_run_again(
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (image(b""), "no picture in its answer"),
-        (image(b"<svg/>"), "no PNG, JPEG or WebP"),
-        (image(b"\x89PN"), "no PNG, JPEG or WebP"),
+        (image(b""), "no picture in its response"),
+        (image(b"<svg/>"), "not PNG, JPEG or WebP"),
+        (image(b"\x89PN"), "not PNG, JPEG or WebP"),
         (image(PNG + b"x" * 1100), "picture is longer than 1000 bytes"),
         (image(PNG + b"x" * 200_000), "longer than"),
         (answer({"data": [{"b64_json": "?"}]}), "not base64"),
-        (answer({"data": [{"url": "file:///etc/passwd"}]}), "url in its answer"),
-        (answer({"data": [{"url": "data:image/png;base64,iVBORw0KGgo="}]}), "url in its answer"),
+        (answer({"data": [{"url": "file:///etc/passwd"}]}), "url in its response"),
+        (answer({"data": [{"url": "data:image/png;base64,iVBORw0KGgo="}]}), "url in its response"),
     ],
 )
 async def test_a_useless_picture_fails_the_attempt_and_leaves_no_file(
@@ -161,12 +161,12 @@ async def test_a_url_of_somebody_elses_is_the_result_and_never_fetched(
     [
         (answer({}, 302, location="/elsewhere"), AIFailed, "redirects are not followed"),
         (answer({"error": "gone"}, 404), Discard, "status 404: gone"),
-        (content(b"x" * 900), AIFailed, "no PNG"),
+        (content(b"x" * 900), AIFailed, "not PNG"),
         (content(PNG + b"x" * 2000), AIFailed, "longer than 1000 bytes"),
         (content(b""), AIFailed, "picture is empty"),
         (send(HEAD + b"content-length: 900\r\n\r\n" + PNG), AIFailed, "broke off"),
-        (drip(HEAD + b"content-length: 900\r\n\r\n" + PNG, b"x", 0.05), AIFailed, "no answer in time"),
-        (send(HEAD + b"content-length: 900\r\n\r\n" + PNG, hang_up=False), AIFailed, "no answer in time"),
+        (drip(HEAD + b"content-length: 900\r\n\r\n" + PNG, b"x", 0.05), AIFailed, "no response in time"),
+        (send(HEAD + b"content-length: 900\r\n\r\n" + PNG, hang_up=False), AIFailed, "no response in time"),
     ],
 )
 async def test_a_picture_that_cannot_be_fetched_leaves_no_file(

@@ -242,7 +242,7 @@ async def test_redirects_are_not_followed(server: AIServer, make: Make, status: 
     assert {request.route for request in server.requests} == {CHAT}
 
 
-QUICK = Limits(connect_s=5, order_s=0.3, json_bytes=1000)
+QUICK = Limits(connect_s=5, request_s=0.3, json_bytes=1000)
 
 
 @pytest.mark.parametrize(
@@ -253,15 +253,15 @@ QUICK = Limits(connect_s=5, order_s=0.3, json_bytes=1000)
         (content(b'{"choices": NaN}'), "not JSON"),
         (content(b"\x1f\x8b packed", content_encoding="gzip"), "not JSON"),
         (content(b"[" * 900), "not JSON"),
-        (answer(["choices"]), "no chat completion"),
+        (answer(["choices"]), "not a chat completion"),
         (answer({"choices": "x" * 2000}), "longer than 1000 bytes"),
         (send_for_ever(HEAD + b"\r\n", b"x" * 1000), "longer than 1000 bytes"),
         (send_for_ever(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 1000), "broke off"),
-        (drip(HEAD + b"content-length: 900\r\n\r\n", b" "), "no answer in time"),
-        (drip(b"", b"H"), "no answer in time"),
-        (send(hang_up=False), "no answer in time"),
+        (drip(HEAD + b"content-length: 900\r\n\r\n", b" "), "no response in time"),
+        (drip(b"", b"H"), "no response in time"),
+        (send(hang_up=False), "no response in time"),
         (send(HEAD + b"content-length: 500\r\n\r\n{}"), "broke off"),
-        (send(HEAD + b"content-length: 500\r\n\r\n{}", hang_up=False), "no answer in time"),
+        (send(HEAD + b"content-length: 500\r\n\r\n{}", hang_up=False), "no response in time"),
         (send(HEAD + b"content-length: x\r\n\r\n{}"), "broke off"),
         (send(HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nabc"), "broke off"),
         (answer({}, 302, location="http://[::1"), "broke off"),

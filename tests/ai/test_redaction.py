@@ -1,4 +1,4 @@
-"""Secrets in strangers' texts: masked however they are spelled, and never shown whole or in part."""
+"""Secrets in strangers' texts: redacted however they are spelled, and never shown whole or in part."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_longer_of_two_secrets_is_masked_as_a_whole() -> None:
 def test_without_secrets_nothing_is_masked() -> None:
     redactor = Redactor(["", ""])
     assert redactor.quoted("a *** b") == "a *** b"
-    assert redactor.masked({"a": ["b"]}) == {"a": ["b"]}
+    assert redactor.redacted({"a": ["b"]}) == {"a": ["b"]}
     assert not redactor.is_in("")
 
 
@@ -69,7 +69,7 @@ def test_a_strangers_text_becomes_one_printable_line(text: str, shown: str) -> N
 
 def test_results_are_masked_in_texts_and_keys_only() -> None:
     value = {"a": [KEY, {"b": f"x{KEY}x", KEY: 1}], "n": 2**70, "t": None, "nl": "a\nb\ud800"}
-    assert Redactor([KEY]).masked(value) == {
+    assert Redactor([KEY]).redacted(value) == {
         "a": ["***", {"b": "x***x", "***": 1}],
         "n": 2**70,
         "t": None,
@@ -80,7 +80,7 @@ def test_results_are_masked_in_texts_and_keys_only() -> None:
 def test_a_key_that_is_a_word_is_masked_in_messages_only() -> None:
     redactor = Redactor(["none"])
     assert redactor.quoted("key none is wrong") == "key *** is wrong"
-    assert redactor.masked("There is none.") == "There is none."
+    assert redactor.redacted("There is none.") == "There is none."
     assert not redactor.is_in("none")
 
 

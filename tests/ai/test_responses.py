@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.ai import responses as answers
+from beeq.ai import responses
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.responses import Picture, Stage, VideoState
+from beeq.ai.responses import Stage, VideoState
 from beeq.ai.script import script
 
 pytestmark = pytest.mark.fast
@@ -37,23 +37,23 @@ def completion(content: Any, **choice: Any) -> Any:
     ],
 )
 def test_the_text_of_a_completion_is_its_first_choice(answer: Any, text: str) -> None:
-    assert answers.chat_text(answer, quote) == text
+    assert responses.chat_text(answer, quote) == text
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (None, "no chat completion"),
-        ([], "no chat completion"),
-        ("text", "no chat completion"),
-        ({}, "no chat completion"),
-        ({"choices": []}, "no chat completion"),
-        ({"choices": {}}, "no chat completion"),
-        ({"choices": [None]}, "no chat completion"),
-        ({"choices": [{"message": "Hello"}]}, "no chat completion"),
-        (completion(None), "no chat completion"),
-        (completion(1), "no chat completion"),
-        (completion([1]), "no chat completion"),
+        (None, "not a chat completion"),
+        ([], "not a chat completion"),
+        ("text", "not a chat completion"),
+        ({}, "not a chat completion"),
+        ({"choices": []}, "not a chat completion"),
+        ({"choices": {}}, "not a chat completion"),
+        ({"choices": [None]}, "not a chat completion"),
+        ({"choices": [{"message": "Hello"}]}, "not a chat completion"),
+        (completion(None), "not a chat completion"),
+        (completion(1), "not a chat completion"),
+        (completion([1]), "not a chat completion"),
         (completion(" \n"), "wrote nothing"),
         (completion("half a", finish_reason="length"), "cut off"),
         (completion("", finish_reason="content_filter"), "content filter"),
@@ -64,16 +64,14 @@ def test_the_text_of_a_completion_is_its_first_choice(answer: Any, text: str) ->
 )
 def test_an_answer_without_a_whole_text_fails_and_says_why(answer: Any, reason: str) -> None:
     with pytest.raises(AIFailed, match=reason):
-        answers.chat_text(answer, quote)
+        responses.chat_text(answer, quote)
 
 
 def test_a_picture_is_its_bytes_or_else_its_url() -> None:
     encoded = base64.b64encode(b"\x89PNG").decode()
     item = {"b64_json": encoded, "url": "http://a/"}
-    assert answers.picture({"data": [item]}, quote) == Picture(content=b"\x89PNG")
-    assert answers.picture({"data": [{"b64_json": None, "url": "http://a/"}]}, quote) == Picture(
-        url="http://a/"
-    )
+    assert responses.picture({"data": [item]}, quote) == b"\x89PNG"
+    assert responses.picture({"data": [{"b64_json": None, "url": "http://a/"}]}, quote) == "http://a/"
 
 
 @pytest.mark.parametrize(
@@ -92,12 +90,12 @@ def test_a_picture_is_its_bytes_or_else_its_url() -> None:
 )
 def test_an_answer_without_a_picture_fails_and_says_why(answer: Any, reason: str) -> None:
     with pytest.raises(AIFailed, match=reason):
-        answers.picture(answer, quote)
+        responses.picture(answer, quote)
 
 
 @pytest.mark.parametrize("video", ["v1", "../x", "a/b?c#d", "vidéo 1", "...", "x" * 512])
 def test_an_id_may_hold_whatever_can_be_shown(video: str) -> None:
-    assert answers.video_id({"id": video, "status": "queued"}, quote) == video
+    assert responses.video_id({"id": video, "status": "queued"}, quote) == video
 
 
 @pytest.mark.parametrize(
@@ -105,12 +103,12 @@ def test_an_id_may_hold_whatever_can_be_shown(video: str) -> None:
 )
 def test_an_id_that_cannot_be_asked_for_fails(video: Any) -> None:
     with pytest.raises(AIFailed, match="no usable id"):
-        answers.video_id({"id": video, "status": "queued"}, quote)
+        responses.video_id({"id": video, "status": "queued"}, quote)
 
 
 def test_an_order_that_was_answered_with_an_error_says_so() -> None:
     with pytest.raises(AIFailed, match="<no more credit>"):
-        answers.video_id({"error": {"message": "no more credit"}}, quote)
+        responses.video_id({"error": {"message": "no more credit"}}, quote)
 
 
 @pytest.mark.parametrize(
@@ -142,13 +140,13 @@ def test_an_order_that_was_answered_with_an_error_says_so() -> None:
     ],
 )
 def test_a_status_says_where_a_video_is(answer: Any, state: VideoState) -> None:
-    assert answers.video_state(answer, quote) == state
+    assert responses.video_state(answer, quote) == state
 
 
 @pytest.mark.parametrize("answer", [None, [], "completed", {}, {"status": None}, {"status": 5}])
 def test_an_answer_without_a_status_says_nothing_of_a_video(answer: Any) -> None:
     with pytest.raises(AIFailed, match="no status"):
-        answers.video_state(answer, quote)
+        responses.video_state(answer, quote)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +166,7 @@ def test_an_answer_without_a_status_says_nothing_of_a_video(answer: Any) -> None
     ],
 )
 def test_the_reason_of_a_refusal_is_found_in_any_body(body: bytes, text: str) -> None:
-    assert answers.error_text(body) == text
+    assert responses.error_text(body) == text
 
 
 NAMES = st.sampled_from(
@@ -203,10 +201,10 @@ ANSWERS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
 )
 READERS: list[Callable[[Any], Any]] = [
-    lambda answer: answers.chat_text(answer, quote),
-    lambda answer: answers.picture(answer, quote),
-    lambda answer: answers.video_id(answer, quote),
-    lambda answer: answers.video_state(answer, quote),
+    lambda answer: responses.chat_text(answer, quote),
+    lambda answer: responses.picture(answer, quote),
+    lambda answer: responses.video_id(answer, quote),
+    lambda answer: responses.video_state(answer, quote),
     lambda answer: script(json.dumps(answer)),
 ]
 
@@ -226,7 +224,7 @@ def test_no_answer_whatever_its_shape_is_worse_than_a_failure(
 @settings(deadline=None)
 @given(body=st.binary() | ANSWERS.map(lambda answer: json.dumps(answer).encode()))
 def test_no_body_of_a_refusal_is_without_a_text(body: bytes) -> None:
-    assert isinstance(answers.error_text(body), str)
+    assert isinstance(responses.error_text(body), str)
 
 
 @pytest.mark.parametrize("kind", [AIFailed, AIRefused])

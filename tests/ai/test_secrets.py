@@ -63,8 +63,8 @@ async def test_an_echoed_key_is_masked_in_results(server: AIServer, make: Make) 
     server.on(CHAT, chat(json.dumps(script)), chat(f"The key is {KEY}"))
     server.on(IMAGES, answer({"data": [{"url": f"https://a.example/?key={KEY}"}]}))
     processor = make()
-    masked = {"title": "of ***", "scenes": [{"description": "***", "***": ["***"]}]}
-    assert await processor(ai_job("script")) == masked
+    redacted = {"title": "of ***", "scenes": [{"description": "***", "***": ["***"]}]}
+    assert await processor(ai_job("script")) == redacted
     assert await processor(ai_job("scene-description")) == {"text": "The key is ***"}
     assert await processor(ai_job("image")) == {"url": "https://a.example/?key=***"}
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from beeq import JobFailed, Queue
-from beeq.ai import idempotency as orders
-from beeq.ai import videos
+from beeq.ai import idempotency, videos
 from beeq.ai.client import Limits
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard, JobLost, RedisUnavailable
@@ -154,7 +153,7 @@ async def test_a_failure_while_watching_orders_no_second_video(
     server: AIServer, make: Make, script: Any
 ) -> None:
     server.on(LOOK, video("queued"), script, script, video("completed"))
-    await make(Limits(look_s=0.2, json_bytes=1000))(ai_job("video"))
+    await make(Limits(poll_s=0.2, json_bytes=1000))(ai_job("video"))
     assert len(server.asked(ORDER)) == 1
     assert len(server.asked(LOOK)) == 4
 
@@ -234,7 +233,7 @@ async def test_an_order_under_way_is_kept_when_its_job_is_cancelled(server: AISe
 async def test_an_order_without_response_ends_soon_after_a_cancel(
     server: AIServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "GRACE_S", 0.05)
+    monkeypatch.setattr(idempotency, "GRACE_S", 0.05)
     server.on(ORDER, send(hang_up=False))
     job, processor = ai_job("video"), make()
     async with asyncio.timeout(5):
@@ -268,7 +267,7 @@ async def test_only_a_definite_refusal_lets_another_video_be_ordered(
     server.on(ORDER, answer({"id": "v2", "status": "queued"}))
     server.on("GET /v1/videos/v2", video("completed"))
     server.on("GET /v1/videos/v2/content", content(b"none"))
-    with pytest.raises(AIFailed, match="no MP4"):
+    with pytest.raises(AIFailed, match="not MP4"):
         await processor(job)
     keys = [request.headers["idempotency-key"] for request in server.asked(ORDER)]
     assert keys == [f"beeq-{job.id}", f"beeq-{job.id}~1"]
@@ -413,15 +412,15 @@ async def test_a_url_of_somebody_elses_is_the_result_and_never_fetched(
     ("script", "error", "reason"),
     [
         (content(b""), AIFailed, "video is empty"),
-        (content(b"\x89PNG\r\n\x1a\n"), AIFailed, "no MP4"),
-        (content(b"#EXTM3U\n" * 50), AIFailed, "no MP4"),
+        (content(b"\x89PNG\r\n\x1a\n"), AIFailed, "not MP4"),
+        (content(b"#EXTM3U\n" * 50), AIFailed, "not MP4"),
         (content(b"\0\0\0\x20ftypisom" + b"x" * 50), MediaFailed, "cannot be read"),
         (content(b"\0\0\0\x20ftypisom" + b"x" * 200_000), AIFailed, "longer than 100000 bytes"),
         (answer({}, 302, location="/elsewhere"), AIFailed, "redirects are not followed"),
         (answer({"error": "not yet"}, 404), Discard, "status 404: not yet"),
         (answer({"error": "broken"}, 500), AIFailed, "status 500: broken"),
         (send(HEAD + b"content-length: 900\r\n\r\n" + b"\0\0\0\x20ftypisom"), AIFailed, "broke off"),
-        (drip(HEAD + b"\r\n\0\0\0\x20ftypisom" + b"x" * 2000, b"x", 0.05), AIFailed, "no answer in time"),
+        (drip(HEAD + b"\r\n\0\0\0\x20ftypisom" + b"x" * 2000, b"x", 0.05), AIFailed, "no response in time"),
         (send_for_ever(HEAD + b"\r\n\0\0\0\x20ftypisom", b"x" * 1000), AIFailed, "longer than 100000 bytes"),
     ],
 )
