@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from beeq_cli.demo.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
-from beeq_cli.demo.receiver import Receiver
+from beeq_cli.demo.peers import DESCRIPTION, SCRIPT, Peers
 from tests.cli.command import Beeq, Running
 from tests.media.clips import ffmpeg
 
@@ -24,10 +23,10 @@ IMAGE = {"path", "bytes", "width", "height"}
 class Shop:
     """A worker on all four queues, with all that its jobs need."""
 
-    def __init__(self, beeq: Beeq, worker: Running, receiver: Receiver, prefix: str) -> None:
+    def __init__(self, beeq: Beeq, worker: Running, peers: Peers, prefix: str) -> None:
         self.beeq = beeq
         self.worker = worker
-        self.receiver = receiver
+        self.peers = peers
         self._prefix = prefix
 
     async def ask(self, queue: str, *fields: str) -> Any:
@@ -51,24 +50,21 @@ async def shop(beeq: Beeq, queue_name: str) -> AsyncIterator[Shop]:
             *("-pix_fmt", "yuv420p", beeq.folder / name),
         )
     ffmpeg("-f", "lavfi", "-t", "3", "-i", "sine=f=220", beeq.folder / "music.m4a")
-    async with (
-        Receiver() as receiver,
-        PlaceholderProvider(beeq.folder / "picture.png", beeq.folder / "one.mp4") as provider,
-    ):
+    with Peers(beeq.folder / "picture.png", beeq.folder / "one.mp4") as peers:
         worker = beeq.start(
             *("worker", "-c", "2", "-p", queue_name),
             BEEQ_MEDIA_ROOT=str(beeq.folder),
-            BEEQ_WEBHOOK_SECRET=receiver.secret,
-            BEEQ_WEBHOOK_ALLOW_HOSTS=receiver.host,
-            BEEQ_AI_BASE_URL=provider.base_url,
-            BEEQ_AI_API_KEY=provider.key,
+            BEEQ_WEBHOOK_SECRET=peers.webhook_secret,
+            BEEQ_WEBHOOK_ALLOW_HOSTS=peers.host,
+            BEEQ_AI_BASE_URL=f"http://{peers.host}/v1",
+            BEEQ_AI_API_KEY=peers.ai_key,
             BEEQ_AI_TEXT_MODEL="text",
             BEEQ_AI_IMAGE_MODEL="image",
             BEEQ_AI_VIDEO_MODEL="video",
             BEEQ_AI_POLL_INTERVAL="50",
         )
         await asyncio.to_thread(worker.until, "Queue worker started")
-        yield Shop(beeq, worker, receiver, queue_name)
+        yield Shop(beeq, worker, peers, queue_name)
         worker.signal(signal.SIGTERM)
         assert await asyncio.to_thread(worker.ended) == 0
         assert worker.stderr == "Queue worker started"
@@ -118,8 +114,8 @@ async def test_the_assembly_in_each_format(shop: Shop) -> None:
 
 
 async def test_the_webhook(shop: Shop) -> None:
-    fields = (f"webhookUrl=http://{shop.receiver.host}/hook", 'payload:={"film": [1]}')
+    fields = (f"webhookUrl=http://{shop.peers.host}/hook", 'payload:={"film": [1]}')
     result = await shop.ask("webhook-processing", *fields, "--id", "hook-1")
     assert result.keys() == {"status", "duration"}
     assert result["status"] == 200
-    assert shop.receiver.received == {"hook-1": {"film": [1]}}
+    assert shop.peers.received == {"hook-1": {"film": [1]}}

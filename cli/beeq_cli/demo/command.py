@@ -1,8 +1,8 @@
 """``beeq demo``: real jobs through a real queue, in a folder of their own that is gone afterwards.
 
 Starts the embedded server and a worker, makes small clips, and runs every kind of job through them
-(``scenes.py`` has the steps). Talks to loopback only: the webhook goes to a receiver of the demo's
-own, and the AI provider is a placeholder. Succeeds only if every job did what it should.
+(``scenes.py`` has the steps). Talks to loopback only: ``peers.py`` receives the webhook and is the
+placeholder for an AI provider. Succeeds only if every job did what it should.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
 from beeq.protocol.codec import dumps
 from beeq_cli.commands.stats import print_stats
-from beeq_cli.console import is_watched, print_bytes, say
-from beeq_cli.demo.placeholder import PlaceholderProvider
-from beeq_cli.demo.receiver import Receiver
+from beeq_cli.console import print_bytes, say
+from beeq_cli.demo.peers import Peers
 from beeq_cli.demo.scenes import Scenes, Step
-from beeq_cli.demo.show import Show, show_for
+from beeq_cli.demo.show import Show, progress_shown
 from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option
 from beeq_cli.running import connect, run
@@ -69,23 +68,22 @@ async def _demo(folder: Path, *, as_json: bool, is_quiet: bool) -> int:
     if not is_quiet:
         say("A Redis of its own, a worker, three small clips, and a placeholder for the AI provider …")
     clips = await _make_clips(media)
-    async with (
-        Receiver() as receiver,
-        PlaceholderProvider(folder / PICTURE, media / clips[-1]) as provider,
-        _working(folder, media, receiver, provider) as queues,
-    ):
-        rehearsal = Rehearsal(queues)
-        scenes = Scenes(media, clips, _CLIP_S, receiver, provider)
-        with show_for(is_person=is_watched(sys.stderr), is_quiet=is_quiet) as show:
-            for act in (scenes.first, scenes.second, scenes.last):
-                await rehearsal.perform(act(rehearsal.results), show)
-        stats = {name: await queue.stats() for name, queue in queues.items()}
+    report: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    with Peers(folder / PICTURE, media / clips[-1]) as peers:
+        async with _working(folder, media, peers) as queues:
+            with progress_shown(is_quiet=is_quiet) as show:
+                for steps in Scenes(media, clips, _CLIP_S, peers).acts(results):
+                    jobs = (_perform(step, queues[step.queue_name], show) for step in steps)
+                    report += await asyncio.gather(*jobs)
+                    results |= {job["name"]: job["result"] for job in report if "result" in job}
+            stats = {name: await queue.stats() for name, queue in queues.items()}
     if as_json:
         by_queue = {name: numbers.shown() for name, numbers in stats.items()}
-        print_bytes(dumps({"jobs": rehearsal.report, "stats": by_queue}))
+        print_bytes(dumps({"jobs": report, "stats": by_queue}))
     else:
-        _print(rehearsal.report, stats)
-    return FAILURE if any("error" in job for job in rehearsal.report) else 0
+        _print(report, stats)
+    return FAILURE if any("error" in job for job in report) else 0
 
 
 def _print(report: list[dict[str, Any]], stats: dict[str, Stats]) -> None:
@@ -97,53 +95,37 @@ def _print(report: list[dict[str, Any]], stats: dict[str, Stats]) -> None:
     print_stats(stats)
 
 
-class Rehearsal:
-    """Puts steps into their queues, and keeps what came of each.
+async def _perform(step: Step, queue: Queue, show: Show) -> dict[str, Any]:
+    """Run a step to its end; return what the demo reports of it."""
+    spec = JobSpec(step.queue_name)
+    job = spec.job(queue, spec.completed(step.data))
+    report: dict[str, Any] = {"name": step.name, "queue": step.queue_name, "id": job.id}
 
-    Attributes:
-        results: by step name; steps that failed have none.
-        report: one object a step, in order.
-    """
+    def heard(percent: Any) -> None:
+        if isinstance(percent, int | float):
+            show(step.name, percent, f"{percent:.0f} %")
 
-    def __init__(self, queues: dict[str, Queue]) -> None:
-        self._queues = queues
-        self.results: dict[str, Any] = {}
-        self.report: list[dict[str, Any]] = []
-
-    async def perform(self, steps: list[Step], show: Show) -> None:
-        """Run steps at the same time, and wait for all of them."""
-        self.report += await asyncio.gather(*(self._perform(step, show) for step in steps))
-
-    async def _perform(self, step: Step, show: Show) -> dict[str, Any]:
-        queue = self._queues[step.queue_name]
-        spec = JobSpec(step.queue_name)
-        job = spec.job(queue, spec.completed(step.data))
-        report: dict[str, Any] = {"name": step.name, "queue": step.queue_name, "id": job.id}
-        show.begin(step.name)
-        job.on("progress", lambda percent: show.progress(step.name, percent))
-        try:
-            await job.save()
-            result = await job.result(_JOB_TIMEOUT_MS)
-            report["done"] = step.check(result)
-        except (BeeqError, TimeoutError) as error:
-            show.end(step.name, is_well=False)
-            return {**report, "error": str(error)}
-        self.results[step.name] = result
-        show.end(step.name, is_well=True)
-        return {**report, "result": result}
+    show(step.name, 0, "queued")
+    job.on("progress", heard)
+    try:
+        await job.save()
+        result = await job.result(_JOB_TIMEOUT_MS)
+        report |= {"done": step.check(result), "result": result}
+    except (BeeqError, TimeoutError) as error:
+        report["error"] = str(error)
+    show(step.name, 100, "failed" if "error" in report else "done")
+    return report
 
 
 @asynccontextmanager
-async def _working(
-    folder: Path, media: Path, receiver: Receiver, provider: PlaceholderProvider
-) -> AsyncIterator[dict[str, Queue]]:
+async def _working(folder: Path, media: Path, peers: Peers) -> AsyncIterator[dict[str, Queue]]:
     """Start the server and a worker on each queue; end both with the block."""
     settings = ProcessorSettings(
         media_root=media,
-        webhook_secret=receiver.secret,
-        webhook_allow_hosts=receiver.host,
-        ai_base_url=provider.base_url,
-        ai_api_key=provider.key,
+        webhook_secret=peers.webhook_secret,
+        webhook_allow_hosts=peers.host,
+        ai_base_url=f"http://{peers.host}/v1",
+        ai_api_key=peers.ai_key,
         ai_text_model="placeholder",
         ai_image_model="placeholder",
         ai_video_model="placeholder",
@@ -163,24 +145,18 @@ async def _working(
 
 
 async def _make_clips(media: Path) -> list[str]:
-    names = []
-    for number, (picture, size, rate) in enumerate(_CLIPS, 1):
-        name = f"clip-{number}.mp4"
-        source = f"{picture}=s={size}:r={rate},format=yuv420p"
-        made = await run_ffmpeg(
-            [
-                *("-f", "lavfi", "-t", str(_CLIP_S), "-i", source),
-                *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"sine=f={220 * number}"),
-                *("-f", "mp4", str(media / name)),
-            ],
-            (),
+    names = [f"clip-{number}.mp4" for number in range(1, len(_CLIPS) + 1)]
+    for number, (name, (picture, size, rate)) in enumerate(zip(names, _CLIPS, strict=True), 1):
+        await _draw(
+            media / name,
+            *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"{picture}=s={size}:r={rate},format=yuv420p"),
+            *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"sine=f={220 * number}"),
         )
-        if made.exit_status:
-            raise BeeqError(f"ffmpeg made no clip: {made.fault}")
-        names.append(name)
-    drawn = await run_ffmpeg(
-        ["-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", "1", str(media.parent / PICTURE)], ()
-    )
-    if drawn.exit_status:
-        raise BeeqError(f"ffmpeg made no picture: {drawn.fault}")
+    await _draw(media.parent / PICTURE, "-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", "1")
     return names
+
+
+async def _draw(path: Path, *arguments: str) -> None:
+    made = await run_ffmpeg([*arguments, str(path)], ())
+    if made.exit_status:
+        raise BeeqError(f"ffmpeg did not make {path.name}: {made.fault}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from beeq import BeeqError
-from beeq_cli.demo.placeholder import DESCRIPTION, SCRIPT, PlaceholderProvider
-from beeq_cli.demo.receiver import Receiver
-
-Results = Mapping[str, Any]
+from beeq_cli.demo.peers import DESCRIPTION, SCRIPT, Peers
 
 #: Encoders round to whole frames, and sounds to whole packets.
 _TOLERANCE_S = 0.5
+_SOUND, _FILM = ["audio"], ["audio", "video"]
 
 
 class Disappointed(BeeqError):
@@ -39,65 +38,49 @@ class Step:
 
 
 class Scenes:
-    """The steps, each act's from the results of those before it."""
+    """The steps, act by act.
 
-    def __init__(
-        self, media: Path, clips: list[str], clip_s: float, receiver: Receiver, provider: PlaceholderProvider
-    ) -> None:
+    Args:
+        media: the folder of all media files.
+        clips: the clips' names in it, each ``clip_s`` seconds long.
+        clip_s: the clips' length in seconds.
+        peers: the AI provider and the webhook receiver.
+    """
+
+    def __init__(self, media: Path, clips: list[str], clip_s: float, peers: Peers) -> None:
         self._media = media
         self._clips = clips
-        self._film_s = clip_s * len(clips)
         self._clip_s = clip_s
-        self._receiver = receiver
-        self._provider = provider
+        self._peers = peers
 
-    def first(self, _results: Results) -> list[Step]:
-        """Generate, and work on the clips."""
-        frame = {"type": "frame-extract", "inputFiles": self._clips[:1], "outputPath": "last.png"}
-        stitch = {"type": "video-stitch", "inputFiles": self._clips, "outputPath": "film.mp4"}
-        sounds = {"type": "audio-stitch", "inputFiles": self._clips, "outputPath": "music.m4a"}
-        return [
+    def acts(self, results: Mapping[str, Any]) -> Iterator[list[Step]]:
+        """Yield acts of steps; an act is made from ``results``, by step name, of those before it."""
+        film_s = self._clip_s * len(self._clips)
+        film = partial(self._is_media, wanted_s=film_s, kinds=_FILM)
+        sound = partial(self._is_media, wanted_s=film_s, kinds=_SOUND)
+        yield [
             _generation("script", self._is_script, parameters={"topic": "bees", "scenes": 2}),
             _generation("scene-description", self._is_description, prompt="A hive at dawn"),
             _generation(
                 "image", self._is_image, prompt="A hive at dawn", parameters={"style": "watercolour"}
             ),
             _generation("video", self._is_video, prompt="Bees return", parameters={"imageUrl": "bees.png"}),
-            Step("frame-extract", "media-processing", frame, self._is_frame),
-            Step("video-stitch", "media-processing", stitch, self._is_film),
-            Step("audio-stitch", "media-processing", sounds, self._is_sound),
+            _media("frame-extract", self._is_frame, self._clips[:1], "last.png"),
+            _media("video-stitch", film, self._clips, "film.mp4"),
+            _media("audio-stitch", sound, self._clips, "music.m4a"),
         ]
-
-    def second(self, results: Results) -> list[Step]:
-        """Mix, and assemble the film."""
-        mix = {
-            "type": "music-mix",
-            "inputFiles": ["film.mp4"],
-            "outputPath": "with-music.mp4",
-            "parameters": {"musicTrack": "music.m4a"},
-        }
-        generated = results.get("video", {}).get("path", self._clips[0])
         assembly = {
-            "sceneVideos": [generated, *self._clips[1:]],
+            "sceneVideos": [results.get("video", {}).get("path", self._clips[0]), *self._clips[1:]],
             "masterAudio": "music.m4a",
             "outputFormats": ["mp4", "webm"],
         }
-        return [
-            Step("music-mix", "media-processing", mix, self._is_film),
-            Step("assembly", "video-assembly", assembly, self._are_films),
+        yield [
+            _media("music-mix", film, ["film.mp4"], "with-music.mp4", parameters={"musicTrack": "music.m4a"}),
+            Step("assembly", "video-assembly", assembly, partial(self._are_films, film=film)),
         ]
-
-    def last(self, results: Results) -> list[Step]:
-        """Tell that the film is ready."""
         payload = {"event": "film.ready", "film": results.get("assembly")}
-
-        def delivered(result: Any) -> str:
-            if list(self._receiver.received.values()) != [payload]:
-                raise Disappointed("the receiver did not get one genuine message with the payload")
-            return f"delivered and its signature checked, status {result['status']}, {result['duration']} ms"
-
-        webhook = {"webhookUrl": f"http://{self._receiver.host}/film", "payload": payload, "retryCount": 0}
-        return [Step("webhook", "webhook-processing", webhook, delivered)]
+        webhook = {"webhookUrl": f"http://{self._peers.host}/film", "payload": payload, "retryCount": 0}
+        yield [Step("webhook", "webhook-processing", webhook, partial(self._is_delivered, payload=payload))]
 
     # Judging.
 
@@ -115,49 +98,49 @@ class Scenes:
 
     def _is_image(self, result: Any) -> str:
         if not (self._media / result["path"]).read_bytes().startswith(b"\x89PNG"):
-            raise Disappointed(f"{result['path']} is no picture")
+            raise Disappointed(f"{result['path']} is not a PNG picture")
         return f"a picture by the placeholder, {result['bytes']:,} bytes"
 
-    def _is_video(self, result: Any) -> str:
-        self._lasts(result, self._clip_s, ["audio", "video"])
-        if self._provider.orders != 1:
-            raise Disappointed(f"the provider got {self._provider.orders} orders")
-        return f"a video by the placeholder, {_facts(result)}"
-
     def _is_frame(self, result: Any) -> str:
-        if not (self._media / result["path"]).read_bytes().startswith(b"\x89PNG"):
-            raise Disappointed(f"{result['path']} is no picture")
+        self._is_image(result)
         return f"{result['path']}, {result['width']}x{result['height']}, {result['bytes']:,} bytes"
 
-    def _is_film(self, result: Any) -> str:
-        self._lasts(result, self._film_s, ["audio", "video"])
+    def _is_video(self, result: Any) -> str:
+        self._is_media(result, self._clip_s, _FILM)
+        if self._peers.videos != 1:
+            raise Disappointed(f"the provider got {self._peers.videos} orders")
+        return f"a video by the placeholder, {_facts(result)}"
+
+    def _is_media(self, result: Any, wanted_s: float, kinds: list[str]) -> str:
+        """Compare a media file's facts with what is wanted, and with the file itself."""
+        found = sorted(stream["type"] for stream in result["streams"])
+        if found != kinds or abs(result["duration"] - wanted_s) > _TOLERANCE_S:
+            raise Disappointed(f"{result['path']} has {found} and lasts {result['duration']:.1f} s")
+        if (self._media / result["path"]).stat().st_size != result["bytes"]:
+            raise Disappointed(f"{result['path']} has another size")
         return f"{result['path']}, {_facts(result)}"
 
-    def _is_sound(self, result: Any) -> str:
-        self._lasts(result, self._film_s, ["audio"])
-        return f"{result['path']}, {_facts(result)}"
-
-    def _are_films(self, result: Any) -> str:
+    @staticmethod
+    def _are_films(result: Any, film: Callable[[Any], str]) -> str:
         if sorted(result) != ["mp4", "webm"]:
             raise Disappointed(f"there is {', '.join(sorted(result)) or 'no film'}")
-        for film in result.values():
-            self._lasts(film, self._film_s, ["audio", "video"])
-        return ", ".join(f"{name}: {_facts(film)}" for name, film in result.items())
+        for facts in result.values():
+            film(facts)
+        return ", ".join(f"{name}: {_facts(facts)}" for name, facts in result.items())
 
-    def _lasts(self, facts: Any, wanted_s: float, wanted: list[str]) -> None:
-        """Check a media file's facts against those of the file that is there."""
-        kinds = sorted(stream["type"] for stream in facts["streams"])
-        if kinds != wanted or abs(facts["duration"] - wanted_s) > _TOLERANCE_S:
-            raise Disappointed(f"{facts['path']} has {kinds} and lasts {facts['duration']:.1f} s")
-        if (self._media / facts["path"]).stat().st_size != facts["bytes"]:
-            raise Disappointed(f"{facts['path']} has another size")
+    def _is_delivered(self, result: Any, payload: dict[str, Any]) -> str:
+        if list(self._peers.received.values()) != [payload]:
+            raise Disappointed("the receiver did not get one genuine message with the payload")
+        return f"delivered and its signature checked, status {result['status']}, {result['duration']} ms"
 
 
-def _generation(
-    kind: str, check: Callable[[Any], str], *, prompt: str | None = None, parameters: Any = None
-) -> Step:
-    data = {"type": kind, "prompt": prompt, "parameters": parameters or {}}
-    return Step(kind, "ai-generation", {name: value for name, value in data.items() if value}, check)
+def _generation(kind: str, check: Callable[[Any], str], **fields: Any) -> Step:
+    return Step(kind, "ai-generation", {"type": kind, "parameters": {}, **fields}, check)
+
+
+def _media(kind: str, check: Callable[[Any], str], inputs: list[str], output: str, **fields: Any) -> Step:
+    data = {"type": kind, "inputFiles": inputs, "outputPath": output, **fields}
+    return Step(kind, "media-processing", data, check)
 
 
 def _facts(facts: Any) -> str:
