@@ -55,8 +55,8 @@ class Mirror:
         slot_key = next(iter(keys.values())).id
         connector = Connector(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
         self._outbox = Outbox(connector, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
-        self._writer = MirrorWriter(self._outbox, self.collection, on_error=self._failed, is_alone=is_alone)
-        self._reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
+        self.writer = MirrorWriter(self._outbox, self.collection, on_error=self._failed, is_alone=is_alone)
+        self.reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
         self._tasks: list[asyncio.Task[None]] = []
         self._last_failure = ""
 
@@ -70,8 +70,8 @@ class Mirror:
         """Start the writer and the reconciler; neither MongoDB nor Redis need be reachable yet."""
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self._writer.run(), name="beeq mirror writer"),
-            loop.create_task(self._reconciler.run(), name="beeq mirror reconciler"),
+            loop.create_task(self.writer.run(), name="beeq mirror writer"),
+            loop.create_task(self.reconciler.run(), name="beeq mirror reconciler"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
@@ -97,7 +97,7 @@ class Mirror:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while any((await self._outbox.lag()).values()):
-            if self._writer.is_failing or not self.is_running or loop.time() > deadline:
+            if self.writer.is_failing or not self.is_running or loop.time() > deadline:
                 return False
             await asyncio.sleep(_FLUSH_POLL_S)
         return True
@@ -112,7 +112,7 @@ class Mirror:
 
     def check(self) -> AsyncIterator[Difference]:
         """Compare everything once; see ``Reconciler.check``."""
-        return self._reconciler.check()
+        return self.reconciler.check()
 
     async def stop(self) -> None:
         """Stop the writer and the reconciler, and close all connections. The lag stays in Redis."""

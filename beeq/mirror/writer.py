@@ -92,7 +92,7 @@ class MirrorWriter:
     async def _write(self, batch: Batch, job_ids: list[str]) -> None:
         """Write the present states of these jobs; retry until MongoDB has taken them."""
         while True:
-            changes = await self._changes(batch, job_ids)
+            changes = await self.changes_of(batch, job_ids)
             try:
                 await self._collection.write(changes)
             except MirrorUnavailable as error:
@@ -104,7 +104,8 @@ class MirrorWriter:
                 self.is_failing = False
                 return
 
-    async def _changes(self, batch: Batch, job_ids: list[str]) -> list[Change]:
+    async def changes_of(self, batch: Batch, job_ids: list[str]) -> list[Change]:
+        """Return what the documents of these jobs of a batch become, by what Redis says now."""
         name = batch.queue_name
         job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))
         changes = []

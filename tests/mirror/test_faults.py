@@ -166,10 +166,10 @@ class History:
 
     async def write(self) -> None:
         """Read the outboxes; write each batch, or die before the write, or before the acknowledgement."""
-        outbox, writer = self.mirror._outbox, self.mirror._writer
+        outbox, writer = self.mirror._outbox, self.mirror.writer
         await outbox.open()
         for batch in [*await outbox.claim_abandoned(), *await outbox.read(wait=False)]:
-            changes = await writer._changes(batch, list(batch.revisions))
+            changes = await writer.changes_of(batch, list(batch.revisions))
             self.batches.append(changes)
             fate = self.dice.random()
             if fate > 0.3:
@@ -183,13 +183,13 @@ class History:
             await self.mirror.collection.write(changes)
 
     async def look(self) -> None:
-        await self.mirror._reconciler.run_once(NAME)
+        await self.mirror.reconciler.run_once(NAME)
 
     async def finish(self) -> None:
         """Let the mirror catch up."""
         for _ in range(2):
             await self.look()
-            outbox, writer = self.mirror._outbox, self.mirror._writer
+            outbox, writer = self.mirror._outbox, self.mirror.writer
             while any((await outbox.lag()).values()):
                 for batch in [*await outbox.claim_abandoned(), *await outbox.read(wait=False)]:
                     await writer._write_batch(batch)

@@ -178,10 +178,10 @@ async def test_older_writes_never_win_in_any_order_or_repetition(scene, eventual
     outbox, collection = mirror._outbox, mirror.collection
     await outbox.open()
     job = await scene.service.add_webhook_job(webhook(1))
-    batches = [await mirror._writer._changes(batch, [job.id]) for batch in await outbox.read()]
+    batches = [await mirror.writer.changes_of(batch, [job.id]) for batch in await outbox.read()]
     worker = scene.worker("webhook-processing", handler)
     await job.result(timeout=5000)
-    batches += [await mirror._writer._changes(batch, [job.id]) for batch in await outbox.read()]
+    batches += [await mirror.writer.changes_of(batch, [job.id]) for batch in await outbox.read()]
     for batch in (*reversed(batches), *batches, *reversed(batches)):
         await collection.write(batch)
     assert scene.documents()[job.id]["status"] == "completed"
@@ -282,7 +282,7 @@ async def test_a_hand_written_status_outlives_a_finished_jobs_removal(scene, eve
         await job.remove()
         assert await service._mirror.flush(10)
         await service.update_job_status(job.saved_id(), "queued")
-        await service._mirror._reconciler.run_once("webhook-processing")
+        await service._mirror.reconciler.run_once("webhook-processing")
         assert await service._mirror.flush(10)
         assert (await told(service, job.saved_id()))["status"] == "queued"
 
@@ -331,7 +331,7 @@ async def test_a_status_written_by_hand_stands_until_something_happens(scene, ev
         assert "_id" not in status
         assert service._mirror is not None
         assert await service._mirror.flush(10)
-        await service._mirror._reconciler.run_once("webhook-processing")
+        await service._mirror.reconciler.run_once("webhook-processing")
         assert await service._mirror.flush(10)
         assert (await told(service, job.id))["status"] == "failed"
         scene.worker("webhook-processing", handler)

@@ -65,7 +65,7 @@ async def writes(shared: Pipeline) -> list[list[bytes]]:
 
 async def connected(shared: Pipeline) -> Any:
     await shared.connect()
-    return shared._connection._resp
+    return await shared._connection.connect()
 
 
 def echoes(*words: str) -> list[bytes]:
