@@ -8,6 +8,8 @@
   marked ``no_audit("reason")``; no asyncio task is left.
 * ``eventually``, ``recorder``: waiting with a bound.
 * ``node_modules``: where npm's bee-queue is. Without Node such tests skip, in CI they fail.
+
+``pytest --ffmpeg=bundled`` hides the machine's ffmpeg; ``-m ffmpeg`` runs the tests that run one.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import redis.asyncio
 
 from tests.support import audit as audits
 from tests.support.fake_server import FakeServer
+from tests.support.ffmpeg import describe_ffmpeg, hide_ffmpeg
 from tests.support.node import NodeMissing, install_bee_queue
 from tests.support.server import Server
 from tests.support.waiting import Recorder
@@ -36,11 +39,28 @@ if TYPE_CHECKING:
     from beeq.protocol.keys import Keys
 
 
-def pytest_configure() -> None:
-    """Let interrupts through."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the suite choose its ffmpeg."""
+    parser.addoption(
+        "--ffmpeg",
+        choices=("found", "bundled"),
+        default="found",
+        help="the ffmpeg to test with: the one that beeq finds (on PATH, else the bundled), or the bundled",
+    )
+
+
+def pytest_report_header() -> str:
+    """Say which ffmpeg it is: faults of one version are not another's."""
+    return f"ffmpeg: {describe_ffmpeg()}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let interrupts through, and hide the machine's ffmpeg where the bundled one is to be tested."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in a shell's background, whose children would not hear the interrupts that tests send.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--ffmpeg") == "bundled":
+        config.add_cleanup(hide_ffmpeg())
 
 
 @pytest.fixture(scope="session")

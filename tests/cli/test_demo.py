@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.command import Beeq, eventually
 
+pytestmark = pytest.mark.ffmpeg
+
 STEPS = [
     "script",
     "scene-description",

@@ -15,6 +15,8 @@ from beeq_cli.demo.peers import DESCRIPTION, SCRIPT, Peers
 from tests.cli.command import Beeq, Running
 from tests.media.clips import ffmpeg
 
+pytestmark = pytest.mark.ffmpeg
+
 FILE = {"path", "bytes", "duration", "streams"}
 CLIPS = 'inputFiles:=["one.mp4", "two.mp4"]'
 IMAGE = {"path", "bytes", "width", "height"}

@@ -395,6 +395,7 @@ def test_a_faulty_command_is_reported_once_for_all_processes(beeq: Beeq) -> None
 # Real jobs.
 
 
+@pytest.mark.ffmpeg
 def test_a_picture_passes_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> None:
     clip = bare_beeq.folder / "clip.mp4"
     from beeq.media.ffmpeg import find_ffmpeg

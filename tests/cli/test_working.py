@@ -195,6 +195,7 @@ def test_without_redis_a_worker_does_not_start(beeq):
     assert len(ran.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.ffmpeg
 def test_the_demo_works_twice_in_one_folder(bare_beeq):
     for _ in range(2):
         ran = bare_beeq.run("demo", timeout_s=110)

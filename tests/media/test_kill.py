@@ -18,6 +18,8 @@ from tests.media.clips import colour_at, colour_clip, ffmpeg, frame_count, tree
 from tests.support.server import Server
 from tests.support.waiting import Recorder
 
+pytestmark = pytest.mark.ffmpeg
+
 STALL_INTERVAL_MS = 500
 #: From here on ffmpeg is writing; an assembly looks at its scenes first.
 WRITING_PERCENT = {"stitch": 1, "assembly": 6}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import pytest
 
 from beeq.errors import Discard
@@ -20,6 +21,8 @@ from beeq.media.errors import MediaFailed
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
 from tests.media.clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
+
+pytestmark = pytest.mark.ffmpeg
 
 Started = list[asyncio.subprocess.Process]
 
@@ -300,6 +303,11 @@ async def test_without_ffmpeg_the_error_says_what_to_install(
 async def test_the_machines_own_ffmpeg_comes_first(pretend: Callable[[str], Path]) -> None:
     program = pretend("exit 0")
     assert ffmpeg_module.find_ffmpeg() == str(program)
+
+
+def test_without_one_on_path_the_bundled_ffmpeg_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert ffmpeg_module.find_ffmpeg() == imageio_ffmpeg.get_ffmpeg_exe()
 
 
 async def test_an_ffmpeg_that_is_no_program_is_named(pretend: Callable[[str], Path]) -> None:
