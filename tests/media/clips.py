@@ -6,6 +6,7 @@ import array
 import cmath
 import itertools
 import math
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,34 @@ def colour_clip(
     if tone_hz:
         inputs += ["-f", "lavfi", "-i", sound]
     ffmpeg(*inputs, *options, path)
+    return path
+
+
+def varying_clip(path: Path, source: str, *options: str) -> Path:
+    """Make a clip that keeps the times of a source's pictures, evenly spaced or not.
+
+    Versions before 5.1 would fill the gaps in an MP4, newer ones have another option for not doing
+    so. No version fills any in a Matroska file, or where packets are copied.
+    """
+    kept = path.with_suffix(".kept.mkv")
+    ffmpeg("-f", "lavfi", "-i", source, *options, kept)
+    ffmpeg("-i", kept, "-c", "copy", path)
+    kept.unlink()
+    return path
+
+
+def turned(clip: Path, path: Path, *, degrees: int) -> Path:
+    """Copy an MP4 whose first stream is its picture, with the note that players are to turn it.
+
+    The note is written by hand: versions before 6.0 have no option for it that newer ones have.
+    """
+    cosine, sine = {90: (0, 1), 180: (-1, 0)}[degrees]
+    content = bytearray(clip.read_bytes())
+    header = content.index(b"tkhd", content.rindex(b"moov"))
+    one, matrix = 1 << 16, header + 44
+    struct.pack_into(">4i", content, matrix, cosine * one, sine * one, 0, -sine * one)
+    struct.pack_into(">i", content, matrix + 16, cosine * one)
+    path.write_bytes(content)
     return path
 
 

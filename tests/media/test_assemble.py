@@ -24,8 +24,12 @@ from tests.media.clips import (
     sound_of,
     tone_at,
     tree,
+    turned,
+    varying_clip,
 )
 from tests.media.test_remote import Service
+
+pytestmark = pytest.mark.ffmpeg
 
 VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus")
 MPEG4 = ("-c:v", "mpeg4", "-bf", "2", "-c:a", "libmp3lame")
@@ -148,7 +152,7 @@ async def test_scenes_of_varying_rate_are_shown_as_they_were_meant(tmp_path: Pat
     # Ten red pictures in the first second, then four blue ones in two.
     times = "settb=1/1000,setpts='if(lt(N,10),N*100,N*500-4000)'"
     source = f"color=red:s=64x48:r=10:d=1.4,drawbox=color=blue:t=fill:enable='gte(n,10)',{times}"
-    ffmpeg("-f", "lavfi", "-i", source, "-fps_mode", "vfr", tmp_path / "vfr.mp4")
+    varying_clip(tmp_path / "vfr.mp4", source)
     colour_clip(tmp_path / "2.mp4", "lime")
     master(tmp_path)
     await run_assembly(tmp_path, ["2.mp4", "vfr.mp4", "2.mp4"], "master.wav", ["mp4"])
@@ -174,7 +178,7 @@ async def test_a_film_of_many_short_scenes_keeps_its_sound_in_step(tmp_path: Pat
 
 async def test_a_first_scene_that_is_turned_gives_the_size_it_shows(tmp_path: Path) -> None:
     colour_clip(tmp_path / "lying.mp4", "red", size="64x32")
-    ffmpeg("-display_rotation", "90", "-i", tmp_path / "lying.mp4", "-c", "copy", tmp_path / "1.mp4")
+    turned(tmp_path / "lying.mp4", tmp_path / "1.mp4", degrees=90)
     master(tmp_path)
     facts = await run_assembly(tmp_path, ["1.mp4", "lying.mp4"])
     for entry in facts.values():

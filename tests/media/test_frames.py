@@ -8,7 +8,18 @@ import pytest
 
 from beeq.errors import Discard
 from beeq.media.errors import MediaFailed
-from tests.media.clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
+from tests.media.clips import (
+    FakeJob,
+    colour_at,
+    colour_clip,
+    ffmpeg,
+    run_job,
+    tree,
+    turned,
+    varying_clip,
+)
+
+pytestmark = pytest.mark.ffmpeg
 
 VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8")
 
@@ -62,7 +73,7 @@ async def test_a_clip_of_varying_rate_gives_its_last_picture(tmp_path: Path) -> 
     source = (
         "color=red:s=64x48:r=10:d=6,drawbox=color=blue:t=fill:enable='gte(n,59)',select='lt(n,10)+eq(n,59)'"
     )
-    ffmpeg("-f", "lavfi", "-i", source, tmp_path / "clip.mp4")
+    varying_clip(tmp_path / "clip.mp4", source)
     assert await last_colour(tmp_path, "clip.mp4") == "blue"
 
 
@@ -89,7 +100,7 @@ async def test_a_truncated_clip_gives_the_last_picture_that_is_there(tmp_path: P
 
 async def test_a_turned_clip_gives_a_picture_as_it_is_seen(tmp_path: Path) -> None:
     colour_clip(tmp_path / "lying.mp4", "red", size="64x32")
-    ffmpeg("-display_rotation", "90", "-i", tmp_path / "lying.mp4", "-c", "copy", tmp_path / "clip.mp4")
+    turned(tmp_path / "lying.mp4", tmp_path / "clip.mp4", degrees=90)
     facts = await run_job(tmp_path, "frame-extract", ["clip.mp4"], "last.png")
     assert (facts["width"], facts["height"]) == (32, 64)
 

@@ -18,7 +18,10 @@ from tests.media.clips import (
     sound_of,
     tone_at,
     tree,
+    turned,
 )
+
+pytestmark = pytest.mark.ffmpeg
 
 VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus")
 MPEG4 = ("-c:v", "mpeg4", "-c:a", "libmp3lame")
@@ -66,7 +69,7 @@ async def test_an_odd_size_is_made_even(tmp_path: Path) -> None:
 
 async def test_a_first_clip_that_is_turned_gives_the_size_it_shows(tmp_path: Path) -> None:
     colour_clip(tmp_path / "lying.mp4", "red", size="64x32")
-    ffmpeg("-display_rotation", "90", "-i", tmp_path / "lying.mp4", "-c", "copy", tmp_path / "1.mp4")
+    turned(tmp_path / "lying.mp4", tmp_path / "1.mp4", degrees=90)
     facts = await run_job(tmp_path, "video-stitch", ["1.mp4", "lying.mp4"], "out.mp4")
     assert (facts["streams"][0]["width"], facts["streams"][0]["height"]) == (32, 64)
 
