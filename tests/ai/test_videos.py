@@ -32,7 +32,10 @@ from tests.ai.server import (
 )
 from tests.media.clips import colour_clip, ffmpeg, tree
 from tests.support.server import Server
-from tests.webhooks.receiver import drip, reply, send, send_for_ever
+from tests.support.waiting import skip_time
+from tests.webhooks.receiver import Script, drip, reply, send, send_for_ever
+
+pytestmark = pytest.mark.ffmpeg
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = "POST /v1/videos"
@@ -82,7 +85,7 @@ async def test_a_video_is_ordered_watched_and_kept(
 async def test_without_a_word_of_the_provider_progress_is_estimated(
     server: AIServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videos, "_USUAL_S", 0.05)
+    monkeypatch.setattr(videos, "_USUAL_S", 1.0)  # the looks below take 0.1 s, or many times as long
     server.on(LOOK, *[video("in_progress")] * 20, video("completed"))
     job = ai_job("video")
     await make()(job)
@@ -129,6 +132,18 @@ async def test_an_id_cannot_leave_its_place_in_the_url(server: AIServer, make: M
 
 # --- Never twice ----------------------------------------------------------------------------
 
+POLL_S = 60.0
+
+
+def later(seconds: float, script: Script) -> Script:
+    """Return the script, which begins when so much time has passed for its client."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        skip_time(seconds)
+        await script(reader, writer)
+
+    return play
+
 
 @pytest.mark.parametrize(
     "script",
@@ -144,8 +159,8 @@ async def test_an_id_cannot_leave_its_place_in_the_url(server: AIServer, make: M
         content(b'{"status": "completed", "x": "' + b"x" * 2000 + b'"}'),
         send(b""),
         send(HEAD + b"content-length: 500\r\n\r\n{"),
-        send(hang_up=False),
-        drip(HEAD + b"\r\n", b" "),
+        later(POLL_S, send(hang_up=False)),
+        later(POLL_S - 0.2, drip(HEAD + b"\r\n", b" ")),
         send_for_ever(HEAD + b"\r\n", b" " * 1000),
     ],
 )
@@ -153,7 +168,7 @@ async def test_a_failure_while_watching_orders_no_second_video(
     server: AIServer, make: Make, script: Any
 ) -> None:
     server.on(LOOK, video("queued"), script, script, video("completed"))
-    await make(Limits(poll_s=0.2, json_bytes=1000))(ai_job("video"))
+    await make(Limits(poll_s=POLL_S, json_bytes=1000))(ai_job("video"))
     assert len(server.asked(ORDER)) == 1
     assert len(server.asked(LOOK)) == 4
 
@@ -429,7 +444,9 @@ async def test_a_video_not_fetched_leaves_no_file_and_no_second_order(
 ) -> None:
     server.on(CONTENT, script)
     job = ai_job("video")
-    processor = make(Limits(video_bytes=100_000, download_s=0.6))
+    # Short only for what never ends.
+    download_s = 0.6 if "in time" in reason else 60
+    processor = make(Limits(video_bytes=100_000, download_s=download_s))
     with pytest.raises(error, match=reason):
         await processor(job)
     assert tree(tmp_path) == {}
@@ -464,7 +481,7 @@ async def test_a_job_that_times_out_goes_on_with_its_video(
     server.on(LOOK, send(hang_up=False), video("completed"))
     queue = make_queue("ai-generation")
     queue.process(make(ai_poll_interval_ms=1))
-    job = await queue.enqueue(ai_job("video").data, timeout=1500, retries=1, backoff=("fixed", 10))
+    job = await queue.enqueue(ai_job("video").data, timeout=1500, retries=20, backoff=("fixed", 10))
     result = await job.result(timeout=30_000)
     assert result["bytes"] == len(clip)
     assert result["path"] == f"{job.id}.mp4"

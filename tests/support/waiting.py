@@ -21,6 +21,16 @@ async def pause(seconds: float) -> None:
             await asyncio.Event().wait()
 
 
+def skip_time(seconds: float) -> None:
+    """Let the running loop's clock go on by so much at once: whatever was to end until then ends now.
+
+    A limit can so be as long as it is in production, and be over when a test knows that it began.
+    """
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]  # of this loop alone
+
+
 async def eventually(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     """Return the first truthy value of ``holds()``, which may be a coroutine function.
 

@@ -144,8 +144,8 @@ async def test_a_200_is_success_however_its_body_goes_on(
 async def test_a_body_leaves_the_caller_half_of_its_time(make_sender: MakeSender) -> None:
     silent = send(OK + b"content-length: 5\r\n\r\n", hang_up=False)
     async with Receiver(silent) as receiver:
-        async with asyncio.timeout(1):
-            answer = await make_sender().deliver(receiver.url(), "7", BODY, timeout_s=1)
+        async with asyncio.timeout(4):
+            answer = await make_sender().deliver(receiver.url(), "7", BODY, timeout_s=4)
 
     assert answer.status == 200
 
@@ -172,8 +172,9 @@ async def test_a_body_leaves_the_caller_half_of_its_time(make_sender: MakeSender
 async def test_a_bad_response_fails_in_one_sentence_without_quoting_it(
     make_sender: MakeSender, script: Script, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "ATTEMPT_TIMEOUT_S", 0.5)
-    async with Receiver(script) as receiver, asyncio.timeout(5):
+    if "in time" in message:  # short only for what never ends
+        monkeypatch.setattr(delivery, "ATTEMPT_TIMEOUT_S", 0.5)
+    async with Receiver(script) as receiver, asyncio.timeout(60):
         with pytest.raises(DeliveryFailed, match=message) as caught:
             await make_sender().deliver(receiver.url("/hook?token=hunter2"), "7", BODY)
         await receiver.until_open(0)
