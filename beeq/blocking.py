@@ -116,7 +116,7 @@ def chained(
     """Return the blocking twin of a method that returns its object, as the twin does.
 
     Args:
-        method: a coroutine function, or a plain function that changes nothing but its object.
+        method: returns a coroutine, or is a plain function that changes nothing but its object.
         in_loop: whether a plain function has to be called in the loop's thread.
     """
     return _twin_of(method, lambda twin, _value: twin, in_loop=in_loop)
@@ -125,14 +125,11 @@ def chained(
 def _twin_of(
     method: Callable[..., Any], convert: Callable[[Any, Any], Any], *, in_loop: bool = False
 ) -> Callable[..., Any]:
-    is_coroutine = inspect.iscoroutinefunction(method)
-
     @functools.wraps(method)
     def twin_method(self: BlockingTwin, *args: Any, **options: Any) -> Any:
         call = functools.partial(getattr(self._twin, method.__name__), *args, **options)
-        if is_coroutine:
-            return convert(self, self._run(call()))
-        return convert(self, self._portal.call(call) if in_loop else call())
+        value = self._portal.call(call) if in_loop else call()
+        return convert(self, self._run(value) if inspect.iscoroutine(value) else value)
 
     return twin_method
 

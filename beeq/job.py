@@ -1,14 +1,15 @@
-"""A job: what it carries, what was asked for it, and the moves it can make.
+"""A job: what it carries, what was asked for it, and what can be done with it.
 
-A job object belongs to the queue that made, read or claimed it, and every move that touches Redis is
-the queue's. Objects are copies: two reads of one id give two objects.
+A job object has an owner, by way of the queue that made, read or claimed it: each method that needs Redis
+makes one call to the owner. Objects are copies: two reads of one id give two objects.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from beeq.emitter import Emitter, Listener
 from beeq.protocol.codec import Record, encode_new_record, encode_record, payload
@@ -24,13 +25,89 @@ from beeq.protocol.options import (
 if TYPE_CHECKING:
     import asyncio
 
-    from beeq.queue import Queue
-
 #: What a job object tells its listeners, from the queue's events channel.
 JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")
 #: Instead of options that nobody has looked at yet.
 _LATER = object()
 _LOOKING = threading.Lock()
+
+
+SomeJob = TypeVar("SomeJob", bound="Job")
+
+
+class JobOwner(Protocol):
+    """What a job needs of its owner; ``Job`` documents what each method promises.
+
+    In the process of a queue the owner is ``JobActions``, in a worker's child process ``RemoteQueue``.
+    """
+
+    @property
+    def queue(self) -> Any:
+        """What ``job.queue`` gives."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+
+    @property
+    def backoff_strategies(self) -> Collection[str]:
+        """The names of the queue's strategies."""
+
+    def now_ms(self) -> int:
+        """Return this machine's clock, in ms since the epoch."""
+
+    def save(self, job: SomeJob) -> Coroutine[Any, Any, SomeJob]:
+        """Put the job into the queue; return it."""
+
+    async def report_progress(self, job: Job, value: Any) -> int:
+        """Publish the job's progress; return how many heard it."""
+
+    async def remember(self, job: Job, facts: dict[str, Any]) -> None:
+        """Keep facts with the running job."""
+
+    async def remove(self, job_id: str) -> None:
+        """Remove the job from wherever it is."""
+
+    async def cancel(self, job_id: str) -> bool:
+        """End the job; return whether it had not ended."""
+
+    async def retry(self, job: Job) -> bool:
+        """Queue the failed job again; return whether it was one."""
+
+    async def is_in_set(self, job_id: str, name: str) -> bool:
+        """Return whether the job is in the named list or set."""
+
+    async def result(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+        """Wait for the job's end; return its result, or raise its failure."""
+
+    def listen(self, job: Job) -> Emitter:
+        """Return an emitter for the job's listeners, and hold the job until its final event."""
+
+
+class RunningJob(Protocol):
+    """What a processor sees of the job it runs; ``Job`` is one."""
+
+    @property
+    def id(self) -> str | None:
+        """The job's id in the queue."""
+
+    @property
+    def data(self) -> Any:
+        """The payload, unchecked."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The record's options under their wire names (``retries``, ``backoff``, ``timeout``, …)."""
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What this attempt and earlier ones have remembered."""
+
+    async def report_progress(self, value: Any) -> Any:
+        """Publish the job's progress."""
+
+    async def remember(self, **facts: Any) -> None:
+        """Keep facts with the job, for its next attempt, in any process."""
 
 
 class Job:
@@ -42,7 +119,7 @@ class Job:
         options: the record's options under their wire names (``timestamp``, ``retries``, …).
         status: what the record says: ``created``, ``retrying``, ``succeeded`` or ``failed``.
         progress: what was last reported.
-        queue: the queue it belongs to.
+        queue: the ``Queue`` it belongs to.
     """
 
     __slots__ = (
@@ -55,14 +132,14 @@ class Job:
         "claimed_record",
         "data",
         "id",
+        "owner",
         "progress",
-        "queue",
         "status",
     )
     _created_ms: int  # of a new job
 
-    def __init__(self, queue: Queue, record: Record, job_id: str | None = None) -> None:
-        self.queue = queue
+    def __init__(self, owner: JobOwner, record: Record, job_id: str | None = None) -> None:
+        self.owner = owner
         self.id = job_id
         self.data = record.data
         self._options: Any = record.options
@@ -77,14 +154,19 @@ class Job:
         self.claimed_record = b""
 
     @classmethod
-    def new(cls, queue: Queue, data: Any, *, now_ms: int) -> Self:
+    def new(cls, owner: JobOwner, data: Any, *, now_ms: int) -> Self:
         """Return a job that begins now."""
-        job = cls(queue, Record(payload(data), {}))
+        job = cls(owner, Record(payload(data), {}))
         # Its options are made when somebody looks at them: the garbage collector's visits to them would
         # take a sixth of the time of 20 000 saves at once.
         job._options = _LATER
         job._created_ms = now_ms
         return job
+
+    @property
+    def queue(self) -> Any:
+        """The ``Queue`` it belongs to."""
+        return self.owner.queue
 
     @property
     def options(self) -> dict[str, Any]:
@@ -119,7 +201,7 @@ class Job:
         return encode_record(self)
 
     def __repr__(self) -> str:
-        return f"<Job {self.id!r} of {self.queue.name!r}: {self.status}>"
+        return f"<Job {self.id!r} of {self.owner.name!r}: {self.status}>"
 
     # What is asked of the job before it is saved. Each returns the job.
 
@@ -151,7 +233,7 @@ class Job:
         Raises:
             ValueError: an unknown strategy, or a delay that is no positive integer.
         """
-        self.options["backoff"] = check_backoff(strategy, delay, self.queue.backoff_strategies)
+        self.options["backoff"] = check_backoff(strategy, delay, self.owner.backoff_strategies)
         return self
 
     def delay_until(self, when: datetime | float | timedelta) -> Self:
@@ -163,7 +245,7 @@ class Job:
         Raises:
             ValueError: it is no such time.
         """
-        now_ms = self.queue.now_ms()
+        now_ms = self.owner.now_ms()
         due_ms = check_due_ms(when, now_ms=now_ms)
         if due_ms > now_ms:
             self.options["delay"] = due_ms
@@ -180,7 +262,7 @@ class Job:
 
     # Commands. Each raises RedisUnavailable or RedisRefused when Redis does not do its part.
 
-    async def save(self) -> Self:
+    def save(self) -> Coroutine[Any, Any, Self]:
         """Put the job into its queue; ``id`` is set, or None if the chosen id exists already.
 
         Raises:
@@ -189,12 +271,7 @@ class Job:
             ValueError: the option ``delay`` is no time; nothing was sent.
             QueueClosed: the queue is closed.
         """
-        if self.claim:
-            raise RuntimeError("a running job cannot be saved again; enqueue a new one")
-        since = await self.queue.add(self)
-        if self.id is not None:
-            self.queue.added(self, since)
-        return self
+        return self.owner.save(self)  # no coroutine of its own: saves are to be fast
 
     async def report_progress(self, value: Any) -> int:
         """Tell whoever listens how far the job is; return how many subscribers heard it.
@@ -205,7 +282,7 @@ class Job:
         """
         if value is None:
             raise ValueError("Progress cannot be empty")
-        return await self.queue.report_progress(self, value)
+        return await self.owner.report_progress(self, value)
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -222,20 +299,20 @@ class Job:
             JobLost: it belongs to someone else by now; nothing was kept.
             TypeError: a fact cannot be written as JSON.
         """
-        await self.queue.remember(self, facts)
+        await self.owner.remember(self, facts)
 
     async def remove(self) -> Self:
         """Remove the job from the queue, wherever it is; one that is gone already is fine."""
-        await self.queue.remove_job(self.saved_id())
+        await self.owner.remove(self.saved_id())
         return self
 
     async def cancel(self) -> bool:
         """End the job, running or not; return whether it had not ended yet. See ``Queue.cancel_job``."""
-        return await self.queue.cancel_job(self.saved_id())
+        return await self.owner.cancel(self.saved_id())
 
     async def retry(self) -> bool:
         """Queue the failed job again; return whether it was one."""
-        return await self.queue.retry_job(self)
+        return await self.owner.retry(self)
 
     async def is_in_set(self, name: str) -> bool:
         """Return whether the job is in the list or set ``name``, such as ``waiting`` or ``stalling``.
@@ -243,7 +320,7 @@ class Job:
         Raises:
             ValueError: there is no set of that name.
         """
-        return await self.queue.is_in_set(self.saved_id(), name)
+        return await self.owner.is_in_set(self.saved_id(), name)
 
     async def result(self, timeout: int | timedelta | None = None) -> Any:  # noqa: ASYNC109 - bee-queue's word for it, in ms
         """Return what the handler returned, whoever ran it and whenever; wait for it if need be.
@@ -255,7 +332,7 @@ class Job:
             JobFailed: the job failed for good; the message is its last error's.
             TimeoutError: the time is over.
         """
-        return await self.queue.result_of(self, timeout)
+        return await self.owner.result(self, timeout)
 
     # Listeners.
 
@@ -285,8 +362,7 @@ class Job:
 
     def _emitter(self) -> Emitter:
         if self._listeners is None:
-            self._listeners = self.queue.new_emitter()
-            self.queue.keep(self)
+            self._listeners = self.owner.listen(self)
         return self._listeners
 
     def saved_id(self) -> str:

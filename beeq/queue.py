@@ -1,39 +1,39 @@
 """The queue as its users see it: makes jobs, finds them, hears of them, works on them, closes.
 
-It connects the parts: saving is ``producer.py``, reading ``reader.py``, working ``worker/``.
+It is built of parts: ``Session`` opens and closes, ``JobActions`` does what jobs need, ``Consumer`` works.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
-from beeq.client.commands import Commands
 from beeq.client.context import QueueContext
 from beeq.client.event_hub import EventHub
-from beeq.client.producer import Producer
+from beeq.client.job_actions import JobActions
+from beeq.client.listeners import Listeners
+from beeq.client.owning_loop import OwningLoop
 from beeq.client.reader import Health, JobState, Reader, Stats
-from beeq.client.results import Results
 from beeq.client.session import CLOSE_TIMEOUT_MS, Session
-from beeq.errors import JobUnreadable
 from beeq.job import Job
 from beeq.protocol.backoff import Strategy, builtin_strategies
-from beeq.protocol.codec import decode_record
 from beeq.protocol.keys import Keys
 from beeq.protocol.options import check_job_id
 from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
-from beeq.settings import Settings, milliseconds
+from beeq.settings import Settings, milliseconds, whole
 from beeq.worker.consumer import Consumer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from beeq.emitter import Listener
+    from beeq.worker.runner import Executor, Handler
 
-class Queue(Consumer):
+
+class Queue:
     """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
 
     Args:
@@ -61,29 +61,31 @@ class Queue(Consumer):
         self.keys = Keys(self.settings.prefix, name)
         #: Strategies by name; add your own before a job asks for it.
         self.backoff_strategies: dict[str, Strategy] = builtin_strategies()
-        super().__init__()
         #: Whether ``redis=`` was given.
         self.has_own_redis = redis is not None
         timeout_ms = self.settings.redis_timeout
         self.connector = Connector(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
         self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms)
-        self.event_hub = EventHub(emit=self.emit, clock_ms=self.now_ms)
-        self.context = QueueContext(
+        owning_loop = OwningLoop(name)
+        self._listeners = Listeners(name, owning_loop)
+        self.event_hub = EventHub(emit=self._listeners.emit, clock_ms=self.now_ms)
+        context = QueueContext(
             name=name,
             settings=self.settings,
             keys=self.keys,
             connector=self.connector,
             pipeline=self.pipeline,
             event_hub=self.event_hub,
-            emit=self.emit,
-            report_error=self.report_error,
+            emit=self._listeners.emit,
+            report_error=self._listeners.report_error,
             now_ms=self.now_ms,
         )
-        self.producer = Producer(self.context, on_saved=self.added)
         self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
-        self._moves = Commands(self.context, self._reader)
-        self._results = Results(self.event_hub, self._reader)
-        self._session = Session(self)
+        self._session = Session(context, owning_loop, self._listeners)
+        self._actions = JobActions(
+            self, context, session=self._session, listeners=self._listeners, reader=self._reader
+        )
+        self._consumer = Consumer(context, self._session, self._actions)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
@@ -94,7 +96,7 @@ class Queue(Consumer):
         Raises:
             RuntimeError: it has one of its own, or is connected. TypeError, ValueError: a bad one.
         """
-        if self.has_own_redis or self._session.is_ready or self._session.worker is not None:
+        if self.has_own_redis or self._session.is_ready or self._consumer.has_begun:
             raise RuntimeError(f"queue {self.name} has its Redis already")
         self.connector.set_target(redis)
 
@@ -158,11 +160,44 @@ class Queue(Consumer):
         self.event_hub.forget_all()
         return deleted
 
+    # Listeners.
+
+    def on(self, event: str, fn: Listener) -> Self:
+        """Call ``fn`` at every ``event``; it may be a coroutine function.
+
+        ``ready()``, ``error(error)``, ``stalled(id)``, ``raised jobs(count)``; of jobs that run here
+        ``succeeded(job, result)``, ``retrying(job, error)``, ``failed(job, error)`` at every failed
+        attempt, ``failed:fatal(job, error)``, ``cancelled(job)``; of all jobs, wherever they run,
+        ``job succeeded``, ``job retrying``, ``job failed``, ``job progress`` with id and data.
+        """
+        self._listeners.on(event, fn)
+        self._session.listened_to(event)
+        return self
+
+    def once(self, event: str, fn: Listener) -> Self:
+        """Call ``fn`` at the next ``event`` only."""
+        self._listeners.on(event, fn, once=True)
+        self._session.listened_to(event)
+        return self
+
+    def off(self, event: str, fn: Listener) -> Self:
+        """Stop calling ``fn``."""
+        self._listeners.off(event, fn)
+        return self
+
+    def emit(self, event: str, *args: Any) -> bool:
+        """Call the queue's listeners of ``event``; return whether there were any."""
+        return self._listeners.emit(event, *args)
+
+    def report_error(self, error: BaseException) -> None:
+        """Emit ``error``; without a listener it is logged."""
+        self._listeners.report_error(error)
+
     # Jobs: making.
 
     def create_job(self, data: Any = None) -> Job:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
-        return Job.new(self, data, now_ms=self.now_ms())
+        return Job.new(self._actions, data, now_ms=self.now_ms())
 
     async def enqueue(
         self,
@@ -201,28 +236,6 @@ class Queue(Consumer):
             job.delay_until(delay_until)
         return await job.save()
 
-    def add(self, job: Job) -> Awaitable[int]:
-        """Put ``job`` into the queue; what is returned must be awaited, and its result given to ``added``.
-
-        That is ``Job.save``'s affair. Nothing may come in between: whoever gets the job listens to it before
-        any event of it is delivered.
-        """
-        loop = asyncio.get_running_loop()  # asked once: whoever asks for it asks the system, too
-        if self._session.is_hearing_in(loop):
-            return self.producer.save(job, loop)
-        return self._add_patiently(job)
-
-    async def _add_patiently(self, job: Job) -> int:
-        await self._hearing()
-        return await self.producer.save(job, asyncio.get_running_loop())
-
-    def added(self, job: Job, since: int) -> None:
-        """Deliver what is heard of ``job`` since that moment, and from now on."""
-        if self.settings.store_jobs:
-            self.event_hub.welcome(job, since=since)
-        if self._session.activator is not None and (due_ms := job.due_ms):
-            self._session.activator.schedule(due_ms)
-
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
 
@@ -231,18 +244,7 @@ class Queue(Consumer):
         Raises:
             RedisUnavailable: none of them was saved, because Redis is away.
         """
-        await self._hearing()
-        return await self.producer.save_all(list(jobs))
-
-    async def _hearing(self) -> None:
-        await self._session.ensure()
-        await self._session.hear_events()
-
-    def keep(self, job: Job) -> None:
-        """Hold a job object that has listeners until its final event."""
-        self._session.home.refuse_elsewhere()
-        if self.settings.store_jobs:
-            self.event_hub.keep(job)
+        return await self._actions.save_all(list(jobs))
 
     # Jobs: finding.
 
@@ -252,15 +254,7 @@ class Queue(Consumer):
         Raises:
             JobUnreadable: its record is not one.
         """
-        await self._session.ensure()
-        text = check_job_id(job_id)
-        if text is None:
-            return None
-        moment = self.event_hub.moment
-        raw = await self._reader.record(text)
-        if raw is None:
-            return None
-        return self._found(text, raw, since=moment)
+        return await self._actions.get_job(job_id)
 
     async def get_jobs(
         self,
@@ -281,30 +275,7 @@ class Queue(Consumer):
         Raises:
             ValueError: no such state (``Improper queue type``).
         """
-        await self._session.ensure()
-        moment = self.event_hub.moment
-        ids = await self._reader.ids(type, start=start, end=end, size=size)
-        jobs = []
-        for job_id, raw in await self._reader.records(ids):
-            try:
-                jobs.append(self._found(job_id, raw, since=moment))
-            except JobUnreadable as error:
-                self.report_error(error)
-        return jobs
-
-    def _found(self, job_id: str, raw: bytes, *, since: int) -> Job:
-        """Return the job of a record that was read after the moment ``since``.
-
-        Its end may have come while the record was on its way. An end heard before, where the record says that
-        the job has not ended, was that of an earlier job of its id.
-        """
-        job = Job(self, decode_record(job_id, raw, now_ms=self.now_ms()), job_id)
-        if job.status not in ("succeeded", "failed"):
-            self.event_hub.forget(job_id, until=since)
-            if self.settings.store_jobs:
-                self.event_hub.register(job)
-        self.event_hub.replay(job, since=since)
-        return job
+        return await self._actions.get_jobs(type, start=start, end=end, size=size)
 
     async def check_health(self) -> Health:
         """Return how many jobs are in each state, and the newest automatic id."""
@@ -317,8 +288,7 @@ class Queue(Consumer):
 
     async def is_in_set(self, job_id: str, name: str) -> bool:
         """Return whether the id is in the named set."""
-        await self._session.ensure()
-        return await self._reader.is_in(job_id, name)
+        return await self._actions.is_in_set(job_id, name)
 
     async def job_state(self, job_id: str | int) -> JobState | None:
         """Return where a job stands: its state, its record, its end; None if it left no trace."""
@@ -328,20 +298,13 @@ class Queue(Consumer):
 
     async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
-        is_hearing = self._session.is_hearing_in(asyncio.get_running_loop())
-        if not is_hearing:
-            await self._hearing()
-        timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
-        return await self._results.of(job, timeout_ms=timeout_ms, is_hearing=is_hearing)
+        return await self._actions.result(job, timeout)
 
-    # Jobs: moving.
+    # Jobs: changing.
 
     async def remove_job(self, job_id: str | int) -> Self:
         """Remove a job from wherever it is. A running one is not stopped, but its outcome is dropped."""
-        await self._hearing()  # a save asked for just before keeps its place before this
-        text = check_job_id(job_id)
-        if text is not None:
-            await self._moves.remove(text)
+        await self._actions.remove(job_id)
         return self
 
     async def cancel_job(self, job_id: str | int) -> bool:
@@ -351,27 +314,19 @@ class Queue(Consumer):
         runs on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be left
         behind. A Node worker cannot be told; what it writes at its end is the job's record again.
         """
-        await self._hearing()  # as in ``remove_job``
-        text = check_job_id(job_id)
-        return text is not None and await self._moves.cancel(text)
+        return await self._actions.cancel(job_id)
 
     async def retry_job(self, job: Job) -> bool:
         """Queue a failed job again; see ``Job.retry``."""
-        await self._session.ensure()
-        is_queued = await self._moves.retry(job)
-        if is_queued and self.settings.store_jobs:
-            self.event_hub.register(job)
-        return is_queued
+        return await self._actions.retry(job)
 
     async def report_progress(self, job: Job, value: Any) -> int:
         """Publish a job's progress; see ``Job.report_progress``."""
-        await self._session.ensure()
-        return await self._moves.report_progress(job, value)
+        return await self._actions.report_progress(job, value)
 
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
         """Keep facts with a running job; see ``Job.remember``."""
-        await self._session.ensure()
-        await self._moves.remember(job, facts)
+        await self._actions.remember(job, facts)
 
     async def clean(self, kind: str, older_than: int | timedelta) -> int:
         """Remove finished jobs created longer ago than ``older_than``; return how many.
@@ -385,5 +340,71 @@ class Queue(Consumer):
         Raises:
             ValueError: another kind of job.
         """
-        await self._session.ensure()
-        return await self._moves.clean(kind, older_than_ms=milliseconds("older_than", older_than))
+        return await self._actions.clean(kind, older_than_ms=milliseconds("older_than", older_than))
+
+    # Working.
+
+    @overload
+    def process(self, handler: Handler, concurrency: int = 1, *, executor: Executor = "auto") -> Handler: ...
+    @overload
+    def process(
+        self, handler: None = None, concurrency: int = 1, *, executor: Executor = "auto"
+    ) -> Callable[[Handler], Handler]: ...
+    def process(
+        self, handler: Handler | None = None, concurrency: int = 1, *, executor: Executor = "auto"
+    ) -> Handler | Callable[[Handler], Handler]:
+        """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
+
+        Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
+        plain function in a thread, with the blocking face of the job.
+
+        Args:
+            handler: the function; None makes this a decorator, which returns the function itself.
+            concurrency: how many jobs may run here at once.
+            executor: ``thread`` insists on a plain function. ``process`` runs it in child processes, up
+                to ``concurrency`` of them, each started when first needed and used again: for work
+                that needs a core of its own, or must be stopped for certain. A timeout, a cancelled
+                job and ``close`` kill the child, with all it has started in its process group; a
+                child that dies fails the attempt. The child imports the handler by its name, so it is
+                a function at the top level of a module, or something that can be pickled; what
+                starts the work belongs below ``if __name__ == "__main__":``. Data, options and the
+                result travel as JSON. The job has its blocking face, except that no events are heard.
+
+        Raises:
+            RuntimeError: the queue is no worker, or has a handler. QueueClosed.
+            TypeError: the handler cannot run there: a coroutine function in a thread or process, a
+                lambda or a function inside a function in a process.
+            TypeError, ValueError: a concurrency that is no positive int, an unknown executor.
+        """
+        return self._consumer.process(handler, concurrency, executor)
+
+    @property
+    def handler(self) -> Handler | None:
+        """What ``process`` was given, or None."""
+        return self._consumer.handler
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs may run here at once; may be set until work begins."""
+        return self._consumer.concurrency
+
+    @concurrency.setter
+    def concurrency(self, concurrency: int) -> None:
+        self._consumer.concurrency = whole("concurrency", concurrency, at_least=1)
+
+    async def run(self, burst: bool = False, *, catch_signals: bool = True) -> None:
+        """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
+
+        The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
+        they are left to whoever runs several queues in one process.
+        """
+        await self._consumer.run(burst=burst, catch_signals=catch_signals)
+
+    async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
+        """Look for stalled jobs now; return how many went back to the queue.
+
+        Workers do this by themselves. With ``interval`` (ms or timedelta) it is repeated until ``close``.
+        """
+        return await self._session.check_stalled_jobs(
+            milliseconds("interval", interval, at_least=1) if interval else None
+        )

@@ -15,6 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from beeq import Job, Queue
+from beeq.job import JobOwner
 from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import succeed
 from beeq.redis.resp import pack
@@ -37,7 +38,7 @@ def per_call_us(step: Callable[[], Any]) -> float:
     return min(rounds)
 
 
-async def per_attempt_us(queue: Queue) -> float:
+async def per_attempt_us(owner: JobOwner) -> float:
     """Return what an attempt takes whose handler does nothing: its task, its end."""
 
     async def handler(_job: Job) -> None:
@@ -52,7 +53,7 @@ async def per_attempt_us(queue: Queue) -> float:
     runner = Runner(
         handler, executor="auto", concurrency=100, on_end=on_end, on_late=lambda _job, _error: None
     )
-    job = Job(queue, decode_record("1", _RECORD, now_ms=0), "1")
+    job = Job(owner, decode_record("1", _RECORD, now_ms=0), "1")
     rounds = []
     for _ in range(5):
         ended = 0
@@ -70,13 +71,14 @@ async def per_attempt_us(queue: Queue) -> float:
 async def main() -> None:
     """Print the table."""
     queue = Queue("breakdown")
+    owner = queue.create_job().owner
     record = decode_record("1", _RECORD, now_ms=0)
-    job = Job(queue, record, "1")
+    job = Job(owner, record, "1")
     outcome = ("1", "token:1", "succeeded", _RECORD, b'{"id":"1","event":"succeeded"}', 0, b"")
     rows = {
         "read the record": per_call_us(lambda: decode_record("1", _RECORD, now_ms=0)),
-        "make the job object": per_call_us(lambda: Job(queue, record, "1")),
-        "run the handler as a task": await per_attempt_us(queue),
+        "make the job object": per_call_us(lambda: Job(owner, record, "1")),
+        "run the handler as a task": await per_attempt_us(owner),
         "decide and write the outcome": per_call_us(lambda: succeed(job, None)),
         "pack it, one of a hundred": per_call_us(lambda: pack("EVALSHA", *(outcome * 100))) / 100,
     }

@@ -1,18 +1,31 @@
-"""Where a queue lives: one event loop of one process. What it opened there works nowhere else."""
+"""The event loop that owns a queue, and the background tasks that end with the queue.
+
+What a queue has opened in one event loop of one process works nowhere else.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+#: The listener that a task runs for, also if the listener made the task (``gather``, ``wait_for``).
+_listener: ContextVar[object] = ContextVar("beeq listener", default=None)
 
 
-class Home:
-    """One queue's. Without it, whoever uses the queue elsewhere would wait for ever for an answer."""
+class OwningLoop:
+    """One queue's. Unchecked, a command in another event loop would wait forever for its reply."""
 
     def __init__(self, queue_name: str) -> None:
         self._queue_name = queue_name
         self._pid = 0
-        #: The queue's event loop; None while it has opened nothing.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._spared: set[object] = set()  # coroutines of listeners that wait for the queue to close
+        self._is_over = False
+        #: The queue's event loop; None while nothing is open.
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> None:
@@ -28,16 +41,16 @@ class Home:
             raise self._refusal()
 
     def refuse_elsewhere(self) -> None:
-        """Make sure that this is the queue's process, and that no loop but its own runs here.
+        """Check that this is the queue's process, and that no other loop runs here.
 
         Raises:
-            RuntimeError: it is not so.
+            RuntimeError: it is another process, or another loop runs.
         """
         if self.loop is not None and (self._pid != os.getpid() or self.loop is not _running_or(self.loop)):
             raise self._refusal()
 
     def leave(self) -> None:
-        """Forget the loop: nothing that was opened there is left."""
+        """Forget the loop: nothing that was opened in it is left."""
         self.loop = None
 
     def _refusal(self) -> RuntimeError:
@@ -50,6 +63,37 @@ class Home:
             f"queue {self._queue_name} was opened in another event loop, and works in that one only: "
             "make a queue for each loop, or use one loop throughout"
         )
+
+    # Background tasks.
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None, is_listener: bool = False
+    ) -> None:
+        """Run the coroutine in the background until it ends or the queue is closed; not after that."""
+        if self._is_over:
+            coroutine.close()
+            return
+        context = copy_context()
+        if is_listener:
+            context.run(_listener.set, coroutine)
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextmanager
+    def sparing_listener(self) -> Iterator[None]:
+        """Meanwhile do not end the listener that enters this: it closes the queue, and waits for that."""
+        listener = _listener.get()
+        self._spared.add(listener)
+        try:
+            yield
+        finally:
+            self._spared.discard(listener)
+
+    def end_spawning(self) -> list[asyncio.Task[Any]]:
+        """Spawn nothing from now on; return the tasks that end with the queue."""
+        self._is_over = True
+        return [task for task in self._tasks if task.get_coro() not in self._spared]
 
 
 def _running_or(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:

@@ -30,15 +30,13 @@ class Producer:
 
     Args:
         context: the queue's.
-        on_saved: called with each job that ``save_all`` has added, as with what ``save`` returns.
     """
 
-    def __init__(self, context: QueueContext, *, on_saved: Callable[[Job, int], None]) -> None:
+    def __init__(self, context: QueueContext) -> None:
         keys, settings = context.keys, context.settings
         self._pipeline = context.pipeline
         #: Hears of jobs that know their id before they are sent; None: events are not delivered to jobs.
         self._event_hub = context.event_hub if settings.store_jobs else None
-        self._on_saved = on_saved
         self._prefix = scripts.add_jobs.prefix(
             keys, earlier_delayed=keys.earlier_delayed, outbox_limit=settings.outbox_limit
         )
@@ -92,7 +90,6 @@ class Producer:
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         errors: dict[Job, Exception] = {}
-        since = 0 if self._event_hub is None else self._event_hub.moment
         batch_of: dict[Job, _Batch] = {}
         for job in dict.fromkeys(jobs):
             try:
@@ -104,8 +101,6 @@ class Producer:
         for job, batch in batch_of.items():
             if batch.error is not None:
                 errors[job] = batch.error
-            elif job.id is not None:
-                self._on_saved(job, since)
         if len(errors) == len(dict.fromkeys(jobs)):
             _raise_if_away(errors.values())
         return errors

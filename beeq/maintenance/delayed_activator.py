@@ -51,6 +51,11 @@ class DelayedActivator:
             self._is_due = True
         self._poked.set()
 
+    def heard(self, message: bytes) -> None:
+        """Take a message of the ``earlierDelayed`` channel: a due time in ms; others are ignored."""
+        if message.isdigit():
+            self.schedule(float(message))
+
     def look(self) -> None:
         """Look now: a message may have been lost."""
         self._is_due = True

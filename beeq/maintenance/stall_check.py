@@ -5,8 +5,11 @@ The rules are in protocol/README.md, "Stall check".
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from beeq.errors import RedisError
 from beeq.redis import scripts
 
 if TYPE_CHECKING:
@@ -22,13 +25,14 @@ class StallCheck:
     """Checks one queue. Whoever else checks it, one check is made for all in a stall interval."""
 
     def __init__(self, context: QueueContext) -> None:
+        self._context = context
         self._pipeline = context.pipeline
         self._keys = context.keys
         self._settings = context.settings
         self._cursors = (b"0", b"0")
 
-    async def once(self) -> list[str]:
-        """Check now; return the ids that went back to the queue.
+    async def once(self) -> int:
+        """Check now, and emit ``stalled`` for each job that went back to the queue; return how many.
 
         Raises:
             RedisError: the check was not made, or not to its end. The next one makes up for it.
@@ -45,7 +49,7 @@ class StallCheck:
                 outbox_limit=self._settings.outbox_limit,
             )
             if not passed:
-                return []
+                return 0
             stalled += [job_id.decode(errors="replace") for job_id in ids]
             first = ""
             if not more:
@@ -60,7 +64,18 @@ class StallCheck:
                 limit=_MARK_AT_ONCE,
             )
         await self._sweep()
-        return stalled
+        for job_id in stalled:
+            self._context.emit("stalled", job_id)
+        return len(stalled)
+
+    async def repeat(self, rest_s: Callable[[], float]) -> None:
+        """Check again and again, with a rest of so many seconds in between; report failures."""
+        while True:
+            try:
+                await self.once()
+            except RedisError as error:
+                self._context.report_error(error)
+            await asyncio.sleep(rest_s())
 
     async def _sweep(self) -> None:
         """Look at one page of the side keys for what Node peers have finished or removed."""

@@ -12,9 +12,10 @@ from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.generation import Generation
 from beeq.ai.idempotency import ProviderRequests
 from beeq.errors import Discard, Retry
+from beeq.job import RunningJob
 from beeq.jobs import AIGenerationJob
 from beeq.media.errors import MediaRefused
-from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+from beeq.processors.base import Processor, ProcessorSettings, Progress
 from beeq.protocol.options import backoff_ms_of
 
 

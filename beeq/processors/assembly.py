@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from beeq.errors import Discard
+from beeq.job import RunningJob
 from beeq.jobs import VideoAssemblyJob
 from beeq.media.errors import MediaRefused
 from beeq.media.paths import safe_name
-from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+from beeq.processors.base import Processor, ProcessorSettings, Progress
 from beeq.processors.media import media_of
 
 

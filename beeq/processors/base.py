@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import urlsplit
 
 from beeq.errors import BeeqError, Discard
+from beeq.job import RunningJob
 from beeq.jobs import BaseJob, InvalidJob, validate
 
 logger = logging.getLogger(__name__)
@@ -26,32 +27,6 @@ JobData = TypeVar("JobData", bound=BaseJob)
 DEFAULT_POLL_INTERVAL_MS = 5000
 #: How long the last report may take when Redis does not answer.
 _LAST_REPORT_S = 5.0
-
-
-class RunningJob(Protocol):
-    """What a processor sees of the job it runs; ``beeq.Job`` is one."""
-
-    @property
-    def id(self) -> str | None:
-        """The job's id in the queue."""
-
-    @property
-    def data(self) -> Any:
-        """The payload, unchecked."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The record's options under their wire names (``retries``, ``backoff``, ``timeout``, …)."""
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        """What this attempt and earlier ones have remembered."""
-
-    async def report_progress(self, value: Any) -> Any:
-        """Publish the job's progress."""
-
-    async def remember(self, **facts: Any) -> None:
-        """Keep facts with the job, for its next attempt, in any process."""
 
 
 @dataclass(frozen=True, slots=True)

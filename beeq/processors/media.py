@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from beeq.errors import Discard
+from beeq.job import RunningJob
 from beeq.jobs import MediaProcessingJob
 from beeq.media.errors import MediaRefused
 from beeq.media.remote import RemoteMedia
 from beeq.media.service import LocalMedia, MediaService, Reach
-from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+from beeq.processors.base import Processor, ProcessorSettings, Progress
 
 
 def media_of(settings: ProcessorSettings) -> MediaService:

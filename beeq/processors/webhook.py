@@ -5,8 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from beeq.errors import Discard, Retry
+from beeq.job import RunningJob
 from beeq.jobs import WebhookJob
-from beeq.processors.base import Processor, ProcessorSettings, RunningJob
+from beeq.processors.base import Processor, ProcessorSettings
 from beeq.protocol.codec import dumps
 from beeq.protocol.options import backoff_ms_of, timeout_ms_of
 from beeq.webhooks.addresses import AllowedHosts

@@ -59,15 +59,15 @@ class Subscriber:
         Raises:
             RedisUnavailable: it did not stand in time. It will, once Redis is back.
         """
-        job_state = self._standing.get(channel)
-        if job_state is None:
-            job_state = self._standing[channel] = asyncio.Event()
+        is_confirmed = self._standing.get(channel)
+        if is_confirmed is None:
+            is_confirmed = self._standing[channel] = asyncio.Event()
             self._send("SUBSCRIBE", channel)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                await job_state.wait()
+                await is_confirmed.wait()
         except TimeoutError:
             raise RedisUnavailable("the subscription was not confirmed in time") from None
 
@@ -118,8 +118,8 @@ class Subscriber:
             self._resp.send(pack(*command))
 
     def _hang_up(self, reason: RedisError) -> None:
-        for job_state in self._standing.values():
-            job_state.clear()
+        for is_confirmed in self._standing.values():
+            is_confirmed.clear()
         resp, self._resp = self._resp, None
         if resp is not None:
             resp.close(reason)

@@ -1,94 +1,189 @@
-"""The working part of a queue: its handler, how many jobs run at once, and for how long it works."""
+"""Works on a queue: takes the handler, starts the worker, runs until stopped or until nothing is left."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from datetime import timedelta
-from typing import TYPE_CHECKING, overload
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-from beeq.client.announcer import Announcer
-from beeq.settings import milliseconds, whole
+from beeq.errors import QueueClosed, RedisError
+from beeq.process import stop_signals
+from beeq.redis.retry_delay import RetryDelay
+from beeq.settings import whole
 from beeq.worker.runner import check_executor, check_handler
+from beeq.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from beeq.client.context import QueueContext
+    from beeq.client.job_actions import JobActions
+    from beeq.client.session import Session
     from beeq.worker.runner import Executor, Handler
 
+#: How long ``run`` waits for running jobs after the first signal.
+DRAIN_TIMEOUT_MS = 30_000
 
-class Consumer(Announcer):
-    """What a queue is to whoever works on it; ``Queue`` is one."""
 
-    @overload
-    def process(self, handler: Handler, concurrency: int = 1, *, executor: Executor = "auto") -> Handler: ...
-    @overload
+class Consumer:
+    """One queue's; the ``Work`` of its session. ``Queue`` documents what each method promises."""
+
+    def __init__(self, context: QueueContext, session: Session, owner: JobActions) -> None:
+        self._context = context
+        self._session = session
+        self._owner = owner
+        self._executor: Executor = "auto"
+        self._starts_on_opening = False  # process() came before connect(), and auto_connect is off
+        self._ended = asyncio.Event()  # ``run`` may end
+        self._failure: BaseException | None = None  # what ended the worker, if it was not stopped
+        self.handler: Handler | None = None
+        self.concurrency = 1
+        #: None while no jobs are taken.
+        self.worker: Worker | None = None
+
     def process(
-        self, handler: None = None, concurrency: int = 1, *, executor: Executor = "auto"
-    ) -> Callable[[Handler], Handler]: ...
-    def process(
-        self, handler: Handler | None = None, concurrency: int = 1, *, executor: Executor = "auto"
+        self, handler: Handler | None, concurrency: int, executor: Executor
     ) -> Handler | Callable[[Handler], Handler]:
-        """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
-
-        Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
-        plain function in a thread, with the blocking face of the job.
-
-        Args:
-            handler: the function; None makes this a decorator, which returns the function itself.
-            concurrency: how many jobs may run here at once.
-            executor: ``thread`` insists on a plain function. ``process`` runs it in child processes, up
-                to ``concurrency`` of them, each started when first needed and used again: for work
-                that needs a core of its own, or must be stopped for certain. A timeout, a cancelled
-                job and ``close`` kill the child, with all it has started in its process group; a
-                child that dies fails the attempt. The child imports the handler by its name, so it is
-                a function at the top level of a module, or something that can be pickled; what
-                starts the work belongs below ``if __name__ == "__main__":``. Data, options and the
-                result travel as JSON. The job has its blocking face, except that no events are heard.
-
-        Raises:
-            RuntimeError: the queue is no worker, or has a handler. QueueClosed.
-            TypeError: the handler cannot run there: a coroutine function in a thread or process, a
-                lambda or a function inside a function in a process.
-            TypeError, ValueError: a concurrency that is no positive int, an unknown executor.
-        """
+        """Take the handler, or return a decorator that takes it; see ``Queue.process``."""
         whole("concurrency", concurrency, at_least=1)
         check_executor(executor)
-        if handler is None:
 
-            def decorate(function: Handler) -> Handler:
-                return self.process(function, concurrency, executor=executor)
+        def take(function: Handler) -> Handler:
+            check_handler(function, executor)
+            self._take(function, concurrency, executor)
+            return function
 
-            return decorate
-        check_handler(handler, executor)
-        self._session.process(handler, concurrency, executor)
-        return handler
+        return take if handler is None else take(handler)
+
+    def _take(self, handler: Handler, concurrency: int, executor: Executor) -> None:
+        """Work with ``handler``: from now on inside a running loop, else from ``run`` on."""
+        if not self._context.settings.is_worker:
+            raise RuntimeError("Cannot call Queue#process on a non-worker")
+        if self.handler is not None:
+            raise RuntimeError("Cannot call Queue#process twice")
+        if not self._session.is_running:
+            raise QueueClosed
+        self._session.owning_loop.refuse_elsewhere()
+        self.handler, self.concurrency, self._executor = handler, concurrency, executor
+        self._session.attach(self)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return  # run() starts it
+        if self._session.may_connect:
+            self._start()
+        else:
+            self._starts_on_opening = True
+
+    def _start(self) -> Worker:
+        if self.handler is None:
+            raise RuntimeError("there is nothing to run: call process() first")
+        self._session.owning_loop.enter()
+        if self.worker is None:
+            self.worker = Worker(
+                self._context,
+                self._owner,
+                self.handler,
+                concurrency=self.concurrency,
+                executor=self._executor,
+                on_failure=self._failed,
+            )
+            self._session.owning_loop.spawn(self._open_patiently())
+        return self.worker
+
+    def _failed(self, failure: BaseException) -> None:
+        """A defect ended the worker: say so, and let ``run`` raise it."""
+        self._context.report_error(failure)
+        self._failure = failure
+        self._ended.set()
+
+    async def _open_patiently(self) -> None:
+        """Open the queue, however long Redis is away, and hear of cancelled jobs from then on.
+
+        If a message is lost, the job is cancelled all the same: the next heartbeat asks which jobs were.
+        """
+        delay = RetryDelay(self._context.settings.initial_redis_failure_retry_delay)
+        while self._session.is_running:
+            try:
+                await self._session.connect()
+                await self._session.subscribe(self._context.keys.cancelled, self._cancelled)
+            except RedisError as error:
+                self._context.report_error(error)
+                await delay.wait(lambda: not self._session.is_running)
+            else:
+                return
+
+    def _cancelled(self, claim: bytes) -> None:
+        if self.worker is not None:
+            self.worker.cancel(claim)
+
+    # Running.
+
+    async def run(self, *, burst: bool, catch_signals: bool) -> None:
+        """Work until ``close``, a signal, or with ``burst`` the end of what is due; see ``Queue.run``."""
+        if not self._session.is_running:
+            raise QueueClosed
+        self._session.may_connect = True
+        with stop_signals(self._signalled) if catch_signals else nullcontext():
+            if burst:
+                try:
+                    await self._work_off()
+                except (QueueClosed, RedisError):
+                    if self._session.is_running:
+                        raise  # else it came of closing, and how the work ended is known below
+            else:
+                self._start()
+                await self._ended.wait()  # as long as it takes: close() sets it
+            if self._failure is not None:
+                raise self._failure
+            await self._session.until_closed()
+
+    async def _work_off(self) -> None:
+        """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``."""
+        session = self._session
+        await session.ensure()
+        if not session.is_running:
+            return
+        worker = self._start()
+        worker.burst()
+        while session.is_running:
+            worker.look()
+            await worker.idle.wait()  # each job has its own bound
+            if not session.is_running or worker.failure is not None:
+                return
+            if session.activator is None or not await session.activator.once():
+                await worker.stop(DRAIN_TIMEOUT_MS / 1000)
+                self.worker = None  # only now: a close() meanwhile stops the worker sooner
+                return
+
+    async def _signalled(self) -> None:
+        """Let running jobs end after the first signal, and hand them back after the second."""
+        try:
+            await self._session.close(DRAIN_TIMEOUT_MS if self._session.is_running else 1)
+        except TimeoutError as error:
+            self._context.report_error(error)
+
+    # What the session asks.
 
     @property
-    def handler(self) -> Handler | None:
-        """What ``process`` was given, or None."""
-        return self._session.handler
+    def has_begun(self) -> bool:
+        """Whether jobs are taken here."""
+        return self.worker is not None
 
-    @property
-    def concurrency(self) -> int:
-        """How many jobs may run here at once; may be set until work begins."""
-        return self._session.concurrency
+    def opened(self) -> None:
+        """Start, if ``process`` came before ``connect``."""
+        if self._starts_on_opening and self.worker is None:
+            self._start()
 
-    @concurrency.setter
-    def concurrency(self, concurrency: int) -> None:
-        self._session.concurrency = whole("concurrency", concurrency, at_least=1)
+    async def stop(self, timeout_s: float) -> bool:
+        """Stop the worker; return whether all jobs ended in time."""
+        try:
+            is_drained = self.worker is None or await self.worker.stop(timeout_s)
+            self.worker = None
+        finally:
+            self._ended.set()
+        return is_drained
 
-    async def run(self, burst: bool = False, *, catch_signals: bool = True) -> None:
-        """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
-
-        The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
-        they are left to whoever runs several queues in one process.
-        """
-        await self._session.run(burst=burst, catch_signals=catch_signals)
-
-    async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
-        """Look for stalled jobs now; return how many went back to the queue.
-
-        Workers do this by themselves. With ``interval`` (ms or timedelta) it is repeated until ``close``.
-        """
-        await self._session.ensure()
-        return await self._session.check_stalled_jobs(
-            milliseconds("interval", interval, at_least=1) if interval else None
-        )
+    def hurry(self, timeout_s: float) -> None:
+        """Let a ``stop`` under way wait no longer than this from now."""
+        if self.worker is not None:
+            self.worker.hurry(timeout_s)

@@ -18,6 +18,7 @@ from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
+from beeq.settings import Settings
 
 #: The registry of workers wants to hear more often than a long stall interval would tell.
 _LONGEST_INTERVAL_MS = 10_000
@@ -82,13 +83,12 @@ os.register_at_fork(after_in_child=_forget_thread)
 
 
 class Heartbeat:
-    """Beats every half stall interval from ``start`` until ``stop``.
+    """Beats every half stall interval, from its construction until ``stop``.
 
     Args:
         connector: makes the connection; not shared with another thread's loop.
         keys: the queue's.
-        stall_interval_ms: the queue's stall window.
-        redis_timeout_ms: the longest wait for one answer.
+        settings: the queue's.
         worker: this process's name in the registry.
         running: the jobs that run now, id → claim; copied in the thread, changed in the loop's.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
@@ -99,9 +99,8 @@ class Heartbeat:
         self,
         connector: Connector,
         keys: Keys,
+        settings: Settings,
         *,
-        stall_interval_ms: int,
-        redis_timeout_ms: int,
         worker: str,
         running: Mapping[bytes, bytes],
         on_cancelled: Callable[[list[bytes]], None],
@@ -109,34 +108,27 @@ class Heartbeat:
     ) -> None:
         self._connector = connector
         self._keys = keys
-        self._interval_s = min(stall_interval_ms / 2, _LONGEST_INTERVAL_MS) / 1000
-        self._connection = Connection(
-            connector, timeout_ms=min(redis_timeout_ms, max(1000, stall_interval_ms))
-        )
+        self._interval_s = min(settings.stall_interval / 2, _LONGEST_INTERVAL_MS) / 1000
+        timeout_ms = min(settings.redis_timeout, max(1000, settings.stall_interval))
+        self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._worker = worker
         self._running = running
         self._on_cancelled = on_cancelled
         self._on_error = on_error
-        self._thread: _Thread | None = None  # from ``start`` on
-        self._task: asyncio.Task[None] | None = None  # the thread's
+        self._task: asyncio.Task[None] | None = None  # the thread's, which is to be held
         self._stopped = asyncio.Event()  # the thread's
         self._has_ended = threading.Event()
-
-    def start(self) -> None:
-        """Begin to beat."""
         self._thread = _Thread.enter()
         self._thread.loop.call_soon_threadsafe(self._begin)
 
     def stop(self) -> None:
         """End, and take this process out of the registry; ``join`` waits for that."""
-        if self._thread is None:
-            return
         with contextlib.suppress(RuntimeError):  # it has ended already
             self._thread.loop.call_soon_threadsafe(self._stopped.set)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end."""
-        if self._thread is not None and self._has_ended.wait(timeout_s):
+        if self._has_ended.wait(timeout_s):
             self._thread.join(timeout_s)
 
     def _begin(self) -> None:
@@ -144,7 +136,6 @@ class Heartbeat:
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        assert self._thread is not None  # noqa: S101 - set by start
         self._thread.leave()
         self._has_ended.set()
         defect = None if task.cancelled() else task.exception()

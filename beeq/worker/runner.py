@@ -86,7 +86,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_late = on_late
-        self._threads: ThreadPool | None = None
+        self._threads = ThreadPool(self._loop)
         self._processes = ProcessPool(handler, limit=concurrency) if executor == "process" else None
         self._portal = Portal(self._loop)
         is_awaited = executor == "process" or is_coroutine_function(handler)
@@ -165,15 +165,12 @@ class Runner:
         self.cancel(attempt)
 
     def _in_thread(self, function: Handler) -> Handler:
-        self._threads = ThreadPool(self._loop)
-
         async def run(job: Job) -> Any:
             return await self._call_in_thread(function, job)
 
         return run
 
     async def _call_in_thread(self, function: Handler, job: Job) -> Any:
-        assert self._threads is not None  # noqa: S101 - made with the handler
         ended: asyncio.Future[Any] = self._loop.create_future()
         blocking_job = BlockingJob(job, self._portal)
 
@@ -196,8 +193,7 @@ class Runner:
 
     async def close(self) -> None:
         """End idle threads, and all child processes."""
-        if self._threads is not None:
-            self._threads.close()
+        self._threads.close()
         if self._processes is not None:
             await self._processes.close()
 

@@ -9,9 +9,9 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from beeq.errors import JobLost, JobStalled, JobUnreadable, RedisError, StatusNotUpdated
+from beeq.errors import JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import process_name
@@ -23,33 +23,43 @@ from beeq.worker.pump import Pump
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
 
 if TYPE_CHECKING:
-    from beeq.queue import Queue
+    from beeq.client.context import QueueContext
+    from beeq.client.job_actions import JobActions
     from beeq.worker.claims import ClaimedJob
+
+T = TypeVar("T")
 
 
 class Worker:
-    """Works on one queue from ``start`` until ``stop``; both may be called once."""
+    """Works on one queue, from its construction in a running loop until ``stop``.
+
+    Redis may be away: the worker keeps trying.
+
+    Args:
+        context: the queue's.
+        owner: of the jobs that the handler gets.
+        handler: what runs for each job.
+        concurrency: how many jobs may run at once.
+        executor: where the handler runs.
+        on_failure: called with the defect that ended the worker, if one does.
+    """
 
     def __init__(
         self,
-        queue: Queue,
+        context: QueueContext,
+        owner: JobActions,
         handler: Handler,
-        concurrency: int,
         *,
+        concurrency: int,
         executor: Executor,
         on_failure: Callable[[BaseException], None],
     ) -> None:
+        refuse_while_loading()
+        loop = asyncio.get_running_loop()
+        self._context = context
+        self._owner = owner
         self._on_failure = on_failure
-        self._queue = queue
-        self._handler = handler
-        self._concurrency = concurrency
-        self._executor = executor
         self._attempts: dict[Attempt, None] = {}  # in the order of their start
-        self._pump: Pump | None = None
-        self._runner: Runner | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._pump_task: asyncio.Task[None] | None = None
-        self._stalls_task: asyncio.Task[None] | None = None
         self._has_stopped = False
         self._hurry: asyncio.TimerHandle | None = None
         self._hurry_at_s = math.inf  # in the loop's time
@@ -58,56 +68,41 @@ class Worker:
         self.failure: BaseException | None = None
         #: Set while nothing runs and the queue was found empty.
         self.idle = asyncio.Event()
+        self._runner = Runner(
+            handler,
+            executor=executor,
+            concurrency=concurrency,
+            on_end=self._ended,
+            on_late=self._ended_late,
+        )
+        self._pump = Pump(
+            context.connector,
+            context.keys,
+            context.settings,
+            concurrency=concurrency,
+            on_claimed=self._claimed,
+            on_refused=self._refused,
+            on_recorded=self._recorded,
+            on_error=context.report_error,
+            on_idle=self.idle.set,
+        )
+        self._heartbeat = Heartbeat(
+            context.connector.twin(),
+            context.keys,
+            context.settings,
+            worker=process_name(),
+            running=self._pump.claimed,
+            on_cancelled=lambda claims: _call_soon(loop, self._cancel_all, claims),
+            on_error=lambda error: _call_soon(loop, context.report_error, error),
+        )
+        self._pump_task = loop.create_task(self._pump.run(), name=f"beeq pump of {context.name}")
+        self._pump_task.add_done_callback(self._pump_ended)
+        self._stalls_task = loop.create_task(self._check_stalls(), name=f"beeq stall check of {context.name}")
 
     @property
     def active_jobs(self) -> list[Job]:
         """The jobs that run here now."""
         return [attempt.job for attempt in self._attempts]
-
-    def start(self) -> None:
-        """Begin to take jobs. Redis may be away: the worker keeps trying."""
-        refuse_while_loading()
-        queue, settings = self._queue, self._queue.settings
-        loop = asyncio.get_running_loop()
-        self._runner = Runner(
-            self._handler,
-            executor=self._executor,
-            concurrency=self._concurrency,
-            on_end=self._ended,
-            on_late=self._ended_late,
-        )
-        self._pump = Pump(
-            queue.connector,
-            queue.keys,
-            settings,
-            concurrency=self._concurrency,
-            on_claimed=self._claimed,
-            on_refused=self._refused,
-            on_recorded=self._recorded,
-            on_error=queue.report_error,
-            on_idle=self.idle.set,
-        )
-
-        def report_from_thread(error: BaseException) -> None:
-            loop.call_soon_threadsafe(queue.report_error, error)
-
-        def cancel_from_thread(claims: list[bytes]) -> None:
-            loop.call_soon_threadsafe(self._cancel_all, claims)
-
-        self._heartbeat = Heartbeat(
-            queue.connector.twin(),
-            queue.keys,
-            stall_interval_ms=settings.stall_interval,
-            redis_timeout_ms=settings.redis_timeout,
-            worker=process_name(),
-            running=self._pump.claimed,
-            on_cancelled=cancel_from_thread,
-            on_error=report_from_thread,
-        )
-        self._heartbeat.start()
-        self._pump_task = loop.create_task(self._pump.run(), name=f"beeq pump of {queue.name}")
-        self._pump_task.add_done_callback(self._pump_ended)
-        self._stalls_task = loop.create_task(self._check_stalls(), name=f"beeq stall check of {queue.name}")
 
     def _pump_ended(self, pump_task: asyncio.Task[None]) -> None:
         """A pump ends because it was stopped; if not, its worker must not stand there in silence."""
@@ -118,103 +113,95 @@ class Worker:
 
     def burst(self) -> None:
         """Let ``idle`` mean that the queue is empty: wait for no further job."""
-        if self._pump is not None:
-            self._pump.burst()
+        self._pump.burst()
 
     def look(self) -> None:
         """Ask the queue for jobs again: it may have been filled."""
         self.idle.clear()
-        if self._pump is not None:
-            self._pump.look()
+        self._pump.look()
 
     def cancel(self, claim: bytes) -> None:
         """Stop the job that runs here by this claim, if one does; it was cancelled in Redis."""
         self._cancel_all([claim])
 
     def _cancel_all(self, claims: list[bytes]) -> None:
-        assert self._runner is not None  # noqa: S101 - made in start
         cancelled = set(claims)
         for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
     def _refused(self, claim: bytes) -> None:
         """Stop the job that has begun by this claim, if it still runs: the claim was not granted."""
-        assert self._runner is not None  # noqa: S101 - made in start
         for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
             attempt.is_lost = True
-            self._queue.report_error(JobLost(attempt.job.saved_id()))
+            self._context.report_error(JobLost(attempt.job.saved_id()))
             self._runner.stop(attempt)
 
     # A job's way: claimed, run, ended, settled.
 
     def _claimed(self, claimed: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
         raw_id, raw_record, deliveries, claim = claimed
-        queue = self._queue
+        context, owner = self._context, self._owner
         if self._has_stopped:  # the call was under way when this worker gave up
-            assert self._pump is not None  # noqa: S101 - made in start
             self._pump.hand_back([(raw_id, claim)])
             return
         self.idle.clear()
         job_id = raw_id.decode(errors="replace")
-        now_ms = queue.now_ms()
+        now_ms = context.now_ms()
         try:
             record = decode_record(job_id, raw_record, now_ms=now_ms)
         except JobUnreadable as error:
-            queue.report_error(error)
-            job = Job(queue, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
+            context.report_error(error)
+            job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
             self._settle(raw_id, claim, fail(job, error, {}))
             return
-        job = Job(queue, record, job_id)
+        job = Job(owner, record, job_id)
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
-        if deliveries > queue.settings.max_stalls + 1:
+        if deliveries > context.settings.max_stalls + 1:
             self._settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return
         attempt = Attempt(job, raw_id, claim)
         self._attempts[attempt] = None
-        assert self._runner is not None  # noqa: S101 - made in start
         self._runner.start(attempt)
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
         if attempt.is_cancelled:
-            assert self._pump is not None  # noqa: S101 - made in start
             self._pump.hand_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
-                self._queue.emit("cancelled", attempt.job)
+                self._context.emit("cancelled", attempt.job)
             return
         try:
             outcome = self._decide(attempt.job, result, error)
         except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are no dict, …
-            self._queue.report_error(broken)
+            self._context.report_error(broken)
             outcome = self._decide(self._as_claimed(attempt), result, error)
         self._settle(attempt.raw_id, attempt.claim, outcome)
 
     def _decide(self, job: Job, result: Any, error: BaseException | None) -> Outcome:
         if error is None:
             return succeed(job, result)
-        return fail(job, error, self._queue.backoff_strategies)
+        return fail(job, error, self._owner.backoff_strategies)
 
     def _as_claimed(self, attempt: Attempt) -> Job:
         """Return the attempt's job anew, without what its handler changed."""
         raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
-        record = decode_record(job_id, raw_record, now_ms=self._queue.now_ms())
-        job = Job(self._queue, record, job_id)
+        record = decode_record(job_id, raw_record, now_ms=self._context.now_ms())
+        job = Job(self._owner, record, job_id)
         job.claim, job.claimed_record = attempt.claim, raw_record
         return job
 
     def _settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
-        assert self._pump is not None  # noqa: S101 - made in start
         self._pump.settle(raw_id, claim, outcome)
 
     def _ended_late(self, job: Job, error: BaseException | None) -> None:
         """Report a handler that ended after its queue had closed and given the job back."""
         if self._has_stopped:
             status = "succeeded" if error is None else "failed"
-            self._queue.report_error(StatusNotUpdated(job.saved_id(), status))
+            self._context.report_error(StatusNotUpdated(job.saved_id(), status))
 
     def _recorded(self, outcome: Outcome) -> None:
         """Tell local listeners, in bee-queue's order (protocol/README.md, "Local events")."""
-        emit, job, error = self._queue.emit, outcome.job, outcome.error
+        emit, job, error = self._context.emit, outcome.job, outcome.error
         if outcome.status == "succeeded":
             emit("succeeded", job, outcome.result)
         elif outcome.status == "retrying":
@@ -227,17 +214,9 @@ class Worker:
     # Duties.
 
     async def _check_stalls(self) -> None:
-        """Check at once, then once a stall interval; the jitter spreads a fleet's checks."""
-        queue = self._queue
-        settings = queue.settings
-        check = StallCheck(queue.context)
-        while True:
-            try:
-                for job_id in await check.once():
-                    queue.emit("stalled", job_id)
-            except RedisError as error:
-                queue.report_error(error)
-            await asyncio.sleep(settings.stall_interval * random.uniform(1.0, 1.1) / 1000)
+        """Check at once, then once a stall interval; the jitter spreads the checks of several workers."""
+        interval_s = self._context.settings.stall_interval / 1000
+        await StallCheck(self._context).repeat(lambda: interval_s * random.uniform(1.0, 1.1))
 
     # The end.
 
@@ -247,8 +226,6 @@ class Worker:
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
         its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
         """
-        if self._pump is None or self._runner is None or self._pump_task is None:
-            return True
         self._pump.stop_taking()
         over = asyncio.get_running_loop().create_task(self._time_is_over.wait())
         await asyncio.wait([self._pump_task, over], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -273,9 +250,6 @@ class Worker:
         self._hurry = loop.call_at(over_at_s, self._time_is_over.set)
 
     async def _give_up(self) -> None:
-        assert self._pump is not None  # noqa: S101 - checked by stop
-        assert self._runner is not None  # noqa: S101 - checked by stop
-        assert self._pump_task is not None  # noqa: S101 - checked by stop
         attempts, self._attempts = list(self._attempts), {}
         self._has_stopped = True
         for attempt in attempts:
@@ -288,16 +262,18 @@ class Worker:
         await asyncio.wait([self._pump_task], timeout=2)
 
     async def _end_duties(self) -> None:
-        duties = [task for task in (self._pump_task, self._stalls_task) if task is not None]
+        duties = (self._pump_task, self._stalls_task)
         for task in duties:
             task.cancel()
         await asyncio.wait(duties, timeout=1)
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-            await asyncio.to_thread(self._heartbeat.join, 2)
+        self._heartbeat.stop()
+        await asyncio.to_thread(self._heartbeat.join, 2)
         if self._hurry is not None:
             self._hurry.cancel()
-        if self._runner is not None:
-            await self._runner.close()
-        if self._pump is not None:
-            await self._pump.close()
+        await self._runner.close()
+        await self._pump.close()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], argument: T) -> None:
+    """Call ``function`` in the loop's thread, from another one."""
+    loop.call_soon_threadsafe(function, argument)

@@ -42,7 +42,7 @@ class Idler:
 
     @property
     def pump(self) -> Any:
-        return self.worker._session.worker._pump
+        return self.worker._consumer.worker._pump
 
     async def waits(self) -> None:
         pump = await eventually(lambda: self.pump)

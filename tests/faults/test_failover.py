@@ -18,6 +18,7 @@ from redis.crc import key_slot
 from beeq import JobLost, Queue, RedisUnavailable
 from beeq.protocol.keys import Keys
 from beeq.redis.connector import Connector
+from beeq.settings import Settings
 from beeq.worker.heartbeat import Heartbeat
 from tests.support import audit
 from tests.support.server import Server
@@ -388,14 +389,12 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
     heartbeat = Heartbeat(
         Connector(own_valkey.url, timeout_ms=1000, slot_key=keys.jobs),
         keys,
-        stall_interval_ms=20_000,
-        redis_timeout_ms=1000,
+        Settings(stall_interval=20_000, redis_timeout=1000),
         worker="somebody",
         running={b"1": b"claim:1"},
         on_cancelled=lambda _claims: None,
         on_error=lambda _error: loop.call_soon_threadsafe(failed.set),
     )
-    heartbeat.start()
     await asyncio.wait_for(failed.wait(), 30)
     await asyncio.to_thread(own_valkey.start)
     async with own_valkey.client(decode_responses=True) as client:

@@ -157,7 +157,7 @@ async def test_a_worker_that_emptied_its_queue_holds_no_job(own_valkey, make_que
         return job.id
 
     assert len(set(await succeeded.all())) == 10_000
-    worker = queue._session.worker
+    worker = queue._consumer.worker
     await eventually(lambda: not worker._pump.claimed)
     assert (worker.active_jobs, worker._pump.calls_in_flight, queue.event_hub.jobs) == ([], 0, {})
     assert producer.event_hub.jobs == {}

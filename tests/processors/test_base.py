@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from beeq.errors import Discard, RedisUnavailable
+from beeq.job import RunningJob
 from beeq.jobs import JOB_TYPES, WebhookJob
 from beeq.processors import build
-from beeq.processors.base import Processor, ProcessorSettings, Progress, RunningJob
+from beeq.processors.base import Processor, ProcessorSettings, Progress
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.fast

@@ -101,7 +101,7 @@ def test_a_time_that_has_passed_leaves_an_earlier_wish_as_it_is() -> None:
 
 
 def test_a_new_job_begins_with_its_time_and_no_traces() -> None:
-    job = Job.new(make_job().queue, None, now_ms=12)
+    job = Job.new(make_job().owner, None, now_ms=12)
     record = b'{"data":{},"options":{"timestamp":12,"stacktraces":[]},"status":"created","progress":0}'
     assert job.encoded() == record
     assert job.options == {"timestamp": 12, "stacktraces": []}
@@ -117,7 +117,7 @@ def test_a_new_record_is_written_as_any_other(data: Any) -> None:
 
 @pytest.mark.parametrize("changed", ["status", "progress"])
 def test_what_is_changed_of_a_new_job_is_written(changed: str) -> None:
-    job = Job.new(make_job().queue, {"a": 1}, now_ms=12)
+    job = Job.new(make_job().owner, {"a": 1}, now_ms=12)
     setattr(job, changed, "changed")
     assert decode_record("1", job.encoded(), now_ms=0) == Record(
         {"a": 1}, {"timestamp": 12, "stacktraces": []}, job.status, job.progress
@@ -125,7 +125,7 @@ def test_what_is_changed_of_a_new_job_is_written(changed: str) -> None:
 
 
 def test_options_of_a_new_job_are_its_own() -> None:
-    queue = make_job().queue
+    queue = make_job().owner
     one, other = (Job.new(queue, None, now_ms=12) for _ in range(2))
     one.retries(3)
     one.options["stacktraces"].append("trace")

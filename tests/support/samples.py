@@ -32,20 +32,21 @@ def make_job(
         coroutine.close()
         raise AssertionError("no listener of these tests is a coroutine function")
 
-    def new_emitter() -> Emitter:
+    def listen(job: Job) -> Emitter:
+        if keep is not None:
+            keep(job)
         return Emitter(spawn=refuse, on_error=Errors())
 
-    queue = SimpleNamespace(
+    owner = SimpleNamespace(
         name="q",
         backoff_strategies=builtin_strategies(),
-        new_emitter=new_emitter,
-        keep=keep or (lambda _job: None),
+        listen=listen,
         now_ms=lambda: NOW_MS,
     )
     record = Record({"a": 1} if data is None else data, {"timestamp": NOW_MS, "stacktraces": []})
     record.options |= options or {}
     raw = encode_record(record)
-    job = Job(cast("Any", queue), decode_record(job_id or "", raw, now_ms=NOW_MS), job_id)
+    job = Job(cast("Any", owner), decode_record(job_id or "", raw, now_ms=NOW_MS), job_id)
     job.claim, job.claimed_record = b"token:1", raw
     return job
 

@@ -116,7 +116,7 @@ async def test_a_late_outcome_of_a_waiting_job_is_recorded_or_dropped(scene, red
     """Which of the two is free."""
     job = await scene.first_has()
     await scene.first.check_health()
-    scene.first._session.worker._pump.stop_taking()  # it shall not take the job again itself
+    scene.first._consumer.worker._pump.stop_taking()  # it shall not take the job again itself
     await take_away(redis, scene.producer)
     scene.outcomes[0].set_result("late")
     await eventually(lambda: scene.told[0].calls)
@@ -133,7 +133,7 @@ async def test_progress_of_a_worker_that_lost_its_job_is_not_kept(scene, redis):
     await take_away(redis, scene.producer)
     await scene.second_has()
     before = await state(redis, scene.producer)
-    (attempt_job,) = scene.first._session.worker.active_jobs
+    (attempt_job,) = scene.first._consumer.worker.active_jobs
     await attempt_job.report_progress(99)
     assert await state(redis, scene.producer) == before
     scene.outcomes[0].set_result(None)

@@ -1,7 +1,7 @@
 """What runs in a child process of a worker: takes a job, calls the handler, says how it ended; then the next.
 
 Connects to nothing but the worker's socket. The handler gets the same ``BlockingJob`` as in a thread,
-around a ``Job`` whose queue is far away: its moves are calls that the worker executes.
+around a ``Job`` whose owner is a ``RemoteQueue``: it has the worker execute each call.
 
 Lives no longer than its worker: on Linux the kernel kills it, elsewhere the socket's end does. Standard
 output and error are the worker's own.
@@ -21,19 +21,16 @@ import threading
 import time
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from beeq.blocking import BlockingJob, Portal
 from beeq.emitter import Emitter
 from beeq.errors import Discard, JobLost
-from beeq.job import Job
+from beeq.job import Job, SomeJob
 from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import milliseconds
 from beeq.worker.processes.handler_ref import HandlerRef, load
 from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
-
-if TYPE_CHECKING:
-    from beeq.queue import Queue
 
 T = TypeVar("T")
 
@@ -98,7 +95,7 @@ class Link:
 
 
 class RemoteQueue:
-    """What a ``Job`` in a child process needs of its queue. The moves block, and never really await.
+    """The owner of a job in a child process. Its coroutines block, and never really await.
 
     Args:
         name: the queue's.
@@ -111,10 +108,19 @@ class RemoteQueue:
         self.backoff_strategies = strategies
         self._call = call
 
+    @property
+    def queue(self) -> RemoteQueue:
+        """What ``job.queue`` gives."""
+        return self
+
     @staticmethod
     def now_ms() -> int:
         """Return this machine's clock, in ms since the epoch."""
         return time.time_ns() // 1_000_000
+
+    async def save(self, _job: SomeJob) -> SomeJob:
+        """Refuse: the job runs."""
+        raise RuntimeError("a running job cannot be saved again; enqueue a new one")
 
     async def report_progress(self, job: Job, value: Any) -> int:
         """Publish the job's progress."""
@@ -126,15 +132,15 @@ class RemoteQueue:
         """Keep facts with the job."""
         job.options["beeq"] = self._call("remember", [facts])
 
-    async def remove_job(self, _job_id: str) -> None:
+    async def remove(self, _job_id: str) -> None:
         """Remove the job."""
         self._call("remove", [])
 
-    async def cancel_job(self, _job_id: str) -> bool:
+    async def cancel(self, _job_id: str) -> bool:
         """Cancel the job, and with it this process."""
         return bool(self._call("cancel", []))
 
-    async def retry_job(self, _job: Job) -> bool:
+    async def retry(self, _job: Job) -> bool:
         """Queue the job again, if it has failed meanwhile."""
         return bool(self._call("retry", []))
 
@@ -142,12 +148,12 @@ class RemoteQueue:
         """Return whether the job is in the named set."""
         return bool(self._call("is_in_set", [name]))
 
-    async def result_of(self, _job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+    async def result(self, _job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end."""
         return self._call("result", [None if timeout is None else milliseconds("timeout", timeout)])
 
     @staticmethod
-    def new_emitter() -> Emitter:
+    def listen(_job: Job) -> Emitter:
         """Refuse: events are heard where the queue is."""
         raise RuntimeError("a child process hears no events: listen in the worker")
 
@@ -178,10 +184,10 @@ class ChildAttempt:
         head = message.head
         self._link = link
         self._is_over = False
-        far = RemoteQueue(head["queue"], head["strategies"], self._call)
-        record = decode_record(head["id"], message.body, now_ms=far.now_ms())
-        self._job = Job(cast("Queue", far), record, head["id"])
-        self._job.claim = b"the worker's"  # the job runs: it cannot be saved
+        owner = RemoteQueue(head["queue"], head["strategies"], self._call)
+        record = decode_record(head["id"], message.body, now_ms=owner.now_ms())
+        self._job = Job(owner, record, head["id"])
+        self._job.claim = b"the worker's"  # the job runs here
         self._known_state = self._state()
         self._telling = threading.Lock()  # what the worker hears last must be the newest
 

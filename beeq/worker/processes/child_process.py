@@ -190,8 +190,8 @@ class ChildProcess(asyncio.Protocol):
             "job",
             job.claimed_record,
             id=job.saved_id(),
-            queue=job.queue.name,
-            strategies=list(job.queue.backoff_strategies),
+            queue=job.owner.name,
+            strategies=list(job.owner.backoff_strategies),
         )
         try:
             return await self._awaited  # the job's own timeout bounds it

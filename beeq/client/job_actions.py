@@ -1,0 +1,197 @@
+"""What the jobs of a queue ask of it, and the way to its jobs: the owner of every job object of a queue.
+
+Each method opens the queue if it is not open yet, has the part that knows Redis do the work, and notes in
+the event hub which job objects hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from beeq.client.commands import Commands
+from beeq.client.producer import Producer
+from beeq.client.results import Results
+from beeq.errors import JobUnreadable
+from beeq.job import Job, SomeJob
+from beeq.protocol.codec import decode_record
+from beeq.protocol.options import check_job_id
+from beeq.settings import milliseconds
+
+if TYPE_CHECKING:
+    from beeq.client.context import QueueContext
+    from beeq.client.listeners import Listeners
+    from beeq.client.reader import Reader
+    from beeq.client.session import Session
+    from beeq.emitter import Emitter
+    from beeq.protocol.backoff import Strategy
+
+
+class HasStrategies(Protocol):
+    """The ``Queue``, which is all that its jobs' owner needs of it."""
+
+    backoff_strategies: dict[str, Strategy]
+
+
+class JobActions:
+    """One queue's; the ``JobOwner`` of its jobs. ``Job`` and ``Queue`` document what each method promises."""
+
+    def __init__(
+        self,
+        queue: HasStrategies,
+        context: QueueContext,
+        *,
+        session: Session,
+        listeners: Listeners,
+        reader: Reader,
+    ) -> None:
+        #: What ``job.queue`` gives.
+        self.queue = queue
+        self.name = context.name
+        self.now_ms = context.now_ms
+        self._report_error = context.report_error
+        self._event_hub = context.event_hub
+        self._stores_jobs = context.settings.store_jobs
+        self._session = session
+        self._listeners = listeners
+        self._reader = reader
+        self._producer = Producer(context)
+        self._commands = Commands(context, reader)
+        self._results = Results(context.event_hub, reader)
+
+    @property
+    def backoff_strategies(self) -> dict[str, Strategy]:
+        """The queue's strategies by name."""
+        return self.queue.backoff_strategies
+
+    # Making and finding.
+
+    async def save(self, job: SomeJob) -> SomeJob:
+        """Put ``job`` into the queue; see ``Job.save``."""
+        if job.claim:
+            raise RuntimeError("a running job cannot be saved again; enqueue a new one")
+        loop = asyncio.get_running_loop()  # once: each call of it asks the system for the process id
+        if not self._session.is_hearing_in(loop):
+            await self._session.ensure_hearing()
+        since = await self._producer.save(job, loop)
+        # No ``await`` from here on: the caller adds its listeners before any event is delivered.
+        if job.id is not None:
+            self._saved(job, since)
+        return job
+
+    async def save_all(self, jobs: list[Job]) -> dict[Job, Exception]:
+        """Put many jobs into the queue; see ``Queue.save_all``."""
+        await self._session.ensure_hearing()
+        since = self._event_hub.moment
+        errors = await self._producer.save_all(jobs)
+        for job in dict.fromkeys(jobs):
+            if job not in errors and job.id is not None:
+                self._saved(job, since)
+        return errors
+
+    def _saved(self, job: Job, since: int) -> None:
+        """Deliver what was heard of ``job`` after the moment ``since``, and what will be."""
+        if self._stores_jobs:
+            self._event_hub.welcome(job, since=since)
+        activator = self._session.activator
+        if activator is not None and (due_ms := job.due_ms):
+            activator.schedule(due_ms)
+
+    async def get_job(self, job_id: str | int) -> Job | None:
+        """Return the job as Redis has it now, or None; see ``Queue.get_job``."""
+        await self._session.ensure()
+        text = check_job_id(job_id)
+        if text is None:
+            return None
+        moment = self._event_hub.moment
+        raw = await self._reader.record(text)
+        return None if raw is None else self._found(text, raw, since=moment)
+
+    async def get_jobs(self, state: str, *, start: int, end: int, size: int) -> list[Job]:
+        """Return jobs by state; see ``Queue.get_jobs``."""
+        await self._session.ensure()
+        moment = self._event_hub.moment
+        ids = await self._reader.ids(state, start=start, end=end, size=size)
+        jobs = []
+        for job_id, raw in await self._reader.records(ids):
+            try:
+                jobs.append(self._found(job_id, raw, since=moment))
+            except JobUnreadable as error:
+                self._report_error(error)
+        return jobs
+
+    def _found(self, job_id: str, raw: bytes, *, since: int) -> Job:
+        """Return the job of a record that was read after the moment ``since``.
+
+        Its final event may have come before the record did. If the record says that the job has not ended, a
+        final event from before ``since`` was that of an earlier job of its id.
+        """
+        job = Job(self, decode_record(job_id, raw, now_ms=self.now_ms()), job_id)
+        if job.status not in ("succeeded", "failed"):
+            self._event_hub.forget(job_id, until=since)
+            if self._stores_jobs:
+                self._event_hub.register(job)
+        self._event_hub.replay(job, since=since)
+        return job
+
+    # Changing. Removing and cancelling wait until job events are heard, as saving does: so a save that was
+    # called just before them comes first.
+
+    async def remove(self, job_id: str | int) -> None:
+        """Remove the job from wherever it is; see ``Queue.remove_job``."""
+        await self._session.ensure_hearing()
+        text = check_job_id(job_id)
+        if text is not None:
+            await self._commands.remove(text)
+
+    async def cancel(self, job_id: str | int) -> bool:
+        """End the job if it has not ended; see ``Queue.cancel_job``."""
+        await self._session.ensure_hearing()
+        text = check_job_id(job_id)
+        return text is not None and await self._commands.cancel(text)
+
+    async def retry(self, job: Job) -> bool:
+        """Queue the failed job again; see ``Job.retry``."""
+        await self._session.ensure()
+        is_queued = await self._commands.retry(job)
+        if is_queued and self._stores_jobs:
+            self._event_hub.register(job)
+        return is_queued
+
+    async def clean(self, kind: str, *, older_than_ms: int) -> int:
+        """Remove finished jobs; see ``Queue.clean``."""
+        await self._session.ensure()
+        return await self._commands.clean(kind, older_than_ms=older_than_ms)
+
+    async def report_progress(self, job: Job, value: Any) -> int:
+        """Publish the job's progress; see ``Job.report_progress``."""
+        await self._session.ensure()
+        return await self._commands.report_progress(job, value)
+
+    async def remember(self, job: Job, facts: dict[str, Any]) -> None:
+        """Keep facts with the running job; see ``Job.remember``."""
+        await self._session.ensure()
+        await self._commands.remember(job, facts)
+
+    # Asking.
+
+    async def is_in_set(self, job_id: str, name: str) -> bool:
+        """Return whether the id is in the named list or set; see ``Job.is_in_set``."""
+        await self._session.ensure()
+        return await self._reader.is_in(job_id, name)
+
+    async def result(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+        """Wait for the job's end; see ``Job.result``."""
+        is_hearing = self._session.is_hearing_in(asyncio.get_running_loop())
+        if not is_hearing:
+            await self._session.ensure_hearing()
+        timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
+        return await self._results.of(job, timeout_ms=timeout_ms, is_hearing=is_hearing)
+
+    def listen(self, job: Job) -> Emitter:
+        """Return an emitter for the job's listeners, and hold the job until its final event."""
+        self._session.owning_loop.refuse_elsewhere()
+        if self._stores_jobs:
+            self._event_hub.keep(job)
+        return self._listeners.new_emitter()
