@@ -522,7 +522,7 @@ async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
             )
         handler = {"module": handlers.__name__, "name": "act"}
         record = {"data": {"do": "hang_with_family"}, "options": {}}
-        ours.sendall(encode("load", reference=handler, argv=[]))
+        ours.sendall(encode("load", handler_ref=handler, argv=[]))
         ours.sendall(encode("job", dumps(record), id="1", queue="q", strategies=[]))
         decoder, said = Decoder(), []
         ours.setblocking(False)
