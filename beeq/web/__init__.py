@@ -1,8 +1,11 @@
-"""The HTTP face: ``beeq.web:app``, an ASGI application for any server; ``create_app`` makes one of your own.
+"""The HTTP API: ``beeq.web:app``, an ASGI application for any server; ``create_app`` makes your own.
 
-``app`` reads ``BEEQ_REDIS_URL`` and its kin when a server starts it, not when it is imported. There is no
-authentication: it is for the platform's own network. Needs the extra ``web``; nothing else in beeq
-imports this package.
+``app`` reads ``BEEQ_REDIS_URL`` and the other variables when a server starts it, not when it is imported.
+There is no authentication: it is for a private network. Needs the extra ``web``.
+
+Here: the application (``application``), its routes (``routes``), requests (``bodies``), responses
+(``responses``), the document (``openapi``), and uvicorn (``server``). Not here: what a job is, and what
+happens to it (``beeq.service``); nothing else in beeq imports this package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reads what a request brings, within bounds of size, time and depth, and judges it as a job.
+"""Reads a request's body, within bounds of size, time and depth, and checks it as a job.
 
-A body that will not be used is read all the same, up to a bound, and forgotten: a client that still
-sends when the connection is closed would see that, and not the answer.
+A body that is not used is read all the same, up to a bound, and discarded: a client that is still sending
+when the connection is closed would get an error in place of the response.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from beeq.jobs import AIGenerationJob, InvalidJob, Reference, faults
 from beeq.protocol.codec import loads
 from beeq.web.responses import MAX_DEPTH, Refusal
 
-#: A job's parameters, not its media.
+#: A body holds a job's parameters, not its media.
 MAX_BODY_BYTES = 1 << 20
-#: How much of a body that is too large is still read before the answer.
+#: So much of a body that is too large is read before the response.
 MAX_DISCARDED_BYTES = 16 << 20
-#: How long a body may take to come, from its first byte to its last.
+#: The longest time from a body's first byte to its last.
 READ_TIMEOUT_S = 10.0
 
 
-class Body:
+class RequestBody:
     """A request's body: read once, or not at all.
 
     Args:
         scope: of the request.
-        receive: of the request; nobody else reads from it.
+        receive: of the request; only this object reads from it.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -42,12 +42,12 @@ class Body:
         self._give_up_at: float | None = None  # by the loop's clock
 
     async def read_json(self) -> Any:
-        """Return the value that the body holds.
+        """Return the body's JSON value.
 
         Raises:
-            Refusal: 415, it is said to be something else than JSON; 413, it is too large; 408, it does
-                not come in time; 400, it is no JSON, or nested too deeply.
-            ClientDisconnect: the client went away.
+            Refusal: 415, its content type is not JSON; 413, it is too large; 408, it does not come in
+                time; 400, it is not JSON, or nested too deeply.
+            ClientDisconnect: the client closed the connection.
         """
         self._check_type()
         if self._declared_size() > MAX_BODY_BYTES:
@@ -68,9 +68,9 @@ class Body:
         return value
 
     async def discard(self) -> bool:
-        """Read what has not been read, and forget it; return whether that was all of it."""
+        """Read and discard the rest of the body; return whether its end was reached."""
         if "expect" in self._headers and not self._size:
-            return self._is_at_end  # the client waits for a word before it sends
+            return self._is_at_end  # the client waits for "100 Continue" before it sends
         if self._declared_size() > MAX_DISCARDED_BYTES:
             return False
         try:
@@ -88,23 +88,23 @@ class Body:
             raise Refusal(415, "The body must not be compressed")
 
     def _declared_size(self) -> int:
-        """Return what the request says of its size; 0 if nothing, or nonsense."""
+        """Return the request's content length; 0 if it is missing or invalid."""
         text = self._headers.get("content-length", "")
         if not (text.isascii() and text.isdecimal()):
             return 0
-        return int(text[:19])  # of more digits the first ones are too large as well
+        return int(text[:19])  # the first 19 digits alone are too large as well
 
     async def _next_piece(self) -> bytes:
-        """Return what comes next.
+        """Return the next piece.
 
         Raises:
-            TimeoutError: it takes too long. ClientDisconnect: the client went away.
+            TimeoutError: it takes too long. ClientDisconnect: the client closed the connection.
         """
         loop = asyncio.get_running_loop()
         if self._give_up_at is None:
             self._give_up_at = loop.time() + READ_TIMEOUT_S
         elif loop.time() > self._give_up_at:
-            raise TimeoutError  # a timeout alone lets a stream pass that is never waited for
+            raise TimeoutError  # ``asyncio.timeout_at`` alone never ends a stream that is always ready
         async with asyncio.timeout_at(self._give_up_at):
             message = await self._receive()
         if message["type"] != "http.request":
@@ -140,7 +140,7 @@ def _given(value: Any) -> Any:
 
 
 class ScriptRequest(AIGenerationJob):
-    """What is posted to have a script written: a job whose type the route says, and whose owner is known."""
+    """The body of a request for a script: an AI job whose type the route gives, and that names its owner."""
 
     model_config = ConfigDict(populate_by_name=False)  # snake_case is for Python
 
@@ -150,10 +150,10 @@ class ScriptRequest(AIGenerationJob):
 
 
 def script_job(content: Any) -> ScriptRequest:
-    """Return the job that a body asks for.
+    """Return the job in a body.
 
     Raises:
-        Refusal: 400, it is no object. InvalidJob: fields are wrong; every fault is named.
+        Refusal: 400, it is not an object. InvalidJob: fields are invalid; every fault is named.
     """
     if not isinstance(content, dict):
         raise Refusal(400, "The body must be a JSON object")

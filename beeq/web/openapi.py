@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the routes: what each takes, and every answer it may give. Pure."""
+"""The OpenAPI 3.1 document of the routes: their requests, and all their responses. Pure."""
 
 from __future__ import annotations
 
@@ -92,47 +92,50 @@ _SCHEMAS: Schema = {
 }
 
 
-def _answer(description: str, schema: str) -> Schema:
-    return {
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-    }
+def _schema(name: str) -> Schema:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _response(description: str, schema: str) -> Schema:
+    return {"description": description, "content": _schema(schema)}
 
 
 _ERRORS: Schema = {
-    "400": _answer("The body is no JSON object, or fields are wrong; every fault is named.", "Faults"),
-    "404": _answer("There is no such job.", "Error"),
-    "408": _answer("The body did not come in time.", "Error"),
-    "413": _answer(f"The body is larger than {MAX_BODY_BYTES} bytes.", "Error"),
-    "415": _answer("The body is not application/json, or compressed.", "Error"),
-    "500": _answer("Something went wrong here.", "Error"),
-    "503": _answer("Redis is away, or refuses.", "Error"),
+    "400": _response("The body is no JSON object, or fields are wrong; every fault is named.", "Faults"),
+    "404": _response("There is no such job.", "Error"),
+    "408": _response("The body did not come in time.", "Error"),
+    "413": _response(f"The body is larger than {MAX_BODY_BYTES} bytes.", "Error"),
+    "415": _response("The body is not application/json, or compressed.", "Error"),
+    "500": _response("Something went wrong here.", "Error"),
+    "503": _response("Redis is away, or refuses.", "Error"),
 }
 
 
-def _answers(description: str, schema: str, *errors: str) -> Schema:
-    return {"200": _answer(description, schema), **{status: _ERRORS[status] for status in errors}}
+def _operation(name: str, summary: str, ok: Schema, errors: Schema, **more: Any) -> Schema:
+    return {"operationId": name, "summary": summary, "responses": {"200": ok, **errors}, **more}
+
+
+def _errors(*statuses: str) -> Schema:
+    return {status: _ERRORS[status] for status in statuses}
 
 
 _PATHS: Schema = {
     "/v1/generate/script": {
-        "post": {
-            "operationId": "startScript",
-            "summary": "Have a script written",
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ScriptRequest"}}},
-            },
-            "responses": _answers(
-                "The job is queued.", "ScriptStarted", "400", "408", "413", "415", "500", "503"
-            ),
-        },
+        "post": _operation(
+            "startScript",
+            "Have a script written",
+            _response("The job is queued.", "ScriptStarted"),
+            _errors("400", "408", "413", "415", "500", "503"),
+            requestBody={"required": True, "content": _schema("ScriptRequest")},
+        ),
     },
     "/v1/jobs/{jobId}/status": {
-        "get": {
-            "operationId": "jobStatus",
-            "summary": "See how a job is doing",
-            "parameters": [
+        "get": _operation(
+            "jobStatus",
+            "See how a job is doing",
+            _response("What is known of it.", "JobStatus"),
+            _errors("404", "500", "503"),
+            parameters=[
                 {
                     "name": "jobId",
                     "in": "path",
@@ -141,38 +144,31 @@ _PATHS: Schema = {
                     "schema": {"type": "string", "minLength": 1},
                 }
             ],
-            "responses": _answers("What is known of it.", "JobStatus", "404", "500", "503"),
-        },
+        ),
     },
     "/v1/stats": {
-        "get": {
-            "operationId": "stats",
-            "summary": "Count the jobs and workers of each queue",
-            "responses": _answers("The numbers by queue.", "Stats", "500", "503"),
-        },
+        "get": _operation(
+            "stats",
+            "Count the jobs and workers of each queue",
+            _response("The numbers by queue.", "Stats"),
+            _errors("500", "503"),
+        ),
     },
     "/health": {
-        "get": {
-            "operationId": "health",
-            "summary": "See whether jobs can be taken",
-            "responses": {
-                **_answers("Redis answers.", "Health", "500"),
-                "503": _answer("It does not.", "Unhealthy"),
-            },
-        },
+        "get": _operation(
+            "health",
+            "See whether jobs can be taken",
+            _response("Redis answers.", "Health"),
+            {**_errors("500"), "503": _response("It does not.", "Unhealthy")},
+        ),
     },
     "/openapi.json": {
-        "get": {
-            "operationId": "openapi",
-            "summary": "Read this document",
-            "responses": {
-                "200": {
-                    "description": "OpenAPI 3.1.",
-                    "content": {"application/json": {"schema": {"type": "object"}}},
-                },
-                "500": _ERRORS["500"],
-            },
-        },
+        "get": _operation(
+            "openapi",
+            "Read this document",
+            {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}},
+            _errors("500"),
+        ),
     },
 }
 

@@ -1,4 +1,4 @@
-"""What is answered: JSON, never cached, written as bee-queue's Node side would write it. Pure."""
+"""Responses: JSON, never cached, written as Node would write it. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from beeq.protocol.codec import dumps
 
-#: Lists and objects within one another. Nobody needs more, and not every JSON library can.
+#: Levels of lists and objects. Not every JSON library can read more.
 MAX_DEPTH = 100
 #: Of a status document.
 _FIELDS = (
@@ -20,13 +20,13 @@ _FIELDS = (
 
 
 class Refusal(Exception):
-    """The request is answered with an error.
+    """The request gets an error response.
 
     Attributes:
         status: of HTTP, 400 or above.
-        error: the sentence that the client gets; it repeats nothing of the request's values.
-        faults: what is wrong with each field, where fields are.
-        headers: further ones of the answer.
+        error: the sentence for the client; it repeats no values of the request.
+        faults: a sentence for each invalid field, if fields are.
+        headers: further headers of the response.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Refusal(Exception):
         self.faults = faults
         self.headers = dict(headers or {})
 
-    def answer(self) -> Response:
-        """Return the answer."""
+    def response(self) -> Response:
+        """Return the response."""
         content: dict[str, Any] = {"error": self.error}
         if self.faults is not None:
             content["faults"] = list(self.faults)
-        return json_answer(content, self.status, self.headers)
+        return json_response(content, self.status, self.headers)
 
 
-def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer with ``content`` as JSON.
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with ``content`` as JSON.
 
     Raises:
         TypeError: it cannot be written as JSON.
@@ -65,25 +65,25 @@ def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def status_object(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a status document of ``QueueService.get_job_status`` as it is answered.
+    """Return a status document of ``QueueService.get_job_status`` as a JSON value.
 
-    Every field is there, and dates are text. Jobs, and documents in the mirror, may be anybody's: what
-    JSON has no word for becomes text as well, and so does what is nested too deeply.
+    Every field is there, and dates are text. Jobs, and documents in the mirror, may come from other
+    programs: values without a JSON type become text, and so do values that are nested too deeply.
     """
     complete = {**dict.fromkeys(_FIELDS), **document}
     shown = {name: _iso(value) if isinstance(value, datetime) else value for name, value in complete.items()}
     try:
         dumps(shown)
     except TypeError:
-        return {name: _in_words(value, MAX_DEPTH) for name, value in shown.items()}
+        return {name: _as_json(value, MAX_DEPTH) for name, value in shown.items()}
     return shown
 
 
-def _in_words(value: Any, levels_left: int) -> Any:
+def _as_json(value: Any, levels_left: int) -> Any:
     if isinstance(value, dict) and levels_left:
-        return {str(name): _in_words(entry, levels_left - 1) for name, entry in value.items()}
+        return {str(name): _as_json(entry, levels_left - 1) for name, entry in value.items()}
     if isinstance(value, list) and levels_left:
-        return [_in_words(entry, levels_left - 1) for entry in value]
+        return [_as_json(entry, levels_left - 1) for entry in value]
     if isinstance(value, dict | list):
         return "(nested too deeply)"
     if isinstance(value, datetime):

@@ -1,6 +1,6 @@
-"""Runs the application in this process, on uvicorn: on one socket, until the first SIGTERM or SIGINT.
+"""Runs the application on uvicorn in this process, on one socket, until the first SIGTERM or SIGINT.
 
-For ``beeq web``. With a server of your own (``uvicorn beeq.web:app``) none of this is used.
+For ``beeq web``; other servers (``uvicorn beeq.web:app``) do not use this module.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ except ImportError:
 
 from beeq.web.application import Application
 
-#: How long requests under way may take to end.
+#: How long requests under way may take to finish.
 SHUTDOWN_TIMEOUT_S = 10
 _BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket.
 
     Args:
-        host: a name or an address; of several addresses the first.
+        host: a name or an address; of several addresses the first is used.
         port: 0 for any that is free.
 
     Raises:
-        OSError: there is no such host here, or the port is taken or forbidden.
+        OSError: this machine does not have the host, or the port is in use or not allowed.
     """
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -40,7 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return where a socket listens, as a URL."""
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -52,13 +52,13 @@ async def serve(
     on_serving: Callable[[], None],
     has_access_log: bool = False,
 ) -> None:
-    """Serve until a signal comes; a second one waits for nobody.
+    """Serve until a signal comes; a second one ends requests under way.
 
     Args:
-        app: what to serve.
-        listener: from ``listen``; closed in the end.
-        on_serving: called once, when requests are taken.
-        has_access_log: log a line a request, as ``uvicorn.access``.
+        app: the application.
+        listener: from ``listen``; closed at the end.
+        on_serving: called once, when requests are accepted.
+        has_access_log: log a line for each request, as ``uvicorn.access``.
     """
     config = uvicorn.Config(
         app,
@@ -73,14 +73,14 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says when it serves, and does not die of the signal that stopped it."""
+    """uvicorn, with a callback when it serves, and without raising the signal again that stopped it."""
 
     def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_serving = on_serving
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and call ``on_serving``."""
         await super().startup(sockets)
         if self.started:
             self._on_serving()
