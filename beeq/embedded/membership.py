@@ -1,4 +1,4 @@
-"""A share of the embedded server for a loop, which must not block: taken, and taken anew, in threads."""
+"""A share of the embedded server for an event loop: ``join`` blocks, so it runs in a thread."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ class Membership:
     """One share at a time of a folder's server, from the first ``join`` until ``leave``.
 
     Args:
-        folder: see ``embedded.join``; a relative one is meant from where the process is now.
+        folder: see ``embedded.join``; a relative one is resolved now.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._joining: asyncio.Future[str] | None = None
-        self._lock = threading.Lock()  # held for what follows, which the joining thread changes
+        self._lock = threading.Lock()  # guards what follows, which the joining thread changes too
         self._share: EmbeddedServer | None = None
         self._has_left = False
 
     async def join(self) -> str:
-        """Return the URL of a server that answers; start it if nobody has, or if its keeper was killed.
+        """Return the URL of a server that answers, see ``embedded.join``.
 
-        Who had a share gets a new one: what was there may be another folder by now. All who ask at once
-        wait for one thread, which goes on when they are cancelled.
+        A share from an earlier call is replaced, because the folder may have been replaced since.
+        Simultaneous callers wait for one thread, which goes on when they are cancelled.
 
         Raises:
-            RedisUnavailable: there was no server in 8 s, see ``embedded.join``; or ``leave`` was called.
+            RedisUnavailable: no server answered in 8 s, or ``leave`` was called.
         """
         joining = self._joining
         if joining is None or joining.done():
             joining = self._joining = asyncio.get_running_loop().run_in_executor(None, self._join)
-            joining.add_done_callback(_note)
+            # Fetch its error, which asyncio would log otherwise if all callers were cancelled.
+            joining.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait([joining])
         if self._has_left:
             raise RedisUnavailable("the connection was closed")
@@ -54,15 +55,9 @@ class Membership:
         return share.url
 
     def leave(self) -> None:
-        """Give up the share, now; one that is still being taken, as soon as it is."""
+        """Give up the share now, or, during a ``join``, as soon as that has taken it."""
         with self._lock:
             self._has_left = True
             share, self._share = self._share, None
         if share is not None:
             share.close()
-
-
-def _note(joining: asyncio.Future[str]) -> None:
-    """Have seen the failure that nobody waited for."""
-    if not joining.cancelled():
-        joining.exception()
