@@ -11,9 +11,10 @@ Listener = Callable[..., Any]
 
 
 class Emitter:
-    """Calls listeners in the order in which they came.
+    """Calls listeners in the order in which they were added.
 
-    A listener that raises does not stop the others: its error goes to ``on_error``.
+    A listener that raises does not stop the others: its error goes to ``on_error``. ``spawn`` runs what
+    coroutine functions return.
     """
 
     __slots__ = ("_listeners", "_on_error", "_spawn")
@@ -29,25 +30,21 @@ class Emitter:
         self._on_error = on_error
 
     def on(self, event: str, fn: Listener, *, once: bool = False) -> None:
-        """Call ``fn`` at every ``event``, or at the next one only."""
+        """Call ``fn`` at every ``event``; with ``once``, at the next one only."""
         if not callable(fn):
             raise TypeError(f"a listener must be callable, not {type(fn).__name__}")
         self._listeners.setdefault(event, []).append((fn, once))
 
     def off(self, event: str, fn: Listener) -> None:
-        """Stop calling ``fn``; a listener that is not there is fine."""
-        left = [entry for entry in self._listeners.get(event, ()) if entry[0] != fn]
-        if left:
-            self._listeners[event] = left
-        else:
-            self._listeners.pop(event, None)
+        """Stop calling ``fn``, if it is a listener."""
+        self._replace(event, [entry for entry in self._listeners.get(event, ()) if entry[0] != fn])
 
     def has(self, event: str) -> bool:
-        """Return whether anyone listens."""
+        """Return whether the event has listeners."""
         return event in self._listeners
 
     def names(self) -> list[str]:
-        """Return the events that are listened to."""
+        """Return the events that have listeners."""
         return list(self._listeners)
 
     def emit(self, event: str, *args: Any) -> bool:
@@ -58,7 +55,7 @@ class Emitter:
         for entry in list(entries):
             fn, once = entry
             if once:
-                self._remove(event, entry)
+                self._replace(event, [left for left in self._listeners.get(event, ()) if left is not entry])
             try:
                 outcome = fn(*args)
                 if inspect.isawaitable(outcome):
@@ -67,10 +64,9 @@ class Emitter:
                 self._on_error(event, error)
         return True
 
-    def _remove(self, event: str, entry: tuple[Listener, bool]) -> None:
-        left = [other for other in self._listeners.get(event, ()) if other is not entry]
-        if left:
-            self._listeners[event] = left
+    def _replace(self, event: str, entries: list[tuple[Listener, bool]]) -> None:
+        if entries:
+            self._listeners[event] = entries
         else:
             self._listeners.pop(event, None)
 

@@ -1,7 +1,7 @@
-"""Where commands and the HTTP application find Redis.
+"""Where the commands and the HTTP application find Redis and MongoDB. Pure: the environment is passed in.
 
-An option wins over ``BEEQ_*``, that over the plain names; else there is a server of the folder's own.
-Pure but for the environment it is given. No message repeats a URL: it may hold a password.
+An option wins over ``BEEQ_*``, and that over the plain names; without any of them Redis is the embedded
+server. No message repeats a URL, which may hold a password.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ _HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]+(%\w+)?\]?")
 
 
 def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
-    """Return the Redis URL that option and environment ask for; ``embedded:`` if they say nothing.
+    """Return the configured Redis URL; ``embedded:`` if there is none.
 
     ``BEEQ_REDIS_URL`` wins over ``REDIS_URL``, and that over ``REDIS_HOST``, ``REDIS_PORT``,
-    ``REDIS_PASSWORD`` and ``REDIS_DB``. The last two also fill what ``REDIS_URL``
-    leaves out.
+    ``REDIS_PASSWORD`` and ``REDIS_DB``. The last two are also added to a ``REDIS_URL`` without them.
 
     Raises:
-        ValueError: a value is empty or malformed; the message names where it came from.
+        ValueError: a value is empty or invalid; the message names its option or variable.
     """
     if option is not None:
         return _checked("--redis-url", option)
@@ -39,12 +38,12 @@ def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
 
 
 def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:
-    """Return the Mongo URL that option and environment ask for; None: there is no mirror.
+    """Return the configured Mongo URL; None if there is none, and hence no mirror.
 
     ``BEEQ_MONGO_URL`` wins over ``MONGODB_URI``.
 
     Raises:
-        ValueError: a value is empty or malformed; the message names where it came from.
+        ValueError: a value is empty or invalid; the message names its option or variable.
     """
     for source, url in (
         ("--mongo-url", option),
@@ -72,9 +71,9 @@ def _from_parts(environ: Mapping[str, str]) -> str:
     if host is None and port is None and db is None and not password:
         return EMBEDDED
     if host is not None and _HOST.fullmatch(host) is None:
-        raise ValueError("REDIS_HOST: it is no host")
+        raise ValueError("REDIS_HOST: it is not a valid host")
     if port is not None and not 0 < port <= _MAX_PORT:
-        raise ValueError("REDIS_PORT: it is no port")
+        raise ValueError("REDIS_PORT: it is not a valid port")
     if host is None:
         host = "localhost"
     elif ":" in host:
@@ -88,12 +87,12 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not (text.strip().isascii() and text.strip().isdecimal()):
-        raise ValueError(f"{name}: it is no number")
+        raise ValueError(f"{name}: it is not a valid number")
     return int(text)
 
 
 def _filled(url: str, *, password: str | None, db: int | None) -> str:
-    """Return the URL with password and database, where it says nothing of them."""
+    """Return the URL with password and database added where it has none."""
     parts = urlsplit(url)
     if parts.scheme == EMBEDDED.removesuffix(":"):
         return url
@@ -116,10 +115,10 @@ def _filled(url: str, *, password: str | None, db: int | None) -> str:
 
 
 def check_mongo_url(url: str) -> str:
-    """Return ``url`` if it is one of MongoDB's.
+    """Return ``url`` if it is a valid MongoDB URL.
 
     Raises:
-        ValueError: it is not. The message does not repeat it: it may hold a password.
+        ValueError: it is invalid. The message does not repeat it: it may hold a password.
     """
     try:
         parts = urlsplit(url)

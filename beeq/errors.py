@@ -1,4 +1,4 @@
-"""Every error beeq raises, and the two exceptions a handler raises to choose an outcome.
+"""The engine's errors, and the two exceptions by which a handler chooses an outcome.
 
 ::
 
@@ -18,9 +18,9 @@
     ├── Retry                      try again, maybe after a given delay
     └── Discard                    fail now and for good
 
-The built-in processors' own errors stand beside them: ``jobs.InvalidJob``, ``media.MediaRefused`` and
-``MediaFailed``, ``webhooks.WebhookRefused`` and ``DeliveryFailed``, ``ai.AIRefused`` and ``AIFailed``;
-the mirror's, ``mirror.MirrorUnavailable``; and ``worker.ChildDied``, of a handler's child process.
+Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob``, ``MediaRefused`` and
+``MediaFailed`` (``media``), ``WebhookRefused`` and ``DeliveryFailed`` (``webhooks``), ``AIRefused`` and
+``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from datetime import timedelta
 
 
 class BeeqError(Exception):
-    """Base of everything beeq raises on its own account."""
+    """Base of all errors that beeq defines."""
 
 
 class RedisError(BeeqError):
@@ -37,7 +37,7 @@ class RedisError(BeeqError):
 
 
 class RedisUnavailable(RedisError, ConnectionError):
-    """Redis cannot be reached, hung up, stayed silent, or refused the credentials."""
+    """Redis cannot be reached, closed the connection, did not answer, or refused the credentials."""
 
 
 class RedisRefused(RedisError):
@@ -82,7 +82,7 @@ class JobStalled(BeeqError):
 
 
 class JobLost(BeeqError):
-    """An outcome was dropped: by the time it was ready, the job belonged to someone else."""
+    """An outcome was dropped: when it was ready, this worker no longer owned the job."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job {job_id} was no longer owned by this worker; its outcome was dropped")
@@ -125,7 +125,7 @@ class Retry(HandlerOutcome):
 
 
 class Discard(HandlerOutcome):
-    """Fail the job now and for good, whatever retries are left."""
+    """Fail the job now and for good, also if retries are left."""
 
     def __init__(self, reason: str = "the handler discarded the job") -> None:
         super().__init__(reason)

@@ -1,7 +1,7 @@
-"""What a producer asks for: one queue, and the options of the jobs that are put there.
+"""What a producer asks for: a queue, and the options of the jobs that are enqueued there.
 
-For the built-in queues that is more than for others: fields are checked, ``id`` and ``createdAt``
-filled in, and what is not said is the job type's policy.
+For the built-in queues, fields are checked, ``id`` and ``createdAt`` filled in, and missing options taken
+from the job type's policy.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from beeq.job import Job
     from beeq.queue import Queue
 
-#: Wire names that are read as what they mean.
+#: bee-queue's names of options, and beeq's.
 _ALIASES = {"delayUntil": "delay_until", "id": "job_id"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """The options that a job may have; None leaves each to the queue's policy, or to bee-queue's default.
+    """A job's options, see ``Queue.enqueue``; durations are ints in ms or timedeltas.
 
-    They mean what ``Queue.enqueue`` says of them; durations are ints in ms or timedeltas.
+    None means the policy of a built-in queue, or bee-queue's default.
     """
 
     job_id: str | int | None = None
@@ -36,10 +36,10 @@ class JobOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None) -> Self:
-        """Return what a mapping of option names asks for; ``backoff`` may be an object, as in bee-queue.
+        """Return the options in a mapping; ``backoff`` may be an object, as in bee-queue.
 
         Raises:
-            ValueError: there is no such option; the message names it.
+            ValueError: an option is unknown; the message names it.
         """
         named = {_ALIASES.get(name, name): value for name, value in (options or {}).items()}
         unknown = named.keys() - {known.name for known in fields(cls)}
@@ -56,17 +56,17 @@ class JobSpec:
     options: JobOptions = field(default_factory=JobOptions)
 
     def completed(self, data: Mapping[str, Any] | BaseJob) -> dict[str, Any]:
-        """Return the job's data as they are to be enqueued.
+        """Return the data to enqueue: checked and filled in, in a built-in queue.
 
         Raises:
-            ValueError: a field is wrong.
+            ValueError: a field is invalid.
         """
         if isinstance(data, BaseJob):
             data = data.model_dump(by_alias=True)
         if self.queue_name not in JOB_TYPES:
             return dict(data)
         if not isinstance(data, Mapping):
-            validate(self.queue_name, data)  # says what it is
+            validate(self.queue_name, data)  # raises the error that names its type
         job_id = self.options.job_id
         if job_id is not None:
             if data.get("id") not in (None, job_id):
@@ -75,10 +75,10 @@ class JobSpec:
         return validate(self.queue_name, fill(data)).model_dump(by_alias=True)
 
     def check(self, queue: Queue) -> None:
-        """Check the options, before any data are at hand.
+        """Check the options, before there are any data.
 
         Raises:
-            TypeError, ValueError: one of them is impossible; the message names it.
+            TypeError, ValueError: an option is invalid; the message names it.
         """
         self.job(queue, {"id": None})
 
@@ -86,7 +86,7 @@ class JobSpec:
         """Return a job, not yet saved, of ``completed`` data.
 
         Raises:
-            TypeError, ValueError: one of the options is impossible; the message names it.
+            TypeError, ValueError: an option is invalid; the message names it.
         """
         options = self.options
         job = queue.create_job(data)
@@ -111,16 +111,16 @@ class JobSpec:
         return job
 
     async def save(self, queue: Queue, data: dict[str, Any]) -> Job:
-        """Put a job of ``completed`` data into its queue; one whose id exists is there already.
+        """Enqueue a job of ``completed`` data; if its id exists, that job is left as it is.
 
         Raises:
-            TypeError, ValueError: one of the options is impossible. RedisError: Redis did not take it.
+            TypeError, ValueError: an option is invalid. RedisError: the job may not be enqueued.
         """
         job = self.job(queue, data)
         wanted_id = job.id
         await job.save()
         if job.id is None:
-            job.set_id(wanted_id)  # it exists: what was to be done is done
+            job.set_id(wanted_id)  # a job with this id exists
         return job
 
 

@@ -1,6 +1,6 @@
-"""A job's status as the platform reads it: one document a job. Pure.
+"""A job's status document, for programs that follow jobs. Pure.
 
-The words differ from the queue's: what waits, is delayed, or will be tried again is ``queued``.
+A waiting or delayed job, and one that will be retried, has the status ``queued``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beeq.client.reader import JobState
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
-#: The word of each state of ``JobState``.
+#: The status of each state of a ``JobState``.
 _STATUS_OF = {
     "queued": "queued",
     "active": "processing",
@@ -25,7 +25,7 @@ _STATUS_OF = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-#: Where the calls begin in a trace, Python's or Node's.
+#: The beginning of the calls in a trace, Python's or Node's.
 _CALLS = re.compile(r"\n(?=Traceback \(most recent call last\):| {2}\+ Exception Group Traceback|    at )")
 _TYPE = re.compile(r"[\w.]+")
 #: Years beyond 9999 are none to Python, nor to BSON.
@@ -33,18 +33,18 @@ _LAST_MS = 253_402_300_799_999
 
 
 def mirrored_name(queue_name: str) -> str:
-    """Return what documents call a queue: as it is named, but for ``webhook``."""
+    """Return a queue's name in documents: its own name, except for ``webhook``."""
     return "webhook" if queue_name == "webhook-processing" else queue_name
 
 
 def status_document(queue_name: str, job_id: str, job_state: JobState) -> dict[str, Any]:
-    """Return the status of a job as Redis knows it; when it last changed is not known there."""
+    """Return a job's document from its state in Redis, which does not tell when the job last changed."""
     record, ended = job_state.record, job_state.ended
     error: str | None = None
     result: Any = None
     if ended is not None and ended.error is not None:
         error = str(ended.error)
-        if record is not None and error == trace_text(record):  # nobody kept the message alone
+        if record is not None and error == trace_text(record):  # the message was not stored alone
             error = message_in(error)
     elif ended is not None:
         result = ended.value
@@ -65,19 +65,19 @@ def status_document(queue_name: str, job_id: str, job_state: JobState) -> dict[s
 
 
 def project_of(data: Any) -> Any:
-    """Return the project that a job's data name, or None."""
+    """Return the ``projectId`` in a job's data, or None."""
     return data.get("projectId") if isinstance(data, dict) else None
 
 
 def message_in(trace: str) -> str:
-    """Return an error's message out of a stored trace: what stands before the calls, without the type."""
+    """Return an error's message from a stored trace: the text before the calls, without the type."""
     head = _CALLS.split(trace, maxsplit=1)[0].rstrip("\n")
     name, colon, message = head.partition(": ")
     return message if colon and _TYPE.fullmatch(name) else head
 
 
 def _last_error(record: Record) -> str | None:
-    """Return why the job is to be tried again; None if it was never tried."""
+    """Return why the job's last attempt failed; None if it had none."""
     traces = record.options.get("stacktraces")
     if record.status != "retrying" or not isinstance(traces, list) or not traces:
         return None

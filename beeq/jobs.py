@@ -1,8 +1,8 @@
-"""The four built-in job types: their fields on the wire, their rules, and each queue's policy.
+"""The four built-in job types: their fields, the rules for them, and each queue's policy.
 
-Attributes are snake_case, the wire is camelCase, and Python callers may use either. Fields that are
-not known here are kept as they are. Jobs come from strangers: every text and list has a bound. What
-a job does is its processor's business; whether a path may be touched is decided where it is opened.
+Attributes are snake_case, the wire is camelCase, and Python callers may use either. Unknown fields are
+kept as they are. Jobs come from strangers: every text and list has a bound. Whether a path may be opened is
+decided where it is opened (``beeq.media.paths``).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class InvalidJob(BeeqError, ValueError):
-    """A job's fields are wrong. The message names every fault; ``faults`` has them one by one."""
+    """A job's fields are invalid. The message names every fault; ``faults`` has them one by one."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -98,9 +98,9 @@ def _unique(items: list[str]) -> list[str]:
 
 
 def _moment(value: Any) -> Any:
-    """Keep the text as it was written, so that a job goes on as it came."""
+    """Check a date and time, and keep its text as it was written."""
     if isinstance(value, datetime):
-        return _iso(value)
+        return iso_text(value)
     if isinstance(value, str):
         try:
             datetime.fromisoformat(value)
@@ -138,9 +138,9 @@ class BaseJob(BaseModel):
 
     Attributes:
         id: a UUID made by the caller; ``fill`` makes one.
-        project_id: whose project it is, as the platform names it: text, or a number.
-        user_id: who asked for it.
-        created_at: ISO 8601 text, kept as written; ``fill`` writes the present.
+        project_id: the project's name or number.
+        user_id: the user's name or number.
+        created_at: ISO 8601 text, kept as written; ``fill`` writes the present time.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
@@ -161,7 +161,7 @@ class BaseJob(BaseModel):
 
 
 class AIGenerationJob(BaseJob):
-    """Work for the AI provider; only a script does without a prompt, its parameters say it all."""
+    """Work for the AI provider. Only a script needs no prompt: its parameters may be enough."""
 
     type: Annotated[AIType, BeforeValidator(_one_of("script", "scene-description", "image", "video"))]
     prompt: StrictStr | None = Field(default=None, validate_default=True)
@@ -206,7 +206,7 @@ class MediaProcessingJob(BaseJob):
         """The track of a ``music-mix``.
 
         Raises:
-            KeyError: the job is of another type and has none.
+            KeyError: the job is of another type, without a track.
         """
         track: str = self.parameters["musicTrack"]
         return track
@@ -225,7 +225,7 @@ class VideoAssemblyJob(BaseJob):
 
 
 class WebhookJob(BaseJob):
-    """One delivery; ``retry_count`` is informational, the queue counts its own attempts."""
+    """One delivery; ``retry_count`` is not used: the queue counts its own attempts."""
 
     webhook_url: Url
     payload: dict[StrictStr, Any]
@@ -234,7 +234,7 @@ class WebhookJob(BaseJob):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a queue's jobs are granted when their producer says nothing.
+    """The options of a queue's jobs whose producer gives none.
 
     ``backoff`` is what ``Queue.enqueue`` takes: a strategy and its delay in ms.
     """
@@ -246,7 +246,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class JobType:
-    """What one built-in queue carries, and on which terms."""
+    """The fields and the policy of the jobs of one built-in queue."""
 
     model: type[BaseJob]
     policy: Policy
@@ -262,18 +262,17 @@ JOB_TYPES: Mapping[str, JobType] = {
 
 
 def validate(queue_name: str, data: Any) -> BaseJob:
-    """Return the job of a built-in queue, its fields checked.
+    """Check the fields of a job, and return it as its model.
 
     Args:
         queue_name: one of ``JOB_TYPES``.
         data: the job as a dict, camelCase or snake_case.
 
     Raises:
-        InvalidJob: a field is wrong or missing; every fault is named.
-        ValueError: it is no built-in queue.
+        InvalidJob: a field is invalid or missing; every fault is named.
+        ValueError: ``queue_name`` is not a built-in queue.
     """
-    if queue_name not in JOB_TYPES:
-        raise ValueError(f"{queue_name!r} is none of the built-in queues: {', '.join(JOB_TYPES)}")
+    check_built_in(queue_name)
     if not isinstance(data, dict):
         raise InvalidJob([f"a job must be an object, not {type(data).__name__}"])
     try:
@@ -283,8 +282,14 @@ def validate(queue_name: str, data: Any) -> BaseJob:
         raise InvalidJob(faults(error)) from None
 
 
+def check_built_in(queue_name: str) -> None:
+    """Raise a ValueError if ``queue_name`` is not a built-in queue."""
+    if queue_name not in JOB_TYPES:
+        raise ValueError(f"{queue_name!r} is not a built-in queue; these are {', '.join(JOB_TYPES)}")
+
+
 def faults(error: ValidationError) -> list[str]:
-    """Return each fault as ``field: what is wrong``, without the values given."""
+    """Return each fault as ``field: what is wrong``, without the values."""
     found: dict[str, None] = {}
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
@@ -299,10 +304,10 @@ def fill(data: Mapping[str, Any]) -> dict[str, Any]:
     if filled.get("id") is None:
         filled["id"] = str(uuid.uuid4())
     if filled.get("createdAt") is None and filled.get("created_at") is None:
-        filled["createdAt"] = _iso(datetime.now(UTC))
+        filled["createdAt"] = iso_text(datetime.now(UTC))
     return filled
 
 
-def _iso(moment: datetime) -> str:
-    """Return the moment as JavaScript writes it; a naive one is local time."""
+def iso_text(moment: datetime) -> str:
+    """Return a time as JavaScript writes it: in UTC, with milliseconds; a naive one is local time."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""The queue service: what the platform calls to put jobs into the four built-in queues, and to follow them.
+"""The queue service: enqueues jobs into the four built-in queues, and follows them.
 
-Each kind of job has its queue, its fields and its policy (``jobs.py``); the job's own ``id`` becomes
-the queue's, so putting a job twice does it once. Working is ``beeq worker``'s affair.
+Each kind of job has its queue, its fields and its policy (``jobs.py``). The job's own ``id`` is also its id
+in the queue, so a job that is added twice runs once. ``beeq worker`` runs the jobs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from beeq.jobs import (
     MediaProcessingJob,
     VideoAssemblyJob,
     WebhookJob,
+    check_built_in,
 )
 from beeq.mirror.mirror import Mirror
 from beeq.queue import Queue
@@ -34,16 +35,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What a job may be given as.
 JobData = Mapping[str, Any] | BaseJob
 Options = Mapping[str, Any]
 
 
 async def find_unfinished(queues: Iterable[Queue], job_id: str) -> Queue | None:
-    """Return the queue that has a job of that id which has not ended, or None.
+    """Return the queue with an unfinished job of that id, or None.
 
     Raises:
-        ValueError: several have one, which only ids of their own counters can bring about.
+        ValueError: several queues have one, as happens with ids that each queue counts for itself.
     """
     queues = list(queues)
     job_states = await asyncio.gather(*(queue.job_state(job_id) for queue in queues))
@@ -55,20 +55,20 @@ async def find_unfinished(queues: Iterable[Queue], job_id: str) -> Queue | None:
 
 
 class QueueService:
-    """The four built-in queues, as a producer sees them.
+    """The four built-in queues, for producers.
 
     Args:
         redis: as for ``Queue``.
-        mongo_url: where the status mirror is; while connected, the service also writes what is owed
-            to it. None: statuses come from Redis alone.
+        mongo_url: of the status mirror; while connected, the service also writes changes to it. None:
+            statuses come from Redis alone.
         prefix: the first part of every key.
         **settings: further settings of the four queues, see ``Settings``.
 
     Raises:
-        TypeError, ValueError: a bad setting; the message names it.
+        TypeError, ValueError: a setting is invalid; the message names it.
 
     Connects at the first await, in ``connect``, or in ``async with``. Jobs are dicts, camelCase or
-    snake_case, or models of ``beeq.jobs``; ``id`` and ``createdAt`` are filled in where missing.
+    snake_case, or models of ``beeq.jobs``; missing ``id`` and ``createdAt`` are filled in.
     """
 
     def __init__(
@@ -90,23 +90,23 @@ class QueueService:
         return dict(self._queues)
 
     async def connect(self) -> None:
-        """Connect all four queues, within bounded tries.
+        """Connect all four queues; gives up after some attempts.
 
         Raises:
-            RedisUnavailable: Redis cannot be reached; call again to try again.
+            RedisUnavailable: Redis cannot be reached; a further call tries again.
         """
         await asyncio.gather(*(queue.connect() for queue in self._queues.values()))
         if self._mirror is not None and not self._mirror.is_running:
             self._mirror.start()
 
     async def close(self) -> None:
-        """Hang up; what is owed to the mirror stays in Redis. Calling it again is fine."""
+        """Close all connections; changes not yet mirrored stay in Redis. Further calls do nothing."""
         if self._mirror is not None:
             await self._mirror.stop()
         await asyncio.gather(*(queue.close() for queue in self._queues.values()))
 
     async def __aenter__(self) -> Self:
-        """Connect; what did not is closed again."""
+        """Connect; if that fails, close."""
         try:
             await self.connect()
         except BaseException:
@@ -123,26 +123,26 @@ class QueueService:
     async def add_ai_generation_job(
         self, job: JobData | AIGenerationJob, options: Options | None = None
     ) -> Job:
-        """Put a job into ``ai-generation``: 30 min an attempt, 3 retries, exponential from 2 s.
+        """Add a job to ``ai-generation``: a timeout of 30 min, 3 retries, exponential backoff from 2 s.
 
         Args:
             job: its fields; see ``AIGenerationJob``.
             options: ``timeout``, ``retries``, ``backoff``, ``delay_until`` as in ``Queue.enqueue``,
-                instead of the policy.
+                in place of the policy.
 
         Returns:
-            The saved job. One whose id exists is left as it is, and returned with that id.
+            The saved job. If its id exists, that job is left as it is, and this one has its id.
 
         Raises:
-            ValueError: fields are wrong (``InvalidJob``: every fault is named), or an option is.
-            TypeError: an option of the wrong type. RedisError: Redis did not take the job.
+            ValueError: fields (``InvalidJob``: every fault is named) or an option are invalid.
+            TypeError: an option has the wrong type. RedisError: the job may not be saved.
         """
         return await self._add("ai-generation", job, options)
 
     async def add_media_processing_job(
         self, job: JobData | MediaProcessingJob, options: Options | None = None
     ) -> Job:
-        """Put a job into ``media-processing``: 60 min, 2 retries, exponential from 5 s.
+        """Add a job to ``media-processing``: 60 min, 2 retries, exponential from 5 s.
 
         Arguments, result and errors are those of ``add_ai_generation_job``.
         """
@@ -151,14 +151,14 @@ class QueueService:
     async def add_video_assembly_job(
         self, job: JobData | VideoAssemblyJob, options: Options | None = None
     ) -> Job:
-        """Put a job into ``video-assembly``: 120 min, 1 retry, at once.
+        """Add a job to ``video-assembly``: 120 min, 1 retry, at once.
 
         Arguments, result and errors are those of ``add_ai_generation_job``.
         """
         return await self._add("video-assembly", job, options)
 
     async def add_webhook_job(self, job: JobData | WebhookJob, options: Options | None = None) -> Job:
-        """Put a job into ``webhook-processing``: 30 s, 5 retries, exponential from 1 s.
+        """Add a job to ``webhook-processing``: 30 s, 5 retries, exponential from 1 s.
 
         Arguments, result and errors are those of ``add_ai_generation_job``.
         """
@@ -169,23 +169,23 @@ class QueueService:
         return await spec.save(self._queues[queue_name], spec.completed(job))
 
     async def cancel_job(self, job_id: str, *, queue_name: str | None = None) -> bool:
-        """End a job that waits, is delayed, or runs; see ``Queue.cancel_job``.
+        """Cancel a job that waits, is delayed, or runs; see ``Queue.cancel_job``.
 
         Args:
             job_id: its id.
-            queue_name: in which queue; None: wherever it is.
+            queue_name: its queue; None means any.
 
         Returns:
-            Whether there was one to end.
+            Whether there was an unfinished job.
 
         Raises:
-            ValueError: no such queue; or several queues have an unfinished job of that id.
+            ValueError: not a built-in queue; or several queues have an unfinished job of that id.
         """
         queue = await find_unfinished(map(self._queues.__getitem__, self._names(queue_name)), job_id)
         return queue is not None and await queue.cancel_job(job_id)
 
     async def get_job_status(self, job_id: str, *, queue_name: str | None = None) -> dict[str, Any] | None:
-        """Return the job's status document, or None if nothing is known of it.
+        """Return the job's status document, or None if there is no such job.
 
         ``jobId``, ``queueName``, ``status`` (``queued``, ``processing``, ``completed``, ``failed``,
         ``cancelled``), ``jobData``, ``result``, ``error``, ``projectId``, ``createdAt`` and
@@ -193,12 +193,13 @@ class QueueService:
 
         Args:
             job_id: its id.
-            queue_name: in which queue; None: wherever it is, the newest if several have that id.
+            queue_name: its queue; None means any: the newest job, if several queues have that id.
 
-        With a mirror it is the mirror's word; Redis is asked while the mirror has none, or is away.
+        The document comes from the mirror if there is one, and it answers and knows the job; otherwise
+        from Redis.
 
         Raises:
-            ValueError: no such queue. RedisError: Redis did not answer.
+            ValueError: not a built-in queue. RedisError: Redis did not answer.
         """
         mirrored = await self._mirrored_status(job_id, queue_name)
         if mirrored is not None:
@@ -220,7 +221,7 @@ class QueueService:
     async def update_job_status(
         self, job_id: str, status: str, result: Any = None, error: str | None = None
     ) -> None:
-        """Write a job's status into the mirror; it stands until something new happens to the job.
+        """Write a job's status into the mirror; it stays until the job's state in Redis changes.
 
         Args:
             job_id: its id.
@@ -229,11 +230,11 @@ class QueueService:
             error: a message.
 
         Raises:
-            ValueError: no such status. RuntimeError: the service has no mirror.
-            MirrorUnavailable: MongoDB did not take it.
+            ValueError: the status is invalid. RuntimeError: the service has no mirror.
+            MirrorUnavailable: MongoDB did not answer.
         """
         if status not in STATUSES:
-            raise ValueError(f"{status!r} is no status; there are {', '.join(STATUSES)}")
+            raise ValueError(f"{status!r} is not a valid status; these are {', '.join(STATUSES)}")
         if error is not None and not isinstance(error, str):
             raise ValueError(f"error must be text, not {type(error).__name__}")
         if self._mirror is None:
@@ -245,7 +246,7 @@ class QueueService:
         )
 
     async def _find(self, job_id: str, queue_name: str | None) -> dict[str, JobState]:
-        """Return where a job of that id stands, by queue."""
+        """Return the state of a job of that id, by queue."""
         names = self._names(queue_name)
         job_states = await asyncio.gather(*(self._queues[name].job_state(job_id) for name in names))
         return {name: job_state for name, job_state in zip(names, job_states, strict=True) if job_state}
@@ -253,8 +254,7 @@ class QueueService:
     def _names(self, queue_name: str | None) -> list[str]:
         if queue_name is None:
             return list(self._queues)
-        if queue_name not in self._queues:
-            raise ValueError(f"{queue_name!r} is none of the built-in queues: {', '.join(self._queues)}")
+        check_built_in(queue_name)
         return [queue_name]
 
     # Monitoring.
@@ -265,5 +265,5 @@ class QueueService:
         return dict(zip(self._queues, stats, strict=True))
 
     async def active_counts(self) -> dict[str, int]:
-        """Return how many jobs run in each queue now."""
+        """Return the number of running jobs, by queue."""
         return {name: stats.active for name, stats in (await self.queue_stats()).items()}

@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 _SAFE_INTEGER = 2**53 - 1
-#: A change is some hundred bytes. What is dropped beyond this the mirror finds by looking.
+#: Changes, some hundred bytes each. Those dropped beyond this are found by the mirror's reconciler.
 OUTBOX_LIMIT = 100_000
 
 
 def ceil_ms(duration: timedelta) -> int:
-    """Return a duration in whole ms; less than one is one, for 0 often means "none"."""
+    """Return a duration in ms, rounded up, because 0 often means "none"."""
     return math.ceil(duration / timedelta(milliseconds=1))
 
 
@@ -28,27 +28,25 @@ def milliseconds(name: str, value: Any, *, at_least: int = 0) -> int:
     """
     if isinstance(value, timedelta):
         value = ceil_ms(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int (milliseconds) or a timedelta, not {type(value).__name__}")
-    if value < at_least:
-        raise ValueError(f"{name} must be at least {at_least} (milliseconds), not {value}")
-    if value > _SAFE_INTEGER:
-        raise ValueError(f"{name} must be at most {_SAFE_INTEGER} (milliseconds), not {value}")
-    return value
+    return _checked(name, value, at_least, (" (milliseconds) or a timedelta", " (milliseconds)"))
 
 
 def whole(name: str, value: Any, *, at_least: int) -> int:
     """Return ``value`` if it is an int of at least ``at_least``.
 
     Raises:
-        TypeError: it is no int. ValueError: it is too small. Both name the setting.
+        TypeError: it is not an int. ValueError: it is out of range. Both name the setting.
     """
+    return _checked(name, value, at_least, ("", ""))
+
+
+def _checked(name: str, value: Any, at_least: int, units: tuple[str, str]) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an int{units[0]}, not {type(value).__name__}")
     if value < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, not {value}")
+        raise ValueError(f"{name} must be at least {at_least}{units[1]}, not {value}")
     if value > _SAFE_INTEGER:
-        raise ValueError(f"{name} must be at most {_SAFE_INTEGER}, not {value}")
+        raise ValueError(f"{name} must be at most {_SAFE_INTEGER}{units[1]}, not {value}")
     return value
 
 
@@ -64,13 +62,13 @@ class Settings:
     prefix: str = "bq"
     #: May call ``process``.
     is_worker: bool = True
-    #: Hear what happens to jobs, whoever runs them.
+    #: Receive the events of jobs, also of those that other processes run.
     get_events: bool = True
-    #: Tell others what happens to the jobs run here (progress is always told).
+    #: Publish the events of jobs that run here (progress is always published).
     send_events: bool = True
-    #: Deliver events to the job objects made here. They are held weakly: nothing leaks.
+    #: Deliver events to the job objects made here, which are held weakly.
     store_jobs: bool = True
-    #: Load the scripts on connecting. Without it they are loaded by the first call.
+    #: Load the scripts on connecting. Otherwise the first call loads them.
     ensure_scripts: bool = True
     #: Raise delayed jobs when due. On here, off in bee-queue, where they wait for ever.
     activate_delayed_jobs: bool = True
@@ -81,15 +79,15 @@ class Settings:
     #: The stall window. Must be the same on all peers of a queue, Node's too: a shorter one makes
     #: the jobs of the others stall.
     stall_interval: int = 5000
-    #: The longest time between two looks at the delayed jobs.
+    #: The longest time between two checks for due jobs.
     near_term_window: int = 1_200_000
-    #: Due times this close together are raised together.
+    #: Delayed jobs that are due this close together are activated together.
     delayed_debounce: int = 1000
     #: The largest COUNT of an SSCAN.
     redis_scan_count: int = 100
     #: The first wait after a failed fetch; doubles up to 30 s, with jitter, and starts over on success.
     initial_redis_failure_retry_delay: int = 1000
-    #: Close a client that was passed in. None: no.
+    #: Whether to close a client that was passed in. None means no.
     quit_command_client: bool | None = None
     #: Connect at the first await. Otherwise only in ``connect()``.
     auto_connect: bool = True
@@ -97,14 +95,14 @@ class Settings:
     max_stalls: int = 3
     #: How long a result outlives a record that was removed on finish.
     result_ttl: int = 600_000
-    #: Note each change of a job in Redis, for whoever writes the status mirror.
+    #: Note each change of a job in the queue's outbox, for the status mirror.
     mirrored: bool = False
-    #: The longest wait for one answer of Redis.
+    #: The longest wait for one reply of Redis.
     redis_timeout: int = 5000
 
     @property
     def outbox_limit(self) -> int:
-        """How many changes the outbox holds at most; 0: none is noted."""
+        """The most changes that the outbox holds; 0 means that none are noted."""
         return OUTBOX_LIMIT if self.mirrored else 0
 
     def __post_init__(self) -> None:

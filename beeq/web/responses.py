@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from starlette.responses import Response
 
+from beeq.jobs import iso_text
 from beeq.protocol.codec import dumps
 
 #: Levels of lists and objects. Not every JSON library can read more.
@@ -71,7 +72,9 @@ def status_object(document: Mapping[str, Any]) -> dict[str, Any]:
     programs: values without a JSON type become text, and so do values that are nested too deeply.
     """
     complete = {**dict.fromkeys(_FIELDS), **document}
-    shown = {name: _iso(value) if isinstance(value, datetime) else value for name, value in complete.items()}
+    shown = {
+        name: iso_text(value) if isinstance(value, datetime) else value for name, value in complete.items()
+    }
     try:
         dumps(shown)
     except TypeError:
@@ -87,10 +90,5 @@ def _as_json(value: Any, levels_left: int) -> Any:
     if isinstance(value, dict | list):
         return "(nested too deeply)"
     if isinstance(value, datetime):
-        return _iso(value)
+        return iso_text(value)
     return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-def _iso(moment: datetime) -> str:
-    """Return the moment as JavaScript writes it: in UTC, with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -341,7 +341,7 @@ async def test_a_status_written_by_hand_stands_until_something_happens(scene, ev
             return (status["status"], status["error"]) == ("completed", None)
 
         await eventually(is_completed)
-        with pytest.raises(ValueError, match="'done' is no status"):
+        with pytest.raises(ValueError, match="'done' is not a valid status"):
             await service.update_job_status(job.id, "done")
 
 

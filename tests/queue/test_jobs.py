@@ -144,7 +144,7 @@ def test_a_fault_does_not_repeat_what_was_given() -> None:
 
 
 def test_another_queue_has_no_job_type() -> None:
-    with pytest.raises(ValueError, match="'mail' is none of the built-in queues"):
+    with pytest.raises(ValueError, match="'mail' is not a built-in queue"):
         validate("mail", {})
 
 

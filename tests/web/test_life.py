@@ -69,7 +69,7 @@ async def test_with_nothing_set_it_is_the_folders_own_server(environ, tmp_path):
         ("REDIS_URL", "http://:hush@host", "REDIS_URL: the Redis URL must begin with one of"),
         ("BEEQ_MONGO_URL", "http://:hush@host", "BEEQ_MONGO_URL: "),
         ("MONGODB_URI", "", "MONGODB_URI: "),
-        ("REDIS_PORT", "many", "REDIS_PORT: it is no number"),
+        ("REDIS_PORT", "many", "REDIS_PORT: it is not a valid number"),
         (
             "REDIS_URL",
             "redis+cluster://host:1",
@@ -177,7 +177,7 @@ async def test_without_its_lifespan_it_says_so_in_the_log_alone(valkey, caplog):
     assert error_of(answer) == "Internal error"
     (record,) = caplog.records
     assert record.exc_info is not None
-    assert "lifespan has not begun" in str(record.exc_info[1])
+    assert "lifespan has not started" in str(record.exc_info[1])
 
 
 async def test_it_can_be_mounted_into_another_application(valkey, prefix):
