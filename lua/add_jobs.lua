@@ -16,10 +16,10 @@
 --
 -- Bounded by its arguments, and by how many of the next numbers are taken. Two callers with one id: the
 -- script is one step, so the first wins and the other gets false. An automatic id that a user has taken
--- already is passed over, or the job would not exist; the counter is written with %.0f, for Lua's own text of 10^14 is "1e+14".
--- Claims and results of an earlier job of the same id (removed by a Node peer, which knows nothing
--- of them) are dropped: no old worker may finish this one.
--- Queueing comes last; if anything is refused (a key of the wrong type), the records are taken back.
+-- already is passed over, or the job would not exist; the counter is written with %.0f, for Lua's own text
+-- of 10^14 is "1e+14". Claims and results of an earlier job of the same id (removed by a Node peer, which
+-- knows nothing of them) are dropped: no old worker may finish this one. Queueing comes last; if anything
+-- is refused (a key of the wrong type), the records are taken back.
 
 local counter, jobs, waiting, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV

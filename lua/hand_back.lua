@@ -13,8 +13,9 @@
 -- Returns how many jobs went back.
 --
 -- Bounded by its arguments. A job that has another owner by now, or is not in active, is left alone (this
--- may be a call repeated after a lost reply, and someone else has claimed the job since); one without a record is dropped. No retry is used, and the delivery does not count.
--- What may be refused (waiting of the wrong type) comes before the job leaves active.
+-- may be a call repeated after a lost reply, and someone else has claimed the job since); one without a
+-- record is dropped. No retry is used, and the delivery does not count. What may be refused (waiting of the
+-- wrong type) comes before the job leaves active.
 
 local waiting, active, stalling, jobs, claims, outbox = unpack(KEYS)
 local outbox_limit = unpack(ARGV, 1, 1)

@@ -10,7 +10,8 @@
 --
 -- Returns how many subscribers the message reached.
 --
--- A caller that no longer owns the job, or never did, publishes but writes nothing: the record is the owner's.
+-- A caller that no longer owns the job, or never did, publishes but writes nothing: the record is the
+-- owner's.
 
 local jobs, claims = unpack(KEYS)
 local job_id, claim, record, events, message = unpack(ARGV)

@@ -15,11 +15,11 @@
 -- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
 -- (call again); the ids that were queued again.
 --
--- Bounded by its limit, and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a job that kills its worker must not
--- starve the others. The claim loses its token, not its count, so a late finish is refused
--- and deliveries go on counting. An id without a record is dropped.
--- A worker that beats between two calls takes its id out of stalling in time: ids are looked at and
--- moved in the same step. What may be refused (a key of the wrong type) comes before a job leaves active.
+-- Bounded by its limit, and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a
+-- job that kills its worker must not starve the others. The claim loses its token, not its count, so a late
+-- finish is refused and deliveries go on counting. An id without a record is dropped. A worker that beats
+-- between two calls takes its id out of stalling in time: ids are looked at and moved in the same step.
+-- What may be refused (a key of the wrong type) comes before a job leaves active.
 
 local stall_block, stalling, waiting, active, jobs, claims, outbox = unpack(KEYS)
 local interval_ms, first, limit, outbox_limit = unpack(ARGV)

@@ -13,9 +13,10 @@
 --
 -- Returns the two cursors to go on with; "0" when a hash has been seen whole.
 --
--- Bounded by its count, and by how many jobs run for each id that has ended and was claimed. A claim without a job
--- claims nothing, so nothing here is needed for correctness. But an id in a set of ended ones may run all the
--- same, where Node has queued it once more than needed: its claim stays, or its outcome would find no owner.
+-- Bounded by its count, and by how many jobs run for each id that has ended and was claimed. A claim
+-- without a job claims nothing, so nothing here is needed for correctness. But an id in a set of ended ones
+-- may run all the same, where Node has queued it once more than needed: its claim stays, or its outcome
+-- would find no owner.
 
 local claims, results, expiries, jobs, succeeded, failed, active = unpack(KEYS)
 local claims_cursor, results_cursor, count = unpack(ARGV)
