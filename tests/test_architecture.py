@@ -102,26 +102,109 @@ def test_the_core_leans_on_nothing_but_itself(name):
     assert imported <= core
 
 
-#: Lower ones come first; a package imports nothing of those after it.
-LAYERS = ("media", "webhooks", "ai", "processors", "mirror", "service", "web")
-#: The engine: what a queue needs. It knows none of the layers above it.
-ENGINE = ("queue", "client", "maintenance", "redis", "protocol", "worker", "sync", "blocking", "embedded")
+#: From the bottom to the top. A name stands for a module or for a whole package, the longest name counts.
+#: A module imports only from its own layer and from those above it in this table; typing imports count.
+LAYERS = (
+    ("beeq.errors", "beeq.settings", "beeq.emitter", "beeq.process"),
+    ("beeq.protocol",),
+    ("beeq.job", "beeq.blocking"),
+    ("beeq.embedded",),
+    ("beeq.redis", "beeq.environment"),
+    ("beeq.client", "beeq.maintenance"),
+    ("beeq.client.session", "beeq.client.job_actions"),
+    ("beeq.worker",),
+    ("beeq.queue",),
+    ("beeq.jobs", "beeq.job_spec", "beeq.job_status"),
+    ("beeq.ai", "beeq.media", "beeq.webhooks"),
+    ("beeq.processors", "beeq.mirror"),
+    ("beeq.service", "beeq.workers", "beeq.sync"),
+    ("beeq",),
+    ("beeq.web",),
+    ("beeq_cli.console", "beeq_cli.fields", "beeq_cli.options", "beeq_cli.quantities"),
+    ("beeq_cli.app", "beeq_cli.failures", "beeq_cli.logs", "beeq_cli.running"),
+    ("beeq_cli.commands", "beeq_cli.demo"),
+    ("beeq_cli", "beeq_cli.main", "beeq_cli.__main__"),
+)
+#: Imports that run against the table, each with its reason.
+UPWARD = {
+    ("beeq.ai.client", "beeq"): "the version, which the User-Agent names",
+    ("beeq.webhooks.delivery", "beeq"): "the version, which the User-Agent names",
+}
+#: The names that two classes may have: the blocking twins.
+TWINS = {"Queue", "QueueService"}
+MOST_MODULES_IN_A_FOLDER = 14
+
+
+def module_name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part not in ("cli", "__init__"))
+
+
+MODULE_NAMES = {module_name_of(path): path for path in EVERY_MODULE}
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Return the modules of beeq and its commands that a module imports, anywhere in it."""
+    found = set()
+    for name in imports_of(path, with_typing_only=True):
+        while name and name not in MODULE_NAMES:
+            name = name.rpartition(".")[0]  # noqa: PLW2901 - from the imported name to its module
+        found.add(name)
+    return found - {"", module_name_of(path)}
+
+
+def layer_of(module: str) -> int:
+    names = [module, *(module.rsplit(".", count)[0] for count in range(1, module.count(".")))]
+    for name in names:  # the longest first; a lone "beeq" is the package's own ``__init__``
+        for level, layer in enumerate(LAYERS):
+            if name in layer:
+                return level
+    raise AssertionError(f"{module} has no layer")
+
+
+IMPORTED_BY = {module: modules_imported_by(path) for module, path in MODULE_NAMES.items()}
+
+
+@pytest.mark.parametrize("module", sorted(MODULE_NAMES))
+def test_a_module_imports_nothing_above_its_layer(module):
+    above = {found for found in IMPORTED_BY[module] if layer_of(found) > layer_of(module)}
+    assert above == {found for importing, found in UPWARD if importing == module}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    left = {
+        module: {found for found in imported if (module, found) not in UPWARD}
+        for module, imported in IMPORTED_BY.items()
+    }
+    while lowest := [module for module, imported in left.items() if not imported & left.keys()]:
+        for module in lowest:
+            del left[module]
+    assert left == {}, "each of these imports another one, or is imported by a circle"
+
+
+def test_every_name_in_the_table_of_layers_is_there():
+    named = {name for layer in LAYERS for name in layer} | {name for pair in UPWARD for name in pair}
+    assert named <= MODULE_NAMES.keys()
+
+
+def test_no_two_classes_have_the_same_name():
+    modules_of: dict[str, list[str]] = {}
+    for module, path in MODULE_NAMES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                modules_of.setdefault(node.name.lstrip("_"), []).append(module)
+    assert {name: found for name, found in modules_of.items() if len(found) > 1 and name not in TWINS} == {}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in EVERY_MODULE}), ids=name_of)
+def test_a_folder_holds_about_a_dozen_modules(folder):
+    modules = [path for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__")]
+    assert len(modules) <= MOST_MODULES_IN_A_FOLDER
+    assert (folder / "__init__.py").exists(), "its docstring says what belongs here"
 
 
 def beeq_imports_of(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports_of(path) if name.startswith("beeq.")}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_layer_imports_nothing_above_it(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own in LAYERS:
-        allowed_layers = set(LAYERS[: LAYERS.index(own) + 1])
-    elif own in ENGINE:
-        allowed_layers = {"service"} if own == "sync" else set()  # the blocking twin, imported when used
-    else:
-        return
-    assert beeq_imports_of(path) & set(LAYERS) <= allowed_layers
 
 
 @pytest.mark.parametrize("name", ["processors", "media", "webhooks", "ai"])

@@ -40,7 +40,7 @@ class Producer:
         self._prefix = scripts.add_jobs.prefix(
             keys, earlier_delayed=keys.earlier_delayed, outbox_limit=settings.outbox_limit
         )
-        self._batch: _Batch | None = None  # the latest; further saves may join until it is sent
+        self._batch: _SaveBatch | None = None  # the latest; further saves may join until it is sent
 
     def save(self, job: Job, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
         """Add the job; its ``id`` is set, or None if the id exists, when the returned future is done.
@@ -60,7 +60,7 @@ class Producer:
         self._put(job, waiter)
         return waiter
 
-    def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> _Batch:
+    def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> _SaveBatch:
         job_id = "" if job.id is None else check_job_id(job.id) or ""
         # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
         record, due_ms = job.encoded(), job.due_ms
@@ -71,7 +71,7 @@ class Producer:
                 self._event_hub.register(job)  # its events may overtake the reply
         batch = self._batch
         if batch is None or not batch.has_room(len(record)) or not self._pipeline.is_last(batch.call):
-            batch = self._batch = _Batch(self._pipeline, self._prefix, self._release)
+            batch = self._batch = _SaveBatch(self._pipeline, self._prefix, self._release)
         batch.add(job, job_id, record, moment, waiter, due_ms=due_ms)
         return batch
 
@@ -90,7 +90,7 @@ class Producer:
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         errors: dict[Job, Exception] = {}
-        batch_of: dict[Job, _Batch] = {}
+        batch_of: dict[Job, _SaveBatch] = {}
         for job in dict.fromkeys(jobs):
             try:
                 batch_of[job] = self._put(job, None)
@@ -112,7 +112,7 @@ def _raise_if_away(errors: Iterable[Exception]) -> None:
             raise error
 
 
-class _Batch:
+class _SaveBatch:
     """Saves that share one script call; in lists side by side, which the garbage collector need not visit."""
 
     def __init__(self, pipeline: Pipeline, prefix: CommandPrefix, on_refused: Callable[[Job], None]) -> None:

@@ -40,7 +40,7 @@ _END_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
-class Link:
+class WorkerLink:
     """The socket to the worker; a thread of its own reads it.
 
     ``jobs`` yields messages of the kinds ``load`` and ``job``, then None when the worker has hung up.
@@ -180,7 +180,7 @@ class _Here(Portal):
 class ChildAttempt:
     """One run of the handler in this process."""
 
-    def __init__(self, link: Link, message: Message) -> None:
+    def __init__(self, link: WorkerLink, message: Message) -> None:
         head = message.head
         self._link = link
         self._is_over = False
@@ -260,7 +260,7 @@ def main(fd: int, worker_pid: int) -> None:
         sys.stdout.reconfigure(line_buffering=True)  # a killed process flushes nothing
     connection = socket.socket(fileno=fd)
     connection.set_inheritable(False)  # nor does what a handler starts keep it open
-    link = Link(connection)
+    link = WorkerLink(connection)
     first = link.jobs.get()
     if first is None:
         return
