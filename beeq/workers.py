@@ -116,21 +116,21 @@ class WorkerProcess:
 
     def _catch_signals(self, stop_fd: int | None) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._signalled)
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal)
         if stop_fd is None:
-            loop.add_signal_handler(signal.SIGINT, self._signalled)
+            loop.add_signal_handler(signal.SIGINT, self._on_signal)
         else:
             loop.add_reader(stop_fd, self._parent_wrote, stop_fd)
 
-    def _signalled(self) -> None:
+    def _on_signal(self) -> None:
         self._signals += 1
         self._stop(self._signals)
 
     def _parent_wrote(self, stop_fd: int) -> None:
-        word = os.read(stop_fd, 1)
-        if not word:
+        urgency = os.read(stop_fd, 1)
+        if not urgency:
             asyncio.get_running_loop().remove_reader(stop_fd)
-        self._stop(word[0] if word else DRAIN)
+        self._stop(urgency[0] if urgency else DRAIN)
 
     def _stop(self, urgency: int) -> None:
         """Close the queues; close them again, and faster, when the urgency has grown."""
@@ -214,7 +214,7 @@ def _be_child(
                 process.work(
                     burst=burst,
                     shutdown_timeout_ms=shutdown_timeout_ms,
-                    on_started=lifeline.tell_ready,
+                    on_started=lifeline.report_ready,
                     stop_fd=lifeline.stop_fd,
                 )
             )

@@ -1,7 +1,7 @@
 """Runs one attempt of a job: the handler, its timeout, its cancellation. Knows nothing of Redis.
 
-An attempt ends once, by whatever comes first: the handler's return or error, its timeout, or being
-given up. What comes later is reported, never recorded.
+An attempt ends once, by what comes first: the handler's return or error, its timeout, or being given up.
+If the handler ends after that, it is reported (``on_late``), and not recorded.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class Attempt:
         #: The error that the timeout gave the attempt.
         self.timed_out: JobTimedOut | None = None
         self.has_ended = False
-        #: Whether it was stopped: whatever its handler still says, nobody wants to know.
+        #: Whether ``stop`` was called: what its handler still returns or raises is dropped.
         self.is_cancelled = False
-        #: Whether that was not because the job was cancelled, but because it is not this worker's.
+        #: Whether it was stopped because the job is not this worker's any more, rather than cancelled.
         self.is_lost = False
 
 
 class Runner:
-    """Starts attempts and tells how they end.
+    """Starts attempts and reports how they end.
 
     Args:
         handler: a coroutine function, run as a task on the loop; or a plain function, run in a
-            thread or a child process with the blocking face of the job.
+            thread or a child process with a ``BlockingJob``.
         executor: which of these; it suits the handler, see ``check_handler``.
         concurrency: how many attempts there may be at once.
         on_end: called in the loop with the attempt, its result, and its error or None; once.
@@ -112,10 +112,10 @@ class Runner:
             if self._processes is None:
                 result = await self._handler(attempt.job)
             else:
-                # The start of a process is none of the handler's time.
+                # The timeout begins when the child has started: importing is not the handler's time.
                 on_start = functools.partial(self._limit, attempt)
                 result = await self._processes.run(attempt.job, on_start)
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
             self._end(attempt, None, error)
         else:
             self._end(attempt, result, None)
@@ -142,13 +142,13 @@ class Runner:
     def cancel(self, attempt: Attempt) -> None:
         """Ask the handler to stop, or kill its process.
 
-        A thread cannot be asked, but its job's moves raise from now on.
+        A thread cannot be stopped, but its job's commands raise JobLost from now on.
         """
         if attempt.task is not None:
             attempt.task.cancel()
 
     def stop(self, attempt: Attempt) -> None:
-        """End an attempt that came to nothing: at its handler's end, or when that takes too long."""
+        """Cancel the handler of an attempt whose outcome is not wanted; wait up to ``GRACE_S``."""
         if attempt.is_cancelled or attempt.has_ended:
             return
         attempt.is_cancelled = True
@@ -202,8 +202,8 @@ def check_handler(handler: Handler, executor: Executor) -> None:
     """Make sure that ``handler`` can run where it is to run.
 
     Raises:
-        TypeError: it cannot: it is not callable, a coroutine function for threads or processes, or
-            nothing that a child process can find.
+        TypeError: it is not callable, or a coroutine function for threads or processes, or a child
+            process could not find it.
     """
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
@@ -217,7 +217,7 @@ def check_executor(executor: Executor) -> Executor:
     """Return ``executor``.
 
     Raises:
-        ValueError: there is no such one.
+        ValueError: it is not one of ``Executor``.
     """
     if executor not in get_args(Executor):
         known = ", ".join(map(repr, get_args(Executor)))

@@ -1,8 +1,8 @@
-"""Several worker processes: a parent that works on nothing, and children that do.
+"""Several worker processes: a parent that runs no jobs, and children that do.
 
-The parent replaces children that die, and passes signals on; a child ends when its parent does. Both
-go over one pipe a child: a byte says how urgently to stop, and its end says that the parent is gone.
-So a signal that reaches parent and children alike (Ctrl-C, a service manager) counts once.
+The parent replaces children that die, and passes signals on; a child ends when its parent does. The child
+learns both from one pipe: a byte says how urgently to stop, and the end of the pipe that the parent is gone.
+Children ignore SIGINT: Ctrl-C reaches parent and children alike, and must count once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class Lifeline:
-    """A child's end of the pipes: ``stop_fd`` tells it to stop, on ``ready_fd`` it says that it works."""
+    """A child's ends of two pipes: ``stop_fd`` says when to stop, ``ready_fd`` takes word that it works."""
 
     stop_fd: int
     ready_fd: int
 
-    def tell_ready(self) -> None:
+    def report_ready(self) -> None:
         """Tell the parent that the child works."""
         os.write(self.ready_fd, b"%d\n" % os.getpid())
 
@@ -47,14 +47,14 @@ class _Child:
 
 
 class ProcessSupervisor:
-    """Keeps ``count`` children until told to stop by SIGINT or SIGTERM.
+    """Keeps ``count`` children running until SIGINT or SIGTERM comes.
 
     Args:
         count: how many.
         is_burst: a child that ends well is done, and not replaced.
         shutdown_timeout_s: how long the children may take to end.
-        hopeless_codes: when the first child ends with one of these before any was ready, another would
-            fare no better; it is the outcome of all.
+        hopeless_codes: exit codes of a child that could not begin. If the first child ends with one, no
+            other is started, and the code is the parent's own.
         on_started: called once, when all children work.
     """
 
@@ -77,26 +77,26 @@ class ProcessSupervisor:
         self._children: dict[int, _Child] = {}
         self._respawns: list[float] = []  # when to start a child; monotonic
         self._urgency = 0  # how many signals have come
-        self._passed_on = 0
+        self._sent_urgency = 0
         self._was_ready = False  # any child ever was
-        self._has_said_so = False
+        self._has_reported = False
         self._kill_at: float | None = None
         self._code = 0
         self._wakeup_fd, self._wakeup_end = os.pipe()
         self._ready_fd, self._ready_end = os.pipe()
 
     def run(self) -> Lifeline | int:
-        """Return the exit code when all is over; in each child return its lifeline at once."""
+        """Return the exit code when all children have ended; in each child return its lifeline at once."""
         for fd in (self._wakeup_fd, self._wakeup_end, self._ready_fd):
             os.set_blocking(fd, False)
         self._earlier_wakeup_fd = signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
         for number in (*_STOPS, signal.SIGCHLD):
-            self._earlier_handlers[number] = signal.signal(number, self._signalled)
-        # One first: what is wrong with all of them is said once.
+            self._earlier_handlers[number] = signal.signal(number, self._on_signal)
+        # One first: an error that all of them would meet is logged once.
         self._respawns = [time.monotonic()]
         while True:
             self._reap()
-            self._pass_on()
+            self._send_urgency()
             lifeline = self._spawn_due()
             if lifeline is not None:
                 return lifeline
@@ -106,14 +106,14 @@ class ProcessSupervisor:
             self._wait()
 
     def _restore(self) -> None:
-        """Leave the process as it was."""
+        """Restore the process's signal handlers, and close the pipes."""
         signal.set_wakeup_fd(self._earlier_wakeup_fd)
         for number, handler in self._earlier_handlers.items():
             signal.signal(number, handler)
         for fd in (self._wakeup_fd, self._wakeup_end, self._ready_fd, self._ready_end):
             os.close(fd)
 
-    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number in _STOPS:
             self._urgency += 1
 
@@ -121,7 +121,7 @@ class ProcessSupervisor:
         return self._urgency > 0 or self._code != 0
 
     def _wait(self) -> None:
-        """Wait for a signal, a child's word, or the time of something due."""
+        """Wait for a signal, a child that is ready, or the next respawn or kill."""
         due = [*self._respawns, *([] if self._kill_at is None else [self._kill_at])]
         timeout_s = max(min(due) - time.monotonic(), 0) if due else None
         readable, _, _ = select.select([self._wakeup_fd, self._ready_fd], [], [], timeout_s)
@@ -138,8 +138,8 @@ class ProcessSupervisor:
             self._was_ready = True
             self._respawns += [time.monotonic()] * (self._count - 1)
         ready = sum(child.is_ready for child in self._children.values())
-        if ready == self._count and not self._has_said_so:
-            self._has_said_so = True
+        if ready == self._count and not self._has_reported:
+            self._has_reported = True
             self._on_started()
 
     # Children.
@@ -181,7 +181,7 @@ class ProcessSupervisor:
         if self._is_stopping() or (self._is_burst and code == 0):
             return
         if not self._was_ready and code in self._hopeless_codes:
-            self._code = code  # it has said why
+            self._code = code  # the child has logged why
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         logger.error("worker process %d %s; starting another one", child.pid, how)
@@ -189,11 +189,11 @@ class ProcessSupervisor:
 
     # The end.
 
-    def _pass_on(self) -> None:
-        """Tell the children how urgently to stop, if that is news to them."""
+    def _send_urgency(self) -> None:
+        """Write the urgency to the children's pipes when it has grown; kill those that do not end in time."""
         urgency = max(self._urgency, 1 if self._code else 0)
-        if urgency > self._passed_on:
-            self._passed_on = urgency
+        if urgency > self._sent_urgency:
+            self._sent_urgency = urgency
             self._kill_at = time.monotonic() + _GRACE_S + (self._shutdown_timeout_s if urgency == 1 else 0)
             for child in self._children.values():
                 try:

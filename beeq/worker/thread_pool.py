@@ -1,7 +1,7 @@
 """Threads for handlers that are plain functions. Daemon threads, so a hung handler holds up no exit.
 
-``concurrent.futures`` would join its threads at interpreter exit, and a hung one would keep a place
-for ever; here a thread whose job was given up on finishes by itself and another takes the next job.
+``concurrent.futures`` joins its threads at interpreter exit, and a hung thread takes one of its workers for
+ever; here the thread of a job that was given up goes on alone, and another thread takes the next job.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 @dataclass(slots=True)
 class ThreadCall:
-    """A function on its way through a thread."""
+    """A function to call in a thread."""
 
     function: Callable[[], Any]
-    #: Told result and error when the function has ended, in the loop's own thread.
+    #: Called in the loop's thread with the function's result and its error or None.
     on_end: Callable[[Any, BaseException | None], None]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
@@ -64,12 +64,12 @@ class ThreadPool:
         result, error = None, None
         try:
             result = call.context.run(call.function)
-        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its outcome
+        except BaseException as raised:  # noqa: BLE001 - a handler may raise anything
             error = raised
         try:
             self._loop.call_soon_threadsafe(call.on_end, result, error)
         except RuntimeError:
-            return  # the loop has closed: nobody is left to be told
+            return  # the loop has closed: the worker is gone
 
     def close(self) -> None:
         """End the idle threads; busy ones end after their call."""

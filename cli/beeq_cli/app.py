@@ -16,7 +16,7 @@ def load_queues(path: str, *, redis_url: str) -> list[Queue]:
     A queue made there without ``redis=`` takes ``redis_url``.
 
     Raises:
-        ValueError: there is no such thing, or it is none; the message says which.
+        ValueError: it cannot be imported, or is not a queue with a handler; the message says which.
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:

@@ -1,4 +1,4 @@
-"""What the commands say to a person: on standard error, one line each, safe to show. Data goes elsewhere."""
+"""Lines for a person, on standard error, safe to show; data, on standard output."""
 
 from __future__ import annotations
 

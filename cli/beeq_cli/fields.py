@@ -17,7 +17,7 @@ def read_fields(words: Iterable[str], *, read_stdin: Callable[[], bytes]) -> dic
         read_stdin: called at most once.
 
     Raises:
-        ValueError: a word is none of these, a file cannot be read, or JSON is wrong or no object.
+        ValueError: a word is not one of these, a file cannot be read, or its JSON is not an object.
     """
     data: dict[str, Any] = {}
     has_read_stdin = False
@@ -44,7 +44,7 @@ def _field(word: str) -> tuple[str, Any]:
     is_json = name.endswith(":")
     key = name.removesuffix(":") if is_json else name
     if not separator or not key:
-        raise ValueError(f"{word!r} is no field; write key=text, key:=json, @file.json or -")
+        raise ValueError(f"invalid field {word!r}; write key=text, key:=json, @file.json or -")
     return (key, _json(text.encode(), key)) if is_json else (key, text)
 
 
@@ -60,7 +60,7 @@ def parse_object(text: bytes, source: str) -> dict[str, Any]:
     """Return the JSON object that ``text`` is.
 
     Raises:
-        ValueError: it is none; the message begins with ``source``, if that is not empty.
+        ValueError: it is not one; the message begins with ``source``, if that is not empty.
     """
     data = _json(text.removeprefix(b"\xef\xbb\xbf"), source)
     if not isinstance(data, dict):

@@ -68,28 +68,22 @@ def follow(queue: Queue) -> None:
         trace = error if is_verbose else None
         logger.log(level, "%s", message, exc_info=trace, extra={"queue": queue.name, "job": job_id})
 
-    def failed(job: Job, error: BaseException) -> None:
-        log(logging.ERROR, f"job {job.id} failed: {_text(error)}", job_id=job.id, error=error)
+    def log_jobs(event: str, level: int, what: str) -> None:
+        def heard(job: Job | str, detail: Any = None) -> None:
+            job_id = job.id if isinstance(job, Job) else job
+            error = detail if isinstance(detail, BaseException) else None
+            reason = f": {_text(error)}" if error is not None else ""
+            log(level, f"job {job_id} {what}{reason}", job_id=job_id, error=error)
 
-    def retrying(job: Job, error: BaseException) -> None:
-        log(logging.WARNING, f"job {job.id} will be tried again: {_text(error)}", job_id=job.id, error=error)
+        queue.on(event, heard)
 
-    def stalled(job_id: str) -> None:
-        log(logging.WARNING, f"job {job_id} was lost by its worker and is queued again", job_id=job_id)
-
-    def cancelled(job: Job) -> None:
-        log(logging.WARNING, f"job {job.id} was cancelled", job_id=job.id)
-
-    def succeeded(job: Job, _result: Any) -> None:
-        log(logging.DEBUG, f"job {job.id} succeeded", job_id=job.id)
-
-    queue.on("failed:fatal", failed)
-    queue.on("retrying", retrying)
-    queue.on("stalled", stalled)
-    queue.on("cancelled", cancelled)
+    log_jobs("failed:fatal", logging.ERROR, "failed")
+    log_jobs("retrying", logging.WARNING, "will be tried again")
+    log_jobs("stalled", logging.WARNING, "was lost by its worker and is queued again")
+    log_jobs("cancelled", logging.WARNING, "was cancelled")
     queue.on("error", lambda error: log(logging.ERROR, _text(error), error=error))
     if is_verbose:
-        queue.on("succeeded", succeeded)
+        log_jobs("succeeded", logging.DEBUG, "succeeded")
         queue.on("ready", lambda: log(logging.DEBUG, "ready"))
 
 

@@ -54,7 +54,7 @@ class CommandGroup(click.Group):
         except Exception as error:  # noqa: BLE001 - a command ends with one line, not with a traceback
             if ctx.ensure_object(Common).is_verbose:
                 traceback.print_exc()
-            from beeq_cli.failures import explained  # noqa: PLC0415 - loads the engine
+            from beeq_cli.running import explained  # noqa: PLC0415 - loads the engine
 
             message, code = explained(error)
             complain(message)

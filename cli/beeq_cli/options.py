@@ -35,7 +35,7 @@ def option(*names: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
 
 @dataclass(slots=True)
 class Common:
-    """What every command is told: where Redis is, and how much to say."""
+    """The options of every command: where Redis is, and how much to say."""
 
     redis_option: str | None = None
     prefix: str = "bq"
@@ -43,7 +43,7 @@ class Common:
     is_quiet: bool = False
 
     def redis_url(self) -> str:
-        """Return the URL that options and environment ask for.
+        """Return Redis's URL, from the option or the environment.
 
         Raises:
             click.UsageError: it is empty or malformed.
@@ -57,14 +57,14 @@ class Common:
 
 
 def mongo_option() -> Callable[[Decorated], Decorated]:
-    """Return ``--mongo-url``; an empty variable is an error, so not by click's own look there."""
+    """Return ``--mongo-url``. Not by ``option``: to click, an empty variable would be an absent one."""
     return click.option(
         "--mongo-url", metavar="URL", help="Where the status mirror is [BEEQ_MONGO_URL, MONGODB_URI]."
     )
 
 
 def read_mongo_url(text: str | None) -> str | None:
-    """Return the URL that option and environment ask for; None: there is no mirror.
+    """Return the mirror's URL, from the option or the environment; None: no mirror was asked for.
 
     Raises:
         click.UsageError: it is empty or malformed.
@@ -78,39 +78,18 @@ def read_mongo_url(text: str | None) -> str | None:
 
 
 def common_options(*, has_redis: bool = True) -> Callable[[Decorated], Decorated]:
-    """Add ``-u``, ``-p``, ``-v`` and ``-q``; they may stand before the command's name as well."""
+    """Add ``-u``, ``-p``, ``-v`` and ``-q``; they may come before the command's name as well."""
+    kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
     decorators = [
-        option(
-            "-q", "--quiet", is_flag=True, expose_value=False, callback=_note, help="Say nothing but errors."
-        ),
-        option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            expose_value=False,
-            callback=_note,
-            help="Say more; show tracebacks.",
-        ),
+        option("-q", "--quiet", is_flag=True, help="Say nothing but errors.", **kept),
+        option("-v", "--verbose", is_flag=True, help="Say more; show tracebacks.", **kept),
     ]
     if has_redis:
+        where = "Where Redis is [BEEQ_REDIS_URL, REDIS_URL, REDIS_HOST …, else a server in ./.beeq]."
         decorators += [
-            option(
-                "-p",
-                "--prefix",
-                metavar="PREFIX",
-                expose_value=False,
-                callback=_note,
-                help="First part of every key [bq].",
-            ),
-            # Not by click's own look into the environment: an empty variable is an error, not absent.
-            click.option(
-                "-u",
-                "--redis-url",
-                metavar="URL",
-                expose_value=False,
-                callback=_note,
-                help="Where Redis is [BEEQ_REDIS_URL, REDIS_URL, REDIS_HOST …, else a server in ./.beeq].",
-            ),
+            option("-p", "--prefix", metavar="PREFIX", help="First part of every key [bq].", **kept),
+            # Not by ``option``: to click, an empty variable would be an absent one; here it is an error.
+            click.option("-u", "--redis-url", metavar="URL", help=where, **kept),
         ]
 
     def decorate(command: Decorated) -> Decorated:
@@ -124,8 +103,8 @@ def common_options(*, has_redis: bool = True) -> Callable[[Decorated], Decorated
 _ATTRIBUTES = {"redis_url": "redis_option", "prefix": "prefix", "verbose": "is_verbose", "quiet": "is_quiet"}
 
 
-def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    """Keep an option that was given where the command finds it, beside those given before its name."""
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Put an option's value into the context's ``Common``, with those given before the command's name."""
     common = ctx.ensure_object(Common)
     if param.name is not None and value not in (None, False):
         setattr(common, _ATTRIBUTES[param.name], value)

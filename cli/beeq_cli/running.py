@@ -1,4 +1,4 @@
-"""Runs a command's coroutine, and opens its queues within the time a person waits."""
+"""Runs a command's coroutine, opens its queues within the time a person waits, and explains how it failed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,35 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from beeq import Queue, RedisUnavailable
+from beeq import BeeqError, Queue, RedisUnavailable
 from beeq.process import loop_factory
+from beeq.redis.urls import redact
 from beeq_cli.console import complain
-from beeq_cli.failures import explained
 from beeq_cli.options import Common
 
 T = TypeVar("T")
 
-#: Nobody waits longer for a connection. (Starting the embedded server has a limit of its own.)
+#: Exit codes; 2, usage, is click's own.
+FAILURE = 1
+CANNOT_CONNECT = 3
+#: A command gives up connecting after this long. (Starting the embedded server has a limit of its own.)
 CONNECT_TIMEOUT_S = 9.0
+
+
+def explained(error: BaseException) -> tuple[str, int]:
+    """Return what to say of an error, without passwords, and the exit code."""
+    if isinstance(error, RedisUnavailable):
+        return f"cannot connect to Redis: {redact(str(error))}", CANNOT_CONNECT
+    if isinstance(error, BeeqError):
+        return redact(str(error)), FAILURE
+    return redact(f"{type(error).__name__}: {error}"), FAILURE
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end, on uvloop when it is there.
 
-    Without Redis the process says so and ends here and now: a name that does not resolve keeps a
-    thread, which a normal end would wait for.
+    Without Redis the process says so and ends at once: a host name that does not resolve keeps a
+    thread busy, and a normal end would wait for it.
     """
 
     async def guarded() -> T:
@@ -43,7 +55,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -> list[Queue]:
-    """Return queues that hear, load and raise nothing by themselves: looking writes nothing."""
+    """Return queues that hear no events, load no scripts and raise no delayed jobs: they write nothing."""
     url = common.redis_url()
     quiet = {
         "is_worker": False,
@@ -56,10 +68,10 @@ def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -
 
 
 async def connect(queue: Queue) -> None:
-    """Connect the queue in time, or not at all.
+    """Connect the queue within ``CONNECT_TIMEOUT_S``.
 
     Raises:
-        RedisUnavailable: Redis is not there, does not want us, or is silent.
+        RedisUnavailable: Redis cannot be reached, refuses the password, or does not answer.
     """
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -70,7 +82,7 @@ async def connect(queue: Queue) -> None:
 
 @asynccontextmanager
 async def opened(*queues: Queue) -> AsyncIterator[None]:
-    """Connect the queues, and close them in the end."""
+    """Connect the queues for the time of the block, then close them."""
     try:
         await asyncio.gather(*map(connect, queues))
         yield

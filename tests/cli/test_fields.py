@@ -50,9 +50,9 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("word",), "'word' is no field"),
-        (("=text",), "'=text' is no field"),
-        ((":=1",), "':=1' is no field"),
+        (("word",), "invalid field 'word'"),
+        (("=text",), "invalid field '=text'"),
+        ((":=1",), "invalid field ':=1'"),
         (("n:=",), "n: not JSON"),
         (("n:=NaN",), "NaN is not JSON"),
         (("n:={",), "n: not JSON"),

@@ -241,7 +241,7 @@ def module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Any:
         ("os._exit(7)", "the child process ended with exit code 7"),
         ("raise SystemExit('no more')", "no more"),
         ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
-        ("handler = 7", "the handler is no function here, but int"),
+        ("handler = 7", "the handler is not a function here, but int"),
         ("del handler", "has no attribute 'handler'"),
     ],
 )

@@ -158,8 +158,8 @@ class RemoteQueue:
         raise RuntimeError("a child process hears no events: listen in the worker")
 
 
-class _Here(Portal):
-    """Runs the moves of a job that is in a child process: they need no loop, and no other thread."""
+class _InlinePortal(Portal):
+    """Runs a ``RemoteQueue``'s coroutines, which never really await, in the calling thread."""
 
     def __init__(self) -> None:
         """Need no loop."""
@@ -170,7 +170,7 @@ class _Here(Portal):
             coroutine.send(None)
         except StopIteration as stop:
             return cast("T", stop.value)
-        raise RuntimeError("a move of a job in a child process cannot wait for a loop")
+        raise RuntimeError("a method of a job in a child process cannot wait for a loop")
 
     def call(self, function: Callable[[], T]) -> T:
         """Call it."""
@@ -192,19 +192,19 @@ class ChildAttempt:
         self._telling = threading.Lock()  # what the worker hears last must be the newest
 
     def run(self, handler: Callable[[BlockingJob], Any]) -> None:
-        """Call the handler, and tell the worker how that ended."""
+        """Call the handler, and send the worker its result or error."""
         pid = os.getpid()
-        face = BlockingJob(self._job, _Here())
+        job = BlockingJob(self._job, _InlinePortal())
         self._link.send("begin")
         try:
-            result, error = handler(face), None
-        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its outcome
+            result, error = handler(job), None
+        except BaseException as raised:  # noqa: BLE001 - a handler may raise anything
             result, error = None, raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
         if os.getpid() != pid:
             os._exit(1)  # the handler forked, and this is the copy: it has no worker
-        face.detach()
+        job.detach()
         with self._telling:
-            self._is_over = True  # from now on a thread that the handler left behind cannot move the job
+            self._is_over = True  # from now on a thread that the handler left behind gets JobLost
             if error is None:
                 self._succeed(result)
             else:
@@ -212,7 +212,7 @@ class ChildAttempt:
 
     def _succeed(self, result: Any) -> None:
         try:
-            text, state = dumps(result), self._news()
+            text, state = dumps(result), self._changes()
         except TypeError as error:
             # Doing the work again would not help, so this ends the job for good, under its own name.
             reason = TypeError(f"cannot be written as JSON: {error}")
@@ -222,7 +222,7 @@ class ChildAttempt:
 
     def _fail(self, error: BaseException) -> None:
         try:
-            state = self._news()
+            state = self._changes()
         except TypeError:
             state = b""  # the job stays as the worker has it
         self._end(dumps(error_to_json(error)), state, is_error=True)
@@ -230,18 +230,18 @@ class ChildAttempt:
     def _end(self, text: bytes, state: bytes, *, is_error: bool) -> None:
         self._link.send("end", text + state, is_error=is_error, size=len(text))
 
-    def _call(self, move: str, arguments: list[Any]) -> Any:
+    def _call(self, command: str, arguments: list[Any]) -> Any:
         with self._telling:
             if self._is_over:
                 raise JobLost(self._job.saved_id())
-            wait = self._link.ask(move, arguments, self._news())
+            wait = self._link.ask(command, arguments, self._changes())
         return wait()
 
     def _state(self) -> bytes:
         return dumps([self._job.data, self._job.options])
 
-    def _news(self) -> bytes:
-        """Return data and options, if the handler has changed them since the worker last heard of them.
+    def _changes(self) -> bytes:
+        """Return data and options, if the handler has changed them since they were last sent; else nothing.
 
         Raises:
             TypeError: they cannot be written as JSON.

@@ -112,7 +112,7 @@ def refuse_while_loading() -> None:
     """Let no worker begin in a child process that only imports its handler's module.
 
     Raises:
-        SystemExit: this is one. Nothing less ends whatever program the import has started.
+        SystemExit: this is one. Nothing less ends the program that the import has started.
     """
     if _is_loading:
         raise SystemExit(
@@ -125,7 +125,7 @@ def load(handler_ref: HandlerRef) -> Callable[[Any], Any]:
     """Return the handler, importing what it takes.
 
     Raises:
-        Exception: whatever its modules raise. TypeError: what was found is no function.
+        Exception: what its modules raise. TypeError: what was found is not a function.
     """
     global _is_loading  # noqa: PLW0603 - a process loads once, and what is loaded may ask
     _is_loading = True
@@ -138,7 +138,7 @@ def load(handler_ref: HandlerRef) -> Callable[[Any], Any]:
     finally:
         _is_loading = False
     if not callable(handler):
-        raise TypeError(f"the handler is no function here, but {type(handler).__name__}")
+        raise TypeError(f"the handler is not a function here, but {type(handler).__name__}")
     found: Callable[[Any], Any] = handler
     return found
 

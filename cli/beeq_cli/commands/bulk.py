@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
@@ -17,12 +17,12 @@ from typing import Any
 from beeq import Job, Queue, RedisUnavailable
 from beeq.job_spec import JobSpec
 from beeq_cli.console import is_watched, say
-from beeq_cli.failures import CANNOT_CONNECT, FAILURE, explained
 from beeq_cli.fields import parse_object
+from beeq_cli.running import CANNOT_CONNECT, FAILURE, explained
 
 _CHUNK_BYTES = 1 << 20
 _BATCH = 1000
-#: Told the number of bytes read and of jobs saved since the last time.
+#: Called with the number of bytes read and of jobs saved since the last call.
 Report = Callable[[int, int], None]
 
 
@@ -30,7 +30,7 @@ Report = Callable[[int, int], None]
 class _Line:
     number: int
     job: Job
-    job_id: str | None  # the job's own; the queue's counter gives one where there is none
+    job_id: str | None  # as the line has it; None: the queue's counter gives one
 
 
 async def enqueue_lines(
@@ -71,7 +71,7 @@ async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None
     for line in lines:
         error = errors.get(line.job)
         if error is None:
-            # An id that exists is no failure: the job is there.
+            # Without an id after the save, the line's id existed already: not a failure, the job is there.
             print_id(line.job.id or line.job_id or "")
             continue
         message, failure = explained(error)
@@ -119,15 +119,12 @@ def _arrive(arrived: asyncio.Future[Any], chunk: bytes | OSError) -> None:
         arrived.set_result(chunk)
 
 
-def progress(total_bytes: int | None, *, is_quiet: bool) -> AbstractContextManager[Report]:
+@contextmanager
+def progress(total_bytes: int | None, *, is_quiet: bool) -> Iterator[Report]:
     """Show how far the file is read, if a person looks on."""
     if is_quiet or not is_watched(sys.stderr):
-        return nullcontext(lambda _read_bytes, _saved: None)
-    return _bar(total_bytes)
-
-
-@contextmanager
-def _bar(total_bytes: int | None) -> Any:
+        yield lambda _read_bytes, _saved: None
+        return
     from rich.console import Console  # noqa: PLC0415 - only for a person
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - only for a person
 
@@ -138,13 +135,12 @@ def _bar(total_bytes: int | None) -> Any:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total_bytes, saved=0, rate="")
-        saved = 0
 
         def report(read_bytes: int, newly_saved: int) -> None:
-            nonlocal saved
-            saved += newly_saved
-            elapsed_s = bar.tasks[0].elapsed or 0
-            rate = f"{saved / elapsed_s:,.0f}/s" if elapsed_s > 0 else ""
-            bar.update(task, advance=read_bytes, saved=saved, rate=rate)
+            saved = bar.tasks[0].fields["saved"] + newly_saved
+            elapsed_s = bar.tasks[0].elapsed
+            bar.update(
+                task, advance=read_bytes, saved=saved, rate=f"{saved / elapsed_s:,.0f}/s" if elapsed_s else ""
+            )
 
         yield report

@@ -12,9 +12,8 @@ from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import dumps
 from beeq.service import find_unfinished
 from beeq_cli.console import complain, print_bytes
-from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option, read_mongo_url
-from beeq_cli.running import opened, queues_to_look_into, run
+from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
 
 
 @click.command(short_help="End a job, running or not.")

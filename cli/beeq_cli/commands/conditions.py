@@ -34,7 +34,7 @@ class Condition:
     text: str
 
     def holds(self, numbers: Mapping[str, int | None]) -> bool:
-        """Return whether it is true of a queue; of a number there is none of, nothing is."""
+        """Return whether it is true of a queue; a number that is None fulfils no condition."""
         number = numbers[self.name]
         return number is not None and _OPERATORS[self.operator](number, self.value)
 
@@ -43,13 +43,13 @@ def parse_condition(text: str) -> Condition:
     """Return the condition.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a condition.
     """
     match = _CONDITION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no condition; write waiting>1000 or oldest>5m")
+        raise ValueError(f"invalid condition {text!r}; write waiting>1000 or oldest>5m")
     name, sign, value = match.groups()
     if name not in NAMES:
-        raise ValueError(f"{name!r} is nothing to compare; there are {', '.join(NAMES)}")
+        raise ValueError(f"cannot compare {name!r}; there are {', '.join(NAMES)}")
     number = float(value) if _NUMBER.fullmatch(value) else float(parse_duration(value))
     return Condition(name, sign, number, text.strip())

@@ -19,11 +19,10 @@ from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import dumps
 from beeq_cli.commands import bulk
 from beeq_cli.console import complain, print_bytes
-from beeq_cli.failures import FAILURE
 from beeq_cli.fields import read_fields
 from beeq_cli.options import Common, common_options, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
-from beeq_cli.running import opened, run
+from beeq_cli.running import FAILURE, opened, run
 
 _FOR_EVER = -1
 

@@ -14,9 +14,8 @@ from beeq.mirror.reconciler import Difference
 from beeq.protocol.codec import dumps
 from beeq_cli import logs
 from beeq_cli.console import complain, escaped, print_bytes
-from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, read_mongo_url
-from beeq_cli.running import run
+from beeq_cli.running import CANNOT_CONNECT, FAILURE, run
 
 _FLUSH_S = 10.0
 
@@ -28,7 +27,7 @@ _FLUSH_S = 10.0
 @common_options()
 @click.pass_obj
 def mirror(common: Common, check: bool, as_json: bool, mongo_url: str | None) -> None:
-    """Write to MongoDB what happens to the jobs of the four built-in queues, until told to stop.
+    """Write to MongoDB what happens to the jobs of the four built-in queues, until a signal comes.
 
     Workers with a Mongo URL do this by themselves. With --check, exits with 1 if anything differs.
     """
@@ -81,13 +80,13 @@ def _print(difference: Difference, *, as_json: bool) -> None:
         for text in (difference.in_redis, difference.in_mirror)
     )
     if as_json:
-        told = {
+        shown = {
             "queue": difference.queue_name,
             "id": difference.job_id,
             "redis": in_redis,
             "mirror": in_mirror,
         }
-        print_bytes(dumps(told))
+        print_bytes(dumps(shown))
         return
     where = escaped(f"{difference.queue_name} {difference.job_id}")
     click.echo(f"{where}: in Redis {in_redis or 'nothing'}, in the mirror {in_mirror or 'nothing'}")

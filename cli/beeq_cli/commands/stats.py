@@ -14,10 +14,9 @@ from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import dumps
 from beeq_cli.commands.conditions import Condition, parse_condition
 from beeq_cli.console import escaped, is_watched, print_bytes, say
-from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option, parsed
 from beeq_cli.quantities import show_duration
-from beeq_cli.running import opened, queues_to_look_into, run
+from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
 
 _COLUMNS = ("queue", "waiting", "active", "succeeded", "failed", "delayed", "newest job", "workers", "oldest")
 _SHORTEST_INTERVAL_S = 0.1

@@ -1,4 +1,4 @@
-"""``beeq web``: serves the HTTP routes until told to stop."""
+"""``beeq web``: serves the HTTP routes until a signal comes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def web(common: Common, host: str, port: int, mongo_url: str | None) -> None:
 
 def _reason(error: OSError | UnicodeError) -> str:
     if isinstance(error, UnicodeError):
-        return "it is no name of a host"
+        return "it is not a valid host name"
     if isinstance(error, socket.gaierror) or error.errno is None:
         return error.strerror or type(error).__name__
     return os.strerror(error.errno)  # create_server's own text has the address again

@@ -1,4 +1,4 @@
-"""``beeq worker``: works on queues until told to stop, or with ``--burst`` until they are empty."""
+"""``beeq worker``: works on queues until a signal comes, or with ``--burst`` until they are empty."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from beeq.processors.base import Processor, ProcessorSettings
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
 from beeq.workers import HAND_BACK, WorkerProcess
 from beeq_cli import app, logs
-from beeq_cli.failures import CANNOT_CONNECT, FAILURE
 from beeq_cli.options import Common, common_options, mongo_option, option, parsed, read_mongo_url
 from beeq_cli.quantities import parse_duration
-from beeq_cli.running import connect, run
+from beeq_cli.running import CANNOT_CONNECT, FAILURE, connect, run
 
 #: click's own code for a wrong command.
 _USAGE = 2
@@ -152,7 +151,7 @@ async def _work(
         if mirror is not None:
             mirror.start()
         if lifeline is not None:
-            lifeline.tell_ready()
+            lifeline.report_ready()
         else:
             logs.logger.info(logs.STARTED)
 

@@ -30,9 +30,8 @@ from beeq_cli.console import print_bytes, say
 from beeq_cli.demo.peers import Peers
 from beeq_cli.demo.scenes import Scenes, Step
 from beeq_cli.demo.show import Show, progress_shown
-from beeq_cli.failures import FAILURE
 from beeq_cli.options import Common, common_options, option
-from beeq_cli.running import connect, run
+from beeq_cli.running import FAILURE, connect, run
 
 PREFIX = "beeq-demo"
 _CLIP_S = 1
@@ -101,12 +100,12 @@ async def _perform(step: Step, queue: Queue, show: Show) -> dict[str, Any]:
     job = spec.job(queue, spec.completed(step.data))
     report: dict[str, Any] = {"name": step.name, "queue": step.queue_name, "id": job.id}
 
-    def heard(percent: Any) -> None:
+    def on_progress(percent: Any) -> None:
         if isinstance(percent, int | float):
             show(step.name, percent, f"{percent:.0f} %")
 
     show(step.name, 0, "queued")
-    job.on("progress", heard)
+    job.on("progress", on_progress)
     try:
         await job.save()
         result = await job.result(_JOB_TIMEOUT_MS)
