@@ -87,7 +87,7 @@ class WebhookSender:
     async def deliver(
         self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
     ) -> WebhookResponse:
-        """POST ``body`` to ``url`` and return the response, whatever its status.
+        """POST ``body`` to ``url`` and return the response, with any status.
 
         Args:
             url: http or https, without a user name.
