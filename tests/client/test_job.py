@@ -11,6 +11,8 @@ import pytest
 
 from beeq import JobFailed
 
+pytestmark = pytest.mark.fast
+
 
 async def stored(redis, queue, job):
     return json.loads(await redis.hget(queue.keys.jobs, job.id))
