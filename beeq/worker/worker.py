@@ -155,7 +155,7 @@ class Worker:
             self._runner.stop(attempt)
 
     def recorded(self, outcome: Outcome) -> None:
-        """Tell local listeners, in bee-queue's order (protocol/README.md, "Local events")."""
+        """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
         emit, job, error = self._context.emit, outcome.job, outcome.error
         if outcome.status == "succeeded":
             emit("succeeded", job, outcome.result)
