@@ -104,14 +104,19 @@ class Reconciler:
         """Compare documents that say queued or processing: their jobs may have ended, or been removed."""
         found: list[Difference] = []
         for _ in range(_BUDGET // _PAGE):
-            after = self._after.get(queue_name)
-            documents = await self._collection.unfinished(queue_name, after=after, limit=_PAGE)
-            known = {job_id: fingerprint for _id, job_id, fingerprint in documents}
-            found += await self._differences(queue_name, list(known), known)
-            self._after[queue_name] = documents[-1][0] if len(documents) == _PAGE else None
-            if len(documents) < _PAGE:
+            differences, after = await self._compare_documents(queue_name, self._after.get(queue_name))
+            found += differences
+            self._after[queue_name] = after
+            if after is None:
                 break
         return found
+
+    async def _compare_documents(self, queue_name: str, after: Any) -> tuple[list[Difference], Any]:
+        """Compare a page of unfinished documents; return the next page's ``after`` too, None at the end."""
+        documents = await self._collection.unfinished(queue_name, after=after, limit=_PAGE)
+        known = {job_id: fingerprint for _id, job_id, fingerprint in documents}
+        differences = await self._differences(queue_name, list(known), known)
+        return differences, documents[-1][0] if len(documents) == _PAGE else None
 
     async def compare(self, queue_name: str, job_ids: list[str]) -> list[Difference]:
         """Return those of the jobs whose document differs from their state.
@@ -162,11 +167,9 @@ class Reconciler:
                     break
             after = None
             while True:
-                documents = await self._collection.unfinished(name, after=after, limit=_PAGE)
-                known = {job_id: fingerprint for _id, job_id, fingerprint in documents}
-                for difference in await self._differences(name, list(known), known):
+                differences, after = await self._compare_documents(name, after)
+                for difference in differences:
                     if difference.in_redis is None:
                         yield difference
-                if len(documents) < _PAGE:
+                if after is None:
                     break
-                after = documents[-1][0]
