@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq import queue as asynchronous
@@ -63,23 +63,7 @@ def _job_or_none(job: AsyncJob | None, portal: Portal) -> Job | None:
     return None if job is None else BlockingJob(job, portal)
 
 
-class _Connected(BlockingTwin):
-    """A twin in the background loop, connected while its ``with`` block lasts."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        super().__init__(_background.call(make), _background)
-
-    def __enter__(self) -> Self:
-        """Connect."""
-        self._run(self._twin.__aenter__())
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Close."""
-        self._run(self._twin.close())
-
-
-class Queue(_Connected):
+class Queue(BlockingTwin):
     """A queue whose methods block; otherwise each method is as in ``beeq.Queue``.
 
     ``with Queue("addition") as queue: …`` connects and closes. It does not work on jobs: the async queue
@@ -90,7 +74,17 @@ class Queue(_Connected):
 
     def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
         settings.setdefault("is_worker", False)
-        super().__init__(lambda: asynchronous.Queue(name, redis=redis, **settings))
+        queue = _background.call(lambda: asynchronous.Queue(name, redis=redis, **settings))
+        super().__init__(queue, _background)
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self.connect()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close."""
+        self.close()
 
     @property
     def name(self) -> str:
@@ -143,7 +137,7 @@ class Queue(_Connected):
     clean = blocking(asynchronous.Queue.clean)
 
 
-class QueueService(_Connected):
+class QueueService(BlockingTwin):
     """A queue service whose methods block; otherwise each method is as in ``beeq.service.QueueService``.
 
     ``with QueueService(redis=…) as service: …`` connects and closes.
@@ -159,9 +153,19 @@ class QueueService(_Connected):
         prefix: str = "bq",
         **settings: Any,
     ) -> None:
-        super().__init__(
+        made = _background.call(
             lambda: service.QueueService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
         )
+        super().__init__(made, _background)
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self._run(self._twin.__aenter__())
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close."""
+        self.close()
 
     connect = blocking(service.QueueService.connect)
     close = blocking(service.QueueService.close)

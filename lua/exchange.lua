@@ -17,34 +17,34 @@
 -- ARGV[4]   drop_succeeded   "1": drop the record of a job that succeeded
 -- ARGV[5]   drop_failed      "1": drop the record of a job that failed
 -- ARGV[6]   outbox_limit     how many changes the outbox holds at most, "0" to note none
--- ARGV[7]   token            of this call: each job it hands out is claimed with token.place:deliveries, the
---                            first one's place being 0. No two jobs share a claim: who cancels one means
---                            that one
+-- ARGV[7]   token            of this call: each job it hands out is claimed with token.place:deliveries. No
+--                            two jobs share a claim: who cancels one means that one
 -- ARGV[8]   free             how many jobs to hand out at most
--- ARGV[9]   adopted          id that a blocking move has put into active already, or ""
--- ARGV[10]  has_begun        "1" if the handler of that job has begun already: nobody had claimed it then
+-- ARGV[9]   fetched          id that a blocking fetch has moved into active already, or ""
+-- ARGV[10]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
+--                            Its place is 0, whether it is claimed or not
 -- ARGV[11…] outcomes         of each id, claim, verdict (succeeded, retrying, failed), record ("" leaves it
 --                            as it is), event message, delay in ms (retrying only), result or error text
 --                            to keep ("" for none)
 --
--- Returns {facts, taken, jobs}. facts: for each outcome 1 if it was recorded, 0 if the job had
+-- Returns {facts, taken, jobs, is_granted}. facts: for each outcome 1 if it was recorded, 0 if the job had
 -- another owner or no record any more (nothing was written), 2 if this very outcome had been
 -- recorded before: the reply to that call was lost. taken: how many ids left waiting. jobs: id,
--- record, deliveries for each job handed out.
+-- record, deliveries for each job handed out. is_granted: 1 if the job that was started is the first of them.
 --
 -- Bounded by its arguments. An outcome counts only while its claim stands and the id is in active.
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
--- dropped where it is met, never handed out. A job that has begun and was claimed by another worker
--- meanwhile, because it stalled before this call came, stays with that worker. One that has not begun is
--- adopted whatever its claim: bee-queue's stall check leaves the claim of a dead worker where it was.
+-- dropped where it is met, never handed out. A job that was started and has been claimed by another worker
+-- meanwhile, because it stalled before this call came, stays with that worker. One that was not started is
+-- claimed whatever its claim: bee-queue's stall check leaves the claim of a dead worker where it was.
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
 local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries, outbox = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
 local FIRST, STEP = 11, 7
-local free, adopted = tonumber(ARGV[8]), ARGV[9]
+local free, fetched, is_started = tonumber(ARGV[8]), ARGV[9], ARGV[10] == '1'
 local drops = { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
 local is_mirrored = ARGV[6] ~= '0'
 local facts = {}
@@ -207,15 +207,15 @@ local taken = #candidates
 for n = 1, taken / 2 do -- the oldest first
   candidates[n], candidates[taken + 1 - n] = candidates[taken + 1 - n], candidates[n]
 end
-local is_adopted = adopted ~= '' and call('LPOS', active, adopted)
-if is_adopted and ARGV[10] == '1' then
-  is_adopted = call('HEXISTS', claims, adopted) == 0
+local is_claimed = fetched ~= '' and call('LPOS', active, fetched)
+if is_claimed and is_started then
+  is_claimed = call('HEXISTS', claims, fetched) == 0
 end
-if is_adopted then
-  table.insert(candidates, 1, adopted)
+if is_claimed then
+  table.insert(candidates, 1, fetched)
 end
 if not candidates[1] then
-  return { facts, 0, {} }
+  return { facts, 0, {}, 0 }
 end
 
 local records = call('HMGET', jobs, unpack(candidates))
@@ -224,9 +224,11 @@ call('SREM', stalling, unpack(candidates))
 if taken == 1 then
   call('LMOVE', waiting, active, 'RIGHT', 'LEFT')
 elseif taken > 1 then
-  call('LPUSH', active, unpack(candidates, is_adopted and 2 or 1))
+  call('LPUSH', active, unpack(candidates, is_claimed and 2 or 1))
   call('LTRIM', waiting, 0, -taken - 1)
 end
+local is_granted = is_started and is_claimed and records[1]
+local first_place = is_started and not is_granted and 1 or 0
 local token, claimed, fields = ARGV[7], {}, {}
 for n, id in ipairs(candidates) do
   if records[n] then
@@ -235,7 +237,7 @@ for n, id in ipairs(candidates) do
       deliveries = (tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
     end
     fields[#fields + 1] = id
-    fields[#fields + 1] = token .. '.' .. #claimed / 3 .. ':' .. deliveries
+    fields[#fields + 1] = token .. '.' .. #claimed / 3 + first_place .. ':' .. deliveries
     claimed[#claimed + 1] = id
     claimed[#claimed + 1] = records[n]
     claimed[#claimed + 1] = deliveries
@@ -250,4 +252,4 @@ end
 if fields[1] then
   call('HSET', claims, unpack(fields))
 end
-return { facts, taken, claimed }
+return { facts, taken, claimed, is_granted and 1 or 0 }

@@ -6,9 +6,6 @@ record along, the call is sent, and the handler starts. The reply then grants th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
 ClaimedJob = tuple[bytes, bytes, int, bytes]
 
@@ -49,7 +46,3 @@ class FetchedJob:
         """Note that its handler starts with this record, before the claim is granted."""
         self.is_started = True
         self.record = record
-
-    def is_granted(self, jobs: Sequence[Any]) -> bool:
-        """Return whether the jobs of a reply (id, record, deliveries of each) begin with this one."""
-        return bool(jobs) and jobs[0] == self.raw_id and jobs[2] == FIRST_DELIVERY

@@ -30,7 +30,8 @@ end               OVER: nothing is answered any more.
 
 What holds after every event:
 
-* Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency.
+* Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency. Beyond it
+  only one: an outcome which Redis has dropped because it had refused, with an error, the call that claims it.
 * At most two calls and one fetch are in flight; no fetch starts while a call is in flight that asks for jobs.
 * The outcome of a job is sent after the call that claims it, over the same connection.
 * Every claim ends once: recorded, given back, or lost.
@@ -139,6 +140,9 @@ class Scheduler:
         self._has_errand = False
         for raw_id, claim in action.claims:
             self._release(raw_id, claim)
+            if self._fetched is not None and self._fetched.claim == claim:
+                # The call that claims it was refused, and its handler has stopped: nobody runs it now.
+                self._fetched = FetchedJob(raw_id, self._new_token())
         self.taken -= len(action.claims)
         self._leave_recovery()
         return self._turn_now()
@@ -157,7 +161,9 @@ class Scheduler:
 
     # Events: calls.
 
-    def replied(self, call: ExchangeCall, facts: Sequence[int], taken: int, jobs: Sequence[Any]) -> Actions:
+    def replied(
+        self, call: ExchangeCall, facts: Sequence[int], taken: int, jobs: Sequence[Any], is_granted: int
+    ) -> Actions:
         """Redis has executed ``call``.
 
         Args:
@@ -165,6 +171,7 @@ class Scheduler:
             facts: for each of its outcomes, 0 if the job had another owner; else it is recorded.
             taken: how many ids left ``waiting``.
             jobs: id, record and deliveries of each job handed out, one after the other.
+            is_granted: 1 if the first of them is the fetched job that was started early.
         """
         if self._phase is Phase.OVER:
             return _NOTHING
@@ -173,7 +180,11 @@ class Scheduler:
         if call.free:
             self._is_empty = taken < call.free
         due: list[Action] = []
-        first = 3 if self._is_early_start_granted(call, jobs, due) else 0
+        # In Redis, place 0 is that of a job that was started early, whether it was claimed or not.
+        first, first_place = 0, 0
+        if call.fetched is not None and call.fetched.is_started:
+            first_place = 1 - is_granted
+            first = 3 if self._is_running(call.fetched, is_granted, due) else 0
         started = (len(jobs) - first) // 3
         self.taken += started - len(call.outcomes)
         self._running += started
@@ -183,24 +194,21 @@ class Scheduler:
             new_jobs: list[ClaimedJob] = []
             for at in range(first, len(jobs), 3):
                 raw_id, deliveries = jobs[at], jobs[at + 2]
-                claim = self.claimed[raw_id] = claim_of(call.token, at // 3, deliveries)
+                claim = self.claimed[raw_id] = claim_of(call.token, at // 3 + first_place, deliveries)
                 new_jobs.append((raw_id, jobs[at + 1], deliveries, claim))
             due.append(actions.Start(new_jobs))
         self._turn = TurnState.NOW
         due.append(_TURN)
         return due
 
-    def _is_early_start_granted(self, call: ExchangeCall, jobs: Sequence[Any], due: list[Action]) -> bool:
-        """Return whether the first of ``jobs`` runs already; if it was refused, have its handler stopped."""
-        fetched = call.fetched
-        if fetched is None or not fetched.is_started:
-            return False
-        # If its outcome was lost before this call came through, the job is started anew.
-        is_granted = fetched.is_granted(jobs) and self.claimed.get(fetched.raw_id) == fetched.claim
-        if not is_granted:
+    def _is_running(self, fetched: FetchedJob, is_granted: int, due: list[Action]) -> bool:
+        """Return whether a job that was started early goes on; if its claim was refused, have it stopped."""
+        # If its outcome was lost before the call that claims it came through, the job is started anew.
+        is_running = bool(is_granted) and self.claimed.get(fetched.raw_id) == fetched.claim
+        if not is_running:
             due.append(actions.StopHandler(fetched.claim))
         due.append(actions.ClaimKnown())
-        return is_granted
+        return is_running
 
     def _sort_outcomes(self, pending: list[PendingOutcome], facts: Sequence[int], due: list[Action]) -> None:
         recorded: list[Outcome] = []
@@ -239,13 +247,7 @@ class Scheduler:
         return self._turn_soon()
 
     def recovered(self, action: Recover, found: Sequence[tuple[bytes, bytes]], record: bytes) -> Actions:
-        """Calls can be made again.
-
-        Args:
-            action: what was carried out.
-            found: id and claim of each job that the lost calls have claimed.
-            record: the record of the job ``record_of``, as it is now.
-        """
+        """``action`` was carried out: it ``found`` these ids and claims, and this record of ``record_of``."""
         self._has_errand = False
         due: list[Action] = []
         self._needs_script = self._needs_script and not action.needs_script
@@ -301,10 +303,7 @@ class Scheduler:
     def fetched(self, raw_id: bytes, record: bytes, *, is_connected: bool) -> Actions:
         """The fetch has moved a job into ``active``.
 
-        Args:
-            raw_id: its id.
-            record: its record, or empty if the job must not be started before it is claimed.
-            is_connected: whether there is a connection for calls.
+        Its record is empty if it must not be started before it is claimed.
         """
         if self._phase is Phase.OVER:
             return _NOTHING

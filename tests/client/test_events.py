@@ -8,8 +8,6 @@ import pytest
 
 from beeq import JobFailed
 
-pytestmark = pytest.mark.fast
-
 FINAL = ("succeeded", "retrying", "failed", "progress")
 
 

@@ -11,8 +11,6 @@ import pytest
 
 from beeq import RedisUnavailable
 
-pytestmark = pytest.mark.fast
-
 
 def circular():
     data: dict[str, Any] = {}

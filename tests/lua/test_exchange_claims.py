@@ -8,20 +8,18 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
-pytestmark = pytest.mark.fast
-
 
 def take(
     bench: Bench,
     free: int,
     *,
-    adopted: str = "",
-    has_begun: bool = False,
+    fetched: str = "",
+    is_started: bool = False,
     token: str = "T",
     end: End | None = None,
 ) -> tuple[int, list[tuple[str, str, int]]]:
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
-    facts, taken, flat = bench.run(
+    facts, taken, flat, is_granted = bench.run(
         scripts.exchange,
         events=bench.keys.events,
         earlier_delayed=bench.keys.earlier_delayed,
@@ -31,11 +29,12 @@ def take(
         outbox_limit="0",
         token=token,
         free=free,
-        adopted=adopted,
-        has_begun="1" if has_begun else "",
+        fetched=fetched,
+        is_started="1" if is_started else "",
         outcomes=[end.arguments()] if end else [],
     )
     assert facts == ([1] if end else [])
+    assert is_granted == (is_started and flat[:1] == [fetched])
     return taken, list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
 
@@ -128,71 +127,71 @@ def test_a_queue_of_ghosts_is_emptied(bench):
     assert bench.snapshot() == {}
 
 
-def test_an_id_that_a_blocking_move_fetched_is_adopted(bench):
+def test_an_id_that_a_blocking_fetch_moved_is_claimed(bench):
     bench.put(jobs=records("1"), active=["1"], stalling={"1"})
-    assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 1)])
+    assert take(bench, 0, fetched="1") == (0, [("1", "record 1", 1)])
     assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:1"}}
 
 
-def test_an_adopted_id_comes_first(bench):
+def test_a_fetched_id_comes_first(bench):
     bench.put(jobs=records("1", "2", "3"), active=["1"], waiting=["3", "2"])
-    assert take(bench, 2, adopted="1") == (
+    assert take(bench, 2, fetched="1") == (
         2,
         [("1", "record 1", 1), ("2", "record 2", 1), ("3", "record 3", 1)],
     )
     assert bench.snapshot()["active"] == ["3", "2", "1"]
 
 
-def test_an_adopted_id_that_was_lost_before_is_called_so(bench):
+def test_a_fetched_id_that_was_lost_before_is_called_so(bench):
     """Its delivery counts on."""
     bench.put(jobs=records("1"), active=["1"], claims={"1": ":2"})
-    assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 3)])
+    assert take(bench, 0, fetched="1") == (0, [("1", "record 1", 3)])
 
 
 @pytest.mark.parametrize(
     "state", [{"waiting": ["1"]}, {}, {"succeeded": {"1"}}], ids=["queued again", "removed", "finished"]
 )
-def test_an_id_that_left_active_meanwhile_is_not_adopted(bench, state):
+def test_an_id_that_left_active_meanwhile_is_not_claimed(bench, state):
     bench.put(jobs=records("1"), **state)
     before = bench.snapshot()
-    assert take(bench, 0, adopted="1") == (0, [])
+    assert take(bench, 0, fetched="1") == (0, [])
     assert bench.snapshot() == before
 
 
-def test_a_job_that_has_begun_is_claimed_like_others(bench):
+def test_a_job_that_was_started_is_claimed_like_others(bench):
     bench.put(jobs=records("1"), active=["1"], stalling={"1"})
-    assert take(bench, 0, adopted="1", has_begun=True) == (0, [("1", "record 1", 1)])
+    assert take(bench, 0, fetched="1", is_started=True) == (0, [("1", "record 1", 1)])
     assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:1"}}
 
 
 @pytest.mark.parametrize("claim", ["other.0:2", ":1"], ids=["taken again", "lost again"])
-def test_an_adopted_job_claimed_meanwhile_is_left_as_it_is(bench, claim):
-    """It stalled while the call was on its way, and was queued again."""
+def test_a_fetched_job_claimed_meanwhile_is_left_as_it_is(bench, claim):
+    """It stalled while the call was on its way, and was queued again. Its place is given to no other job."""
     bench.put(jobs=records("1", "2"), active=["1"], waiting=["2"], claims={"1": claim})
-    assert take(bench, 1, adopted="1", has_begun=True) == (1, [("2", "record 2", 1)])
+    assert take(bench, 1, fetched="1", is_started=True) == (1, [("2", "record 2", 1)])
     assert bench.snapshot() == {
         "jobs": records("1", "2"),
         "active": ["2", "1"],
-        "claims": {"1": claim, "2": "T.0:1"},
+        "claims": {"1": claim, "2": "T.1:1"},
     }
 
 
-def test_an_adopted_id_with_a_dead_workers_claim_is_claimed(bench):
+def test_a_fetched_id_with_a_dead_workers_claim_is_claimed(bench):
     """Node's stall check queues a job again and leaves the claim, of which it knows nothing."""
     bench.put(jobs=records("1"), active=["1"], claims={"1": "dead.0:1"})
-    assert take(bench, 0, adopted="1") == (0, [("1", "record 1", 2)])
+    assert take(bench, 0, fetched="1") == (0, [("1", "record 1", 2)])
     assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:2"}}
 
 
-def test_a_lost_adoption_does_not_stop_others_being_handed_out(bench):
+def test_a_lost_fetch_does_not_stop_others_being_handed_out(bench):
     bench.put(jobs=records("1", "2"), waiting=["1", "2"])
-    assert take(bench, 1, adopted="1") == (1, [("2", "record 2", 1)])
+    assert take(bench, 1, fetched="1") == (1, [("2", "record 2", 1)])
     assert bench.snapshot()["waiting"] == ["1"]
 
 
-def test_an_adopted_id_without_a_record_is_dropped(bench):
+def test_a_fetched_id_without_a_record_is_dropped(bench):
     bench.put(active=["g"], claims={"g": ":1"})
-    assert take(bench, 0, adopted="g") == (0, [])
+    assert take(bench, 0, fetched="g") == (0, [])
     assert bench.snapshot() == {}
 
 

@@ -8,14 +8,12 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
-pytestmark = pytest.mark.fast
-
 TTL_MS = 60_000
 
 
 def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: bool = False) -> list[int]:
     """Record outcomes; return the facts."""
-    facts, taken, jobs = bench.run(
+    facts, taken, jobs, _is_granted = bench.run(
         scripts.exchange,
         events="" if is_silent else bench.keys.events,
         earlier_delayed=bench.keys.earlier_delayed,
@@ -25,8 +23,8 @@ def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: b
         outbox_limit="0",
         token="T",
         free=free,
-        adopted="",
-        has_begun="",
+        fetched="",
+        is_started="",
         outcomes=[end.arguments() for end in ends],
     )
     if not free:

@@ -7,14 +7,12 @@ import pytest
 from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
-pytestmark = pytest.mark.fast
-
 LIMIT = "1000"
 RUNNING = {"jobs": {"1": "r", "2": "r"}, "active": ["1", "2"], "claims": {"1": "t:1", "2": "t:1"}}
 
 
 def exchange(
-    bench: Bench, *ends: End, free: int = 0, adopted: str = "", drop: str = "", limit: str = LIMIT
+    bench: Bench, *ends: End, free: int = 0, fetched: str = "", drop: str = "", limit: str = LIMIT
 ) -> None:
     bench.run(
         scripts.exchange,
@@ -26,8 +24,8 @@ def exchange(
         outbox_limit=limit,
         token="T",
         free=free,
-        adopted=adopted,
-        has_begun="",
+        fetched=fetched,
+        is_started="",
         outcomes=[end.arguments() for end in ends],
     )
 
@@ -66,7 +64,7 @@ def test_added_jobs_are_noted_and_one_whose_id_exists_is_not(bench):
 
 def test_jobs_that_are_handed_out_are_noted(bench):
     bench.put(jobs={"1": "r", "2": "r", "3": "r"}, waiting=["3", "ghost", "1"], active=["2"])
-    exchange(bench, free=3, adopted="2")
+    exchange(bench, free=3, fetched="2")
     assert noted(bench) == ids("2", "1", "3")
 
 

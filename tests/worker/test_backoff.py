@@ -13,8 +13,6 @@ import pytest
 
 from beeq import JobFailed, Retry
 
-pytestmark = pytest.mark.fast
-
 
 def failing(queue, times):
     """Make the queue's handler fail so many times; return what each attempt saw, and when."""

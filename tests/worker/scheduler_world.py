@@ -1,0 +1,410 @@
+"""The world around a scheduler, without a server: a Redis, a connection, a fetch, handlers and other workers.
+
+``World.carry_out`` does what the pump does with actions, and asserts what must hold of each. Redis executes
+calls in the order in which they were sent, as ``lua/exchange.lua`` says; the connection may break before or
+after that. Everything that happens is a method, so that a test may choose any order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from beeq.worker import actions
+from beeq.worker.actions import ExchangeCall, Failure, GiveBack, Recover
+from beeq.worker.claims import claim_of, token_of
+
+IDENTITY = b"me"
+
+
+class FakeOutcome:
+    """What the scheduler and the world need of an outcome."""
+
+    def __init__(self, raw_id: bytes, claim: bytes, record: bytes, *, is_retried: bool) -> None:
+        self.raw_id = raw_id
+        self.claim = claim
+        self.record = record
+        self.is_retried = is_retried
+
+
+class FakeRedis:
+    """Where each job is, and whose."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[bytes] = deque()  # the right end is taken next
+        self.active: list[bytes] = []
+        self.claims: dict[bytes, bytes] = {}
+        self.deliveries: dict[bytes, int] = {}
+        self.records: dict[bytes, bytes] = {}
+        self.recorded: list[Any] = []
+
+    def add(self, raw_id: bytes) -> None:
+        self.records[raw_id] = b"new"
+        self.waiting.appendleft(raw_id)
+
+    def exchange(self, call: ExchangeCall) -> tuple[list[int], int, list[Any], int]:
+        facts = [self._record(pending.outcome) for pending in call.outcomes]
+        candidates: list[bytes] = []
+        fetched = call.fetched
+        if fetched is not None and fetched.raw_id in self.active:
+            candidates += [] if fetched.is_started and fetched.raw_id in self.claims else [fetched.raw_id]
+        is_started = fetched is not None and fetched.is_started
+        is_granted = is_started and bool(candidates)
+        taken = min(call.free, len(self.waiting))
+        for _ in range(taken):
+            raw_id = self.waiting.pop()
+            self.active.append(raw_id)
+            candidates.append(raw_id)
+        jobs: list[Any] = []
+        for place, raw_id in enumerate(candidates, start=int(is_started and not is_granted)):
+            deliveries = self.deliveries[raw_id] = self.deliveries.get(raw_id, 0) + 1
+            self.claims[raw_id] = claim_of(call.token, place, deliveries)
+            jobs += (raw_id, self.records[raw_id], deliveries)
+        return facts, taken, jobs, int(is_granted)
+
+    def _record(self, outcome: Any) -> int:
+        holder = self.claims.get(outcome.raw_id)
+        if holder != outcome.claim or outcome.raw_id not in self.active:
+            return 2 if holder is None and self.records.get(outcome.raw_id) == outcome.record else 0
+        self.recorded.append(outcome)
+        self.active.remove(outcome.raw_id)
+        del self.claims[outcome.raw_id]
+        self.deliveries.pop(outcome.raw_id, None)
+        self.records[outcome.raw_id] = outcome.record
+        if outcome.is_retried:
+            self.waiting.appendleft(outcome.raw_id)
+        return 1
+
+    def give_back(self, raw_id: bytes, claim: bytes) -> None:
+        holder = self.claims.get(raw_id, b"")
+        if holder != claim or raw_id not in self.active:
+            return
+        self.active.remove(raw_id)
+        self.waiting.append(raw_id)
+        if claim:
+            del self.claims[raw_id]
+            self.deliveries[raw_id] -= 1
+
+    def requeue(self, raw_id: bytes) -> None:
+        """Do what a stall check does to a job without a sign of life."""
+        self.active.remove(raw_id)
+        self.claims.pop(raw_id, None)
+        self.waiting.appendleft(raw_id)
+
+
+class World:
+    """One scheduler, and all that it deals with."""
+
+    def __init__(self, scheduler: Any, *, concurrency: int) -> None:
+        self.scheduler = scheduler
+        self.concurrency = concurrency
+        self.redis = FakeRedis()
+        self.is_connected = False
+        self.sent: list[tuple[ExchangeCall, Any]] = []  # calls in flight, with Redis's reply once executed
+        self.is_fetching = False
+        self.is_fetch_resting = False
+        self.running: dict[bytes, bytes] = {}  # claim → id
+        self.stopped: set[bytes] = set()  # claims whose handlers were stopped
+        self.unsent_claims: set[bytes] = set()  # of jobs started early, while no call claims them
+        self.refused_claims: set[bytes] = set()  # … ever
+        self.unrecorded: dict[bytes, Any] = {}  # claim → its outcome
+        self.returning: dict[bytes, bytes] = {}  # claim → id
+        self.errand: Any = None
+        self.sent_before_errand: list[ExchangeCall] = []  # over the same connection: answered before it
+        self.is_turn_due = False
+        self.is_bursting = False
+        self.is_draining = False
+        self.is_done = False
+        self.may_leave_orphans = False  # it had one try at giving them back, and that failed
+        self._outcomes_made = 0
+        self._jobs_made = 0
+
+    # The pump.
+
+    def carry_out(self, due: Any) -> None:
+        for action in due:
+            getattr(self, f"_do_{type(action).__name__.lower()}")(action)
+
+    def _do_turn(self, _action: Any) -> None:
+        self.is_turn_due = False
+        self.carry_out(self.scheduler.turn(is_connected=self.is_connected))
+
+    def _do_turnsoon(self, _action: Any) -> None:
+        self.is_turn_due = True
+
+    def end_loop_turn(self) -> None:
+        if self.is_turn_due:
+            self._do_turn(None)
+
+    def _do_exchangecall(self, call: ExchangeCall) -> None:
+        assert self.is_connected, "a call without a connection"
+        assert len(self.sent) < 2, "one call too many is in flight"
+        assert not (call.free and self.is_fetching), "a call asks for jobs beside a fetch"
+        assert not (call.free and self.is_draining), "a draining worker asks for jobs"
+        assert call.free or call.outcomes or call.fetched, "a call for nothing"
+        for pending in call.outcomes:
+            assert pending.claim not in self.unsent_claims, "an outcome is sent before its claim"
+        if call.fetched is not None:
+            self.unsent_claims.discard(call.fetched.claim)
+        self.sent.append((call, None))
+
+    def _do_start(self, action: Any) -> None:
+        for raw_id, _record, _deliveries, claim in action.jobs:
+            self._start(raw_id, claim)
+
+    def _do_startearly(self, action: Any) -> None:
+        raw_id, _record, _deliveries, claim = action.job
+        fetched = self.sent[-1][0].fetched
+        assert fetched is not None
+        assert fetched.claim == claim, "its claim was not sent before it started"
+        self._start(raw_id, claim)
+
+    def _start(self, raw_id: bytes, claim: bytes) -> None:
+        assert claim not in {**self.running, **self.unrecorded, **self.returning}, "it is held already"
+        self.running[claim] = raw_id
+
+    def _do_claimknown(self, _action: Any) -> None:
+        pass
+
+    def _do_stophandler(self, action: Any) -> None:
+        self.unsent_claims.discard(action.claim)  # refused: its outcome, if there is one, will be lost
+        if action.claim in self.running:
+            self.stopped.add(action.claim)
+
+    def _do_recorded(self, action: Any) -> None:
+        for outcome in action.outcomes:
+            assert self.unrecorded.pop(outcome.claim) is outcome, "another outcome of it was recorded"
+
+    def _do_lost(self, action: Any) -> None:
+        self._do_recorded(action)
+        for outcome in action.outcomes:
+            holder = self.redis.claims.get(outcome.raw_id, b"")
+            is_orphan = holder.startswith(IDENTITY) and holder not in self.running
+            assert not (outcome in self.redis.recorded and is_orphan), "a recorded outcome is told as lost"
+
+    def _do_fetch(self, _action: Any) -> None:
+        assert (self.is_fetching, self.is_fetch_resting) == (False, False), "a second fetch"
+        assert not any(call.free for call, _ in self.sent), "a fetch starts while a call asks for jobs"
+        assert (self.is_bursting, self.is_draining) == (False, False), "nobody waits for a further job"
+        self.is_fetching = True
+
+    def _do_errand(self, action: Any) -> None:
+        assert self.errand is None, "two errands at a time"
+        self.errand = action
+        self.sent_before_errand = [call for call, _ in self.sent]
+
+    _do_stopfetch = _do_recover = _do_giveback = _do_errand
+
+    def _do_idle(self, _action: Any) -> None:
+        assert (self.held, self.sent) == (0, []), "it is not idle"
+
+    def _do_done(self, _action: Any) -> None:
+        assert self.is_draining
+        assert (self.held, self.sent, self.is_fetching) == (0, [], False), "it is not done"
+        self.is_done = True
+
+    # What must hold after every event.
+
+    @property
+    def held(self) -> int:
+        """How many places are taken."""
+        return len(self.running) + len(self.unrecorded) + len(self.returning)
+
+    def check(self) -> None:
+        if self.is_done:
+            return
+        requested = sum(
+            max(
+                0, call.free + (call.fetched is not None and not call.fetched.is_started) - len(call.outcomes)
+            )
+            for call, _ in self.sent
+        )
+        assert self.scheduler.taken == self.held, "a place leaks, or is given twice"
+        sent_again = len(self.refused_claims & self.unrecorded.keys())
+        held = self.held - sent_again + requested + self.is_fetching
+        assert held <= self.concurrency, "more than there are places"
+        assert len(self.running) <= self.concurrency, "more handlers run than there are places"
+        for claim, raw_id in self.running.items():
+            is_ours = self.redis.claims.get(raw_id) == claim
+            assert not is_ours or self.scheduler.claimed[raw_id] == claim, "nobody beats for a job"
+        if self.errand is not None or self.is_turn_due or not self.is_connected:
+            return
+        in_flight = {pending.claim for call, _ in self.sent for pending in call.outcomes}
+        if self.unrecorded.keys() - in_flight or (self.redis.waiting and self._may_take()):
+            assert self.sent or self.is_fetching, "nothing is in flight, and there is something to do"
+
+    def _may_take(self) -> bool:
+        is_open = not (self.is_draining or self.is_bursting or self.is_fetch_resting)
+        return is_open and self.held < self.concurrency
+
+    # What happens.
+
+    def add_job(self) -> None:
+        self._jobs_made += 1
+        self.redis.add(b"%d" % self._jobs_made)
+
+    def begin(self) -> None:
+        self._do_turn(None)
+
+    def execute(self) -> bool:
+        """Let Redis execute the next call; return whether there was one."""
+        for at, (call, reply) in enumerate(self.sent):
+            if reply is None:
+                self.sent[at] = (call, self.redis.exchange(call))
+                return True
+        return False
+
+    def reply(self) -> None:
+        if not self.sent:
+            return
+        if self.sent[0][1] is None:
+            self.execute()
+        call, reply = self.sent.pop(0)
+        self.carry_out(self.scheduler.replied(call, *reply))
+        early = call.fetched
+        if early is not None and early.is_started and not reply[3]:
+            assert early.claim in self.stopped or early.claim not in self.running, "a refused job runs on"
+
+    def refuse(self, failure: Failure) -> None:
+        """Let Redis answer the next call with an error."""
+        if self.sent and self.sent[0][1] is None:
+            call, _ = self.sent.pop(0)
+            self._fail(call, failure)
+
+    def break_connection(self) -> None:
+        self.is_connected = False
+        sent, self.sent = self.sent, []
+        for call, reply in sent:
+            self._fail(call, Failure.REPLY_LOST, is_executed=reply is not None)
+
+    def _fail(self, call: ExchangeCall, failure: Failure, *, is_executed: bool = False) -> None:
+        if call.fetched is not None and call.fetched.is_started and not is_executed:
+            self.unsent_claims.add(call.fetched.claim)
+            self.refused_claims.add(call.fetched.claim)
+        self.carry_out(self.scheduler.failed(call, failure))
+
+    def end_handler(self, n: int, *, is_retried: bool) -> None:
+        claims = [claim for claim in self.running if claim not in self.stopped]
+        if not claims:
+            return
+        claim = claims[n % len(claims)]
+        raw_id = self.running.pop(claim)
+        self._outcomes_made += 1
+        outcome = FakeOutcome(raw_id, claim, b"outcome %d" % self._outcomes_made, is_retried=is_retried)
+        self.unrecorded[claim] = outcome
+        self.carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
+
+    def end_stopped_handlers(self) -> None:
+        for claim in [claim for claim in self.running if claim in self.stopped]:
+            self._give_up(claim)
+        self.stopped.clear()
+
+    def give_up(self, n: int) -> None:
+        """A cancelled job's handler ends, or the worker gives up on it."""
+        claims = [claim for claim in self.running if claim not in self.stopped]
+        if claims:
+            self._give_up(claims[n % len(claims)])
+
+    def _give_up(self, claim: bytes) -> None:
+        raw_id = self.returning[claim] = self.running.pop(claim)
+        self.carry_out(self.scheduler.give_back([(raw_id, claim)]))
+
+    def fetch_brings_job(self, *, has_record: bool) -> None:
+        if self.is_fetching and self.redis.waiting:
+            raw_id = self.redis.waiting.pop()
+            self.redis.active.append(raw_id)
+            self.is_fetching = False
+            is_first = raw_id not in self.redis.claims and not self.redis.deliveries.get(raw_id)
+            record = self.redis.records[raw_id] if has_record and is_first else b""
+            self.carry_out(self.scheduler.fetched(raw_id, record, is_connected=self.is_connected))
+
+    def fetch_ends(self) -> None:
+        if (self.is_fetching and not self.redis.waiting) or self.is_fetch_resting:
+            self.is_fetching = self.is_fetch_resting = False
+            self.carry_out(self.scheduler.fetch_ended())
+
+    def fetch_fails(self) -> None:
+        if self.is_fetching:
+            self.is_fetching = False
+            self.is_fetch_resting = True
+            self.carry_out(self.scheduler.fetch_rests())
+
+    def end_errand(self, *, is_executed: bool, is_known: bool) -> None:
+        """Let the errand under way end, well or not."""
+        while self.sent and self.sent[0][0] in self.sent_before_errand:
+            self.reply()
+        errand, self.errand = self.errand, None
+        if not (is_executed and is_known) and self.is_draining:
+            self.may_leave_orphans = True
+        if isinstance(errand, Recover):
+            self._end_recover(errand, is_done=is_executed and is_known)
+        elif isinstance(errand, GiveBack):
+            self._end_give_back(errand, is_executed=is_executed, is_known=is_executed and is_known)
+        elif isinstance(errand, actions.StopFetch):
+            self.fetch_brings_job(has_record=is_known)
+            self.fetch_ends()
+            self.carry_out(self.scheduler.fetch_stopped())
+
+    def _end_recover(self, errand: Recover, *, is_done: bool) -> None:
+        if not is_done:
+            self.carry_out(self.scheduler.recovery_failed())
+            return
+        self.is_connected = True
+        found = [pair for pair in self.redis.claims.items() if token_of(pair[1]) in errand.tokens]
+        record = self.redis.records.get(errand.record_of, b"") if errand.record_of else b""
+        self.carry_out(self.scheduler.recovered(errand, found, record))
+
+    def _end_give_back(self, errand: GiveBack, *, is_executed: bool, is_known: bool) -> None:
+        if is_executed:
+            if errand.unclaimed:
+                self.redis.give_back(errand.unclaimed, b"")
+            for raw_id, claim in reversed([*errand.claims, *errand.orphans]):
+                self.redis.give_back(raw_id, claim)
+        if not is_known:
+            self.carry_out(self.scheduler.give_back_failed(errand))
+            return
+        for _, claim in errand.claims:
+            del self.returning[claim]
+        self.carry_out(self.scheduler.given_back(errand))
+
+    def stall(self, n: int) -> None:
+        """A stall check requeues a job that is active."""
+        if self.redis.active:
+            self.redis.requeue(self.redis.active[n % len(self.redis.active)])
+
+    def steal(self) -> None:
+        """Another worker takes the next job."""
+        if self.redis.waiting:
+            raw_id = self.redis.waiting.pop()
+            self.redis.active.append(raw_id)
+            self.redis.claims[raw_id] = b"another.0:1"
+
+    def drain(self) -> None:
+        self.is_draining = True
+        self.carry_out(self.scheduler.drain())
+
+    def burst(self) -> None:
+        self.is_bursting = True
+        self.carry_out(self.scheduler.burst())
+
+    def look(self) -> None:
+        self.carry_out(self.scheduler.look())
+
+    def finish(self) -> None:
+        """In fair weather everything ends: handlers, calls, errands; and nothing is left claimed."""
+        self.drain()
+        for _ in range(1000):
+            if self.is_done:
+                break
+            self.end_loop_turn()
+            self.end_stopped_handlers()
+            self.end_handler(0, is_retried=False)
+            self.reply()
+            self.end_errand(is_executed=True, is_known=True)
+            if self.errand is None and not self.sent:
+                self.fetch_ends()
+            self.check()
+        assert self.is_done, "it does not end"
+        ours = {raw_id for raw_id, claim in self.redis.claims.items() if claim.startswith(IDENTITY)}
+        is_clean = not ours & set(self.redis.active)
+        assert is_clean or self.may_leave_orphans, "a job is claimed, and runs nowhere"
