@@ -61,7 +61,7 @@ async def until_all_ran(scene: Scene, count: int, eventually) -> None:
         stats = (await scene.service.queue_stats())["webhook-processing"]
         return stats.succeeded + stats.failed == count
 
-    await eventually(all_ran, 30)
+    await eventually(all_ran, 120, every_s=0.1)
 
 
 async def until_right(scene: Scene, numbers: dict[str, int], eventually, within_s=60) -> None:
@@ -73,7 +73,7 @@ async def until_right(scene: Scene, numbers: dict[str, int], eventually, within_
             document["status"] in ("completed", "failed") for document in documents.values()
         )
 
-    await eventually(all_final, within_s)
+    await eventually(all_final, within_s, every_s=0.3)
     documents = scene.documents()
     assert documents.keys() == numbers.keys()
     for job_id, n in numbers.items():
@@ -84,10 +84,10 @@ async def until_right(scene: Scene, numbers: dict[str, int], eventually, within_
         assert document["createdAt"] <= document["updatedAt"]
 
 
-async def test_two_thousand_jobs_enqueued_and_run_at_once_end_right(scene, eventually):
+async def test_many_jobs_enqueued_and_run_at_once_end_right(scene, eventually):
     scene.mirror()
     scene.worker("webhook-processing", handler)
-    numbers = await enqueue(scene, range(2000))
+    numbers = await enqueue(scene, range(400))
     await until_right(scene, numbers, eventually)
 
 
@@ -129,11 +129,11 @@ async def test_mongodb_may_go_and_come_back_in_the_middle(make_scene, own_mongo,
     scene = make_scene(own_mongo)
     mirror = scene.mirror()
     scene.worker("webhook-processing", handler)
-    first = await enqueue(scene, range(300))
+    first = await enqueue(scene, range(150))
     own_mongo.stop()
-    second = await enqueue(scene, range(300, 600))
+    second = await enqueue(scene, range(150, 300))
 
-    await until_all_ran(scene, 600, eventually)
+    await until_all_ran(scene, 300, eventually)
     assert not await mirror.flush(30)  # it gives up waiting: MongoDB is away
     own_mongo.start()
     await until_right(scene, first | second, eventually)
@@ -151,9 +151,9 @@ async def test_a_slow_mongodb_delays_no_job_and_ends_right(scene, eventually, mo
     monkeypatch.setattr(mirror.collection, "_write", write_slowly)
     mirror.start()
     scene.worker("webhook-processing", handler)
-    numbers = await enqueue(scene, range(500))
+    numbers = await enqueue(scene, range(300))
 
-    await until_all_ran(scene, 500, eventually)
+    await until_all_ran(scene, 300, eventually)
     assert not await mirror.flush(0), "the jobs were done before the mirror was"
     await until_right(scene, numbers, eventually)
 

@@ -31,8 +31,12 @@ def skip_time(seconds: float) -> None:
     loop.time = lambda: now() + seconds  # type: ignore[method-assign]  # of this loop alone
 
 
-async def eventually(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
+async def eventually(
+    holds: Callable[[], Any], within_s: float = PATIENCE_S, *, every_s: float = _LOOK_S
+) -> Any:
     """Return the first truthy value of ``holds()``, which may be a coroutine function.
+
+    A look that is expensive is taken less often: ``every_s``.
 
     Raises:
         AssertionError: there was none in time; the message has the last value.
@@ -49,7 +53,7 @@ async def eventually(holds: Callable[[], Any], within_s: float = PATIENCE_S) -> 
             raise AssertionError(
                 f"{getattr(holds, '__name__', holds)} did not hold within {within_s} s: {value!r}"
             )
-        await pause(_LOOK_S)
+        await pause(every_s)
 
 
 class _Emits(Protocol):
