@@ -25,9 +25,9 @@ from beeq.protocol.options import (
 if TYPE_CHECKING:
     import asyncio
 
-#: What a job object tells its listeners, from the queue's events channel.
+#: The events of a job object, from the queue's events channel.
 JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")
-#: Instead of options that nobody has looked at yet.
+#: In place of options that have not been read yet.
 _LATER = object()
 _LOOKING = threading.Lock()
 
@@ -274,7 +274,7 @@ class Job:
         return self.owner.save(self)  # no coroutine of its own: saves are to be fast
 
     async def report_progress(self, value: Any) -> int:
-        """Tell whoever listens how far the job is; return how many subscribers heard it.
+        """Publish how far the job is; return how many subscribers heard it.
 
         Raises:
             ValueError: nothing was given, or the job has no id.
@@ -292,7 +292,7 @@ class Job:
         return dict(memory) if isinstance(memory, dict) else {}
 
     async def remember(self, **facts: Any) -> None:
-        """Keep facts with the job, for its next attempt, whoever runs it; they are in Redis on return.
+        """Keep facts with the job, for its next attempt, on any worker; they are in Redis on return.
 
         Raises:
             RuntimeError: the job does not run here.
@@ -323,7 +323,7 @@ class Job:
         return await self.owner.is_in_set(self.saved_id(), name)
 
     async def result(self, timeout: int | timedelta | None = None) -> Any:  # noqa: ASYNC109 - bee-queue's word for it, in ms
-        """Return what the handler returned, whoever ran it and whenever; wait for it if need be.
+        """Return what the handler returned, on any worker; wait for it if the job has not ended.
 
         Args:
             timeout: how long to wait, in ms or as a timedelta; None: as long as it takes.
@@ -352,7 +352,7 @@ class Job:
         return self
 
     def emit(self, event: str, *args: Any) -> None:
-        """Tell the listeners; the queue calls this when it hears of the job."""
+        """Call the listeners; the event hub does this when it hears of the job."""
         if self._listeners is not None:
             self._listeners.emit(event, *args)
 

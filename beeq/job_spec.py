@@ -93,10 +93,9 @@ class JobSpec:
         job_type = JOB_TYPES.get(self.queue_name)
         retries, backoff, timeout = options.retries, options.backoff, options.timeout
         if job_type is not None:
-            policy = job_type.policy
-            retries = policy.retries if retries is None else retries
-            backoff = policy.backoff if backoff is None else backoff
-            timeout = policy.timeout_ms if timeout is None else timeout
+            retries = job_type.retries if retries is None else retries
+            backoff = job_type.backoff if backoff is None else backoff
+            timeout = job_type.timeout_ms if timeout is None else timeout
             job.set_id(data["id"])
         elif options.job_id is not None:
             job.set_id(options.job_id)

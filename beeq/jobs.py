@@ -233,31 +233,24 @@ class WebhookJob(BaseJob):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """The options of a queue's jobs whose producer gives none.
+class JobType:
+    """The fields of a built-in queue's jobs, and its policy: the options of jobs whose producer gives none.
 
     ``backoff`` is what ``Queue.enqueue`` takes: a strategy and its delay in ms.
     """
 
+    model: type[BaseJob]
     timeout_ms: int
     retries: int
     backoff: tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class JobType:
-    """The fields and the policy of the jobs of one built-in queue."""
-
-    model: type[BaseJob]
-    policy: Policy
-
-
 #: The built-in queues.
 JOB_TYPES: Mapping[str, JobType] = {
-    "ai-generation": JobType(AIGenerationJob, Policy(30 * 60_000, 3, ("exponential", 2000))),
-    "media-processing": JobType(MediaProcessingJob, Policy(60 * 60_000, 2, ("exponential", 5000))),
-    "video-assembly": JobType(VideoAssemblyJob, Policy(120 * 60_000, 1, ("immediate", 0))),
-    "webhook-processing": JobType(WebhookJob, Policy(30_000, 5, ("exponential", 1000))),
+    "ai-generation": JobType(AIGenerationJob, 30 * 60_000, 3, ("exponential", 2000)),
+    "media-processing": JobType(MediaProcessingJob, 60 * 60_000, 2, ("exponential", 5000)),
+    "video-assembly": JobType(VideoAssemblyJob, 120 * 60_000, 1, ("immediate", 0)),
+    "webhook-processing": JobType(WebhookJob, 30_000, 5, ("exponential", 1000)),
 }
 
 

@@ -291,7 +291,7 @@ class Queue:
         return await self._actions.is_in_set(job_id, name)
 
     async def job_state(self, job_id: str | int) -> JobState | None:
-        """Return where a job stands: its state, its record, its end; None if it left no trace."""
+        """Return a job's state, its record and how it ended; None if Redis has nothing of it."""
         await self._session.ensure()
         text = check_job_id(job_id)
         return None if text is None else await self._reader.job_state(text)
@@ -312,7 +312,7 @@ class Queue:
 
         Its record goes, its listeners and ``result`` hear that it failed, "was cancelled". One that
         runs on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be left
-        behind. A Node worker cannot be told; what it writes at its end is the job's record again.
+        behind. A Node worker cannot be stopped; when its handler ends it writes the job's record again.
         """
         return await self._actions.cancel(job_id)
 
@@ -331,7 +331,7 @@ class Queue:
     async def clean(self, kind: str, older_than: int | timedelta) -> int:
         """Remove finished jobs created longer ago than ``older_than``; return how many.
 
-        A job that is retried or saved anew meanwhile stays.
+        A job that is retried or saved again meanwhile stays.
 
         Args:
             kind: ``succeeded`` or ``failed``.
@@ -396,7 +396,7 @@ class Queue:
         """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
 
         The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
-        they are left to whoever runs several queues in one process.
+        the caller handles them, who may run several queues in one process.
         """
         await self._consumer.run(burst=burst, catch_signals=catch_signals)
 

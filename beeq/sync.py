@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq import queue as asynchronous
@@ -63,7 +63,23 @@ def _job_or_none(job: AsyncJob | None, portal: Portal) -> Job | None:
     return None if job is None else BlockingJob(job, portal)
 
 
-class Queue(BlockingTwin):
+class _Connected(BlockingTwin):
+    """A twin in the background loop, connected while its ``with`` block lasts."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        super().__init__(_background.call(make), _background)
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        self._run(self._twin.__aenter__())
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close."""
+        self._run(self._twin.close())
+
+
+class Queue(_Connected):
     """A queue whose methods block; otherwise each method is as in ``beeq.Queue``.
 
     ``with Queue("addition") as queue: …`` connects and closes. It does not work on jobs: the async queue
@@ -74,17 +90,7 @@ class Queue(BlockingTwin):
 
     def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
         settings.setdefault("is_worker", False)
-        queue = _background.call(lambda: asynchronous.Queue(name, redis=redis, **settings))
-        super().__init__(queue, _background)
-
-    def __enter__(self) -> Self:
-        """Connect."""
-        self.connect()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Close."""
-        self.close()
+        super().__init__(lambda: asynchronous.Queue(name, redis=redis, **settings))
 
     @property
     def name(self) -> str:
@@ -137,7 +143,7 @@ class Queue(BlockingTwin):
     clean = blocking(asynchronous.Queue.clean)
 
 
-class QueueService(BlockingTwin):
+class QueueService(_Connected):
     """A queue service whose methods block; otherwise each method is as in ``beeq.service.QueueService``.
 
     ``with QueueService(redis=…) as service: …`` connects and closes.
@@ -153,19 +159,9 @@ class QueueService(BlockingTwin):
         prefix: str = "bq",
         **settings: Any,
     ) -> None:
-        made = _background.call(
+        super().__init__(
             lambda: service.QueueService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
         )
-        super().__init__(made, _background)
-
-    def __enter__(self) -> Self:
-        """Connect."""
-        self._run(self._twin.__aenter__())
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """Close."""
-        self.close()
 
     connect = blocking(service.QueueService.connect)
     close = blocking(service.QueueService.close)

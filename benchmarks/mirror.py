@@ -62,7 +62,7 @@ async def _fill(redis_url: str, count: int, *, mirrored: bool) -> None:
         await queue.save_all(jobs)
 
 
-async def _pay(redis_url: str, mongo_url: str, count: int) -> float:
+async def _flush(redis_url: str, mongo_url: str, count: int) -> float:
     """Return how many documents a second the writer brings to MongoDB when nothing else happens."""
     await _fill(redis_url, count, mirrored=True)
     mirror = Mirror(mongo_url, redis=redis_url, is_alone=True)
@@ -157,8 +157,8 @@ def main() -> None:
             for name, measured in rates.items():
                 rate = statistics.median(measured)
                 print(f"mirror {name:<14} {rate:>8,.0f} jobs/s  {rate / off:.2f}")
-            paid = asyncio.run(_pay(redis.url, mongo.url("alone"), 3000))
-            print(f"writer alone          {paid:>8,.0f} documents/s")
+            rate = asyncio.run(_flush(redis.url, mongo.url("alone"), 3000))
+            print(f"writer alone          {rate:>8,.0f} documents/s")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@
 * ``eventually``, ``recorder``: waiting with a bound.
 * ``node_modules``: where npm's bee-queue is. Without Node such tests skip, in CI they fail.
 
+With ``-m fast`` the session's server is fakeredis, and tests that need more than it are left out: those
+with a server of their own, those with Node, and those marked ``real_redis("what fakeredis does differently")``.
+
 ``pytest --ffmpeg=bundled`` hides the machine's ffmpeg; ``-m ffmpeg`` runs the tests that run one.
 """
 
@@ -63,13 +66,33 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(hide_ffmpeg())
 
 
+def is_on_fakeredis(config: pytest.Config) -> bool:
+    """Return whether fakeredis stands in for the session's server."""
+    return bool(config.getoption("markexpr") == "fast")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, on fakeredis, what needs more than it."""
+    if not is_on_fakeredis(config):
+        return
+    needs_more = [
+        item
+        for item in items
+        if item.get_closest_marker("real_redis")
+        or not {"own_valkey", "node_modules"}.isdisjoint(getattr(item, "fixturenames", ()))
+    ]
+    config.hook.pytest_deselected(items=needs_more)
+    left_out = set(needs_more)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def valkey(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server | FakeServer]:
     """The session's server: shared, so never stopped or flushed by a test. With ``-m fast`` it is fakeredis."""
-    is_fake = pytestconfig.getoption("markexpr") == "fast"
-    with FakeServer() if is_fake else Server(tmp_path_factory.mktemp("valkey")) as server:
+    on_fakeredis = is_on_fakeredis(pytestconfig)
+    with FakeServer() if on_fakeredis else Server(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 

@@ -80,6 +80,7 @@ def drain(peer: Peer, server: Server, folder: Path) -> float:
         return peer_runs.drain(peer, folder, client, server.url, concurrency=1, count=20, log=log)
 
 
+@pytest.mark.external
 def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, node_modules: Path) -> None:
     out = tmp_path / "quick.json"
     done = run("bench.py", "--quick", "--rounds", "1", "--out", str(out), cwd=tmp_path)
@@ -105,6 +106,7 @@ def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, nod
     assert (tmp_path / "drain.svg").read_text().count("concurrency") >= 3
 
 
+@pytest.mark.external
 def test_peers_are_measured_at_each_concurrency_in_one_run(tmp_path: Path, node_modules: Path) -> None:
     assert node_modules.is_dir()
     out = tmp_path / "peers.json"

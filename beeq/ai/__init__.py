@@ -1,7 +1,7 @@
 """Scripts, descriptions, pictures and videos from an OpenAI-compatible HTTP API.
 
 Here: what is asked for (``generation``, ``videos``, ``script``), what was asked before (``idempotency``),
-HTTP with the provider (``client``, ``transport``), the meaning of its responses (``responses``), the files
+HTTP with the provider (``client``), the meaning of its responses (``responses``), the files
 (``files``), and keeping the key out of all of it (``redaction``). Not here: jobs and queues; what an error
 means for a job is decided in ``beeq.processors.ai``.
 """

@@ -1,7 +1,8 @@
 """HTTP with one AI provider, with limits on time and size. ``responses`` reads what comes back.
 
-The key is sent to the base URL's own origin only; no redirect is followed, no cookie is kept, and no
-proxy or netrc is read from the environment.
+The key is sent to the base URL's own origin only. httpcore is used directly, on the same connections as
+webhooks: it follows no redirect, keeps no cookie, reads no proxy or netrc from the environment, and logs
+no URL. Certificates are always verified.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
 
@@ -25,9 +25,9 @@ from beeq import __version__
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.redaction import Redactor
 from beeq.ai.responses import error_text
-from beeq.ai.transport import KeptConnections
 from beeq.protocol.codec import dumps, loads
-from beeq.webhooks.response import retry_after_ms
+from beeq.webhooks.connections import Connections, OwnedNetwork
+from beeq.webhooks.response import retry_after_in
 
 BASE_URL_SETTING = "BEEQ_AI_BASE_URL"
 KEY_SETTING = "BEEQ_AI_API_KEY"
@@ -36,8 +36,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 #: … and this long.
 _ERROR_S = 3.0
 _MAX_URL_LENGTH = 8192
-#: httpx raises errors of its own for what it parses itself, such as a redirect's target.
-_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, httpx.HTTPError)
+_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 
@@ -109,7 +108,7 @@ class AIClient:
             self._headers["authorization"] = f"Basic {token}"
             secrets.append(token)
         self.redactor = Redactor(secrets)
-        self._client: httpx.AsyncClient | None = None
+        self._connections: Connections | None = None
 
     def __repr__(self) -> str:
         return "AIClient(…)"
@@ -136,7 +135,6 @@ class AIClient:
         if self.redactor.is_in(str(url)):
             # URLs get into logs.
             raise AIFailed("AI provider: the url in its response holds the key, and is not fetched")
-        # httpx would send a user in the URL in place of the key.
         return url.copy_with(userinfo=b"", fragment=None)
 
     async def post(
@@ -181,9 +179,9 @@ class AIClient:
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.aclose()
 
     @contextlib.asynccontextmanager
     async def _ask(
@@ -196,34 +194,28 @@ class AIClient:
         silence_s: float,
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
-    ) -> AsyncIterator[httpx.Response]:
-        timeout = httpx.Timeout(silence_s, connect=self.limits.connect_s)
+    ) -> AsyncIterator[httpcore.Response]:
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        timeouts = {"connect": self.limits.connect_s, "read": silence_s, "write": silence_s}
+        if self._connections is None:
+            self._connections = Connections(OwnedNetwork, httpx.create_ssl_context())
         with self._explained(operation):
             async with (
                 asyncio.timeout(limit_s),
-                self._open().stream(
+                self._connections.borrow(target.origin) as connection,
+                connection.stream(
                     method,
-                    url,
+                    target,
+                    headers=[("host", url.netloc), *self._headers.items(), *(headers or {}).items()],
                     content=content,
-                    headers={**self._headers, **(headers or {})},
-                    timeout=timeout,
+                    extensions={"timeout": timeouts},
                 ) as response,
             ):
-                if not response.is_success:
+                if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
                     raise self._refusal(operation, response, await _error_body(response))
                 yield response
 
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                transport=KeptConnections(),
-                trust_env=False,
-                follow_redirects=False,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            )
-        return self._client
-
-    async def _json(self, operation: str, response: httpx.Response, max_bytes: int) -> Any:
+    async def _json(self, operation: str, response: httpcore.Response, max_bytes: int) -> Any:
         body = bytearray()
         async for piece in _pieces(operation, response, max_bytes):
             body += piece
@@ -232,19 +224,17 @@ class AIClient:
         except ValueError:
             raise AIFailed(f"AI provider, {operation}: its response is not JSON") from None
 
-    def _refusal(self, operation: str, response: httpx.Response, body: bytes) -> AIFailed | AIRefused:
-        status = response.status_code
+    def _refusal(self, operation: str, response: httpcore.Response, body: bytes) -> AIFailed | AIRefused:
+        status = response.status
         text = self.redactor.quoted(error_text(body))
         message = f"AI provider, {operation}: status {status}"
-        if response.is_redirect:
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             return AIFailed(f"{message}, and redirects are not followed")
         message += f": {text}" if text else ""
-        if response.is_client_error and status != HTTPStatus.TOO_MANY_REQUESTS:
+        is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_client_error and status != HTTPStatus.TOO_MANY_REQUESTS:
             return AIRefused(message, status=status)
-        wait = response.headers.get("retry-after")
-        return AIFailed(
-            message, retry_after_ms=None if wait is None else retry_after_ms(wait, datetime.now(UTC))
-        )
+        return AIFailed(message, retry_after_ms=retry_after_in(response.headers, datetime.now(UTC)))
 
     @contextlib.contextmanager
     def _explained(self, operation: str) -> Iterator[None]:
@@ -279,21 +269,21 @@ def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
     return url.scheme, url.raw_host, url.port or _PORTS.get(url.scheme)
 
 
-async def _pieces(operation: str, response: httpx.Response, max_bytes: int) -> AsyncGenerator[bytes]:
+async def _pieces(operation: str, response: httpcore.Response, max_bytes: int) -> AsyncGenerator[bytes]:
     received = 0
-    async for piece in response.aiter_raw():
+    async for piece in response.aiter_stream():
         received += len(piece)
         if received > max_bytes:
             raise AIFailed(f"AI provider, {operation}: its response is longer than {max_bytes} bytes")
         yield piece
 
 
-async def _error_body(response: httpx.Response) -> bytes:
+async def _error_body(response: httpcore.Response) -> bytes:
     """Return the body of an error response, as much as comes in time; the status is enough without it."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, httpcore.TimeoutException, *_NETWORK_ERRORS):
         async with asyncio.timeout(_ERROR_S):
-            async for piece in response.aiter_raw():
+            async for piece in response.aiter_stream():
                 body += piece
                 if len(body) > _MAX_ERROR_BYTES:
                     break

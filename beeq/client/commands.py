@@ -1,4 +1,4 @@
-"""What is done to jobs that are in a queue already: remove, retry by hand, report progress, clean."""
+"""Changes jobs that are in a queue: remove, cancel, retry, report progress, remember, clean."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLEAN_AT_ONCE = 100
 _CLEAN_BYTES = 1_000_000
 #: How many times the longest wait for Redis a claim may take: it is lost, and made again.
 _CLAIM_PATIENCE = 3
-#: Workers beat more often than this, whatever their stall interval.
+#: Workers beat more often than this, with any stall interval.
 CANCELLED_MS = 10 * 60_000
 
 
@@ -152,7 +152,7 @@ class Commands:
     async def clean(self, kind: str, *, older_than_ms: int) -> int:
         """Remove finished jobs created longer ago than that; return how many.
 
-        One that is retried or saved anew while this goes on stays.
+        One that is retried or saved again meanwhile stays.
         """
         if kind not in ("succeeded", "failed"):
             raise ValueError("only succeeded and failed jobs can be cleaned")

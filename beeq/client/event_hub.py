@@ -1,7 +1,7 @@
 """Who wants to know what happens to jobs, and what has been heard: the receiving end of ``events``.
 
 Gives each message to the queue's ``job …`` listeners, to the job objects made here, and to those who
-wait for a result. Talks to Redis through nobody: the queue feeds it.
+wait for a result. Does not talk to Redis: the session hands it each message.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class EventHub:
         return self._backlog.moment
 
     def forget(self, job_id: str, *, until: int | None = None) -> None:
-        """Let nothing heard of the job so far, or until that moment, count: it is gone, or begins anew."""
+        """Drop what was heard of the job so far, or until that moment: it is gone, or starts over."""
         self._backlog.drop_until(job_id, self.moment if until is None else until)
 
     def forget_all(self) -> None:
-        """Let nothing heard so far count: the queue was destroyed, and its ids begin anew."""
+        """Drop all that was heard: the queue was destroyed, and its ids start over."""
         self._backlog.clear()
 
     def release(self, job_id: str) -> None:
@@ -112,10 +112,10 @@ class EventHub:
         self._twins.pop(job_id, None)
         self._kept.pop(job_id, None)
 
-    def welcome(self, job: Job, *, since: int) -> None:
+    def deliver_to(self, job: Job, *, since: int) -> None:
         """Deliver events to ``job``, which has just been saved, and what was heard of it since that moment.
 
-        What was heard before told of an earlier job of its id.
+        Events heard before that moment were of an earlier job of its id.
         """
         job_id = job.saved_id()
         self.register(job)
@@ -126,7 +126,7 @@ class EventHub:
     def replay(self, job: Job, *, since: int = 0) -> None:
         """Deliver to ``job`` what was heard before anyone here knew it.
 
-        In the loop's next turn: whoever has just got the job may listen to it first.
+        In the loop's next turn: the caller, who has just got the job, adds listeners first.
         """
         self._backlog.drop(now_ms=self._clock_ms())
         for event in self._backlog.all(job.saved_id(), since=since):
@@ -190,7 +190,7 @@ class EventHub:
 
 
 def _payload(event: JobEvent) -> Any:
-    """Return what listeners get: an exception where the event tells of one."""
+    """Return what listeners get: an exception for a failure."""
     if event.name in ("failed", "retrying"):
         return failure_of(event)
     return event.value

@@ -93,7 +93,7 @@ class JobActions:
     def _saved(self, job: Job, since: int) -> None:
         """Deliver what was heard of ``job`` after the moment ``since``, and what will be."""
         if self._stores_jobs:
-            self._event_hub.welcome(job, since=since)
+            self._event_hub.deliver_to(job, since=since)
         activator = self._session.activator
         if activator is not None and (due_ms := job.due_ms):
             activator.schedule(due_ms)

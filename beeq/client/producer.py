@@ -23,7 +23,7 @@ MAX_BYTES = 1_000_000
 
 
 class Producer:
-    """Adds jobs. A save waits for nobody: the first goes out at once, the next ones with each other.
+    """Adds jobs. The first save goes out at once; those made while it is under way go out together.
 
     A batch has its place among the queue's other commands from its first save on, and takes further
     saves only while nothing else was asked: commands are executed in the order they were given.
@@ -122,7 +122,7 @@ class _SaveBatch:
         self._ids: list[str] = []  # as asked for
         self._records: list[bytes] = []
         self._dues_ms: list[int | str] = []
-        self._moments: list[int] = []  # what was heard before of the ids told of earlier jobs
+        self._moments: list[int] = []  # events of the ids heard before them were of earlier jobs
         self._waiters: list[asyncio.Future[int] | None] = []
         self._size_bytes = 0
         self._done: asyncio.Future[None] | None = None
@@ -179,6 +179,6 @@ class _SaveBatch:
         for moment, waiter in zip(self._moments, self._waiters, strict=True):
             if waiter is not None:
                 settle(waiter, moment, error)
-        self._jobs, self._waiters = [], []  # whoever still knows this batch holds no jobs by it
+        self._jobs, self._waiters = [], []  # a batch that is still referred to holds no jobs
         if self._done is not None and not self._done.done():
             self._done.set_result(None)

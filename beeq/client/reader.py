@@ -77,7 +77,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """Where a job stands at one moment.
+    """A job's state at one moment.
 
     Attributes:
         state: ``queued`` (waiting, delayed, or between two attempts), ``active``, ``succeeded``,
@@ -100,7 +100,7 @@ class Reader:
         self._scan_count = scan_count
 
     async def record(self, job_id: str) -> bytes | None:
-        """Return the job's record as it stands in Redis, or None."""
+        """Return the job's record as Redis has it, or None."""
         raw: bytes | None = await self._pipeline.call("HGET", self._keys.jobs, job_id, repeatable=True)
         return raw
 
@@ -177,9 +177,9 @@ class Reader:
         )
 
     async def job_state(self, job_id: str) -> JobState | None:
-        """Return where the job stands, or None if it left no trace, or never was.
+        """Return the job's state, or None if Redis has nothing of it.
 
-        A success whose result nobody kept (a Node worker's) ends in None; a failure of such a worker
+        A success whose result was not kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
         raw, kept, has_succeeded, has_failed, is_active = await scripts.read_outcome(
@@ -212,7 +212,7 @@ def _state_of(ended: Ended) -> str:
 
 
 def kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
-    """Read an entry of ``beeq:results``; None if it tells of an earlier job of the same id."""
+    """Read an entry of ``beeq:results``; None if it is of an earlier job of the same id."""
     created, _, text = kept.partition(b":")
     if created_ms is not None and created != b"%d" % created_ms:
         return None
@@ -223,7 +223,7 @@ def kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended |
 
 
 def trace_text(record: Record) -> str:
-    """Return the newest trace in a record, whoever wrote it."""
+    """Return the newest trace in a record, by a worker of any kind."""
     traces = record.options["stacktraces"]
     newest = traces[0] if traces else "the job failed"
     return newest if isinstance(newest, str) else str(newest)

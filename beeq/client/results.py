@@ -1,4 +1,4 @@
-"""Waits for a job's end, whoever runs it: an event heard wins, else what Redis says."""
+"""Waits for a job's end, on any worker: from its final event, or else from what Redis has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Results:
         """
         job_id = job.saved_id()
         limit_s = None if timeout_ms is None else timeout_ms / 1000
-        # Whoever listens since before the job was saved will be told of its end; most jobs need no look.
+        # A queue that listened before the job was saved hears of its end: most jobs need no look into Redis.
         head_start_s = _HEAD_START_S if is_hearing and self._event_hub.has(job_id) else 0.0
         if limit_s is not None:
             head_start_s = min(head_start_s, limit_s)

@@ -72,7 +72,7 @@ class Session:
         self.activator = DelayedActivator(context) if context.settings.activate_delayed_jobs else None
 
     def attach(self, work: Work) -> None:
-        """Tell ``work`` when the queue opens and closes; once, before the work begins."""
+        """Call ``work`` when the queue opens and closes; called once, before the work begins."""
         self._work = work
 
     # Opening.

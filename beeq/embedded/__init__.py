@@ -15,6 +15,7 @@ a share for an event loop (``membership``). Not here: connecting to the server, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -144,8 +145,9 @@ def _prepare(folder: Path) -> None:
 def _address(folder: Path) -> tuple[str, tuple[int, ...]]:
     """Return a path of the socket that is short enough, and UTF-8, and the descriptors it depends on."""
     path = os.fsencode(folder / keeper.SOCKET)
-    if len(path) <= _MAX_ADDRESS_BYTES and _is_text(path):
-        return path.decode(), ()
+    with contextlib.suppress(UnicodeDecodeError):
+        if len(path) <= _MAX_ADDRESS_BYTES:
+            return path.decode(), ()
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     short = f"/proc/self/fd/{fd}"
     if not os.path.isdir(short):  # noqa: PTH112 - no Path needed for a look
@@ -154,14 +156,6 @@ def _address(folder: Path) -> tuple[str, tuple[int, ...]]:
             "the embedded server's folder has a path that this system's sockets cannot have"
         )
     return f"{short}/{keeper.SOCKET}", (fd,)
-
-
-def _is_text(path: bytes) -> bool:
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _find_or_start(folder: Path, address: str, deadline: float) -> None:

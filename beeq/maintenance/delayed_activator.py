@@ -2,8 +2,8 @@
 
 The rules are in protocol/README.md, "Delayed jobs".
 
-Follows Redis's clock. Looks at the start, after every reconnection, when told of an earlier due
-time, after an error, and now and then in any case.
+Follows Redis's clock. Looks at the start, after every reconnection, at an ``earlierDelayed`` message,
+after an error, and now and then in any case.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DelayedActivator:
         self._keys = context.keys
         self._debounce_ms = settings.delayed_debounce
         self._timer = EagerTimer(min(settings.near_term_window, _LONGEST_SLEEP_MS))
-        self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis tells its clock
+        self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis's clock is known
         self._poked = asyncio.Event()
         self._is_due = True
 

@@ -9,7 +9,7 @@ import math
 
 
 class EagerTimer:
-    """One deadline that only moves nearer, and never lies farther off than ``max_delay_ms``.
+    """One deadline that only moves nearer, and is never farther off than ``max_delay_ms``.
 
     Raises:
         ValueError: ``max_delay_ms`` is not a positive integer.

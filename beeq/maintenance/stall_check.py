@@ -22,7 +22,7 @@ _SWEEP_AT_ONCE = 100
 
 
 class StallCheck:
-    """Checks one queue. Whoever else checks it, one check is made for all in a stall interval."""
+    """Checks one queue. All that check it make one check between them in a stall interval."""
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context

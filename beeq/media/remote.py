@@ -33,7 +33,7 @@ _OK = range(200, 300)
 
 
 class RemoteMedia:
-    """The operations of a media service. See ``MediaService``; progress is not known before the end.
+    """The operations of a media service, see ``LocalMedia``; progress is not known before the end.
 
     Args:
         url: the service's base URL; user and password in it are sent as basic authentication.

@@ -1,14 +1,11 @@
-"""The interface of the media operations, and their implementation on this machine.
-
-A caller gives names and gets facts. ``beeq.media.remote`` has the same interface over HTTP.
-"""
+"""The media operations on this machine: a caller gives names and gets facts."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from beeq.media.assemble import assemble_video
 from beeq.media.errors import MediaFailed, MediaRefused, shown
@@ -33,42 +30,11 @@ _Format = TypeVar("_Format", Container, ImageFormat)
 _Operation = Callable[[Sequence[OpenFile], NewFile, _Format, Reach], Awaitable[None]]
 
 
-class MediaService(Protocol):
-    """The media operations.
-
-    Each returns the facts of the file it wrote, whose ``path`` is ``output_path`` as given;
-    ``assemble_video`` returns those of each of its files, by format. All raise ``MediaRefused`` if the
-    call can never succeed, ``MediaFailed`` if another attempt may.
-    """
-
-    async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
-        """Join videos in order."""
-
-    async def stitch_audio(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
-        """Join sounds in order."""
-
-    async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
-        """Mix music into a video or a sound, whose length it keeps."""
-
-    async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
-        """Write the last picture of a video as an image."""
-
-    async def assemble_video(
-        self,
-        scene_videos: Sequence[str],
-        master_audio: str,
-        output_formats: Sequence[str],
-        output_name: str,
-        reach: Reach,
-    ) -> Any:
-        """Join scenes in order, with a master in place of their sound.
-
-        Each of the formats (``mp4``, ``webm``, ``mov``) is written to ``output_name``, a dot and the format.
-        """
-
-
 class LocalMedia:
-    """The operations by ffmpeg, on files under one folder. See ``MediaService``.
+    """The operations by ffmpeg, on files under one folder. ``RemoteMedia`` has the same methods.
+
+    Each returns the facts of the file it wrote, whose ``path`` is ``output_path`` as given. All raise
+    ``MediaRefused`` if the call can never succeed, ``MediaFailed`` if another attempt may.
 
     The suffix of ``output_path`` chooses the format; missing folders are created. An existing file is
     replaced once the new one is complete; of several new ones, once all are complete.
@@ -107,7 +73,10 @@ class LocalMedia:
         output_name: str,
         reach: Reach,
     ) -> Any:
-        """Join scenes in order, with a master in place of their sound."""
+        """Join scenes in order, with a master in place of their sound; return each file's facts, by format.
+
+        Each of the formats (``mp4``, ``webm``, ``mov``) is written to ``output_name``, a dot and the format.
+        """
         for name in output_formats:
             if name not in FILM_CONTAINERS:
                 raise MediaRefused(f"unknown format {shown(name)}; known are {', '.join(FILM_CONTAINERS)}")

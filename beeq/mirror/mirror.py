@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beeq.jobs import JOB_TYPES
 from beeq.mirror.collection import StatusCollection
@@ -125,11 +125,3 @@ class Mirror:
             await asyncio.wait(tasks, timeout=_STOP_S)
         await self._outbox.close()
         await self.collection.close()
-
-    async def status(self, job_id: str) -> dict[str, Any] | None:
-        """Return the newest document of the job, or None.
-
-        Raises:
-            MirrorUnavailable: MongoDB did not answer.
-        """
-        return await self.collection.find(job_id, self._outbox.queue_names)

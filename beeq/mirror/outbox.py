@@ -30,7 +30,7 @@ _IDLE_CONSUMER_MS = 3_600_000
 
 
 @dataclass(slots=True)
-class Batch:
+class ChangeBatch:
     """Outbox entries of one queue that this writer has read and not yet acknowledged.
 
     Attributes:
@@ -113,7 +113,7 @@ class Outbox:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def read(self, *, wait: bool = True) -> list[Batch]:
+    async def read(self, *, wait: bool = True) -> list[ChangeBatch]:
         """Read new entries, a batch a queue; with ``wait``, wait up to 2 s for the first.
 
         Raises:
@@ -129,15 +129,15 @@ class Outbox:
         return [self._batch(self._names[outbox], entries) for outbox, entries in reply or ()]
 
     @staticmethod
-    def _batch(queue_name: str, entries: list[Any]) -> Batch:
-        batch = Batch(queue_name)
+    def _batch(queue_name: str, entries: list[Any]) -> ChangeBatch:
+        batch = ChangeBatch(queue_name)
         for entry in entries:
             # None, or an entry without fields: the bounded stream has dropped it since.
             if entry is not None and entry[1] is not None:
                 batch.add(*entry)
         return batch
 
-    async def claim_abandoned(self) -> list[Batch]:
+    async def claim_abandoned(self) -> list[ChangeBatch]:
         """Claim entries that other writers have left unacknowledged; delete consumers long idle."""
         found = []
         for name, keys in self._keys.items():
@@ -153,7 +153,7 @@ class Outbox:
                     await self._pipeline.call("XGROUP", "DELCONSUMER", outbox, GROUP, facts[b"name"])
         return found
 
-    async def acknowledge(self, batch: Batch) -> None:
+    async def acknowledge(self, batch: ChangeBatch) -> None:
         """Delete a batch's entries. If this raises, they may still be there and will be written again."""
         if batch.stream_ids:
             outbox = self._keys[batch.queue_name].outbox

@@ -17,7 +17,7 @@ from dataclasses import replace
 from beeq.errors import RedisError
 from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import Change, change_of
-from beeq.mirror.outbox import Batch, Outbox
+from beeq.mirror.outbox import ChangeBatch, Outbox
 from beeq.redis.retry_delay import RetryDelay
 
 _FIRST_RETRY_MS = 100
@@ -71,7 +71,7 @@ class MirrorWriter:
                 await self._retry_delay.wait(lambda: False)
 
     async def _round(self) -> None:
-        batches: list[Batch] = []
+        batches: list[ChangeBatch] = []
         if time.monotonic() >= self._claim_abandoned_at:
             self._claim_abandoned_at = time.monotonic() + _CLAIM_ABANDONED_S
             batches += await self._outbox.claim_abandoned()
@@ -81,7 +81,7 @@ class MirrorWriter:
         if batches:
             self._retry_delay.reset()
 
-    async def _write_batch(self, batch: Batch) -> None:
+    async def _write_batch(self, batch: ChangeBatch) -> None:
         job_ids = list(batch.revisions)
         for start in range(0, len(job_ids), _JOBS_A_WRITE):
             started_s = time.monotonic()
@@ -89,7 +89,7 @@ class MirrorWriter:
             await asyncio.sleep(min(max(_REST_S, time.monotonic() - started_s), self._longest_rest_s))
         await self._outbox.acknowledge(batch)
 
-    async def _write(self, batch: Batch, job_ids: list[str]) -> None:
+    async def _write(self, batch: ChangeBatch, job_ids: list[str]) -> None:
         """Write the present states of these jobs; retry until MongoDB has taken them."""
         while True:
             changes = await self.changes_of(batch, job_ids)
@@ -104,7 +104,7 @@ class MirrorWriter:
                 self.is_failing = False
                 return
 
-    async def changes_of(self, batch: Batch, job_ids: list[str]) -> list[Change]:
+    async def changes_of(self, batch: ChangeBatch, job_ids: list[str]) -> list[Change]:
         """Return what the documents of these jobs of a batch become, by what Redis says now."""
         name = batch.queue_name
         job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))

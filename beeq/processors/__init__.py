@@ -19,8 +19,7 @@ def build(settings: ProcessorSettings) -> dict[str, Processor[Any]]:
     """
     # Imported here, so that a producer, which only needs the job models, loads no HTTP client.
     from beeq.processors.ai import AIProcessor  # noqa: PLC0415 - see above
-    from beeq.processors.assembly import AssemblyProcessor  # noqa: PLC0415 - see above
-    from beeq.processors.media import MediaProcessor  # noqa: PLC0415 - see above
+    from beeq.processors.media import AssemblyProcessor, MediaProcessor  # noqa: PLC0415 - see above
     from beeq.processors.webhook import WebhookProcessor  # noqa: PLC0415 - see above
 
     processors: list[Processor[Any]] = [

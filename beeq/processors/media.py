@@ -1,23 +1,36 @@
-"""The processor of ``media-processing``: one operation on media files, by the job's type."""
+"""The processors of ``media-processing`` and ``video-assembly``. ``beeq.media`` does the work."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from beeq.errors import Discard
 from beeq.job import RunningJob
-from beeq.jobs import MediaProcessingJob
+from beeq.jobs import MediaProcessingJob, VideoAssemblyJob
 from beeq.media.errors import MediaRefused
+from beeq.media.paths import safe_name
 from beeq.media.remote import RemoteMedia
-from beeq.media.service import LocalMedia, MediaService, Reach
+from beeq.media.service import LocalMedia, Reach
 from beeq.processors.base import Processor, ProcessorSettings, Progress
 
 
-def media_of(settings: ProcessorSettings) -> MediaService:
+def media_of(settings: ProcessorSettings) -> LocalMedia | RemoteMedia:
     """Return the service for the settings: ffmpeg on this machine, or a remote one."""
     if settings.media_url is None:
         return LocalMedia(settings.media_root)
     return RemoteMedia(settings.media_url)
+
+
+@asynccontextmanager
+async def _reporting(job: RunningJob) -> AsyncIterator[Reach]:
+    """Report a job's progress; a refusal discards the job."""
+    try:
+        async with Progress(job) as progress:
+            yield progress.reach
+    except MediaRefused as error:
+        raise Discard(str(error)) from None
 
 
 class MediaProcessor(Processor[MediaProcessingJob]):
@@ -38,20 +51,41 @@ class MediaProcessor(Processor[MediaProcessingJob]):
             Discard: a path is not allowed, or a file is not usable.
             MediaFailed: this attempt failed.
         """
-        try:
-            async with Progress(job) as progress:
-                return await self._operate(data, progress.reach)
-        except MediaRefused as error:
-            raise Discard(str(error)) from None
+        inputs, output = data.input_files, data.output_path
+        async with _reporting(job) as reach:
+            match data.type:
+                case "video-stitch":
+                    return await self._media.stitch_videos(inputs, output, reach)
+                case "audio-stitch":
+                    return await self._media.stitch_audio(inputs, output, reach)
+                case "music-mix":
+                    return await self._media.mix_with_music(inputs[0], data.music_track, output, reach)
+                case "frame-extract":
+                    return await self._media.extract_last_frame(inputs[0], output, reach)
 
-    async def _operate(self, data: MediaProcessingJob, reach: Reach) -> Any:
-        output = data.output_path
-        match data.type:
-            case "video-stitch":
-                return await self._media.stitch_videos(data.input_files, output, reach)
-            case "audio-stitch":
-                return await self._media.stitch_audio(data.input_files, output, reach)
-            case "music-mix":
-                return await self._media.mix_with_music(data.input_files[0], data.music_track, output, reach)
-            case "frame-extract":
-                return await self._media.extract_last_frame(data.input_files[0], output, reach)
+
+class AssemblyProcessor(Processor[VideoAssemblyJob]):
+    """Assembles films from scenes and their sound, by ffmpeg under the media root or by a remote service.
+
+    The result is each file's facts by its format. The files are written to the media root itself, and named
+    by the job's id in the queue (by ``safe_name``). So a job that runs again writes the same files.
+    """
+
+    queue_name = "video-assembly"
+
+    def __init__(self, settings: ProcessorSettings) -> None:
+        self._media = media_of(settings)
+
+    async def perform(self, job: RunningJob, data: VideoAssemblyJob) -> Any:
+        """Assemble the film and return the facts of its files.
+
+        Raises:
+            Discard: a path is not allowed, or a file is not usable.
+            MediaFailed: this attempt failed.
+        """
+        assert job.id is not None  # noqa: S101 - a running job has an id
+        name = safe_name(job.id)
+        async with _reporting(job) as reach:
+            return await self._media.assemble_video(
+                data.scene_videos, data.master_audio, data.output_formats, name, reach
+            )

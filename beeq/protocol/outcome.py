@@ -122,7 +122,7 @@ def _failure(job: AttemptedJob, status: str, error: BaseException, delay_ms: int
         error=error,
     )
     if isinstance(error, JobUnreadable):
-        return outcome  # its text stays untouched, for whoever comes to look
+        return outcome  # its text stays as it is, for an operator to see
     job.status = status
     _add_trace(job.options, trace_of(error))
     try:

@@ -1,6 +1,6 @@
 """Hears a queue's channels, for as long as it is open: reconnects, resubscribes, says so.
 
-Passes raw messages on; what they mean is ``hub.py``'s affair.
+Passes raw messages on; ``beeq.client.session`` says who reads them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Subscriber:
     Args:
         connector: makes the connection.
         on_message: called with channel name and message.
-        on_subscribed: called with the channel's name whenever a subscription stands, also again after
+        on_subscribed: called with the channel's name whenever Redis confirms a subscription, also again after
             a reconnection: what was published in between is lost, so look for yourself.
         on_error: called with each failure; the subscriber goes on by itself.
     """
@@ -43,25 +43,25 @@ class Subscriber:
         self._on_message = on_message
         self._on_subscribed = on_subscribed
         self._on_error = on_error
-        self._standing: dict[str, asyncio.Event] = {}  # channel → set while subscribed
+        self._confirmed: dict[str, asyncio.Event] = {}  # channel → set while subscribed
         self._resp: RespProtocol | None = None
         self._is_silent = True
         self._delay_s = _FIRST_DELAY_S  # until the next connection
         self._task: asyncio.Task[None] | None = None
 
     def has(self, channel: str) -> bool:
-        """Return whether the channel's subscription stands."""
-        return channel in self._standing and self._standing[channel].is_set()
+        """Return whether Redis has confirmed the channel's subscription."""
+        return channel in self._confirmed and self._confirmed[channel].is_set()
 
     async def add(self, channel: str, *, timeout_ms: int) -> None:
-        """Subscribe to ``channel`` and wait until the subscription stands.
+        """Subscribe to ``channel`` and wait until Redis has confirmed that.
 
         Raises:
-            RedisUnavailable: it did not stand in time. It will, once Redis is back.
+            RedisUnavailable: it was not confirmed in time. It will be, once Redis is back.
         """
-        is_confirmed = self._standing.get(channel)
+        is_confirmed = self._confirmed.get(channel)
         if is_confirmed is None:
-            is_confirmed = self._standing[channel] = asyncio.Event()
+            is_confirmed = self._confirmed[channel] = asyncio.Event()
             self._send("SUBSCRIBE", channel)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -75,7 +75,7 @@ class Subscriber:
         while True:
             try:
                 self._resp = await self._connector.connect(on_message=self._heard)
-                self._send("SUBSCRIBE", *self._standing)
+                self._send("SUBSCRIBE", *self._confirmed)
                 await self._watch(self._resp)
             except RedisError as error:
                 self._on_error(error)
@@ -109,8 +109,8 @@ class Subscriber:
         if kind == b"message":
             self._on_message(channel, message[2])
         elif kind == b"subscribe":
-            self._delay_s = _FIRST_DELAY_S  # not before: Redis may let us in, and refuse this for ever
-            self._standing[channel].set()
+            self._delay_s = _FIRST_DELAY_S  # not before: Redis may let us in, and refuse this forever
+            self._confirmed[channel].set()
             self._on_subscribed(channel)
 
     def _send(self, *command: str) -> None:
@@ -118,7 +118,7 @@ class Subscriber:
             self._resp.send(pack(*command))
 
     def _hang_up(self, reason: RedisError) -> None:
-        for is_confirmed in self._standing.values():
+        for is_confirmed in self._confirmed.values():
             is_confirmed.clear()
         resp, self._resp = self._resp, None
         if resp is not None:

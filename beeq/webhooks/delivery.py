@@ -21,7 +21,7 @@ from beeq.errors import BeeqError
 from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING
 from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
-from beeq.webhooks.response import WebhookResponse, retry_after_ms
+from beeq.webhooks.response import WebhookResponse, retry_after_in
 from beeq.webhooks.signature import message_id
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class WebhookSender:
     async def deliver(
         self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
     ) -> WebhookResponse:
-        """POST ``body`` to ``url`` and return the response, whatever its status.
+        """POST ``body`` to ``url`` and return the response, with any status.
 
         Args:
             url: http or https, without a user name.
@@ -121,7 +121,8 @@ class WebhookSender:
                 ) as response,
             ):
                 elapsed_s = time.monotonic() - started_s
-                received = WebhookResponse(response.status, round(elapsed_s * 1000), _retry_after(response))
+                retry_after_ms = retry_after_in(response.headers, datetime.now(UTC))
+                received = WebhookResponse(response.status, round(elapsed_s * 1000), retry_after_ms)
                 await _read_body(response, min(BODY_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2))
         except _NETWORK_ERRORS as error:
             # After the head of a response, a body that breaks off or never ends changes nothing.
@@ -201,13 +202,6 @@ async def _read_body(response: httpcore.Response, timeout_s: float) -> None:
             read_bytes += len(chunk)
             if read_bytes > MAX_BODY_BYTES:
                 return
-
-
-def _retry_after(response: httpcore.Response) -> int | None:
-    for name, value in response.headers:
-        if name.lower() == b"retry-after":
-            return retry_after_ms(value.decode("latin-1"), datetime.now(UTC))
-    return None
 
 
 def _sentence(error: Exception | None, target: httpx.URL) -> str:

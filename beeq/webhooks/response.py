@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,6 +36,14 @@ class WebhookResponse:
     def gone(self) -> bool:
         """Whether the receiver wants no more messages at this URL."""
         return self.status == HTTPStatus.GONE
+
+
+def retry_after_in(headers: Iterable[tuple[bytes, bytes]], now: datetime) -> int | None:
+    """Return the delay that the ``Retry-After`` header asks for, if there is one; see ``retry_after_ms``."""
+    for name, value in headers:
+        if name.lower() == b"retry-after":
+            return retry_after_ms(value.decode("latin-1"), now)
+    return None
 
 
 def retry_after_ms(value: str, now: datetime) -> int | None:

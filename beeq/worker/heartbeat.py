@@ -20,10 +20,10 @@ from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.settings import Settings
 
-#: The registry of workers wants to hear more often than a long stall interval would tell.
+#: The registry of workers needs more beats than a long stall interval would bring.
 _LONGEST_INTERVAL_MS = 10_000
 _MAX_IDS = 1000
-#: How soon a beat that nobody heard is repeated, the first time and later.
+#: How soon a beat that failed is repeated, the first time and later.
 _FIRST_AGAIN_S = 0.1
 _LONGEST_AGAIN_S = 1.0
 
@@ -33,7 +33,7 @@ class _Thread:
 
     #: The one that takes further heartbeats.
     current: _Thread | None = None
-    #: Queues may live in several threads: whoever comes or goes holds this.
+    #: Held to enter or leave: queues may run in several threads.
     lock = threading.Lock()
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class _Thread:
         with self.lock:
             self._beating -= 1
             if not self._beating:
-                _Thread.current = None  # whoever comes next gets another one
+                _Thread.current = None  # the next heartbeat starts another one
                 self.loop.stop()
 
     def join(self, timeout_s: float) -> None:
@@ -139,7 +139,7 @@ class Heartbeat:
         self._thread.leave()
         self._has_ended.set()
         defect = None if task.cancelled() else task.exception()
-        if defect is not None:  # nobody waits for the task, and jobs will stall
+        if defect is not None:  # the task has no waiter, and jobs will stall
             self._on_error(defect)
 
     async def _run(self) -> None:
@@ -152,7 +152,7 @@ class Heartbeat:
                     again_s = _FIRST_AGAIN_S
                 except RedisError as error:
                     self._on_error(error)
-                    # Once Redis is back, or another master stands in, a stall check may come before our turn.
+                    # Once Redis is back, or failed over, a stall check may come before the next beat.
                     rest_s = min(rest_s, again_s)
                     again_s = min(again_s * 2, _LONGEST_AGAIN_S)
                 try:
@@ -168,7 +168,7 @@ class Heartbeat:
         """Beat now.
 
         Raises:
-            RedisError: nobody heard it.
+            RedisError: the beat failed.
         """
         jobs = list(dict(self._running).items())  # dict() copies at one go; items() would not
         for start in range(0, max(1, len(jobs)), _MAX_IDS):

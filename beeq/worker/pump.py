@@ -16,7 +16,7 @@ import asyncio
 import functools
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from beeq.errors import JobLost, RedisError
 from beeq.redis.connection import Connection
@@ -28,47 +28,44 @@ from beeq.worker.recovery import Recovery, failure_of, reported
 from beeq.worker.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
+    from beeq.client.context import QueueContext
     from beeq.protocol.outcome import Outcome
-    from beeq.redis.connector import Connector
-    from beeq.settings import Settings
     from beeq.worker.claims import ClaimedJob
+
+
+class PumpListener(Protocol):
+    """Hears what comes of the jobs of a pump; ``Worker`` is one."""
+
+    def claimed(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
+        """Start the job; it must lead to one ``settle`` or ``hand_back``.
+
+        If Redis has not granted its claim yet, there is a future, which is done once that is known.
+        """
+
+    def refused(self, claim: bytes) -> None:
+        """Stop the job that was started early by this claim: Redis has refused it."""
+
+    def recorded(self, outcome: Outcome) -> None:
+        """Redis has recorded the outcome."""
+
+    def found_empty(self) -> None:
+        """The queue was found empty while nothing runs here."""
 
 
 class Pump:
     """Keeps up to ``concurrency`` jobs claimed, and records how they end.
 
     Args:
-        connector: makes the two connections.
-        keys: the queue's.
-        settings: the queue's.
+        context: the queue's.
         concurrency: places.
-        on_claimed: called with each new job, and with a future or None: if Redis has not granted the claim
-            yet, the future is done once it is known. Must lead to one ``settle`` or ``hand_back`` of the job.
-        on_refused: called with the claim of a job that was started early, if Redis has refused it.
-        on_recorded: called with each outcome that Redis has recorded.
-        on_error: called with each failure; the pump waits a little and goes on.
-        on_idle: called when the queue was found empty while nothing runs.
+        listener: hears what comes of jobs. Failures are reported; the pump waits a little and goes on.
     """
 
-    def __init__(
-        self,
-        connector: Connector,
-        keys: Keys,
-        settings: Settings,
-        *,
-        concurrency: int,
-        on_claimed: Callable[[ClaimedJob, asyncio.Future[None] | None], None],
-        on_refused: Callable[[bytes], None],
-        on_recorded: Callable[[Outcome], None],
-        on_error: Callable[[BaseException], None],
-        on_idle: Callable[[], None],
-    ) -> None:
+    def __init__(self, context: QueueContext, *, concurrency: int, listener: PumpListener) -> None:
+        connector, keys, settings = context.connector, context.keys, context.settings
         self._loop = asyncio.get_running_loop()
-        self._on_claimed = on_claimed
-        self._on_refused = on_refused
-        self._on_recorded = on_recorded
-        self._on_error = on_error
+        self._listener = listener
+        self._on_error = context.report_error
         self._scheduler = Scheduler(concurrency=concurrency, identity=secrets.token_hex(8).encode())
         #: One connection for all calls: they are executed, and answered, in the order they were made.
         self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
@@ -84,11 +81,11 @@ class Pump:
             actions.Start: self._start,
             actions.StartEarly: self._start_early,
             actions.ClaimKnown: self._end_claim_known,
-            actions.StopHandler: lambda action: on_refused(action.claim),
+            actions.StopHandler: lambda action: listener.refused(action.claim),
             actions.Recorded: self._tell_recorded,
             actions.Lost: self._tell_lost,
             actions.Fetch: lambda _action: self._fetch.start(),
-            actions.Idle: lambda _action: on_idle(),
+            actions.Idle: lambda _action: listener.found_empty(),
             actions.Turn: self._turn,
             actions.TurnSoon: lambda _action: self._loop.call_soon(self._turn),
             **dict.fromkeys(actions.ERRANDS, self._errands.put_nowait),
@@ -134,7 +131,7 @@ class Pump:
         self._carry_out(self._scheduler.drain())
 
     def burst(self) -> None:
-        """Block for no further job from now on: ``on_idle`` then means that the queue is empty."""
+        """Block for no further job from now on: ``found_empty`` then means that nothing is left."""
         self._carry_out(self._scheduler.burst())
 
     def look(self) -> None:
@@ -188,11 +185,11 @@ class Pump:
 
     def _start(self, action: actions.Start) -> None:
         for job in action.jobs:
-            self._on_claimed(job, None)
+            self._listener.claimed(job, None)
 
     def _start_early(self, action: actions.StartEarly) -> None:
         self._claim_known = self._loop.create_future()
-        self._on_claimed(action.job, self._claim_known)
+        self._listener.claimed(action.job, self._claim_known)
 
     def _end_claim_known(self, _action: actions.ClaimKnown) -> None:
         if self._claim_known is not None and not self._claim_known.done():
@@ -200,7 +197,7 @@ class Pump:
 
     def _tell_recorded(self, action: actions.Recorded) -> None:
         for outcome in action.outcomes:
-            self._on_recorded(outcome)
+            self._listener.recorded(outcome)
 
     def _tell_lost(self, action: actions.Lost) -> None:
         for outcome in action.outcomes:

@@ -75,17 +75,7 @@ class Worker:
             on_end=self._ended,
             on_late=self._ended_late,
         )
-        self._pump = Pump(
-            context.connector,
-            context.keys,
-            context.settings,
-            concurrency=concurrency,
-            on_claimed=self._claimed,
-            on_refused=self._refused,
-            on_recorded=self._recorded,
-            on_error=context.report_error,
-            on_idle=self.idle.set,
-        )
+        self._pump = Pump(context, concurrency=concurrency, listener=self)
         self._heartbeat = Heartbeat(
             context.connector.twin(),
             context.keys,
@@ -105,7 +95,7 @@ class Worker:
         return [attempt.job for attempt in self._attempts]
 
     def _pump_ended(self, pump_task: asyncio.Task[None]) -> None:
-        """A pump ends because it was stopped; if not, its worker must not stand there in silence."""
+        """A pump ends because it was stopped; if it failed, the worker must not idle in silence."""
         if not pump_task.cancelled() and pump_task.exception() is not None:
             self.failure = pump_task.exception()
             self.idle.set()
@@ -129,17 +119,11 @@ class Worker:
         for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
-    def _refused(self, claim: bytes) -> None:
-        """Stop the job that has begun by this claim, if it still runs: the claim was not granted."""
-        for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
-            attempt.is_lost = True
-            self._context.report_error(JobLost(attempt.job.saved_id()))
-            self._runner.stop(attempt)
+    # What the pump says.
 
-    # A job's way: claimed, run, ended, settled.
-
-    def _claimed(self, claimed: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
-        raw_id, raw_record, deliveries, claim = claimed
+    def claimed(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
+        """Run the job, or record at once why it cannot run."""
+        raw_id, raw_record, deliveries, claim = claimed_job
         context, owner = self._context, self._owner
         if self._has_stopped:  # the call was under way when this worker gave up
             self._pump.hand_back([(raw_id, claim)])
@@ -152,16 +136,41 @@ class Worker:
         except JobUnreadable as error:
             context.report_error(error)
             job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
-            self._settle(raw_id, claim, fail(job, error, {}))
+            self._pump.settle(raw_id, claim, fail(job, error, {}))
             return
         job = Job(owner, record, job_id)
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
         if deliveries > context.settings.max_stalls + 1:
-            self._settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
+            self._pump.settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return
         attempt = Attempt(job, raw_id, claim)
         self._attempts[attempt] = None
         self._runner.start(attempt)
+
+    def refused(self, claim: bytes) -> None:
+        """Stop the job that has begun by this claim, if it still runs: the claim was not granted."""
+        for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
+            attempt.is_lost = True
+            self._context.report_error(JobLost(attempt.job.saved_id()))
+            self._runner.stop(attempt)
+
+    def recorded(self, outcome: Outcome) -> None:
+        """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
+        emit, job, error = self._context.emit, outcome.job, outcome.error
+        if outcome.status == "succeeded":
+            emit("succeeded", job, outcome.result)
+        elif outcome.status == "retrying":
+            emit("retrying", job, error)
+            emit("failed", job, error)
+        else:
+            emit("failed", job, error)
+            emit("failed:fatal", job, error)
+
+    def found_empty(self) -> None:
+        """Set ``idle``."""
+        self.idle.set()
+
+    # What the runner says.
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
@@ -175,7 +184,7 @@ class Worker:
         except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are no dict, …
             self._context.report_error(broken)
             outcome = self._decide(self._as_claimed(attempt), result, error)
-        self._settle(attempt.raw_id, attempt.claim, outcome)
+        self._pump.settle(attempt.raw_id, attempt.claim, outcome)
 
     def _decide(self, job: Job, result: Any, error: BaseException | None) -> Outcome:
         if error is None:
@@ -183,33 +192,18 @@ class Worker:
         return fail(job, error, self._owner.backoff_strategies)
 
     def _as_claimed(self, attempt: Attempt) -> Job:
-        """Return the attempt's job anew, without what its handler changed."""
+        """Return the attempt's job as it was claimed, without what its handler changed."""
         raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
         record = decode_record(job_id, raw_record, now_ms=self._context.now_ms())
         job = Job(self._owner, record, job_id)
         job.claim, job.claimed_record = attempt.claim, raw_record
         return job
 
-    def _settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
-        self._pump.settle(raw_id, claim, outcome)
-
     def _ended_late(self, job: Job, error: BaseException | None) -> None:
         """Report a handler that ended after its queue had closed and given the job back."""
         if self._has_stopped:
             status = "succeeded" if error is None else "failed"
             self._context.report_error(StatusNotUpdated(job.saved_id(), status))
-
-    def _recorded(self, outcome: Outcome) -> None:
-        """Tell local listeners, in bee-queue's order (protocol/README.md, "Local events")."""
-        emit, job, error = self._context.emit, outcome.job, outcome.error
-        if outcome.status == "succeeded":
-            emit("succeeded", job, outcome.result)
-        elif outcome.status == "retrying":
-            emit("retrying", job, error)
-            emit("failed", job, error)
-        else:
-            emit("failed", job, error)
-            emit("failed:fatal", job, error)
 
     # Duties.
 

@@ -1,4 +1,4 @@
-"""What a worker logs to standard error: text for people, or JSON, one object a line. Safe to show."""
+"""What a worker logs to standard error: text for people, or JSON, one object a line; escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beeq_cli.console import UNSAFE, escaped
 
 logger = logging.getLogger("beeq_cli")
 
-#: Said once, when every queue is ready.
+#: Logged once, when every queue is ready.
 STARTED = "Queue worker started"
 _SILENT = logging.CRITICAL + 1
 _OWN = ("beeq", "beeq_cli")

@@ -39,16 +39,16 @@ def every_character_encoded(text: str) -> str:
         "\u200b".join,
     ],
 )
-def test_a_secret_is_masked_however_it_is_spelled(secret: str, spell) -> None:
+def test_a_secret_is_redacted_however_it_is_spelled(secret: str, spell) -> None:
     text = Redactor([secret]).quoted(f"bad key: {spell(secret)}, and {spell(secret)}!")
     assert text == "bad key: ***, and ***!"
 
 
-def test_the_longer_of_two_secrets_is_masked_as_a_whole() -> None:
+def test_the_longer_of_two_secrets_is_redacted_as_a_whole() -> None:
     assert Redactor(["secret", "secret-and-more", ""]).quoted("secret-and-more secret") == "*** ***"
 
 
-def test_without_secrets_nothing_is_masked() -> None:
+def test_without_secrets_nothing_is_redacted() -> None:
     redactor = Redactor(["", ""])
     assert redactor.quoted("a *** b") == "a *** b"
     assert redactor.redacted({"a": ["b"]}) == {"a": ["b"]}
@@ -67,7 +67,7 @@ def test_a_strangers_text_becomes_one_printable_line(text: str, shown: str) -> N
     assert Redactor([]).quoted(text) == shown
 
 
-def test_results_are_masked_in_texts_and_keys_only() -> None:
+def test_results_are_redacted_in_texts_and_keys_only() -> None:
     value = {"a": [KEY, {"b": f"x{KEY}x", KEY: 1}], "n": 2**70, "t": None, "nl": "a\nb\ud800"}
     assert Redactor([KEY]).redacted(value) == {
         "a": ["***", {"b": "x***x", "***": 1}],
@@ -77,7 +77,7 @@ def test_results_are_masked_in_texts_and_keys_only() -> None:
     }
 
 
-def test_a_key_that_is_a_word_is_masked_in_messages_only() -> None:
+def test_a_key_that_is_a_word_is_redacted_in_messages_only() -> None:
     redactor = Redactor(["none"])
     assert redactor.quoted("key none is wrong") == "key *** is wrong"
     assert redactor.redacted("There is none.") == "There is none."

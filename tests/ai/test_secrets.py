@@ -31,7 +31,7 @@ SPELLINGS = [KEY, quote(KEY, safe=""), quote(KEY), KEY.replace("/", "\\/"), "\0"
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
 @pytest.mark.parametrize("is_json", [True, False])
-async def test_an_echoed_key_is_masked_in_every_message(
+async def test_an_echoed_key_is_redacted_in_every_message(
     server: AIServer, make: Make, caplog: pytest.LogCaptureFixture, spelling: str, status: int, is_json: bool
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -47,7 +47,7 @@ async def test_an_echoed_key_is_masked_in_every_message(
         assert "Incorrect API key: ***." in str(caught.value)
 
 
-async def test_a_password_in_the_base_url_is_masked_like_a_key(server: AIServer, make: Make) -> None:
+async def test_a_password_in_the_base_url_is_redacted_like_a_key(server: AIServer, make: Make) -> None:
     token = base64.b64encode(b"user:hidden/password").decode()
     server.on(CHAT, answer({"error": f"hidden/password, hidden%2fpassword or {token}?"}, 401))
     base = f"http://user:hidden%2Fpassword@127.0.0.1:{server.port}/v1"
@@ -58,7 +58,7 @@ async def test_a_password_in_the_base_url_is_masked_like_a_key(server: AIServer,
         assert str(caught.value).count("***") == (3 if key is None else 2)
 
 
-async def test_an_echoed_key_is_masked_in_results(server: AIServer, make: Make) -> None:
+async def test_an_echoed_key_is_redacted_in_results(server: AIServer, make: Make) -> None:
     script = {"title": f"of {KEY}", "scenes": [{"description": quote(KEY, safe=""), KEY: [KEY]}]}
     server.on(CHAT, chat(json.dumps(script)), chat(f"The key is {KEY}"))
     server.on(IMAGES, answer({"data": [{"url": f"https://a.example/?key={KEY}"}]}))

@@ -86,6 +86,7 @@ def test_the_quick_start_has_two_commands_and_ci_runs_one():
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.external
 def test_the_first_command_works_in_a_copy_of_the_checkout(tmp_path):
     copy = tmp_path / "checkout"
     listed = subprocess.run(

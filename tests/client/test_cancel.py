@@ -11,6 +11,8 @@ from beeq import JobFailed, JobLost
 from beeq.sync import Queue as BlockingQueue
 from tests.support.waiting import Recorder, eventually
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("delay_ms", [None, 3_600_000])
 async def test_a_job_that_waits_is_cancelled_and_its_producer_hears_so(make_queue, redis, delay_ms):
@@ -36,7 +38,7 @@ async def test_a_running_coroutine_is_cancelled_and_its_place_is_free(
     """By the channel at once; or, when the message is lost, by the next heartbeat."""
     if not listens:
         monkeypatch.setattr("beeq.worker.worker.Worker.cancel", lambda _worker, _claim: None)
-    worker = make_queue(stall_interval=500)
+    worker = make_queue(stall_interval=1500)
     heard = Recorder(worker, "cancelled", "succeeded", "failed", "error")
     started, ended = asyncio.Event(), []
 
@@ -140,6 +142,7 @@ async def test_a_thread_that_runs_is_left_behind_and_its_moves_raise(make_queue)
     assert len(outcomes) == 1
 
 
+@pytest.mark.real_redis("fakeredis delivers a message up to 10 ms after the reply that it went with")
 async def test_an_id_that_was_cancelled_can_be_used_again(make_queue):
     queue = make_queue()
     first = await queue.enqueue("never runs", id="again", delay_until=queue.now_ms() + 60_000)

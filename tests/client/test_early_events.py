@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from beeq.protocol.events import encode_event
+
+pytestmark = pytest.mark.fast
 
 
 async def test_progress_and_retries_before_the_saves_reply_are_heard(make_queue):

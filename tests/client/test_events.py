@@ -8,6 +8,8 @@ import pytest
 
 from beeq import JobFailed
 
+pytestmark = pytest.mark.fast
+
 FINAL = ("succeeded", "retrying", "failed", "progress")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from beeq import JobUnreadable
 
+pytestmark = pytest.mark.fast
+
 
 def ids(jobs):
     return [job.id for job in jobs]

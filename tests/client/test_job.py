@@ -1,4 +1,4 @@
-"""A job object: what it has, what may be asked of it, and the moves it can make."""
+"""A job object: what it has, what may be asked of it, and what it asks of its owner."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import asyncio
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from beeq import JobFailed
+from beeq import Job, JobFailed
+from beeq.protocol.codec import Record
+
+pytestmark = pytest.mark.fast
 
 
 async def stored(redis, queue, job):
@@ -282,3 +286,48 @@ async def test_of_many_retries_of_one_failed_job_one_counts(make_queue, redis):
     assert await redis.lrange(queue.keys.waiting, 0, -1) == [job.id]
     assert (await stored(redis, queue, job))["status"] == "retrying"
     assert await redis.exists(queue.keys.failed) == 0
+
+
+async def test_a_jobs_queue_is_the_queue_it_was_made_or_found_by(make_queue):
+    queue = make_queue(is_worker=False)
+    job = await queue.enqueue(1)
+    assert job.queue is queue
+    found = await queue.get_job(job.id)
+    assert found is not None
+    assert found.queue is queue
+
+
+class RecordingOwner:
+    """Writes down what a job asks of it."""
+
+    name = "q"
+    queue = None
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        async def method(*_arguments: Any) -> None:
+            self.calls.append(name)
+
+        return method
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("ask", "call"),
+    [
+        (lambda job: job.save(), "save"),
+        (lambda job: job.remove(), "remove"),
+        (lambda job: job.cancel(), "cancel"),
+        (lambda job: job.retry(), "retry"),
+        (lambda job: job.report_progress(1), "report_progress"),
+        (lambda job: job.remember(a=1), "remember"),
+        (lambda job: job.is_in_set("waiting"), "is_in_set"),
+        (lambda job: job.result(), "result"),
+    ],
+)
+async def test_each_verb_of_a_job_is_one_call_to_its_owner(ask, call):
+    owner: Any = RecordingOwner()
+    await ask(Job(owner, Record({}, {}), "1"))
+    assert owner.calls == [call]

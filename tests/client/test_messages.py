@@ -10,6 +10,8 @@ import pytest
 
 from beeq.redis import scripts
 
+pytestmark = pytest.mark.fast
+
 
 def heard_by(emitter, events=("succeeded", "retrying", "failed", "progress"), prefix=""):
     """Note each event of ``emitter`` as (name, *arguments)."""

@@ -10,6 +10,8 @@ import pytest
 
 from beeq import JobFailed
 
+pytestmark = pytest.mark.fast
+
 
 def answering(queue):
     """Make the queue's handler return its data, or raise what the data asks for."""
@@ -211,6 +213,7 @@ async def test_a_job_with_a_used_id_has_its_own_result(make_queue, recorder, fin
     assert await waiting == 2
 
 
+@pytest.mark.real_redis("fakeredis delivers a message up to 10 ms after the reply that it went with")
 async def test_after_a_retry_by_hand_the_result_is_the_new_runs(make_queue):
     queue = make_queue()
     runs = []

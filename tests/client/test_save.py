@@ -11,6 +11,8 @@ import pytest
 
 from beeq import RedisUnavailable
 
+pytestmark = pytest.mark.fast
+
 
 def circular():
     data: dict[str, Any] = {}

@@ -443,6 +443,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.external
 def test_a_quick_run_of_the_scale_benchmark_plays_every_scene(tmp_path: Path) -> None:
     out = tmp_path / "scale.txt"
     command = [sys.executable, str(_ROOT / "benchmarks" / "scale.py"), "--quick", "--out", str(out)]

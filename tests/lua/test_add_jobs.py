@@ -8,6 +8,8 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
+pytestmark = pytest.mark.fast
+
 
 def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[str | None]:
     reply: list[str | None] = bench.run(

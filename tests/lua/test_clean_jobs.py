@@ -10,6 +10,8 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
+pytestmark = pytest.mark.fast
+
 STATES = ("succeeded", "failed")
 
 

@@ -8,6 +8,8 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
+pytestmark = pytest.mark.fast
+
 
 def take(
     bench: Bench,

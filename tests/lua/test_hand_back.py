@@ -8,6 +8,8 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
+pytestmark = pytest.mark.fast
+
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
     returned: int = bench.run(scripts.hand_back, outbox_limit="0", jobs=claims)

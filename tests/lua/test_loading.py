@@ -17,6 +17,8 @@ from beeq.redis.pipeline import Pipeline
 from beeq.redis.scripts import ALL, Script
 from tests.support.server import Server
 
+pytestmark = pytest.mark.fast
+
 KEYS = Keys("bq", "loading")
 
 

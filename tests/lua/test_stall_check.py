@@ -10,6 +10,8 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
+pytestmark = pytest.mark.fast
+
 
 def requeue(
     bench: Bench, *, first: bool = True, limit: int = 100, interval_ms: int = 60_000

@@ -13,8 +13,8 @@ from beeq.errors import Discard
 from beeq.media import assemble, paths
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.service import LocalMedia
-from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import AssemblyProcessor
 from tests.media.clips import (
     FakeJob,
     colour_at,

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import Processor, ProcessorSettings
-from beeq.processors.media import MediaProcessor
+from beeq.processors.media import AssemblyProcessor, MediaProcessor
 from tests.media.clips import colour_at, colour_clip, ffmpeg, frame_count, tree
 from tests.support.server import Server
 from tests.support.waiting import Recorder

@@ -10,8 +10,8 @@ import pytest
 
 from beeq.media import stream_copy
 from beeq.media.stream_copy import StreamCopy
-from beeq.processors.assembly import AssemblyProcessor
 from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import AssemblyProcessor
 from tests.media.clips import (
     FakeJob,
     colour_at,

@@ -12,6 +12,8 @@ import pytest
 from beeq import Queue, QueueClosed
 from tests.support.waiting import pause
 
+pytestmark = pytest.mark.fast
+
 
 async def busy_worker(make_queue, handler, **settings):
     """Return a worker whose handler has begun with a job."""
@@ -32,6 +34,7 @@ async def hang(_job):
     await asyncio.Event().wait()
 
 
+@pytest.mark.real_redis("fakeredis's CLIENT LIST names no command and no database")
 async def test_close_ends_every_connection(make_queue, redis, eventually):
     """Commands, blocking move, events; and the heartbeat's."""
     before = {client["id"] for client in await redis.client_list()}

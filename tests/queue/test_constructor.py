@@ -10,6 +10,8 @@ import pytest
 
 from beeq import Queue
 
+pytestmark = pytest.mark.fast
+
 
 async def queue_connections(redis, before):
     return [c for c in await redis.client_list() if c["id"] not in before]
@@ -34,6 +36,7 @@ def test_a_meaningless_url_option_is_refused_at_once(url):
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.real_redis("fakeredis's CLIENT LIST names no command and no database")
 async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_queue, redis, eventually):
     before = {client["id"] for client in await redis.client_list()}
     worker = make_queue(redis=f"{valkey.url}/3")
@@ -54,6 +57,7 @@ async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_
     await worker.destroy()
 
 
+@pytest.mark.real_redis("fakeredis's CLIENT LIST names no command and no database")
 async def test_a_queue_that_is_no_worker_has_no_blocking_connection(make_queue, redis):
     before = {client["id"] for client in await redis.client_list()}
     queue = make_queue(is_worker=False)

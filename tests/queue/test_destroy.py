@@ -8,10 +8,12 @@ import pytest
 
 from beeq import JobLost, QueueClosed
 
+pytestmark = pytest.mark.fast
+
 
 async def test_destroy_leaves_no_key(make_queue, redis):
     """bee-queue's callback form is the awaitable form."""
-    queue = make_queue(stall_interval=100)
+    queue = make_queue(stall_interval=60_000)  # no key expires meanwhile
 
     @queue.process
     async def handler(job):

@@ -8,6 +8,8 @@ import pytest
 
 from beeq import Health
 
+pytestmark = pytest.mark.fast
+
 
 async def test_an_empty_queue_counts_nothing(make_queue):
     assert await make_queue().check_health() == Health(0, 0, 0, 0, 0, 0)

@@ -160,7 +160,7 @@ def test_another_queue_has_no_job_type() -> None:
 def test_each_queue_has_its_policy_and_jobs_accept_it(
     queue: str, timeout_ms: int, retries: int, backoff: tuple[str, int]
 ) -> None:
-    policy = JOB_TYPES[queue].policy
+    policy = JOB_TYPES[queue]
     assert (policy.timeout_ms, policy.retries, policy.backoff) == (timeout_ms, retries, backoff)
     assert check_timeout_ms(policy.timeout_ms) == timeout_ms
     assert check_retries(policy.retries) == retries

@@ -10,6 +10,8 @@ import pytest
 from beeq import QueueClosed, RedisUnavailable
 from tests.support.waiting import pause
 
+pytestmark = pytest.mark.fast
+
 
 async def test_a_queue_works_without_loading_its_scripts_first(make_queue, redis):
     await redis.script_flush()

@@ -14,6 +14,8 @@ from beeq.jobs import InvalidJob, WebhookJob
 from beeq.service import QueueService
 from beeq.sync import QueueService as BlockingService
 
+pytestmark = pytest.mark.fast
+
 SCRIPT = {"type": "script", "parameters": {"topic": "bees"}, "projectId": "p-1", "userId": 7}
 MEDIA = {"type": "frame-extract", "inputFiles": ["a.mp4"], "outputPath": "a.png"}
 ASSEMBLY = {"sceneVideos": ["a.mp4"], "masterAudio": "a.mp3", "outputFormats": ["mp4"]}

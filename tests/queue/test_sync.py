@@ -16,6 +16,8 @@ from beeq.service import QueueService
 from beeq.sync import Queue as SyncQueue
 from beeq.sync import QueueService as SyncService
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def sync_queue(valkey, queue_name):

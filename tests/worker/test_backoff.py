@@ -13,6 +13,8 @@ import pytest
 
 from beeq import JobFailed, Retry
 
+pytestmark = pytest.mark.fast
+
 
 def failing(queue, times):
     """Make the queue's handler fail so many times; return what each attempt saw, and when."""

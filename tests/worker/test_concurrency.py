@@ -13,6 +13,8 @@ import pytest
 from beeq import Health, Queue, QueueClosed
 from tests.support.waiting import pause
 
+pytestmark = pytest.mark.fast
+
 
 async def hang(_job):
     await asyncio.Event().wait()

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+pytestmark = pytest.mark.fast
+
 
 async def busy_worker(make_queue, handler, **settings):
     """Return a worker whose handler has begun with a job."""

@@ -10,6 +10,8 @@ import pytest
 
 from beeq import JobFailed
 
+pytestmark = pytest.mark.fast
+
 
 async def test_traces_of_earlier_attempts_are_kept_newest_first(make_queue, redis):
     queue = make_queue()

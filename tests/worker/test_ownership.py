@@ -9,6 +9,8 @@ import pytest
 
 from beeq import JobLost
 
+pytestmark = pytest.mark.fast
+
 #: Nobody beats or checks by itself while a test looks on.
 CALM = {"stall_interval": 60_000}
 

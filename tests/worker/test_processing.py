@@ -10,6 +10,8 @@ import pytest
 
 from beeq import Discard, JobFailed, JobTimedOut
 
+pytestmark = pytest.mark.fast
+
 
 async def stored(redis, queue, job):
     return json.loads(await redis.hget(queue.keys.jobs, job.id))

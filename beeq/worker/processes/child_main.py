@@ -100,7 +100,7 @@ class RemoteQueue:
     Args:
         name: the queue's.
         strategies: the names of its backoff strategies.
-        call: makes a move of the job that runs.
+        call: has the worker call a method of the job that runs.
     """
 
     def __init__(self, name: str, strategies: Collection[str], call: Callable[[str, list[Any]], Any]) -> None:

@@ -83,7 +83,7 @@ async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None
 async def _chunks(source: BufferedReader) -> AsyncIterator[list[bytes]]:
     """Yield the lines that have arrived, as they arrive.
 
-    Each read has a daemon thread: one that waits for a silent pipe must not hold up an interrupt.
+    Each read has a daemon thread: one that waits for a silent pipe does not hold up the end of the process.
     """
     loop = asyncio.get_running_loop()
     rest: list[bytes] = []

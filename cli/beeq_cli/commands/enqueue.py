@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from io import BufferedReader
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,12 @@ class _EnqueueCommand(click.Command):
     """A command whose ``--wait`` may have a duration, or none."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give a bare ``--wait`` its value: the next word if that is a duration, else "for ever"."""
-        words: list[str] = []
-        rest = iter(range(len(args)))
-        for at in rest:
-            word = args[at]
-            if word == "--":
-                words += args[at:]
-                break
-            if word == "--wait":
-                word = "--wait=" + str(_FOR_EVER)
-                if at + 1 < len(args) and _is_duration(args[at + 1]):
-                    word = f"--wait={args[next(rest)]}"
-            words.append(word)
-        return super().parse_args(ctx, words)
+        """Give a bare ``--wait`` its value, "for ever", unless the next word is a duration."""
+        end = args.index("--") if "--" in args else len(args)
+        for at, (word, following) in enumerate(pairwise([*args[:end], ""])):
+            if word == "--wait" and not _is_duration(following):
+                args[at] = f"--wait={_FOR_EVER}"
+        return super().parse_args(ctx, args)
 
 
 def _is_duration(word: str) -> bool:
@@ -135,7 +128,7 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
         prefix=common.prefix,
         is_worker=False,
         ensure_scripts=False,
-        # Only who waits for a result has use for these; workers raise delayed jobs.
+        # These serve --wait only; workers raise delayed jobs.
         get_events=wait_ms is not None,
         store_jobs=wait_ms is not None,
         activate_delayed_jobs=wait_ms is not None,

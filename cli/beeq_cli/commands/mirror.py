@@ -52,7 +52,7 @@ async def _write(mirror_: Mirror) -> int:
         logs.logger.info("Mirror started")
         await stopped.wait()
         if mirror_.is_running and not await mirror_.flush(_FLUSH_S):
-            logs.logger.warning("the mirror is behind; what is owed stays in Redis")
+            logs.logger.warning("the mirror is behind; unmirrored changes stay in Redis")
     finally:
         await mirror_.stop()
     return 0

@@ -174,7 +174,7 @@ async def _catch_up(mirror: Mirror, timeout_s: float) -> None:
     """Let the mirror write what it can in time, and stop it; the rest stays in Redis for the next worker."""
     try:
         if mirror.is_running and not await mirror.flush(timeout_s):
-            logs.logger.warning("the mirror is behind; the next worker will write what is owed")
+            logs.logger.warning("the mirror is behind; the next worker will write the rest")
     except RedisError as error:
         logs.logger.warning("the mirror is behind: %s", error)
     finally:

@@ -1,7 +1,7 @@
 """``beeq demo``: real jobs through a real queue, in a folder of their own that is gone afterwards.
 
 Starts the embedded server and a worker, makes small clips, and runs every kind of job through them
-(``scenes.py`` has the steps). Talks to loopback only: ``peers.py`` receives the webhook and is the
+(the steps are in ``scenes.py``). Talks to loopback only: ``peers.py`` receives the webhook and is the
 placeholder for an AI provider. Succeeds only if every job did what it should.
 """
 

@@ -11,13 +11,13 @@ from typing import Any
 from beeq import BeeqError
 from beeq_cli.demo.peers import DESCRIPTION, SCRIPT, Peers
 
-#: Encoders round to whole frames, and sounds to whole packets.
+#: How far a length may be off: encoders round to whole frames and packets.
 _TOLERANCE_S = 0.5
 _SOUND, _FILM = ["audio"], ["audio", "video"]
 
 
-class Disappointed(BeeqError):
-    """A job ended well, and did not do what it should."""
+class WrongResult(BeeqError):
+    """A job succeeded, and its result is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Step:
         name: what it is, for people.
         queue_name: where it goes.
         data: its fields.
-        check: looks at the result; says in a few words what was done, or raises Disappointed.
+        check: looks at the result; says in a few words what was done, or raises WrongResult.
     """
 
     name: str
@@ -87,18 +87,18 @@ class Scenes:
     @staticmethod
     def _is_script(result: Any) -> str:
         if result != SCRIPT:
-            raise Disappointed("it is not the script that the provider wrote")
+            raise WrongResult("it is not the script that the provider wrote")
         return f"“{result['title']}”, {len(result['scenes'])} scenes, by the placeholder"
 
     @staticmethod
     def _is_description(result: Any) -> str:
         if result != {"text": DESCRIPTION}:
-            raise Disappointed("it is not what the provider wrote")
+            raise WrongResult("it is not what the provider wrote")
         return f"{len(result['text'].split())} words, by the placeholder"
 
     def _is_image(self, result: Any) -> str:
         if not (self._media / result["path"]).read_bytes().startswith(b"\x89PNG"):
-            raise Disappointed(f"{result['path']} is not a PNG picture")
+            raise WrongResult(f"{result['path']} is not a PNG picture")
         return f"a picture by the placeholder, {result['bytes']:,} bytes"
 
     def _is_frame(self, result: Any) -> str:
@@ -108,29 +108,29 @@ class Scenes:
     def _is_video(self, result: Any) -> str:
         self._is_media(result, self._clip_s, _FILM)
         if self._peers.videos != 1:
-            raise Disappointed(f"the provider got {self._peers.videos} orders")
+            raise WrongResult(f"the provider got {self._peers.videos} orders")
         return f"a video by the placeholder, {_facts(result)}"
 
     def _is_media(self, result: Any, wanted_s: float, kinds: list[str]) -> str:
         """Compare a media file's facts with what is wanted, and with the file itself."""
         found = sorted(stream["type"] for stream in result["streams"])
         if found != kinds or abs(result["duration"] - wanted_s) > _TOLERANCE_S:
-            raise Disappointed(f"{result['path']} has {found} and lasts {result['duration']:.1f} s")
+            raise WrongResult(f"{result['path']} has {found} and lasts {result['duration']:.1f} s")
         if (self._media / result["path"]).stat().st_size != result["bytes"]:
-            raise Disappointed(f"{result['path']} has another size")
+            raise WrongResult(f"{result['path']} has another size")
         return f"{result['path']}, {_facts(result)}"
 
     @staticmethod
     def _are_films(result: Any, film: Callable[[Any], str]) -> str:
         if sorted(result) != ["mp4", "webm"]:
-            raise Disappointed(f"there is {', '.join(sorted(result)) or 'no film'}")
+            raise WrongResult(f"there is {', '.join(sorted(result)) or 'no film'}")
         for facts in result.values():
             film(facts)
         return ", ".join(f"{name}: {_facts(facts)}" for name, facts in result.items())
 
     def _is_delivered(self, result: Any, payload: dict[str, Any]) -> str:
         if list(self._peers.received.values()) != [payload]:
-            raise Disappointed("the receiver did not get one genuine message with the payload")
+            raise WrongResult("the receiver did not get one genuine message with the payload")
         return f"delivered and its signature checked, status {result['status']}, {result['duration']} ms"
 
 
