@@ -1,4 +1,4 @@
-"""What a process of beeq's own is made of: its event loop, its name, and the signals that stop it."""
+"""What a process of beeq's own is made of: its event loop, its name, its clock, the signals that stop it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def now_ms() -> int:
+    """Return this machine's clock, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def process_name() -> str:

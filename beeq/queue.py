@@ -5,7 +5,6 @@ It is built of parts: ``Session`` opens and closes, ``JobActions`` does what job
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -18,6 +17,7 @@ from beeq.client.owning_loop import OwningLoop
 from beeq.client.reader import Health, JobState, Reader, Stats
 from beeq.client.session import CLOSE_TIMEOUT_MS, Session
 from beeq.job import Job
+from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
 from beeq.protocol.keys import Keys
 from beeq.protocol.options import check_job_id
@@ -68,7 +68,7 @@ class Queue:
         self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms)
         owning_loop = OwningLoop(name)
         self._listeners = Listeners(name, owning_loop)
-        self.event_hub = EventHub(emit=self._listeners.emit, clock_ms=self.now_ms)
+        self.event_hub = EventHub(emit=self._listeners.emit, clock_ms=now_ms)
         context = QueueContext(
             name=name,
             settings=self.settings,
@@ -78,7 +78,7 @@ class Queue:
             event_hub=self.event_hub,
             emit=self._listeners.emit,
             report_error=self._listeners.report_error,
-            now_ms=self.now_ms,
+            now_ms=now_ms,
         )
         self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
         self._session = Session(context, owning_loop, self._listeners)
@@ -107,7 +107,7 @@ class Queue:
     @staticmethod
     def now_ms() -> int:
         """Return this machine's clock, in ms since the epoch."""
-        return time.time_ns() // 1_000_000
+        return now_ms()
 
     # Session.
 
@@ -197,7 +197,7 @@ class Queue:
 
     def create_job(self, data: Any = None) -> Job:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
-        return Job.new(self._actions, data, now_ms=self.now_ms())
+        return Job.new(self._actions, data, now_ms=now_ms())
 
     async def enqueue(
         self,

@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -27,6 +26,7 @@ from beeq.blocking import BlockingJob, Portal
 from beeq.emitter import Emitter
 from beeq.errors import Discard, JobLost
 from beeq.job import Job, SomeJob
+from beeq.process import now_ms
 from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import milliseconds
 from beeq.worker.processes.handler_ref import HandlerRef, load
@@ -116,7 +116,7 @@ class RemoteQueue:
     @staticmethod
     def now_ms() -> int:
         """Return this machine's clock, in ms since the epoch."""
-        return time.time_ns() // 1_000_000
+        return now_ms()
 
     async def save(self, _job: SomeJob) -> SomeJob:
         """Refuse: the job runs."""
@@ -185,7 +185,7 @@ class ChildAttempt:
         self._link = link
         self._is_over = False
         owner = RemoteQueue(head["queue"], head["strategies"], self._call)
-        record = decode_record(head["id"], message.body, now_ms=owner.now_ms())
+        record = decode_record(head["id"], message.body, now_ms=now_ms())
         self._job = Job(owner, record, head["id"])
         self._job.claim = b"the worker's"  # the job runs here
         self._known_state = self._state()
