@@ -4,8 +4,6 @@ A twin's methods are made from the async methods: ``stats = blocking(Queue.stats
 parameters and the docstring of ``Queue.stats``, runs it in the loop's thread, and waits for it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import inspect

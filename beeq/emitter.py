@@ -1,7 +1,5 @@
 """Listeners by event name: ``on``, ``once``, ``off``, ``emit``. Knows nothing of jobs or Redis."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any

@@ -4,8 +4,6 @@ An option wins over ``BEEQ_*``, and that over the plain names; without any of th
 server. No message repeats a URL, which may hold a password.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from urllib.parse import parse_qs, quote, urlsplit

@@ -23,8 +23,6 @@ Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob`
 ``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``).
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 

@@ -6,10 +6,11 @@ makes one call to the owner. Objects are copies: two reads of one id give two ob
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from beeq.emitter import Emitter, Listener
 from beeq.protocol.codec import Record, encode_new_record, encode_record, payload
@@ -21,9 +22,6 @@ from beeq.protocol.options import (
     check_retries,
     check_timeout_ms,
 )
-
-if TYPE_CHECKING:
-    import asyncio
 
 #: The events of a job object, from the queue's events channel.
 JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")

@@ -4,18 +4,14 @@ For the built-in queues, fields are checked, ``id`` and ``createdAt`` filled in,
 from the job type's policy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from beeq.job import Job
 from beeq.jobs import JOB_TYPES, BaseJob, fill, validate
-
-if TYPE_CHECKING:
-    from beeq.job import Job
-    from beeq.queue import Queue
+from beeq.queue import Queue
 
 #: bee-queue's names of options, and beeq's.
 _ALIASES = {"delayUntil": "delay_until", "id": "job_id"}

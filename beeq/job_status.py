@@ -3,18 +3,13 @@
 A waiting or delayed job, and one that will be retried, has the status ``queued``.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from beeq.client.reader import trace_text
+from beeq.client.reader import JobState, trace_text
 from beeq.protocol.codec import Record
 from beeq.protocol.options import created_ms_of
-
-if TYPE_CHECKING:
-    from beeq.client.reader import JobState
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
 #: The status of each state of a ``JobState``.

@@ -5,8 +5,6 @@ kept as they are. Jobs come from strangers: every text and list has a bound. Whe
 decided where it is opened (``beeq.media.paths``).
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What a process of beeq's own is made of: its event loop, its name, its clock, the signals that stop it."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import secrets

@@ -16,6 +16,7 @@ from beeq.client.listeners import Listeners
 from beeq.client.owning_loop import OwningLoop
 from beeq.client.reader import Health, JobState, Reader, Stats
 from beeq.client.session import CLOSE_TIMEOUT_MS, Session
+from beeq.emitter import Listener
 from beeq.job import Job
 from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
@@ -25,12 +26,10 @@ from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
 from beeq.settings import Settings, milliseconds, whole
 from beeq.worker.consumer import Consumer
+from beeq.worker.runner import Executor, Handler
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-    from beeq.emitter import Listener
-    from beeq.worker.runner import Executor, Handler
 
 
 class Queue:

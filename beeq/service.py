@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from beeq.client.reader import Stats
+from beeq.client.reader import JobState, Stats
 from beeq.errors import BeeqError
+from beeq.job import Job
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.job_status import STATUSES, status_document
 from beeq.jobs import (
@@ -29,9 +30,6 @@ from beeq.queue import Queue
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-    from beeq.client.reader import JobState
-    from beeq.job import Job
 
 logger = logging.getLogger(__name__)
 

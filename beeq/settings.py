@@ -3,8 +3,6 @@
 Never reads the environment: the commands do that.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
 from datetime import timedelta

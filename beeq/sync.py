@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 from beeq import queue as asynchronous
 from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
+from beeq.job import Job as AsyncJob
 from beeq.protocol.backoff import Strategy
 from beeq.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-    from beeq.job import Job as AsyncJob
 
 __all__ = ["Job", "Queue", "QueueService"]
 

@@ -1,7 +1,5 @@
 """Whole worker processes: ``WorkerProcess`` works on the queues of one, ``run_workers`` starts several."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

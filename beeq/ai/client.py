@@ -5,8 +5,6 @@ webhooks: it follows no redirect, keeps no cookie, reads no proxy or netrc from 
 no URL. Certificates are always verified.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

@@ -3,8 +3,6 @@
 Messages are short and hold no secret.
 """
 
-from __future__ import annotations
-
 from beeq.errors import BeeqError
 
 _LENGTH = 200

@@ -4,8 +4,6 @@ A file gets its name when it is complete: a transfer that breaks off leaves noth
 bytes decide its suffix, not the provider.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable

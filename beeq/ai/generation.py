@@ -1,7 +1,5 @@
 """The four kinds of AI jobs, each from the job's fields to its result."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar

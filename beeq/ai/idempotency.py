@@ -4,8 +4,6 @@ In the job's memory ``video`` is the provider's id of a video that is being made
 requests whose result could not be used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping

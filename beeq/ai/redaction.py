@@ -1,7 +1,5 @@
 """Removes secrets from texts of other programs, in all spellings that these may use. No IO."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

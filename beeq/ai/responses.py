@@ -4,8 +4,6 @@ Invalid responses raise ``AIFailed``. Its message quotes only the provider's own
 ``quote`` makes printable and free of secrets.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Callable

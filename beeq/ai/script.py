@@ -1,7 +1,5 @@
 """Film scripts: the instructions for the model, and finding the script in its text. No IO."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -5,8 +5,6 @@ job, and an attempt that finds one goes on polling. Only when the provider itsel
 failed or is gone, does the next attempt request another.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

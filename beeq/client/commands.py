@@ -1,22 +1,17 @@
 """Changes jobs that are in a queue: remove, cancel, retry, report progress, remember, clean."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from beeq.client.context import QueueContext
+from beeq.client.reader import Reader
 from beeq.errors import JobLost, JobUnreadable, RedisUnavailable
+from beeq.job import Job
 from beeq.protocol.codec import decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
 from beeq.protocol.options import created_ms_of
 from beeq.redis import scripts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from beeq.client.context import QueueContext
-    from beeq.client.reader import Reader
-    from beeq.job import Job
 
 #: Replies of ``lua/retry_job.lua``.
 _QUEUED, _CHANGED = 1, 2

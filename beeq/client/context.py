@@ -1,7 +1,5 @@
 """What the parts of one queue share. A part takes the context and reads what it needs from it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,19 +4,15 @@ Gives each message to the queue's ``job …`` listeners, to the job objects made
 wait for a result. Does not talk to Redis: the session hands it each message.
 """
 
-from __future__ import annotations
-
 import asyncio
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beeq.errors import JobFailed
+from beeq.job import Job
 from beeq.protocol.events import Backlog, JobEvent, decode_event
 from beeq.protocol.options import retries_left
-
-if TYPE_CHECKING:
-    from beeq.job import Job
 
 _FINAL = ("succeeded", "failed")
 _STATUSES = (*_FINAL, "retrying")

@@ -4,28 +4,24 @@ Each method opens the queue if it is not open yet, has the part that knows Redis
 the event hub which job objects hear of it.
 """
 
-from __future__ import annotations
-
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from beeq.client.commands import Commands
+from beeq.client.context import QueueContext
+from beeq.client.listeners import Listeners
 from beeq.client.producer import Producer
+from beeq.client.reader import Reader
 from beeq.client.results import Results
+from beeq.client.session import Session
+from beeq.emitter import Emitter
 from beeq.errors import JobUnreadable
 from beeq.job import Job, SomeJob
+from beeq.protocol.backoff import Strategy
 from beeq.protocol.codec import decode_record
 from beeq.protocol.options import check_job_id
 from beeq.settings import milliseconds
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
-    from beeq.client.listeners import Listeners
-    from beeq.client.reader import Reader
-    from beeq.client.session import Session
-    from beeq.emitter import Emitter
-    from beeq.protocol.backoff import Strategy
 
 
 class HasStrategies(Protocol):

@@ -1,7 +1,5 @@
 """The listeners of a queue, its ``error`` event among them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Coroutine
 from typing import Any

@@ -3,8 +3,6 @@
 What a queue has opened in one event loop of one process works nowhere else.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Coroutine, Iterator

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beeq.client.context import QueueContext
 from beeq.errors import RedisUnavailable
+from beeq.job import Job
 from beeq.protocol.options import check_job_id
 from beeq.redis import scripts
+from beeq.redis.pipeline import Pipeline
 from beeq.redis.resp import CommandPrefix, settle
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
-    from beeq.job import Job
-    from beeq.redis.pipeline import Pipeline
 
 #: One script call adds at most this many jobs, and not much more than this many bytes: a long
 #: call would block every client.

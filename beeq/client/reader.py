@@ -1,18 +1,14 @@
 """Looks into a queue: jobs by id and by state, counts, outcomes. Writes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beeq.errors import JobFailed, JobUnreadable
 from beeq.protocol.codec import Record, decode_record, loads
+from beeq.protocol.keys import Keys
 from beeq.protocol.options import created_ms_of
 from beeq.redis import scripts
-
-if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
-    from beeq.redis.pipeline import Pipeline
+from beeq.redis.pipeline import Pipeline
 
 #: A worker process that has not beaten for this long is gone.
 WORKER_LIFETIME_MS = 30_000

@@ -1,19 +1,13 @@
 """Waits for a job's end, on any worker: from its final event, or else from what Redis has."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from beeq.client.event_hub import failure_of
-from beeq.client.reader import Ended
+from beeq.client.event_hub import EventHub, failure_of
+from beeq.client.reader import Ended, Reader
 from beeq.errors import JobFailed, RedisUnavailable
-
-if TYPE_CHECKING:
-    from beeq.client.event_hub import EventHub
-    from beeq.client.reader import Reader
-    from beeq.job import Job
-    from beeq.protocol.events import JobEvent
+from beeq.job import Job
+from beeq.protocol.events import JobEvent
 
 #: Pub/sub loses what is published while disconnected; so the job itself is looked at, ever less often.
 _HEAD_START_S = 0.1

@@ -6,8 +6,6 @@
   fine, and before opening; a second call with a shorter timeout shortens the wait.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Protocol

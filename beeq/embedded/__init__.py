@@ -13,8 +13,6 @@ Here: taking a share (this module), the process that starts, restarts and ends t
 a share for an event loop (``membership``). Not here: connecting to the server, which ``beeq.redis`` does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

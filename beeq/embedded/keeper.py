@@ -13,8 +13,6 @@ Three locks in the folder (``flock``, so each is released however its holders en
   when a keeper was killed and its server is still ending.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """A share of the embedded server for an event loop: ``join`` blocks, so it runs in a thread."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from pathlib import Path

@@ -6,19 +6,14 @@ Follows Redis's clock. Looks at the start, after every reconnection, at an ``ear
 after an error, and now and then in any case.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING
 
+from beeq.client.context import QueueContext
 from beeq.errors import RedisError
 from beeq.maintenance.eager_timer import EagerTimer
 from beeq.redis import scripts
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
 
 #: Jobs raised in one script call: a long one would block every client.
 _RAISE_AT_ONCE = 1000

@@ -3,8 +3,6 @@
 The owner brings the clock, sleeps until ``deadline_ms``, and calls ``fire``.
 """
 
-from __future__ import annotations
-
 import math
 
 

@@ -3,17 +3,12 @@
 The rules are in protocol/README.md, "Stall check".
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from beeq.client.context import QueueContext
 from beeq.errors import RedisError
 from beeq.redis import scripts
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
 
 #: Ids looked at in one script call; each costs a search of ``active``.
 _REQUEUE_AT_ONCE = 100

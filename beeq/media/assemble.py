@@ -6,8 +6,6 @@ and a mov cost as much as one of them; no video encoder is needed where the scen
 long its own sound is, and the master is cut or padded to the sum of the scenes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Messages name files as the caller did, never by absolute path.
 """
 
-from __future__ import annotations
-
 from beeq.errors import BeeqError
 
 _SHOWN_LENGTH = 200

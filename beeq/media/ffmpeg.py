@@ -5,8 +5,6 @@ kernel also kills it when the worker is killed; elsewhere such a run goes on to 
 temporary name.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -4,8 +4,6 @@ The first bytes of a file choose its demuxer, and ffmpeg uses no other. So playl
 other files that name further files are refused under any name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

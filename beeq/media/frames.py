@@ -4,8 +4,6 @@ A window at the end of the file is decoded, then a wider one if that was empty: 
 longer than the picture, and the end may be damaged or missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 from beeq.media.errors import MediaFailed, shown

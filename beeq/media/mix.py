@@ -1,7 +1,5 @@
 """Mixes music into the sound of a video, or of a sound file, whose length it does not change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from beeq.media.errors import MediaFailed, shown

@@ -6,8 +6,6 @@ name. So no name can act as a protocol, a pattern or an option, and a link that 
 check is not followed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

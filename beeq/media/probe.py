@@ -4,8 +4,6 @@
 that are read here.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction

@@ -9,8 +9,6 @@ is an object of each one's facts. The service decides which paths are allowed. I
 and its redirects are not followed.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import Any

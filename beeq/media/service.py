@@ -1,7 +1,5 @@
 """The media operations on this machine: a caller gives names and gets facts."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ all clips alike: the first clip's size and rate, other sizes fitted in and padde
 its sound.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 

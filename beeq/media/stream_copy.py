@@ -11,8 +11,6 @@ Sound is never copied: its packets do not end where pictures do, so each joint w
 the picture by some milliseconds.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ reconciler finds missing updates, and a document that another program has change
 the job's state in Redis changes.
 """
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime

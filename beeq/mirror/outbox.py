@@ -1,10 +1,8 @@
 """The mirror's side of Redis: the outbox streams, the jobs' states, and the lease of the reconciler."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beeq.client.reader import JobState, Reader, kept_outcome
 from beeq.errors import JobUnreadable, RedisRefused
@@ -12,11 +10,9 @@ from beeq.mirror.documents import revision_of, state_without_record
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.keys import Keys
 from beeq.redis.connection import Connection
+from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
 from beeq.settings import OUTBOX_LIMIT
-
-if TYPE_CHECKING:
-    from beeq.redis.connector import Connector
 
 GROUP = "mirror"
 #: Entries read by one call.

@@ -5,8 +5,6 @@ with MongoDB. One process at a time compares a queue: in each pass the jobs in f
 without a final status, and of all other records a bounded number, page by page.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

@@ -7,8 +7,6 @@ batch it sleeps as long as the write took, so that at least half of the time is 
 process, and of the machine that MongoDB runs on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

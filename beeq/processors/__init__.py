@@ -4,8 +4,6 @@ Here: settings, the check of a job's fields, progress (``base``), and what an er
 here: the work itself (``beeq.ai``, ``beeq.media``, ``beeq.webhooks``), and Redis.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from beeq.processors.base import Processor, ProcessorSettings

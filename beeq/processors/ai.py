@@ -3,8 +3,6 @@
 ``beeq.ai`` does the work.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from beeq.ai.client import BASE_URL_SETTING, AIClient, Limits

@@ -3,8 +3,6 @@
 A processor is a handler for one built-in queue. All it sees of the queue is the job that it runs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

@@ -1,7 +1,5 @@
 """The processors of ``media-processing`` and ``video-assembly``. ``beeq.media`` does the work."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The processor of ``webhook-processing``: what a response means for the job. ``beeq.webhooks`` delivers."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 from beeq.errors import Discard, Retry

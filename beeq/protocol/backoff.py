@@ -1,7 +1,5 @@
 """How long a job waits before its next attempt (protocol/README.md, "Retry and backoff"). Arithmetic only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, Protocol

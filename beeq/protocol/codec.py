@@ -7,8 +7,6 @@ would change (integers beyond 64 bits, lone surrogates, keys that are no strings
 way round, through ``_Writer`` and the standard library.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

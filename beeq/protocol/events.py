@@ -5,8 +5,6 @@ The rules are in protocol/README.md, "Events channel".
 Text in, events out; no IO and no clock: who receives a message says when.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 

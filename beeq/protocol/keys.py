@@ -36,8 +36,6 @@ beeq:workers   sorted set worker process → when it last beat, ms since the epo
 ============== ========== ==================================================================
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 #: bee-queue's own keys, in the order in which ``destroy`` names them.

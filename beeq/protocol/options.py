@@ -1,7 +1,5 @@
 """What may be asked of a job, checked in bee-queue's words: protocol/README.md, "Error texts". No IO."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from datetime import datetime, timedelta

@@ -4,8 +4,6 @@ The worker hands the ``Outcome`` to Redis (``lua/exchange.lua``), which refuses 
 another owner by then. The rules are in protocol/README.md: "Operations", "Retry and backoff", "Results".
 """
 
-from __future__ import annotations
-
 import math
 import traceback
 from collections.abc import Mapping

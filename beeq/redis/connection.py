@@ -1,18 +1,14 @@
 """One connection to Redis that comes back: dials when first used, and again after a failure."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.redis.connector import Connector
 from beeq.redis.resp import NOT_HERE, OnEnd, RespProtocol, pack, settle
 from beeq.redis.scripts import Script
-
-if TYPE_CHECKING:
-    from beeq.redis.connector import Connector
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
 _NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")

@@ -3,8 +3,6 @@
 Passes raw messages on; ``beeq.client.session`` says who reads them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Callable

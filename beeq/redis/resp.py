@@ -5,8 +5,6 @@ is driven from here, with hiredis for the parsing: the stream, the connection an
 would cost more than Redis itself. A reply is handed over in the very call that reads it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections import deque

@@ -1,7 +1,5 @@
 """How long to wait after a failure before trying again: doubling, capped, with jitter, reset by success."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Callable

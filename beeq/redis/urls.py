@@ -4,8 +4,6 @@
 ``redis+cluster://h1:6379,h2:6379``; ``embedded:`` and ``embedded:folder``.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit

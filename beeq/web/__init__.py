@@ -8,8 +8,6 @@ Here: the application (``application``), its routes (``routes``), requests (``bo
 happens to it (``beeq.service``); nothing else in beeq imports this package.
 """
 
-from __future__ import annotations
-
 import os
 
 try:

@@ -4,8 +4,6 @@ A body that is not used is read all the same, up to a bound, and discarded: a cl
 when the connection is closed would get an error in place of the response.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The OpenAPI 3.1 document of the routes: their requests, and all their responses. Pure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from beeq.job_status import STATUSES, mirrored_name

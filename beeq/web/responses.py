@@ -1,7 +1,5 @@
 """Responses: JSON, never cached, written as Node would write it. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any

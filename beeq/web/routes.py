@@ -1,7 +1,5 @@
 """What each route does. Every wait for Redis has a bound; ``application.py`` turns errors into responses."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -3,8 +3,6 @@
 For ``beeq web``; other servers (``uvicorn beeq.web:app``) do not use this module.
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket

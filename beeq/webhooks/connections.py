@@ -5,19 +5,14 @@ connection in the pool for good, and workers cancel tasks. Here nothing is await
 returned: it is kept, or closed by a task of the pool's own. ``beeq.ai`` uses these connections too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import httpcore
-
-if TYPE_CHECKING:
-    import ssl
 
 #: Shorter than the keep-alive of common servers (5 s), which might close just as a request is sent.
 KEEPALIVE_S = 2.0

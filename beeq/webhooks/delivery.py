@@ -4,30 +4,22 @@ httpcore is used directly, because it follows no redirect, decodes no body, keep
 or netrc from the environment, and logs no URL. Its only network is the ``guard``.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 
 import httpcore
 import httpx
 
 from beeq import __version__
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING
+from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, AllowedHosts
 from beeq.webhooks.connections import Connections
-from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver, WebhookRefused
 from beeq.webhooks.response import WebhookResponse, retry_after_in
-from beeq.webhooks.signature import message_id
-
-if TYPE_CHECKING:
-    from beeq.webhooks.addresses import AllowedHosts
-    from beeq.webhooks.guard import Resolve
-    from beeq.webhooks.signature import Signer
+from beeq.webhooks.signature import Signer, message_id
 
 #: Resolving and connecting; the TLS handshake gets the same time again.
 CONNECT_TIMEOUT_S = 10.0

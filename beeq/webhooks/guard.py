@@ -5,8 +5,6 @@ URL; and it cannot bypass the check, because this is its only network. The addre
 one connected to, so a name that resolves differently a moment later (DNS rebinding) gains nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import socket

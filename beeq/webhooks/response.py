@@ -1,7 +1,5 @@
 """The parts of a receiver's response that a delivery uses. No IO, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ See https://www.standardwebhooks.com. Receivers check ``webhook-signature`` with
 drop repeated messages by ``webhook-id``.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -3,16 +3,12 @@
 Which action is due is decided in ``scheduler.py``; ``pump.py`` carries it out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from beeq.protocol.outcome import Outcome
 from beeq.worker.claims import ClaimedJob, FetchedJob
-
-if TYPE_CHECKING:
-    from beeq.protocol.outcome import Outcome
 
 #: Calls in flight at once: Redis works on one while this process works on the other's jobs.
 MAX_CALLS = 2

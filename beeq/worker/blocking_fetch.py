@@ -5,23 +5,19 @@ peer. What BLMOVE moves into ``active`` is not claimed yet: a call of the pump d
 id of ``active`` is sent with it and answered right after it: it brings the job's record along.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from beeq.errors import RedisError, RedisRefused
+from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.connection import Connection, lacks_script, meant_by
+from beeq.redis.connector import Connector
 from beeq.redis.resp import NOT_HERE, pack
 from beeq.redis.retry_delay import RetryDelay
-
-if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
-    from beeq.redis.connector import Connector
-    from beeq.settings import Settings
+from beeq.settings import Settings
 
 #: How long one BLMOVE waits.
 FETCH_TIMEOUT_MS = 5000

@@ -4,8 +4,6 @@ An idle worker does not wait for the reply of the call that claims its job: the 
 record along, the call is sent, and the handler starts. The reply then grants the claim, or refuses it.
 """
 
-from __future__ import annotations
-
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
 ClaimedJob = tuple[bytes, bytes, int, bytes]
 

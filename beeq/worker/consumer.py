@@ -1,24 +1,18 @@
 """Works on a queue: takes the handler, starts the worker, runs until stopped or until nothing is left."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
+from beeq.client.context import QueueContext
+from beeq.client.job_actions import JobActions
+from beeq.client.session import Session
 from beeq.errors import QueueClosed, RedisError
 from beeq.process import stop_signals
 from beeq.redis.retry_delay import RetryDelay
 from beeq.settings import whole
-from beeq.worker.runner import check_executor, check_handler
+from beeq.worker.runner import Executor, Handler, check_executor, check_handler
 from beeq.worker.worker import Worker
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
-    from beeq.client.job_actions import JobActions
-    from beeq.client.session import Session
-    from beeq.worker.runner import Executor, Handler
 
 #: How long ``run`` waits for running jobs after the first signal.
 DRAIN_TIMEOUT_MS = 30_000

@@ -1,15 +1,11 @@
 """Packs the calls of ``lua/exchange.lua`` for one queue."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from beeq.protocol.keys import Keys
 from beeq.redis import scripts
-
-if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
-    from beeq.settings import Settings
-    from beeq.worker.actions import ExchangeCall
+from beeq.settings import Settings
+from beeq.worker.actions import ExchangeCall
 
 
 class ExchangePacker:

@@ -10,27 +10,23 @@ the order in which they are answered. Those that have to be waited for are carri
 the other.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from beeq.client.context import QueueContext
 from beeq.errors import JobLost, RedisError
+from beeq.protocol.outcome import Outcome
 from beeq.redis.connection import Connection
 from beeq.redis.retry_delay import RetryDelay
 from beeq.worker import actions
 from beeq.worker.blocking_fetch import BlockingFetch
+from beeq.worker.claims import ClaimedJob
 from beeq.worker.exchange import ExchangePacker
 from beeq.worker.recovery import Recovery, failure_of, reported
 from beeq.worker.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
-    from beeq.protocol.outcome import Outcome
-    from beeq.worker.claims import ClaimedJob
 
 
 class PumpListener(Protocol):

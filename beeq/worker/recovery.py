@@ -3,18 +3,12 @@
 Commands only; what is to be done, and when, is decided in ``scheduler.py``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from beeq.errors import RedisError, RedisRefused
+from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.connection import Connection, lacks_script, meant_by
 from beeq.worker.actions import Failure, GiveBack, Recover
 from beeq.worker.claims import token_of
-
-if TYPE_CHECKING:
-    from beeq.protocol.keys import Keys
 
 #: Jobs given back in one call.
 _MAX_BATCH = 500

@@ -4,24 +4,20 @@ An attempt ends once, by what comes first: the handler's return or error, its ti
 If the handler ends after that, it is reported (``on_late``), and not recorded.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from beeq.blocking import BlockingJob, Portal
 from beeq.errors import JobTimedOut
+from beeq.job import Job
 from beeq.protocol.options import timeout_ms_of
 from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.pool import ProcessPool
 from beeq.worker.thread_pool import ThreadCall, ThreadPool
-
-if TYPE_CHECKING:
-    from beeq.job import Job
 
 #: A handler that ignores its cancellation is given up after this long.
 GRACE_S = 1.0

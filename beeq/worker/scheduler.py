@@ -39,11 +39,10 @@ What holds after every event:
 * One of Recover, GiveBack and StopFetch is under way at a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beeq.protocol.outcome import Outcome
 from beeq.worker import actions
 from beeq.worker.actions import (
     Action,
@@ -59,9 +58,6 @@ from beeq.worker.actions import (
     TurnState,
 )
 from beeq.worker.claims import FIRST_DELIVERY, ClaimedJob, FetchedJob, claim_of
-
-if TYPE_CHECKING:
-    from beeq.protocol.outcome import Outcome
 
 _NOTHING: Actions = ()
 _TURN = actions.Turn()

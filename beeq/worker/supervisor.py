@@ -5,8 +5,6 @@ learns both from one pipe: a byte says how urgently to stop, and the end of the 
 Children ignore SIGINT: Ctrl-C reaches parent and children alike, and must count once.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import select

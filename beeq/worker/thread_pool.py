@@ -4,8 +4,6 @@
 ever; here the thread of a job that was given up goes on alone, and another thread takes the next job.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import queue

@@ -3,29 +3,25 @@
 Turns claimed records into jobs and outcomes into events. Every background duty it starts, it stops.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from beeq.client.context import QueueContext
+from beeq.client.job_actions import JobActions
 from beeq.errors import JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import process_name
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.outcome import Outcome, fail, succeed
+from beeq.worker.claims import ClaimedJob
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
-
-if TYPE_CHECKING:
-    from beeq.client.context import QueueContext
-    from beeq.client.job_actions import JobActions
-    from beeq.worker.claims import ClaimedJob
 
 T = TypeVar("T")
 

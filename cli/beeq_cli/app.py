@@ -1,7 +1,5 @@
 """``--app module:attr``: the user's own queues, with the handlers that their module gave them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from importlib import import_module

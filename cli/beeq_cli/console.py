@@ -1,7 +1,5 @@
 """Lines for a person, on standard error, safe to show; data, on standard output."""
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import IO

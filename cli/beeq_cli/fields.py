@@ -1,7 +1,5 @@
 """A job's data from the words of a command line: ``key=text``, ``key:=json``, ``@file.json``, ``-``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a worker logs to standard error: text for people, or JSON, one object a line; escaped."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from datetime import UTC, datetime

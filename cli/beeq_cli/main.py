@@ -3,8 +3,6 @@
 Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect.
 """
 
-from __future__ import annotations
-
 import traceback
 from importlib import import_module
 from typing import Any

@@ -1,7 +1,5 @@
 """The options that commands share, each with its ``BEEQ_*`` twin, and the way their texts are read."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

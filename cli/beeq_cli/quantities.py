@@ -1,7 +1,5 @@
 """Durations, times and backoffs as people type them. Pure; ``ValueError`` says what is wrong."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Runs a command's coroutine, opens its queues within the time a person waits, and explains how it failed."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

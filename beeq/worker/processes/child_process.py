@@ -13,15 +13,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beeq.errors import BeeqError
+from beeq.job import Job
 from beeq.protocol.codec import dumps, loads
 from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
-
-if TYPE_CHECKING:
-    from beeq.job import Job
 
 #: How long a child may take to import the handler.
 START_TIMEOUT_S = 60.0

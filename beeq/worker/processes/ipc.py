@@ -9,8 +9,6 @@ body that may be large. Everything in it is JSON, except for the body of ``load`
   now), ``call`` (a command of the job), ``end`` (what the handler returned or raised).
 """
 
-from __future__ import annotations
-
 import builtins
 import struct
 from collections.abc import Iterator

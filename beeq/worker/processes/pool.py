@@ -4,18 +4,14 @@ A child runs one job at a time and is used again and again. When its job is give
 cancellation, close) it is killed, and the next job gets another one.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beeq.job import Job
 from beeq.worker.processes.child_process import ChildDied, ChildProcess
 from beeq.worker.processes.handler_ref import HandlerRef
-
-if TYPE_CHECKING:
-    from beeq.job import Job
 
 
 class ProcessPool:

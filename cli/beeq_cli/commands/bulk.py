@@ -3,8 +3,6 @@
 Ids are printed in the order of the lines. A bad line is reported and the others go on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import threading

@@ -1,7 +1,5 @@
 """``beeq cancel``: ends a job that waits, is delayed, or runs."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """``--fail-if``: a condition on a queue's numbers, such as ``waiting>1000`` or ``oldest>5m``. Pure."""
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Callable, Mapping

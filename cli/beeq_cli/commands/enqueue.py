@@ -1,7 +1,5 @@
 """``beeq enqueue``: one job, or with ``--bulk`` one a line. Prints ids; with ``--wait`` the result."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

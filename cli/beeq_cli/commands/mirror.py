@@ -1,7 +1,5 @@
 """``beeq mirror``: writes the status mirror without working on jobs; or compares it with Redis."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import sys

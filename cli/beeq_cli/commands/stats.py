@@ -1,7 +1,5 @@
 """``beeq stats``: how queues are doing, once or again and again. Looking writes nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence

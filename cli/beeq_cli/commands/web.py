@@ -1,7 +1,5 @@
 """``beeq web``: serves the HTTP routes until a signal comes."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

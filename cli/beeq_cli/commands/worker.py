@@ -1,7 +1,5 @@
 """``beeq worker``: works on queues until a signal comes, or with ``--burst`` until they are empty."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ Starts the embedded server and a worker, makes small clips, and runs every kind 
 placeholder for an AI provider. Succeeds only if every job did what it should.
 """
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import sys

@@ -4,8 +4,6 @@ The placeholder speaks as much of the OpenAI API as the jobs need. Nothing it an
 texts are fixed, the picture and the video are the demo's own. The receiver takes signed messages only.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """What ``beeq demo`` performs: ten jobs in three acts, and how each result is judged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
