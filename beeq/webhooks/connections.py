@@ -91,6 +91,11 @@ class Connections:
         self._lent: set[_LentConnection] = set()
         self._closing: set[asyncio.Task[None]] = set()  # each task removes itself at its end
 
+    @property
+    def lent_count(self) -> int:
+        """How many connections are lent at the moment."""
+        return len(self._lent)
+
     @asynccontextmanager
     async def borrow(self, origin: httpcore.Origin) -> AsyncIterator[httpcore.AsyncHTTPConnection]:
         """Lend a connection to ``origin``; the first request on it opens it.

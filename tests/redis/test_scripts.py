@@ -14,6 +14,8 @@ from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.scripts import Script
 
+pytestmark = pytest.mark.fast
+
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = Keys("bq", "q")
 EVERY_SCRIPT = pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)

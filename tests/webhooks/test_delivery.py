@@ -476,7 +476,7 @@ async def test_wherever_a_delivery_is_cancelled_no_connection_is_left(
             attempt.cancel()
             await asyncio.wait({attempt}, timeout=5)
             delivered += not attempt.cancelled()
-            assert sender._connections is None or not sender._connections._lent
+            assert sender._connections is None or not sender._connections.lent_count
         await sender.aclose()
         await receiver.until_open(0)
 

@@ -15,6 +15,8 @@ from beeq.worker import scheduler
 from beeq.worker.actions import Failure
 from tests.worker.scheduler_world import IDENTITY, World
 
+pytestmark = pytest.mark.fast
+
 CONCURRENCIES = (1, 2, 3, 7)
 STEPS = 80
 
