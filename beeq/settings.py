@@ -107,7 +107,7 @@ class Settings:
         """Check every value."""
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if setting.type == "bool" and not isinstance(value, bool):
+            if setting.type is bool and not isinstance(value, bool):
                 raise TypeError(f"{setting.name} must be a bool, not {type(value).__name__}")
         if self.quit_command_client is not None and not isinstance(self.quit_command_client, bool):
             raise TypeError("quit_command_client must be a bool or None")
