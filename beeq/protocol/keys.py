@@ -36,6 +36,8 @@ beeq:workers   sorted set worker process → when it last beat, ms since the epo
 ============== ========== ==================================================================
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 #: bee-queue's own keys, in the order in which ``destroy`` names them.
@@ -63,12 +65,42 @@ SIDE_SUFFIXES = (
 )
 
 
+class Key:
+    """An attribute of ``Keys``: the full name of one suffix."""
+
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+
+    def __get__(self, keys: Keys, _owner: type) -> str:
+        """Return the name in that queue."""
+        return keys.to_key(self._suffix)
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The key names of one queue. An empty prefix means ``bq``, as in bee-queue."""
 
     prefix: str
     queue_name: str
+
+    id = Key("id")
+    jobs = Key("jobs")
+    waiting = Key("waiting")
+    active = Key("active")
+    succeeded = Key("succeeded")
+    failed = Key("failed")
+    delayed = Key("delayed")
+    stalling = Key("stalling")
+    stall_block = Key("stallBlock")
+    events = Key("events")
+    earlier_delayed = Key("earlierDelayed")
+    claims = Key("beeq:claims")
+    results = Key("beeq:results")
+    expiries = Key("beeq:expiries")
+    cancelled = Key("beeq:cancelled")
+    outbox = Key("beeq:outbox")
+    scan_lease = Key("beeq:scan")
+    workers = Key("beeq:workers")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""
@@ -77,93 +109,3 @@ class Keys:
     def every(self) -> list[str]:
         """Return each key the queue may own, bee-queue's and beeq's."""
         return [self.to_key(suffix) for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES)]
-
-    @property
-    def id(self) -> str:
-        """Counter of automatic ids."""
-        return self.to_key("id")
-
-    @property
-    def jobs(self) -> str:
-        """Hash of records."""
-        return self.to_key("jobs")
-
-    @property
-    def waiting(self) -> str:
-        """List of ids to run."""
-        return self.to_key("waiting")
-
-    @property
-    def active(self) -> str:
-        """List of ids that run."""
-        return self.to_key("active")
-
-    @property
-    def succeeded(self) -> str:
-        """Set of ids."""
-        return self.to_key("succeeded")
-
-    @property
-    def failed(self) -> str:
-        """Set of ids."""
-        return self.to_key("failed")
-
-    @property
-    def delayed(self) -> str:
-        """Sorted set of ids by due time."""
-        return self.to_key("delayed")
-
-    @property
-    def stalling(self) -> str:
-        """Set of ids that have to give a sign of life."""
-        return self.to_key("stalling")
-
-    @property
-    def stall_block(self) -> str:
-        """Gate of the stall check."""
-        return self.to_key("stallBlock")
-
-    @property
-    def events(self) -> str:
-        """Channel of job events."""
-        return self.to_key("events")
-
-    @property
-    def earlier_delayed(self) -> str:
-        """Channel of new earliest due times."""
-        return self.to_key("earlierDelayed")
-
-    @property
-    def claims(self) -> str:
-        """Hash of who runs what, and for the how many-th time."""
-        return self.to_key("beeq:claims")
-
-    @property
-    def results(self) -> str:
-        """Hash of results and last errors."""
-        return self.to_key("beeq:results")
-
-    @property
-    def expiries(self) -> str:
-        """Sorted set of results that outlive their records for a while."""
-        return self.to_key("beeq:expiries")
-
-    @property
-    def workers(self) -> str:
-        """Sorted set of living worker processes."""
-        return self.to_key("beeq:workers")
-
-    @property
-    def cancelled(self) -> str:
-        """Sorted set of claims whose jobs were cancelled, and the channel that tells of each."""
-        return self.to_key("beeq:cancelled")
-
-    @property
-    def outbox(self) -> str:
-        """Stream of changed ids."""
-        return self.to_key("beeq:outbox")
-
-    @property
-    def scan_lease(self) -> str:
-        """Who compares the queue with its mirror."""
-        return self.to_key("beeq:scan")

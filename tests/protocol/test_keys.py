@@ -7,7 +7,7 @@ import re
 import pytest
 
 from beeq.protocol import keys as keys_module
-from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Keys
+from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Key, Keys
 
 pytestmark = pytest.mark.fast
 
@@ -39,7 +39,7 @@ def test_each_key_has_its_name_on_the_wire(name: str, key: str) -> None:
 
 
 def test_every_key_that_the_class_offers_is_pinned_above() -> None:
-    offered = {name for name, value in vars(Keys).items() if isinstance(value, property)}
+    offered = {name for name, value in vars(Keys).items() if isinstance(value, Key)}
     assert offered == {name for name, _ in NAMES}
 
 
