@@ -4,7 +4,7 @@ The rules are in protocol/README.md, "JSON dialect" and "Job record".
 
 Text in, values out; no IO and no clock. orjson does nearly all of the work. What it refuses or
 would change (integers beyond 64 bits, lone surrogates, keys that are no strings) goes the exact
-way round, through ``_Writer`` and the standard library.
+way round, through ``_write`` and the standard library.
 """
 
 import json
@@ -23,6 +23,7 @@ from beeq.errors import JobUnreadable
 _DIGITS_TO_ZERO = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else 0 for byte in range(256))  # noqa: PLR2004 - ASCII
 _MAYBE_BIG_INT = b"0" * 19
 _NEW_RECORD = b'{"data":%b,"options":{"timestamp":%d,"stacktraces":[]},"status":"created","progress":0}'
+_WORDS = {None: "null", True: "true", False: "false"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,7 +41,7 @@ def dumps(value: Any) -> bytes:
     except (TypeError, RecursionError):
         pass  # what it refuses may still be written the exact way
     try:
-        return _Writer().write(value)
+        return _write(value)
     except RecursionError:
         raise TypeError("value is nested too deeply to be written as JSON") from None
     except ValueError as error:
@@ -69,79 +70,53 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-class _Writer:
-    """The exact writer, for what orjson refuses. One instance writes one value."""
+def _write(value: Any) -> bytes:
+    """Write exactly what orjson refuses."""
+    text = _exact(value, set())
+    if _LONE_SURROGATE.search(text):
+        # Two halves of one character are a character; what stays alone is escaped.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        text = _LONE_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    return text.encode()
 
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._open_ids: set[int] = set()  # containers being written, to notice a circle
 
-    def write(self, value: Any) -> bytes:
-        self._value(value)
-        text = "".join(self._parts)
-        if _LONE_SURROGATE.search(text):
-            # Two halves of one character are a character; what stays alone is escaped.
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-            text = _LONE_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
-        return text.encode()
+def _exact(value: Any, around: set[int]) -> str:
+    """Return a value's JSON; ``around`` are the ids of the containers that it lies in, to notice a circle."""
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, bool):
+        return _WORDS[value]
+    if isinstance(value, str):
+        return json.dumps(str.__str__(value), ensure_ascii=False)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return float.__repr__(value) if math.isfinite(value) else "null"
+    if not isinstance(value, dict | list | tuple):
+        # Dates, UUIDs, dataclasses, enums: whatever orjson has a word for on its own.
+        return orjson.dumps(value).decode()
+    if id(value) in around:
+        raise TypeError("circular structure cannot be written as JSON")
+    around.add(id(value))
+    if isinstance(value, dict):
+        members = [f"{_exact(_key(key), around)}:{_exact(member, around)}" for key, member in value.items()]
+        text = "{" + ",".join(members) + "}"
+    else:
+        text = "[" + ",".join([_exact(element, around) for element in value]) + "]"
+    around.discard(id(value))
+    return text
 
-    def _value(self, value: Any) -> None:
-        if isinstance(value, Enum):
-            value = value.value
-        if value is None or isinstance(value, bool):
-            self._parts.append({None: "null", True: "true", False: "false"}[value])
-        elif isinstance(value, str):
-            self._parts.append(json.dumps(str.__str__(value), ensure_ascii=False))
-        elif isinstance(value, int):
-            self._parts.append(int.__repr__(value))
-        elif isinstance(value, float):
-            self._parts.append(float.__repr__(value) if math.isfinite(value) else "null")
-        elif isinstance(value, dict):
-            self._enter(value)
-            self._members(value)
-            self._open_ids.discard(id(value))
-        elif isinstance(value, list | tuple):
-            self._enter(value)
-            self._elements(value)
-            self._open_ids.discard(id(value))
-        else:
-            # Dates, UUIDs, dataclasses, enums: whatever orjson has a word for on its own.
-            self._parts.append(orjson.dumps(value).decode())
 
-    def _enter(self, container: Any) -> None:
-        if id(container) in self._open_ids:
-            raise TypeError("circular structure cannot be written as JSON")
-        self._open_ids.add(id(container))
-
-    def _members(self, members: dict[Any, Any]) -> None:
-        opening = "{"
-        for key, value in members.items():
-            self._parts.append(opening)
-            self._value(self._key(key))
-            self._parts.append(":")
-            self._value(value)
-            opening = ","
-        self._parts.append("{}" if opening == "{" else "}")
-
-    @staticmethod
-    def _key(key: Any) -> str:
-        if isinstance(key, Enum):
-            key = key.value
-        if isinstance(key, str):
-            return key
-        if key is None or isinstance(key, bool):
-            return {None: "null", True: "true", False: "false"}[key]
-        if isinstance(key, int | float):
-            return repr(key)
-        raise TypeError(f"a JSON object's key must be a string, not {type(key).__name__}")
-
-    def _elements(self, elements: list[Any] | tuple[Any, ...]) -> None:
-        opening = "["
-        for element in elements:
-            self._parts.append(opening)
-            self._value(element)
-            opening = ","
-        self._parts.append("[]" if opening == "[" else "]")
+def _key(key: Any) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, bool):
+        return _WORDS[key]
+    if isinstance(key, int | float):
+        return repr(key)
+    raise TypeError(f"a JSON object's key must be a string, not {type(key).__name__}")
 
 
 class RecordLike(Protocol):
@@ -173,11 +148,7 @@ def payload(data: Any) -> Any:
 
 
 def encode_record(record: RecordLike) -> bytes:
-    """Return the record's JSON: exactly four keys, in bee-queue's order.
-
-    Raises:
-        TypeError: data, options or progress cannot be written as JSON.
-    """
+    """Return the record's JSON: exactly four keys, in bee-queue's order. Raises what ``dumps`` raises."""
     return dumps(
         {
             "data": record.data,
@@ -189,24 +160,14 @@ def encode_record(record: RecordLike) -> bytes:
 
 
 def encode_new_record(data: Any, created_ms: int) -> bytes:
-    """Return what ``encode_record`` would of a record with that data and nothing else, which is not made.
-
-    Raises:
-        TypeError: the data cannot be written as JSON.
-    """
+    """Return what ``encode_record`` would of a record with that data and nothing else, which is not made."""
     return _NEW_RECORD % (dumps(data), created_ms)
 
 
 def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
     """Return the record in ``raw``, tolerant where bee-queue is (protocol/README.md, "Job record").
 
-    Args:
-        job_id: for the error's sake.
-        raw: the hash field.
-        now_ms: what a missing timestamp becomes.
-
-    Raises:
-        JobUnreadable: it is not a JSON object.
+    A missing timestamp becomes ``now_ms``. Raises JobUnreadable if the text is not a JSON object.
     """
     try:
         members = loads(raw)
