@@ -7,20 +7,19 @@ after an error, and now and then in any case.
 """
 
 import asyncio
-import random
 import time
+from contextlib import suppress
 
 from beeq.client.context import QueueContext
 from beeq.errors import RedisError
 from beeq.maintenance.eager_timer import EagerTimer
 from beeq.redis import scripts
+from beeq.redis.retry_delay import RetryDelay
 
 #: Jobs raised in one script call: a long one would block every client.
 _RAISE_AT_ONCE = 1000
 #: A lost message costs no more than this.
 _LONGEST_SLEEP_MS = 15_000
-_FIRST_RETRY_S = 0.1
-_LONGEST_RETRY_S = 5.0
 
 
 class DelayedActivator:
@@ -30,12 +29,9 @@ class DelayedActivator:
     """
 
     def __init__(self, context: QueueContext) -> None:
-        settings = context.settings
         self._context = context
-        self._pipeline = context.pipeline
-        self._keys = context.keys
-        self._debounce_ms = settings.delayed_debounce
-        self._timer = EagerTimer(min(settings.near_term_window, _LONGEST_SLEEP_MS))
+        self._timer = EagerTimer(min(context.settings.near_term_window, _LONGEST_SLEEP_MS))
+        self._retry_delay = RetryDelay(100, 5000)
         self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis's clock is known
         self._poked = asyncio.Event()
         self._is_due = True
@@ -58,49 +54,45 @@ class DelayedActivator:
 
     async def run(self) -> None:
         """Look whenever there may be something to raise, until cancelled."""
-        retry_s = _FIRST_RETRY_S
         while True:
             self._poked.clear()
-            if self._is_due or self._timer.fire(now_ms=self._now_ms()):
-                self._is_due = False
-                try:
-                    await self.once()
-                    retry_s = _FIRST_RETRY_S
-                except RedisError as error:
-                    self._context.report_error(error)
-                    self._is_due = True
-                    await asyncio.sleep(retry_s * random.uniform(0.5, 1))
-                    retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
+            if not (self._is_due or self._timer.fire(now_ms=self._now_ms())):
+                await self._rest()
                 continue
-            await self._rest()
+            self._is_due = False
+            try:
+                await self.once()
+                self._retry_delay.reset()
+            except RedisError as error:
+                self._context.report_error(error)
+                self._is_due = True
+                await self._retry_delay.wait()
 
     async def _rest(self) -> None:
         deadline_ms = self._timer.deadline_ms
         wait_ms = _LONGEST_SLEEP_MS if deadline_ms is None else deadline_ms - self._now_ms()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(max(0, wait_ms) / 1000):
                 await self._poked.wait()
-        except TimeoutError:
-            return
 
     async def once(self) -> int:
-        """Raise what is due now; return how many jobs.
-
-        Raises:
-            RedisError: Redis did not do it.
-        """
+        """Raise what is due now; return how many jobs. Raises RedisError if Redis did not do it."""
+        context = self._context
         total = 0
         raised: int
         while True:
             raised, next_due, now = await scripts.raise_delayed(
-                self._pipeline, self._keys, debounce_ms=self._debounce_ms, limit=_RAISE_AT_ONCE
+                context.pipeline,
+                context.keys,
+                debounce_ms=context.settings.delayed_debounce,
+                limit=_RAISE_AT_ONCE,
             )
             total += raised
             self._offset_ms = int(now) - _monotonic_ms()
             if not self._timer.schedule(int(next_due), now_ms=int(now)):
                 break
         if total:
-            self._context.emit("raised jobs", total)
+            context.emit("raised jobs", total)
         return total
 
     def _now_ms(self) -> int:

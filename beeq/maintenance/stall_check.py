@@ -21,27 +21,25 @@ class StallCheck:
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context
-        self._pipeline = context.pipeline
-        self._keys = context.keys
-        self._settings = context.settings
-        self._cursors = (b"0", b"0")
+        #: How far the side keys are swept: the cursors in the claims and in the results.
+        self._swept = (b"0", b"0")
 
     async def once(self) -> int:
         """Check now, and emit ``stalled`` for each job that went back to the queue; return how many.
 
-        Raises:
-            RedisError: the check was not made, or not to its end. The next one makes up for it.
+        Raises RedisError if the check was not made, or not to its end. The next one makes up for it.
         """
+        pipeline, keys, settings = self._context.pipeline, self._context.keys, self._context.settings
         stalled: list[str] = []
         first = "1"
         while True:
             passed, more, ids = await scripts.requeue_stalled(
-                self._pipeline,
-                self._keys,
-                interval_ms=self._settings.stall_interval,
+                pipeline,
+                keys,
+                interval_ms=settings.stall_interval,
                 first=first,
                 limit=_REQUEUE_AT_ONCE,
-                outbox_limit=self._settings.outbox_limit,
+                outbox_limit=settings.outbox_limit,
             )
             if not passed:
                 return 0
@@ -52,13 +50,13 @@ class StallCheck:
         position = 0
         while position >= 0:
             position = await scripts.mark_stalling(
-                self._pipeline,
-                self._keys,
-                interval_ms=self._settings.stall_interval,
-                start=position,
-                limit=_MARK_AT_ONCE,
+                pipeline, keys, interval_ms=settings.stall_interval, start=position, limit=_MARK_AT_ONCE
             )
-        await self._sweep()
+        # One page of the side keys, for what Node peers have finished or removed.
+        claims_cursor, results_cursor = self._swept
+        self._swept = await scripts.sweep(
+            pipeline, keys, claims_cursor=claims_cursor, results_cursor=results_cursor, count=_SWEEP_AT_ONCE
+        )
         for job_id in stalled:
             self._context.emit("stalled", job_id)
         return len(stalled)
@@ -71,15 +69,3 @@ class StallCheck:
             except RedisError as error:
                 self._context.report_error(error)
             await asyncio.sleep(rest_s())
-
-    async def _sweep(self) -> None:
-        """Look at one page of the side keys for what Node peers have finished or removed."""
-        claims_cursor, results_cursor = self._cursors
-        claims_cursor, results_cursor = await scripts.sweep(
-            self._pipeline,
-            self._keys,
-            claims_cursor=claims_cursor,
-            results_cursor=results_cursor,
-            count=_SWEEP_AT_ONCE,
-        )
-        self._cursors = (claims_cursor, results_cursor)

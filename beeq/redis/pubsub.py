@@ -4,29 +4,24 @@ Passes raw messages on; ``beeq.client.session`` says who reads them.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.connector import Connector
 from beeq.redis.resp import RespProtocol, pack
+from beeq.redis.retry_delay import RetryDelay
 
 #: After this much silence the server is asked whether it is still there.
 PING_AFTER_S = 10.0
-_FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 5.0
 
 
 class Subscriber:
     """One connection in subscribed mode. ``add`` channels any time; ``close`` ends it.
 
-    Args:
-        connector: makes the connection.
-        on_message: called with channel name and message.
-        on_subscribed: called with the channel's name whenever Redis confirms a subscription, also again after
-            a reconnection: what was published in between is lost, so look for yourself.
-        on_error: called with each failure; the subscriber goes on by itself.
+    ``on_message`` is called with channel name and message; ``on_error`` with each failure, and the subscriber
+    goes on by itself. ``on_subscribed`` is called with the channel's name whenever Redis confirms a
+    subscription, also again after a reconnection: what was published in between is lost, so look then.
     """
 
     def __init__(
@@ -44,7 +39,7 @@ class Subscriber:
         self._confirmed: dict[str, asyncio.Event] = {}  # channel → set while subscribed
         self._resp: RespProtocol | None = None
         self._is_silent = True
-        self._delay_s = _FIRST_DELAY_S  # until the next connection
+        self.retry_delay = RetryDelay(100, 5000)
         self._task: asyncio.Task[None] | None = None
 
     def has(self, channel: str) -> bool:
@@ -54,8 +49,7 @@ class Subscriber:
     async def add(self, channel: str, *, timeout_ms: int) -> None:
         """Subscribe to ``channel`` and wait until Redis has confirmed that.
 
-        Raises:
-            RedisUnavailable: it was not confirmed in time. It will be, once Redis is back.
+        Raises RedisUnavailable if that takes too long; it will be confirmed once Redis is back.
         """
         is_confirmed = self._confirmed.get(channel)
         if is_confirmed is None:
@@ -79,8 +73,7 @@ class Subscriber:
                 self._on_error(error)
             finally:
                 self._hang_up(RedisUnavailable("the connection was closed"))
-            await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))
-            self._delay_s = min(self._delay_s * 2, _LONGEST_DELAY_S)
+            await self.retry_delay.wait()
 
     async def _watch(self, resp: RespProtocol) -> None:
         """Return never; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
@@ -107,7 +100,7 @@ class Subscriber:
         if kind == b"message":
             self._on_message(channel, message[2])
         elif kind == b"subscribe":
-            self._delay_s = _FIRST_DELAY_S  # not before: Redis may let us in, and refuse this forever
+            self.retry_delay.reset()  # not before: Redis may let us in, and refuse this forever
             self._confirmed[channel].set()
             self._on_subscribed(channel)
 

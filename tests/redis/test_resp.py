@@ -571,14 +571,14 @@ async def test_a_refused_subscription_is_tried_ever_less_often(hearing, peer):
     peer.answer = lambda _command: b"-NOPERM no\r\n"
     with pytest.raises(RedisUnavailable, match="not confirmed"):
         await hearing.subscriber.add("channel", timeout_ms=20)
-    first_s = hearing.subscriber._delay_s
+    first_ms = hearing.subscriber.retry_delay.next_ms
     await eventually(lambda: len(hearing.errors) >= 3)
-    assert hearing.subscriber._delay_s >= 4 * first_s > 0
+    assert hearing.subscriber.retry_delay.next_ms >= 4 * first_ms > 0
     assert {type(error) for error in hearing.errors} == {RedisRefused}
     peer.answer = confirm
     await hearing.subscriber.add("channel", timeout_ms=5000)
     assert hearing.subscribed == ["channel"]
-    assert hearing.subscriber._delay_s <= first_s
+    assert hearing.subscriber.retry_delay.next_ms <= first_ms
 
 
 @pytest.mark.parametrize("turns", range(1, 12))
