@@ -35,11 +35,7 @@ class JobEvent(NamedTuple):
 
 
 def encode_event(job_id: str, name: str, data: Any = ABSENT) -> bytes:
-    """Return the message; the key order is bee-queue's.
-
-    Raises:
-        TypeError: ``data`` cannot be written as JSON.
-    """
+    """Return the message; the key order is bee-queue's. Raises what ``dumps`` raises."""
     if data is ABSENT:
         return dumps({"id": job_id, "event": name})
     return dumps({"id": job_id, "event": name, "data": data})

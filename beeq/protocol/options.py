@@ -1,4 +1,7 @@
-"""What may be asked of a job, checked in bee-queue's words: protocol/README.md, "Error texts". No IO."""
+"""What may be asked of a job, checked in bee-queue's words: protocol/README.md, "Error texts". No IO.
+
+A check returns what is stored; it raises TypeError for a wrong type and ValueError for a wrong value.
+"""
 
 import math
 from collections.abc import Collection
@@ -13,11 +16,7 @@ _SAFE_INTEGER = 2**53 - 1
 
 
 def check_retries(retries: Any) -> int:
-    """Return the number of further attempts.
-
-    Raises:
-        TypeError: not an int. ValueError: negative.
-    """
+    """Return the number of further attempts."""
     if isinstance(retries, bool) or not isinstance(retries, int):
         raise TypeError(f"retries must be an int, not {type(retries).__name__}")
     if retries < 0:
@@ -28,11 +27,7 @@ def check_retries(retries: Any) -> int:
 
 
 def check_timeout_ms(timeout: Any) -> int:
-    """Return a timeout in ms; 0 means none.
-
-    Raises:
-        TypeError: neither int nor timedelta. ValueError: negative, or above 2^31 - 1 ms.
-    """
+    """Return a timeout in ms, from an int in ms or a timedelta; 0 means none."""
     if isinstance(timeout, timedelta):
         timeout = ceil_ms(timeout)
     if isinstance(timeout, int) and timeout < 0:
@@ -46,12 +41,7 @@ def check_timeout_ms(timeout: Any) -> int:
 
 
 def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str, Any]:
-    """Return the ``backoff`` option: strategy, then delay in ms.
-
-    Raises:
-        ValueError: an unknown strategy, or a delay that is no positive integer. ``immediate``
-            takes any delay, and none.
-    """
+    """Return the ``backoff`` option: strategy, then delay in ms; ``immediate`` takes any delay, and none."""
     if not isinstance(strategy, str) or strategy not in known:
         raise ValueError("unknown strategy")
     if isinstance(delay, timedelta):
@@ -64,14 +54,9 @@ def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str
 
 
 def check_due_ms(when: Any, *, now_ms: int) -> int:
-    """Return an absolute time in ms since the epoch.
+    """Return an absolute time in ms since the epoch, by the producer's clock.
 
-    Args:
-        when: a datetime (naive means local time), ms since the epoch, or a timedelta from now.
-        now_ms: the producer's clock.
-
-    Raises:
-        ValueError: it is none of these, not finite, or negative.
+    ``when`` is a datetime (naive means local time), ms since the epoch, or a timedelta from now.
     """
     if isinstance(when, datetime):
         try:
@@ -94,9 +79,6 @@ def check_delay(options: Any) -> int:
     """Return the option ``delay`` of a job that is to be saved, in ms since the epoch; 0: it may run at once.
 
     Text of digits is a time, as it is to bee-queue, which hands it to Redis as it stands.
-
-    Raises:
-        TypeError: the options are no dict. ValueError: ``delay`` is not finite, negative, or no number.
     """
     if not isinstance(options, dict):
         raise TypeError(f"options must be a dict, not {type(options).__name__}")
@@ -113,11 +95,7 @@ def check_delay(options: Any) -> int:
 
 
 def check_job_id(job_id: Any) -> str | None:
-    """Return the id as text; what JavaScript calls falsy (None, "", 0) asks for an automatic one.
-
-    Raises:
-        TypeError: neither str nor int. ValueError: text that is not valid Unicode.
-    """
+    """Return the id as text; what JavaScript calls falsy (None, "", 0) asks for an automatic one."""
     if job_id is None or job_id == "" or (job_id == 0 and isinstance(job_id, int)):
         return None
     if isinstance(job_id, bool) or not isinstance(job_id, str | int):
@@ -147,10 +125,7 @@ def timeout_ms_of(options: dict[str, Any]) -> int:
 
 
 def backoff_ms_of(options: dict[str, Any]) -> int:
-    """Return how long the job's backoff would wait now, 0 where it would not.
-
-    A custom strategy is taken for its stored delay.
-    """
+    """Return how long the job's backoff would wait now; a custom strategy is taken for its stored delay."""
     backoff = options.get("backoff")
     if not isinstance(backoff, dict) or backoff.get("strategy") == "immediate":
         return 0

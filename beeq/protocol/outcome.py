@@ -66,7 +66,7 @@ def succeed(job: AttemptedJob, result: Any) -> Outcome:
             return Outcome(job, "succeeded", record, encode_event(job.saved_id(), "succeeded"))
         text = dumps(result)
     except TypeError as error:
-        return _fail_for_good(job, TypeError(f"cannot be written as JSON: {error}"))
+        return _failure(job, TypeError(f"cannot be written as JSON: {error}"))
     message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.saved_id()), text)
     keep = b"%d:s%b" % (created_ms_of(job.options), text)
     return Outcome(job, "succeeded", record, message, keep, result=result)
@@ -75,17 +75,17 @@ def succeed(job: AttemptedJob, result: Any) -> Outcome:
 def fail(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> Outcome:
     """Decide the end of an attempt whose handler raised ``error``: another one, or failure."""
     if isinstance(error, Discard | JobStalled | JobUnreadable):
-        return _fail_for_good(job, error)
+        return _failure(job, error)
     retries = retries_left(job.options)
     try:
         delay_ms = _delay_ms(job, error, strategies) if retries > 0 else -1
     except Exception as broken:  # noqa: BLE001 - a user's strategy may raise anything
         broken.__context__ = error
-        return _fail_for_good(job, broken)
+        return _failure(job, broken)
     if delay_ms < 0:
-        return _fail_for_good(job, error)
+        return _failure(job, error)
     job.options["retries"] = retries - 1
-    return _failure(job, "retrying", error, delay_ms)
+    return _failure(job, error, "retrying", delay_ms)
 
 
 def _delay_ms(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> int:
@@ -105,20 +105,10 @@ def _delay_ms(job: AttemptedJob, error: BaseException, strategies: Mapping[str, 
     return min(math.ceil(delay_ms), MAX_DELAY_MS)
 
 
-def _fail_for_good(job: AttemptedJob, error: BaseException) -> Outcome:
-    return _failure(job, "failed", error, 0)
-
-
-def _failure(job: AttemptedJob, status: str, error: BaseException, delay_ms: int) -> Outcome:
+def _failure(job: AttemptedJob, error: BaseException, status: str = "failed", delay_ms: int = 0) -> Outcome:
     message = message_of(error)
-    outcome = Outcome(
-        job,
-        status,
-        b"",
-        encode_event(job.saved_id(), status, message),
-        delay_ms=delay_ms,
-        error=error,
-    )
+    event = encode_event(job.saved_id(), status, message)
+    outcome = Outcome(job, status, b"", event, delay_ms=delay_ms, error=error)
     if isinstance(error, JobUnreadable):
         return outcome  # its text stays as it is, for an operator to see
     job.status = status

@@ -12,18 +12,12 @@ from beeq.redis.scripts import Script
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
 _NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
-_NO_SCRIPT = "NOSCRIPT"
 
 
 def reply_of(reply: Any) -> Any:
-    """Return a reply of ``exchange``, raising it if it is an error.
-
-    Raises:
-        RedisRefused: Redis answered with an error.
-        RedisUnavailable: it answered that it cannot serve for now (loading, failing over).
-    """
+    """Return a reply of ``exchange``; an error is raised as what it means, see ``meant_by``."""
     if isinstance(reply, RedisRefused):
-        raise not_now(reply) or reply
+        raise meant_by(reply)
     return reply
 
 
@@ -39,7 +33,7 @@ def meant_by(error: RedisError) -> RedisError:
 
 def lacks_script(reply: Any) -> bool:
     """Return whether Redis does not know the script that it was to run."""
-    return isinstance(reply, RedisRefused) and reply.code == _NO_SCRIPT
+    return isinstance(reply, RedisRefused) and reply.code == "NOSCRIPT"
 
 
 class Connection:
@@ -62,13 +56,7 @@ class Connection:
         return self._resp is not None and self._resp.is_open
 
     async def connect(self) -> RespProtocol:
-        """Return the connection, dialling if there is none.
-
-        Raises:
-            RedisUnavailable: it cannot be made.
-        """
-        if self._resp is not None and self._resp.is_open:
-            return self._resp
+        """Return the connection, dialling if there is none. Raises RedisUnavailable if it cannot be made."""
         async with self._connecting:
             if self._resp is None or not self._resp.is_open:
                 self._resp = await self._connector.connect()
@@ -80,15 +68,11 @@ class Connection:
         self._resp.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
-        """Send commands, return one reply for each; an error reply is returned, not raised.
+        """Send packed commands, return one reply for each; an error reply is returned, not raised.
 
-        Args:
-            packed: commands as ``pack`` makes them.
-            patience_ms: how much longer than usual to wait: a blocking command's own timeout.
-
-        Raises:
-            RedisUnavailable: no connection, or it broke, or no reply in time. The commands may or
-                may not have been executed.
+        ``patience_ms`` is how much longer than usual to wait: a blocking command's own timeout. After a
+        RedisUnavailable (no connection, or it broke, or no reply in time) the commands may or may not have
+        been executed.
         """
         resp = self._resp
         if resp is None or not resp.is_open:
@@ -103,20 +87,13 @@ class Connection:
             raise
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
-        """Send one command and return its reply.
-
-        Raises:
-            RedisUnavailable: see ``exchange``. RedisRefused: Redis answered with an error.
-        """
+        """Send one command and return its reply, or raise what it means; see ``exchange``."""
         return reply_of((await self.exchange((pack(*command),), patience_ms=patience_ms))[0])
 
     async def run(self, script: Script, command: bytes) -> Any:
         """Send a call that ``script`` has packed; load the script and repeat if Redis does not know it.
 
-        A restart makes Redis forget scripts.
-
-        Raises:
-            RedisUnavailable: see ``exchange``. RedisRefused: the script, or Redis, refused.
+        A restart makes Redis forget scripts. Raises what ``call`` raises.
         """
         reply = (await self.exchange((command,)))[0]
         if lacks_script(reply):
@@ -130,11 +107,7 @@ class Connection:
         return self._resp.client_id if self._resp is not None and self._resp.is_open else None
 
     async def learn_client_id(self) -> None:
-        """Ask for ``client_id``, connecting if need be.
-
-        Raises:
-            RedisUnavailable: see ``exchange``. RedisRefused: Redis does not tell.
-        """
+        """Ask for ``client_id``, connecting if need be. Raises what ``call`` raises."""
         resp = await self.connect()
         resp.client_id = await self.call("CLIENT", "ID")
 

@@ -1,15 +1,14 @@
 """The border to Redis: the one place that makes connections and turns redis-py's errors into beeq's.
 
 It uses redis-py's own connection objects, which bring TLS, AUTH, Unix sockets and Sentinel, until the
-connection stands; then ``wire.py`` takes it over, and says why. Knows nothing of queues or jobs. No
+connection stands; then ``resp.py`` takes it over, and says why. Knows nothing of queues or jobs. No
 message that leaves here holds a password.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
@@ -55,16 +54,11 @@ _CODES = {
 }
 
 
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn redis-py's errors, and the operating system's, into beeq's."""
-    try:
-        yield
-    except (exceptions.RedisError, OSError, asyncio.IncompleteReadError) as error:
-        raise mapped(error) from None
+#: What redis-py raises, and the operating system through it.
+_FAILURES = (exceptions.RedisError, OSError, asyncio.IncompleteReadError)
 
 
-def mapped(error: BaseException) -> RedisUnavailable | RedisRefused:
+def _mapped(error: BaseException) -> RedisUnavailable | RedisRefused:
     """Return beeq's error for redis-py's, or the operating system's."""
     text = redact(str(error)) or type(error).__name__
     if isinstance(error, exceptions.ResponseError):
@@ -76,11 +70,7 @@ def mapped(error: BaseException) -> RedisUnavailable | RedisRefused:
 
 
 def _pool_for(url: str) -> ConnectionPool:
-    """Return a pool that holds the URL's settings, options included.
-
-    Raises:
-        ValueError: redis-py does not know an option, or not its value. The message repeats neither.
-    """
+    """Return a pool that holds the URL's settings, options included; an error's message repeats none."""
     try:
         pool = ConnectionPool.from_url(url)
         pool.connection_class(**pool.connection_kwargs)  # connects nowhere; is the proof of the options
@@ -109,13 +99,8 @@ class Connector:
     nobody there: its keeper may have been killed. ``close`` leaves it. With Sentinels, each ``dial`` asks
     for the master of the moment; with a cluster, for the owner of the slot.
 
-    Args:
-        target: what was given as ``redis=``.
-        timeout_ms: the longest wait for a connection.
-        slot_key: a key of the queue; in a cluster all of them share its slot.
-
-    Raises:
-        ValueError: a malformed URL. TypeError: something else altogether.
+    ``target`` is what was given as ``redis=``: ValueError says that its URL is malformed, TypeError that it
+    is neither URL nor client. ``slot_key`` is a key of the queue; in a cluster all of them share its slot.
     """
 
     def __init__(self, target: str | Redis | None, *, timeout_ms: int, slot_key: str) -> None:
@@ -159,22 +144,20 @@ class Connector:
         return Connector(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
 
     async def connect(self, *, on_message: Callable[[Any], None] | None = None) -> RespProtocol:
-        """Return a new connection, connected within the timeout.
+        """Return a new connection, connected within the timeout; ``on_message`` as in ``RespProtocol``.
 
-        Args:
-            on_message: called with each reply that nobody asked for: the messages of a subscription.
-
-        Raises:
-            RedisUnavailable: nobody there, wrong password, or no answer in time.
+        Raises RedisUnavailable: nobody there, wrong password, or no answer in time.
         """
         pool = await self._choose()  # joining the embedded server has its own bound
-        with translated_errors():
+        try:
             try:
                 connection = await self._open(pool)
             except exceptions.ConnectionError:
                 if self._membership is None:
                     raise
                 connection = await self._open(await self._choose(instead_of=pool))
+        except _FAILURES as error:
+            raise _mapped(error) from None
         return _take_over(connection, on_message)
 
     async def _open(self, pool: ConnectionPool) -> AbstractConnection:
@@ -216,14 +199,18 @@ class Connector:
     async def _choose(self, *, instead_of: ConnectionPool | None = None) -> ConnectionPool:
         """Return the pool whose settings connections are made with; it opens none itself.
 
-        Args:
-            instead_of: led to nobody; if no other is known, the embedded server is joined anew.
+        One that led to nobody is passed as ``instead_of``: the embedded server is then joined again.
         """
         if self._pool is not None and self._pool is not instead_of:
             return self._pool
         scheme = scheme_of(self._url)
         if scheme == "embedded":
-            url = await self._joined()
+            if self._membership is None:
+                from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
+                from beeq.embedded.membership import Membership  # noqa: PLC0415
+
+                self._membership = Membership(embedded.folder_of(self._url))
+            url = await self._membership.join()
             if self._pool is None or self._pool is instead_of:  # those who waited along share one pool
                 self._pool = ConnectionPool.from_url(url)
         elif scheme == "redis+sentinel":
@@ -233,17 +220,8 @@ class Connector:
             self._nodes = list(self._cluster.addresses)
             self._pool = ConnectionPool()  # never asked: the owner of the slot is
         else:
-            raise AssertionError(scheme)  # the others' pools were made by ``aim``
+            raise AssertionError(scheme)  # the others' pools were made by ``set_target``
         return self._pool
-
-    async def _joined(self) -> str:
-        """Return the URL of the embedded server, once it runs."""
-        if self._membership is None:
-            from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
-            from beeq.embedded.membership import Membership  # noqa: PLC0415
-
-            self._membership = Membership(embedded.folder_of(self._url))
-        return await self._membership.join()
 
     def _sentinel_pool(self, fleet: ServerGroup) -> ConnectionPool:
         share_s = self._timeout_s * _SHARE_OF_ONE_PEER
@@ -271,7 +249,7 @@ class Connector:
             try:
                 async with asyncio.timeout(self._timeout_s * _SHARE_OF_ONE_PEER):
                     ranges = await self._slots({**cluster.options, "host": host, "port": port})
-            except (exceptions.RedisError, OSError, asyncio.IncompleteReadError) as error:
+            except _FAILURES as error:
                 failure = error
                 continue
             # Whom the URL names may be gone some day; those it led to remain.

@@ -46,27 +46,15 @@ class Pipeline:
         self._errand: asyncio.Task[None] | None = None  # brings a batch through trouble
 
     async def connect(self) -> None:
-        """Connect now, within the usual tries.
-
-        Raises:
-            RedisUnavailable: Redis cannot be reached.
-        """
+        """Connect now, within the usual tries. Raises RedisUnavailable if Redis cannot be reached."""
         await self.call("PING", repeatable=True)
 
     async def call(self, *command: Any, repeatable: bool = False) -> Any:
-        """Send one command and return its reply.
-
-        Raises:
-            RedisUnavailable: Redis is away. RedisRefused: it answered with an error.
-        """
+        """Send one command and return its reply, or raise RedisUnavailable or RedisRefused."""
         return await self._future_of(pack(*command), None, repeatable=repeatable)
 
     async def run(self, script: Script, command: bytes) -> Any:
-        """Send a call that ``script`` has packed; load the script first where Redis does not know it.
-
-        Raises:
-            RedisUnavailable: Redis is away. RedisRefused: it answered with an error.
-        """
+        """Send a call that ``script`` has packed; load the script first where Redis does not know it."""
         return await self._future_of(command, script, repeatable=script.is_repeatable)
 
     def _future_of(self, packed: bytes, script: Script | None, *, repeatable: bool) -> asyncio.Future[Any]:
@@ -101,7 +89,7 @@ class Pipeline:
             self._fail(None)
             return
         self._batch = []
-        while self._waiting and not self._batch:  # who hears that his call cannot be packed may ask anew
+        while self._waiting and not self._batch:  # the ``on_reply`` of an unpackable call may ask again
             waiting, self._waiting = self._waiting, []
             self._batch, left = _sealed(waiting)
             self._waiting[:0] = left
@@ -236,15 +224,7 @@ def _give_out(calls: list[PipelineCall], replies: list[Any], error: RedisError |
 class PipelineCall:
     """One command on its way, and who wants to know its reply."""
 
-    __slots__ = (
-        "_make",
-        "_on_reply",
-        "failure",
-        "needs_script",
-        "packed",
-        "repeatable",
-        "script",
-    )
+    __slots__ = ("_make", "_on_reply", "failure", "needs_script", "packed", "repeatable", "script")
 
     def __init__(
         self,

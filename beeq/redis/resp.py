@@ -90,9 +90,8 @@ class RespProtocol(asyncio.Protocol):
     What is written is not held back when the peer is slow to take it: everybody here waits for the
     replies to what he has written, so no more gathers than the callers have at hand anyway.
 
-    Args:
-        writer: of the connected stream; its transport is taken over.
-        on_message: called with each reply that nobody asked for: the messages of a subscription.
+    The transport of ``writer`` is taken over. ``on_message`` is called with each reply that nobody asked
+    for: the messages of a subscription.
     """
 
     def __init__(

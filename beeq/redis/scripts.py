@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from beeq.protocol.keys import Keys
+from beeq.protocol.keys import Key, Keys
 from beeq.redis.resp import CommandPrefix, pack
 
 _HEADER = re.compile(r"(?:--.*\n)*")
@@ -41,34 +41,22 @@ class ScriptRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script.
-
-    Attributes:
-        name: the file's, without ``.lua``.
-        source: its text.
-        sha: the digest Redis knows it by.
-        keys: the attributes of ``Keys`` that it is given, in its order.
-        arguments: their names, in its order.
-        rest: the name of a last argument that takes any number of tuples, or "".
-        is_repeatable: whether a call whose reply was lost may be sent again.
-    """
+    """One script, known to Redis by its digest ``sha``."""
 
     name: str
     source: bytes
     sha: str
+    #: The attributes of ``Keys`` that it is given, in its order.
     keys: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    #: The name of a last argument that takes any number of tuples, or "".
     rest: str = ""
+    #: Whether a call whose reply was lost may be sent again.
     is_repeatable: bool = False
 
     @classmethod
     def parse(cls, name: str, source: bytes, *, is_repeatable: bool = False) -> Script:
-        """Return the script, with what its header says.
-
-        Raises:
-            ValueError: a number is left out or given twice, a name is missing, given twice, not a key of
-                ``Keys`` or not fit for a keyword.
-        """
+        """Return the script, with what its header says. Raises ValueError where the header is wrong."""
         header = _HEADER.match(source.decode())
         entries = _ENTRY.findall(header[0] if header else "")
         names: dict[str, list[str]] = {"KEYS": [], "ARGV": []}
@@ -80,7 +68,7 @@ class Script:
             if rest and kind == "ARGV":
                 raise ValueError(f"{where} follows {rest}, which takes all the rest")
             argument = _HUMP.sub("_", entry).lower() if kind == "KEYS" else entry
-            if kind == "KEYS" and (dots or not isinstance(vars(Keys).get(argument), property)):
+            if kind == "KEYS" and (dots or not isinstance(vars(Keys).get(argument), Key)):
                 raise ValueError(f"{where}: {entry!r} is not a key of a queue")
             if not argument.isidentifier() or keyword.iskeyword(argument):
                 raise ValueError(f"{where}: {entry!r} is not a name for an argument")
@@ -101,23 +89,13 @@ class Script:
     def __call__(self, runner: ScriptRunner, keys: Keys, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run the script; the coroutine returns its reply, and raises what ``runner.run`` raises.
 
-        Args:
-            runner: the connection or the pipeline that carries the call.
-            keys: the queue's.
-            arguments: each that the header names: text, bytes or a number; for the last one of a header
-                with ``…`` an iterable of tuples.
-
-        Raises:
-            TypeError: one is missing, or not in the header; nothing was sent.
+        The arguments are those that the header names: text, bytes or a number; for the last one of a header
+        with ``…`` an iterable of tuples. One that is missing, or not in the header, is a TypeError.
         """
         return runner.run(self, self.pack(keys, **arguments))
 
     def pack(self, keys: Keys, /, **arguments: Any) -> bytes:
-        """Return the packed call.
-
-        Raises:
-            TypeError: an argument is missing, or not in the header.
-        """
+        """Return the packed call."""
         self._check(arguments, (*self.arguments, self.rest) if self.rest else self.arguments)
         tuples: Iterable[Iterable[Any]] = arguments[self.rest] if self.rest else ()
         return pack(
@@ -127,12 +105,7 @@ class Script:
     def prefix(self, keys: Keys, /, **arguments: Any) -> CommandPrefix:
         """Return the part of a call that is the same each time, packed once.
 
-        Args:
-            keys: the queue's.
-            arguments: the first ones of the header. ``CommandPrefix.pack`` takes the others, in order.
-
-        Raises:
-            TypeError: one is left out between them, or not in the header.
+        It has the first arguments of the header; ``CommandPrefix.pack`` takes the others, in order.
         """
         first = self.arguments[: len(arguments)]
         self._check(arguments, first)
@@ -142,23 +115,21 @@ class Script:
         return ("EVALSHA", self.sha, len(self.keys), *(getattr(keys, name) for name in self.keys))
 
     def _check(self, given: dict[str, Any], expected: tuple[str, ...]) -> None:
-        missing = [name for name in expected if name not in given]
-        unknown = [name for name in given if name not in expected]
-        if missing:
-            raise TypeError(f"{self.name}() lacks the argument {missing[0]!r}")
-        if unknown:
-            raise TypeError(f"{self.name}() takes no argument {unknown[0]!r}")
+        for name in expected:
+            if name not in given:
+                raise TypeError(f"{self.name}() lacks the argument {name!r}")
+        for name in given:
+            if name not in expected:
+                raise TypeError(f"{self.name}() takes no argument {name!r}")
 
 
-def _folder() -> Path:
-    """Return where the scripts are: in an installed package, or beside the checkout's package."""
-    package = Path(str(files("beeq")))
-    installed = package / "lua"
-    return installed if installed.is_dir() else package.parent / "lua"
+_PACKAGE = Path(str(files("beeq")))
+#: In an installed package, or beside the checkout's package.
+_FOLDER = _PACKAGE / "lua" if (_PACKAGE / "lua").is_dir() else _PACKAGE.parent / "lua"
 
 
 def _load(name: str, *, is_repeatable: bool = False) -> Script:
-    return Script.parse(name, (_folder() / f"{name}.lua").read_bytes(), is_repeatable=is_repeatable)
+    return Script.parse(name, (_FOLDER / f"{name}.lua").read_bytes(), is_repeatable=is_repeatable)
 
 
 add_jobs = _load("add_jobs")

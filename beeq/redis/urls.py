@@ -18,15 +18,10 @@ _SENTINEL_PORT, _CLUSTER_PORT = 26379, 6379
 
 @dataclass(frozen=True)
 class ServerGroup:
-    """Several servers behind one URL.
-
-    Attributes:
-        addresses: host and port of each server that may be asked.
-        name: of the Sentinels' master; empty for a cluster.
-        options: what redis-py's connections take: username, password, db.
-    """
+    """Several servers behind one URL, and what redis-py's connections take: username, password, db."""
 
     addresses: list[tuple[str, int]]
+    #: Of the Sentinels' master; empty for a cluster.
     name: str
     options: dict[str, str | int]
 
@@ -42,11 +37,7 @@ def scheme_of(url: str) -> str:
 
 
 def check_url(url: str) -> str:
-    """Return ``url`` if it is one that beeq understands.
-
-    Raises:
-        ValueError: it is empty or malformed. The message does not repeat it: it may hold a password.
-    """
+    """Return ``url`` if beeq understands it. No error repeats it, for it may hold a password."""
     if not isinstance(url, str) or not url.strip():
         raise ValueError("the Redis URL is empty")
     scheme = scheme_of(url)
@@ -69,17 +60,11 @@ def _is_valid(scheme: str, url: str) -> bool:
     parts = urlsplit(url)
     if scheme == "unix":
         return bool(parts.path)
-    if not parts.hostname or parts.port == 0:
-        return False
-    return re.fullmatch(r"/?\d*", parts.path) is not None
+    return bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"/?\d*", parts.path) is not None
 
 
 def parse_server_group(url: str) -> ServerGroup:
-    """Read a Sentinel or cluster URL.
-
-    Raises:
-        ValueError: it is malformed.
-    """
+    """Read a Sentinel or cluster URL. Raises ValueError if it is malformed."""
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise ValueError("a fleet's URL takes no options")
@@ -112,11 +97,7 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
 
 
 def check_hash_tag(key: str) -> None:
-    """Let only keys through that a Redis Cluster keeps together with the others of their queue.
-
-    Raises:
-        ValueError: neither prefix nor queue name holds a hash tag, such as ``{bq}``.
-    """
+    """Raise ValueError if a Redis Cluster would not keep the key together with the others of its queue."""
     tag, closing, _ = key.partition("{")[2].partition("}")
     if not tag or not closing:
         raise ValueError("in a cluster the prefix or the queue's name needs a hash tag, such as {bq}")
