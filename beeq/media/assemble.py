@@ -32,13 +32,9 @@ _SPECIAL_IN_LISTS = re.compile(r"([\\'|\[\]])")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The picture of one scene.
+    """The picture of one scene: its stream, and the number of pictures at the film's rate.
 
-    Attributes:
-        video: its stream.
-        pictures: their number at the film's rate.
-        is_exact: whether that number was counted; otherwise it is an estimate, for the file has no
-            presentation times.
+    That number is an estimate, not counted (``is_exact``), if the file has no presentation times.
     """
 
     video: Video
@@ -61,17 +57,9 @@ class Film:
 
 
 async def assemble_video(
-    sources: Sequence[OpenFile],
-    master: OpenFile,
-    targets: Sequence[Target],
-    reach: Callable[[float], None],
+    sources: Sequence[OpenFile], master: OpenFile, targets: Sequence[Target], reach: Callable[[float], None]
 ) -> None:
-    """Write the scenes in order, with the sound of ``master`` in place of their own, to every target.
-
-    Raises:
-        MediaRefused: a scene has no picture, or the master no sound.
-        MediaFailed: ffmpeg cannot read a source, or not write a target.
-    """
+    """Write the scenes in order, with the sound of ``master`` in place of their own, to every target."""
     sound = sound_of(master, await probe(master))
     clips = [await probe(source) for source in sources]
     videos = [picture_of(source, clip) for source, clip in zip(sources, clips, strict=True)]
@@ -127,11 +115,7 @@ async def _write(
 def scene_of(
     source: OpenFile, video: Video, length: tuple[Timeline | None, float | None], rate: Fraction
 ) -> Scene:
-    """Return a scene of a film of ``rate``, its length by its timeline, else by its file's duration.
-
-    Raises:
-        MediaFailed: neither gives its length.
-    """
+    """Return a scene of a film of ``rate``, its length by its timeline, else by its file's duration."""
     times, duration_s = length
     if times is not None and times.is_timed:
         # A last picture without a duration is shown once.
@@ -150,13 +134,9 @@ def arguments(
     outputs: Sequence[Output],
     joined: tuple[StreamCopy, OpenFile] | None = None,
 ) -> list[str]:
-    """Return ffmpeg's arguments, for all outputs together.
+    """Return ffmpeg's arguments, for all outputs together; ``inputs`` are the master, then the scenes.
 
-    Args:
-        film: what is to be written.
-        inputs: the master, then the scenes.
-        outputs: where it is to be written.
-        joined: how to copy the scenes' pictures, and its script, for the outputs that can hold copies.
+    ``joined`` is how to copy the scenes' pictures, and its script, for the outputs that can hold copies.
     """
     groups = sharing_an_encoder(outputs)
     encoded = [group for group in groups if joined is None or not can_hold_copies(group[0][0])]

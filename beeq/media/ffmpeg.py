@@ -49,36 +49,25 @@ _CAUSES = ("No space left", "Permission denied", "Input/output error", "Cannot a
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run ended.
+    """How a run ended."""
 
-    Attributes:
-        exit_status: 0 for success; negative: the signal that ended it.
-        log: what ffmpeg logged, without the middle if it was long.
-        frames: the number of pictures written to the first output.
-    """
-
-    exit_status: int
-    log: str
-    frames: int
+    exit_status: int  # 0 for success; negative: the signal that ended it
+    log: str  # without the middle if it was long
+    frames: int  # the number of pictures written to the first output
 
     @property
     def fault(self) -> str:
         """The line of the log that most likely gives the cause."""
         if self.exit_status < 0:
             return f"ffmpeg was ended by signal {-self.exit_status}"
-        lines = [_CONTEXT.sub("", line).strip() for line in self.log.splitlines()]
-        lines = [line for line in lines if line]
+        lines = [text for line in self.log.splitlines() if (text := _CONTEXT.sub("", line).strip())]
         causes = [line for line in lines if any(cause in line for cause in _CAUSES)]
         best = (causes or lines or [f"ffmpeg ended with exit status {self.exit_status}"])[0]
         return best[:300]
 
 
 def find_ffmpeg() -> str:
-    """Return the path of the ffmpeg on ``PATH``, else of the one in ``imageio-ffmpeg``.
-
-    Raises:
-        MediaFailed: neither is installed.
-    """
+    """Return the path of the ffmpeg on ``PATH``, else of the one in ``imageio-ffmpeg``."""
     if found := shutil.which("ffmpeg"):
         return found
     try:
@@ -110,17 +99,11 @@ async def run(
     on_time: Callable[[float], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
 ) -> Run:
-    """Run ffmpeg to its end.
+    """Run ffmpeg to its end; ``files`` are the descriptors of the files that the arguments name.
 
-    Args:
-        arguments: inputs and outputs.
-        files: the descriptors of the files that the arguments name.
-        log_level: what ffmpeg logs: ``error``, or ``info`` for the facts of its inputs.
-        on_time: called now and then with the seconds of output written so far.
-        on_output: called with what ffmpeg writes to ``pipe:1``; the run then counts no frames.
-
-    Raises:
-        MediaFailed: ffmpeg is not installed, cannot be started, or took longer than ``LIMIT_S``.
+    The log level ``info`` logs the facts of the inputs. ``on_time`` is called now and then with the seconds
+    of output written so far, ``on_output`` with what ffmpeg writes to ``pipe:1``; then no frames are counted.
+    Raises MediaFailed if ffmpeg is not installed, cannot be started, or took longer than ``LIMIT_S``.
     """
     command = [
         *(find_ffmpeg(), "-hide_banner", "-nostdin", "-y", "-v", log_level),
@@ -200,8 +183,7 @@ class _LogReader:
     """Keeps the beginning and the end of ffmpeg's log."""
 
     def __init__(self) -> None:
-        self._head = b""
-        self._tail = b""
+        self._head = self._tail = b""
 
     def feed(self, chunk: bytes) -> None:
         room = _HEAD_BYTES - len(self._head)

@@ -104,11 +104,7 @@ IMAGE_FORMATS: dict[str, ImageFormat] = {
 
 
 def demuxer_of(read: Callable[[int, int], bytes]) -> str | None:
-    """Return the name of the demuxer for a file, or None if beeq does not read files of its kind.
-
-    Args:
-        read: reads at an offset (first argument) up to a number of bytes (second).
-    """
+    """Return the demuxer for a file; None if beeq does not read its kind. ``read`` gets offset and size."""
     head = read(0, HEAD_BYTES)
     if head.startswith(b"ID3") and len(head) >= _ID3_HEADER_BYTES:
         # Seven bits a byte: the length of the tags that precede the sound.

@@ -21,21 +21,16 @@ _WIDENING = 4.0
 async def extract_last_frame(
     sources: Sequence[OpenFile], target: NewFile, image: ImageFormat, reach: Callable[[float], None]
 ) -> None:
-    """Write the last picture of the one source as a viewer sees it: turned, and in square pixels.
-
-    Raises:
-        MediaRefused: the file has no picture.
-        MediaFailed: none of it can be decoded.
-    """
+    """Write the last picture of the one source as a viewer sees it: turned, and in square pixels."""
     (source,) = sources
     facts = await probe(source)
     video = picture_of(source, facts)
     reach(10)
     duration_s = facts.duration_s or await end_s(source, video)
     reach(20)
-    seek, count = await _last_window(source, video, duration_s)
+    window = await _last_window(source, video, duration_s)
     reach(60)
-    await _write(source, target, image, video, (seek, count))
+    await _write(source, target, image, video, window)
     reach(90)
 
 
@@ -68,11 +63,7 @@ async def _last_window(
 
 
 async def _write(
-    source: OpenFile,
-    target: NewFile,
-    image: ImageFormat,
-    video: Video,
-    window: tuple[tuple[str, ...], int],
+    source: OpenFile, target: NewFile, image: ImageFormat, video: Video, window: tuple[tuple[str, ...], int]
 ) -> None:
     seek, count = window
     # At time 0: ffmpeg would put copies of a later picture before it.

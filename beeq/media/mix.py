@@ -12,19 +12,12 @@ from beeq.media.timeline import end_s
 
 
 async def mix_with_music(
-    sources: Sequence[OpenFile],
-    target: NewFile,
-    container: Container,
-    reach: Callable[[float], None],
+    sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
 ) -> None:
     """Write the first of two sources with the second mixed into its sound, cut or padded to its length.
 
     A container without pictures gets the sound alone. Sound and music are written at half their levels,
     so that their sum cannot clip; where the source has no sound, the music keeps its full level.
-
-    Raises:
-        MediaRefused: a picture or a sound is needed and missing.
-        MediaFailed: ffmpeg cannot read a source, or not write the target.
     """
     source, music = sources
     facts, track = await probe(source), sound_of(music, await probe(music))

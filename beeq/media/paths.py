@@ -46,11 +46,6 @@ class Place:
     folders: tuple[str, ...]
     name: str
 
-    @property
-    def suffix(self) -> str:
-        """The suffix of the file's name, in lower case, with its dot."""
-        return PurePath(self.name).suffix.lower()
-
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
@@ -134,11 +129,7 @@ class MediaRoot:
         self._root = root
 
     def locate(self, given: str) -> Place:
-        """Resolve a name. Nothing is opened.
-
-        Raises:
-            MediaRefused: it leads out of the root, or is not the name of a file.
-        """
+        """Resolve a name, and open nothing; raises MediaRefused if it leads out, or is not a file's name."""
         if "\0" in given or given.rpartition("/")[2] in _NAMES_A_FOLDER:
             raise MediaRefused(f"{shown(given)} is not the name of a file")
         try:
@@ -158,9 +149,8 @@ class MediaRoot:
     def reading(self, given: str) -> Iterator[OpenFile]:
         """Open a media file to read.
 
-        Raises:
-            MediaRefused: it is not inside the root, not a regular file, or not a media file.
-            MediaFailed: it does not exist, or cannot be opened.
+        Raises MediaRefused if it is not inside the root, not a regular file, or not a media file, and
+        MediaFailed if it does not exist, or cannot be opened.
         """
         place = self.locate(given)
         with _explained(given), self._folder(place, make=False) as folder_fd:
@@ -181,9 +171,7 @@ class MediaRoot:
     def creating(self, place: Place) -> Iterator[NewFile]:
         """Create a new file for a place, and the folders above it.
 
-        Raises:
-            MediaRefused: something is there that is not a regular file.
-            MediaFailed: the file cannot be created.
+        Raises MediaRefused if something is there that is not a regular file.
         """
         with contextlib.ExitStack() as stack:
             with _explained(place.given):

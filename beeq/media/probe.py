@@ -77,11 +77,7 @@ class Facts:
 
 
 async def probe(file: OpenFile) -> Facts:
-    """Return the facts of a file.
-
-    Raises:
-        MediaFailed: ffmpeg cannot read it, or finds neither picture nor sound in it.
-    """
+    """Return a file's facts; raises MediaFailed if ffmpeg finds neither picture nor sound in it."""
     # Without an output ffmpeg reads the facts, prints them, and ends with an error.
     inspected = await run(reading(file), [file.fd], log_level="info")
     facts = parse(inspected.log)
@@ -111,10 +107,9 @@ def parse(log: str) -> Facts:
 
 
 def _duration_s(log: str) -> float | None:
-    match = _DURATION.search(log)
-    if match is None:
-        return None
-    return round(int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]), 3)
+    if match := _DURATION.search(log):
+        return round(int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]), 3)
+    return None
 
 
 def _stream(index: int, kind: str, text: str) -> Video | Audio | None:
@@ -122,13 +117,9 @@ def _stream(index: int, kind: str, text: str) -> Video | Audio | None:
     if codec is None:
         return None
     if kind == "Video" and (size := _SIZE.search(text)):
-        aspect = _SAR.search(text)
         return Video(
-            index,
-            codec[0],
-            int(size[1]),
-            int(size[2]),
-            pixel_aspect=_aspect(aspect),
+            *(index, codec[0], int(size[1]), int(size[2])),
+            pixel_aspect=_aspect(_SAR.search(text)),
             fps=_number(_RATE.search(text)),
             base_fps=_number(_BASE_RATE.search(text)),
             is_cover="(attached pic)" in text,
@@ -182,22 +173,14 @@ def image_facts(file: OpenFile, facts: Facts) -> dict[str, Any]:
 
 
 def picture_of(file: OpenFile, facts: Facts) -> Video:
-    """Return the video stream of a file.
-
-    Raises:
-        MediaRefused: there is none.
-    """
+    """Return the video stream of a file; raises MediaRefused if there is none."""
     if facts.video is None:
         raise MediaRefused(f"{shown(file.given)} has no picture")
     return facts.video
 
 
 def sound_of(file: OpenFile, facts: Facts) -> Audio:
-    """Return the audio stream of a file.
-
-    Raises:
-        MediaRefused: there is none.
-    """
+    """Return the audio stream of a file; raises MediaRefused if there is none."""
     if facts.audio is None:
         raise MediaRefused(f"{shown(file.given)} has no sound")
     return facts.audio

@@ -11,6 +11,7 @@ and its redirects are not followed.
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -24,17 +25,12 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 #: From sending the request to the end of the response; the job's own timeout is usually shorter.
 LIMIT_S = 3 * 60 * 60.0
 _CONNECT_S = 10.0
-_TOO_MANY_REQUESTS = 429
-_ERROR = 400
-_SERVER_ERROR = 500
-_OK = range(200, 300)
 
 
 class RemoteMedia:
     """The operations of a media service, see ``LocalMedia``; progress is not known before the end.
 
-    Args:
-        url: the service's base URL; user and password in it are sent as basic authentication.
+    User and password in the service's base ``url`` are sent as basic authentication.
     """
 
     def __init__(self, url: str) -> None:
@@ -113,16 +109,12 @@ async def _body(response: httpx.Response) -> bytes:
 
 
 def _result(operation: str, status: int, body: bytes) -> Any:
-    """Return the value of a response.
-
-    Raises:
-        MediaRefused: the service says that the request is wrong.
-        MediaFailed: the service failed, or its response is not JSON.
-    """
-    if status not in _OK:
+    """Return the value of a response; raises MediaRefused if the service says that the request is wrong."""
+    if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         text = "".join(c if c.isprintable() else " " for c in body[:200].decode(errors="replace")).strip()
         message = f"media service, {operation}: status {status}{': ' if text else ''}{text}"
-        is_final = _ERROR <= status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS
+        is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        is_final = is_client_error and status != HTTPStatus.TOO_MANY_REQUESTS
         raise (MediaRefused if is_final else MediaFailed)(message)
     try:
         return loads(body)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from beeq.media.assemble import assemble_video
@@ -43,15 +43,13 @@ class LocalMedia:
 
     async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
         """Join videos in order."""
-        return await self._write(
-            stitch_videos, input_files, self._output(output_path, VIDEO_CONTAINERS), reach
-        )
+        output = self._output(output_path, VIDEO_CONTAINERS)
+        return await self._write(stitch_videos, input_files, output, reach)
 
     async def stitch_audio(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
         """Join sounds in order."""
-        return await self._write(
-            stitch_audio, input_files, self._output(output_path, AUDIO_CONTAINERS), reach
-        )
+        output = self._output(output_path, AUDIO_CONTAINERS)
+        return await self._write(stitch_audio, input_files, output, reach)
 
     async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
         """Mix music into a video or a sound, whose length it keeps."""
@@ -96,9 +94,10 @@ class LocalMedia:
 
     def _output(self, given: str, formats: Mapping[str, _Format]) -> tuple[Place, _Format]:
         place = self._root.locate(given)
-        if place.suffix not in formats:
+        suffix = PurePath(place.name).suffix.lower()
+        if suffix not in formats:
             raise MediaRefused(f"{shown(given)} must end in one of {', '.join(formats)}")
-        return place, formats[place.suffix]
+        return place, formats[suffix]
 
     async def _write(
         self,

@@ -34,32 +34,21 @@ _SOME_SILENCE_S = 0.01
 async def stitch_videos(
     sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
 ) -> None:
-    """Write the clips in order, with sound if any of them has some.
-
-    Raises:
-        MediaRefused: one of the files has no picture.
-        MediaFailed: ffmpeg cannot read a source, or not write the target.
-    """
+    """Write the clips in order, with sound if any of them has some."""
     clips = [await probe(source) for source in sources]
     videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
     if await _stream_copied(sources, (clips, videos), target, container, reach):
         return
-    has_sound = any(clip.audio is not None for clip in clips)
-    graph = video_graph(clips, videos)
-    maps = ["-map", "[v]", *(["-map", "[a]"] if has_sound else [])]
-    encoders = [*container.video, *(container.audio if has_sound else ())]
-    await _join(sources, clips, target, container, (graph, [*maps, *encoders], reach))
+    outputs = ["-map", "[v]", *container.video]
+    if any(clip.audio is not None for clip in clips):
+        outputs += ["-map", "[a]", *container.audio]
+    await _join(sources, clips, target, container, (video_graph(clips, videos), outputs, reach))
 
 
 async def stitch_audio(
     sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
 ) -> None:
-    """Write the sounds of the files in order.
-
-    Raises:
-        MediaRefused: one of the files has no sound.
-        MediaFailed: ffmpeg cannot read a source, or not write the target.
-    """
+    """Write the sounds of the files in order."""
     clips = [await probe(source) for source in sources]
     sounds = [sound_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
     await _join(
@@ -126,8 +115,7 @@ def written_as(container: Container) -> list[str]:
 
 def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
     """Return the filter graph from the inputs, in order, to ``[v]`` and, if one has sound, ``[a]``."""
-    size = even(videos[0].shown_size)
-    rate = fps_of(videos[0])
+    size, rate = even(videos[0].shown_size), fps_of(videos[0])
     has_sound = any(clip.audio is not None for clip in clips)
     chains, pads = [], []
     for number, (clip, video) in enumerate(zip(clips, videos, strict=True)):

@@ -33,17 +33,11 @@ _FROM_ZERO = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
 
 @dataclass(frozen=True, slots=True)
 class StreamCopy:
-    """How to join the pictures of some clips.
-
-    Attributes:
-        index: the number of the video stream, the same in all clips.
-        step_s: how long each picture is shown.
-        counts: the number of pictures of each clip.
-    """
+    """How to join the pictures of some clips; their video stream has the same ``index`` in all of them."""
 
     index: int
-    step_s: Fraction
-    counts: tuple[int, ...]
+    step_s: Fraction  # how long each picture is shown
+    counts: tuple[int, ...]  # the number of pictures of each clip
 
     @property
     def lengths_s(self) -> list[Fraction]:

@@ -59,22 +59,14 @@ class Timeline:
 
 
 async def timeline(file: OpenFile, stream: Video | Audio) -> Timeline | None:
-    """Return the timeline of a stream, or None if none of its packets can be read.
-
-    Raises:
-        MediaFailed: ffmpeg cannot be run.
-    """
+    """Return the timeline of a stream, or None if none of its packets can be read."""
     reader = TimelineReader()
     log = await _read_packets(file, stream, reader)
     return reader.timeline(kind_of(log, stream.index))
 
 
 async def end_s(file: OpenFile, stream: Video | Audio) -> float | None:
-    """Return when the last packet of a stream ends, in seconds; None if no packet has a time.
-
-    Raises:
-        MediaFailed: ffmpeg cannot be run.
-    """
+    """Return when the last packet of a stream ends, in seconds; None if no packet has a time."""
     reader = TimelineReader()
     await _read_packets(file, stream, reader)
     return reader.end_s
@@ -141,11 +133,7 @@ class TimelineReader:
         return float(self._shown.end * self._base)
 
     def timeline(self, kind: str = "") -> Timeline | None:
-        """Return the timeline of the packets read so far; None if there were none.
-
-        Args:
-            kind: from ``kind_of``.
-        """
+        """Return the timeline of the packets read so far, ``kind`` by ``kind_of``; None without packets."""
         is_timed = self._shown.count == self._decoded.count
         times = self._shown if is_timed else self._decoded
         if self._base is None or not times.count:
