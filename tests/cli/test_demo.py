@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.command import Beeq, eventually
 
-pytestmark = pytest.mark.ffmpeg
+pytestmark = [pytest.mark.ffmpeg, pytest.mark.external]
 
 STEPS = [
     "script",
