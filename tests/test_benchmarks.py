@@ -56,7 +56,7 @@ else:
 
 def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(_ROOT / "benchmarks" / script), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=cwd)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=280, cwd=cwd)
 
 
 def fake(folder: Path, work: str, **changed: Any) -> Peer:

@@ -165,6 +165,7 @@ async def test_scenes_of_varying_rate_are_shown_as_they_were_meant(tmp_path: Pat
     assert seconds_of_sound(film) == pytest.approx(frames / 10, abs=0.03)
 
 
+@pytest.mark.external
 async def test_a_film_of_many_short_scenes_keeps_its_sound_in_step(tmp_path: Path) -> None:
     # Each is 0.1 s at another rate than the film's, so that rounding adds up if nobody counts.
     colour_clip(tmp_path / "1.mp4", "red", fps="25")
@@ -260,6 +261,7 @@ async def test_titles_of_the_inputs_are_not_passed_on(tmp_path: Path) -> None:
         assert b"not" not in (tmp_path / f"job-1.{name}").read_bytes().replace(b"options", b"")
 
 
+@pytest.mark.external
 async def test_progress_follows_ffmpeg_over_all_formats(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=400x224:r=30:d=16", "-preset", "ultrafast", tmp_path / "1.mp4")
     master(tmp_path)

@@ -153,6 +153,7 @@ async def test_titles_of_the_inputs_are_not_passed_on(tmp_path: Path) -> None:
     assert b"not" not in (tmp_path / "out.mp4").read_bytes().replace(b"options", b"")
 
 
+@pytest.mark.external
 async def test_progress_follows_ffmpeg(tmp_path: Path) -> None:
     from beeq.processors.base import ProcessorSettings
     from beeq.processors.media import MediaProcessor

@@ -103,6 +103,7 @@ async def test_alike_clips_are_joined_picture_by_picture_as_they_are(
     assert tree(tmp_path).keys() == {*names, output}
 
 
+@pytest.mark.external
 async def test_many_alike_clips_keep_sound_and_picture_together(
     tmp_path: Path, copies: list[StreamCopy]
 ) -> None:
