@@ -97,9 +97,13 @@ class Connection:
         """
         reply = (await self.exchange((command,)))[0]
         if lacks_script(reply):
-            await self.call("SCRIPT", "LOAD", script.source)
+            await self.load(script)
             reply = (await self.exchange((command,)))[0]
         return reply_of(reply)
+
+    async def load(self, script: Script) -> None:
+        """Have Redis keep the script, so that it can be called. Raises what ``call`` raises."""
+        await self.call("SCRIPT", "LOAD", script.source)
 
     @property
     def client_id(self) -> int | None:

@@ -150,7 +150,7 @@ class Pipeline:
         try:
             await self._connection.connect()
             for script in {call.script for call in calls if call.needs_script and call.script}:
-                await self._connection.call("SCRIPT", "LOAD", script.source)
+                await self._connection.load(script)
         except RedisRefused as error:
             for call in calls:
                 call.end(None, error)

@@ -38,7 +38,7 @@ class Link(Enum):
     """Whether calls can be made."""
 
     READY = "calls can be made"
-    BROKEN = "a call failed, or there is no connection"
+    BROKEN = "a call failed, or the connection is gone"
     RECOVERING = "Recover is being carried out, or GiveBack of what lost calls have claimed"
 
 
@@ -114,7 +114,7 @@ class StartEarly(NamedTuple):
 
 
 class ClaimKnown(NamedTuple):
-    """Tell those who wait for it that the claim of the job started early was granted, or refused."""
+    """End the waits for the claim of the job started early: Redis has granted it, or refused."""
 
 
 class StopHandler(NamedTuple):
@@ -124,13 +124,13 @@ class StopHandler(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Tell the listeners: Redis has recorded these outcomes."""
+    """Call the listeners: Redis has recorded these outcomes."""
 
     outcomes: list[Outcome]
 
 
 class Lost(NamedTuple):
-    """Tell the listeners: these jobs had another owner by then, and the outcomes were dropped."""
+    """Report that these jobs had another owner by then: Redis has dropped the outcomes."""
 
     outcomes: list[Outcome]
 
@@ -140,11 +140,11 @@ class Fetch(NamedTuple):
 
 
 class StopFetch(NamedTuple):
-    """End the blocking fetch without losing what it may bring; then tell ``fetch_stopped``."""
+    """End the blocking fetch without losing what it may bring; end it with ``fetch_stopped``."""
 
 
 class Recover(NamedTuple):
-    """Make calls possible again; then tell ``recovered`` or ``recovery_failed``.
+    """Make calls possible again; end it with ``recovered`` or ``recovery_failed``.
 
     Attributes:
         needs_rest: wait first, longer after each failure.
@@ -160,7 +160,7 @@ class Recover(NamedTuple):
 
 
 class GiveBack(NamedTuple):
-    """Give jobs back to the front of the queue; then tell ``given_back`` or ``give_back_failed``.
+    """Give jobs back to the front of the queue; end it with ``given_back`` or ``give_back_failed``.
 
     Attributes:
         claims: id and claim of each; the first runs first. They hold places here.
@@ -207,9 +207,9 @@ Action = (
     | Done
 )
 Actions = Sequence[Action]
-#: Those that have to be waited for.
-Errand = Recover | GiveBack | StopFetch | Done
-ERRANDS = (Recover, GiveBack, StopFetch, Done)
+#: Those that take time; ``Done`` comes after them.
+AwaitedAction = Recover | GiveBack | StopFetch | Done
+AWAITED_ACTIONS = (Recover, GiveBack, StopFetch, Done)
 
 
 def batch_size(outcomes: Sequence[PendingOutcome], running: int) -> int:

@@ -109,7 +109,7 @@ class BlockingFetch:
     async def _prepare(self) -> None:
         await self._connection.learn_client_id()
         if self._needs_script:
-            await self._connection.call("SCRIPT", "LOAD", scripts.peek_active.source)
+            await self._connection.load(scripts.peek_active)
             self._needs_script = False
 
     def _send(self) -> None:

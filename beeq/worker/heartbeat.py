@@ -103,8 +103,8 @@ class Heartbeat:
         *,
         worker: str,
         running: Mapping[bytes, bytes],
-        on_cancelled: Callable[[list[bytes]], None],
-        on_error: Callable[[BaseException], None],
+        on_cancelled: Callable[[list[bytes]], object],
+        on_error: Callable[[BaseException], object],
     ) -> None:
         self._connector = connector
         self._keys = keys

@@ -6,8 +6,7 @@ costs one round trip, at 100 a fraction of one. Only when the queue is empty doe
 in BLMOVE (``blocking_fetch.py``), so that an idle worker starts a job one push later.
 
 Every event goes to the scheduler (``scheduler.py``), which answers with actions; they are carried out here in
-the order in which they are answered. Those that have to be waited for are carried out by ``run``, one after
-the other.
+the order in which they are answered; those that take time by ``run``, one after the other.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from beeq.client.context import QueueContext
-from beeq.errors import JobLost, RedisError
+from beeq.errors import RedisError
 from beeq.protocol.outcome import Outcome
 from beeq.redis.connection import Connection
 from beeq.redis.retry_delay import RetryDelay
@@ -41,8 +40,11 @@ class PumpListener(Protocol):
     def refused(self, claim: bytes) -> None:
         """Stop the job that was started early by this claim: Redis has refused it."""
 
-    def recorded(self, outcome: Outcome) -> None:
-        """Redis has recorded the outcome."""
+    def recorded(self, outcomes: list[Outcome]) -> None:
+        """Redis has recorded these outcomes."""
+
+    def lost(self, outcomes: list[Outcome]) -> None:
+        """These jobs had another owner by then, and Redis has dropped the outcomes."""
 
     def found_empty(self) -> None:
         """The queue was found empty while nothing runs here."""
@@ -51,10 +53,7 @@ class PumpListener(Protocol):
 class Pump:
     """Keeps up to ``concurrency`` jobs claimed, and records how they end.
 
-    Args:
-        context: the queue's.
-        concurrency: places.
-        listener: hears what comes of jobs. Failures are reported; the pump waits a little and goes on.
+    A failure of Redis is reported; the pump waits a little and goes on.
     """
 
     def __init__(self, context: QueueContext, *, concurrency: int, listener: PumpListener) -> None:
@@ -62,7 +61,8 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._on_error = context.report_error
-        self._scheduler = Scheduler(concurrency=concurrency, identity=secrets.token_hex(8).encode())
+        #: To be looked at; its events come from here.
+        self.scheduler = Scheduler(concurrency=concurrency, identity=secrets.token_hex(8).encode())
         #: One connection for all calls: they are executed, and answered, in the order they were made.
         self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
         self._packer = ExchangePacker(keys, settings)
@@ -71,41 +71,21 @@ class Pump:
         self._fetch = BlockingFetch(connector, keys, settings, beside=self._connection, listener=self)
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
         #: What ``run`` carries out, or raises.
-        self._errands: asyncio.Queue[actions.Errand | Exception] = asyncio.Queue()
+        self._awaited: asyncio.Queue[actions.AwaitedAction | Exception] = asyncio.Queue()
         self._carriers: dict[type[Any], Callable[[Any], object]] = {
             actions.ExchangeCall: self._send,
             actions.Start: self._start,
             actions.StartEarly: self._start_early,
             actions.ClaimKnown: self._end_claim_known,
             actions.StopHandler: lambda action: listener.refused(action.claim),
-            actions.Recorded: self._tell_recorded,
-            actions.Lost: self._tell_lost,
+            actions.Recorded: lambda action: listener.recorded(action.outcomes),
+            actions.Lost: lambda action: listener.lost(action.outcomes),
             actions.Fetch: lambda _action: self._fetch.start(),
             actions.Idle: lambda _action: listener.found_empty(),
             actions.Turn: self._turn,
             actions.TurnSoon: lambda _action: self._loop.call_soon(self._turn),
-            **dict.fromkeys(actions.ERRANDS, self._errands.put_nowait),
+            **dict.fromkeys(actions.AWAITED_ACTIONS, self._awaited.put_nowait),
         }
-
-    @property
-    def claimed(self) -> dict[bytes, bytes]:
-        """What is held here, id → claim: the heartbeat beats for these."""
-        return self._scheduler.claimed
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether calls can be made, as far as is known."""
-        return self._scheduler.is_ready
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether nothing more is claimed."""
-        return self._scheduler.is_stopping()
-
-    @property
-    def calls_in_flight(self) -> int:
-        """How many calls have no reply yet."""
-        return self._scheduler.calls_in_flight
 
     @property
     def fetch_client_id(self) -> int | None:
@@ -116,41 +96,41 @@ class Pump:
 
     def settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
         """Record how a claimed job ended, with the next call."""
-        self._carry_out(self._scheduler.outcome_ready(raw_id, claim, outcome))
+        self._carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
 
     def hand_back(self, claims: list[tuple[bytes, bytes]]) -> None:
         """Give claimed jobs back to the front of the queue; the first runs first."""
-        self._carry_out(self._scheduler.give_back(claims))
+        self._carry_out(self.scheduler.give_back(claims))
 
     def stop_taking(self) -> None:
         """Claim nothing more; outcomes are still recorded."""
-        self._carry_out(self._scheduler.drain())
+        self._carry_out(self.scheduler.drain())
 
     def burst(self) -> None:
         """Block for no further job from now on: ``found_empty`` then means that nothing is left."""
-        self._carry_out(self._scheduler.burst())
+        self._carry_out(self.scheduler.burst())
 
     def look(self) -> None:
         """Ask the queue again: it may have been filled."""
-        self._carry_out(self._scheduler.look())
+        self._carry_out(self.scheduler.look())
 
     # What the blocking fetch says.
 
     def fetched(self, raw_id: bytes, record: bytes) -> None:
-        """It has moved a job into ``active``; the record is empty if the job must not start early."""
+        """Have the job claimed that it has moved into ``active``."""
         is_connected = self._connection.is_connected
-        self._carry_out(self._scheduler.fetched(raw_id, record, is_connected=is_connected))
+        self._carry_out(self.scheduler.fetched(raw_id, record, is_connected=is_connected))
 
     def fetch_rests(self) -> None:
-        """It has failed, and tries again later."""
-        self._carry_out(self._scheduler.fetch_rests())
+        """Let calls ask for jobs meanwhile."""
+        self._carry_out(self.scheduler.fetch_rests())
 
     def fetch_ended(self) -> None:
-        """It has ended without a job."""
-        self._carry_out(self._scheduler.fetch_ended())
+        """Fetch again, or do what is due instead."""
+        self._carry_out(self.scheduler.fetch_ended())
 
     def fetch_failed(self, error: BaseException) -> None:
-        """It has met an error."""
+        """Report it."""
         self._on_error(error)
 
     # Actions.
@@ -159,11 +139,11 @@ class Pump:
         try:
             for action in due:
                 self._carriers[type(action)](action)
-        except Exception as defect:  # noqa: BLE001 - whatever it is, ``run`` raises it
-            self._errands.put_nowait(defect)
+        except Exception as defect:  # noqa: BLE001 - ``run`` raises it
+            self._awaited.put_nowait(defect)
 
     def _turn(self, _action: actions.Turn | None = None) -> None:
-        self._carry_out(self._scheduler.turn(is_connected=self._connection.is_connected))
+        self._carry_out(self.scheduler.turn(is_connected=self._connection.is_connected))
 
     def _send(self, call: actions.ExchangeCall) -> None:
         self._connection.ask((self._packer.packed(call),), functools.partial(self._answered, call))
@@ -173,11 +153,11 @@ class Pump:
         if isinstance(reply, RedisError):
             for failure in reported(reply):
                 self._on_error(failure)
-            self._carry_out(self._scheduler.failed(call, failure_of(reply)))
+            self._carry_out(self.scheduler.failed(call, failure_of(reply)))
             return
-        if self._scheduler.is_ready:
+        if self.scheduler.is_ready:
             self._retry_delay.reset()
-        self._carry_out(self._scheduler.replied(call, *reply))
+        self._carry_out(self.scheduler.replied(call, *reply))
 
     def _start(self, action: actions.Start) -> None:
         for job in action.jobs:
@@ -191,63 +171,54 @@ class Pump:
         if self._claim_known is not None and not self._claim_known.done():
             self._claim_known.set_result(None)
 
-    def _tell_recorded(self, action: actions.Recorded) -> None:
-        for outcome in action.outcomes:
-            self._listener.recorded(outcome)
-
-    def _tell_lost(self, action: actions.Lost) -> None:
-        for outcome in action.outcomes:
-            self._on_error(JobLost(outcome.job.saved_id()))
-
-    # Errands: actions that have to be waited for.
+    # Actions that take time.
 
     async def run(self) -> None:
         """Work until ``stop_taking`` was called and everything claimed has been recorded.
 
-        Raises:
-            Exception: a defect, never a failure of Redis.
+        Raises a defect as it is, never a failure of Redis.
         """
         self._turn()
         try:
-            while not isinstance(errand := await self._errands.get(), actions.Done):
-                if isinstance(errand, Exception):
-                    raise errand
-                self._carry_out(await self._run_errand(errand))
+            while not isinstance(action := await self._awaited.get(), actions.Done):
+                if isinstance(action, Exception):
+                    raise action
+                self._carry_out(await self._await(action))
         finally:
-            self._scheduler.end()
+            self.scheduler.end()
 
-    async def _run_errand(self, errand: actions.Errand) -> actions.Actions:
-        match errand:
+    async def _await(self, action: actions.AwaitedAction) -> actions.Actions:
+        match action:
             case actions.Recover():
-                return await self._recover(errand)
+                return await self._recover(action)
             case actions.GiveBack():
-                return await self._give_back(errand)
+                return await self._give_back(action)
             case _:
                 await self._fetch.stop(self._connection)
-                return self._scheduler.fetch_stopped()
+                return self.scheduler.fetch_stopped()
 
-    async def _recover(self, errand: actions.Recover) -> actions.Actions:
-        if errand.needs_rest:
-            await self._retry_delay.wait(self._scheduler.is_stopping)
+    async def _recover(self, action: actions.Recover) -> actions.Actions:
+        if action.needs_rest:
+            await self._retry_delay.wait(self.scheduler.is_stopping)
         try:
-            found, record = await self._recovery.run(errand)
+            found, record = await self._recovery.run(action)
         except RedisError as error:
             self._on_error(error)
-            return self._scheduler.recovery_failed()
-        return self._scheduler.recovered(errand, found, record)
+            return self.scheduler.recovery_failed()
+        return self.scheduler.recovered(action, found, record)
 
-    async def _give_back(self, errand: actions.GiveBack) -> actions.Actions:
+    async def _give_back(self, action: actions.GiveBack) -> actions.Actions:
         try:
-            await self._recovery.give_back(errand)
+            await self._recovery.give_back(action)
         except RedisError as error:
             self._on_error(error)
-            await self._retry_delay.wait(self._scheduler.is_stopping)
-            return self._scheduler.give_back_failed(errand)
+            await self._retry_delay.wait(self.scheduler.is_stopping)
+            return self.scheduler.give_back_failed(action)
         self._retry_delay.reset()
-        return self._scheduler.given_back(errand)
+        return self.scheduler.given_back(action)
 
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
-        self._scheduler.end()
+        self.scheduler.end()
         await self._fetch.close()
         await self._connection.close()

@@ -22,19 +22,19 @@ class Recovery:
         self._keys = keys
         self._outbox_limit = outbox_limit
 
-    async def run(self, errand: Recover) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    async def run(self, action: Recover) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Make calls possible; return id and claim of what lost calls have claimed, and the record asked for.
 
         Raises:
             RedisError: Redis did not do its part.
         """
         await self._connection.connect()
-        if errand.needs_script:
-            await self._connection.call("SCRIPT", "LOAD", scripts.exchange.source)
-        found = await self._claimed_with(errand.tokens) if errand.tokens else []
+        if action.needs_script:
+            await self._connection.load(scripts.exchange)
+        found = await self._claimed_with(action.tokens) if action.tokens else []
         record: bytes | None = None
-        if errand.record_of:
-            record = await self._connection.call("HGET", self._keys.jobs, errand.record_of)
+        if action.record_of:
+            record = await self._connection.call("HGET", self._keys.jobs, action.record_of)
         return found, record or b""
 
     async def _claimed_with(self, tokens: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
@@ -48,15 +48,15 @@ class Recovery:
             if cursor == b"0":
                 return found
 
-    async def give_back(self, errand: GiveBack) -> None:
+    async def give_back(self, action: GiveBack) -> None:
         """Put jobs at the front of the queue.
 
         Raises:
             RedisError: Redis did not do its part, or not for all of them; doing it again is fine.
         """
         # The script pushes each to the front, so it gets the newest first.
-        pairs = [(errand.unclaimed, b"")] if errand.unclaimed else []
-        pairs += reversed([*errand.claims, *errand.orphans])
+        pairs = [(action.unclaimed, b"")] if action.unclaimed else []
+        pairs += reversed([*action.claims, *action.orphans])
         for first in range(0, len(pairs), _MAX_BATCH):
             await scripts.hand_back(
                 self._connection,

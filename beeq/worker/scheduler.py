@@ -1,6 +1,6 @@
 """The scheduler: which call to Redis, which fetch, which handler is due. It decides, and does nothing.
 
-No asyncio, no Redis, no clock. ``pump.py`` tells it events and carries out the actions that it answers. An
+No asyncio, no Redis, no clock. ``pump.py`` reports events and carries out the actions that it answers. An
 event changes what is held (claims, outcomes, calls in flight); ``turn`` answers with everything that is due.
 
 ================= ==========================================================================================
@@ -100,7 +100,7 @@ class Scheduler:
         self._turn = TurnState.NONE
         self._may_fetch = True  # until a burst, or the end
         self._is_empty = False  # the queue had nothing more when last asked
-        self._has_errand = False  # a Recover, GiveBack or StopFetch is under way
+        self._is_awaiting = False  # a Recover, GiveBack or StopFetch is under way
 
     @property
     def is_ready(self) -> bool:
@@ -133,7 +133,7 @@ class Scheduler:
 
     def given_back(self, action: GiveBack) -> Actions:
         """``action`` was carried out."""
-        self._has_errand = False
+        self._is_awaiting = False
         for raw_id, claim in action.claims:
             self._release(raw_id, claim)
             if self._fetched is not None and self._fetched.claim == claim:
@@ -145,7 +145,7 @@ class Scheduler:
 
     def give_back_failed(self, action: GiveBack) -> Actions:
         """``action`` was not carried out, or nobody knows."""
-        self._has_errand = False
+        self._is_awaiting = False
         self._giving_back = action.claims + self._giving_back
         self._orphans = action.orphans + self._orphans
         if self._link is Link.RECOVERING:
@@ -199,7 +199,7 @@ class Scheduler:
 
     def _is_running(self, fetched: FetchedJob, is_granted: int, due: list[Action]) -> bool:
         """Return whether a job that was started early goes on; if its claim was refused, have it stopped."""
-        # If its outcome was lost before the call that claims it came through, the job is started anew.
+        # If its outcome was lost before the call that claims it came through, the job is started again.
         is_running = bool(is_granted) and self.claimed.get(fetched.raw_id) == fetched.claim
         if not is_running:
             due.append(actions.StopHandler(fetched.claim))
@@ -244,7 +244,7 @@ class Scheduler:
 
     def recovered(self, action: Recover, found: Sequence[tuple[bytes, bytes]], record: bytes) -> Actions:
         """``action`` was carried out: it ``found`` these ids and claims, and this record of ``record_of``."""
-        self._has_errand = False
+        self._is_awaiting = False
         due: list[Action] = []
         self._needs_script = self._needs_script and not action.needs_script
         if action.tokens:
@@ -262,8 +262,8 @@ class Scheduler:
     def _leave_recovery(self) -> None:
         """Let calls be made again, unless another one has failed meanwhile, or orphans are left.
 
-        An orphan may be a job whose outcome waits here, claimed anew by the lost call that recorded that
-        outcome. Only once it was given back can Redis tell that the outcome is recorded.
+        An orphan may be a job whose outcome waits here, claimed again by the lost call that recorded that
+        outcome. Only once it was given back can Redis answer that the outcome is recorded.
         """
         if self._link is Link.RECOVERING and not self._orphans:
             self._link = Link.READY
@@ -288,7 +288,7 @@ class Scheduler:
 
     def recovery_failed(self) -> Actions:
         """Calls cannot be made yet."""
-        self._has_errand = False
+        self._is_awaiting = False
         self._link = Link.BROKEN
         self._needs_rest = True
         self._give_up_last_duties()
@@ -329,8 +329,8 @@ class Scheduler:
         return self._turn_now()
 
     def fetch_stopped(self) -> Actions:
-        """``StopFetch`` was carried out, and the fetch has told how it ended."""
-        self._has_errand = False
+        """``StopFetch`` was carried out; how the fetch ended came before."""
+        self._is_awaiting = False
         return self._turn_now()
 
     # Events: what the worker is for.
@@ -369,8 +369,8 @@ class Scheduler:
                 due.append(self._next_call())
             else:
                 self._link = Link.BROKEN
-        if not self._has_errand:
-            self._add_errand(due)
+        if not self._is_awaiting:
+            self._add_awaited(due)
         return due
 
     def _turn_now(self) -> Actions:
@@ -423,8 +423,8 @@ class Scheduler:
             self._new_token() if fetched is None else fetched.token, free, fetched, outcomes, requested
         )
 
-    def _add_errand(self, due: list[Action]) -> None:
-        """Answer with what has to be waited for: first what stands in the way of calls, last the next job."""
+    def _add_awaited(self, due: list[Action]) -> None:
+        """Add an action that takes time: first what keeps calls from being made, last the wait for a job."""
         if self._phase is Phase.DRAINING and self._is_done():
             self._phase = Phase.OVER
             due.append(actions.Done())
@@ -433,7 +433,7 @@ class Scheduler:
         elif self._giving_back or self._orphans or self._fetched is not None:
             self._give_back_held(due)
         elif self._fetch is not FetchState.NONE and not self._may_fetch:
-            self._has_errand = True
+            self._is_awaiting = True
             due.append(actions.StopFetch())
         elif not self.calls_in_flight:
             # A call in flight may be taking jobs: a fetch must not overtake it.
@@ -444,7 +444,7 @@ class Scheduler:
                 due.append(actions.Idle())
 
     def _recover(self) -> Recover:
-        self._has_errand = True
+        self._is_awaiting = True
         self._link = Link.RECOVERING
         fetched = self._fetched
         has_ended = fetched is not None and any(each.claim == fetched.claim for each in self._outcomes)
@@ -463,7 +463,7 @@ class Scheduler:
             unclaimed, self._fetched = self._fetched.raw_id, None
         if not (self._giving_back or self._orphans or unclaimed):
             return  # a fetched job waits for its turn to be claimed
-        self._has_errand = True
+        self._is_awaiting = True
         due.append(GiveBack(self._giving_back, self._orphans, unclaimed))
         self._giving_back, self._orphans = [], []
 
@@ -486,7 +486,7 @@ class Scheduler:
             self._orphans.clear()
 
     def _release(self, raw_id: bytes, claim: bytes) -> None:
-        """Stop beating for a job, unless the same id was claimed anew meanwhile."""
+        """Stop beating for a job, unless the same id was claimed again meanwhile."""
         if self.claimed.get(raw_id) == claim:
             del self.claimed[raw_id]
 

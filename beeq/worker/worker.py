@@ -7,7 +7,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
@@ -22,8 +22,6 @@ from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
-
-T = TypeVar("T")
 
 
 class Worker:
@@ -71,17 +69,17 @@ class Worker:
             on_end=self._ended,
             on_late=self._ended_late,
         )
-        self._pump = Pump(context, concurrency=concurrency, listener=self)
+        self.pump = Pump(context, concurrency=concurrency, listener=self)
         self._heartbeat = Heartbeat(
             context.connector.twin(),
             context.keys,
             context.settings,
             worker=process_name(),
-            running=self._pump.claimed,
-            on_cancelled=lambda claims: _call_soon(loop, self._cancel_all, claims),
-            on_error=lambda error: _call_soon(loop, context.report_error, error),
+            running=self.pump.scheduler.claimed,
+            on_cancelled=lambda claims: loop.call_soon_threadsafe(self._cancel_all, claims),
+            on_error=lambda error: loop.call_soon_threadsafe(context.report_error, error),
         )
-        self._pump_task = loop.create_task(self._pump.run(), name=f"beeq pump of {context.name}")
+        self._pump_task = loop.create_task(self.pump.run(), name=f"beeq pump of {context.name}")
         self._pump_task.add_done_callback(self._pump_ended)
         self._stalls_task = loop.create_task(self._check_stalls(), name=f"beeq stall check of {context.name}")
 
@@ -99,12 +97,12 @@ class Worker:
 
     def burst(self) -> None:
         """Let ``idle`` mean that the queue is empty: wait for no further job."""
-        self._pump.burst()
+        self.pump.burst()
 
     def look(self) -> None:
         """Ask the queue for jobs again: it may have been filled."""
         self.idle.clear()
-        self._pump.look()
+        self.pump.look()
 
     def cancel(self, claim: bytes) -> None:
         """Stop the job that runs here by this claim, if one does; it was cancelled in Redis."""
@@ -122,7 +120,7 @@ class Worker:
         raw_id, raw_record, deliveries, claim = claimed_job
         context, owner = self._context, self._owner
         if self._has_stopped:  # the call was under way when this worker gave up
-            self._pump.hand_back([(raw_id, claim)])
+            self.pump.hand_back([(raw_id, claim)])
             return
         self.idle.clear()
         job_id = raw_id.decode(errors="replace")
@@ -132,12 +130,12 @@ class Worker:
         except JobUnreadable as error:
             context.report_error(error)
             job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
-            self._pump.settle(raw_id, claim, fail(job, error, {}))
+            self.pump.settle(raw_id, claim, fail(job, error, {}))
             return
         job = Job(owner, record, job_id)
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
         if deliveries > context.settings.max_stalls + 1:
-            self._pump.settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
+            self.pump.settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return
         attempt = Attempt(job, raw_id, claim)
         self._attempts[attempt] = None
@@ -150,17 +148,24 @@ class Worker:
             self._context.report_error(JobLost(attempt.job.saved_id()))
             self._runner.stop(attempt)
 
-    def recorded(self, outcome: Outcome) -> None:
+    def recorded(self, outcomes: list[Outcome]) -> None:
         """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
-        emit, job, error = self._context.emit, outcome.job, outcome.error
-        if outcome.status == "succeeded":
-            emit("succeeded", job, outcome.result)
-        elif outcome.status == "retrying":
-            emit("retrying", job, error)
-            emit("failed", job, error)
-        else:
-            emit("failed", job, error)
-            emit("failed:fatal", job, error)
+        emit = self._context.emit
+        for outcome in outcomes:
+            job, error = outcome.job, outcome.error
+            if outcome.status == "succeeded":
+                emit("succeeded", job, outcome.result)
+            elif outcome.status == "retrying":
+                emit("retrying", job, error)
+                emit("failed", job, error)
+            else:
+                emit("failed", job, error)
+                emit("failed:fatal", job, error)
+
+    def lost(self, outcomes: list[Outcome]) -> None:
+        """Report each job as lost."""
+        for outcome in outcomes:
+            self._context.report_error(JobLost(outcome.job.saved_id()))
 
     def found_empty(self) -> None:
         """Set ``idle``."""
@@ -171,7 +176,7 @@ class Worker:
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
         if attempt.is_cancelled:
-            self._pump.hand_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
+            self.pump.hand_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
                 self._context.emit("cancelled", attempt.job)
             return
@@ -180,7 +185,7 @@ class Worker:
         except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are no dict, …
             self._context.report_error(broken)
             outcome = self._decide(self._as_claimed(attempt), result, error)
-        self._pump.settle(attempt.raw_id, attempt.claim, outcome)
+        self.pump.settle(attempt.raw_id, attempt.claim, outcome)
 
     def _decide(self, job: Job, result: Any, error: BaseException | None) -> Outcome:
         if error is None:
@@ -216,7 +221,7 @@ class Worker:
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
         its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
         """
-        self._pump.stop_taking()
+        self.pump.stop_taking()
         over = asyncio.get_running_loop().create_task(self._time_is_over.wait())
         await asyncio.wait([self._pump_task, over], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         over.cancel()
@@ -248,7 +253,7 @@ class Worker:
         if tasks:
             # A handler cleans up before its job may run elsewhere.
             await asyncio.wait(tasks, timeout=1)
-        self._pump.hand_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
+        self.pump.hand_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
         await asyncio.wait([self._pump_task], timeout=2)
 
     async def _end_duties(self) -> None:
@@ -261,9 +266,4 @@ class Worker:
         if self._hurry is not None:
             self._hurry.cancel()
         await self._runner.close()
-        await self._pump.close()
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], argument: T) -> None:
-    """Call ``function`` in the loop's thread, from another one."""
-    loop.call_soon_threadsafe(function, argument)
+        await self.pump.close()

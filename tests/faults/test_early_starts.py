@@ -42,7 +42,7 @@ class Idler:
 
     @property
     def pump(self) -> Any:
-        return self.worker._consumer.worker._pump
+        return self.worker._consumer.worker.pump
 
     async def waits(self) -> None:
         pump = await eventually(lambda: self.pump)
@@ -144,7 +144,7 @@ async def test_a_job_runs_on_when_the_reply_to_its_claim_was_lost(idler, concurr
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     await eventually(lambda: expect_errors)
-    await eventually(lambda: idler.pump.is_ready)
+    await eventually(lambda: idler.pump.scheduler.is_ready)
     assert await idler.is_claimed()
     go_on.set()
     assert await job.result(timeout=5000) == "value"
@@ -190,7 +190,7 @@ async def test_a_job_that_has_ended_is_recorded_once_when_neither_call_arrived(
     job = await idler.producer.create_job("value").retries(retries).save()
     await idler.begins(job)
     await idler.proxy.hold.has_come.wait()
-    await eventually(lambda: idler.pump.calls_in_flight == 2)
+    await eventually(lambda: idler.pump.scheduler.calls_in_flight == 2)
     idler.proxy.hang_up()
     assert await job.result(timeout=5000) == "value"
     assert idler.runs == Counter({job.id: 1 + retries})
@@ -365,7 +365,7 @@ async def test_a_worker_that_stops_meanwhile_lets_the_job_end(idler, concurrency
     job = await idler.producer.enqueue("value")
     await idler.begins(job)
     closing = asyncio.create_task(idler.worker.close())
-    await eventually(lambda: idler.pump.is_stopping)
+    await eventually(idler.pump.scheduler.is_stopping)
     if is_cut:
         idler.proxy.hang_up()
     else:

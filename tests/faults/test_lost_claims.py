@@ -69,7 +69,7 @@ async def test_a_worker_that_is_closed_meanwhile_gives_the_job_back(
 
         await proxy.hold.has_come.wait()
         closing = asyncio.create_task(worker.close())
-        await eventually(lambda: worker._consumer.worker._pump.is_stopping)
+        await eventually(worker._consumer.worker.pump.scheduler.is_stopping)
         proxy.released.set()
         await closing
         assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id]

@@ -158,8 +158,8 @@ async def test_a_worker_that_emptied_its_queue_holds_no_job(own_valkey, make_que
 
     assert len(set(await succeeded.all())) == 10_000
     worker = queue._consumer.worker
-    await eventually(lambda: not worker._pump.claimed)
-    assert (worker.active_jobs, worker._pump.calls_in_flight, queue.event_hub.jobs) == ([], 0, {})
+    await eventually(lambda: not worker.pump.scheduler.claimed)
+    assert (worker.active_jobs, worker.pump.scheduler.calls_in_flight, queue.event_hub.jobs) == ([], 0, {})
     assert producer.event_hub.jobs == {}
     assert len(queue.event_hub._jobs) <= 2000  # references to what is gone are swept out
     assert len(producer.event_hub._jobs) <= 2000

@@ -109,8 +109,8 @@ class World:
         self.refused_claims: set[bytes] = set()  # … ever
         self.unrecorded: dict[bytes, Any] = {}  # claim → its outcome
         self.returning: dict[bytes, bytes] = {}  # claim → id
-        self.errand: Any = None
-        self.sent_before_errand: list[ExchangeCall] = []  # over the same connection: answered before it
+        self.awaited: Any = None
+        self.sent_before_awaited: list[ExchangeCall] = []  # over the same connection: answered before it
         self.is_turn_due = False
         self.is_bursting = False
         self.is_draining = False
@@ -188,12 +188,12 @@ class World:
         assert (self.is_bursting, self.is_draining) == (False, False), "nobody waits for a further job"
         self.is_fetching = True
 
-    def _do_errand(self, action: Any) -> None:
-        assert self.errand is None, "two errands at a time"
-        self.errand = action
-        self.sent_before_errand = [call for call, _ in self.sent]
+    def _do_awaited(self, action: Any) -> None:
+        assert self.awaited is None, "two awaited actions at a time"
+        self.awaited = action
+        self.sent_before_awaited = [call for call, _ in self.sent]
 
-    _do_stopfetch = _do_recover = _do_giveback = _do_errand
+    _do_stopfetch = _do_recover = _do_giveback = _do_awaited
 
     def _do_idle(self, _action: Any) -> None:
         assert (self.held, self.sent) == (0, []), "it is not idle"
@@ -227,7 +227,7 @@ class World:
         for claim, raw_id in self.running.items():
             is_ours = self.redis.claims.get(raw_id) == claim
             assert not is_ours or self.scheduler.claimed[raw_id] == claim, "nobody beats for a job"
-        if self.errand is not None or self.is_turn_due or not self.is_connected:
+        if self.awaited is not None or self.is_turn_due or not self.is_connected:
             return
         in_flight = {pending.claim for call, _ in self.sent for pending in call.outcomes}
         if self.unrecorded.keys() - in_flight or (self.redis.waiting and self._may_take()):
@@ -329,43 +329,43 @@ class World:
             self.is_fetch_resting = True
             self.carry_out(self.scheduler.fetch_rests())
 
-    def end_errand(self, *, is_executed: bool, is_known: bool) -> None:
-        """Let the errand under way end, well or not."""
-        while self.sent and self.sent[0][0] in self.sent_before_errand:
+    def end_awaited(self, *, is_executed: bool, is_known: bool) -> None:
+        """Let the awaited action under way end, well or not."""
+        while self.sent and self.sent[0][0] in self.sent_before_awaited:
             self.reply()
-        errand, self.errand = self.errand, None
+        action, self.awaited = self.awaited, None
         if not (is_executed and is_known) and self.is_draining:
             self.may_leave_orphans = True
-        if isinstance(errand, Recover):
-            self._end_recover(errand, is_done=is_executed and is_known)
-        elif isinstance(errand, GiveBack):
-            self._end_give_back(errand, is_executed=is_executed, is_known=is_executed and is_known)
-        elif isinstance(errand, actions.StopFetch):
+        if isinstance(action, Recover):
+            self._end_recover(action, is_done=is_executed and is_known)
+        elif isinstance(action, GiveBack):
+            self._end_give_back(action, is_executed=is_executed, is_known=is_executed and is_known)
+        elif isinstance(action, actions.StopFetch):
             self.fetch_brings_job(has_record=is_known)
             self.fetch_ends()
             self.carry_out(self.scheduler.fetch_stopped())
 
-    def _end_recover(self, errand: Recover, *, is_done: bool) -> None:
+    def _end_recover(self, action: Recover, *, is_done: bool) -> None:
         if not is_done:
             self.carry_out(self.scheduler.recovery_failed())
             return
         self.is_connected = True
-        found = [pair for pair in self.redis.claims.items() if token_of(pair[1]) in errand.tokens]
-        record = self.redis.records.get(errand.record_of, b"") if errand.record_of else b""
-        self.carry_out(self.scheduler.recovered(errand, found, record))
+        found = [pair for pair in self.redis.claims.items() if token_of(pair[1]) in action.tokens]
+        record = self.redis.records.get(action.record_of, b"") if action.record_of else b""
+        self.carry_out(self.scheduler.recovered(action, found, record))
 
-    def _end_give_back(self, errand: GiveBack, *, is_executed: bool, is_known: bool) -> None:
+    def _end_give_back(self, action: GiveBack, *, is_executed: bool, is_known: bool) -> None:
         if is_executed:
-            if errand.unclaimed:
-                self.redis.give_back(errand.unclaimed, b"")
-            for raw_id, claim in reversed([*errand.claims, *errand.orphans]):
+            if action.unclaimed:
+                self.redis.give_back(action.unclaimed, b"")
+            for raw_id, claim in reversed([*action.claims, *action.orphans]):
                 self.redis.give_back(raw_id, claim)
         if not is_known:
-            self.carry_out(self.scheduler.give_back_failed(errand))
+            self.carry_out(self.scheduler.give_back_failed(action))
             return
-        for _, claim in errand.claims:
+        for _, claim in action.claims:
             del self.returning[claim]
-        self.carry_out(self.scheduler.given_back(errand))
+        self.carry_out(self.scheduler.given_back(action))
 
     def stall(self, n: int) -> None:
         """A stall check requeues a job that is active."""
@@ -391,7 +391,7 @@ class World:
         self.carry_out(self.scheduler.look())
 
     def finish(self) -> None:
-        """In fair weather everything ends: handlers, calls, errands; and nothing is left claimed."""
+        """In fair weather everything ends: handlers, calls, awaited actions; and nothing is left claimed."""
         self.drain()
         for _ in range(1000):
             if self.is_done:
@@ -400,8 +400,8 @@ class World:
             self.end_stopped_handlers()
             self.end_handler(0, is_retried=False)
             self.reply()
-            self.end_errand(is_executed=True, is_known=True)
-            if self.errand is None and not self.sent:
+            self.end_awaited(is_executed=True, is_known=True)
+            if self.awaited is None and not self.sent:
                 self.fetch_ends()
             self.check()
         assert self.is_done, "it does not end"

@@ -44,7 +44,7 @@ class AnsweringConnection:
         self._replies = replies
         self._error = error
         self._after_s = after_s
-        self.calls: list[Any] = []
+        self.loaded: list[Any] = []
 
     def ask(self, packed: Any, on_end: Any, **_options: Any) -> None:
         assert len(packed) == 2
@@ -53,8 +53,8 @@ class AnsweringConnection:
     async def learn_client_id(self) -> None:
         pass
 
-    async def call(self, *command: Any, **_options: Any) -> Any:
-        self.calls.append(command)
+    async def load(self, script: Any) -> None:
+        self.loaded.append(script)
 
     async def close(self) -> None:
         pass
@@ -145,7 +145,7 @@ async def test_a_record_is_stale_after_half_a_stall_interval(after_s, stall_inte
 async def test_an_unknown_look_is_loaded_before_the_next_fetch():
     connection = AnsweringConnection([b"1", RedisRefused("NOSCRIPT No matching script.")], None)
     assert await ends_of(connection, fetches=2) == [(b"1", b"")] * 2
-    assert connection.calls == [("SCRIPT", "LOAD", scripts.peek_active.source)]
+    assert connection.loaded == [scripts.peek_active]
 
 
 @pytest.mark.parametrize("client_id", [None, 7])
