@@ -113,8 +113,7 @@ class Commands:
     async def _await_claim(self, job: Job) -> None:
         """Let the call that claims the job come first: it is on its way over another connection.
 
-        Raises:
-            RedisUnavailable: it did not get there, nor did another one after it.
+        Raises RedisUnavailable if it did not get there, nor did another one after it.
         """
         if job.claim_known is None or job.claim_known.done():
             return

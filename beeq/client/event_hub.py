@@ -21,12 +21,7 @@ _FIRST_SWEEP = 1000
 
 
 class EventHub:
-    """Delivers job events. Job objects are held weakly unless someone listens to them.
-
-    Args:
-        emit: the queue's emitter, for ``job …`` events.
-        clock_ms: for the age of what was heard.
-    """
+    """Delivers job events. Job objects are held weakly unless someone listens to them."""
 
     def __init__(self, *, emit: Callable[..., bool], clock_ms: Callable[[], int]) -> None:
         self._emit = emit
@@ -147,14 +142,13 @@ class EventHub:
 
     def drop_waiter(self, job_id: str, future: asyncio.Future[JobEvent | None]) -> None:
         """Forget a waiter."""
-        waiters = self._waiters.get(job_id)
-        if waiters is not None:
-            waiters.discard(future)
-            if not waiters:
-                del self._waiters[job_id]
+        waiters = self._waiters.get(job_id, set())
+        waiters.discard(future)
+        if not waiters:
+            self._waiters.pop(job_id, None)
 
     def receive(self, message: bytes) -> None:
-        """Take one message of the events channel; what is no event is ignored."""
+        """Take one message of the events channel; what is not an event is ignored."""
         event = decode_event(message)
         if event is None:
             return
@@ -187,9 +181,7 @@ class EventHub:
 
 def _payload(event: JobEvent) -> Any:
     """Return what listeners get: an exception for a failure."""
-    if event.name in ("failed", "retrying"):
-        return failure_of(event)
-    return event.value
+    return failure_of(event) if event.name in ("failed", "retrying") else event.value
 
 
 def failure_of(event: JobEvent) -> JobFailed:

@@ -27,11 +27,7 @@ class OwningLoop:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> None:
-        """Make the running loop the queue's, if it has none yet.
-
-        Raises:
-            RuntimeError: it has another one; or no loop runs.
-        """
+        """Make the running loop the queue's; raise RuntimeError if it has another one, or no loop runs."""
         running = asyncio.get_running_loop()
         if self.loop is None:
             self.loop, self._pid = running, os.getpid()
@@ -39,11 +35,7 @@ class OwningLoop:
             raise self._refusal()
 
     def refuse_elsewhere(self) -> None:
-        """Check that this is the queue's process, and that no other loop runs here.
-
-        Raises:
-            RuntimeError: it is another process, or another loop runs.
-        """
+        """Raise RuntimeError in another process than the queue's, or where another loop runs."""
         if self.loop is not None and (self._pid != os.getpid() or self.loop is not _running_or(self.loop)):
             raise self._refusal()
 

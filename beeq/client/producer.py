@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from beeq.client.context import QueueContext
@@ -25,9 +25,6 @@ class Producer:
 
     A batch has its place among the queue's other commands from its first save on, and takes further
     saves only while nothing else was asked: commands are executed in the order they were given.
-
-    Args:
-        context: the queue's.
     """
 
     def __init__(self, context: QueueContext) -> None:
@@ -44,15 +41,12 @@ class Producer:
         """Add the job; its ``id`` is set, or None if the id exists, when the returned future is done.
 
         The future returns the moment since which events of the id are about this job (see ``EventHub``). It
-        raises ``RedisError``: Redis did not add it, or never said whether it did.
-
-        Args:
-            job: which one.
-            loop: the running one; the caller has just asked for it, and asking takes its time.
+        raises ``RedisError``: Redis did not add it, or never said whether it did. ``loop`` is the running
+        one: asking for it takes its time.
 
         Raises:
             TypeError: it cannot be written as JSON; nothing was sent.
-            ValueError: its option ``delay`` is no time; nothing was sent.
+            ValueError: its option ``delay`` is not a time; nothing was sent.
         """
         waiter: asyncio.Future[int] = loop.create_future()
         self._put(job, waiter)
@@ -81,9 +75,7 @@ class Producer:
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
 
-        Raises:
-            RuntimeError: one of them is running here; none was sent.
-            RedisUnavailable: Redis is away, and none of them was added.
+        Raises RedisUnavailable if Redis is away, and none of them was added.
         """
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
@@ -99,15 +91,10 @@ class Producer:
         for job, batch in batch_of.items():
             if batch.error is not None:
                 errors[job] = batch.error
-        if len(errors) == len(dict.fromkeys(jobs)):
-            _raise_if_away(errors.values())
+        away = [error for error in errors.values() if isinstance(error, RedisUnavailable)]
+        if away and len(errors) == len(dict.fromkeys(jobs)):
+            raise away[0]
         return errors
-
-
-def _raise_if_away(errors: Iterable[Exception]) -> None:
-    for error in errors:
-        if isinstance(error, RedisUnavailable):
-            raise error
 
 
 class _SaveBatch:

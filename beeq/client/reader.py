@@ -114,19 +114,14 @@ class Reader:
         return found
 
     async def ids(self, kind: str, *, start: int, end: int, size: int) -> list[bytes]:
-        """Return ids in a state; lists by inclusive ``start`` and ``end``, sets by ``size``.
-
-        Raises:
-            ValueError: no such state, in bee-queue's words.
-        """
-        if kind in _LISTS:
-            page = await self._pipeline.call("LRANGE", self._keys.to_key(kind), start, end, repeatable=True)
-            return list(page)
-        if kind == "delayed":
-            return list(await self._pipeline.call("ZRANGE", self._keys.delayed, start, end, repeatable=True))
+        """Return ids in a state; lists by inclusive ``start`` and ``end``, sets by ``size``."""
+        key = self._keys.to_key(kind)
         if kind in _SETS:
-            return await self._scan(self._keys.to_key(kind), size)
-        raise ValueError("Improper queue type")
+            return await self._scan(key, size)
+        if kind not in (*_LISTS, "delayed"):
+            raise ValueError("Improper queue type")
+        command = "ZRANGE" if kind == "delayed" else "LRANGE"
+        return list(await self._pipeline.call(command, key, start, end, repeatable=True))
 
     async def _scan(self, key: str, size: int) -> list[bytes]:
         """Collect distinct members until there are ``size`` of them; SSCAN may repeat itself."""
@@ -142,11 +137,7 @@ class Reader:
                 return list(found)[:size]
 
     async def is_in(self, job_id: str, name: str) -> bool:
-        """Return whether the id is in the named set or list.
-
-        Raises:
-            ValueError: no such set.
-        """
+        """Return whether the id is in the named set or list."""
         key = self._keys.to_key(name)
         if name in (*_SETS, "stalling"):
             return bool(await self._pipeline.call("SISMEMBER", key, job_id, repeatable=True))
@@ -159,13 +150,9 @@ class Reader:
     async def stats(self) -> Stats:
         """Return the counts, all of one moment."""
         reply = await scripts.count_jobs(self._pipeline, self._keys, lifetime_ms=WORKER_LIFETIME_MS)
-        waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, owed, now_ms = reply
+        *by_state, newest_job, workers, oldest, owed, now_ms = reply
         return Stats(
-            waiting=waiting,
-            active=active,
-            succeeded=succeeded,
-            failed=failed,
-            delayed=delayed,
+            *by_state,
             newest_job=int(newest_job),
             workers=workers,
             oldest_waiting_ms=_age_ms(oldest, int(now_ms)),

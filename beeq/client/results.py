@@ -25,16 +25,9 @@ class Results:
         self._reader = reader
 
     async def of(self, job: Job, *, timeout_ms: int | None, is_hearing: bool) -> Any:
-        """Return the handler's value.
+        """Return the handler's value, or raise JobFailed: the job failed, or is gone without a trace.
 
-        Args:
-            job: which one.
-            timeout_ms: the longest wait.
-            is_hearing: whether this queue has heard events for a while already.
-
-        Raises:
-            JobFailed: the job failed, or is gone without a trace.
-            TimeoutError: ``timeout_ms`` is over.
+        ``is_hearing``: whether this queue has heard events for a while already.
         """
         job_id = job.saved_id()
         limit_s = None if timeout_ms is None else timeout_ms / 1000
@@ -83,7 +76,7 @@ class Results:
         if heard is not None or not within_s:
             return heard
         waiter = self._event_hub.waiter(job_id)
-        timer = asyncio.get_running_loop().call_later(within_s, _tell_nothing, waiter)
+        timer = asyncio.get_running_loop().call_later(within_s, _hear_nothing, waiter)
         try:
             return await waiter
         finally:
@@ -91,7 +84,7 @@ class Results:
             self._event_hub.drop_waiter(job_id, waiter)
 
 
-def _tell_nothing(waiter: asyncio.Future[JobEvent | None]) -> None:
+def _hear_nothing(waiter: asyncio.Future[JobEvent | None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 

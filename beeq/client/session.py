@@ -92,9 +92,8 @@ class Session:
     async def ensure(self) -> None:
         """Return when the queue is open; open it first if it is not.
 
-        Raises:
-            RuntimeError: it was opened in another loop, or before a fork; or it may not open by itself.
-            QueueClosed. RedisUnavailable: Redis cannot be reached.
+        Raises RuntimeError if it was opened in another loop or before a fork, or may not open by itself;
+        QueueClosed; RedisUnavailable.
         """
         if self._is_open and not self._is_closed:
             self.owning_loop.enter()
@@ -176,8 +175,7 @@ class Session:
     async def subscribe(self, channel: str, on_message: Callable[[bytes], None]) -> None:
         """Call ``on_message`` with each message of ``channel``; return when Redis has confirmed that.
 
-        Raises:
-            RedisUnavailable: it has not, in time. It will, once Redis is back.
+        If it does not in time, this raises RedisUnavailable; it will, once Redis is back.
         """
         self._on_message[channel] = on_message
         await self._subscriber.add(channel, timeout_ms=self._context.settings.redis_timeout)
@@ -205,11 +203,7 @@ class Session:
     # Closing.
 
     async def close(self, timeout_ms: int) -> None:
-        """Close the queue.
-
-        Raises:
-            TimeoutError: some jobs did not end in time, and went back to the queue.
-        """
+        """Close the queue. Raises TimeoutError if some jobs did not end in time, and went back to it."""
         if not self._is_closed:
             self.owning_loop.enter()
         if self._closing is None:

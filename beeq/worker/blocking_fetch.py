@@ -42,16 +42,16 @@ class FetchListener(Protocol):
         """The fetch has ended without a job, or its rest after a failure has."""
 
     def fetch_failed(self, error: BaseException) -> None:
-        """Report a failure; what comes of it is told as well."""
+        """The fetch, or ending it, has met an error; how it ends comes as well."""
 
 
 class BlockingFetch:
     """At most one fetch at a time.
 
     Args:
-        connector: makes the connection.
-        keys: the queue's.
-        settings: the queue's.
+        connector: makes the connection that blocks.
+        keys: of the queue.
+        settings: of the queue.
         beside: the connection whose calls claim what was fetched. It must lead to the same server: a master
             that has become a replica would accept such a call, and know nothing of the id.
         listener: hears how fetches end.
@@ -88,10 +88,6 @@ class BlockingFetch:
         self._is_stopping = False
         self._is_closed = False
         self._over = asyncio.Event()
-
-    @property
-    def _is_pending(self) -> bool:
-        return self._is_sent or self._task is not None
 
     @property
     def client_id(self) -> int | None:
@@ -189,13 +185,13 @@ class BlockingFetch:
             self._listener.fetched(raw_id, record)
 
     async def stop(self, connection: Connection) -> None:
-        """End the fetch without losing what it may have brought; the listener is told.
+        """End the fetch without losing what it may have brought; the listener hears of that.
 
         CLIENT UNBLOCK, over another connection, makes Redis answer: with nothing, or with an id that it had
         moved by then. It may overtake BLMOVE itself, so it is repeated until the fetch has ended.
         """
         self._is_stopping = True
-        while self._is_pending:
+        while self._is_sent or self._task is not None:
             wait_s = _UNBLOCK_AGAIN_S
             if self._task is not None:
                 self._task.cancel()  # not connected, or resting: nothing can have been moved
@@ -212,7 +208,7 @@ class BlockingFetch:
                 await asyncio.wait_for(self._over.wait(), wait_s)
 
     async def close(self) -> None:
-        """Close the connection; nothing more is told of a fetch that is still under way."""
+        """Close the connection; the listener hears nothing more of a fetch under way."""
         self._is_stopping = self._is_closed = True
         if self._task is not None:
             self._task.cancel()

@@ -49,7 +49,6 @@ class Consumer:
         return take if handler is None else take(handler)
 
     def _take(self, handler: Handler, concurrency: int, executor: Executor) -> None:
-        """Work with ``handler``: from now on inside a running loop, else from ``run`` on."""
         if not self._context.settings.is_worker:
             raise RuntimeError("Cannot call Queue#process on a non-worker")
         if self.handler is not None:
@@ -85,7 +84,6 @@ class Consumer:
         return self.worker
 
     def _failed(self, failure: BaseException) -> None:
-        """A defect ended the worker: say so, and let ``run`` raise it."""
         self._context.report_error(failure)
         self._failure = failure
         self._ended.set()
@@ -113,7 +111,7 @@ class Consumer:
     # Running.
 
     async def run(self, *, burst: bool, catch_signals: bool) -> None:
-        """Work until ``close``, a signal, or with ``burst`` the end of what is due; see ``Queue.run``."""
+        """Work until the queue is closed, or with ``burst`` until nothing is due; see ``Queue.run``."""
         if not self._session.is_running:
             raise QueueClosed
         self._session.may_connect = True

@@ -87,8 +87,8 @@ class Heartbeat:
 
     Args:
         connector: makes the connection; not shared with another thread's loop.
-        keys: the queue's.
-        settings: the queue's.
+        keys: of the queue.
+        settings: of the queue.
         worker: this process's name in the registry.
         running: the jobs that run now, id → claim; copied in the thread, changed in the loop's.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
@@ -148,28 +148,21 @@ class Heartbeat:
             while not self._stopped.is_set():
                 rest_s = self._interval_s
                 try:
-                    await self.once()
+                    await self._beat()
                     again_s = _FIRST_AGAIN_S
                 except RedisError as error:
                     self._on_error(error)
                     # Once Redis is back, or failed over, a stall check may come before the next beat.
                     rest_s = min(rest_s, again_s)
                     again_s = min(again_s * 2, _LONGEST_AGAIN_S)
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), rest_s)
-                except TimeoutError:
-                    continue
             await self._leave()
         finally:
             await self._connection.close()
             await self._connector.close()
 
-    async def once(self) -> None:
-        """Beat now.
-
-        Raises:
-            RedisError: the beat failed.
-        """
+    async def _beat(self) -> None:
         jobs = list(dict(self._running).items())  # dict() copies at one go; items() would not
         for start in range(0, max(1, len(jobs)), _MAX_IDS):
             cancelled = await scripts.beat(

@@ -18,13 +18,13 @@ from typing import Any, Protocol
 from beeq.client.context import QueueContext
 from beeq.errors import RedisError
 from beeq.protocol.outcome import Outcome
-from beeq.redis.connection import Connection
+from beeq.redis.connection import Connection, meant_by
 from beeq.redis.retry_delay import RetryDelay
 from beeq.worker import actions
 from beeq.worker.blocking_fetch import BlockingFetch
 from beeq.worker.claims import ClaimedJob
 from beeq.worker.exchange import ExchangePacker
-from beeq.worker.recovery import Recovery, failure_of, reported
+from beeq.worker.recovery import Recovery, failure_of
 from beeq.worker.scheduler import Scheduler
 
 
@@ -151,9 +151,10 @@ class Pump:
     def _answered(self, call: actions.ExchangeCall, replies: list[Any], error: RedisError | None) -> None:
         reply = replies[0] if error is None else error
         if isinstance(reply, RedisError):
-            for failure in reported(reply):
-                self._on_error(failure)
-            self._carry_out(self.scheduler.failed(call, failure_of(reply)))
+            failure = failure_of(reply)
+            if failure is not actions.Failure.SCRIPT_MISSING:  # which is loaded without a word
+                self._on_error(meant_by(reply))
+            self._carry_out(self.scheduler.failed(call, failure))
             return
         if self.scheduler.is_ready:
             self._retry_delay.reset()

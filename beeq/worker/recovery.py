@@ -6,7 +6,7 @@ Commands only; what is to be done, and when, is decided in ``scheduler.py``.
 from beeq.errors import RedisError, RedisRefused
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
-from beeq.redis.connection import Connection, lacks_script, meant_by
+from beeq.redis.connection import Connection, lacks_script
 from beeq.worker.actions import Failure, GiveBack, Recover
 from beeq.worker.claims import token_of
 
@@ -15,7 +15,7 @@ _MAX_BATCH = 500
 
 
 class Recovery:
-    """Of one worker, over the connection of its calls."""
+    """One worker's, over the connection of its calls. Its methods raise RedisError."""
 
     def __init__(self, connection: Connection, keys: Keys, *, outbox_limit: int) -> None:
         self._connection = connection
@@ -23,19 +23,15 @@ class Recovery:
         self._outbox_limit = outbox_limit
 
     async def run(self, action: Recover) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Make calls possible; return id and claim of what lost calls have claimed, and the record asked for.
-
-        Raises:
-            RedisError: Redis did not do its part.
-        """
+        """Make calls possible; return ids and claims of what lost calls have claimed, and ``record_of``."""
         await self._connection.connect()
         if action.needs_script:
             await self._connection.load(scripts.exchange)
         found = await self._claimed_with(action.tokens) if action.tokens else []
-        record: bytes | None = None
+        record = b""
         if action.record_of:
-            record = await self._connection.call("HGET", self._keys.jobs, action.record_of)
-        return found, record or b""
+            record = await self._connection.call("HGET", self._keys.jobs, action.record_of) or b""
+        return found, record
 
     async def _claimed_with(self, tokens: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
         """Return id and claim of each job that calls with these tokens have claimed."""
@@ -49,11 +45,7 @@ class Recovery:
                 return found
 
     async def give_back(self, action: GiveBack) -> None:
-        """Put jobs at the front of the queue.
-
-        Raises:
-            RedisError: Redis did not do its part, or not for all of them; doing it again is fine.
-        """
+        """Put jobs at the front of the queue. If that failed, perhaps for some only, it may be repeated."""
         # The script pushes each to the front, so it gets the newest first.
         pairs = [(action.unclaimed, b"")] if action.unclaimed else []
         pairs += reversed([*action.claims, *action.orphans])
@@ -71,8 +63,3 @@ def failure_of(error: RedisError) -> Failure:
     if lacks_script(error):
         return Failure.SCRIPT_MISSING
     return Failure.REFUSED if isinstance(error, RedisRefused) else Failure.REPLY_LOST
-
-
-def reported(error: RedisError) -> list[RedisError]:
-    """Return what of an error is to be reported: a missing script is loaded without a word."""
-    return [] if lacks_script(error) else [meant_by(error)]

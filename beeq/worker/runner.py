@@ -9,6 +9,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Literal, get_args
 
 from beeq.blocking import BlockingJob, Portal
@@ -17,7 +18,7 @@ from beeq.job import Job
 from beeq.protocol.options import timeout_ms_of
 from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.pool import ProcessPool
-from beeq.worker.thread_pool import ThreadCall, ThreadPool
+from beeq.worker.thread_pool import ThreadPool
 
 #: A handler that ignores its cancellation is given up after this long.
 GRACE_S = 1.0
@@ -64,7 +65,7 @@ class Runner:
     Args:
         handler: a coroutine function, run as a task on the loop; or a plain function, run in a
             thread or a child process with a ``BlockingJob``.
-        executor: which of these; it suits the handler, see ``check_handler``.
+        executor: it suits the handler, see ``check_handler``.
         concurrency: how many attempts there may be at once.
         on_end: called in the loop with the attempt, its result, and its error or None; once.
         on_late: called with the job and the error or None when a handler ends after its attempt had.
@@ -86,7 +87,7 @@ class Runner:
         self._processes = ProcessPool(handler, limit=concurrency) if executor == "process" else None
         self._portal = Portal(self._loop)
         is_awaited = executor == "process" or is_coroutine_function(handler)
-        self._handler = handler if is_awaited else self._in_thread(handler)
+        self._handler = handler if is_awaited else functools.partial(self._call_in_thread, handler)
         # Python 3.12 can run a handler's first step at once: a handler that does not wait needs no
         # turn of the loop.
         self._task_options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -132,14 +133,16 @@ class Runner:
 
     def _time_out(self, attempt: Attempt, timeout_ms: int) -> None:
         attempt.timed_out = JobTimedOut(attempt.job.saved_id(), timeout_ms)
-        self.cancel(attempt)
+        self._cancel(attempt)
         attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
 
-    def cancel(self, attempt: Attempt) -> None:
-        """Ask the handler to stop, or kill its process.
+    def _cancel(self, attempt: Attempt) -> None:
+        """Ask the handler to stop, or kill its process; its timeout is over.
 
         A thread cannot be stopped, but its job's commands raise JobLost from now on.
         """
+        if attempt.timer is not None:
+            attempt.timer.cancel()
         if attempt.task is not None:
             attempt.task.cancel()
 
@@ -148,23 +151,13 @@ class Runner:
         if attempt.is_cancelled or attempt.has_ended:
             return
         attempt.is_cancelled = True
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        self.cancel(attempt)
+        self._cancel(attempt)
         attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
 
     def give_up(self, attempt: Attempt) -> None:
         """End the attempt without an outcome: its job goes back to the queue."""
         attempt.has_ended = True
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        self.cancel(attempt)
-
-    def _in_thread(self, function: Handler) -> Handler:
-        async def run(job: Job) -> Any:
-            return await self._call_in_thread(function, job)
-
-        return run
+        self._cancel(attempt)
 
     async def _call_in_thread(self, function: Handler, job: Job) -> Any:
         ended: asyncio.Future[Any] = self._loop.create_future()
@@ -180,7 +173,8 @@ class Runner:
             else:
                 ended.set_exception(error)
 
-        self._threads.run(ThreadCall(functools.partial(function, blocking_job), on_end))
+        # In the context of the caller, as a task would be.
+        self._threads.run(functools.partial(copy_context().run, function, blocking_job), on_end)
         try:
             result = await ended
         finally:
@@ -195,12 +189,7 @@ class Runner:
 
 
 def check_handler(handler: Handler, executor: Executor) -> None:
-    """Make sure that ``handler`` can run where it is to run.
-
-    Raises:
-        TypeError: it is not callable, or a coroutine function for threads or processes, or a child
-            process could not find it.
-    """
+    """Raise TypeError unless ``handler`` can run where it is to run."""
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
     if executor != "auto" and is_coroutine_function(handler):
@@ -210,11 +199,7 @@ def check_handler(handler: Handler, executor: Executor) -> None:
 
 
 def check_executor(executor: Executor) -> Executor:
-    """Return ``executor``.
-
-    Raises:
-        ValueError: it is not one of ``Executor``.
-    """
+    """Return ``executor``; raise ValueError if it is not one of ``Executor``."""
     if executor not in get_args(Executor):
         known = ", ".join(map(repr, get_args(Executor)))
         raise ValueError(f"executor must be one of {known}, not {executor!r}")

@@ -5,22 +5,14 @@ ever; here the thread of a job that was given up goes on alone, and another thre
 """
 
 import asyncio
-import contextvars
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(slots=True)
-class ThreadCall:
-    """A function to call in a thread."""
-
-    function: Callable[[], Any]
-    #: Called in the loop's thread with the function's result and its error or None.
-    on_end: Callable[[Any, BaseException | None], None]
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+#: The function, and what is called with its result.
+_Call = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
 
 
 class ThreadPool:
@@ -28,20 +20,21 @@ class ThreadPool:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._calls: queue.SimpleQueue[ThreadCall | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0  # threads that wait for a call, less the calls that wait for a thread
         self._started = 0
         self._closed = False
 
-    def run(self, call: ThreadCall) -> None:
-        """Hand the call to a thread."""
+    def run(self, function: Callable[[], Any], on_end: Callable[[Any, BaseException | None], None]) -> None:
+        """Call ``function`` in a thread, then ``on_end`` in the loop's with its result, its error or None."""
+        call = function, on_end
         with self._lock:
             is_new_needed = self._idle <= 0
-            self._idle -= 1
             if is_new_needed:
-                self._idle += 1
                 self._started += 1
+            else:
+                self._idle -= 1
         if is_new_needed:
             threading.Thread(
                 target=self._serve, args=(call,), name=f"beeq-handler-{self._started}", daemon=True
@@ -49,7 +42,7 @@ class ThreadPool:
         else:
             self._calls.put(call)
 
-    def _serve(self, call: ThreadCall | None) -> None:
+    def _serve(self, call: _Call | None) -> None:
         while call is not None:
             self._perform(call)
             with self._lock:
@@ -58,16 +51,15 @@ class ThreadPool:
                 self._idle += 1
             call = self._calls.get()
 
-    def _perform(self, call: ThreadCall) -> None:
+    def _perform(self, call: _Call) -> None:
+        function, on_end = call
         result, error = None, None
         try:
-            result = call.context.run(call.function)
+            result = function()
         except BaseException as raised:  # noqa: BLE001 - a handler may raise anything
             error = raised
-        try:
-            self._loop.call_soon_threadsafe(call.on_end, result, error)
-        except RuntimeError:
-            return  # the loop has closed: the worker is gone
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
+            self._loop.call_soon_threadsafe(on_end, result, error)
 
     def close(self) -> None:
         """End the idle threads; busy ones end after their call."""

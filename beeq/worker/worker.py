@@ -27,15 +27,7 @@ from beeq.worker.runner import Attempt, Executor, Handler, Runner
 class Worker:
     """Works on one queue, from its construction in a running loop until ``stop``.
 
-    Redis may be away: the worker keeps trying.
-
-    Args:
-        context: the queue's.
-        owner: of the jobs that the handler gets.
-        handler: what runs for each job.
-        concurrency: how many jobs may run at once.
-        executor: where the handler runs.
-        on_failure: called with the defect that ended the worker, if one does.
+    Redis may be away: the worker keeps trying. ``on_failure`` is called with a defect that ended it.
     """
 
     def __init__(
@@ -126,13 +118,12 @@ class Worker:
         job_id = raw_id.decode(errors="replace")
         now_ms = context.now_ms()
         try:
-            record = decode_record(job_id, raw_record, now_ms=now_ms)
+            job = Job(owner, decode_record(job_id, raw_record, now_ms=now_ms), job_id)
         except JobUnreadable as error:
             context.report_error(error)
             job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
             self.pump.settle(raw_id, claim, fail(job, error, {}))
             return
-        job = Job(owner, record, job_id)
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
         if deliveries > context.settings.max_stalls + 1:
             self.pump.settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))

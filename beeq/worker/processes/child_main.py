@@ -60,13 +60,9 @@ class WorkerLink:
             self._socket.sendall(encode(kind, body, **facts))
 
     def ask(self, command: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
-        """Let the worker run a command of the job.
+        """Let the worker run a command of the job; return a function that waits for its result or error.
 
-        Returns:
-            A function that waits for the answer, and returns what the command returns or raises its error.
-
-        Raises:
-            TypeError: an argument cannot be written as JSON; nothing was sent.
+        Raises TypeError if an argument cannot be written as JSON: nothing was sent.
         """
         body, number = dumps(arguments), next(self._numbers)
         answer = self._callers[number] = queue.SimpleQueue()
@@ -97,10 +93,7 @@ class WorkerLink:
 class RemoteQueue:
     """The owner of a job in a child process. Its coroutines block, and never really await.
 
-    Args:
-        name: the queue's.
-        strategies: the names of its backoff strategies.
-        call: has the worker call a method of the job that runs.
+    ``call`` has the worker call a method of the job that runs, and returns what that returns.
     """
 
     def __init__(self, name: str, strategies: Collection[str], call: Callable[[str, list[Any]], Any]) -> None:
@@ -159,7 +152,7 @@ class RemoteQueue:
 
 
 class _InlinePortal(Portal):
-    """Runs a ``RemoteQueue``'s coroutines, which never really await, in the calling thread."""
+    """Runs a ``RemoteQueue``'s coroutines in the calling thread."""
 
     def __init__(self) -> None:
         """Need no loop."""
@@ -243,8 +236,7 @@ class ChildAttempt:
     def _changes(self) -> bytes:
         """Return data and options, if the handler has changed them since they were last sent; else nothing.
 
-        Raises:
-            TypeError: they cannot be written as JSON.
+        Raises TypeError if they cannot be written as JSON.
         """
         state = self._state()
         if state == self._known_state:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -40,23 +41,16 @@ main(int(sys.argv[1]), int(sys.argv[2]))
 
 
 class ChildDied(BeeqError):
-    """The child process that ran a handler ended, crashed, was killed, or never got ready.
-
-    Attributes:
-        has_begun: whether the handler had been called.
-    """
+    """The child process that ran a handler ended, crashed, was killed, or never got ready."""
 
     def __init__(self, how: str, *, has_begun: bool) -> None:
         super().__init__(f"the child process {how}")
+        #: Whether the handler had been called.
         self.has_begun = has_begun
 
 
 class ChildProcess(asyncio.Protocol):
-    """A child process; the protocol of the connection to it.
-
-    Args:
-        on_gone: called when it has ended, for any reason.
-    """
+    """A child process; the protocol of the connection to it. ``on_gone`` is called when it has ended."""
 
     def __init__(self, on_gone: Callable[[ChildProcess], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -90,11 +84,8 @@ class ChildProcess(asyncio.Protocol):
         try:
             async with limit:
                 await self._spawn()
-                facts = {
-                    name: getattr(handler_ref, name)
-                    for name in ("module", "name", "main_module", "main_path")
-                }
-                self._send("load", handler_ref.pickled, handler_ref=facts, argv=sys.argv)
+                facts = dataclasses.asdict(handler_ref)
+                self._send("load", facts.pop("pickled"), handler_ref=facts, argv=sys.argv)
                 await self._awaited
         except BaseException:
             await self.kill()
@@ -177,8 +168,7 @@ class ChildProcess(asyncio.Protocol):
     async def run(self, job: Job) -> Any:
         """Run the handler with ``job``; return its result. Cancelling this kills the child.
 
-        Raises:
-            ChildDied: the child ended first. Exception: what the handler raised, under its own name.
+        Raises what the handler raised, under its own name, or ``ChildDied`` if the child ended first.
         """
         if not self.is_fit:  # it died while idle, and the pool had not heard yet
             raise ChildDied("was gone already", has_begun=False)
@@ -235,31 +225,27 @@ class ChildProcess(asyncio.Protocol):
                 raise ValueError(f"unknown message {kind}")
 
     def _called(self, message: Message) -> None:
-        job, head = self._running_job(), message.head
-        arguments = self._first_part(job, message)
+        head = message.head
+        job, arguments = self._parts(message)
         call = self._loop.create_task(self._answer(job, head["number"], head["command"], arguments))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
     def _ended(self, message: Message) -> None:
-        value = self._first_part(self._running_job(), message)
+        _job, value = self._parts(message)
         if message.head["is_error"]:
             self._awaited.set_exception(error_from_json(value, with_trace=True))
         else:
             self._awaited.set_result(value)
 
-    def _running_job(self) -> Job:
+    def _parts(self, message: Message) -> tuple[Job, Any]:
+        """Return the job, with data and options from the second part, if any; and the first part's value."""
         if self._job is None:
             raise ValueError("no job runs")
-        return self._job
-
-    @staticmethod
-    def _first_part(job: Job, message: Message) -> Any:
-        """Return the body's first value; take the second, if any, as the job's data and options."""
         size = message.head["size"]
         if len(message.body) > size:
-            job.data, job.options = loads(message.body[size:])
-        return loads(message.body[:size])
+            self._job.data, self._job.options = loads(message.body[size:])
+        return self._job, loads(message.body[:size])
 
     async def _answer(self, job: Job, number: int, command: str, arguments: list[Any]) -> None:
         try:

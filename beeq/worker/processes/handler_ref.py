@@ -5,6 +5,7 @@ Job data never goes this way. The worker's side is ``HandlerRef.of``, the child'
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pickle
 import runpy
@@ -38,12 +39,9 @@ class HandlerRef:
 
     @classmethod
     def of(cls, handler: Callable[[Any], Any]) -> HandlerRef:
-        """Return where ``handler`` is.
+        """Return where ``handler`` is, or raise TypeError if a child process could not find it.
 
         Its name need not be bound yet: a decorator is called before that. See ``check``.
-
-        Raises:
-            TypeError: a child process could not find it.
         """
         if isinstance(handler, types.FunctionType):
             module, name = handler.__module__, handler.__qualname__
@@ -64,11 +62,7 @@ class HandlerRef:
         return cls("", "", main_module, main_path, pickled)
 
     def check(self, handler: Callable[[Any], Any]) -> None:
-        """Make sure that the name means the handler, once everything is imported.
-
-        Raises:
-            TypeError: it means something else, or nothing.
-        """
+        """Raise TypeError if the name means something else than the handler, once everything is imported."""
         if not self.module:
             return
         try:
@@ -99,10 +93,7 @@ def _main_program() -> tuple[str, str]:
 
 
 def _member(module: Any, name: str) -> Any:
-    found = module
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+    return functools.reduce(getattr, name.split("."), module)
 
 
 _is_loading = False
@@ -122,11 +113,7 @@ def refuse_while_loading() -> None:
 
 
 def load(handler_ref: HandlerRef) -> Callable[[Any], Any]:
-    """Return the handler, importing what it takes.
-
-    Raises:
-        Exception: what its modules raise. TypeError: what was found is not a function.
-    """
+    """Return the handler, importing what it takes; raise what its modules raise."""
     global _is_loading  # noqa: PLW0603 - a process loads once, and what is loaded may ask
     _is_loading = True
     try:

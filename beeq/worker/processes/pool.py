@@ -15,15 +15,7 @@ from beeq.worker.processes.handler_ref import HandlerRef
 
 
 class ProcessPool:
-    """Runs a handler in child processes.
-
-    Args:
-        handler: a plain function that a child can import by name, or anything callable that can be pickled.
-        limit: how many children there may be.
-
-    Raises:
-        TypeError: a child could not find the handler.
-    """
+    """Runs a handler in up to ``limit`` child processes. Raises TypeError if a child could not find it."""
 
     def __init__(self, handler: Callable[[Any], Any], *, limit: int) -> None:
         self._handler = handler
@@ -38,13 +30,8 @@ class ProcessPool:
     async def run(self, job: Job, on_start: Callable[[], None]) -> Any:
         """Run the handler with ``job`` in a child; return its result. Cancelling this kills the child.
 
-        Args:
-            job: as it was claimed.
-            on_start: called when a child takes the job, which may have to start first.
-
-        Raises:
-            ChildDied: the child is gone. OSError: there can be none.
-            Exception: what the handler or its module raised, in its own name.
+        ``on_start`` is called when a child takes the job, which may have to start first. Raises what the
+        handler or its module raised, under its own name; ``ChildDied``; OSError if no child could be started.
         """
         while True:
             child = await self._take()
