@@ -184,7 +184,7 @@ class Job:
         """When the job may run, in ms since the epoch; 0: at once.
 
         Raises:
-            TypeError: the options are no dict. ValueError: the option ``delay`` is no such time.
+            TypeError: the options are not a dict. ValueError: the option ``delay`` is not such a time.
         """
         return 0 if self._options is _LATER else check_delay(self._options)
 
@@ -229,7 +229,7 @@ class Job:
             delay: ms or timedelta; every strategy but ``immediate`` needs it.
 
         Raises:
-            ValueError: an unknown strategy, or a delay that is no positive integer.
+            ValueError: an unknown strategy, or a delay that is not a positive integer.
         """
         self.options["backoff"] = check_backoff(strategy, delay, self.owner.backoff_strategies)
         return self
@@ -241,7 +241,7 @@ class Job:
             when: a datetime (naive means local time), ms since the epoch, or a timedelta from now.
 
         Raises:
-            ValueError: it is no such time.
+            ValueError: it is not such a time.
         """
         now_ms = self.owner.now_ms()
         due_ms = check_due_ms(when, now_ms=now_ms)
@@ -266,7 +266,7 @@ class Job:
         Raises:
             RuntimeError: the job is running here: it is saved already.
             TypeError: data or options cannot be written as JSON; nothing was sent.
-            ValueError: the option ``delay`` is no time; nothing was sent.
+            ValueError: the option ``delay`` is not a time; nothing was sent.
             QueueClosed: the queue is closed.
         """
         return self.owner.save(self)  # no coroutine of its own: saves are to be fast
@@ -316,7 +316,7 @@ class Job:
         """Return whether the job is in the list or set ``name``, such as ``waiting`` or ``stalling``.
 
         Raises:
-            ValueError: there is no set of that name.
+            ValueError: the queue has no such list or set.
         """
         return await self.owner.is_in_set(self.saved_id(), name)
 

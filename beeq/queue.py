@@ -238,7 +238,7 @@ class Queue:
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
 
-        A job whose id exists is no failure: its id is then None. Not atomic as a whole.
+        A job whose id exists does not count as failed: its id is then None. Not atomic as a whole.
 
         Raises:
             RedisUnavailable: none of them was saved, because Redis is away.
@@ -370,10 +370,10 @@ class Queue:
                 result travel as JSON. The job has its blocking face, except that no events are heard.
 
         Raises:
-            RuntimeError: the queue is no worker, or has a handler. QueueClosed.
+            RuntimeError: the queue does not work (``is_worker=False``), or has a handler. QueueClosed.
             TypeError: the handler cannot run there: a coroutine function in a thread or process, a
                 lambda or a function inside a function in a process.
-            TypeError, ValueError: a concurrency that is no positive int, an unknown executor.
+            TypeError, ValueError: a concurrency that is not a positive int, an unknown executor.
         """
         return self._consumer.process(handler, concurrency, executor)
 

@@ -126,7 +126,7 @@ if is_error(refused) then
   return refused
 end
 
--- Only a new head is announced; whoever waits for an older head has its timer already. The text is
+-- Only a new head is announced; a process that waits for an older head has its timer already. The text is
 -- the producer's own, as Node's is.
 if due[1] then
   local head = call('ZRANGE', delayed, 0, 0)[1]

@@ -1,4 +1,4 @@
--- Ends a job that has not ended, wherever it is, and tells who runs it to stop.
+-- Ends a job that has not ended, wherever it is, and has the worker that runs it stop.
 --
 -- KEYS[1]  succeeded  set of ids
 -- KEYS[2]  failed     set of ids
@@ -22,7 +22,7 @@
 --
 -- Returns 1 if the job was cancelled, 0 if it has ended, or never was: nothing was written.
 --
--- The record goes, so whatever a worker still sends is refused. The job's worker learns by the
+-- The record goes, so what a worker still sends is refused. The job's worker learns by the
 -- channel, or by its next beat; a Node worker does not, and works on to its own end.
 -- What may be refused (a key of the wrong type) comes before the job leaves a list.
 

@@ -17,8 +17,8 @@
 -- Returns for each job 1 if it was removed, 0 if not: then nothing of it was written.
 --
 -- Bounded by its arguments, and by how many jobs run. The losing orders: the job was retried (not in
--- the set, or another record), removed, or removed and saved anew (not in the set, or no such record).
--- Waiting is not searched: whoever queues a finished job takes its id from failed in the same step. Only
+-- the set, or another record), removed, or removed and saved again (not in the set, or no such record).
+-- Waiting is not searched: a caller that queues a finished job takes its id from failed in the same step. Only
 -- a Node peer's retry of a job that has not failed does not; its id is then dropped
 -- from waiting where it is met, like every id without a record.
 -- What may be refused (a key of the wrong type) comes before anything is changed.
@@ -52,8 +52,8 @@ for at = FIRST, #ARGV, STEP do
     and not call('ZSCORE', delayed, id)
   if is_same then
     if outbox_limit ~= '0' then
-      local told = { 'id', id, 'state', state, 'record', seen, 'keep', call('HGET', results, id) or '' }
-      redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(told))
+      local change = { 'id', id, 'state', state, 'record', seen, 'keep', call('HGET', results, id) or '' }
+      redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(change))
     end
     call('SREM', succeeded, id)
     call('SREM', failed, id)

@@ -32,12 +32,12 @@
 -- recorded before: the reply to that call was lost. taken: how many ids left waiting. jobs: id,
 -- record, deliveries for each job handed out. is_granted: 1 if the job that was started is the first of them.
 --
--- Bounded by its arguments. An outcome counts only while its claim stands and the id is in active.
+-- Bounded by its arguments. An outcome counts only while its claim is there and the id is in active.
 -- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
 -- another worker has it (other claim); it was removed (no record). An id without a record is
 -- dropped where it is met, never handed out. A job that was started and has been claimed by another worker
 -- meanwhile, because it stalled before this call came, stays with that worker. One that was not started is
--- claimed whatever its claim: bee-queue's stall check leaves the claim of a dead worker where it was.
+-- claimed even if it has a claim: bee-queue's stall check leaves the claim of a dead worker where it was.
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 

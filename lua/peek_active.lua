@@ -9,7 +9,7 @@
 -- one, or was handed out before: how often decides whether it may run at all.
 --
 -- Writes nothing. It is sent right behind a blocking move, and another client's move may have come
--- between: whoever asks compares the id with the one that was moved for him.
+-- between: the caller compares the id with the one that was moved for it.
 
 local active, jobs, claims = unpack(KEYS)
 local longest_bytes = unpack(ARGV)

@@ -16,7 +16,7 @@
 --
 -- Returns 1 if there was a record, 0 if not.
 --
--- The lists are searched whatever the sets say: an id may be finished and queued at once after a
+-- The lists are searched even if a set has the id: an id may be finished and queued at once after a
 -- Node peer's manual retry. A job that runs is not stopped; without its claim and its
 -- record, its outcome is refused.
 
@@ -33,8 +33,8 @@ if outbox_limit ~= '0' then
     or redis.call('SISMEMBER', failed, job_id) == 1 and 'failed'
     or 'cancelled'
   if record then
-    local told = { 'id', job_id, 'state', state, 'record', record, 'keep', keep or '' }
-    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(told))
+    local change = { 'id', job_id, 'state', state, 'record', record, 'keep', keep or '' }
+    redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(change))
   end
 end
 redis.call('LREM', waiting, 0, job_id)

@@ -151,13 +151,8 @@ class Reader:
         """Return the counts, all of one moment."""
         reply = await scripts.count_jobs(self._pipeline, self._keys, lifetime_ms=WORKER_LIFETIME_MS)
         *by_state, newest_job, workers, oldest, owed, now_ms = reply
-        return Stats(
-            *by_state,
-            newest_job=int(newest_job),
-            workers=workers,
-            oldest_waiting_ms=_age_ms(oldest, int(now_ms)),
-            owed=None if owed < 0 else owed,
-        )
+        oldest_ms = _age_ms(oldest, int(now_ms))
+        return Stats(*by_state, int(newest_job), workers, oldest_ms, None if owed < 0 else owed)
 
     async def job_state(self, job_id: str) -> JobState | None:
         """Return the job's state, or None if Redis has nothing of it.

@@ -173,7 +173,7 @@ class Worker:
             return
         try:
             outcome = self._decide(attempt.job, result, error)
-        except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are no dict, …
+        except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are not a dict, …
             self._context.report_error(broken)
             outcome = self._decide(self._as_claimed(attempt), result, error)
         self.pump.settle(attempt.raw_id, attempt.claim, outcome)
