@@ -150,7 +150,8 @@ class Reader:
     async def stats(self) -> Stats:
         """Return the counts, all of one moment."""
         reply = await scripts.count_jobs(self._pipeline, self._keys, lifetime_ms=WORKER_LIFETIME_MS)
-        *by_state, newest_job, workers, oldest, owed, now_ms = reply
+        waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, owed, now_ms = reply
+        by_state = (waiting, active, succeeded, failed, delayed)
         oldest_ms = _age_ms(oldest, int(now_ms))
         return Stats(*by_state, int(newest_job), workers, oldest_ms, None if owed < 0 else owed)
 
