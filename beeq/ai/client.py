@@ -41,24 +41,14 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The longest times and largest sizes of the provider's responses.
+    """The longest times and largest sizes of the provider's responses."""
 
-    Attributes:
-        connect_s: resolving, connecting and the TLS handshake.
-        request_s: from sending a request to the end of its response; pictures and long texts take minutes.
-        poll_s: the same for the state of a video.
-        download_s: the same for a file.
-        silence_s: between two pieces of a file.
-        json_bytes: a JSON response, except one that holds a picture.
-        image_bytes, video_bytes: a file.
-    """
-
-    connect_s: float = 10.0
-    request_s: float = 20 * 60.0
-    poll_s: float = 60.0
-    download_s: float = 60 * 60.0
-    silence_s: float = 60.0
-    json_bytes: int = 8 * 1024 * 1024
+    connect_s: float = 10.0  # resolving, connecting and the TLS handshake
+    request_s: float = 20 * 60.0  # to the end of the response; pictures and long texts take minutes
+    poll_s: float = 60.0  # the same for the state of a video
+    download_s: float = 60 * 60.0  # the same for a file
+    silence_s: float = 60.0  # between two pieces of a file
+    json_bytes: int = 8 * 1024 * 1024  # except a response that holds a picture
     image_bytes: int = 64 * 1024 * 1024
     video_bytes: int = 2 * 1024 * 1024 * 1024
 
@@ -119,8 +109,7 @@ class AIClient:
     def own_url(self, text: str) -> httpx.URL | None:
         """Return a URL from the provider's response; None if it is not of the base URL's origin.
 
-        Raises:
-            AIFailed: it is not an http or https URL, or it holds the key.
+        Raises AIFailed if it is not an http or https URL, or if it holds the key.
         """
         try:
             url = self._base.join(text) if len(text) <= _MAX_URL_LENGTH and text.isprintable() else None
@@ -138,14 +127,10 @@ class AIClient:
     async def post(
         self, operation: str, url: httpx.URL, body: Any, *, idempotency_key: str, max_bytes: int | None = None
     ) -> Any:
-        """POST ``body`` as JSON and return the JSON of the response.
+        """POST ``body`` as JSON and return the JSON of the response; messages name the ``operation``.
 
-        Args:
-            operation: its name in messages.
-            url: an ``endpoint``.
-            body: a JSON value.
-            idempotency_key: the same whenever the same request is repeated.
-            max_bytes: of the response, if not ``json_bytes``.
+        ``idempotency_key`` is the same whenever the same request is repeated. ``max_bytes`` bounds the
+        response, in place of ``json_bytes``.
         """
         headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
         limit_s = self.limits.request_s
@@ -165,15 +150,12 @@ class AIClient:
         self, operation: str, url: httpx.URL, max_bytes: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """GET a file from a URL of the provider's own; yields its pieces as they come."""
-        limits = self.limits
-        async with self._ask(
-            operation, "GET", url, limit_s=limits.download_s, silence_s=limits.silence_s
-        ) as response:
-            pieces = _pieces(operation, response, max_bytes)
-            try:
-                yield pieces
-            finally:
-                await pieces.aclose()
+        limit_s, silence_s = self.limits.download_s, self.limits.silence_s
+        async with (
+            self._ask(operation, "GET", url, limit_s=limit_s, silence_s=silence_s) as response,
+            contextlib.aclosing(_pieces(operation, response, max_bytes)) as pieces,
+        ):
+            yield pieces
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""

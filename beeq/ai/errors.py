@@ -9,11 +9,7 @@ _LENGTH = 200
 
 
 class AIFailed(BeeqError):
-    """The call failed; another attempt may succeed.
-
-    Attributes:
-        retry_after_ms: the delay that the provider asks for; None if it asks for none.
-    """
+    """The call failed; another attempt may succeed, after the delay that the provider asks for, if any."""
 
     def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(_short(message))
@@ -23,8 +19,7 @@ class AIFailed(BeeqError):
 class AIRefused(BeeqError):
     """The provider refused the call, or the job's fields do not allow it; another attempt would fail too.
 
-    Attributes:
-        status: the HTTP status of the refusal; None if there was no call.
+    ``status`` is the HTTP status of the refusal; None if there was no call.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:

@@ -83,11 +83,7 @@ class MediaFiles:
 
     @contextlib.asynccontextmanager
     async def _received(
-        self,
-        job_id: str,
-        pieces: AsyncIterator[bytes],
-        suffix_of: Callable[[bytes], str | None],
-        kind: str,
+        self, job_id: str, pieces: AsyncIterator[bytes], suffix_of: Callable[[bytes], str | None], kind: str
     ) -> AsyncIterator[tuple[NewFile, bytes]]:
         """Write the pieces to a file that has no name yet; yields it and its first bytes."""
         head = b""

@@ -25,12 +25,8 @@ class Generation:
     """Generates the results of jobs.
 
     Every call raises ``AIRefused`` or ``MediaRefused`` if every attempt would fail, and ``AIFailed`` or
-    ``MediaFailed`` if this attempt failed.
-
-    Args:
-        client: the provider's; the caller closes it.
-        media_root: where files are written.
-        interval_ms: between two polls of a video.
+    ``MediaFailed`` if this attempt failed. The caller closes the ``client``; ``interval_ms`` passes between
+    two polls of a video.
     """
 
     def __init__(self, client: AIClient, media_root: Path, interval_ms: int) -> None:
@@ -52,8 +48,7 @@ class Generation:
                 return await self._image(requests, data, model)
             case "video":
                 body: dict[str, Any] = {"model": model, "prompt": data.prompt}
-                image_url = _text_parameter(data, "imageUrl")
-                if image_url is not None:
+                if image_url := _text_parameter(data, "imageUrl"):
                     body["input_reference"] = {"image_url": image_url}
                 return await self._videos.make(requests, body, reach)
 
@@ -74,10 +69,7 @@ class Generation:
     async def _chat(
         self, requests: ProviderRequests, data: AIGenerationJob, model: str, instructions: str, **more: Any
     ) -> Any:
-        messages = [
-            {"role": "system", "content": instructions},
-            {"role": "user", "content": _request(data)},
-        ]
+        messages = [{"role": "system", "content": instructions}, {"role": "user", "content": _request(data)}]
         return await self._client.post(
             data.type,
             self._client.endpoint("chat", "completions"),
@@ -88,16 +80,14 @@ class Generation:
     async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
         self._files.check(requests.job_id)
         body: dict[str, Any] = {"model": model, "prompt": data.prompt, "n": 1}
-        style = _text_parameter(data, "style")
-        if style is not None:
+        if style := _text_parameter(data, "style"):
             body["style"] = style
-        limits = self._client.limits
         response = await self._client.post(
             data.type,
             self._client.endpoint("images", "generations"),
             body,
             idempotency_key=requests.idempotency_key,
-            max_bytes=limits.image_response_bytes,
+            max_bytes=self._client.limits.image_response_bytes,
         )
         found = await _read(requests, response, lambda whole: picture(whole, self._quote))
         try:
@@ -139,11 +129,7 @@ def _request(data: AIGenerationJob) -> str:
 
 
 def _text_parameter(data: AIGenerationJob, name: str) -> str | None:
-    """Return a parameter that must be text; None if it is not given.
-
-    Raises:
-        AIRefused: it is empty, or not text.
-    """
+    """Return a parameter, which must be text that is not empty; None if it is not given."""
     value = data.parameters.get(name)
     if value is not None and (not isinstance(value, str) or not value):
         raise AIRefused(f"bad job: parameters: {name} must be text that is not empty")

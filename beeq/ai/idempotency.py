@@ -28,10 +28,7 @@ _Result = TypeVar("_Result")
 class ProviderRequests:
     """The requests of one job, in one of its attempts.
 
-    Args:
-        job_id: the job's id.
-        memory: what this attempt and earlier ones have remembered.
-        remember: keeps facts with the job, for its next attempt.
+    ``memory`` is what this attempt and earlier ones have remembered; ``remember`` keeps facts with the job.
     """
 
     def __init__(

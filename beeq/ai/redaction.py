@@ -32,11 +32,7 @@ class Redactor:
         return self._long is not None and self._long.search(text) is not None
 
     def redacted(self, value: Any) -> Any:
-        """Return a JSON value without secrets in its texts and keys.
-
-        Raises:
-            RecursionError: it is nested too deeply.
-        """
+        """Return a JSON value without secrets in its texts and keys; RecursionError if it is too deep."""
         if isinstance(value, str):
             return _replaced(self._long, value)
         if isinstance(value, dict):

@@ -35,27 +35,16 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VideoState:
-    """The state of a video in a response.
-
-    Attributes:
-        stage: working, done or failed.
-        percent: the progress, 0 to 100; None if the provider gives none.
-        url: of the video, as the provider wrote it; None if it gives none.
-        reason: why the video failed, after ``quote``; empty if the provider gives no reason.
-    """
+    """The state of a video in a response, as far as the provider gives it."""
 
     stage: Stage
-    percent: float | None = None
-    url: str | None = None
-    reason: str = ""
+    percent: float | None = None  # 0 to 100
+    url: str | None = None  # as the provider wrote it
+    reason: str = ""  # why the video failed, after ``quote``
 
 
 def chat_text(response: Any, quote: Quote) -> str:
-    """Return the text of a chat completion.
-
-    Raises:
-        AIFailed: it has no text, or the text was cut off.
-    """
+    """Return the text of a chat completion, unless it was cut off."""
     _check_error(response, quote)
     choice = _first(_get(response, "choices"))
     message = _get(choice, "message")
@@ -79,11 +68,7 @@ def chat_text(response: Any, quote: Quote) -> str:
 
 
 def picture(response: Any, quote: Quote) -> bytes | str:
-    """Return the first picture of a response: its bytes, or its URL as the provider wrote it.
-
-    Raises:
-        AIFailed: there is no picture.
-    """
+    """Return the first picture of a response: its bytes, or its URL as the provider wrote it."""
     _check_error(response, quote)
     item = _first(_get(response, "data"))
     encoded = _get(item, "b64_json")
@@ -99,11 +84,7 @@ def picture(response: Any, quote: Quote) -> bytes | str:
 
 
 def video_id(response: Any, quote: Quote) -> str:
-    """Return the id of a video that was requested.
-
-    Raises:
-        AIFailed: there is no valid id.
-    """
+    """Return the id of a video that was requested."""
     found = _get(response, "id")
     if is_video_id(found):
         return str(found)
@@ -119,11 +100,7 @@ def is_video_id(value: Any) -> bool:
 
 
 def video_state(response: Any, quote: Quote) -> VideoState:
-    """Return the state of a video; a status that is not known here means that it is still being made.
-
-    Raises:
-        AIFailed: the response has no status.
-    """
+    """Return the state of a video; a status that is not known here means that it is still being made."""
     status = _get(response, "status")
     if not isinstance(status, str):
         _check_error(response, quote)

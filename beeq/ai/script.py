@@ -46,10 +46,8 @@ class _ScriptFields(BaseModel):
 def script(text: str) -> dict[str, Any]:
     """Return the script in a model's text: ``{"title": …, "scenes": […]}``.
 
-    Text around it, such as a code fence, is skipped.
-
-    Raises:
-        AIFailed: there is no script. The message says what is wrong with the first JSON object.
+    Text around it, such as a code fence, is skipped. Raises AIFailed if there is no script; the message says
+    what is wrong with the first JSON object.
     """
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     first_fault = ""

@@ -33,13 +33,7 @@ _UNKNOWN = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 
 class Videos:
-    """Makes videos with one provider.
-
-    Args:
-        client: the provider's.
-        files: where the videos are written.
-        interval_ms: between two polls.
-    """
+    """Makes videos with one provider, with ``interval_ms`` between two polls."""
 
     def __init__(self, client: AIClient, files: MediaFiles, interval_ms: int) -> None:
         self._client = client
@@ -49,14 +43,7 @@ class Videos:
     async def make(self, requests: ProviderRequests, body: dict[str, Any], reach: Reach) -> dict[str, Any]:
         """Return the facts of a video's file, or ``{"url": …}`` if it is on another host than the provider's.
 
-        Args:
-            requests: the job's.
-            body: of the request, sent if the job has no video yet.
-            reach: called with the progress.
-
-        Raises:
-            AIFailed, MediaFailed: this attempt failed.
-            AIRefused, MediaRefused: every attempt would.
+        ``body`` is that of the request, which is sent if the job has no video yet.
         """
         self._files.check(requests.job_id)
         video = requests.video

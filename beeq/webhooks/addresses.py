@@ -37,12 +37,7 @@ _MAX_PORT = 65535
 
 
 def is_public(address: str) -> bool:
-    """Return whether a resolved address is on the public internet.
-
-    Args:
-        address: IPv4 or IPv6 in any form that ``ipaddress`` reads. A scoped address
-            (``fe80::1%eth0``) is never public.
-    """
+    """Return whether a resolved address is on the public internet; a scoped one (``fe80::1%2``) never is."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv4Address):
         return _is_public_v4(parsed)
@@ -67,10 +62,8 @@ def may_resolve(host: str) -> bool:
     """Return whether ``host`` may be given to the resolver at all.
 
     Refused: this machine's own names, scoped addresses, and numbers in unusual forms (``2130706433``,
-    ``0177.0.0.1``, ``0x7f.1``, ``127.1``), which some resolvers take for addresses.
-
-    Args:
-        host: from the URL, lower case, without brackets.
+    ``0177.0.0.1``, ``0x7f.1``, ``127.1``), which some resolvers take for addresses. ``host`` is from the URL,
+    in lower case, without brackets.
     """
     if _as_address(host) is not None:
         return "%" not in host
@@ -97,8 +90,7 @@ class AllowedHosts:
     def parse(cls, text: str) -> AllowedHosts:
         """Return the hosts in a comma list of ``host``, ``host:port`` and ``[v6]:port``.
 
-        Raises:
-            ValueError: an entry is invalid. The message names the setting and the entry.
+        Raises ValueError if an entry is invalid; the message names the setting and the entry.
         """
         words = (word.strip() for word in text.split(","))
         return cls(frozenset(_entry(word) for word in words if word))

@@ -79,9 +79,7 @@ class _LentConnection:
 class Connections:
     """Lends connections, as many as are asked for at once; it belongs to one event loop.
 
-    Args:
-        make_network: returns the network for one new connection.
-        ssl_context: verifies certificates.
+    ``make_network`` returns the network for one new connection.
     """
 
     def __init__(self, make_network: Callable[[], OwnedNetwork], ssl_context: ssl.SSLContext) -> None:

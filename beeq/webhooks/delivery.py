@@ -52,11 +52,8 @@ class WebhookSender:
     Used on one event loop from the first delivery to ``aclose``; it may be used again after that.
     The number of connections is that of the deliveries under way, and a few idle ones.
 
-    Args:
-        allowed: hosts that may be called although they are not public.
-        signer: signs every message; without it they are sent unsigned.
-        resolve: resolves names; None means the system's resolver.
-        ssl_context: verifies certificates; None means by the usual authorities.
+    Without a ``signer`` messages are sent unsigned; without ``resolve`` the system's resolver is used, and
+    without ``ssl_context`` the usual authorities verify certificates.
     """
 
     def __init__(
@@ -71,9 +68,7 @@ class WebhookSender:
         self._signer = signer
         self._resolve = resolve
         self._ssl_context = ssl_context
-        self._resolver: Resolver | None = (
-            None  # made here, and closed here, if the caller gave no ``resolve``
-        )
+        self._resolver: Resolver | None = None  # made and closed here, if the caller gave no ``resolve``
         self._connections: Connections | None = None
 
     async def deliver(
@@ -81,15 +76,9 @@ class WebhookSender:
     ) -> WebhookResponse:
         """POST ``body`` to ``url`` and return the response, with any status.
 
-        Args:
-            url: http or https, without a user name.
-            job_id: the message's id, the same on every attempt.
-            body: JSON.
-            timeout_s: how long the caller will wait; reading a body takes at most half of the rest of it.
-
-        Raises:
-            WebhookRefused: the URL must not be called, now or later.
-            DeliveryFailed: there was no response.
+        ``job_id`` is the message's id, the same on every attempt. ``timeout_s`` is how long the caller will
+        wait; reading a body takes at most half of the rest of it. Raises WebhookRefused if the URL must not
+        be called, now or later, and DeliveryFailed if there was no response.
         """
         target = _target(url)
         request_url = httpcore.URL(
@@ -105,11 +94,7 @@ class WebhookSender:
                 asyncio.timeout(ATTEMPT_TIMEOUT_S),
                 connections.borrow(request_url.origin) as connection,
                 connection.stream(
-                    "POST",
-                    request_url,
-                    headers=headers,
-                    content=body,
-                    extensions={"timeout": _TIMEOUTS},
+                    "POST", request_url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
                 ) as response,
             ):
                 elapsed_s = time.monotonic() - started_s
@@ -156,17 +141,12 @@ class WebhookSender:
             ("webhook-timestamp", str(timestamp_s)),
         ]
         if self._signer is not None:
-            signature = self._signer.sign(sent_id, timestamp_s, body)
-            headers.append(("webhook-signature", signature))
+            headers.append(("webhook-signature", self._signer.sign(sent_id, timestamp_s, body)))
         return headers
 
 
 def _target(url: str) -> httpx.URL:
-    """Parse the URL of a webhook.
-
-    Raises:
-        WebhookRefused: a webhook must not have it; the message repeats nothing of it.
-    """
+    """Parse the URL of a webhook; raises WebhookRefused with a message that repeats nothing of the URL."""
     try:
         target = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):

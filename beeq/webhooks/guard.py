@@ -41,11 +41,7 @@ class Resolver:
         self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="beeq-resolve")
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """Return the addresses of ``host``; a scoped one keeps its scope (``fe80::1%2``).
-
-        Raises:
-            OSError: the name has no address, or no resolver answered.
-        """
+        """Return the addresses of ``host``; a scoped one keeps its scope (``fe80::1%2``). Raises OSError."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, _addresses, host, port)
 
@@ -85,12 +81,9 @@ class GuardedBackend(OwnedNetwork):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to ``host`` at the first of its addresses that accepts.
+        """Connect to ``host`` at the first of its addresses that accepts, within ``timeout`` seconds in all.
 
-        Raises:
-            WebhookRefused: the host, or any of its addresses, must not be called.
-            httpcore.ConnectError: it cannot be resolved or reached; the message says why.
-            httpcore.ConnectTimeout: it took longer than ``timeout`` seconds in all.
+        Raises WebhookRefused if the host, or any of its addresses, must not be called.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (_CONNECT_TIMEOUT_S if timeout is None else timeout)

@@ -13,17 +13,11 @@ _MAX_SECONDS_DIGITS = 6  # a day has 86400 seconds
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """The head of a response; the body is not used.
-
-    Attributes:
-        status: the HTTP status code.
-        duration_ms: from the start of the attempt, connecting included, to the head of the response.
-        retry_after_ms: the delay that the receiver asks for; None if it asks for none.
-    """
+    """The head of a response; the body is not used."""
 
     status: int
-    duration_ms: int
-    retry_after_ms: int | None = None
+    duration_ms: int  # from the start of the attempt, connecting included
+    retry_after_ms: int | None = None  # the delay that the receiver asks for
 
     @property
     def accepted(self) -> bool:
@@ -47,9 +41,7 @@ def retry_after_in(headers: Iterable[tuple[bytes, bytes]], now: datetime) -> int
 def retry_after_ms(value: str, now: datetime) -> int | None:
     """Return the delay that a ``Retry-After`` header asks for, 0 to a day, in ms; None if it is invalid.
 
-    Args:
-        value: seconds, or an HTTP date.
-        now: with a time zone.
+    ``value`` is seconds, or an HTTP date; ``now`` has a time zone.
     """
     text = value.strip()
     if text.isascii() and text.isdecimal():

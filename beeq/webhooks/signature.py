@@ -18,13 +18,9 @@ _SAFE = _PLAIN.replace("%", "").replace(" ", "")
 
 
 class Signer:
-    """Signs messages with the secret that the sender shares with its receivers.
+    """Signs messages with the secret that the sender shares with its receivers: ``whsec_`` and base64.
 
-    Args:
-        secret: ``whsec_`` and the key in base64, as the receivers' libraries take it.
-
-    Raises:
-        ValueError: the secret is invalid. The message names the setting and never holds the secret.
+    Raises ValueError if the secret is invalid; the message names the setting and never holds the secret.
     """
 
     def __init__(self, secret: str) -> None:
