@@ -53,19 +53,15 @@ os.register_at_fork(after_in_child=_drop_starting_locks)
 class EmbeddedServer:
     """One share of a folder's server. Made by ``join``.
 
-    A forked child has its parent's shares too: the server runs until both have closed them.
-
-    Attributes:
-        address: the path of the server's socket, valid in this process until ``close``.
-        url: the same for redis clients.
+    A forked child has its parent's shares too: the server runs until both have closed them. ``address``, the
+    path of the server's socket, and ``url`` are valid in this process until ``close``.
     """
 
     def __init__(self, folder: Path, users_fd: int) -> None:
         self._lock = threading.Lock()
-        address, address_fds = _address(folder)
+        self.address, address_fds = _address(folder)
         self._fds = (users_fd, *address_fds)
-        self.address = address
-        self.url = "unix://" + quote(address)
+        self.url = "unix://" + quote(self.address)
 
     def __repr__(self) -> str:
         return f"<EmbeddedServer {self.url}>"
@@ -79,11 +75,7 @@ class EmbeddedServer:
 
 
 def folder_of(url: str) -> Path:
-    """Return the folder of ``embedded:`` (``./.beeq``) or ``embedded:some/dir``; it is not percent-decoded.
-
-    Raises:
-        ValueError: it is not an ``embedded:`` URL.
-    """
+    """Return the folder of ``embedded:`` (``./.beeq``) or ``embedded:some/dir``, not percent-decoded."""
     if not url.lower().startswith(SCHEME):
         raise ValueError("not an embedded: URL")
     return Path(url[len(SCHEME) :].removeprefix("//") or DEFAULT_FOLDER)
@@ -92,11 +84,8 @@ def folder_of(url: str) -> Path:
 def join(folder: Path) -> EmbeddedServer:
     """Return a share of the folder's server, once that answers. Blocks for at most 8 s.
 
-    Args:
-        folder: of the data, which stay in it; created if missing, readable by its owner only.
-
-    Raises:
-        RedisUnavailable: no server could be found or started in 8 s; the message says why.
+    The data stay in the folder, which is created if missing, readable by its owner only. Raises
+    RedisUnavailable if no server could be found or started in 8 s; the message says why.
     """
     deadline = time.monotonic() + JOIN_TIMEOUT_S
     try:
@@ -180,7 +169,7 @@ def _start_keeper(folder: Path, lock_fd: int, deadline: float) -> None:
     try:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
-                [sys.executable, "-I", "-S", keeper.__file__, binary, str(lock_fd), str(its_ready_fd)],
+                [sys.executable, "-I", "-S", keeper.__file__, binary, str(its_ready_fd)],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -206,13 +195,12 @@ def _start_keeper(folder: Path, lock_fd: int, deadline: float) -> None:
 def _read_all(fd: int, deadline: float) -> bytes:
     """Read until the other end is closed."""
     text = b""
-    while True:
-        if not select.select([fd], [], [], _left_s(deadline))[0]:
-            raise TimeoutError
+    while select.select([fd], [], [], _left_s(deadline))[0]:
         part = os.read(fd, 4096)
         if not part:
             return text
         text += part
+    raise TimeoutError
 
 
 def _binary() -> str:
@@ -232,11 +220,7 @@ def _left_s(deadline: float) -> float:
 
 
 def _wait(deadline: float, complaint: str) -> None:
-    """Sleep before another attempt.
-
-    Raises:
-        RedisUnavailable: the time is over.
-    """
+    """Sleep before another attempt; raises RedisUnavailable if the time is over."""
     if time.monotonic() > deadline:
         raise RedisUnavailable(complaint)
     select.select([], [], [], _RETRY_S)

@@ -93,17 +93,13 @@ def is_answering(path: str, *, timeout_s: float) -> bool:
 
 
 class Keeper:
-    """Keeps the server of the current folder.
+    """Keeps the server of the current folder. This process has ``keeper.lock``, open and locked.
 
-    Args:
-        binary: the valkey-server to run.
-        keeper_lock_fd: ``keeper.lock``, locked.
-        ready_fd: a pipe to the waiting user: gets ``READY``, or the reason of a failed start; then closed.
+    ``ready_fd`` is a pipe to the waiting user: it gets ``READY``, or the reason of a failed start.
     """
 
-    def __init__(self, binary: str, *, keeper_lock_fd: int, ready_fd: int) -> None:
+    def __init__(self, binary: str, ready_fd: int) -> None:
         self._binary = binary
-        self._keeper_lock_fd = keeper_lock_fd
         self._ready_fd: int | None = ready_fd
         self._users_fd = open_lock(Path(USERS_LOCK))
         self._server_lock_fd = open_lock(Path(SERVER_LOCK))
@@ -234,11 +230,11 @@ def _death_signal() -> Callable[[], None] | None:
 
 def main() -> None:
     """Become the keeper of the current folder; the parent exits at once, so that its caller can go on."""
-    binary, keeper_lock_fd, ready_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    binary, ready_fd = sys.argv[1], int(sys.argv[2])
     if os.fork():
         os._exit(0)
     os.umask(0o077)
-    Keeper(binary, keeper_lock_fd=keeper_lock_fd, ready_fd=ready_fd).run()
+    Keeper(binary, ready_fd).run()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from beeq.errors import RedisUnavailable
 class Membership:
     """One share at a time of a folder's server, from the first ``join`` until ``leave``.
 
-    Args:
-        folder: see ``embedded.join``; a relative one is resolved now.
+    A relative folder is resolved now.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,10 +26,8 @@ class Membership:
         """Return the URL of a server that answers, see ``embedded.join``.
 
         A share from an earlier call is replaced, because the folder may have been replaced since.
-        Simultaneous callers wait for one thread, which goes on when they are cancelled.
-
-        Raises:
-            RedisUnavailable: no server answered in 8 s, or ``leave`` was called.
+        Simultaneous callers wait for one thread, which goes on when they are cancelled. Raises
+        RedisUnavailable if no server answered in 8 s, or ``leave`` was called.
         """
         joining = self._joining
         if joining is None or joining.done():

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from beeq.environment import check_mongo_url
 from beeq.errors import BeeqError
-from beeq.mirror.documents import Change, document_name, shared_id, storable, update_of
+from beeq.job_status import mirrored_name
+from beeq.mirror.documents import Change, shared_id, storable, update_of
 from beeq.protocol.codec import dumps
 from beeq.redis.urls import redact
 
@@ -41,13 +42,9 @@ class MirrorUnavailable(BeeqError):
 
 
 class StatusCollection:
-    """The documents of all mirrored queues. Every method may raise ``MirrorUnavailable``.
+    """The documents of all mirrored queues, in the URL's database, or in ``beeq`` if it names none.
 
-    Args:
-        url: MongoDB's; its database is used, ``beeq`` if it names none.
-
-    Raises:
-        ValueError: the URL is invalid. ImportError: the extra ``mongo`` is not installed.
+    Every method may raise ``MirrorUnavailable``; construction raises ValueError if the URL is invalid.
     """
 
     def __init__(self, url: str) -> None:
@@ -127,11 +124,7 @@ class StatusCollection:
     # Writing.
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Write each change whose document has no later revision.
-
-        Raises:
-            MirrorUnavailable: not all were written; writing them again is harmless.
-        """
+        """Write each change whose document has no later revision; to write one again is harmless."""
         await self.ensure_index()
         pending = [(change, change.job_id) for change in changes]
         refused = await self._write(pending)
@@ -141,7 +134,7 @@ class StatusCollection:
         again = []
         for change, _job_id in refused:
             owner = await self._owner_of(change.job_id)
-            is_shared = owner is not None and owner != document_name(change.queue_name)
+            is_shared = owner is not None and owner != mirrored_name(change.queue_name)
             job_id = shared_id(change.queue_name, change.job_id) if is_shared else change.job_id
             again.append((change, job_id))
         for change, job_id in await self._write(again):
@@ -156,11 +149,7 @@ class StatusCollection:
         if not pending:
             return []
         operations = [
-            UpdateOne(
-                {"jobId": job_id, "queueName": document_name(change.queue_name)},
-                update_of(change),
-                upsert=True,
-            )
+            UpdateOne(_document_of(change, job_id), update_of(change), upsert=True)
             for change, job_id in pending
         ]
         async with self._bounded(_WRITE_S):
@@ -185,19 +174,11 @@ class StatusCollection:
         from bson.errors import BSONError  # noqa: PLC0415 - an extra
         from pymongo.errors import WriteError  # noqa: PLC0415 - an extra
 
-        fields = {
-            **change.fields,
-            "jobData": _as_text(change.fields["jobData"]),
-            "result": _as_text(change.fields["result"]),
-        }
-        plain = replace(change, fields=fields)
+        texts = {name: _as_text(change.fields[name]) for name in ("jobData", "result")}
+        update = update_of(replace(change, fields=change.fields | texts))
         async with self._bounded(_READ_S):
             try:
-                await self._documents.update_one(
-                    {"jobId": job_id, "queueName": document_name(change.queue_name)},
-                    update_of(plain),
-                    upsert=True,
-                )
+                await self._documents.update_one(_document_of(change, job_id), update, upsert=True)
             except (WriteError, BSONError, OverflowError):
                 logger.error(  # noqa: TRY400 - the trace would repeat the job
                     "job %r of %s cannot be mirrored: %s", job_id, change.queue_name, reason[:200]
@@ -216,7 +197,7 @@ class StatusCollection:
         created: dict[str, Any] = {"jobId": job_id}
         wanted = dict(created)
         if queue_name is not None:
-            created["queueName"] = wanted["queueName"] = document_name(queue_name)
+            created["queueName"] = wanted["queueName"] = mirrored_name(queue_name)
             wanted["jobId"] = {"$in": [job_id, shared_id(queue_name, job_id)]}
         fields = {"status": status, "result": storable(result), "error": error, "updatedAt": now}
         new = {"createdAt": now, "__v": 0, "jobData": None, "projectId": None}
@@ -233,7 +214,7 @@ class StatusCollection:
         async with self._bounded(_READ_S):
             found = await self._documents.find({"jobId": {"$in": ids}}).sort("updatedAt", -1).to_list(10)
         for document in found:
-            if document.get("queueName") in (None, *map(document_name, names)):
+            if document.get("queueName") in (None, *map(mirrored_name, names)):
                 shown = {name: value for name, value in document.items() if name not in _HIDDEN}
                 return {**shown, "jobId": job_id}
         return None
@@ -242,7 +223,7 @@ class StatusCollection:
         """Return the mirrored fingerprint of each job that has a document written by beeq."""
         by_name = {shared_id(queue_name, job_id): job_id for job_id in job_ids}
         by_name |= {job_id: job_id for job_id in job_ids}
-        wanted = {"jobId": {"$in": list(by_name)}, "queueName": document_name(queue_name)}
+        wanted = {"jobId": {"$in": list(by_name)}, "queueName": mirrored_name(queue_name)}
         async with self._bounded(_WRITE_S):
             found = await self._documents.find(wanted, {"jobId": 1, "beeq.fingerprint": 1}).to_list(None)
         return {
@@ -257,7 +238,7 @@ class StatusCollection:
         They come in the order of ``_id``, from behind ``after`` (None: from the first), at most ``limit``.
         """
         wanted: dict[str, Any] = {
-            "queueName": document_name(queue_name),
+            "queueName": mirrored_name(queue_name),
             "status": {"$in": ["queued", "processing"]},
             "beeq.fingerprint": {"$exists": True},
         }
@@ -275,6 +256,10 @@ class StatusCollection:
             (document["_id"], document["jobId"].removeprefix(prefix), document["beeq"]["fingerprint"])
             for document in found
         ]
+
+
+def _document_of(change: Change, job_id: str) -> dict[str, Any]:
+    return {"jobId": job_id, "queueName": mirrored_name(change.queue_name)}
 
 
 def _as_text(value: Any) -> Any:

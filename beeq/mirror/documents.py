@@ -31,24 +31,16 @@ _INT64 = range(-(2**63), 2**63)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One job's state, to be mirrored.
-
-    Attributes:
-        queue_name: the queue's own name.
-        job_id: the queue's id.
-        revision: the id of the latest known change, as a number.
-        fingerprint: of the state.
-        fields: the document's fields, as MongoDB can store them.
-        is_fresh: the job has just been enqueued: its data replace those of an earlier job with its id.
-        is_guess: the record is gone and no entry says how the job ended: a document that does is kept.
-    """
+    """One job's state, to be mirrored."""
 
     queue_name: str
     job_id: str
-    revision: int
+    revision: int  # the id of the latest known change
     fingerprint: str
-    fields: dict[str, Any]
+    fields: dict[str, Any]  # the document's, as MongoDB can store them
+    #: The job has just been enqueued: its data replace those of an earlier job with its id.
     is_fresh: bool
+    #: The record is gone and no entry says how the job ended: a document that does is kept.
     is_guess: bool = False
 
 
@@ -68,8 +60,7 @@ def fingerprint_of(job_state: JobState) -> str:
     record, ended = job_state.record, job_state.ended
     facts: list[Any] = [job_state.state]
     if record is not None:
-        options = record.options
-        traces = options.get("stacktraces")
+        options, traces = record.options, record.options.get("stacktraces")
         facts += [record.status, options.get("timestamp"), options.get("retries")]
         facts.append(len(traces) if isinstance(traces, list) else 0)
     if ended is not None:
@@ -133,11 +124,6 @@ def update_of(change: Change) -> list[dict[str, Any]]:
     ]
 
 
-def document_name(queue_name: str) -> str:
-    """Return the ``queueName`` of a queue's documents."""
-    return mirrored_name(queue_name)
-
-
 def shared_id(queue_name: str, job_id: str) -> str:
     """Return the ``jobId`` of a job whose id another queue's job has too, as counted ids do."""
     return f"{mirrored_name(queue_name)}:{job_id}"
@@ -164,13 +150,12 @@ def _storable(value: Any, level: int) -> Any:
         if level > _MAX_LEVELS:
             return _text(dumps(value).decode(errors="replace"))
         if isinstance(value, dict):
-            return {_key(key): _storable(item, level + 1) for key, item in value.items()}
+            return {
+                _text(str(key)).replace("\0", "\\u0000"): _storable(item, level + 1)
+                for key, item in value.items()
+            }
         return [_storable(item, level + 1) for item in value]
     return value  # None, a boolean, a float, or a datetime made by beeq
-
-
-def _key(key: Any) -> str:
-    return _text(str(key)).replace("\0", "\\u0000")
 
 
 def _text(text: str) -> str:

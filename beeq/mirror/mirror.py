@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from beeq.jobs import JOB_TYPES
@@ -31,27 +31,17 @@ _IDLE_S = 2.0
 class Mirror:
     """Writes to MongoDB what happens to jobs in Redis, from ``start`` until ``stop``.
 
-    Args:
-        mongo_url: where the mirror is.
-        redis: as for ``Queue``.
-        prefix: the first part of every key.
-        is_alone: no jobs run in this process, so the writer need not leave them time.
-
-    Raises:
-        ValueError: the URL is invalid; the message does not repeat it. ImportError: PyMongo is missing.
+    ``redis`` and ``prefix`` are as for ``Queue``. With ``is_alone`` no jobs run in this process, so the
+    writer need not leave them time. Raises ValueError if a URL is invalid (the message does not repeat it),
+    and ImportError if PyMongo is missing.
     """
 
     def __init__(
-        self,
-        mongo_url: str,
-        *,
-        redis: str | Redis | None = None,
-        prefix: str = "bq",
-        is_alone: bool = False,
+        self, mongo_url: str, *, redis: str | Redis | None = None, prefix: str = "bq", is_alone: bool = False
     ) -> None:
         self.collection = StatusCollection(mongo_url)
         settings = Settings(prefix=prefix)
-        keys: Mapping[str, Keys] = {name: Keys(settings.prefix, name) for name in JOB_TYPES}
+        keys = {name: Keys(settings.prefix, name) for name in JOB_TYPES}
         slot_key = next(iter(keys.values())).id
         connector = Connector(redis, timeout_ms=settings.redis_timeout, slot_key=slot_key)
         self._outbox = Outbox(connector, keys, timeout_ms=settings.redis_timeout, consumer=process_name())
@@ -89,10 +79,7 @@ class Mirror:
     async def flush(self, timeout_s: float) -> bool:
         """Wait until every change is mirrored; stop waiting when MongoDB is away, or the time is over.
 
-        Returns whether every change is mirrored.
-
-        Raises:
-            RedisError: Redis did not answer.
+        Returns whether every change is mirrored; raises RedisError if Redis did not answer.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -103,11 +90,7 @@ class Mirror:
         return True
 
     async def lag(self) -> dict[str, int]:
-        """Return how many changes are not yet mirrored, by queue.
-
-        Raises:
-            RedisError: Redis did not answer.
-        """
+        """Return how many changes are not yet mirrored, by queue; raises RedisError."""
         return await self._outbox.lag()
 
     def check(self) -> AsyncIterator[Difference]:
@@ -119,9 +102,8 @@ class Mirror:
         tasks, self._tasks = self._tasks, []
         if tasks:
             await self.collection.wait_idle(_IDLE_S)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks, timeout=_STOP_S)
         await self._outbox.close()
         await self.collection.close()

@@ -27,18 +27,13 @@ _IDLE_CONSUMER_MS = 3_600_000
 
 @dataclass(slots=True)
 class ChangeBatch:
-    """Outbox entries of one queue that this writer has read and not yet acknowledged.
-
-    Attributes:
-        queue_name: the queue.
-        stream_ids: the entries, to be acknowledged together.
-        revisions: job id → the job's latest change.
-        final_states: job id → the state that an entry gave for a job whose record was removed.
-    """
+    """Outbox entries of one queue that this writer has read and not yet acknowledged."""
 
     queue_name: str
     stream_ids: list[bytes] = field(default_factory=list)
+    #: Job id → the job's latest change.
     revisions: dict[str, int] = field(default_factory=dict)
+    #: Job id → the state that an entry gave for a job whose record was removed.
     final_states: dict[str, JobState] = field(default_factory=dict)
 
     def add(self, stream_id: bytes, fields: list[bytes]) -> None:
@@ -67,11 +62,7 @@ def _record(job_id: str, raw: bytes | None) -> Record | None:
 class Outbox:
     """The outbox streams of several queues on one Redis; every method may raise ``RedisError``.
 
-    Args:
-        connector: makes the two connections; ``close`` closes it too.
-        keys: by queue name.
-        timeout_ms: the longest wait for one reply.
-        consumer: this process's name in the consumer group.
+    ``close`` closes the connector too. ``consumer`` is this process's name in the consumer group.
     """
 
     def __init__(
@@ -112,8 +103,7 @@ class Outbox:
     async def read(self, *, wait: bool = True) -> list[ChangeBatch]:
         """Read new entries, a batch a queue; with ``wait``, wait up to 2 s for the first.
 
-        Raises:
-            RedisRefused: ``NOGROUP``, a queue was destroyed; ``open`` creates its group again.
+        Raises RedisRefused with ``NOGROUP`` if a queue was destroyed; ``open`` creates its group again.
         """
         blocking = ("BLOCK", _WAIT_MS) if wait else ()
         outboxes = [keys.outbox for keys in self._keys.values()]

@@ -32,29 +32,16 @@ _EDGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A job whose document does not agree with Redis.
-
-    Attributes:
-        queue_name: the queue.
-        job_id: the job.
-        in_redis: the fingerprint of its state; None if Redis knows nothing of it.
-        in_mirror: the fingerprint that its document was written from; None if there is no document.
-    """
+    """A job whose document does not agree with Redis."""
 
     queue_name: str
     job_id: str
-    in_redis: str | None
-    in_mirror: str | None
+    in_redis: str | None  # the fingerprint of its state; None if Redis knows nothing of it
+    in_mirror: str | None  # the fingerprint that its document was written from; None without a document
 
 
 class Reconciler:
-    """Compares until cancelled.
-
-    Args:
-        outbox: the jobs, and where differences are noted.
-        collection: the documents.
-        on_error: called with each failure; the next pass finds what this one missed.
-    """
+    """Compares until cancelled; after a failure the next pass finds what this one missed."""
 
     def __init__(
         self, outbox: Outbox, collection: StatusCollection, *, on_error: Callable[[BaseException], None]
@@ -79,11 +66,7 @@ class Reconciler:
                     self._on_error(error)
 
     async def run_once(self, queue_name: str) -> None:
-        """Make one pass over a queue: note each job whose document differs.
-
-        Raises:
-            RedisError, MirrorUnavailable: the pass broke off.
-        """
+        """Make one pass over a queue: note each job whose document differs."""
         await self._note(await self._unfinished_documents(queue_name))
         in_flight = await self._outbox.in_flight(queue_name, _EDGE)
         for start in range(0, len(in_flight), _PAGE):
@@ -117,11 +100,7 @@ class Reconciler:
         return differences, documents[-1][0] if len(documents) == _PAGE else None
 
     async def compare(self, queue_name: str, job_ids: list[str]) -> list[Difference]:
-        """Return those of the jobs whose document differs from their state.
-
-        Raises:
-            RedisError, MirrorUnavailable: Redis or MongoDB did not answer.
-        """
+        """Return those of the jobs whose document differs from their state."""
         if not job_ids:
             return []
         started_s = time.monotonic()
@@ -152,8 +131,7 @@ class Reconciler:
     async def check(self) -> AsyncIterator[Difference]:
         """Compare everything once; yield the differences, and note nothing.
 
-        Raises:
-            RedisError, MirrorUnavailable: Redis or MongoDB did not answer.
+        Raises RedisError or MirrorUnavailable if Redis or MongoDB did not answer.
         """
         for name in self._outbox.queue_names:
             cursor = b"0"

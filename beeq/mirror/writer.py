@@ -29,13 +29,9 @@ _JOBS_A_WRITE = 250
 
 
 class MirrorWriter:
-    """Writes until cancelled.
+    """Writes until cancelled, and goes on after each failure.
 
-    Args:
-        outbox: where the changes come from.
-        collection: where they go.
-        on_error: called with each failure; the writer goes on.
-        is_alone: no jobs run in this process, so the writer does not sleep long for their sake.
+    With ``is_alone`` no jobs run in this process, so the writer does not sleep long for their sake.
     """
 
     def __init__(

@@ -27,12 +27,7 @@ class AIProcessor(Processor[AIGenerationJob]):
     After a 429 or 5xx the job is retried as its policy says, and not before a ``Retry-After`` has
     passed; other 4xx fail the job at once. A video is requested once, also if the job runs again.
 
-    Args:
-        settings: of these, the media root and all that begin with ``ai_``.
-        limits: of the provider's responses.
-
-    Raises:
-        ValueError: URL or key is invalid; the message names the variable.
+    Raises ValueError if the provider's URL or key is invalid; the message names the variable.
     """
 
     queue_name = "ai-generation"
@@ -52,13 +47,7 @@ class AIProcessor(Processor[AIGenerationJob]):
             self._generation = Generation(self._client, settings.media_root, settings.ai_poll_interval_ms)
 
     async def perform(self, job: RunningJob, data: AIGenerationJob) -> Any:
-        """Generate the job's result.
-
-        Raises:
-            Discard: a setting is missing, or the provider refuses.
-            Retry: the provider asks for a longer delay than the job's backoff.
-            AIFailed, MediaFailed: any other failure; the backoff decides.
-        """
+        """Generate the job's result."""
         assert job.id is not None  # noqa: S101 - a running job has an id
         if self._generation is None:
             raise Discard(f"no AI provider: {BASE_URL_SETTING} is not set")

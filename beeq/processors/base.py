@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -112,11 +111,7 @@ class Processor(ABC, Generic[JobData]):
     queue_name: ClassVar[str]
 
     async def __call__(self, job: RunningJob) -> Any:
-        """Run one job and return its result, a JSON value.
-
-        Raises:
-            Discard: the job can never succeed.
-        """
+        """Run one job and return its result, a JSON value; raises Discard if it can never succeed."""
         try:
             data: Any = validate(self.queue_name, job.data)
         except InvalidJob as error:
@@ -151,12 +146,7 @@ class Progress:
         self._sender = asyncio.create_task(self._send())
         return self
 
-    async def __aexit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         sender, self._sender = self._sender, None
         if sender is None:
             return

@@ -43,12 +43,7 @@ class MediaProcessor(Processor[MediaProcessingJob]):
         self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: MediaProcessingJob) -> Any:
-        """Do the job's operation and return the facts of its file.
-
-        Raises:
-            Discard: a path is not allowed, or a file is not usable.
-            MediaFailed: this attempt failed.
-        """
+        """Do the job's operation and return the facts of its file."""
         inputs, output = data.input_files, data.output_path
         async with _reporting(job) as reach:
             match data.type:
@@ -75,12 +70,7 @@ class AssemblyProcessor(Processor[VideoAssemblyJob]):
         self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: VideoAssemblyJob) -> Any:
-        """Assemble the film and return the facts of its files.
-
-        Raises:
-            Discard: a path is not allowed, or a file is not usable.
-            MediaFailed: this attempt failed.
-        """
+        """Assemble the film and return the facts of its files."""
         assert job.id is not None  # noqa: S101 - a running job has an id
         name = safe_name(job.id)
         async with _reporting(job) as reach:

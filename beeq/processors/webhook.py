@@ -28,19 +28,11 @@ class WebhookProcessor(Processor[WebhookJob]):
 
     def __init__(self, settings: ProcessorSettings) -> None:
         secret = settings.webhook_secret
-        self._sender = WebhookSender(
-            AllowedHosts.parse(settings.webhook_allow_hosts),
-            None if secret is None else Signer(secret),
-        )
+        allowed = AllowedHosts.parse(settings.webhook_allow_hosts)
+        self._sender = WebhookSender(allowed, None if secret is None else Signer(secret))
 
     async def perform(self, job: RunningJob, data: WebhookJob) -> dict[str, int]:
-        """Deliver once.
-
-        Raises:
-            Discard: the receiver is gone, or its address is refused.
-            Retry: the receiver asks for a longer delay than the job's backoff.
-            DeliveryFailed: any other failure; the backoff decides.
-        """
+        """Deliver once."""
         assert job.id is not None  # noqa: S101 - a running job has an id
         timeout_ms = timeout_ms_of(job.options)
         try:

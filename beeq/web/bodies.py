@@ -25,12 +25,7 @@ READ_TIMEOUT_S = 10.0
 
 
 class RequestBody:
-    """A request's body: read once, or not at all.
-
-    Args:
-        scope: of the request.
-        receive: of the request; only this object reads from it.
-    """
+    """A request's body: read once, or not at all; only this object reads from the request."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._headers = Headers(scope=scope)
@@ -42,10 +37,8 @@ class RequestBody:
     async def read_json(self) -> Any:
         """Return the body's JSON value.
 
-        Raises:
-            Refusal: 415, its content type is not JSON; 413, it is too large; 408, it does not come in
-                time; 400, it is not JSON, or nested too deeply.
-            ClientDisconnect: the client closed the connection.
+        Raises Refusal: 415, its content type is not JSON; 413, it is too large; 408, it does not come in
+        time; 400, it is not JSON, or nested too deeply; and ClientDisconnect.
         """
         self._check_type()
         if self._declared_size() > MAX_BODY_BYTES:
@@ -93,11 +86,7 @@ class RequestBody:
         return int(text[:19])  # the first 19 digits alone are too large as well
 
     async def _next_piece(self) -> bytes:
-        """Return the next piece.
-
-        Raises:
-            TimeoutError: it takes too long. ClientDisconnect: the client closed the connection.
-        """
+        """Return the next piece; raises TimeoutError if it takes too long, and ClientDisconnect."""
         loop = asyncio.get_running_loop()
         if self._give_up_at is None:
             self._give_up_at = loop.time() + READ_TIMEOUT_S
@@ -148,11 +137,7 @@ class ScriptRequest(AIGenerationJob):
 
 
 def script_job(content: Any) -> ScriptRequest:
-    """Return the job in a body.
-
-    Raises:
-        Refusal: 400, it is not an object. InvalidJob: fields are invalid; every fault is named.
-    """
+    """Return the job in a body; raises Refusal if it is not an object, and InvalidJob with every fault."""
     if not isinstance(content, dict):
         raise Refusal(400, "The body must be a JSON object")
     found = [] if content.get("type", "script") == "script" else ["type: must be script, or not given"]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from beeq import __version__
 from beeq.job_status import STATUSES, mirrored_name
 from beeq.jobs import JOB_TYPES, MAX_NAME_LENGTH, MAX_PROMPT_LENGTH
 from beeq.web.bodies import MAX_BODY_BYTES
@@ -171,17 +172,13 @@ _PATHS: Schema = {
 }
 
 
-def document(version: str) -> dict[str, Any]:
-    """Return the document.
-
-    Args:
-        version: beeq's.
-    """
+def document() -> Schema:
+    """Return the document."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "beeq",
-            "version": version,
+            "version": __version__,
             "description": "Starts jobs and follows them. Every error is an object with the text `error`. "
             "An unknown path is answered with 404, a method that a path does not have with 405 and `Allow`; "
             "HEAD is GET without the body.",

@@ -21,11 +21,8 @@ _FIELDS = (
 class Refusal(Exception):
     """The request gets an error response.
 
-    Attributes:
-        status: of HTTP, 400 or above.
-        error: the sentence for the client; it repeats no values of the request.
-        faults: a sentence for each invalid field, if fields are.
-        headers: further headers of the response.
+    ``error`` is the sentence for the client, and repeats no values of the request; ``faults`` holds a
+    sentence for each invalid field, if fields are.
     """
 
     def __init__(
@@ -51,16 +48,9 @@ class Refusal(Exception):
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a response with ``content`` as JSON.
-
-    Raises:
-        TypeError: it cannot be written as JSON.
-    """
-    return Response(
-        dumps(content),
-        status,
-        {"content-type": "application/json", "cache-control": "no-store", **(headers or {})},
-    )
+    """Return a response with ``content`` as JSON; raises TypeError if that cannot be written as JSON."""
+    shared = {"content-type": "application/json", "cache-control": "no-store"}
+    return Response(dumps(content), status, {**shared, **(headers or {})})
 
 
 def status_object(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,9 +60,7 @@ def status_object(document: Mapping[str, Any]) -> dict[str, Any]:
     programs: values without a JSON type become text, and so do values that are nested too deeply.
     """
     complete = {**dict.fromkeys(_FIELDS), **document}
-    shown = {
-        name: iso_text(value) if isinstance(value, datetime) else value for name, value in complete.items()
-    }
+    shown = {name: iso_text(it) if isinstance(it, datetime) else it for name, it in complete.items()}
     try:
         dumps(shown)
     except TypeError:

@@ -4,12 +4,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
 from urllib.parse import unquote_to_bytes
 
 from starlette.responses import Response
 
-from beeq import __version__
 from beeq.errors import RedisError, RedisUnavailable
 from beeq.service import QueueService
 from beeq.web import openapi
@@ -80,12 +78,7 @@ async def stats(service: QueueService, _body: RequestBody, _names: Mapping[str, 
 
 async def openapi_document(_service: QueueService, _body: RequestBody, _names: Mapping[str, str]) -> Response:
     """Return the OpenAPI document."""
-    return json_response(_document())
-
-
-@cache
-def _document() -> dict[str, object]:
-    return openapi.document(__version__)
+    return json_response(openapi.document())
 
 
 #: Path, as in the OpenAPI document, → method → handler. HEAD and OPTIONS are derived from these.

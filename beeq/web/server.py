@@ -22,18 +22,12 @@ _BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket, on the first address of ``host``; port 0 is any that is free.
 
-    Args:
-        host: a name or an address; of several addresses the first is used.
-        port: 0 for any that is free.
-
-    Raises:
-        OSError: this machine does not have the host, or the port is in use or not allowed.
+    Raises OSError if this machine does not have the host, or the port is in use or not allowed.
     """
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
     return socket.create_server(address, family=family, backlog=_BACKLOG)
 
 
@@ -44,19 +38,11 @@ def url_of(listener: socket.socket) -> str:
 
 
 async def serve(
-    app: Application,
-    listener: socket.socket,
-    *,
-    on_serving: Callable[[], None],
-    has_access_log: bool = False,
+    app: Application, listener: socket.socket, *, on_serving: Callable[[], None], has_access_log: bool = False
 ) -> None:
-    """Serve until a signal comes; a second one ends requests under way.
+    """Serve until a signal comes, and close ``listener``; a second signal ends requests under way.
 
-    Args:
-        app: the application.
-        listener: from ``listen``; closed at the end.
-        on_serving: called once, when requests are accepted.
-        has_access_log: log a line for each request, as ``uvicorn.access``.
+    ``on_serving`` is called once, when requests are accepted. The access log is ``uvicorn.access``.
     """
     config = uvicorn.Config(
         app,
