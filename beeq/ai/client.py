@@ -65,14 +65,9 @@ class AIClient:
     are as many connections as calls under way, and a few idle ones. Every call raises ``AIRefused``
     if another attempt would fail as well, and ``AIFailed`` for everything else.
 
-    Args:
-        base_url: of an OpenAI-compatible API, with its ``/v1``. User and password in it are sent as
-            basic authentication if there is no key.
-        api_key: sent as bearer token.
-        limits: of time and size.
-
-    Raises:
-        ValueError: URL or key is invalid. The message names the setting and holds neither.
+    The key is sent as bearer token; without one, user and password in the base URL are sent as basic
+    authentication. Raises ValueError if URL or key is invalid; the message names the setting and holds
+    neither.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, limits: Limits | None = None) -> None:

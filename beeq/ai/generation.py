@@ -41,9 +41,10 @@ class Generation:
         """Return the result of a job, by its type."""
         match data.type:
             case "script":
-                return await self._script(requests, data, model)
+                wanted = {"response_format": {"type": "json_object"}}
+                return await self._chat(requests, data, model, INSTRUCTIONS, script, **wanted)
             case "scene-description":
-                return await self._description(requests, data, model)
+                return {"text": await self._chat(requests, data, model, _DESCRIBER, str)}
             case "image":
                 return await self._image(requests, data, model)
             case "video":
@@ -52,30 +53,25 @@ class Generation:
                     body["input_reference"] = {"image_url": image_url}
                 return await self._videos.make(requests, body, reach)
 
-    async def _script(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
-        response = await self._chat(
-            requests, data, model, INSTRUCTIONS, response_format={"type": "json_object"}
-        )
-        found = await _read(requests, response, lambda whole: script(chat_text(whole, self._quote)))
-        return {name: self._client.redactor.redacted(value) for name, value in found.items()}
-
-    async def _description(
-        self, requests: ProviderRequests, data: AIGenerationJob, model: str
-    ) -> dict[str, Any]:
-        response = await self._chat(requests, data, model, _DESCRIBER)
-        text = await _read(requests, response, lambda whole: chat_text(whole, self._quote))
-        return {"text": self._client.redactor.redacted(text)}
-
     async def _chat(
-        self, requests: ProviderRequests, data: AIGenerationJob, model: str, instructions: str, **more: Any
+        self,
+        requests: ProviderRequests,
+        data: AIGenerationJob,
+        model: str,
+        instructions: str,
+        read: Callable[[str], Any],
+        **more: Any,
     ) -> Any:
+        """Return what ``read`` makes of the model's text, without secrets."""
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": _request(data)}]
-        return await self._client.post(
+        response = await self._client.post(
             data.type,
             self._client.endpoint("chat", "completions"),
             {"model": model, "messages": messages, **more},
             idempotency_key=requests.idempotency_key,
         )
+        found = await _read(requests, response, lambda whole: read(chat_text(whole, self._quote)))
+        return self._client.redactor.redacted(found)
 
     async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
         self._files.check(requests.job_id)

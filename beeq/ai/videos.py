@@ -46,13 +46,13 @@ class Videos:
         ``body`` is that of the request, which is sent if the job has no video yet.
         """
         self._files.check(requests.job_id)
-        video = requests.video
-        first: tuple[VideoState | None, float] = None, 0.0
-        if video is None:
-            requested = await shielded(self._request(requests, body))
-            video, first = requested[0], (requested[1], self._interval_s)
+        if requests.video is None:
+            video, state = await shielded(self._request(requests, body))
+            wait_s = self._interval_s
+        else:
+            video, state, wait_s = requests.video, None, 0.0
         try:
-            done = await self._finished(requests, video, first, reach)
+            done = await self._finished(requests, video, state, wait_s, reach)
             return await self._fetch(requests.job_id, video, done)
         except AIRefused as refused:
             if refused.status != HTTPStatus.GONE:
@@ -77,12 +77,11 @@ class Videos:
             return video, None  # the video is requested all the same: poll it
 
     async def _finished(
-        self, requests: ProviderRequests, video: str, first: tuple[VideoState | None, float], reach: Reach
+        self, requests: ProviderRequests, video: str, state: VideoState | None, wait_s: float, reach: Reach
     ) -> VideoState:
-        """Poll until the video is ready; ``first`` is its state, and the delay before the first poll."""
+        """Poll until the video is ready, from its ``state`` on, first after ``wait_s``."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        state, wait_s = first
         failures = 0
         has_percent = False
         while True:

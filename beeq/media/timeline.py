@@ -34,27 +34,20 @@ _SIDE_DATA = re.compile(r"^ {4,8}Side data:")
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The packets of a stream, in seconds from the start of the file's first stream.
-
-    Attributes:
-        count: the number of packets.
-        begin_s: the first presentation time.
-        last_s: the last presentation time.
-        end_s: the end of the last packet; ``last_s`` where the file gives no durations.
-        is_timed: every packet has a presentation time. Otherwise the times above are those of decoding,
-            which are off by an unknown delay.
-        step_s: the exact duration of each packet, if all have the same, follow each other without gaps
-            from 0 on, and begin with a key frame that is decoded and shown first; else None.
-        kind: what a decoder has to know of them, and how far ahead it begins: streams of one kind
-            can be decoded one after the other. Empty if the stream has side data, such as a rotation.
-    """
+    """The packets of a stream, in seconds from the start of the file's first stream."""
 
     count: int
-    begin_s: float
-    last_s: float
-    end_s: float
+    begin_s: float  # the first presentation time
+    last_s: float  # the last presentation time
+    end_s: float  # the end of the last packet; ``last_s`` where the file gives no durations
+    #: Every packet has a presentation time. Otherwise the times above are those of decoding, which are off by
+    #: an unknown delay.
     is_timed: bool
+    #: The exact duration of each packet, if all have the same, follow each other without gaps from 0 on, and
+    #: begin with a key frame that is decoded and shown first.
     step_s: Fraction | None = None
+    #: What a decoder has to know of them, and how far ahead it begins: streams of one kind can be decoded one
+    #: after the other. Empty if the stream has side data, such as a rotation.
     kind: str = ""
 
 

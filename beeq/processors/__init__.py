@@ -12,8 +12,7 @@ from beeq.processors.base import Processor, ProcessorSettings
 def build(settings: ProcessorSettings) -> dict[str, Processor[Any]]:
     """Return the processors by queue name. The caller closes them after the last job.
 
-    Raises:
-        ValueError: a setting is invalid; the message names it.
+    Raises ValueError if a setting is invalid; the message names it.
     """
     # Imported here, so that a producer, which only needs the job models, loads no HTTP client.
     from beeq.processors.ai import AIProcessor  # noqa: PLC0415 - see above

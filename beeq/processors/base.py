@@ -56,8 +56,7 @@ class ProcessorSettings:
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Read ``BEEQ_MEDIA_…``, ``BEEQ_WEBHOOK_…`` and ``BEEQ_AI_…``: each attribute's name in capitals.
 
-        Raises:
-            ValueError: a value is invalid. The message names the variable; it holds no secret.
+        Raises ValueError if a value is invalid; the message names the variable, and holds no secret.
         """
         root = Path(environ.get("BEEQ_MEDIA_ROOT", "."))
         if "BEEQ_MEDIA_ROOT" in environ and not environ["BEEQ_MEDIA_ROOT"]:

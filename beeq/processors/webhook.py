@@ -20,8 +20,7 @@ class WebhookProcessor(Processor[WebhookJob]):
     A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else the
     job is retried as its policy says, and not before a ``Retry-After`` has passed.
 
-    Raises:
-        ValueError: the secret or the allowed hosts are invalid; the message names the variable.
+    Raises ValueError if the secret or the allowed hosts are invalid; the message names the variable.
     """
 
     queue_name = "webhook-processing"
