@@ -11,10 +11,7 @@ from beeq import Queue
 def load_queues(path: str, *, redis_url: str) -> list[Queue]:
     """Import the module, which may lie in the current folder, and return its queue or queues.
 
-    A queue made there without ``redis=`` takes ``redis_url``.
-
-    Raises:
-        ValueError: it cannot be imported, or is not a queue with a handler; the message says which.
+    A queue made there without ``redis=`` takes ``redis_url``. A ValueError says why there is none to take.
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:

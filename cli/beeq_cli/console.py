@@ -2,7 +2,6 @@
 
 import re
 import sys
-from typing import IO
 
 import click
 
@@ -32,13 +31,7 @@ def complain(message: str) -> None:
     say(f"Error: {message}")
 
 
-def is_watched(stream: IO[str]) -> bool:
-    """Return whether a person looks at the stream, rather than a pipe or a file."""
-    return stream.isatty()
-
-
 def print_bytes(line: bytes) -> None:
     """Write one line of data to standard output, at once."""
-    output = sys.stdout.buffer
-    output.write(line + b"\n")
-    output.flush()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()

@@ -1,4 +1,7 @@
-"""A job's data from the words of a command line: ``key=text``, ``key:=json``, ``@file.json``, ``-``."""
+"""A job's data from the words of a command line: ``key=text``, ``key:=json``, ``@file.json``, ``-``.
+
+A ValueError says what is wrong with a word, a file, or its JSON.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,15 +11,7 @@ from beeq.protocol.codec import loads
 
 
 def read_fields(words: Iterable[str], *, read_stdin: Callable[[], bytes]) -> dict[str, Any]:
-    """Return the object that the words make up, a later word overriding what came before it.
-
-    Args:
-        words: each one field, a JSON file, or ``-`` for JSON on standard input.
-        read_stdin: called at most once.
-
-    Raises:
-        ValueError: a word is not one of these, a file cannot be read, or its JSON is not an object.
-    """
+    """Return the object that the words make up, a later word overriding what came before it."""
     data: dict[str, Any] = {}
     has_read_stdin = False
     for word in words:
@@ -55,11 +50,7 @@ def _read(path: str) -> bytes:
 
 
 def parse_object(text: bytes, source: str) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is.
-
-    Raises:
-        ValueError: it is not one; the message begins with ``source``, if that is not empty.
-    """
+    """Return the JSON object that ``text`` is; an error begins with ``source``, if that is not empty."""
     data = _json(text.removeprefix(b"\xef\xbb\xbf"), source)
     if not isinstance(data, dict):
         raise ValueError(f"{source}: not a JSON object" if source else "not a JSON object")  # noqa: TRY004 - the text is wrong, not a type

@@ -13,8 +13,6 @@ logger = logging.getLogger("beeq_cli")
 
 #: Logged once, when every queue is ready.
 STARTED = "Queue worker started"
-_SILENT = logging.CRITICAL + 1
-_OWN = ("beeq", "beeq_cli")
 
 
 class TextFormatter(logging.Formatter):
@@ -49,9 +47,9 @@ def configure(log_format: str, *, is_verbose: bool, is_quiet: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter())
     if is_quiet:
-        handler.setLevel(_SILENT)
+        handler.setLevel(logging.CRITICAL + 1)  # nothing is
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in _OWN:
+    for name in ("beeq", "beeq_cli"):
         logging.getLogger(name).setLevel(logging.DEBUG if is_verbose else logging.INFO)
 
 

@@ -41,11 +41,7 @@ class Common:
     is_quiet: bool = False
 
     def redis_url(self) -> str:
-        """Return Redis's URL, from the option or the environment.
-
-        Raises:
-            click.UsageError: it is empty or malformed.
-        """
+        """Return Redis's URL, from the option or the environment; one that is malformed is a usage error."""
         from beeq.environment import redis_url  # noqa: PLC0415 - loads the engine
 
         try:
@@ -62,11 +58,7 @@ def mongo_option() -> Callable[[Decorated], Decorated]:
 
 
 def read_mongo_url(text: str | None) -> str | None:
-    """Return the mirror's URL, from the option or the environment; None: no mirror was asked for.
-
-    Raises:
-        click.UsageError: it is empty or malformed.
-    """
+    """Return the mirror's URL, from the option or the environment; None: no mirror was asked for."""
     from beeq import environment  # noqa: PLC0415 - loads the engine
 
     try:

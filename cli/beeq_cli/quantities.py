@@ -12,11 +12,7 @@ _LARGEST_FIRST = [(unit, _UNITS_MS[unit]) for unit in ("d", "h", "m", "s")]
 
 
 def parse_duration(text: str) -> int:
-    """Return milliseconds: of ``500ms``, ``2s``, ``1.5s``, ``5m``, ``1h``, ``1d``, or of a bare number.
-
-    Raises:
-        ValueError: it is not one of these, or too long.
-    """
+    """Return milliseconds: of ``500ms``, ``2s``, ``1.5s``, ``5m``, ``1h``, ``1d``, or of a bare number."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"invalid duration {text!r}; write 500ms, 2s, 1.5s, 5m, 1h or 1d")
@@ -27,11 +23,7 @@ def parse_duration(text: str) -> int:
 
 
 def parse_moment(text: str) -> datetime:
-    """Return the datetime of ISO 8601 text; without a zone it is local time.
-
-    Raises:
-        ValueError: the text is not ISO 8601.
-    """
+    """Return the datetime of ISO 8601 text; without a zone it is local time."""
     try:
         return datetime.fromisoformat(text.strip())
     except ValueError:
@@ -39,11 +31,7 @@ def parse_moment(text: str) -> datetime:
 
 
 def parse_backoff(text: str) -> str | tuple[str, int]:
-    """Return what ``Queue.enqueue`` takes, of ``immediate``, ``fixed:2s`` or ``exponential:2s``.
-
-    Raises:
-        ValueError: it is not one of these.
-    """
+    """Return what ``Queue.enqueue`` takes, of ``immediate``, ``fixed:2s`` or ``exponential:2s``."""
     if text == "immediate":
         return text
     strategy, separator, delay = text.partition(":")

@@ -55,22 +55,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -> list[Queue]:
     """Return queues that hear no events, load no scripts and raise no delayed jobs: they write nothing."""
     url = common.redis_url()
-    quiet = {
-        "is_worker": False,
-        "get_events": False,
-        "store_jobs": False,
-        "ensure_scripts": False,
-        "activate_delayed_jobs": False,
-    }
-    return [Queue(name, redis=url, prefix=common.prefix, **quiet, **settings) for name in names]
+    off = ("is_worker", "get_events", "store_jobs", "ensure_scripts", "activate_delayed_jobs")
+    settings |= dict.fromkeys(off, False)
+    return [Queue(name, redis=url, prefix=common.prefix, **settings) for name in names]
 
 
 async def connect(queue: Queue) -> None:
-    """Connect the queue within ``CONNECT_TIMEOUT_S``.
-
-    Raises:
-        RedisUnavailable: Redis cannot be reached, refuses the password, or does not answer.
-    """
+    """Connect the queue within ``CONNECT_TIMEOUT_S``, or raise RedisUnavailable."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await queue.connect()

@@ -14,7 +14,7 @@ from typing import Any
 
 from beeq import Job, Queue, RedisUnavailable
 from beeq.job_spec import JobSpec
-from beeq_cli.console import is_watched, say
+from beeq_cli.console import say
 from beeq_cli.fields import parse_object
 from beeq_cli.running import CANNOT_CONNECT, FAILURE, explained
 
@@ -120,7 +120,7 @@ def _arrive(arrived: asyncio.Future[Any], chunk: bytes | OSError) -> None:
 @contextmanager
 def progress(total_bytes: int | None, *, is_quiet: bool) -> Iterator[Report]:
     """Show how far the file is read, if a person looks on."""
-    if is_quiet or not is_watched(sys.stderr):
+    if is_quiet or not sys.stderr.isatty():
         yield lambda _read_bytes, _saved: None
         return
     from rich.console import Console  # noqa: PLC0415 - only for a person

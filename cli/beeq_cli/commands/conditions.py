@@ -38,11 +38,7 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """Return the condition.
-
-    Raises:
-        ValueError: the text is not a condition.
-    """
+    """Return the condition that the text is, or raise ValueError."""
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise ValueError(f"invalid condition {text!r}; write waiting>1000 or oldest>5m")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
@@ -164,11 +165,8 @@ async def _enqueue_one(
 async def _print_result(job: Job, wait_ms: int, *, as_json: bool) -> int:
     try:
         result = await job.result(None if wait_ms == _FOR_EVER else wait_ms)
-    except JobFailed as error:
-        complain(f"job {job.id} failed: {error}")
-        return FAILURE
-    except TimeoutError as error:
-        complain(str(error))
+    except (JobFailed, TimeoutError) as error:
+        complain(f"job {job.id} failed: {error}" if isinstance(error, JobFailed) else str(error))
         return FAILURE
     print_bytes(dumps({"id": job.id, "queue": job.queue.name, "result": result} if as_json else result))
     return 0
@@ -177,9 +175,7 @@ async def _print_result(job: Job, wait_ms: int, *, as_json: bool) -> int:
 async def _enqueue_bulk(
     queue: Queue, spec: JobSpec, source: BufferedReader, report: bulk.Report, *, as_json: bool
 ) -> int:
-    def print_id(job_id: str) -> None:
-        _print_id(spec.queue_name, job_id, as_json=as_json)
-
+    print_id = partial(_print_id, spec.queue_name, as_json=as_json)
     async with opened(queue):
         return await bulk.enqueue_lines(source, queue, spec, print_id=print_id, report=report)
 
@@ -190,11 +186,7 @@ def _print_id(queue_name: str, job_id: str, *, as_json: bool) -> None:
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[BufferedReader, int | None]]:
-    """Open the file of ``--bulk``; yield it with its size, if it has one.
-
-    Raises:
-        click.UsageError: it cannot be read.
-    """
+    """Open the file of ``--bulk``; yield it with its size, if it has one."""
     if path == "-":
         yield sys.stdin.buffer, None  # type: ignore[misc]  # typeshed knows it as BinaryIO
         return

@@ -11,7 +11,7 @@ from beeq import Queue, Stats
 from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import dumps
 from beeq_cli.commands.conditions import Condition, parse_condition
-from beeq_cli.console import escaped, is_watched, print_bytes, say
+from beeq_cli.console import escaped, print_bytes, say
 from beeq_cli.options import Common, common_options, option, parsed
 from beeq_cli.quantities import show_duration
 from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
@@ -96,7 +96,7 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
 
 def print_stats(by_name: Mapping[str, Stats]) -> None:
     """Print a table for a person, or columns that a script can split."""
-    if is_watched(sys.stdout):
+    if sys.stdout.isatty():
         _print_table(by_name)
     else:
         _print_text(by_name)

@@ -3,14 +3,13 @@
 import logging
 import os
 import socket
+from functools import partial
 
 import click
 
 from beeq_cli import logs
 from beeq_cli.options import Common, common_options, mongo_option, option, read_mongo_url
 from beeq_cli.running import run
-
-_MAX_PORT = 65_535
 
 
 @click.command(short_help="Serve the HTTP routes.")
@@ -20,7 +19,7 @@ _MAX_PORT = 65_535
 @option(
     "--port",
     metavar="PORT",
-    type=click.IntRange(0, _MAX_PORT),
+    type=click.IntRange(0, 65_535),
     default=8000,
     help="On which port; 0 picks a free one [8000].",
 )
@@ -51,9 +50,7 @@ def web(common: Common, host: str, port: int, mongo_url: str | None) -> None:
     except (OSError, UnicodeError) as error:
         raise click.ClickException(f"cannot listen on {host}, port {port}: {_reason(error)}") from None
 
-    def say() -> None:
-        logs.logger.info("Serving on %s", server.url_of(listener))
-
+    say = partial(logs.logger.info, "Serving on %s", server.url_of(listener))
     app = create_app(lambda: service)
     run(server.serve(app, listener, on_serving=say, has_access_log=common.is_verbose))
 

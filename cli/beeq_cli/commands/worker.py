@@ -113,11 +113,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
 def _own_queues(
     names: Sequence[str], app_path: str | None, redis_url: str, concurrency: int | None
 ) -> list[Queue]:
-    """Return the queues of ``--app`` to work on.
-
-    Raises:
-        ValueError: a queue that has no handler, or a bad ``--app``.
-    """
+    """Return the queues of ``--app`` to work on. Raises ValueError if a queue has no handler."""
     own = [] if app_path is None else app.load_queues(app_path, redis_url=redis_url)
     known = dict.fromkeys([*JOB_TYPES, *sorted(queue.name for queue in own)])
     for name in names:

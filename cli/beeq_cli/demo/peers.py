@@ -33,19 +33,7 @@ _TOLERANCE_S = 300
 
 
 class Peers(socketserver.ThreadingTCPServer):
-    """Answers in threads of its own while its ``with`` block lasts.
-
-    Args:
-        picture: the PNG file that is every image.
-        video: the MP4 file that is every video.
-
-    Attributes:
-        host: host and port.
-        ai_key: what the AI provider wants as its bearer token.
-        webhook_secret: what senders of webhooks sign with.
-        videos: how many videos were ordered.
-        received: the payloads of genuine webhooks, by webhook-id.
-    """
+    """Answers in threads of its own while its ``with`` block lasts, always with these two files."""
 
     daemon_threads = True
 
@@ -56,9 +44,12 @@ class Peers(socketserver.ThreadingTCPServer):
         self._polls = 0
         self._webhook_key = secrets.token_bytes(24)
         self.host = f"127.0.0.1:{self.server_address[1]}"
+        #: What the AI provider wants as its bearer token.
         self.ai_key = secrets.token_hex(16)
         self.webhook_secret = "whsec_" + base64.b64encode(self._webhook_key).decode()
+        #: How many videos were ordered.
         self.videos = 0
+        #: The payloads of genuine webhooks, by webhook-id.
         self.received: dict[str, Any] = {}
 
     def __enter__(self) -> Self:

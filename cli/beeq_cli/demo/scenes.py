@@ -20,30 +20,17 @@ class WrongResult(BeeqError):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One job of the demo.
-
-    Attributes:
-        name: what it is, for people.
-        queue_name: where it goes.
-        data: its fields.
-        check: looks at the result; says in a few words what was done, or raises WrongResult.
-    """
+    """One job of the demo."""
 
     name: str
     queue_name: str
     data: dict[str, Any]
+    #: Looks at the result; says in a few words what was done, or raises WrongResult.
     check: Callable[[Any], str]
 
 
 class Scenes:
-    """The steps, act by act.
-
-    Args:
-        media: the folder of all media files.
-        clips: the clips' names in it, each ``clip_s`` seconds long.
-        clip_s: the clips' length in seconds.
-        peers: the AI provider and the webhook receiver.
-    """
+    """The steps, act by act; the clips in the folder ``media`` are ``clip_s`` seconds long each."""
 
     def __init__(self, media: Path, clips: list[str], clip_s: float, peers: Peers) -> None:
         self._media = media

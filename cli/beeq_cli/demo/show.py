@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from beeq_cli.console import is_watched, say
+from beeq_cli.console import say
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -25,7 +25,7 @@ def progress_shown(*, is_quiet: bool) -> Iterator[Show]:
     if is_quiet:
         yield lambda _name, _percent, _state: None
         return
-    if not is_watched(sys.stderr):
+    if not sys.stderr.isatty():
         yield _lines()
         return
     from rich.console import Console  # noqa: PLC0415 - only for a person
