@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -72,7 +72,9 @@ def _reference(value: Any) -> Any:
     return value
 
 
-def _one_of(*known: str) -> Callable[[Any], Any]:
+def _one_of(literal: Any) -> Callable[[Any], Any]:
+    known = get_args(literal)
+
     def check(value: Any) -> Any:
         if isinstance(value, str) and value not in known:
             raise ValueError(f"unknown: {value[:100]!r}; known are {', '.join(known)}")
@@ -161,7 +163,7 @@ class BaseJob(BaseModel):
 class AIGenerationJob(BaseJob):
     """Work for the AI provider. Only a script needs no prompt: its parameters may be enough."""
 
-    type: Annotated[AIType, BeforeValidator(_one_of("script", "scene-description", "image", "video"))]
+    type: Annotated[AIType, BeforeValidator(_one_of(AIType))]
     prompt: StrictStr | None = Field(default=None, validate_default=True)
     parameters: dict[StrictStr, Any] = {}
     model_id: Name | None = None
@@ -179,9 +181,7 @@ class AIGenerationJob(BaseJob):
 class MediaProcessingJob(BaseJob):
     """One ffmpeg operation on files under the media root."""
 
-    type: Annotated[
-        MediaType, BeforeValidator(_one_of("video-stitch", "audio-stitch", "music-mix", "frame-extract"))
-    ]
+    type: Annotated[MediaType, BeforeValidator(_one_of(MediaType))]
     input_files: Paths
     output_path: Path
     parameters: dict[StrictStr, Any] = Field(default={}, validate_default=True)
@@ -199,16 +199,6 @@ class MediaProcessingJob(BaseJob):
                 raise ValueError(f"musicTrack {error}") from None
         return parameters
 
-    @property
-    def music_track(self) -> str:
-        """The track of a ``music-mix``.
-
-        Raises:
-            KeyError: the job is of another type, without a track.
-        """
-        track: str = self.parameters["musicTrack"]
-        return track
-
 
 class VideoAssemblyJob(BaseJob):
     """Scenes joined in order with the master audio under them, in each of the formats."""
@@ -216,7 +206,7 @@ class VideoAssemblyJob(BaseJob):
     scene_videos: Paths
     master_audio: Path
     output_formats: Annotated[
-        list[Annotated[OutputFormat, BeforeValidator(_one_of("mp4", "webm", "mov"))]],
+        list[Annotated[OutputFormat, BeforeValidator(_one_of(OutputFormat))]],
         AfterValidator(_filled),
         AfterValidator(_unique),
     ]
@@ -253,15 +243,9 @@ JOB_TYPES: Mapping[str, JobType] = {
 
 
 def validate(queue_name: str, data: Any) -> BaseJob:
-    """Check the fields of a job, and return it as its model.
+    """Check the fields of a job, a dict in camelCase or snake_case, and return it as its model.
 
-    Args:
-        queue_name: one of ``JOB_TYPES``.
-        data: the job as a dict, camelCase or snake_case.
-
-    Raises:
-        InvalidJob: a field is invalid or missing; every fault is named.
-        ValueError: ``queue_name`` is not a built-in queue.
+    Raises InvalidJob, which names every fault; or ValueError if the queue is not a built-in one.
     """
     check_built_in(queue_name)
     if not isinstance(data, dict):

@@ -52,7 +52,9 @@ class MediaProcessor(Processor[MediaProcessingJob]):
                 case "audio-stitch":
                     return await self._media.stitch_audio(inputs, output, reach)
                 case "music-mix":
-                    return await self._media.mix_with_music(inputs[0], data.music_track, output, reach)
+                    return await self._media.mix_with_music(
+                        inputs[0], data.parameters["musicTrack"], output, reach
+                    )
                 case "frame-extract":
                     return await self._media.extract_last_frame(inputs[0], output, reach)
 
