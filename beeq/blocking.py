@@ -39,9 +39,7 @@ class Portal:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine in the loop and return what it returns.
 
-        Raises:
-            RuntimeError: called in the loop's own thread, which would wait for itself; or after a fork,
-                where the loop does not run.
+        Raises RuntimeError in the loop's own thread, which would wait for itself, and after a fork.
         """
         try:
             loop = self._open()
@@ -96,12 +94,7 @@ def blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], convert: Callable[[T, Portal], U]
 ) -> Callable[Concatenate[Any, P], U]: ...
 def blocking(method: Callable[..., Any], convert: Callable[[Any, Portal], Any] | None = None) -> Any:
-    """Return the blocking twin of a coroutine method.
-
-    Args:
-        method: the async class's method.
-        convert: makes what the twin returns of what the coroutine returns; None: the same.
-    """
+    """Return the blocking twin of a coroutine method; ``convert`` makes what it returns of the result."""
     return _twin_of(
         method,
         lambda twin, value: value if convert is None else convert(value, twin._portal),  # noqa: SLF001 - a method of the twin's
@@ -113,9 +106,7 @@ def chained(
 ) -> Callable[Concatenate[Twin, P], Twin]:
     """Return the blocking twin of a method that returns its object, as the twin does.
 
-    Args:
-        method: returns a coroutine, or is a plain function that changes nothing but its object.
-        in_loop: whether a plain function has to be called in the loop's thread.
+    With ``in_loop`` a plain function is called in the loop's thread: it changes more than its object.
     """
     return _twin_of(method, lambda twin, _value: twin, in_loop=in_loop)
 

@@ -1,18 +1,18 @@
 """Where the commands and the HTTP application find Redis and MongoDB. Pure: the environment is passed in.
 
 An option wins over ``BEEQ_*``, and that over the plain names; without any of them Redis is the embedded
-server. No message repeats a URL, which may hold a password.
+server. A value that is empty or invalid is a ValueError: it names the option or variable, and repeats no URL,
+which may hold a password.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs, quote, urlsplit
 
 from beeq.redis.urls import check_url
 
 EMBEDDED = "embedded:"
 MONGO_SCHEMES = ("mongodb", "mongodb+srv")
-_MAX_PORT = 65535
 _HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]+(%\w+)?\]?")
 
 
@@ -21,9 +21,6 @@ def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
 
     ``BEEQ_REDIS_URL`` wins over ``REDIS_URL``, and that over ``REDIS_HOST``, ``REDIS_PORT``,
     ``REDIS_PASSWORD`` and ``REDIS_DB``. The last two are also added to a ``REDIS_URL`` without them.
-
-    Raises:
-        ValueError: a value is empty or invalid; the message names its option or variable.
     """
     if option is not None:
         return _checked("--redis-url", option)
@@ -39,9 +36,6 @@ def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:
     """Return the configured Mongo URL; None if there is none, and hence no mirror.
 
     ``BEEQ_MONGO_URL`` wins over ``MONGODB_URI``.
-
-    Raises:
-        ValueError: a value is empty or invalid; the message names its option or variable.
     """
     for source, url in (
         ("--mongo-url", option),
@@ -49,16 +43,13 @@ def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:
         ("MONGODB_URI", environ.get("MONGODB_URI")),
     ):
         if url is not None:
-            try:
-                return check_mongo_url(url)
-            except ValueError as error:
-                raise ValueError(f"{source}: {error}") from None
+            return _checked(source, url, check_mongo_url)
     return None
 
 
-def _checked(source: str, url: str) -> str:
+def _checked(source: str, url: str, check: Callable[[str], str] = check_url) -> str:
     try:
-        return check_url(url)
+        return check(url)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
@@ -70,7 +61,7 @@ def _from_parts(environ: Mapping[str, str]) -> str:
         return EMBEDDED
     if host is not None and _HOST.fullmatch(host) is None:
         raise ValueError("REDIS_HOST: it is not a valid host")
-    if port is not None and not 0 < port <= _MAX_PORT:
+    if port is not None and not 0 < port < 2**16:
         raise ValueError("REDIS_PORT: it is not a valid port")
     if host is None:
         host = "localhost"
@@ -113,11 +104,7 @@ def _filled(url: str, *, password: str | None, db: int | None) -> str:
 
 
 def check_mongo_url(url: str) -> str:
-    """Return ``url`` if it is a valid MongoDB URL.
-
-    Raises:
-        ValueError: it is invalid. The message does not repeat it: it may hold a password.
-    """
+    """Return ``url`` if it is a valid MongoDB URL; else raise a ValueError, which does not repeat it."""
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in MONGO_SCHEMES and bool(parts.netloc.rpartition("@")[2])

@@ -1,7 +1,7 @@
 """What a producer asks for: a queue, and the options of the jobs that are enqueued there.
 
 For the built-in queues, fields are checked, ``id`` and ``createdAt`` filled in, and missing options taken
-from the job type's policy.
+from the job type's policy. What is invalid raises TypeError or ValueError; the message names it.
 """
 
 from collections.abc import Mapping
@@ -32,11 +32,7 @@ class JobOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None) -> Self:
-        """Return the options in a mapping; ``backoff`` may be an object, as in bee-queue.
-
-        Raises:
-            ValueError: an option is unknown; the message names it.
-        """
+        """Return the options in a mapping; ``backoff`` may be an object, as in bee-queue."""
         named = {_ALIASES.get(name, name): value for name, value in (options or {}).items()}
         unknown = named.keys() - {known.name for known in fields(cls)}
         if unknown:
@@ -52,11 +48,7 @@ class JobSpec:
     options: JobOptions = field(default_factory=JobOptions)
 
     def completed(self, data: Mapping[str, Any] | BaseJob) -> dict[str, Any]:
-        """Return the data to enqueue: checked and filled in, in a built-in queue.
-
-        Raises:
-            ValueError: a field is invalid.
-        """
+        """Return the data to enqueue: checked and filled in, in a built-in queue."""
         if isinstance(data, BaseJob):
             data = data.model_dump(by_alias=True)
         if self.queue_name not in JOB_TYPES:
@@ -71,19 +63,11 @@ class JobSpec:
         return validate(self.queue_name, fill(data)).model_dump(by_alias=True)
 
     def check(self, queue: Queue) -> None:
-        """Check the options, before there are any data.
-
-        Raises:
-            TypeError, ValueError: an option is invalid; the message names it.
-        """
+        """Check the options, before there are any data."""
         self.job(queue, {"id": None})
 
     def job(self, queue: Queue, data: dict[str, Any]) -> Job:
-        """Return a job, not yet saved, of ``completed`` data.
-
-        Raises:
-            TypeError, ValueError: an option is invalid; the message names it.
-        """
+        """Return a job, not yet saved, of ``completed`` data."""
         options = self.options
         job = queue.create_job(data)
         job_type = JOB_TYPES.get(self.queue_name)
@@ -108,8 +92,7 @@ class JobSpec:
     async def save(self, queue: Queue, data: dict[str, Any]) -> Job:
         """Enqueue a job of ``completed`` data; if its id exists, that job is left as it is.
 
-        Raises:
-            TypeError, ValueError: an option is invalid. RedisError: the job may not be enqueued.
+        After a RedisError the job may or may not be enqueued.
         """
         job = self.job(queue, data)
         wanted_id = job.id

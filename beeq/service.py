@@ -16,15 +16,7 @@ from beeq.errors import BeeqError
 from beeq.job import Job
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.job_status import STATUSES, status_document
-from beeq.jobs import (
-    JOB_TYPES,
-    AIGenerationJob,
-    BaseJob,
-    MediaProcessingJob,
-    VideoAssemblyJob,
-    WebhookJob,
-    check_built_in,
-)
+from beeq.jobs import JOB_TYPES, BaseJob, check_built_in
 from beeq.mirror.mirror import Mirror
 from beeq.queue import Queue
 
@@ -40,8 +32,7 @@ Options = Mapping[str, Any]
 async def find_unfinished(queues: Iterable[Queue], job_id: str) -> Queue | None:
     """Return the queue with an unfinished job of that id, or None.
 
-    Raises:
-        ValueError: several queues have one, as happens with ids that each queue counts for itself.
+    Raises ValueError if several queues have one, as happens with ids that each queue counts for itself.
     """
     queues = list(queues)
     job_states = await asyncio.gather(*(queue.job_state(job_id) for queue in queues))
@@ -118,9 +109,7 @@ class QueueService:
 
     # Jobs.
 
-    async def add_ai_generation_job(
-        self, job: JobData | AIGenerationJob, options: Options | None = None
-    ) -> Job:
+    async def add_ai_generation_job(self, job: JobData, options: Options | None = None) -> Job:
         """Add a job to ``ai-generation``: a timeout of 30 min, 3 retries, exponential backoff from 2 s.
 
         Args:
@@ -137,26 +126,22 @@ class QueueService:
         """
         return await self._add("ai-generation", job, options)
 
-    async def add_media_processing_job(
-        self, job: JobData | MediaProcessingJob, options: Options | None = None
-    ) -> Job:
-        """Add a job to ``media-processing``: 60 min, 2 retries, exponential from 5 s.
+    async def add_media_processing_job(self, job: JobData, options: Options | None = None) -> Job:
+        """Add a ``MediaProcessingJob`` to ``media-processing``: 60 min, 2 retries, exponential from 5 s.
 
         Arguments, result and errors are those of ``add_ai_generation_job``.
         """
         return await self._add("media-processing", job, options)
 
-    async def add_video_assembly_job(
-        self, job: JobData | VideoAssemblyJob, options: Options | None = None
-    ) -> Job:
-        """Add a job to ``video-assembly``: 120 min, 1 retry, at once.
+    async def add_video_assembly_job(self, job: JobData, options: Options | None = None) -> Job:
+        """Add a ``VideoAssemblyJob`` to ``video-assembly``: 120 min, 1 retry, at once.
 
         Arguments, result and errors are those of ``add_ai_generation_job``.
         """
         return await self._add("video-assembly", job, options)
 
-    async def add_webhook_job(self, job: JobData | WebhookJob, options: Options | None = None) -> Job:
-        """Add a job to ``webhook-processing``: 30 s, 5 retries, exponential from 1 s.
+    async def add_webhook_job(self, job: JobData, options: Options | None = None) -> Job:
+        """Add a ``WebhookJob`` to ``webhook-processing``: 30 s, 5 retries, exponential from 1 s.
 
         Arguments, result and errors are those of ``add_ai_generation_job``.
         """

@@ -33,10 +33,7 @@ def _warn_of_hand_back(queue: Queue) -> None:
 class WorkerProcess:
     """Works on several queues, which start together, stop together, and share the process's signals.
 
-    Args:
-        queues: have their handlers.
-        connect: connects a queue.
-        on_hand_back: called with a queue whose running jobs did not end in time.
+    ``on_hand_back`` is called with a queue whose running jobs did not end in time.
     """
 
     def __init__(
@@ -64,16 +61,10 @@ class WorkerProcess:
         on_started: Callable[[], None],
         stop_fd: int | None = None,
     ) -> None:
-        """Connect, work, and return when stopped, or done.
+        """Connect, work, and return when stopped, or done; with ``burst``, when nothing is left that is due.
 
-        Args:
-            burst: end when nothing is left that is due.
-            shutdown_timeout_ms: how long running jobs may take to end once stopped.
-            on_started: called once, when every queue is ready.
-            stop_fd: the parent's pipe: a byte is an urgency, its end is DRAIN.
-
-        Raises:
-            RedisUnavailable: Redis is not there at the start. Later, the queues wait for it.
+        ``on_started`` is called once, when every queue is ready. ``stop_fd`` is the parent's pipe: a byte is
+        an urgency, its end is DRAIN. Raises RedisUnavailable at the start; later, the queues wait for Redis.
         """
         self._shutdown_timeout_ms = shutdown_timeout_ms
         self._catch_signals(stop_fd)
