@@ -4,8 +4,8 @@ Which action is due is decided in ``scheduler.py``; ``pump.py`` carries it out.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from beeq.protocol.outcome import Outcome
 from beeq.worker.claims import ClaimedJob, FetchedJob
@@ -34,6 +34,11 @@ class Phase(Enum):
     OVER = "has ended"
 
 
+TAKING, DRAINING, OVER = (
+    Phase  # constants: looking a member up in its class takes Python 3.11 as long as a call
+)
+
+
 class Link(Enum):
     """Whether calls can be made."""
 
@@ -42,20 +47,18 @@ class Link(Enum):
     RECOVERING = "Recover is being carried out, or GiveBack of what lost calls have claimed"
 
 
+READY, BROKEN, RECOVERING = Link
+
+
 class FetchState(Enum):
     """What the blocking fetch does."""
 
-    NONE = "none is under way"
+    NO_FETCH = "none is under way"
     WAITING = "it may bring a job any moment, and holds a place for it"
     RESTING = "it failed, and is tried again later"
 
 
-class TurnState(Enum):
-    """Whether ``turn`` will be called without a further event."""
-
-    NONE = "no"
-    SOON = "later in this turn of the event loop"
-    NOW = "once the actions that were answered last have been carried out"
+NO_FETCH, WAITING, RESTING = FetchState
 
 
 class Failure(Enum):
@@ -83,7 +86,8 @@ class PendingOutcome:
 # Actions.
 
 
-class ExchangeCall(NamedTuple):
+@dataclass(slots=True)
+class ExchangeCall:
     """Send one call of ``lua/exchange.lua``; end it with ``replied`` or ``failed``.
 
     Attributes:
@@ -101,49 +105,58 @@ class ExchangeCall(NamedTuple):
     requested: int
 
 
-class Start(NamedTuple):
+@dataclass(slots=True)
+class Start:
     """Start these jobs; each leads to one ``outcome_ready`` or ``give_back``."""
 
     jobs: list[ClaimedJob]
 
 
-class StartEarly(NamedTuple):
+@dataclass(slots=True)
+class StartEarly:
     """Start a job whose claim is not granted yet: the call that claims it has just been sent."""
 
     job: ClaimedJob
 
 
-class ClaimKnown(NamedTuple):
+@dataclass(slots=True)
+class ClaimKnown:
     """End the waits for the claim of the job started early: Redis has granted it, or refused."""
 
 
-class StopHandler(NamedTuple):
+@dataclass(slots=True)
+class StopHandler:
     """Stop the handler of a job that was started early: its claim was refused."""
 
     claim: bytes
 
 
-class Recorded(NamedTuple):
+@dataclass(slots=True)
+class Recorded:
     """Call the listeners: Redis has recorded these outcomes."""
 
     outcomes: list[Outcome]
 
 
-class Lost(NamedTuple):
+@dataclass(slots=True)
+class Lost:
     """Report that these jobs had another owner by then: Redis has dropped the outcomes."""
 
     outcomes: list[Outcome]
 
 
-class Fetch(NamedTuple):
+@dataclass(slots=True)
+class Fetch:
     """Start a blocking fetch; it ends with ``fetched`` or ``fetch_ended``."""
 
 
-class StopFetch(NamedTuple):
+@dataclass(slots=True)
+class StopFetch:
     """End the blocking fetch without losing what it may bring; end it with ``fetch_stopped``."""
 
 
-class Recover(NamedTuple):
+@dataclass(slots=True)
+class Recover:
     """Make calls possible again; end it with ``recovered`` or ``recovery_failed``.
 
     Attributes:
@@ -159,7 +172,8 @@ class Recover(NamedTuple):
     record_of: bytes
 
 
-class GiveBack(NamedTuple):
+@dataclass(slots=True)
+class GiveBack:
     """Give jobs back to the front of the queue; end it with ``given_back`` or ``give_back_failed``.
 
     Attributes:
@@ -173,19 +187,18 @@ class GiveBack(NamedTuple):
     unclaimed: bytes
 
 
-class Idle(NamedTuple):
+@dataclass(slots=True)
+class Idle:
     """Nothing runs here, and the queue was found empty."""
 
 
-class Turn(NamedTuple):
-    """Call ``turn`` once the actions before this one have been carried out."""
-
-
-class TurnSoon(NamedTuple):
+@dataclass(slots=True)
+class TurnSoon:
     """Call ``turn`` at the end of this turn of the event loop."""
 
 
-class Done(NamedTuple):
+@dataclass(slots=True)
+class Done:
     """The end: DRAINING, and nothing is held."""
 
 
@@ -202,7 +215,6 @@ Action = (
     | Recover
     | GiveBack
     | Idle
-    | Turn
     | TurnSoon
     | Done
 )
@@ -214,6 +226,8 @@ AWAITED_ACTIONS = (Recover, GiveBack, StopFetch, Done)
 
 def batch_size(outcomes: Sequence[PendingOutcome], running: int) -> int:
     """Return how many outcomes one call may carry while ``running`` jobs run; one large record goes alone."""
+    if len(outcomes) <= 1:
+        return len(outcomes)
     count = size_bytes = 0
     most = max(_FEWEST_OUTCOMES, min(MAX_BATCH, _MAX_STEPS // max(1, running)))
     for each in outcomes[:most]:

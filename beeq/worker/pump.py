@@ -62,7 +62,11 @@ class Pump:
         self._listener = listener
         self._on_error = context.report_error
         #: To be looked at; its events come from here.
-        self.scheduler = Scheduler(concurrency=concurrency, identity=secrets.token_hex(8).encode())
+        self.scheduler = Scheduler(
+            concurrency=concurrency,
+            identity=secrets.token_hex(8).encode(),
+            is_connected=lambda: self._connection.is_connected,
+        )
         #: One connection for all calls: they are executed, and answered, in the order they were made.
         self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
         self._packer = ExchangePacker(keys, settings)
@@ -82,7 +86,6 @@ class Pump:
             actions.Lost: lambda action: listener.lost(action.outcomes),
             actions.Fetch: lambda _action: self._fetch.start(),
             actions.Idle: lambda _action: listener.found_empty(),
-            actions.Turn: self._turn,
             actions.TurnSoon: lambda _action: self._loop.call_soon(self._turn),
             **dict.fromkeys(actions.AWAITED_ACTIONS, self._awaited.put_nowait),
         }
@@ -118,8 +121,7 @@ class Pump:
 
     def fetched(self, raw_id: bytes, record: bytes) -> None:
         """Have the job claimed that it has moved into ``active``."""
-        is_connected = self._connection.is_connected
-        self._carry_out(self.scheduler.fetched(raw_id, record, is_connected=is_connected))
+        self._carry_out(self.scheduler.fetched(raw_id, record))
 
     def fetch_rests(self) -> None:
         """Let calls ask for jobs meanwhile."""
@@ -142,8 +144,8 @@ class Pump:
         except Exception as defect:  # noqa: BLE001 - ``run`` raises it
             self._awaited.put_nowait(defect)
 
-    def _turn(self, _action: actions.Turn | None = None) -> None:
-        self._carry_out(self.scheduler.turn(is_connected=self._connection.is_connected))
+    def _turn(self) -> None:
+        self._carry_out(self.scheduler.turn())
 
     def _send(self, call: actions.ExchangeCall) -> None:
         self._connection.ask((self._packer.packed(call),), functools.partial(self._answered, call))

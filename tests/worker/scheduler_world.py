@@ -95,11 +95,13 @@ class FakeRedis:
 class World:
     """One scheduler, and all that it deals with."""
 
-    def __init__(self, scheduler: Any, *, concurrency: int) -> None:
-        self.scheduler = scheduler
+    def __init__(self, scheduler_class: Any, *, concurrency: int) -> None:
+        self.is_connected = False
+        self.scheduler = scheduler_class(
+            concurrency=concurrency, identity=IDENTITY, is_connected=lambda: self.is_connected
+        )
         self.concurrency = concurrency
         self.redis = FakeRedis()
-        self.is_connected = False
         self.sent: list[tuple[ExchangeCall, Any]] = []  # calls in flight, with Redis's reply once executed
         self.is_fetching = False
         self.is_fetch_resting = False
@@ -125,16 +127,13 @@ class World:
         for action in due:
             getattr(self, f"_do_{type(action).__name__.lower()}")(action)
 
-    def _do_turn(self, _action: Any) -> None:
-        self.is_turn_due = False
-        self.carry_out(self.scheduler.turn(is_connected=self.is_connected))
-
     def _do_turnsoon(self, _action: Any) -> None:
         self.is_turn_due = True
 
     def end_loop_turn(self) -> None:
         if self.is_turn_due:
-            self._do_turn(None)
+            self.is_turn_due = False
+            self.carry_out(self.scheduler.turn())
 
     def _do_exchangecall(self, call: ExchangeCall) -> None:
         assert self.is_connected, "a call without a connection"
@@ -244,7 +243,7 @@ class World:
         self.redis.add(b"%d" % self._jobs_made)
 
     def begin(self) -> None:
-        self._do_turn(None)
+        self.carry_out(self.scheduler.turn())
 
     def execute(self) -> bool:
         """Let Redis execute the next call; return whether there was one."""
@@ -316,7 +315,7 @@ class World:
             self.is_fetching = False
             is_first = raw_id not in self.redis.claims and not self.redis.deliveries.get(raw_id)
             record = self.redis.records[raw_id] if has_record and is_first else b""
-            self.carry_out(self.scheduler.fetched(raw_id, record, is_connected=self.is_connected))
+            self.carry_out(self.scheduler.fetched(raw_id, record))
 
     def fetch_ends(self) -> None:
         if (self.is_fetching and not self.redis.waiting) or self.is_fetch_resting:

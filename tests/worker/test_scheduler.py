@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beeq.worker import scheduler
 from beeq.worker.actions import Failure
-from tests.worker.scheduler_world import IDENTITY, World
+from tests.worker.scheduler_world import World
 
 pytestmark = pytest.mark.fast
 
@@ -54,7 +54,7 @@ NAMES = [name for name, (weight, _) in EVENTS.items() for _ in range(weight)]
 
 def play(scheduler_class: Any, concurrency: int, plot: list[tuple[str, int]]) -> None:
     """Let these events happen, then let everything end; look at all that must hold after each."""
-    world = World(scheduler_class(concurrency=concurrency, identity=IDENTITY), concurrency=concurrency)
+    world = World(scheduler_class, concurrency=concurrency)
     world.begin()
     for name, n in plot:
         EVENTS[name][1](world, n)
@@ -96,8 +96,8 @@ def broken(line: str, instead: str) -> Any:
     ("line", "instead"),
     [
         pytest.param(
-            "while self.calls_in_flight < actions.MAX_CALLS and",
-            "while self.calls_in_flight <= actions.MAX_CALLS and",
+            "and self.calls_in_flight < MAX_CALLS and self._has_work()",
+            "and self.calls_in_flight <= MAX_CALLS and self._has_work()",
             id="one call too many in flight",
         ),
         pytest.param("count = 0 if is_started else", "count =", id="an outcome is sent before its claim"),
@@ -108,8 +108,8 @@ def broken(line: str, instead: str) -> Any:
             "elif not self.calls_in_flight:", "else:", id="a fetch starts while a call asks for jobs"
         ),
         pytest.param(
-            "if self._link is Link.RECOVERING and not self._orphans:",
-            "if self._link is Link.RECOVERING:",
+            "if self._link is RECOVERING and not self._orphans:",
+            "if self._link is RECOVERING:",
             id="a call is made before orphans were given back",
         ),
         pytest.param(
