@@ -38,7 +38,7 @@ class Queue:
     Args:
         name: the queue's name; any text.
         redis: a URL (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2:26379/name/0``,
-            ``redis+cluster://h1:6379,h2:6379``, ``embedded:``, see ``redis_url.py``), a
+            ``redis+cluster://h1:6379,h2:6379``, ``embedded:``, see ``redis/urls.py``), a
             ``redis.asyncio`` client, or None for ``redis://127.0.0.1:6379``.
         **settings: see ``Settings``; durations are ints in ms or timedeltas.
 
