@@ -23,6 +23,9 @@ from beeq.protocol.codec import decode_record
 from beeq.protocol.options import check_job_id
 from beeq.settings import milliseconds
 
+#: An event is lost if the connection that hears it breaks.
+_EVENT_PATIENCE_S = 1.0
+
 
 class HasStrategies(Protocol):
     """The ``Queue``, which is all that its jobs' owner needs of it."""
@@ -145,7 +148,17 @@ class JobActions:
         """End the job if it has not ended; see ``Queue.cancel_job``."""
         await self._session.ensure_hearing()
         text = check_job_id(job_id)
-        return text is not None and await self._commands.cancel(text)
+        if text is None:
+            return False
+        heard = self._event_hub.waiter(text)
+        try:
+            is_cancelled = await self._commands.cancel(text)
+            if is_cancelled and self._session.is_hearing_in(asyncio.get_running_loop()):
+                # The event may come after the reply. A job that is saved under this id next must not get it.
+                await asyncio.wait([heard], timeout=_EVENT_PATIENCE_S)
+        finally:
+            self._event_hub.drop_waiter(text, heard)
+        return is_cancelled
 
     async def retry(self, job: Job) -> bool:
         """Queue the failed job again; see ``Job.retry``."""
