@@ -118,7 +118,10 @@ def _stream(index: int, kind: str, text: str) -> Video | Audio | None:
         return None
     if kind == "Video" and (size := _SIZE.search(text)):
         return Video(
-            *(index, codec[0], int(size[1]), int(size[2])),
+            index,
+            codec[0],
+            int(size[1]),
+            int(size[2]),
             pixel_aspect=_aspect(_SAR.search(text)),
             fps=_number(_RATE.search(text)),
             base_fps=_number(_BASE_RATE.search(text)),

@@ -60,7 +60,9 @@ def status_object(document: Mapping[str, Any]) -> dict[str, Any]:
     programs: values without a JSON type become text, and so do values that are nested too deeply.
     """
     complete = {**dict.fromkeys(_FIELDS), **document}
-    shown = {name: iso_text(it) if isinstance(it, datetime) else it for name, it in complete.items()}
+    shown = {
+        name: iso_text(value) if isinstance(value, datetime) else value for name, value in complete.items()
+    }
     try:
         dumps(shown)
     except TypeError:
