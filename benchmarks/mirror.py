@@ -1,4 +1,4 @@
-"""What the status mirror costs: drain at concurrency 100 without it, with it, and with it in trouble.
+"""What the status mirror costs: drain at concurrency 100 without it, with it, and with it away or slow.
 
 Prints one line a case, medians of several rounds: jobs/s, and the ratio to the drain with the mirror
 off. In the end, how many documents a second the writer alone brings to the server. Needs the extras

@@ -65,12 +65,12 @@ _Entry = tuple[int, JobEvent, int]
 class Backlog:
     """The latest events of jobs nobody here knew yet, and how known ones ended.
 
-    A job's event travels on another connection than the reply to its save and may win. Whoever
+    A job's event travels on another connection than the reply to its save and may win. A process that
     learns of a job asks here what has been heard of it already.
 
     Bounded in jobs, in bytes of their messages, and in time: the longest silent goes first. Time passes
     with ``put`` and ``drop``. An end that had to go, or was too large from the start, is no loss where
-    queues keep records or results: whoever asks for it looks into Redis then (``Results``).
+    queues keep records or results: a caller that asks for it looks into Redis then (``Results``).
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Backlog:
         #: By job, the longest silent first: when it was last heard of, its latest events, their size.
         self._heard: OrderedDict[str, tuple[int, list[_Entry], int]] = OrderedDict()
         self._size_bytes = 0
-        #: How many events have been put: a clock by which "heard since then" can be told.
+        #: How many events have been put: a clock that says what was heard since some moment.
         self.moment = 0
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ class Backlog:
         return job_id in self._heard
 
     def drop_until(self, job_id: str, moment: int) -> None:
-        """Forget what was heard of the job up to ``moment``: it told of an earlier job of that id."""
+        """Forget the events heard up to ``moment``: they were of an earlier job of that id."""
         heard_ms, events, events_bytes = self._heard.get(job_id, (0, [], 0))
         left = [entry for entry in events if entry[0] > moment]
         left_bytes = sum(size_bytes for _moment, _event, size_bytes in left)

@@ -78,7 +78,7 @@ def check_due_ms(when: Any, *, now_ms: int) -> int:
 def check_delay(options: Any) -> int:
     """Return the option ``delay`` of a job that is to be saved, in ms since the epoch; 0: it may run at once.
 
-    Text of digits is a time, as it is to bee-queue, which hands it to Redis as it stands.
+    Text of digits is a time, as it is to bee-queue, which hands it to Redis unchanged.
     """
     if not isinstance(options, dict):
         raise TypeError(f"options must be a dict, not {type(options).__name__}")
@@ -109,7 +109,7 @@ def check_job_id(job_id: Any) -> str | None:
 
 
 def retries_left(options: dict[str, Any]) -> int:
-    """Return how many retries a record still grants, whoever wrote it; nonsense grants none."""
+    """Return how many retries a record still grants, by Node or by beeq; nonsense grants none."""
     retries = options.get("retries")
     if isinstance(retries, str):
         try:

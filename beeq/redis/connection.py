@@ -52,7 +52,7 @@ class Connection:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a connection stands, as far as is known."""
+        """Whether there is a connection, as far as is known."""
         return self._resp is not None and self._resp.is_open
 
     async def connect(self) -> RespProtocol:
@@ -63,8 +63,8 @@ class Connection:
             return self._resp
 
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, patience_ms: int = 0) -> None:
-        """Send commands over the connection, which stands; see ``RespProtocol.ask``."""
-        assert self._resp is not None  # noqa: S101 - whoever calls this has seen that it stands
+        """Send commands over the open connection; see ``RespProtocol.ask``."""
+        assert self._resp is not None  # noqa: S101 - callers have seen that it is open
         self._resp.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
 
     async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:

@@ -1,7 +1,7 @@
 """The border to Redis: the one place that makes connections and turns redis-py's errors into beeq's.
 
 It uses redis-py's own connection objects, which bring TLS, AUTH, Unix sockets and Sentinel, until the
-connection stands; then ``resp.py`` takes it over, and says why. Knows nothing of queues or jobs. No
+connection is open; then ``resp.py`` takes it over, and says why. Knows nothing of queues or jobs. No
 message that leaves here holds a password.
 """
 
@@ -109,7 +109,7 @@ class Connector:
         self._membership: Membership | None = None
         self._sentinel: Sentinel | None = None
         self._cluster: ServerGroup | None = None
-        #: The cluster's nodes, those of the URL and those they told of, in the order to be asked in.
+        #: The cluster's nodes, those of the URL and those they named, in the order to be asked in.
         self._nodes: list[tuple[str, int]] = []
         self.set_target(target)
 
@@ -176,8 +176,8 @@ class Connector:
 
     async def _connected(self, kind: type[AbstractConnection], options: dict[str, Any]) -> AbstractConnection:
         # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
-        # by whoever calls. redis-py's defaults (5 s a read, 3 hidden tries) would break blocking
-        # moves and multiply the waits. RESP2: pub/sub messages then arrive as plain replies.
+        # by the caller. redis-py's defaults (5 s a read, 3 hidden tries) would break blocking
+        # fetches and multiply the waits. RESP2: pub/sub messages then arrive as plain replies.
         own_options: dict[str, Any] = {
             "socket_timeout": None,
             "socket_connect_timeout": self._timeout_s,
@@ -253,8 +253,8 @@ class Connector:
                 failure = error
                 continue
             # Whom the URL names may be gone some day; those it led to remain.
-            told = [_address(node, host) for _first, _last, *nodes in ranges for node in nodes]
-            self._nodes = sorted(dict.fromkeys([*told, *cluster.addresses]), key=asked.__contains__)
+            named = [_address(node, host) for _first, _last, *nodes in ranges for node in nodes]
+            self._nodes = sorted(dict.fromkeys([*named, *cluster.addresses]), key=asked.__contains__)
             for first, last, owner, *_replicas in ranges:
                 if first <= slot <= last:
                     owner_host, owner_port = _address(owner, host)

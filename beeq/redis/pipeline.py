@@ -1,4 +1,4 @@
-"""One connection to Redis that many callers share: what they ask meanwhile goes out together."""
+"""One connection to Redis that many callers share: what they send meanwhile goes out together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from beeq.redis.scripts import Script
 #: A producer's command is tried this often while Redis is away, as in the original.
 TRIES = 3
 RETRY_DELAY_MS = 100
-#: A batch has one answer's time to be sent and executed in; what is more than this waits for the next one.
+#: A batch has the time of one reply to be sent and executed in; calls beyond this wait for the next one.
 MAX_BATCH_BYTES = 4_000_000
 
 #: Called with a call's reply, or with its error; once.
@@ -24,10 +24,10 @@ OnReply = Callable[[Any, Exception | None], None]
 
 
 class Pipeline:
-    """A connection that many callers share: what they ask while a reply is awaited goes out together.
+    """A connection that many callers share: what they send while a reply is awaited goes out together.
 
-    One batch is under way at a time. It is sent in the turn of the loop in which it was asked for, and
-    its replies are given out where they are read; only what meets trouble is left to a task.
+    One batch is under way at a time. It is sent at the end of the loop's turn in which its first call was
+    made, and replies are handed over where they are read. Only a batch that has to be retried gets a task.
 
     A call is tried again only while nothing of it can have been executed: before it was sent, or
     after Redis said "not now". A call whose reply was lost raises; repeating it silently might, say,
@@ -43,7 +43,7 @@ class Pipeline:
         self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
         self._is_closing = False
         self._give_up_at = 0.0  # when the batch has had its time
-        self._errand: asyncio.Task[None] | None = None  # brings a batch through trouble
+        self._retrying: asyncio.Task[None] | None = None  # connects, loads scripts, sends a batch again
 
     async def connect(self) -> None:
         """Connect now, within the usual tries. Raises RedisUnavailable if Redis cannot be reached."""
@@ -100,7 +100,7 @@ class Pipeline:
         if self._connection.is_connected:
             self._connection.ask([call.packed for call in self._batch], self._answered)
         else:
-            self._begin_errand(self._batch, None, tries=TRIES)
+            self._begin_retrying(self._batch, None, tries=TRIES)
 
     def _answered(self, replies: list[Any], error: RedisError | None) -> None:
         calls = _give_out(self._batch, replies, error)
@@ -110,21 +110,21 @@ class Pipeline:
             self._fail(error)
         else:
             is_unknown = any(call.needs_script for call in calls)
-            self._begin_errand(calls, error, tries=TRIES if is_unknown else TRIES - 1)
+            self._begin_retrying(calls, error, tries=TRIES if is_unknown else TRIES - 1)
 
-    # Trouble: no connection, a lost one, a script that Redis does not know, a "not now".
+    # Retrying: no connection, a lost one, a script that Redis does not know, a "not now".
 
-    def _begin_errand(self, calls: list[PipelineCall], failure: RedisError | None, *, tries: int) -> None:
-        self._errand = asyncio.get_running_loop().create_task(self._run_errand(calls, failure, tries))
+    def _begin_retrying(self, calls: list[PipelineCall], failure: RedisError | None, *, tries: int) -> None:
+        self._retrying = asyncio.get_running_loop().create_task(self._retry(calls, failure, tries))
 
-    async def _run_errand(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
+    async def _retry(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
         try:
             await self._serve(calls, failure, tries)
         except BaseException as error:
             self._fail(error)
             raise
         finally:
-            self._errand = None
+            self._retrying = None
         self._send()
 
     async def _serve(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
@@ -178,12 +178,12 @@ class Pipeline:
         """Close the connection; calls that have no reply yet raise ``RedisUnavailable``."""
         self._is_closing = True
         try:
-            if self._errand is not None:
-                self._errand.cancel()
-                await asyncio.wait([self._errand], timeout=1)
+            if self._retrying is not None:
+                self._retrying.cancel()
+                await asyncio.wait([self._retrying], timeout=1)
             await self._connection.close()
         finally:
-            self._fail(None)  # what waits, and what an errand held that had not begun
+            self._fail(None)  # what waits, and what a retry held that had not begun
             self._is_closing = False
 
 

@@ -81,14 +81,14 @@ class _Ask:
 
 
 class RespProtocol(asyncio.Protocol):
-    """One connection from the moment it stands until it ends; it does not come back.
+    """One connection from the moment it is open until it ends; it does not come back.
 
-    It ends by ``close``; when the peer hangs up; when a reply is late, for then none can be told from
-    another's any more; and after a reply that means "not here": the next connection asks anew who is the
-    master, or owns the slot. Whatever is under way then fails.
+    It ends by ``close``; when the peer hangs up; when a reply is late, for then no reply can be matched with
+    its command any more; and after a reply that means "not here": the next connection asks again who is the
+    master, or owns the slot. Commands under way then fail.
 
-    What is written is not held back when the peer is slow to take it: everybody here waits for the
-    replies to what he has written, so no more gathers than the callers have at hand anyway.
+    Writing is not paused when the peer is slow to read: callers wait for their replies, so no more gathers
+    than they have at hand anyway.
 
     The transport of ``writer`` is taken over. ``on_message`` is called with each reply that nobody asked
     for: the messages of a subscription.
@@ -117,7 +117,7 @@ class RespProtocol(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection stands, as far as is known."""
+        """Whether the connection is open, as far as is known."""
         return not self.ended.done()
 
     def send(self, packed: bytes) -> None:
@@ -192,7 +192,7 @@ class RespProtocol(asyncio.Protocol):
         self.close(RedisUnavailable(text or type(error).__name__))
 
     def close(self, reason: RedisError | None = None) -> None:
-        """Hang up; whatever is under way fails with ``reason``. Closing again is fine."""
+        """Hang up; commands under way fail with ``reason``. Closing again is fine."""
         if self.ended.done():
             return
         error = reason or RedisUnavailable("the connection was closed")

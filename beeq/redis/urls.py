@@ -32,7 +32,7 @@ def redact(text: str) -> str:
 
 
 def scheme_of(url: str) -> str:
-    """Return what stands before the first colon, in lower case; empty if there is none."""
+    """Return what is before the first colon, in lower case; empty if there is none."""
     return url.split(":", 1)[0].lower() if ":" in url else ""
 
 

@@ -1,8 +1,8 @@
 """The blocking fetch: waits at an empty queue, so that an idle worker starts a job one push later.
 
 A connection of its own blocks in BLMOVE, each time for a bounded while, so that none hangs for ever on a dead
-peer. What BLMOVE moves into ``active`` is not claimed yet: a call of the pump does that. A look at the newest
-id of ``active`` is sent with it and answered right after it: it brings the job's record along.
+peer. A call of the pump then claims the id that BLMOVE has put into ``active``. A look at the newest id of
+``active`` is sent with BLMOVE and answered right after it: it brings the job's record along.
 """
 
 import asyncio

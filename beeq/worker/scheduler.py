@@ -180,36 +180,38 @@ class Scheduler:
         self._requested -= call.requested
         if call.free:
             self._is_empty = taken < call.free
-        told: list[Action] = []
+        results: list[Action] = []
         # In Redis, place 0 is that of a job that was started early, whether it was claimed or not.
         first, first_place = 0, 0
         if call.fetched is not None and call.fetched.is_started:
             first_place = 1 - is_granted
-            first = 3 if self._is_running(call.fetched, is_granted, told) else 0
+            first = 3 if self._is_running(call.fetched, is_granted, results) else 0
         started = (len(jobs) - first) // 3
         self.taken += started - len(call.outcomes)
         self._running += started
         if call.outcomes:
-            self._sort_outcomes(call.outcomes, facts, told)
+            self._sort_outcomes(call.outcomes, facts, results)
         if started:
             new_jobs: list[ClaimedJob] = []
             for at in range(first, len(jobs), 3):
                 raw_id, deliveries = jobs[at], jobs[at + 2]
                 claim = self.claimed[raw_id] = claim_of(call.token, at // 3 + first_place, deliveries)
                 new_jobs.append((raw_id, jobs[at + 1], deliveries, claim))
-            told.append(actions.Start(new_jobs))
-        return self._answer(told)
+            results.append(actions.Start(new_jobs))
+        return self._answer(results)
 
-    def _is_running(self, fetched: FetchedJob, is_granted: int, told: list[Action]) -> bool:
+    def _is_running(self, fetched: FetchedJob, is_granted: int, results: list[Action]) -> bool:
         """Return whether a job that was started early goes on; if its claim was refused, have it stopped."""
         # If its outcome was lost before the call that claims it came through, the job is started again.
         is_running = bool(is_granted) and self.claimed.get(fetched.raw_id) == fetched.claim
         if not is_running:
-            told.append(actions.StopHandler(fetched.claim))
-        told.append(actions.ClaimKnown())
+            results.append(actions.StopHandler(fetched.claim))
+        results.append(actions.ClaimKnown())
         return is_running
 
-    def _sort_outcomes(self, pending: list[PendingOutcome], facts: Sequence[int], told: list[Action]) -> None:
+    def _sort_outcomes(
+        self, pending: list[PendingOutcome], facts: Sequence[int], results: list[Action]
+    ) -> None:
         recorded: list[Outcome] = []
         lost: list[Outcome] = []
         fetched = self._fetched
@@ -223,9 +225,9 @@ class Scheduler:
             self._release(each.raw_id, each.claim)
             (recorded if fact else lost).append(each.outcome)
         if recorded:
-            told.append(actions.Recorded(recorded))
+            results.append(actions.Recorded(recorded))
         if lost:
-            told.append(actions.Lost(lost))
+            results.append(actions.Lost(lost))
 
     def failed(self, call: ExchangeCall, failure: Failure) -> Actions:
         """``call`` has failed: what it carried is held for another one."""
@@ -248,17 +250,17 @@ class Scheduler:
     def recovered(self, action: Recover, found: Sequence[tuple[bytes, bytes]], record: bytes) -> Actions:
         """``action`` was carried out: it ``found`` these ids and claims, and this record of ``record_of``."""
         self._is_awaiting = False
-        told: list[Action] = []
+        results: list[Action] = []
         self._needs_script = self._needs_script and not action.needs_script
         if action.tokens:
             self._lost_tokens = [token for token in self._lost_tokens if token not in action.tokens]
             fetched = self._fetched
             was_changed = bool(action.record_of) and fetched is not None and record != fetched.record
-            self._sort_fetched(found, told, was_changed=was_changed)
+            self._sort_fetched(found, results, was_changed=was_changed)
             self._orphans += [(raw_id, claim) for raw_id, claim in found if self.claimed.get(raw_id) != claim]
             self._is_empty = False
         self._leave_recovery()
-        return self._answer(told)
+        return self._answer(results)
 
     def _leave_recovery(self) -> None:
         """Let calls be made again, unless another one has failed meanwhile, or orphans are left.
@@ -270,7 +272,7 @@ class Scheduler:
             self._link = READY
 
     def _sort_fetched(
-        self, found: Sequence[tuple[bytes, bytes]], told: list[Action], *, was_changed: bool
+        self, found: Sequence[tuple[bytes, bytes]], results: list[Action], *, was_changed: bool
     ) -> None:
         """Claim a fetched job no more if a lost call has claimed it already.
 
@@ -284,8 +286,8 @@ class Scheduler:
         if not fetched.is_started:
             return
         if (fetched.raw_id, fetched.claim) not in found:
-            told.append(actions.StopHandler(fetched.claim))
-        told.append(actions.ClaimKnown())
+            results.append(actions.StopHandler(fetched.claim))
+        results.append(actions.ClaimKnown())
 
     def recovery_failed(self) -> Actions:
         """Calls cannot be made yet."""
@@ -368,20 +370,20 @@ class Scheduler:
         self._is_turn_soon = True
         return (_TURN_SOON,)
 
-    def _answer(self, told: list[Action]) -> Actions:
+    def _answer(self, results: list[Action]) -> Actions:
         """Answer with the calls that are due, then with what an event has led to, last with what takes time.
 
-        Calls come first: what is told may lead to further events, and calls are sent in the order decided.
+        Calls come first: results may lead to further events, and calls are sent in the order decided.
         """
         if self._phase is OVER:
-            return told
+            return results
         due: list[Action] = []
         while self._link is READY and self.calls_in_flight < MAX_CALLS and self._has_work():
             if self._is_connected():
                 due.append(self._next_call())
             else:
                 self._link = BROKEN
-        due += told
+        due += results
         if not self._is_awaiting:
             self._add_awaited(due)
         return due
