@@ -14,7 +14,7 @@
     ├── JobUnreadable              a record in Redis is not a job record
     └── StatusNotUpdated           a handler ended after its queue had closed
 
-    HandlerOutcome                        raised by handlers, never by beeq
+    HandlerOutcome                        raised by handlers, the built-in processors among them
     ├── Retry                      try again, maybe after a given delay
     └── Discard                    fail now and for good
 

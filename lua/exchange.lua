@@ -23,7 +23,7 @@
 -- ARGV[9]   fetched          id that a blocking fetch has moved into active already, or ""
 -- ARGV[10]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
 --                            Its place is 0, whether it is claimed or not
--- ARGV[11…] outcomes         of each id, claim, verdict (succeeded, retrying, failed), record ("" leaves it
+-- ARGV[11…] outcomes         of each id, claim, status (succeeded, retrying, failed), record ("" leaves it
 --                            as it is), event message, delay in ms (retrying only), result or error text
 --                            to keep ("" for none)
 --
@@ -74,15 +74,15 @@ for at = FIRST, #ARGV, STEP do
   ids[#ids + 1] = ARGV[at]
 end
 local holders = ids[1] and call('HMGET', claims, unpack(ids))
-local won, lost, dropped, due, again, kept, expiring, now
+local succeeded_ids, failed_ids, dropped_ids, delayed_entries, waiting_ids, kept_entries, expiry_entries, now
 
 for n, id in ipairs(ids) do
   local at = FIRST + (n - 1) * STEP
-  local verdict, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
+  local status, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
   local fact = 0
   if holders[n] == ARGV[at + 1] and call('LREM', active, -1, id) == 1 then
     owned[#owned + 1] = id
-    local is_dropped = drops[verdict] and record ~= ''
+    local is_dropped = drops[status] and record ~= ''
     local refused
     if is_dropped or record == '' then
       fact = pcall('HEXISTS', jobs, id)
@@ -103,32 +103,32 @@ for n, id in ipairs(ids) do
     end
     if fact == 1 then
       local delay_ms = ARGV[at + 5]
-      if verdict == 'retrying' and delay_ms ~= '0' then
-        now, due = now or now_ms(), due or {}
-        due[#due + 1] = string.format('%.0f', now + delay_ms)
-        due[#due + 1] = id
-      elseif verdict == 'retrying' then
-        again = again or {}
-        again[#again + 1] = id
+      if status == 'retrying' and delay_ms ~= '0' then -- it is due by Redis's clock
+        now, delayed_entries = now or now_ms(), delayed_entries or {}
+        delayed_entries[#delayed_entries + 1] = string.format('%.0f', now + delay_ms)
+        delayed_entries[#delayed_entries + 1] = id
+      elseif status == 'retrying' then
+        waiting_ids = waiting_ids or {}
+        waiting_ids[#waiting_ids + 1] = id
       elseif is_dropped then
-        dropped = dropped or {}
-        dropped[#dropped + 1] = id
+        dropped_ids = dropped_ids or {}
+        dropped_ids[#dropped_ids + 1] = id
         if keep ~= '' then
-          now, expiring = now or now_ms(), expiring or {}
-          expiring[#expiring + 1] = string.format('%.0f', now + ARGV[3])
-          expiring[#expiring + 1] = id
+          now, expiry_entries = now or now_ms(), expiry_entries or {}
+          expiry_entries[#expiry_entries + 1] = string.format('%.0f', now + ARGV[3])
+          expiry_entries[#expiry_entries + 1] = id
         end
-      elseif verdict == 'succeeded' then
-        won = won or {}
-        won[#won + 1] = id
+      elseif status == 'succeeded' then
+        succeeded_ids = succeeded_ids or {}
+        succeeded_ids[#succeeded_ids + 1] = id
       else
-        lost = lost or {}
-        lost[#lost + 1] = id
+        failed_ids = failed_ids or {}
+        failed_ids[#failed_ids + 1] = id
       end
       if keep ~= '' then
-        kept = kept or {}
-        kept[#kept + 1] = id
-        kept[#kept + 1] = keep
+        kept_entries = kept_entries or {}
+        kept_entries[#kept_entries + 1] = id
+        kept_entries[#kept_entries + 1] = keep
       end
     end
   elseif not holders[n] then
@@ -141,53 +141,54 @@ for n, id in ipairs(ids) do
 end
 
 if owned[1] then
-  local refused = write('SADD', succeeded, won)
-    or write('SREM', failed, won)
-    or write('SADD', failed, lost)
-    or write('SREM', succeeded, lost)
-    or write('ZADD', delayed, due)
-    or write('HSET', results, kept)
-    or write('ZADD', expiries, expiring)
+  local refused = write('SADD', succeeded, succeeded_ids)
+    or write('SREM', failed, succeeded_ids)
+    or write('SADD', failed, failed_ids)
+    or write('SREM', succeeded, failed_ids)
+    or write('ZADD', delayed, delayed_entries)
+    or write('HSET', results, kept_entries)
+    or write('ZADD', expiries, expiry_entries)
     or write('SREM', stalling, owned)
-    or write('LPUSH', waiting, again)
+    or write('LPUSH', waiting, waiting_ids)
   if refused then
-    write('SREM', succeeded, won)
-    write('SREM', failed, lost)
-    for n = 2, #(due or {}), 2 do
-      pcall('ZREM', delayed, due[n])
+    write('SREM', succeeded, succeeded_ids)
+    write('SREM', failed, failed_ids)
+    for n = 2, #(delayed_entries or {}), 2 do
+      pcall('ZREM', delayed, delayed_entries[n])
     end
-    for n = 1, #(kept or {}), 2 do
-      pcall('HDEL', results, kept[n])
-      pcall('ZREM', expiries, kept[n])
+    for n = 1, #(kept_entries or {}), 2 do
+      pcall('HDEL', results, kept_entries[n])
+      pcall('ZREM', expiries, kept_entries[n])
     end
     call('LPUSH', active, unpack(owned))
     return refused
   end
   call('HDEL', claims, unpack(owned))
-  if dropped then
-    call('HDEL', jobs, unpack(dropped))
+  if dropped_ids then
+    call('HDEL', jobs, unpack(dropped_ids))
   end
-  if expiring then
+  if expiry_entries then
     -- What has outlived its time goes first; no more than comes in, so a call stays bounded.
-    local old = call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiring / 2)
+    local old = call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiry_entries / 2)
     if old[1] then
       call('HDEL', results, unpack(old))
       call('ZREM', expiries, unpack(old))
     end
   end
-  if due then
+  if delayed_entries then
+    -- A new head is announced, so that the processes that raise delayed jobs look in time.
     local head = call('ZRANGE', delayed, 0, 0)[1]
-    for n = 2, #due, 2 do
-      if due[n] == head then
-        call('PUBLISH', ARGV[2], due[n - 1])
+    for n = 2, #delayed_entries, 2 do
+      if delayed_entries[n] == head then
+        call('PUBLISH', ARGV[2], delayed_entries[n - 1])
       end
     end
   end
   for n = 1, is_mirrored and #facts or 0 do
     local at = FIRST + (n - 1) * STEP
-    local verdict, record = ARGV[at + 2], ARGV[at + 3]
-    if facts[n] == 1 and drops[verdict] and record ~= '' then
-      note(ids[n], 'state', verdict, 'record', record, 'keep', ARGV[at + 6])
+    local status, record = ARGV[at + 2], ARGV[at + 3]
+    if facts[n] == 1 and drops[status] and record ~= '' then
+      note(ids[n], 'state', status, 'record', record, 'keep', ARGV[at + 6])
     elseif facts[n] == 1 then
       note(ids[n])
     end

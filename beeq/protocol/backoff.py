@@ -1,4 +1,7 @@
-"""How long a job waits before its next attempt (protocol/README.md, "Retry and backoff"). Arithmetic only."""
+"""bee-queue's backoff strategies (protocol/README.md, "Retry and backoff").
+
+A strategy takes a job and returns a delay in ms; it may change the job's options. ``outcome.py`` calls it.
+"""
 
 import math
 from collections.abc import Callable
@@ -20,18 +23,18 @@ class HasOptions(Protocol):
 
 
 def immediate(job: HasOptions) -> int:  # noqa: ARG001 - a strategy is called with its job
-    """Try again at once."""
+    """Return no delay."""
     return 0
 
 
 def fixed(job: HasOptions) -> int:
-    """Wait the same time before every attempt."""
-    return math.ceil(_delay_ms(job.options))
+    """Return the stored delay."""
+    return math.ceil(_stored_delay_ms(job.options))
 
 
 def exponential(job: HasOptions) -> int:
-    """Wait, and double the delay in the job's own record for the attempt after that."""
-    delay_ms = _delay_ms(job.options)
+    """Return the stored delay, and double it in the job's options for the attempt after that."""
+    delay_ms = _stored_delay_ms(job.options)
     if delay_ms > 0:
         job.options["backoff"]["delay"] = min(delay_ms * 2, MAX_DELAY_MS)
     return math.ceil(delay_ms)
@@ -42,8 +45,8 @@ def builtin_strategies() -> dict[str, Strategy]:
     return {"immediate": immediate, "fixed": fixed, "exponential": exponential}
 
 
-def _delay_ms(options: dict[str, Any]) -> float:
-    """Return the stored delay; what is no number fails the job, as it does in Node."""
+def _stored_delay_ms(options: dict[str, Any]) -> float:
+    """Return the stored delay in ms; -1, which fails the job as it does in Node, if it is not a valid one."""
     delay_ms = options["backoff"].get("delay")
     if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float):
         return -1

@@ -1,7 +1,8 @@
-"""How an attempt ends: what is written, published and kept. Decides; writes nothing.
+"""Decides how an attempt ends: its status, the delay before a retry, what is written, published and kept.
 
-The worker hands the ``Outcome`` to Redis (``lua/exchange.lua``), which refuses it if the job has
-another owner by then. The rules are in protocol/README.md: "Operations", "Retry and backoff", "Results".
+``Worker`` calls it when a handler has ended; the pump sends the ``Outcome`` to ``lua/exchange.lua``, which
+drops it if the job has another owner by then. The rules are in protocol/README.md: "Operations", "Retry
+and backoff", "Results".
 """
 
 import math
@@ -73,22 +74,28 @@ def succeed(job: AttemptedJob, result: Any) -> Outcome:
 
 
 def fail(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> Outcome:
-    """Decide the end of an attempt whose handler raised ``error``: another one, or failure."""
+    """Decide what follows the error that a handler raised: a retry after a delay, or failure for good."""
     if isinstance(error, Discard | JobStalled | JobUnreadable):
         return _failure(job, error)
     retries = retries_left(job.options)
     try:
-        delay_ms = _delay_ms(job, error, strategies) if retries > 0 else -1
+        delay_ms = _retry_delay_ms(job, error, strategies) if retries > 0 else None
     except Exception as broken:  # noqa: BLE001 - a user's strategy may raise anything
         broken.__context__ = error
         return _failure(job, broken)
-    if delay_ms < 0:
+    if delay_ms is None:
         return _failure(job, error)
     job.options["retries"] = retries - 1
     return _failure(job, error, "retrying", delay_ms)
 
 
-def _delay_ms(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> int:
+def _retry_delay_ms(
+    job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]
+) -> int | None:
+    """Return how long to wait before the next attempt, in ms; None if the job is to fail.
+
+    ``Retry(after=…)`` comes first, then the job's backoff strategy; without either there is no delay.
+    """
     if isinstance(error, Retry) and error.after is not None:
         after = error.after
         after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
@@ -98,10 +105,10 @@ def _delay_ms(job: AttemptedJob, error: BaseException, strategies: Mapping[str, 
         return 0
     strategy = strategies.get(str(backoff.get("strategy")))
     if strategy is None:
-        return -1  # parity: a worker that does not know the strategy fails the job
+        return None  # as in bee-queue: a worker that does not know the strategy fails the job
     delay_ms = strategy(job)
     if not delay_ms >= 0:  # negative, or NaN
-        return -1
+        return None
     return min(math.ceil(delay_ms), MAX_DELAY_MS)
 
 

@@ -15,7 +15,7 @@ _NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
 
 
 def reply_of(reply: Any) -> Any:
-    """Return a reply of ``exchange``; an error is raised as what it means, see ``meant_by``."""
+    """Return a reply of ``request``; an error is raised as what it means, see ``meant_by``."""
     if isinstance(reply, RedisRefused):
         raise meant_by(reply)
     return reply
@@ -39,7 +39,7 @@ def lacks_script(reply: Any) -> bool:
 class Connection:
     """One connection; connects when first used, and again after a failure.
 
-    ``exchange`` is the engine's whole way of talking: packed commands in one write, then their replies.
+    ``request`` sends packed commands in one write and awaits their replies; ``ask`` does so with a callback.
     Several may be under way. A failure or a timeout ends the connection and fails them all, so no late
     reply is taken for another's.
     """
@@ -67,7 +67,7 @@ class Connection:
         assert self._resp is not None  # noqa: S101 - callers have seen that it is open
         self._resp.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
 
-    async def exchange(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
+    async def request(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send packed commands, return one reply for each; an error reply is returned, not raised.
 
         ``patience_ms`` is how much longer than usual to wait: a blocking command's own timeout. After a
@@ -87,18 +87,18 @@ class Connection:
             raise
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
-        """Send one command and return its reply, or raise what it means; see ``exchange``."""
-        return reply_of((await self.exchange((pack(*command),), patience_ms=patience_ms))[0])
+        """Send one command and return its reply, or raise what it means; see ``request``."""
+        return reply_of((await self.request((pack(*command),), patience_ms=patience_ms))[0])
 
     async def run(self, script: Script, command: bytes) -> Any:
         """Send a call that ``script`` has packed; load the script and repeat if Redis does not know it.
 
         A restart makes Redis forget scripts. Raises what ``call`` raises.
         """
-        reply = (await self.exchange((command,)))[0]
+        reply = (await self.request((command,)))[0]
         if lacks_script(reply):
             await self.load(script)
-            reply = (await self.exchange((command,)))[0]
+            reply = (await self.request((command,)))[0]
         return reply_of(reply)
 
     async def load(self, script: Script) -> None:

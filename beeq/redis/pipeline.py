@@ -158,7 +158,7 @@ class Pipeline:
         except RedisUnavailable as error:
             return calls, error
         try:
-            replies = await self._connection.exchange([call.packed for call in calls])
+            replies = await self._connection.request([call.packed for call in calls])
         except RedisUnavailable as error:
             return _give_out(calls, [], error), error
         return _give_out(calls, replies, None), None

@@ -1,4 +1,7 @@
-"""How long to wait after a failure before trying again: doubling, capped, with jitter, reset by success."""
+"""How long to wait after a failure of Redis before it is called again: doubling, capped, with jitter.
+
+A job's retry delay is not decided here but in ``beeq.protocol.outcome``.
+"""
 
 import asyncio
 import random
@@ -8,7 +11,7 @@ _STEP_S = 0.1
 
 
 class RetryDelay:
-    """One owner's back-off; bee-queue's is shared by all slots, and has no cap."""
+    """The waits of one owner between its tries; a success begins them over."""
 
     def __init__(self, first_ms: int, longest_ms: int = 30_000) -> None:
         self._first_ms = self.next_ms = first_ms

@@ -98,7 +98,7 @@ class Pump:
     # What the worker says.
 
     def settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
-        """Record how a claimed job ended, with the next call."""
+        """Take the outcome of a claimed job; a later call sends it to Redis."""
         self._carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
 
     def hand_back(self, claims: list[tuple[bytes, bytes]]) -> None:

@@ -114,7 +114,7 @@ class End:
     """One outcome, as ``exchange`` takes it."""
 
     job_id: str
-    verdict: str = "succeeded"
+    status: str = "succeeded"
     claim: str = "t:1"
     record: str | None = None
     message: str | None = None
@@ -123,6 +123,6 @@ class End:
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the seven arguments."""
-        record = f"{self.job_id} {self.verdict}" if self.record is None else self.record
+        record = f"{self.job_id} {self.status}" if self.record is None else self.record
         message = f"event {self.job_id}" if self.message is None else self.message
-        return (self.job_id, self.claim, self.verdict, record, message, self.delay_ms, self.keep)
+        return (self.job_id, self.claim, self.status, record, message, self.delay_ms, self.keep)

@@ -141,11 +141,11 @@ def test_without_events_nothing_is_published_but_due_times_are(bench):
     assert message[0] == "earlierDelayed"
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
-def test_a_dropped_record_leaves_only_a_result_with_an_expiry(bench, verdict):
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_a_dropped_record_leaves_only_a_result_with_an_expiry(bench, status):
     running(bench, "1")
     earliest = bench.now_ms() + TTL_MS
-    assert settle(bench, End("1", verdict, keep="5:s1"), drop=verdict) == [1]
+    assert settle(bench, End("1", status, keep="5:s1"), drop=status) == [1]
     latest = bench.now_ms() + TTL_MS
     state = bench.snapshot()
     assert earliest <= state.pop("expiries")["1"] <= latest
@@ -153,10 +153,10 @@ def test_a_dropped_record_leaves_only_a_result_with_an_expiry(bench, verdict):
     assert bench.heard() == [("events", "event 1")]
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
-def test_a_dropped_record_without_a_result_leaves_nothing(bench, verdict):
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_a_dropped_record_without_a_result_leaves_nothing(bench, status):
     running(bench, "1")
-    assert settle(bench, End("1", verdict), drop=verdict) == [1]
+    assert settle(bench, End("1", status), drop=status) == [1]
     assert bench.snapshot() == {}
 
 
@@ -203,12 +203,12 @@ def test_all_kinds_of_outcomes_share_a_call(bench):
     ]
 
 
-@pytest.mark.parametrize(("verdict", "other"), [("succeeded", "failed"), ("failed", "succeeded")])
-def test_an_id_is_never_in_both_sets(bench, verdict, other):
+@pytest.mark.parametrize(("status", "other"), [("succeeded", "failed"), ("failed", "succeeded")])
+def test_an_id_is_never_in_both_sets(bench, status, other):
     running(bench, "1", **{other: {"1", "x"}})
-    settle(bench, End("1", verdict))
+    settle(bench, End("1", status))
     state = bench.snapshot()
-    assert (state[verdict], state[other]) == ({"1"}, {"x"})
+    assert (state[status], state[other]) == ({"1"}, {"x"})
 
 
 def test_only_the_own_jobs_claim_and_mark_go(bench):
@@ -239,10 +239,10 @@ NOT_OWNED: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(
-    "verdict", ["succeeded", "failed", "retrying", "retrying later", "unreadable", "dropped"]
+    "status", ["succeeded", "failed", "retrying", "retrying later", "unreadable", "dropped"]
 )
 @pytest.mark.parametrize(("order", "state"), NOT_OWNED, ids=[order for order, _ in NOT_OWNED])
-def test_an_outcome_of_a_job_no_longer_owned_changes_nothing(bench, order, state, verdict):
+def test_an_outcome_of_a_job_no_longer_owned_changes_nothing(bench, order, state, status):
     """bee-queue records it."""
     end = {
         "succeeded": End("1", keep="5:s1"),
@@ -251,10 +251,10 @@ def test_an_outcome_of_a_job_no_longer_owned_changes_nothing(bench, order, state
         "retrying later": End("1", "retrying", delay_ms=5000),
         "unreadable": End("1", "failed", record=""),
         "dropped": End("1", keep="5:s1"),
-    }[verdict]
+    }[status]
     bench.put(**state)
     before = bench.snapshot()
-    assert settle(bench, end, drop="succeeded" if verdict == "dropped" else "") == [0]
+    assert settle(bench, end, drop="succeeded" if status == "dropped" else "") == [0]
     assert bench.snapshot() == before
     assert bench.heard() == []
 

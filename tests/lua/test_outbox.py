@@ -70,18 +70,18 @@ def test_jobs_that_are_handed_out_are_noted(bench):
     assert noted(bench) == ids("2", "1", "3")
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed", "retrying"])
-def test_only_an_outcome_that_is_recorded_is_noted(bench, verdict):
+@pytest.mark.parametrize("status", ["succeeded", "failed", "retrying"])
+def test_only_an_outcome_that_is_recorded_is_noted(bench, status):
     bench.put(**RUNNING)
-    exchange(bench, End("1", verdict=verdict), End("2", verdict=verdict, claim="other:1"))
+    exchange(bench, End("1", status=status), End("2", status=status, claim="other:1"))
     assert noted(bench) == ids("1")
 
 
-@pytest.mark.parametrize("verdict", ["succeeded", "failed"])
-def test_of_a_dropped_record_the_outbox_has_all_the_mirror_needs(bench, verdict):
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_of_a_dropped_record_the_outbox_has_all_the_mirror_needs(bench, status):
     bench.put(**RUNNING)
-    exchange(bench, End("1", verdict=verdict, keep="5:s1"), drop="1")
-    assert noted(bench) == [{"id": "1", "state": verdict, "record": f"1 {verdict}", "keep": "5:s1"}]
+    exchange(bench, End("1", status=status, keep="5:s1"), drop="1")
+    assert noted(bench) == [{"id": "1", "state": status, "record": f"1 {status}", "keep": "5:s1"}]
 
 
 def test_jobs_that_are_handed_back_or_have_stalled_are_noted(bench):

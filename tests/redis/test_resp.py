@@ -417,7 +417,7 @@ async def test_a_line_dials_when_it_is_first_used_and_once_for_all(line, peer):
 
 async def test_an_error_reply_is_one_among_the_others(line, peer):
     peer.answer = lambda command: b"-ERR no\r\n" if command[1] == b"b" else b"+%b\r\n" % command[1]
-    replies = await line.exchange([pack("ECHO", word) for word in "abc"])
+    replies = await line.request([pack("ECHO", word) for word in "abc"])
     assert [plain(reply) for reply in replies] == [b"a", ("ERR", "ERR no"), b"c"]
     with pytest.raises(RedisRefused, match="ERR no"):
         await line.call("ECHO", "b")
@@ -478,7 +478,7 @@ async def test_only_a_not_here_reply_ends_the_connection(line, peer, refusal, di
     await line.connect()
     peer.answer = lambda _command: b"-%b some words\r\n" % refusal.encode()
     if way == "exchange":
-        replies = await asyncio.wait_for(line.exchange(PING), 5)
+        replies = await asyncio.wait_for(line.request(PING), 5)
     else:
         end = End()
         line.ask(PING, end)
