@@ -386,3 +386,18 @@ def test_the_protocol_page_names_every_script():
     assert {path.stem for path in LUA} - set(
         re.findall(r"`(?:lua/)?(\w+)(?:\.lua)?`", PROTOCOL_PAGE)
     ) == set()
+
+
+#: Files of a user's own program, in examples.
+EXAMPLES = {"thumbnails.py"}
+
+
+def test_every_file_that_a_text_names_is_there():
+    files = [f"/{name_of(path)}" for path in tracked_texts()]
+    absent = set()
+    for path in tracked_texts():
+        named = set(re.findall(r"`([\w/]+\.(?:py|lua|js))\b", path.read_text())) - EXAMPLES
+        absent |= {
+            f"{name_of(path)}: {name}" for name in named if not any(f.endswith(f"/{name}") for f in files)
+        }
+    assert absent == set()
