@@ -17,6 +17,7 @@ import redis.asyncio
 from beeq import Job, Queue
 from tests.support.node_bee import NodeBee
 from tests.support.server import Server
+from tests.support.waiting import eventually
 
 MakeQueue = Callable[..., Queue]
 MakeNode = Callable[..., Awaitable[NodeBee]]
@@ -252,6 +253,8 @@ async def test_a_finished_job_that_node_took_over_keeps_nodes_outcome(
 
     job = await worker.enqueue({"act": "return", "value": "Node's"})
     await asyncio.wait_for(begun.wait(), 30)
+    claimed = ("HEXISTS", worker.keys.claims, job.saved_id())
+    await eventually(lambda: worker.pipeline.call(*claimed))  # the handler starts before its claim is granted
     # As a stall check would: the job is taken from the worker and queued again.
     await worker.pipeline.call("LREM", worker.keys.active, 0, job.saved_id())
     await worker.pipeline.call("LPUSH", worker.keys.waiting, job.saved_id())
