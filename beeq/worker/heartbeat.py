@@ -148,7 +148,7 @@ class Heartbeat:
             while not self._stopped.is_set():
                 rest_s = self._interval_s
                 try:
-                    await self._beat()
+                    await self.once()
                     again_s = _FIRST_AGAIN_S
                 except RedisError as error:
                     self._on_error(error)
@@ -162,7 +162,8 @@ class Heartbeat:
             await self._connection.close()
             await self._connector.close()
 
-    async def _beat(self) -> None:
+    async def once(self) -> None:
+        """Beat now. Raises RedisError if Redis did not hear it."""
         jobs = list(dict(self._running).items())  # dict() copies at one go; items() would not
         for start in range(0, max(1, len(jobs)), _MAX_IDS):
             cancelled = await scripts.beat(
