@@ -14,16 +14,8 @@ from beeq.settings import Settings
 class QueueContext:
     """One queue's name, settings and connections, and the ways to its listeners.
 
-    Attributes:
-        name: the queue's name.
-        settings: the queue's settings.
-        keys: the names of its keys in Redis.
-        connector: makes connections to its Redis.
-        pipeline: the connection that its commands share.
-        event_hub: delivers what is heard of its jobs.
-        emit: calls the queue's listeners of an event; returns whether there were any.
-        report_error: emits ``error``; without a listener the error is logged.
-        now_ms: this machine's clock, in ms since the epoch.
+    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``report_error``
+    emits ``error``, or logs it if there are none; ``now_ms`` is this machine's clock, in ms since the epoch.
     """
 
     name: str

@@ -5,34 +5,22 @@ from collections.abc import Coroutine
 from typing import Any
 
 from beeq.client.owning_loop import OwningLoop
-from beeq.emitter import Emitter, Listener
+from beeq.emitter import Emitter
 
 logger = logging.getLogger("beeq")
 
 
-class Listeners:
+class Listeners(Emitter):
     """One queue's listeners. Coroutine listeners run as tasks, which end with the queue."""
 
     def __init__(self, queue_name: str, owning_loop: OwningLoop) -> None:
+        super().__init__(spawn=self._run, on_error=self._listener_failed)
         self._queue_name = queue_name
         self._owning_loop = owning_loop
-        self._emitter = self.new_emitter()
-
-    def on(self, event: str, fn: Listener, *, once: bool = False) -> None:
-        """Call ``fn`` at every ``event``, or at the next one only."""
-        self._emitter.on(event, fn, once=once)
-
-    def off(self, event: str, fn: Listener) -> None:
-        """Stop calling ``fn``."""
-        self._emitter.off(event, fn)
 
     def want_job_events(self) -> bool:
         """Return whether anyone listens to what happens to jobs wherever they run."""
-        return any(name.startswith("job ") for name in self._emitter.names())
-
-    def emit(self, event: str, *args: Any) -> bool:
-        """Call the listeners of ``event``; return whether there were any."""
-        return self._emitter.emit(event, *args)
+        return any(name.startswith("job ") for name in self.names())
 
     def report_error(self, error: BaseException) -> None:
         """Emit ``error``; without a listener it is logged."""
@@ -41,9 +29,9 @@ class Listeners:
 
     def new_emitter(self) -> Emitter:
         """Return an emitter for the listeners of one job."""
-        return Emitter(spawn=self._spawn, on_error=self._listener_failed)
+        return Emitter(spawn=self._run, on_error=self._listener_failed)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._owning_loop.spawn(coroutine, is_listener=True)
 
     def _listener_failed(self, event: str, error: BaseException) -> None:

@@ -36,7 +36,11 @@ class OwningLoop:
 
     def refuse_elsewhere(self) -> None:
         """Raise RuntimeError in another process than the queue's, or where another loop runs."""
-        if self.loop is not None and (self._pid != os.getpid() or self.loop is not _running_or(self.loop)):
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = self.loop
+        if self.loop is not None and (self._pid != os.getpid() or self.loop is not running):
             raise self._refusal()
 
     def leave(self) -> None:
@@ -84,10 +88,3 @@ class OwningLoop:
         """Spawn nothing from now on; return the tasks that end with the queue."""
         self._is_over = True
         return [task for task in self._tasks if task.get_coro() not in self._spared]
-
-
-def _running_or(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return loop

@@ -72,15 +72,13 @@ class Failure(Enum):
 # What goes between them.
 
 
+@dataclass(slots=True, eq=False)
 class PendingOutcome:
     """An outcome on its way to Redis."""
 
-    __slots__ = ("claim", "outcome", "raw_id")
-
-    def __init__(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
-        self.raw_id = raw_id
-        self.claim = claim
-        self.outcome = outcome
+    raw_id: bytes
+    claim: bytes
+    outcome: Outcome
 
 
 # Actions.

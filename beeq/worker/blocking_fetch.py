@@ -10,14 +10,12 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from beeq.client.context import QueueContext
 from beeq.errors import RedisError, RedisRefused
-from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.connection import Connection, lacks_script, meant_by
-from beeq.redis.connector import Connector
 from beeq.redis.resp import NOT_HERE, pack
 from beeq.redis.retry_delay import RetryDelay
-from beeq.settings import Settings
 
 #: How long one BLMOVE waits.
 FETCH_TIMEOUT_MS = 5000
@@ -41,36 +39,21 @@ class FetchListener(Protocol):
     def fetch_ended(self) -> None:
         """The fetch has ended without a job, or its rest after a failure has."""
 
-    def fetch_failed(self, error: BaseException) -> None:
-        """The fetch, or ending it, has met an error; how it ends comes as well."""
-
 
 class BlockingFetch:
     """At most one fetch at a time.
 
-    Args:
-        connector: makes the connection that blocks.
-        keys: of the queue.
-        settings: of the queue.
-        beside: the connection whose calls claim what was fetched. It must lead to the same server: a master
-            that has become a replica would accept such a call, and know nothing of the id.
-        listener: hears how fetches end.
+    ``beside`` is the connection whose calls claim what was fetched. It must lead to the same server: a master
+    that has become a replica would accept such a call, and know nothing of the id.
     """
 
-    def __init__(
-        self,
-        connector: Connector,
-        keys: Keys,
-        settings: Settings,
-        *,
-        beside: Connection,
-        listener: FetchListener,
-    ) -> None:
+    def __init__(self, context: QueueContext, *, beside: Connection, listener: FetchListener) -> None:
+        keys, settings = context.keys, context.settings
         self._packed = (
             pack("BLMOVE", keys.waiting, keys.active, "RIGHT", "LEFT", FETCH_TIMEOUT_MS / 1000),
             scripts.peek_active.pack(keys, longest_bytes=MAX_RECORD_BYTES),
         )
-        self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
+        self._connection = Connection(context.connector, timeout_ms=settings.redis_timeout)
         self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
         self._loop = asyncio.get_running_loop()
         #: If the loop was blocked for longer, a stall check may have requeued the fetched job: it needs twice
@@ -81,6 +64,7 @@ class BlockingFetch:
         self._watch: asyncio.TimerHandle | None = None
         self._beside = beside
         self._listener = listener
+        self._report_error = context.report_error
         self._is_sent = False  # Redis has the command; only its reply ends it
         self._task: asyncio.Task[None] | None = None  # connects before a fetch, or rests after a failed one
         self._is_resting = False
@@ -149,7 +133,7 @@ class BlockingFetch:
     def _failed(self, error: BaseException) -> None:
         """Report it, and rest. A stall check finds an id that was moved with its reply lost."""
         if not self._is_closed:
-            self._listener.fetch_failed(error)
+            self._report_error(error)
         if self._is_stopping:
             self._ended(None)
             return
@@ -199,10 +183,10 @@ class BlockingFetch:
                 try:
                     await connection.call("CLIENT", "UNBLOCK", self._connection.client_id or 0)
                 except RedisRefused as error:
-                    self._listener.fetch_failed(error)  # not allowed to: the fetch ends by itself
+                    self._report_error(error)  # not allowed to: the fetch ends by itself
                     wait_s = (FETCH_TIMEOUT_MS + 1000) / 1000
                 except RedisError as error:
-                    self._listener.fetch_failed(error)
+                    self._report_error(error)
                     await self._connection.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), wait_s)

@@ -57,7 +57,7 @@ class Pump:
     """
 
     def __init__(self, context: QueueContext, *, concurrency: int, listener: PumpListener) -> None:
-        connector, keys, settings = context.connector, context.keys, context.settings
+        settings = context.settings
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._on_error = context.report_error
@@ -68,11 +68,11 @@ class Pump:
             is_connected=lambda: self._connection.is_connected,
         )
         #: One connection for all calls: they are executed, and answered, in the order they were made.
-        self._connection = Connection(connector, timeout_ms=settings.redis_timeout)
-        self._packer = ExchangePacker(keys, settings)
+        self._connection = Connection(context.connector, timeout_ms=settings.redis_timeout)
+        self._packer = ExchangePacker(context.keys, settings)
         self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
-        self._recovery = Recovery(self._connection, keys, outbox_limit=settings.outbox_limit)
-        self._fetch = BlockingFetch(connector, keys, settings, beside=self._connection, listener=self)
+        self._recovery = Recovery(self._connection, context.keys, outbox_limit=settings.outbox_limit)
+        self.fetch = BlockingFetch(context, beside=self._connection, listener=self)
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
         #: What ``run`` carries out, or raises.
         self._awaited: asyncio.Queue[actions.AwaitedAction | Exception] = asyncio.Queue()
@@ -84,16 +84,11 @@ class Pump:
             actions.StopHandler: lambda action: listener.refused(action.claim),
             actions.Recorded: lambda action: listener.recorded(action.outcomes),
             actions.Lost: lambda action: listener.lost(action.outcomes),
-            actions.Fetch: lambda _action: self._fetch.start(),
+            actions.Fetch: lambda _action: self.fetch.start(),
             actions.Idle: lambda _action: listener.found_empty(),
             actions.TurnSoon: lambda _action: self._loop.call_soon(self._turn),
             **dict.fromkeys(actions.AWAITED_ACTIONS, self._awaited.put_nowait),
         }
-
-    @property
-    def fetch_client_id(self) -> int | None:
-        """Redis's own id of the connection that blocks at an empty queue; None while it is not known."""
-        return self._fetch.client_id
 
     # What the worker says.
 
@@ -130,10 +125,6 @@ class Pump:
     def fetch_ended(self) -> None:
         """Fetch again, or do what is due instead."""
         self._carry_out(self.scheduler.fetch_ended())
-
-    def fetch_failed(self, error: BaseException) -> None:
-        """Report it."""
-        self._on_error(error)
 
     # Actions.
 
@@ -197,7 +188,7 @@ class Pump:
             case actions.GiveBack():
                 return await self._give_back(action)
             case _:
-                await self._fetch.stop(self._connection)
+                await self.fetch.stop(self._connection)
                 return self.scheduler.fetch_stopped()
 
     async def _recover(self, action: actions.Recover) -> actions.Actions:
@@ -223,5 +214,5 @@ class Pump:
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
         self.scheduler.end()
-        await self._fetch.close()
+        await self.fetch.close()
         await self._connection.close()

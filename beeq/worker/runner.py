@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from beeq.blocking import BlockingJob, Portal
@@ -28,35 +29,23 @@ Handler = Callable[[Any], Any]
 Executor = Literal["auto", "thread", "process"]
 
 
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One run of a handler. Its owner holds it until ``on_end`` was called."""
 
-    __slots__ = (
-        "claim",
-        "has_ended",
-        "is_cancelled",
-        "is_lost",
-        "job",
-        "raw_id",
-        "task",
-        "timed_out",
-        "timer",
-    )
-
-    def __init__(self, job: Job, raw_id: bytes, claim: bytes) -> None:
-        self.job = job
-        #: The id as Redis has it, which need not be text.
-        self.raw_id = raw_id
-        self.claim = claim
-        self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        #: The error that the timeout gave the attempt.
-        self.timed_out: JobTimedOut | None = None
-        self.has_ended = False
-        #: Whether ``stop`` was called: what its handler still returns or raises is dropped.
-        self.is_cancelled = False
-        #: Whether it was stopped because the job is not this worker's any more, rather than cancelled.
-        self.is_lost = False
+    job: Job
+    #: The id as Redis has it, which need not be text.
+    raw_id: bytes
+    claim: bytes
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    #: The error that the timeout gave the attempt.
+    timed_out: JobTimedOut | None = None
+    has_ended: bool = False
+    #: Whether ``stop`` was called: what its handler still returns or raises is dropped.
+    is_cancelled: bool = False
+    #: Whether it was stopped because the job is not this worker's any more, rather than cancelled.
+    is_lost: bool = False
 
 
 class Runner:

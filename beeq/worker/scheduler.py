@@ -75,10 +75,8 @@ _TURN_SOON = actions.TurnSoon()
 class Scheduler:
     """Decides for one queue's worker.
 
-    Args:
-        concurrency: places: how many jobs may be held at once.
-        identity: what the tokens of this worker's calls begin with; no other worker has it.
-        is_connected: whether there is a connection for calls now.
+    ``concurrency`` is its number of places; its tokens begin with its ``identity``, which no other has;
+    ``is_connected`` returns whether there is a connection for calls now.
     """
 
     def __init__(self, *, concurrency: int, identity: bytes, is_connected: Callable[[], bool]) -> None:
@@ -430,7 +428,7 @@ class Scheduler:
 
     def _add_awaited(self, due: list[Action]) -> None:
         """Add an action that takes time: first what keeps calls from being made, last the wait for a job."""
-        if self._phase is DRAINING and self._is_done():
+        if self._phase is DRAINING and not (self._is_holding() or self._lost_tokens or self._orphans):
             self._phase = OVER
             due.append(actions.Done())
         elif self._link is BROKEN:
@@ -453,14 +451,9 @@ class Scheduler:
         self._link = RECOVERING
         fetched = self._fetched
         has_ended = fetched is not None and any(each.claim == fetched.claim for each in self._outcomes)
-        recover = Recover(
-            self._needs_rest,
-            self._needs_script,
-            tuple(self._lost_tokens),
-            fetched.raw_id if fetched is not None and has_ended else b"",
-        )
-        self._needs_rest = False
-        return recover
+        needs_rest, self._needs_rest = self._needs_rest, False
+        record_of = fetched.raw_id if fetched is not None and has_ended else b""
+        return Recover(needs_rest, self._needs_script, tuple(self._lost_tokens), record_of)
 
     def _give_back_held(self, due: list[Action]) -> None:
         unclaimed = b""
@@ -471,9 +464,6 @@ class Scheduler:
         self._is_awaiting = True
         due.append(GiveBack(self._giving_back, self._orphans, unclaimed))
         self._giving_back, self._orphans = [], []
-
-    def _is_done(self) -> bool:
-        return not (self._is_holding() or self._lost_tokens or self._orphans)
 
     def _is_holding(self) -> bool:
         return bool(

@@ -49,7 +49,7 @@ class Idler:
 
         async def is_blocked() -> bool:
             blocked = {client["id"] for client in await self._redis.client_list() if "b" in client["flags"]}
-            return str(pump.fetch_client_id) in blocked
+            return str(pump.fetch.client_id) in blocked
 
         await eventually(is_blocked)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -76,18 +77,15 @@ class Listener:
     def fetch_rests(self) -> None:
         pass
 
-    def fetch_failed(self, error: BaseException) -> None:
-        self.errors.append(error)
-
 
 def fetch_over(connection: Any, listener: Listener, settings: Settings | None = None) -> BlockingFetch:
-    fetch = BlockingFetch(
-        cast("Any", None),
-        Keys("bq", "q"),
-        settings or Settings(),
-        beside=connection,
-        listener=listener,
+    context = SimpleNamespace(
+        connector=None,
+        keys=Keys("bq", "q"),
+        settings=settings or Settings(),
+        report_error=listener.errors.append,
     )
+    fetch = BlockingFetch(cast("Any", context), beside=connection, listener=listener)
     fetch._connection = connection
     return fetch
 
