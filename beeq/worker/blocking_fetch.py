@@ -7,6 +7,7 @@ peer. A call of the pump then claims the id that BLMOVE has put into ``active``.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -94,9 +95,8 @@ class BlockingFetch:
 
     def _send(self) -> None:
         self._is_sent = True
-        self._was_blocked = False
-        self._blocked_at = self._loop.time() + self._max_blocked_s
-        self._watch = self._loop.call_later(self._max_blocked_s / 2, self._watch_loop)
+        self._was_blocked, self._blocked_at = False, math.inf
+        self._watch_loop()
         self._connection.ask(self._packed, self._answered, patience_ms=FETCH_TIMEOUT_MS)
 
     def _watch_loop(self) -> None:

@@ -187,12 +187,11 @@ def check_handler(handler: Handler, executor: Executor) -> None:
         HandlerRef.of(handler)
 
 
-def check_executor(executor: Executor) -> Executor:
-    """Return ``executor``; raise ValueError if it is not one of ``Executor``."""
+def check_executor(executor: Executor) -> None:
+    """Raise ValueError if it is not one of ``Executor``."""
     if executor not in get_args(Executor):
         known = ", ".join(map(repr, get_args(Executor)))
         raise ValueError(f"executor must be one of {known}, not {executor!r}")
-    return executor
 
 
 def is_coroutine_function(handler: Handler) -> bool:

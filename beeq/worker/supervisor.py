@@ -32,7 +32,7 @@ class Lifeline:
     ready_fd: int
 
     def report_ready(self) -> None:
-        """Tell the parent that the child works."""
+        """Report to the parent that the child works."""
         os.write(self.ready_fd, b"%d\n" % os.getpid())
 
 
