@@ -23,8 +23,6 @@ from beeq.protocol.options import (
     check_timeout_ms,
 )
 
-#: The events of a job object, from the queue's events channel.
-JOB_EVENTS = ("succeeded", "retrying", "failed", "progress")
 #: In place of options that have not been read yet.
 _LATER = object()
 _LOOKING = threading.Lock()

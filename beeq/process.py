@@ -32,7 +32,7 @@ def now_ms() -> int:
 
 
 def process_name() -> str:
-    """Return this process's name: host, process id, and something no other process has."""
+    """Return this process's name in ``beeq:workers``: ``<host>:<pid>:<8 random hexadecimal digits>``."""
     pid = os.getpid()
     if pid not in _process_names:
         _process_names.clear()

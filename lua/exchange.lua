@@ -1,4 +1,4 @@
--- One turn of a worker's pump: outcomes in, as many new jobs out as there are free places.
+-- Records the outcomes of jobs that have ended, then claims as many waiting jobs as the worker has places for.
 --
 -- KEYS[1]  waiting    list of ids; workers pop right
 -- KEYS[2]  active     list of ids; the newest claim is at the left
@@ -11,7 +11,7 @@
 -- KEYS[9]  results    hash, id → result or error text
 -- KEYS[10] expiries   sorted set, id → when its result may go, in ms
 -- KEYS[11] outbox     stream of changed ids, for the mirror
--- ARGV[1]   events           name of the events channel, or "" to publish nothing
+-- ARGV[1]   events           name of the events channel, or "" to publish no job events
 -- ARGV[2]   earlier_delayed  name of the earlierDelayed channel
 -- ARGV[3]   keep_ms          how long to keep the result of a job whose record is dropped
 -- ARGV[4]   drop_succeeded   "1": drop the record of a job that succeeded
@@ -221,6 +221,7 @@ end
 
 local records = call('HMGET', jobs, unpack(candidates))
 local before = call('HMGET', claims, unpack(candidates))
+-- A claim is a job's first sign of life: until the next stall check marks the job, it needs no beat.
 call('SREM', stalling, unpack(candidates))
 if taken == 1 then
   call('LMOVE', waiting, active, 'RIGHT', 'LEFT')

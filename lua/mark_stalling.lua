@@ -10,7 +10,7 @@
 -- Returns where to go on, or -1 after the last id.
 --
 -- Bounded by its limit. Every call holds the gate for a whole interval from now: no check may
--- come sooner after the last mark, or a healthy worker had no time to beat. An id that slips past
+-- come sooner after the last mark, or a healthy worker would have no time to beat. An id that slips past
 -- because active changes between two calls is marked by the next check.
 
 local stall_block, stalling, active = unpack(KEYS)

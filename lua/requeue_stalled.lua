@@ -1,7 +1,8 @@
--- First half of a stall check: queues again what gave no sign of life (protocol/README.md, "Stall check").
+-- First half of a stall check: queues again the jobs that the previous check marked and that gave no sign of
+-- life since (protocol/README.md, "Stall check").
 --
 -- KEYS[1] stallBlock  string with a TTL: one check for the whole fleet in that time
--- KEYS[2] stalling    set of ids that were active at the last check and have not beaten since
+-- KEYS[2] stalling    set of ids that were active at the last check and gave no sign of life since
 -- KEYS[3] waiting     list of ids
 -- KEYS[4] active      list of ids
 -- KEYS[5] jobs        hash, id → record
@@ -19,7 +20,8 @@
 -- job that kills its worker must not starve the others. The claim loses its token, not its count, so a late
 -- finish is refused and deliveries go on counting. An id without a record is dropped. A worker that beats
 -- between two calls takes its id out of stalling in time: ids are looked at and moved in the same step.
--- What may be refused (a key of the wrong type) comes before a job leaves active.
+-- What may be refused (a key of the wrong type) comes before a job leaves active. How often a job may stall is
+-- not asked here: the worker that claims it too often fails it.
 
 local stall_block, stalling, waiting, active, jobs, claims, outbox = unpack(KEYS)
 local interval_ms, first, limit, outbox_limit = unpack(ARGV)
@@ -37,10 +39,10 @@ if #silent == 0 then
   return { 1, 0, {} }
 end
 local holders = redis.call('HMGET', claims, unpack(silent))
-local requeued, lost, ghosts, tokenless = {}, {}, {}, {}
+local requeued, stalled, ghosts, tokenless = {}, {}, {}, {}
 for n, id in ipairs(silent) do
   if redis.call('LPOS', active, id) then
-    lost[#lost + 1] = id
+    stalled[#stalled + 1] = id
     if redis.call('HEXISTS', jobs, id) == 1 then
       requeued[#requeued + 1] = id
       if holders[n] then
@@ -55,7 +57,7 @@ end
 if #requeued > 0 then
   redis.call('LPUSH', waiting, unpack(requeued))
 end
-for _, id in ipairs(lost) do
+for _, id in ipairs(stalled) do
   redis.call('LREM', active, 0, id)
 end
 redis.call('SREM', stalling, unpack(silent))

@@ -1,7 +1,7 @@
-"""Who wants to know what happens to jobs, and what has been heard: the receiving end of ``events``.
+"""Delivers the messages of the ``events`` channel: to listeners, to job objects, to callers of ``result``.
 
-Gives each message to the queue's ``job …`` listeners, to the job objects made here, and to those who
-wait for a result. Does not talk to Redis: the session hands it each message.
+An event of any name is delivered. What is heard of jobs that nobody here knows yet is remembered for a while.
+Does not talk to Redis: the session hands it each message.
 """
 
 import asyncio

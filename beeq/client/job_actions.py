@@ -1,4 +1,4 @@
-"""What the jobs of a queue ask of it, and the way to its jobs: the owner of every job object of a queue.
+"""Carries out the methods of ``Job`` and ``Queue`` that need Redis: the owner of every job object of a queue.
 
 Each method opens the queue if it is not open yet, has the part that knows Redis do the work, and notes in
 the event hub which job objects hear of it.

@@ -17,7 +17,11 @@ _SWEEP_AT_ONCE = 100
 
 
 class StallCheck:
-    """Checks one queue. All that check it make one check between them in a stall interval."""
+    """Checks one queue.
+
+    A check first requeues the jobs that the previous check marked and that gave no sign of life since; then
+    it marks every active job. All peers of a queue make one check between them in a stall interval.
+    """
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context

@@ -1,8 +1,8 @@
-"""The messages on a queue's ``events`` channel, and a memory of the latest.
+"""The messages on a queue's ``events`` channel, and ``Backlog``, which remembers recent ones.
 
 The rules are in protocol/README.md, "Events channel".
 
-Text in, events out; no IO and no clock: who receives a message says when.
+Text in, events out; no IO and no clock: callers pass the time.
 """
 
 from collections import OrderedDict
@@ -22,7 +22,7 @@ ABSENT: Final = _Absent()
 
 
 class JobEvent(NamedTuple):
-    """One message: what happened to which job. ``data`` is ``ABSENT`` when the key is."""
+    """One message: what happened to which job. ``data`` is ``ABSENT`` if the message has none."""
 
     job_id: str
     name: str

@@ -14,7 +14,7 @@ active         list       ids of running jobs; the newest claim is at the left
 succeeded      set        ids
 failed         set        ids
 delayed        sorted set id → due time, ms since the epoch
-stalling       set        ids that were active at the last stall check and have not beaten since
+stalling       set        ids that were active at the last stall check and gave no sign of life since
 stallBlock     string     "1" with a TTL: one stall check for the whole fleet in that time
 events         channel    what happened to jobs, as JSON
 earlierDelayed channel    due time of a new head of ``delayed``, ms as text

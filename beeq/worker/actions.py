@@ -119,12 +119,12 @@ class StartEarly:
 
 @dataclass(slots=True)
 class ClaimKnown:
-    """End the waits for the claim of the job started early: Redis has granted it, or refused."""
+    """End the waits for the claim of the job that was started early: Redis has granted it, or not."""
 
 
 @dataclass(slots=True)
 class StopHandler:
-    """Stop the handler of a job that was started early: its claim was refused."""
+    """Stop the handler of a job that was started early: its claim was not granted."""
 
     claim: bytes
 
@@ -176,12 +176,12 @@ class GiveBack:
 
     Attributes:
         claims: id and claim of each; the first runs first. They hold places here.
-        orphans: id and claim of jobs that lost calls have claimed, and that run nowhere.
+        strays: id and claim of jobs that lost calls have claimed, and that run nowhere.
         unclaimed: id of a fetched job that nobody has claimed, or empty.
     """
 
     claims: list[tuple[bytes, bytes]]
-    orphans: list[tuple[bytes, bytes]]
+    strays: list[tuple[bytes, bytes]]
     unclaimed: bytes
 
 
@@ -191,8 +191,8 @@ class Idle:
 
 
 @dataclass(slots=True)
-class TurnSoon:
-    """Call ``turn`` at the end of this turn of the event loop."""
+class DecideSoon:
+    """Call ``decide`` at the end of this turn of the event loop."""
 
 
 @dataclass(slots=True)
@@ -213,7 +213,7 @@ Action = (
     | Recover
     | GiveBack
     | Idle
-    | TurnSoon
+    | DecideSoon
     | Done
 )
 Actions = Sequence[Action]

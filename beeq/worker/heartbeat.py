@@ -1,7 +1,10 @@
 """Signs of life for the jobs that run here, from a thread and a connection of their own.
 
-A handler that blocks the loop then loses no job. Only reads what the pump holds. All queues of
-a process beat in one thread: hundreds of threads, each with a loop, would cost more than the queues do.
+A claim is a job's first sign of life (``lua/exchange.lua``); beats follow every half stall interval. If the
+process dies before the first of them, a stall check requeues the job just the same.
+
+A handler that blocks the loop loses no job. The thread only reads what the scheduler holds. All queues of a
+process beat in one thread: hundreds of threads, each with a loop, would cost more than the queues do.
 """
 
 from __future__ import annotations

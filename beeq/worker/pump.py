@@ -1,12 +1,12 @@
 """The pump: the shell around the scheduler. It talks to Redis, and decides nothing.
 
-One script call a turn (``lua/exchange.lua``) takes outcomes to Redis and brings as many jobs as there are
-free places. Outcomes gather while a call is in flight, so calls grow with the load: at concurrency 1 a job
-costs one round trip, at 100 a fraction of one. Only when the queue is empty does a further connection block
-in BLMOVE (``blocking_fetch.py``), so that an idle worker starts a job one push later.
+Each exchange call (``lua/exchange.lua``) takes outcomes to Redis and brings as many jobs as there are free
+places. Outcomes gather while a call is in flight, so calls grow with the load: at concurrency 1 a job costs
+one round trip, at 100 a fraction of one. Only when the queue is empty does a further connection block in
+BLMOVE (``blocking_fetch.py``), so that an idle worker starts a job as soon as a producer has pushed it.
 
-Every event goes to the scheduler (``scheduler.py``), which answers with actions; they are carried out here in
-the order in which they are answered; those that take time by ``run``, one after the other.
+Every event goes to the scheduler (``scheduler.py``), which returns actions. The pump carries them out in that
+order. Actions that take time go to ``run``, which does one at a time.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from beeq.worker.scheduler import Scheduler
 class PumpListener(Protocol):
     """Hears what comes of the jobs of a pump; ``Worker`` is one."""
 
-    def claimed(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
-        """Start the job; it must lead to one ``settle`` or ``hand_back``.
+    def start_job(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
+        """Start the job; it must lead to one ``outcome_ready`` or ``give_back``.
 
         If Redis has not granted its claim yet, there is a future, which is done once that is known.
         """
 
-    def refused(self, claim: bytes) -> None:
-        """Stop the job that was started early by this claim: Redis has refused it."""
+    def stop_job(self, claim: bytes) -> None:
+        """Stop the job that was started early by this claim: Redis has not granted it."""
 
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Redis has recorded these outcomes."""
@@ -61,10 +61,10 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._on_error = context.report_error
-        #: To be looked at; its events come from here.
+        #: Read only, for others: the pump alone tells it events.
         self.scheduler = Scheduler(
             concurrency=concurrency,
-            identity=secrets.token_hex(8).encode(),
+            token_prefix=secrets.token_hex(8).encode(),
             is_connected=lambda: self._connection.is_connected,
         )
         #: One connection for all calls: they are executed, and answered, in the order they were made.
@@ -76,31 +76,31 @@ class Pump:
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
         #: What ``run`` carries out, or raises.
         self._awaited: asyncio.Queue[actions.AwaitedAction | Exception] = asyncio.Queue()
-        self._carriers: dict[type[Any], Callable[[Any], object]] = {
+        self._performers: dict[type[Any], Callable[[Any], object]] = {
             actions.ExchangeCall: self._send,
             actions.Start: self._start,
             actions.StartEarly: self._start_early,
             actions.ClaimKnown: self._end_claim_known,
-            actions.StopHandler: lambda action: listener.refused(action.claim),
+            actions.StopHandler: lambda action: listener.stop_job(action.claim),
             actions.Recorded: lambda action: listener.recorded(action.outcomes),
             actions.Lost: lambda action: listener.lost(action.outcomes),
             actions.Fetch: lambda _action: self.fetch.start(),
             actions.Idle: lambda _action: listener.found_empty(),
-            actions.TurnSoon: lambda _action: self._loop.call_soon(self._turn),
+            actions.DecideSoon: lambda _action: self._loop.call_soon(self._decide),
             **dict.fromkeys(actions.AWAITED_ACTIONS, self._awaited.put_nowait),
         }
 
     # What the worker says.
 
-    def settle(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
+    def outcome_ready(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
         """Take the outcome of a claimed job; a later call sends it to Redis."""
         self._carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
 
-    def hand_back(self, claims: list[tuple[bytes, bytes]]) -> None:
+    def give_back(self, claims: list[tuple[bytes, bytes]]) -> None:
         """Give claimed jobs back to the front of the queue; the first runs first."""
         self._carry_out(self.scheduler.give_back(claims))
 
-    def stop_taking(self) -> None:
+    def drain(self) -> None:
         """Claim nothing more; outcomes are still recorded."""
         self._carry_out(self.scheduler.drain())
 
@@ -131,12 +131,12 @@ class Pump:
     def _carry_out(self, due: actions.Actions) -> None:
         try:
             for action in due:
-                self._carriers[type(action)](action)
+                self._performers[type(action)](action)
         except Exception as defect:  # noqa: BLE001 - ``run`` raises it
             self._awaited.put_nowait(defect)
 
-    def _turn(self) -> None:
-        self._carry_out(self.scheduler.turn())
+    def _decide(self) -> None:
+        self._carry_out(self.scheduler.decide())
 
     def _send(self, call: actions.ExchangeCall) -> None:
         self._connection.ask((self._packer.packed(call),), functools.partial(self._answered, call))
@@ -155,11 +155,11 @@ class Pump:
 
     def _start(self, action: actions.Start) -> None:
         for job in action.jobs:
-            self._listener.claimed(job, None)
+            self._listener.start_job(job, None)
 
     def _start_early(self, action: actions.StartEarly) -> None:
         self._claim_known = self._loop.create_future()
-        self._listener.claimed(action.job, self._claim_known)
+        self._listener.start_job(action.job, self._claim_known)
 
     def _end_claim_known(self, _action: actions.ClaimKnown) -> None:
         if self._claim_known is not None and not self._claim_known.done():
@@ -168,11 +168,11 @@ class Pump:
     # Actions that take time.
 
     async def run(self) -> None:
-        """Work until ``stop_taking`` was called and everything claimed has been recorded.
+        """Work until ``drain`` was called and everything claimed has been recorded.
 
         Raises a defect as it is, never a failure of Redis.
         """
-        self._turn()
+        self._decide()
         try:
             while not isinstance(action := await self._awaited.get(), actions.Done):
                 if isinstance(action, Exception):
@@ -187,7 +187,7 @@ class Pump:
                 return await self._recover(action)
             case actions.GiveBack():
                 return await self._give_back(action)
-            case _:
+            case _:  # StopFetch: Done ends the loop before
                 await self.fetch.stop(self._connection)
                 return self.scheduler.fetch_stopped()
 

@@ -48,9 +48,9 @@ class Recovery:
         """Put jobs at the front of the queue. If that failed, perhaps for some only, it may be repeated."""
         # The script pushes each to the front, so it gets the newest first.
         pairs = [(action.unclaimed, b"")] if action.unclaimed else []
-        pairs += reversed([*action.claims, *action.orphans])
+        pairs += reversed([*action.claims, *action.strays])
         for first in range(0, len(pairs), _MAX_BATCH):
-            await scripts.hand_back(
+            await scripts.give_back(
                 self._connection,
                 self._keys,
                 outbox_limit=self._outbox_limit,

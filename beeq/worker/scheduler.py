@@ -1,29 +1,27 @@
-"""The scheduler: which call to Redis, which fetch, which handler is due. It decides, and does nothing.
+"""The scheduler: which call to Redis, which fetch, which handler comes next. It decides, and does nothing.
 
-No asyncio, no Redis, no clock. ``pump.py`` tells it events and carries out the actions that it answers.
+No asyncio, no Redis, no clock. ``pump.py`` tells it events and carries out the actions that it returns; these
+are in ``actions.py``. The ordinary round: ``decide`` returns ExchangeCall, which asks for jobs; ``replied``
+returns Start; when a handler has ended, ``outcome_ready`` returns the next ExchangeCall, which takes the
+outcome along. At an empty queue, Fetch waits for a job.
 
 =================== ========================================================================================
-event               what it leads to; after each, the scheduler answers with everything that is due by then
+event               what the scheduler returns, and what changes
 =================== ========================================================================================
-(what is due)       READY: ExchangeCall while outcomes wait, a fetched job is to be claimed, or places are
-                    free and the queue may have jobs; at an empty queue Fetch; with nothing held, Idle.
-                    Not connected, or BROKEN: Recover. DRAINING: StopFetch; GiveBack of a fetched job that
-                    has not started; Done once nothing is held. OVER: nothing.
-turn                nothing else
-outcome_ready       the outcome waits; while other handlers run, TurnSoon: outcomes of one loop turn share a
-                    call
+any                 in the end, everything else that is due. READY: ExchangeCall while outcomes wait, a
+                    fetched job is to be claimed, or places are free and the queue may have jobs; at an
+                    empty queue Fetch; with nothing held, Idle. Not connected, or BROKEN: Recover. DRAINING:
+                    StopFetch; GiveBack of a fetched job that was not started; Done once nothing is held.
+                    OVER: nothing
+decide              only what is due
+outcome_ready       while other handlers run, DecideSoon: outcomes of one turn of the event loop share a call
 replied             Recorded and Lost outcomes, Start of new jobs. Of a job that was started early also
-                    ClaimKnown, and StopHandler if its claim was refused
-failed              what the call carried is held again; BROKEN; TurnSoon
-recovered           READY; what lost calls have claimed goes back unless it runs here
-recovery_failed     BROKEN; the next Recover rests first
-fetched             ExchangeCall, StartEarly, TurnSoon if the record came along
-fetch_rests         calls ask the queue until the fetch is tried again
-fetch_ended         a fetch may start
-fetch_stopped       DRAINING goes on
-give_back           the jobs are held until GiveBack is done
-given_back          their places are free
-give_back_failed    they are held again
+                    ClaimKnown, and StopHandler if its claim was not granted
+failed              what the call carried is held again; BROKEN; DecideSoon
+recovered           READY (recovery_failed: BROKEN); what unanswered calls claimed goes back unless it runs
+fetched             ExchangeCall, StartEarly, DecideSoon if the record came along
+fetch_rests         calls ask the queue until the fetch is tried again, after fetch_ended
+give_back           the jobs are held until given_back, or give_back_failed, and their places with them
 drain               DRAINING: nothing is claimed any more, outcomes are recorded
 burst, look         no more fetches; the queue is asked again
 end                 OVER
@@ -31,11 +29,12 @@ end                 OVER
 
 What holds after every event:
 
-* Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency. Beyond it
-  only one: an outcome which Redis has dropped because it had refused, with an error, the call that claims it.
+* Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency. One
+  exception: if Redis answers the call that claims a job started early with an error, it drops the outcome of
+  that job, too; the outcome is held for another call, and takes one place more.
 * At most two calls and one fetch are in flight; no fetch starts while a call is in flight that asks for jobs.
 * The outcome of a job is sent after the call that claims it, over the same connection.
-* Every claim ends once: recorded, given back, or lost.
+* Every claim ends once: recorded, given back, or lost. If the process dies, a stall check ends it.
 * With something to do and a connection, something is in flight.
 * One of Recover, GiveBack and StopFetch is under way at a time.
 """
@@ -69,26 +68,28 @@ from beeq.worker.actions import (
 from beeq.worker.claims import FIRST_DELIVERY, ClaimedJob, FetchedJob, claim_of
 
 _NOTHING: Actions = ()
-_TURN_SOON = actions.TurnSoon()
+_DECIDE_SOON = actions.DecideSoon()
 
 
 class Scheduler:
     """Decides for one queue's worker.
 
-    ``concurrency`` is its number of places; its tokens begin with its ``identity``, which no other has;
-    ``is_connected`` returns whether there is a connection for calls now.
+    Args:
+        concurrency: places: how many jobs may be held at once.
+        token_prefix: a random text that the tokens of this worker's calls begin with.
+        is_connected: whether there is a connection for calls now.
     """
 
-    def __init__(self, *, concurrency: int, identity: bytes, is_connected: Callable[[], bool]) -> None:
+    def __init__(self, *, concurrency: int, token_prefix: bytes, is_connected: Callable[[], bool]) -> None:
         self._concurrency = concurrency
-        self._identity = identity
+        self._token_prefix = token_prefix
         self._is_connected = is_connected
         #: What one call asks for at most.
         self._share = min(-(-concurrency // MAX_CALLS), MAX_BATCH)
         #: What is held, id → claim; the heartbeat beats for these until they are recorded.
         self.claimed: dict[bytes, bytes] = {}
         #: Places taken: by jobs that run, and by outcomes that are not recorded.
-        self.taken = 0
+        self.places_taken = 0
         #: Calls without a reply.
         self.calls_in_flight = 0
         self._running = 0  # of these, jobs that run
@@ -97,14 +98,14 @@ class Scheduler:
         self._outcomes: list[PendingOutcome] = []  # to be sent
         self._fetched: FetchedJob | None = None  # to be claimed
         self._giving_back: list[tuple[bytes, bytes]] = []  # id and claim of jobs to give back
-        self._orphans: list[tuple[bytes, bytes]] = []  # … of jobs that run nowhere, and hold no place
-        self._lost_tokens: list[bytes] = []  # of calls whose reply was lost
+        self._strays: list[tuple[bytes, bytes]] = []  # … of jobs that run nowhere, and hold no place
+        self._unanswered_tokens: list[bytes] = []  # of calls that may have been executed
         self._needs_rest = False
         self._needs_script = False
         self._phase = TAKING
         self._link = READY
         self._fetch = NO_FETCH
-        self._is_turn_soon = False  # ``turn`` is about to be called
+        self._is_decide_soon = False  # ``decide`` is about to be called
         self._may_fetch = True  # until a burst, or the end
         self._is_empty = False  # the queue had nothing more when last asked
         self._is_awaiting = False  # a Recover, GiveBack or StopFetch is under way
@@ -125,14 +126,14 @@ class Scheduler:
         self._outcomes.append(PendingOutcome(raw_id, claim, outcome))
         self._running -= 1
         if not self._running:
-            return self.turn()  # no other handler is about to end
-        return _NOTHING if self._is_turn_soon or self.calls_in_flight >= MAX_CALLS else self._turn_soon()
+            return self.decide()  # no other handler is about to end
+        return _NOTHING if self._is_decide_soon or self.calls_in_flight >= MAX_CALLS else self._decide_soon()
 
     def give_back(self, claims: list[tuple[bytes, bytes]]) -> Actions:
         """Jobs that were started, id and claim of each, shall go back to the front of the queue."""
         self._giving_back += claims
         self._running -= len(claims)
-        return self.turn()
+        return self.decide()
 
     def given_back(self, action: GiveBack) -> Actions:
         """``action`` was carried out."""
@@ -142,72 +143,66 @@ class Scheduler:
             if self._fetched is not None and self._fetched.claim == claim:
                 # The call that claims it was refused, and its handler has stopped: nobody runs it now.
                 self._fetched = FetchedJob(raw_id, self._new_token())
-        self.taken -= len(action.claims)
+        self.places_taken -= len(action.claims)
         self._leave_recovery()
-        return self.turn()
+        return self.decide()
 
     def give_back_failed(self, action: GiveBack) -> Actions:
         """``action`` was not carried out, or nobody knows."""
         self._is_awaiting = False
         self._giving_back = action.claims + self._giving_back
-        self._orphans = action.orphans + self._orphans
+        self._strays = action.strays + self._strays
         if self._link is RECOVERING:
             self._link = BROKEN
         if action.unclaimed:
             self._fetched = FetchedJob(action.unclaimed, self._new_token())
         self._give_up_last_duties()
-        return self.turn()
+        return self.decide()
 
     # Events: calls.
 
     def replied(
-        self, call: ExchangeCall, facts: Sequence[int], taken: int, jobs: Sequence[Any], is_granted: int
+        self, call: ExchangeCall, facts: Sequence[int], popped: int, jobs: Sequence[Any], is_granted: int
     ) -> Actions:
-        """Redis has executed ``call``.
-
-        Args:
-            call: which one.
-            facts: for each of its outcomes, 0 if the job had another owner; else it is recorded.
-            taken: how many ids left ``waiting``.
-            jobs: id, record and deliveries of each job handed out, one after the other.
-            is_granted: 1 if the first of them is the fetched job that was started early.
-        """
+        """Redis has executed ``call``; these are the parts of its reply, see ``lua/exchange.lua``."""
         if self._phase is OVER:
             return _NOTHING
         self.calls_in_flight -= 1
         self._requested -= call.requested
         if call.free:
-            self._is_empty = taken < call.free
+            self._is_empty = popped < call.free
         results: list[Action] = []
-        # In Redis, place 0 is that of a job that was started early, whether it was claimed or not.
-        first, first_place = 0, 0
+        new_jobs = list(zip(jobs[::3], jobs[1::3], jobs[2::3], strict=True))
+        first_place = 0
         if call.fetched is not None and call.fetched.is_started:
-            first_place = 1 - is_granted
-            first = 3 if self._is_running(call.fetched, is_granted, results) else 0
-        started = (len(jobs) - first) // 3
-        self.taken += started - len(call.outcomes)
-        self._running += started
+            # Place 0 of the call is that of this job, whether Redis has granted its claim or not.
+            goes_on = self._settle_early_start(call.fetched, is_granted, results)
+            first_place = 1 if goes_on or not is_granted else 0
+            new_jobs = new_jobs[goes_on:]
+        self.places_taken += len(new_jobs) - len(call.outcomes)
+        self._running += len(new_jobs)
         if call.outcomes:
-            self._sort_outcomes(call.outcomes, facts, results)
-        if started:
-            new_jobs: list[ClaimedJob] = []
-            for at in range(first, len(jobs), 3):
-                raw_id, deliveries = jobs[at], jobs[at + 2]
-                claim = self.claimed[raw_id] = claim_of(call.token, at // 3 + first_place, deliveries)
-                new_jobs.append((raw_id, jobs[at + 1], deliveries, claim))
-            results.append(actions.Start(new_jobs))
-        return self._answer(results)
+            self._split_outcomes(call.outcomes, facts, results)
+        if new_jobs:
+            claimed: list[ClaimedJob] = []
+            for place, (raw_id, record, deliveries) in enumerate(new_jobs, first_place):
+                claim = self.claimed[raw_id] = claim_of(call.token, place, deliveries)
+                claimed.append((raw_id, record, deliveries, claim))
+            results.append(actions.Start(claimed))
+        return self._next_actions(results)
 
-    def _is_running(self, fetched: FetchedJob, is_granted: int, results: list[Action]) -> bool:
-        """Return whether a job that was started early goes on; if its claim was refused, have it stopped."""
-        # If its outcome was lost before the call that claims it came through, the job is started again.
-        is_running = bool(is_granted) and self.claimed.get(fetched.raw_id) == fetched.claim
-        if not is_running:
+    def _settle_early_start(self, fetched: FetchedJob, is_granted: int, results: list[Action]) -> bool:
+        """Return whether a job that was started early goes on; else its handler is stopped.
+
+        If its outcome was lost before the call that claims it came through, the job is started again.
+        """
+        goes_on = bool(is_granted) and self.claimed.get(fetched.raw_id) == fetched.claim
+        if not goes_on:
             results.append(actions.StopHandler(fetched.claim))
         results.append(actions.ClaimKnown())
-        return is_running
+        return goes_on
 
-    def _sort_outcomes(
+    def _split_outcomes(
         self, pending: list[PendingOutcome], facts: Sequence[int], results: list[Action]
     ) -> None:
         recorded: list[Outcome] = []
@@ -218,7 +213,7 @@ class Scheduler:
                 # Redis refused the call that was to claim this job, and then this one, which was sent
                 # behind it, found no claim: both are sent again.
                 self._outcomes.insert(0, each)
-                self.taken += 1
+                self.places_taken += 1
                 continue
             self._release(each.raw_id, each.claim)
             (recorded if fact else lost).append(each.outcome)
@@ -241,9 +236,9 @@ class Scheduler:
         else:
             self._needs_rest = True
         if failure is Failure.REPLY_LOST:
-            self._lost_tokens.append(call.token)
+            self._unanswered_tokens.append(call.token)
         # Soon: if the connection broke, the other call is about to fail, too, and one recovery serves both.
-        return self._turn_soon()
+        return self._decide_soon()
 
     def recovered(self, action: Recover, found: Sequence[tuple[bytes, bytes]], record: bytes) -> Actions:
         """``action`` was carried out: it ``found`` these ids and claims, and this record of ``record_of``."""
@@ -251,31 +246,33 @@ class Scheduler:
         results: list[Action] = []
         self._needs_script = self._needs_script and not action.needs_script
         if action.tokens:
-            self._lost_tokens = [token for token in self._lost_tokens if token not in action.tokens]
+            self._unanswered_tokens = [
+                token for token in self._unanswered_tokens if token not in action.tokens
+            ]
             fetched = self._fetched
             was_changed = bool(action.record_of) and fetched is not None and record != fetched.record
-            self._sort_fetched(found, results, was_changed=was_changed)
-            self._orphans += [(raw_id, claim) for raw_id, claim in found if self.claimed.get(raw_id) != claim]
+            self._settle_fetched(found, results, was_changed=was_changed)
+            self._strays += [(raw_id, claim) for raw_id, claim in found if self.claimed.get(raw_id) != claim]
             self._is_empty = False
         self._leave_recovery()
-        return self._answer(results)
+        return self._next_actions(results)
 
     def _leave_recovery(self) -> None:
-        """Let calls be made again, unless another one has failed meanwhile, or orphans are left.
+        """Let calls be made again, unless another one has failed meanwhile, or strays are left.
 
-        An orphan may be a job whose outcome waits here, claimed again by the lost call that recorded that
-        outcome. Only once it was given back can Redis answer that the outcome is recorded.
+        A stray may be a job whose outcome waits here, claimed again by the unanswered call that recorded that
+        outcome. Only once it was given back does Redis say of the outcome that it is recorded.
         """
-        if self._link is RECOVERING and not self._orphans:
+        if self._link is RECOVERING and not self._strays:
             self._link = READY
 
-    def _sort_fetched(
+    def _settle_fetched(
         self, found: Sequence[tuple[bytes, bytes]], results: list[Action], *, was_changed: bool
     ) -> None:
-        """Claim a fetched job no more if a lost call has claimed it already.
+        """Claim a fetched job no more if an unanswered call has claimed it already.
 
-        If its record was changed since its handler was started, two lost calls may have claimed the job and
-        recorded its outcome: then its claim is gone again.
+        Say call 1 claimed it, call 2 recorded its outcome, and both replies were lost: then its claim is gone
+        again, and only its record tells, which is not the one that its handler was started with.
         """
         fetched = self._fetched
         if fetched is None or not (was_changed or any(raw_id == fetched.raw_id for raw_id, _ in found)):
@@ -293,7 +290,7 @@ class Scheduler:
         self._link = BROKEN
         self._needs_rest = True
         self._give_up_last_duties()
-        return self.turn()
+        return self.decide()
 
     # Events: the blocking fetch.
 
@@ -309,49 +306,49 @@ class Scheduler:
         fetched = self._fetched = FetchedJob(raw_id, self._new_token())
         can_call = self.is_ready and self.calls_in_flight < MAX_CALLS and self._is_connected()
         if not (record and can_call and self._phase is TAKING):
-            return self.turn()
+            return self.decide()
         fetched.start_early(record)
-        self.taken += 1
+        self.places_taken += 1
         self._running += 1
         self.claimed[raw_id] = fetched.claim
         # Soon: a handler that does not wait has ended by then, and its outcome goes along with the next call.
         start = actions.StartEarly((raw_id, record, FIRST_DELIVERY, fetched.claim))
-        return (self._next_call(), start, *self._turn_soon())
+        return (self._next_call(), start, *self._decide_soon())
 
     def fetch_rests(self) -> Actions:
         """The fetch has failed, and is tried again later: until then calls ask the queue."""
         self._fetch = RESTING
         self._is_empty = False
-        return self.turn()
+        return self.decide()
 
     def fetch_ended(self) -> Actions:
         """The fetch has ended without a job, or its rest is over."""
         self._fetch = NO_FETCH
-        return self.turn()
+        return self.decide()
 
     def fetch_stopped(self) -> Actions:
         """``StopFetch`` was carried out; how the fetch ended came before."""
         self._is_awaiting = False
-        return self.turn()
+        return self.decide()
 
-    # Events: what the worker is for.
+    # Events: commands of the worker.
 
     def drain(self) -> Actions:
         """Take no more jobs; outcomes are still recorded."""
         if self._phase is TAKING:
             self._phase = DRAINING
             self._may_fetch = False
-        return self.turn()
+        return self.decide()
 
     def burst(self) -> Actions:
         """Wait for no further job: ``Idle`` then means that the queue is empty."""
         self._may_fetch = False
-        return self.turn()
+        return self.decide()
 
     def look(self) -> Actions:
         """Ask the queue again: it may have been filled."""
         self._is_empty = False
-        return self.turn()
+        return self.decide()
 
     def end(self) -> None:
         """Answer no event from now on."""
@@ -359,17 +356,17 @@ class Scheduler:
 
     # What is due.
 
-    def turn(self) -> Actions:
-        """Answer with everything that is due now."""
-        self._is_turn_soon = False
-        return self._answer([])
+    def decide(self) -> Actions:
+        """Return everything that is due now."""
+        self._is_decide_soon = False
+        return self._next_actions([])
 
-    def _turn_soon(self) -> Actions:
-        self._is_turn_soon = True
-        return (_TURN_SOON,)
+    def _decide_soon(self) -> Actions:
+        self._is_decide_soon = True
+        return (_DECIDE_SOON,)
 
-    def _answer(self, results: list[Action]) -> Actions:
-        """Answer with the calls that are due, then with what an event has led to, last with what takes time.
+    def _next_actions(self, results: list[Action]) -> Actions:
+        """Return the calls that are due, then what an event has led to, last what takes time.
 
         Calls come first: results may lead to further events, and calls are sent in the order decided.
         """
@@ -402,7 +399,7 @@ class Scheduler:
 
     def _free_places(self) -> int:
         is_fetching = self._fetch is WAITING or (self._fetched is not None and not self._fetched.is_started)
-        return self._concurrency - self.taken - self._requested - is_fetching
+        return self._concurrency - self.places_taken - self._requested - is_fetching
 
     def _next_call(self) -> ExchangeCall:
         fetched = self._fetched
@@ -412,7 +409,7 @@ class Scheduler:
             fetched = None
         # The script records outcomes first, and a job that was started early must be claimed before it ends.
         is_started = fetched is not None and fetched.is_started
-        count = 0 if is_started else batch_size(self._outcomes, self.taken)
+        count = 0 if is_started else batch_size(self._outcomes, self.places_taken)
         outcomes, self._outcomes = self._outcomes[:count], self._outcomes[count:]
         to_claim = int(fetched is not None and not is_started)
         # The places of the outcomes in this call are free once they are recorded, which is before the
@@ -427,13 +424,16 @@ class Scheduler:
         )
 
     def _add_awaited(self, due: list[Action]) -> None:
-        """Add an action that takes time: first what keeps calls from being made, last the wait for a job."""
-        if self._phase is DRAINING and not (self._is_holding() or self._lost_tokens or self._orphans):
+        """Add what takes time: first what keeps calls from being made, last the wait for a job.
+
+        Without a call in flight there was no work, so the queue was found empty: Idle, if nothing is held.
+        """
+        if self._phase is DRAINING and not (self._is_holding() or self._unanswered_tokens or self._strays):
             self._phase = OVER
             due.append(actions.Done())
         elif self._link is BROKEN:
             due.append(self._recover())
-        elif self._giving_back or self._orphans or self._fetched is not None:
+        elif self._giving_back or self._strays or self._fetched is not None:
             self._give_back_held(due)
         elif self._fetch is not NO_FETCH and not self._may_fetch:
             self._is_awaiting = True
@@ -443,7 +443,7 @@ class Scheduler:
             if self._may_fetch and self._fetch is NO_FETCH and self._free_places() > 0:
                 self._fetch = WAITING
                 due.append(actions.Fetch())
-            if not self.taken:
+            if not self.places_taken:
                 due.append(actions.Idle())
 
     def _recover(self) -> Recover:
@@ -453,21 +453,21 @@ class Scheduler:
         has_ended = fetched is not None and any(each.claim == fetched.claim for each in self._outcomes)
         needs_rest, self._needs_rest = self._needs_rest, False
         record_of = fetched.raw_id if fetched is not None and has_ended else b""
-        return Recover(needs_rest, self._needs_script, tuple(self._lost_tokens), record_of)
+        return Recover(needs_rest, self._needs_script, tuple(self._unanswered_tokens), record_of)
 
     def _give_back_held(self, due: list[Action]) -> None:
         unclaimed = b""
         if self._fetched is not None and not self._may_claim(self._fetched):
             unclaimed, self._fetched = self._fetched.raw_id, None
-        if not (self._giving_back or self._orphans or unclaimed):
+        if not (self._giving_back or self._strays or unclaimed):
             return  # a fetched job waits for its turn to be claimed
         self._is_awaiting = True
-        due.append(GiveBack(self._giving_back, self._orphans, unclaimed))
-        self._giving_back, self._orphans = [], []
+        due.append(GiveBack(self._giving_back, self._strays, unclaimed))
+        self._giving_back, self._strays = [], []
 
     def _is_holding(self) -> bool:
         return bool(
-            self.taken
+            self.places_taken
             or self.calls_in_flight
             or self._fetched is not None
             or self._fetch is not NO_FETCH
@@ -475,10 +475,10 @@ class Scheduler:
         )
 
     def _give_up_last_duties(self) -> None:
-        """While draining, what lost calls have claimed is looked for once: a stall check finds it later."""
+        """A draining worker looks once for what its unanswered calls claimed; else a stall check finds it."""
         if self._phase is DRAINING and not self._is_holding():
-            self._lost_tokens.clear()
-            self._orphans.clear()
+            self._unanswered_tokens.clear()
+            self._strays.clear()
 
     def _release(self, raw_id: bytes, claim: bytes) -> None:
         """Stop beating for a job, unless the same id was claimed again meanwhile."""
@@ -487,4 +487,4 @@ class Scheduler:
 
     def _new_token(self) -> bytes:
         self._calls_made += 1
-        return b"%b-%x" % (self._identity, self._calls_made)
+        return b"%b-%x" % (self._token_prefix, self._calls_made)

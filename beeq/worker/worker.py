@@ -1,6 +1,7 @@
 """The worker of one queue: builds the pump, the runner, the heartbeat and the stall check, and ends them.
 
-Turns claimed records into jobs and outcomes into events. Every background duty it starts, it stops.
+Makes jobs of claimed records, and emits the local events of recorded outcomes; ``lua/exchange.lua`` publishes
+the events for other processes. Every background duty that it starts, it stops.
 """
 
 import asyncio
@@ -107,12 +108,12 @@ class Worker:
 
     # What the pump says.
 
-    def claimed(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
+    def start_job(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
         """Run the job, or record at once why it cannot run."""
         raw_id, raw_record, deliveries, claim = claimed_job
         context, owner = self._context, self._owner
         if self._has_stopped:  # the call was under way when this worker gave up
-            self.pump.hand_back([(raw_id, claim)])
+            self.pump.give_back([(raw_id, claim)])
             return
         self.idle.clear()
         job_id = raw_id.decode(errors="replace")
@@ -122,18 +123,19 @@ class Worker:
         except JobUnreadable as error:
             context.report_error(error)
             job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
-            self.pump.settle(raw_id, claim, fail(job, error, {}))
+            self.pump.outcome_ready(raw_id, claim, fail(job, error, {}))
             return
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
         if deliveries > context.settings.max_stalls + 1:
-            self.pump.settle(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
+            # A stall check only requeues. The worker that claims a job too often fails it, unrun.
+            self.pump.outcome_ready(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return
         attempt = Attempt(job, raw_id, claim)
         self._attempts[attempt] = None
         self._runner.start(attempt)
 
-    def refused(self, claim: bytes) -> None:
-        """Stop the job that has begun by this claim, if it still runs: the claim was not granted."""
+    def stop_job(self, claim: bytes) -> None:
+        """Stop the handler that was started early by this claim, if it runs: Redis has not granted it."""
         for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
             attempt.is_lost = True
             self._context.report_error(JobLost(attempt.job.saved_id()))
@@ -167,7 +169,7 @@ class Worker:
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
         if attempt.is_cancelled:
-            self.pump.hand_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
+            self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
                 self._context.emit("cancelled", attempt.job)
             return
@@ -176,7 +178,7 @@ class Worker:
         except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are not a dict, …
             self._context.report_error(broken)
             outcome = self._decide(self._as_claimed(attempt), result, error)
-        self.pump.settle(attempt.raw_id, attempt.claim, outcome)
+        self.pump.outcome_ready(attempt.raw_id, attempt.claim, outcome)
 
     def _decide(self, job: Job, result: Any, error: BaseException | None) -> Outcome:
         if error is None:
@@ -212,7 +214,7 @@ class Worker:
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
         its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
         """
-        self.pump.stop_taking()
+        self.pump.drain()
         over = asyncio.get_running_loop().create_task(self._time_is_over.wait())
         await asyncio.wait([self._pump_task, over], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         over.cancel()
@@ -244,7 +246,7 @@ class Worker:
         if tasks:
             # A handler cleans up before its job may run elsewhere.
             await asyncio.wait(tasks, timeout=1)
-        self.pump.hand_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
+        self.pump.give_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
         await asyncio.wait([self._pump_task], timeout=2)
 
     async def _end_duties(self) -> None:

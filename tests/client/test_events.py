@@ -10,10 +10,10 @@ from beeq import JobFailed
 
 pytestmark = pytest.mark.fast
 
-FINAL = ("succeeded", "retrying", "failed", "progress")
+EVENTS = ("succeeded", "retrying", "failed", "progress")
 
 
-def heard_by(emitter, events=FINAL, prefix=""):
+def heard_by(emitter, events=EVENTS, prefix=""):
     """Note each event of ``emitter`` as (name, *arguments)."""
     heard = []
     for event in events:

@@ -251,7 +251,7 @@ async def test_thousands_of_running_jobs_are_given_back_in_order(
         assert client.exists(queue.keys.active, queue.keys.claims) == 0
         waiting = [int(job_id) for job_id in client.lrange(queue.keys.waiting, 0, -1)]
         assert waiting == list(range(2500, 0, -1))
-    assert len(calls.of("hand_back")) >= 5  # 500 each
+    assert len(calls.of("give_back")) >= 5  # 500 each
     calls.assert_bounded()
 
 

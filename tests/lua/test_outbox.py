@@ -86,7 +86,7 @@ def test_of_a_dropped_record_the_outbox_has_all_the_mirror_needs(bench, status):
 
 def test_jobs_that_are_handed_back_or_have_stalled_are_noted(bench):
     bench.put(**RUNNING, stalling={"2"})
-    bench.run(scripts.hand_back, outbox_limit=LIMIT, jobs=[("1", "t:1"), ("2", "other:1")])
+    bench.run(scripts.give_back, outbox_limit=LIMIT, jobs=[("1", "t:1"), ("2", "other:1")])
     assert noted(bench) == ids("1")
     bench.run(scripts.requeue_stalled, interval_ms=60_000, first="1", limit=100, outbox_limit=LIMIT)
     assert noted(bench) == ids("1", "2")

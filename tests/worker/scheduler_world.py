@@ -14,7 +14,7 @@ from beeq.worker import actions
 from beeq.worker.actions import ExchangeCall, Failure, GiveBack, Recover
 from beeq.worker.claims import claim_of, token_of
 
-IDENTITY = b"me"
+TOKEN_PREFIX = b"me"
 
 
 class FakeOutcome:
@@ -98,7 +98,7 @@ class World:
     def __init__(self, scheduler_class: Any, *, concurrency: int) -> None:
         self.is_connected = False
         self.scheduler = scheduler_class(
-            concurrency=concurrency, identity=IDENTITY, is_connected=lambda: self.is_connected
+            concurrency=concurrency, token_prefix=TOKEN_PREFIX, is_connected=lambda: self.is_connected
         )
         self.concurrency = concurrency
         self.redis = FakeRedis()
@@ -117,7 +117,7 @@ class World:
         self.is_bursting = False
         self.is_draining = False
         self.is_done = False
-        self.may_leave_orphans = False  # it had one try at giving them back, and that failed
+        self.may_leave_strays = False  # it had one try at giving them back, and that failed
         self._outcomes_made = 0
         self._jobs_made = 0
 
@@ -127,13 +127,13 @@ class World:
         for action in due:
             getattr(self, f"_do_{type(action).__name__.lower()}")(action)
 
-    def _do_turnsoon(self, _action: Any) -> None:
+    def _do_decidesoon(self, _action: Any) -> None:
         self.is_turn_due = True
 
     def end_loop_turn(self) -> None:
         if self.is_turn_due:
             self.is_turn_due = False
-            self.carry_out(self.scheduler.turn())
+            self.carry_out(self.scheduler.decide())
 
     def _do_exchangecall(self, call: ExchangeCall) -> None:
         assert self.is_connected, "a call without a connection"
@@ -178,8 +178,8 @@ class World:
         self._do_recorded(action)
         for outcome in action.outcomes:
             holder = self.redis.claims.get(outcome.raw_id, b"")
-            is_orphan = holder.startswith(IDENTITY) and holder not in self.running
-            assert not (outcome in self.redis.recorded and is_orphan), "a recorded outcome is told as lost"
+            is_stray = holder.startswith(TOKEN_PREFIX) and holder not in self.running
+            assert not (outcome in self.redis.recorded and is_stray), "a recorded outcome is told as lost"
 
     def _do_fetch(self, _action: Any) -> None:
         assert (self.is_fetching, self.is_fetch_resting) == (False, False), "a second fetch"
@@ -218,7 +218,7 @@ class World:
             )
             for call, _ in self.sent
         )
-        assert self.scheduler.taken == self.held, "a place leaks, or is given twice"
+        assert self.scheduler.places_taken == self.held, "a place leaks, or is given twice"
         sent_again = len(self.refused_claims & self.unrecorded.keys())
         held = self.held - sent_again + requested + self.is_fetching
         assert held <= self.concurrency, "more than there are places"
@@ -243,7 +243,7 @@ class World:
         self.redis.add(b"%d" % self._jobs_made)
 
     def begin(self) -> None:
-        self.carry_out(self.scheduler.turn())
+        self.carry_out(self.scheduler.decide())
 
     def execute(self) -> bool:
         """Let Redis execute the next call; return whether there was one."""
@@ -334,7 +334,7 @@ class World:
             self.reply()
         action, self.awaited = self.awaited, None
         if not (is_executed and is_known) and self.is_draining:
-            self.may_leave_orphans = True
+            self.may_leave_strays = True
         if isinstance(action, Recover):
             self._end_recover(action, is_done=is_executed and is_known)
         elif isinstance(action, GiveBack):
@@ -357,7 +357,7 @@ class World:
         if is_executed:
             if action.unclaimed:
                 self.redis.give_back(action.unclaimed, b"")
-            for raw_id, claim in reversed([*action.claims, *action.orphans]):
+            for raw_id, claim in reversed([*action.claims, *action.strays]):
                 self.redis.give_back(raw_id, claim)
         if not is_known:
             self.carry_out(self.scheduler.give_back_failed(action))
@@ -404,6 +404,6 @@ class World:
                 self.fetch_ends()
             self.check()
         assert self.is_done, "it does not end"
-        ours = {raw_id for raw_id, claim in self.redis.claims.items() if claim.startswith(IDENTITY)}
+        ours = {raw_id for raw_id, claim in self.redis.claims.items() if claim.startswith(TOKEN_PREFIX)}
         is_clean = not ours & set(self.redis.active)
-        assert is_clean or self.may_leave_orphans, "a job is claimed, and runs nowhere"
+        assert is_clean or self.may_leave_strays, "a job is claimed, and runs nowhere"

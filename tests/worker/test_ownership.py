@@ -118,7 +118,7 @@ async def test_a_late_outcome_of_a_waiting_job_is_recorded_or_dropped(scene, red
     """Which of the two is free."""
     job = await scene.first_has()
     await scene.first.check_health()
-    scene.first._consumer.worker.pump.stop_taking()  # it shall not take the job again itself
+    scene.first._consumer.worker.pump.drain()  # it shall not take the job again itself
     await take_away(redis, scene.producer)
     scene.outcomes[0].set_result("late")
     await eventually(lambda: scene.told[0].calls)

@@ -102,24 +102,24 @@ def broken(line: str, instead: str) -> Any:
         ),
         pytest.param("count = 0 if is_started else", "count =", id="an outcome is sent before its claim"),
         pytest.param(
-            "self.taken -= len(action.claims)", "pass", id="a place is not freed after a refused early start"
+            "self.places_taken -= len(action.claims)",
+            "pass",
+            id="a place is not freed after a refused early start",
         ),
         pytest.param(
             "elif not self.calls_in_flight:", "else:", id="a fetch starts while a call asks for jobs"
         ),
         pytest.param(
-            "if self._link is RECOVERING and not self._orphans:",
+            "if self._link is RECOVERING and not self._strays:",
             "if self._link is RECOVERING:",
-            id="a call is made before orphans were given back",
+            id="a call is made before strays were given back",
         ),
         pytest.param(
             "self._fetched = call.fetched or self._fetched", "pass", id="a fetched job is forgotten"
         ),
         pytest.param("self._outcomes = call.outcomes + self._outcomes", "pass", id="an outcome is forgotten"),
-        pytest.param(
-            "self._orphans = action.orphans + self._orphans", "pass", id="a lost claim is forgotten"
-        ),
-        pytest.param("if not is_running:", "if False:", id="a refused job runs on"),
+        pytest.param("self._strays = action.strays + self._strays", "pass", id="a lost claim is forgotten"),
+        pytest.param("if not goes_on:", "if False:", id="a refused job runs on"),
         pytest.param(
             "if self._fetched is not None and self._fetched.claim == claim:",
             "if False:",

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.fast
 
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
-    returned: int = bench.run(scripts.hand_back, outbox_limit="0", jobs=claims)
+    returned: int = bench.run(scripts.give_back, outbox_limit="0", jobs=claims)
     return returned
 
 
