@@ -78,16 +78,14 @@ class Runner:
         is_awaited = executor == "process" or is_coroutine_function(handler)
         self._handler = handler if is_awaited else functools.partial(self._call_in_thread, handler)
         # Python 3.12 can run a handler's first step at once: a handler that does not wait needs no turn of
-        # the loop. Not so a job started early: uvloop sends the call that claims it at the end of this turn,
-        # and a handler that kills the process must not come before.
+        # the loop.
         self._task_options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
     def start(self, attempt: Attempt) -> None:
         """Run the handler; ``on_end`` may be called before this returns."""
         if self._processes is None and "timeout" in attempt.job.options:
             self._limit(attempt)
-        options = self._task_options if attempt.job.claim_known is None else {}
-        attempt.task = asyncio.Task(self._run(attempt), loop=self._loop, **options)
+        attempt.task = asyncio.Task(self._run(attempt), loop=self._loop, **self._task_options)
 
     def _limit(self, attempt: Attempt) -> None:
         """Let the attempt's timeout begin, unless something else ends it already."""
