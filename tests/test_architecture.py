@@ -401,3 +401,20 @@ def test_every_file_that_a_text_names_is_there():
             f"{name_of(path)}: {name}" for name in named if not any(f.endswith(f"/{name}") for f in files)
         }
     assert absent == set()
+
+
+def test_a_tests_name_has_at_most_sixty_characters():
+    names = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+    assert {name for name in names if len(name) > 60} == set()
+
+
+def test_no_test_reaches_through_a_private_part_of_a_private_part():
+    reaching = re.compile(r"\._[a-z]\w*\._[a-z]")
+    assert [
+        name_of(path) for path in (ROOT / "tests").rglob("*.py") if reaching.search(path.read_text())
+    ] == []

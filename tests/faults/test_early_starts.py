@@ -1,4 +1,4 @@
-"""An idle worker begins a job while the call that claims it is on its way; whatever becomes of that call."""
+"""An idle worker starts a job while the call that claims it is on its way; whatever becomes of that call."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def returns_its_data(job: Any) -> Any:
     return job.data
 
 
-async def test_a_job_begins_before_redis_has_heard_of_its_claim_and_is_recorded_after_it(idler, concurrency):
+async def test_a_job_starts_before_its_claim_and_is_recorded_after_it(idler, concurrency):
     await idler.work(returns_its_data, concurrency)
     idler.proxy.hold = FirstExchange()
     job = await idler.producer.enqueue("value")
@@ -175,7 +175,7 @@ async def test_a_job_runs_on_when_its_claim_never_arrived(idler, concurrency, ex
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-async def test_a_job_that_has_ended_is_recorded_once_when_neither_call_arrived(
+async def test_an_ended_job_is_recorded_once_if_neither_call_arrived(
     idler, concurrency, retries, expect_errors
 ):
     """Nothing waits for a stall check: what was not claimed is claimed again, and recorded then."""
@@ -199,7 +199,7 @@ async def test_a_job_that_has_ended_is_recorded_once_when_neither_call_arrived(
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-async def test_a_job_that_has_ended_is_recorded_once_when_both_replies_were_lost(
+async def test_an_ended_job_is_recorded_once_if_both_replies_were_lost(
     idler, concurrency, retries, redis, expect_errors
 ):
     """Then it is finished already, or waits for its next attempt."""
@@ -225,9 +225,7 @@ async def test_a_job_that_has_ended_is_recorded_once_when_both_replies_were_lost
     await idler.leaves_nothing()
 
 
-async def test_a_job_that_waits_for_its_next_attempt_is_not_taken_from_who_has_it_by_then(
-    idler, concurrency, redis, expect_errors
-):
+async def test_a_retried_job_is_not_taken_from_its_new_owner(idler, concurrency, redis, expect_errors):
     """Both replies were lost, and a Node worker took it, who claims nothing."""
 
     async def handler(job):
