@@ -413,7 +413,7 @@ def test_a_tests_name_has_at_most_sixty_characters():
     assert {name for name in names if len(name) > 60} == set()
 
 
-def test_no_test_reaches_through_a_private_part_of_a_private_part():
+def test_no_test_reaches_into_parts_of_private_parts():
     reaching = re.compile(r"\._[a-z]\w*\._[a-z]")
     assert [
         name_of(path) for path in (ROOT / "tests").rglob("*.py") if reaching.search(path.read_text())
