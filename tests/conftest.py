@@ -71,8 +71,12 @@ def is_on_fakeredis(config: pytest.Config) -> bool:
     return bool(config.getoption("markexpr") == "fast")
 
 
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, on fakeredis, what needs more than it."""
+    """Mark what runs ffmpeg as external; leave out, on fakeredis, what needs more than it."""
+    for item in items:
+        if item.get_closest_marker("ffmpeg"):
+            item.add_marker("external")
     if not is_on_fakeredis(config):
         return
     needs_more = [
