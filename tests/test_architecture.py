@@ -14,8 +14,6 @@ import pytest
 import beeq
 from beeq.redis import scripts
 
-pytestmark = pytest.mark.fast
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "beeq"
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -7,8 +7,6 @@ import pytest
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
-pytestmark = pytest.mark.fast
-
 KEEP_MS, MEMORY_MS = 600_000, 60_000
 OTHERS = {"jobs": {"x": "r"}, "claims": {"x": "t:9"}}
 

@@ -10,8 +10,6 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
-pytestmark = pytest.mark.fast
-
 STATES = ("succeeded", "failed")
 
 

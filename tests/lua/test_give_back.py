@@ -8,8 +8,6 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
-pytestmark = pytest.mark.fast
-
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
     returned: int = bench.run(scripts.give_back, outbox_limit="0", jobs=claims)

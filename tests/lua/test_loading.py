@@ -17,8 +17,6 @@ from beeq.redis.pipeline import Pipeline
 from beeq.redis.scripts import ALL, Script
 from tests.support.server import Server
 
-pytestmark = pytest.mark.fast
-
 KEYS = Keys("bq", "loading")
 
 

@@ -7,8 +7,6 @@ import pytest
 from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
-pytestmark = pytest.mark.fast
-
 LIMIT = "1000"
 RUNNING = {"jobs": {"1": "r", "2": "r"}, "active": ["1", "2"], "claims": {"1": "t:1", "2": "t:1"}}
 

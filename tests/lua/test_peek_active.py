@@ -7,8 +7,6 @@ import pytest
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
-pytestmark = pytest.mark.fast
-
 
 def peek(bench: Bench, longest_bytes: int = 10) -> object:
     before = bench.snapshot()

@@ -8,8 +8,6 @@ import redis
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
-pytestmark = pytest.mark.fast
-
 FAR_MS = 4_000_000_000_000
 
 

@@ -7,8 +7,6 @@ import redis
 
 from beeq.redis import scripts
 
-pytestmark = pytest.mark.fast
-
 EVERYWHERE = {
     "succeeded": {"1", "x"},
     "failed": {"1", "x"},

@@ -7,8 +7,6 @@ import pytest
 from beeq.redis import scripts
 from tests.lua.bench import Bench
 
-pytestmark = pytest.mark.fast
-
 LIFETIME_MS = 30_000
 
 

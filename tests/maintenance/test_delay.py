@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.fast
-
 
 async def run_times(queue):
     """Make the queue note when each job runs, by the clock of the wall."""

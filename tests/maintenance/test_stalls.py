@@ -10,8 +10,6 @@ import pytest
 
 from beeq import JobFailed, JobStalled, JobUnreadable, RedisRefused
 
-pytestmark = pytest.mark.fast
-
 RECORD = '{"data":{"foo":"bar"},"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}'
 
 

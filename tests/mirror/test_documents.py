@@ -16,8 +16,6 @@ from beeq.mirror.documents import change_of, fingerprint_of, moment_of, revision
 from beeq.protocol.codec import Record
 from tests.support.samples import json_values, nested
 
-pytestmark = pytest.mark.fast
-
 CREATED_MS = 1_795_488_864_455
 
 
