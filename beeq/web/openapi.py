@@ -100,7 +100,7 @@ def _response(description: str, schema: str) -> Schema:
 
 
 _ERRORS: Schema = {
-    "400": _response("The body is no JSON object, or fields are wrong; every fault is named.", "Faults"),
+    "400": _response("The body is not a JSON object, or fields are wrong; every fault is named.", "Faults"),
     "404": _response("There is no such job.", "Error"),
     "408": _response("The body did not come in time.", "Error"),
     "413": _response(f"The body is larger than {MAX_BODY_BYTES} bytes.", "Error"),
