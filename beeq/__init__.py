@@ -4,26 +4,35 @@ from beeq.client.reader import Health, Stats
 from beeq.errors import (
     BeeqError,
     Discard,
+    DutyEnded,
+    DutySilent,
     JobFailed,
     JobLost,
     JobStalled,
     JobTimedOut,
     JobUnreadable,
+    NotReplicated,
     QueueClosed,
     RedisError,
     RedisRefused,
     RedisUnavailable,
     Retry,
     StatusNotUpdated,
+    WorkerStuck,
 )
 from beeq.job import Job
 from beeq.queue import Queue
 from beeq.settings import Settings
+from beeq.supervision.duty import DutyHealth
+from beeq.worker.health import WorkerHealth
 from beeq.workers import run_workers
 
 __all__ = [
     "BeeqError",
     "Discard",
+    "DutyEnded",
+    "DutyHealth",
+    "DutySilent",
     "Health",
     "Job",
     "JobFailed",
@@ -31,6 +40,7 @@ __all__ = [
     "JobStalled",
     "JobTimedOut",
     "JobUnreadable",
+    "NotReplicated",
     "Queue",
     "QueueClosed",
     "RedisError",
@@ -40,6 +50,8 @@ __all__ = [
     "Settings",
     "Stats",
     "StatusNotUpdated",
+    "WorkerHealth",
+    "WorkerStuck",
     "run_workers",
 ]
 

@@ -7,17 +7,27 @@ parameters and the docstring of ``Queue.stats``, runs it in the loop's thread, a
 import asyncio
 import functools
 import inspect
+import math
 import os
+import sys
+import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from beeq.errors import JobLost
+from beeq.errors import JobLost, QueueClosed
 from beeq.job import Job
 
 P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 Twin = TypeVar("Twin", bound="BlockingTwin")
+#: How often a waiting thread asks whether its loop is still there.
+_LOOK_AT_LOOP_S = 1.0
+#: A loop that has not run for so many looks in a row is taken for gone: its program may run it piecewise.
+_LOOKS_WITHOUT_LOOP = 5
+_IS_ENDING = "the interpreter is ending, its event loops run no more: nothing was sent to Redis"
+_HAS_STOPPED = "the event loop that the queue works in does not run any more"
 
 
 class Portal:
@@ -28,7 +38,7 @@ class Portal:
         self._pid = os.getpid()
 
     def _open(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, which runs. Raises RuntimeError: it ran before a fork, and does not run here."""
+        """Return the loop. Raises RuntimeError: it ran before a fork, and does not run here."""
         if self._pid != os.getpid():
             raise RuntimeError(
                 "the job was handed out before a fork, and its loop runs in the parent only: "
@@ -36,14 +46,28 @@ class Portal:
             )
         return self._loop
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def is_gone(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether the loop, which is open and does not run, will not run again, as far as is known."""
+        del loop
+        return False
+
+    def run(self, coroutine: Coroutine[Any, Any, T], *, limit_s: float = math.inf) -> T:
         """Run the coroutine in the loop and return what it returns.
 
-        Raises RuntimeError in the loop's own thread, which would wait for itself, and after a fork.
+        Raises RuntimeError in the loop's own thread, which would wait for itself; after a fork; while the
+        interpreter ends, for the loop's thread has ended then (finalisers call so late, ``atexit`` does not);
+        and where the loop does not run, within seconds. QueueClosed when the loop has ended, for what ran
+        there ended with it; TimeoutError when the coroutine, which has a bound of its own, has not ended
+        after ``limit_s``: the loop is blocked.
+
+        A thread that is interrupted waits no longer: the coroutine is cancelled, and so withdraws what it has
+        not sent.
         """
         try:
+            if sys.is_finalizing():  # before any lock: a thread that has ended may hold it
+                raise RuntimeError(_IS_ENDING)  # noqa: TRY301 - the coroutine is to be closed
             loop = self._open()
-        except RuntimeError:
+        except BaseException:
             coroutine.close()
             raise
         try:
@@ -53,12 +77,36 @@ class Portal:
         if running is loop:
             coroutine.close()
             raise RuntimeError("a blocking call would wait for its own loop; use the async method")
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        if loop.is_closed():
+            coroutine.close()
+            raise QueueClosed
         try:
-            return future.result()
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # closed just now
+            coroutine.close()
+            raise QueueClosed from None
+        try:
+            return self._outcome(future, loop, time.monotonic() + limit_s)
         except BaseException:
             future.cancel()  # this thread was interrupted and no longer waits
             raise
+
+    def _outcome(self, future: Future[T], loop: asyncio.AbstractEventLoop, over_at_s: float) -> T:
+        """Wait for the future; one of a loop that has ended, or stopped, would never be done."""
+        looks = 0
+        while True:
+            try:
+                return future.result(max(0.0, min(_LOOK_AT_LOOP_S, over_at_s - time.monotonic())))
+            except TimeoutError:
+                if future.done():  # just now, or the error is the coroutine's own
+                    return future.result()
+                if time.monotonic() >= over_at_s:
+                    raise TimeoutError("the event loop is blocked: a listener has not returned") from None
+                if loop.is_closed():
+                    raise QueueClosed from None
+                looks = 0 if loop.is_running() else looks + 1
+                if looks >= _LOOKS_WITHOUT_LOOP or (looks and self.is_gone(loop)):
+                    raise RuntimeError(_HAS_STOPPED) from None
 
     def call(self, function: Callable[[], T]) -> T:
         """Call ``function`` in the loop's thread and return what it returns."""
@@ -155,6 +203,11 @@ class BlockingJob(BlockingTwin):
     def progress(self) -> Any:
         """What was last reported."""
         return self._twin.progress
+
+    @property
+    def is_new(self) -> bool:
+        """Whether a save of this object put the job into the queue."""
+        return self._twin.is_new
 
     @property
     def memory(self) -> dict[str, Any]:

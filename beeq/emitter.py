@@ -1,75 +1,90 @@
-"""Listeners by event name: ``on``, ``once``, ``off``, ``emit``. Knows nothing of jobs or Redis."""
+"""Listeners by event name: ``on``, ``once``, ``off``, ``emit``. Knows nothing of jobs or Redis.
+
+A listener may raise anything, ``CancelledError`` and ``KeyboardInterrupt`` included: nobody but ``on_error``
+notices. It is called in a copy of the context in which it was added: it sees the context variables of who
+listens, not of who opened the queue, or works there.
+"""
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any
 
-#: A listener; a coroutine function is run as a task by the emitter's owner.
+#: A listener; what a coroutine function returns is awaited by the emitter's owner.
 Listener = Callable[..., Any]
+
+
+class Subscription:
+    """One listener of one event."""
+
+    __slots__ = ("event", "fn", "is_once", "line", "variables")
+
+    def __init__(self, event: str, fn: Listener, *, is_once: bool) -> None:
+        self.event = event
+        self.fn = fn
+        self.is_once = is_once
+        #: The context of who listens.
+        self.variables = copy_context()
+        #: For the emitter's owner: what the listener has returned, and nobody has awaited yet.
+        self.line: Any = None
 
 
 class Emitter:
     """Calls listeners in the order in which they were added.
 
-    A listener that raises does not stop the others: its error goes to ``on_error``. ``spawn`` runs what
-    coroutine functions return.
+    A listener that raises does not stop the others: its error goes to ``on_error``. ``on_awaitable`` gets
+    what coroutine functions return, and has it awaited.
     """
 
-    __slots__ = ("_listeners", "_on_error", "_spawn")
+    __slots__ = ("_on_awaitable", "_on_error", "_subscriptions")
 
     def __init__(
         self,
         *,
-        spawn: Callable[[Coroutine[Any, Any, Any]], None],
+        on_awaitable: Callable[[Subscription, Awaitable[Any]], None],
         on_error: Callable[[str, BaseException], None],
     ) -> None:
-        self._listeners: dict[str, list[tuple[Listener, bool]]] = {}
-        self._spawn = spawn
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._on_awaitable = on_awaitable
         self._on_error = on_error
 
     def on(self, event: str, fn: Listener, *, once: bool = False) -> None:
         """Call ``fn`` at every ``event``; with ``once``, at the next one only."""
         if not callable(fn):
             raise TypeError(f"a listener must be callable, not {type(fn).__name__}")
-        self._listeners.setdefault(event, []).append((fn, once))
+        self._subscriptions.setdefault(event, []).append(Subscription(event, fn, is_once=once))
 
     def off(self, event: str, fn: Listener) -> None:
         """Stop calling ``fn``, if it is a listener."""
-        self._replace(event, [entry for entry in self._listeners.get(event, ()) if entry[0] != fn])
+        self._replace(event, [each for each in self._subscriptions.get(event, ()) if each.fn != fn])
 
     def has(self, event: str) -> bool:
         """Return whether the event has listeners."""
-        return event in self._listeners
+        return event in self._subscriptions
 
     def names(self) -> list[str]:
         """Return the events that have listeners."""
-        return list(self._listeners)
+        return list(self._subscriptions)
 
     def emit(self, event: str, *args: Any) -> bool:
-        """Call the listeners; return whether there were any."""
-        entries = self._listeners.get(event)
-        if not entries:
+        """Call the listeners; return whether there were any. Raises nothing."""
+        subscriptions = self._subscriptions.get(event)
+        if not subscriptions:
             return False
-        for entry in list(entries):
-            fn, once = entry
-            if once:
-                self._replace(event, [left for left in self._listeners.get(event, ()) if left is not entry])
+        for subscription in list(subscriptions):
+            if subscription.is_once:
+                left = [each for each in self._subscriptions.get(event, ()) if each is not subscription]
+                self._replace(event, left)
             try:
-                outcome = fn(*args)
-                if inspect.isawaitable(outcome):
-                    self._spawn(self._await(event, outcome))
-            except Exception as error:  # noqa: BLE001 - a listener may raise anything
+                outcome = subscription.variables.copy().run(subscription.fn, *args)
+                if outcome is not None and inspect.isawaitable(outcome):
+                    self._on_awaitable(subscription, outcome)
+            except BaseException as error:  # noqa: BLE001 - a listener may raise anything
                 self._on_error(event, error)
         return True
 
-    def _replace(self, event: str, entries: list[tuple[Listener, bool]]) -> None:
-        if entries:
-            self._listeners[event] = entries
+    def _replace(self, event: str, subscriptions: list[Subscription]) -> None:
+        if subscriptions:
+            self._subscriptions[event] = subscriptions
         else:
-            self._listeners.pop(event, None)
-
-    async def _await(self, event: str, outcome: Any) -> None:
-        try:
-            await outcome
-        except Exception as error:  # noqa: BLE001 - a listener may raise anything
-            self._on_error(event, error)
+            self._subscriptions.pop(event, None)

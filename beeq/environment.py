@@ -7,9 +7,13 @@ which may hold a password.
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
-from beeq.redis.urls import check_url
+from beeq.redis.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, check_url
+
+#: How the mirror writes ``projectId``; ``beeq.mirror.project_ids`` says what each does.
+ProjectIdType = Literal["auto", "text", "objectid"]
 
 EMBEDDED = "embedded:"
 MONGO_SCHEMES = ("mongodb", "mongodb+srv")
@@ -45,6 +49,25 @@ def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:
         if url is not None:
             return _checked(source, url, check_mongo_url)
     return None
+
+
+def mongo_project_id(option: str | None, environ: Mapping[str, str]) -> ProjectIdType:
+    """Return how the mirror writes ``projectId``: ``auto`` if nothing else is configured."""
+    for source, text in (
+        ("--mongo-project-id", option),
+        ("BEEQ_MONGO_PROJECT_ID", environ.get("BEEQ_MONGO_PROJECT_ID")),
+    ):
+        if text is not None:
+            try:
+                return check_project_id_type(text)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from None
+    return "auto"
+
+
+def wait_replicas(environ: Mapping[str, str]) -> int:
+    """Return ``BEEQ_WAIT_REPLICAS``, which is the setting ``wait_replicas``; 0 if there is none."""
+    return _number(environ, "BEEQ_WAIT_REPLICAS") or 0
 
 
 def _checked(source: str, url: str, check: Callable[[str], str] = check_url) -> str:
@@ -93,7 +116,9 @@ def _filled(url: str, *, password: str | None, db: int | None) -> str:
         if parts.scheme == "unix":
             query = f"{parts.query}&db={db}" if parts.query else f"db={db}"
             parts = parts._replace(query=query)
-        elif parts.scheme == "redis+sentinel":
+        elif parts.scheme in CLUSTER_SCHEMES:
+            pass  # it has one database
+        elif parts.scheme in SENTINEL_SCHEMES:
             if "/" not in parts.path.strip("/"):
                 parts = parts._replace(path=f"{parts.path.rstrip('/')}/{db}")
         elif not parts.path.strip("/"):
@@ -113,3 +138,12 @@ def check_mongo_url(url: str) -> str:
     if not is_valid:
         raise ValueError("the Mongo URL must begin with mongodb:// or mongodb+srv://, and name a host")
     return url
+
+
+def check_project_id_type(value: str) -> ProjectIdType:
+    """Return ``value`` if it is one of ``auto``, ``text`` and ``objectid``; else raise a ValueError."""
+    known: tuple[ProjectIdType, ...] = get_args(ProjectIdType)
+    for one in known:
+        if value == one:
+            return one
+    raise ValueError(f"the type of project ids must be one of {', '.join(known)}")

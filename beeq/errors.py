@@ -5,14 +5,21 @@
     BeeqError
     ├── RedisError                 Redis did not do what was asked
     │   ├── RedisUnavailable       unreachable, wrong password, or silent (also ConnectionError)
+    │   │   ├── RedisSilent        … it did not answer in time
+    │   │   └── NotReplicated      it was done, but a failover may undo it (``wait_replicas``)
     │   └── RedisRefused           it answered with an error: OOM, ACL, wrong type
     ├── QueueClosed                the queue was closed before or during the call
     ├── JobFailed                  what ``result()`` raises when the job failed
     ├── JobTimedOut                a handler ran past its timeout (also TimeoutError)
     ├── JobStalled                 a job outlived more workers than ``max_stalls`` allows
-    ├── JobLost                    an outcome came from a worker that no longer owned the job
+    ├── JobLost                    a worker no longer owned the job that it ran
     ├── JobUnreadable              a record in Redis is not a job record
-    └── StatusNotUpdated           a handler ended after its queue had closed
+    ├── ListenerTooSlow            a coroutine listener does not keep up; further events are dropped
+    ├── HandlersHang               too many handlers go on after their time; no further job is taken
+    ├── StatusNotUpdated           a handler ended after its queue had closed
+    ├── DutyEnded                  a background duty of a queue ended, and is begun again
+    │   └── DutySilent             it hung
+    └── WorkerStuck                a worker held places for nothing, or took no jobs; it was mended
 
     HandlerOutcome                        raised by handlers, the built-in processors among them
     ├── Retry                      try again, maybe after a given delay
@@ -25,9 +32,36 @@ Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob`
 
 from datetime import timedelta
 
+#: A class's own name, whatever its metaclass makes of ``__name__``.
+_NAME = vars(type)["__name__"]
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the name of the exception's class."""
+    return str(_NAME.__get__(type(error)))
+
+
+def text_of(error: BaseException) -> str:
+    """Return the exception's text; its class's name if it has none, or its ``__str__`` raises anything."""
+    try:
+        text = str.__str__(str(error))  # a plain str, not one of a class of the user's own
+    except BaseException:  # noqa: BLE001 - CancelledError and KeyboardInterrupt, too: nobody else raised it
+        text = ""
+    return text or kind_of(error)
+
+
+def kind_and_text_of(error: BaseException) -> str:
+    """Return the exception's class and its text, as a log has them."""
+    return f"{kind_of(error)}: {text_of(error)}"
+
 
 class BeeqError(Exception):
-    """Base of all errors that beeq defines."""
+    """Base of all errors that beeq defines.
+
+    ``repeated``: of an error in an ``error`` event, how many more of it there were since it was last said.
+    """
+
+    repeated = 0
 
 
 class RedisError(BeeqError):
@@ -36,6 +70,29 @@ class RedisError(BeeqError):
 
 class RedisUnavailable(RedisError, ConnectionError):
     """Redis cannot be reached, closed the connection, did not answer, or refused the credentials."""
+
+
+class RedisSilent(RedisUnavailable):
+    """Redis did not answer in time; the connection was given up."""
+
+
+class NotReplicated(RedisUnavailable):
+    """It was done, but fewer replicas than ``wait_replicas`` have confirmed that they have it.
+
+    Whether it is still done after a failover is unknown. Nothing is taken back, and nothing is tried again.
+    A caller may: a job with an id of its own is added once, and is confirmed when a save of it returns.
+    ``job_id`` is the job's id; None where nobody knows it.
+    """
+
+    def __init__(self, reason: str, *, job_id: str | None = None) -> None:
+        what = "it" if job_id is None else f"job {job_id}"
+        super().__init__(f"{reason}: whether {what} outlasts a failover is unknown")
+        self.reason = reason
+        self.job_id = job_id
+
+    def of(self, job_id: str | None) -> "NotReplicated":
+        """Return the same of one job."""
+        return NotReplicated(self.reason, job_id=job_id)
 
 
 class RedisRefused(RedisError):
@@ -80,10 +137,14 @@ class JobStalled(BeeqError):
 
 
 class JobLost(BeeqError):
-    """An outcome was dropped: when it was ready, this worker no longer owned the job."""
+    """This worker no longer owned the job: its handler was stopped, or its outcome dropped when it was ready.
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} was no longer owned by this worker; its outcome was dropped")
+    The job stalled while the worker stood still, or somebody removed it or queued it again.
+    """
+
+    def __init__(self, job_id: str, *, was_stopped: bool = False) -> None:
+        what = "its handler was stopped" if was_stopped else "its outcome was dropped"
+        super().__init__(f"Job {job_id} was no longer owned by this worker; {what}")
         self.job_id = job_id
 
 
@@ -96,6 +157,28 @@ class JobUnreadable(BeeqError):
         self.raw = raw
 
 
+class ListenerTooSlow(BeeqError):
+    """So many events wait for a coroutine listener to ``event`` that further ones are dropped.
+
+    Emitted once, until the listener has caught up; the log then says how many events were dropped.
+    """
+
+    def __init__(self, event: str, waiting: int) -> None:
+        super().__init__(f"a listener to {event!r} is too slow: {waiting} events wait; more are dropped")
+        self.event = event
+
+
+class HandlersHang(BeeqError):
+    """So many handlers go on after their attempt was over that the worker takes no jobs until some end.
+
+    A thread cannot be stopped. Emitted once, until jobs are taken again.
+    """
+
+    def __init__(self, hung: int) -> None:
+        super().__init__(f"{hung} handlers go on after their time: no job is taken until some of them end")
+        self.hung = hung
+
+
 class StatusNotUpdated(BeeqError):
     """A handler ended after its queue had closed (the text is bee-queue's)."""
 
@@ -103,6 +186,26 @@ class StatusNotUpdated(BeeqError):
         super().__init__(f"unable to update the status of {status} job {job_id}")
         self.job_id = job_id
         self.status = status
+
+
+class DutyEnded(BeeqError):
+    """A background duty of a queue ended, in a way that is not an error of its own; it is begun again."""
+
+    def __init__(self, duty: str, how: str) -> None:
+        super().__init__(f"the {duty} {how}; it is begun again")
+        self.duty = duty
+
+
+class DutySilent(DutyEnded):
+    """A background duty of a queue hung: it took no turn for ``silent_ms``, though Redis answered."""
+
+    def __init__(self, duty: str, silent_ms: int) -> None:
+        super().__init__(duty, f"took no turn for {silent_ms} ms")
+        self.silent_ms = silent_ms
+
+
+class WorkerStuck(BeeqError):
+    """A worker was alive and did not work: places were held by nobody, or it took none of the jobs there."""
 
 
 class HandlerOutcome(Exception):

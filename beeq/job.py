@@ -61,10 +61,10 @@ class JobOwner(Protocol):
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
         """Keep facts with the running job."""
 
-    async def remove(self, job_id: str) -> None:
+    async def remove(self, job: Job) -> None:
         """Remove the job from wherever it is."""
 
-    async def cancel(self, job_id: str) -> bool:
+    async def cancel(self, job: Job) -> bool:
         """End the job; return whether it had not ended."""
 
     async def retry(self, job: Job) -> bool:
@@ -76,8 +76,11 @@ class JobOwner(Protocol):
     async def result(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; return its result, or raise its failure."""
 
-    def listen(self, job: Job) -> Emitter:
-        """Return an emitter for the job's listeners, and hold the job until its final event."""
+    def new_emitter(self) -> Emitter:
+        """Return an emitter for the listeners of a job."""
+
+    def listening_changed(self, job: Job) -> None:
+        """Hold the job until its final event, as long as somebody listens to it."""
 
 
 class RunningJob(Protocol):
@@ -116,6 +119,8 @@ class Job:
         status: what the record says: ``created``, ``retrying``, ``succeeded`` or ``failed``.
         progress: what was last reported.
         queue: the ``Queue`` it belongs to.
+        is_new: whether the last ``save`` of this object put the job into the queue: False if its id existed.
+            False also for a job that was not saved, or was found in the queue.
     """
 
     __slots__ = (
@@ -128,6 +133,7 @@ class Job:
         "claimed_record",
         "data",
         "id",
+        "is_new",
         "owner",
         "progress",
         "status",
@@ -141,6 +147,7 @@ class Job:
         self._options: Any = record.options
         self.status = record.status
         self.progress = record.progress
+        self.is_new = False
         self._listeners: Emitter | None = None
         #: By which claim this process runs the job; empty when it does not.
         self.claim = b""
@@ -256,7 +263,8 @@ class Job:
         self.options["timeout"] = check_timeout_ms(timeout)
         return self
 
-    # Commands. Each raises RedisUnavailable or RedisRefused when Redis does not do its part.
+    # Commands. Each raises RedisUnavailable or RedisRefused when Redis does not do its part. Where the queue
+    # has ``wait_replicas``, save, remove, cancel and retry raise NotReplicated when replicas do not confirm.
 
     def save(self) -> Coroutine[Any, Any, Self]:
         """Put the job into its queue; ``id`` is set, or None if the chosen id exists already.
@@ -266,6 +274,8 @@ class Job:
             TypeError: data or options cannot be written as JSON; nothing was sent.
             ValueError: the option ``delay`` is not a time; nothing was sent.
             QueueClosed: the queue is closed.
+            CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent, or
+                was sent, so that it may be added. With an id of its own, ``Queue.get_job`` tells.
         """
         return self.owner.save(self)  # no coroutine of its own: saves are to be fast
 
@@ -299,12 +309,12 @@ class Job:
 
     async def remove(self) -> Self:
         """Remove the job from the queue, wherever it is; one that is gone already is fine."""
-        await self.owner.remove(self.saved_id())
+        await self.owner.remove(self)
         return self
 
     async def cancel(self) -> bool:
         """End the job, running or not; return whether it had not ended yet. See ``Queue.cancel_job``."""
-        return await self.owner.cancel(self.saved_id())
+        return await self.owner.cancel(self)
 
     async def retry(self) -> bool:
         """Queue the failed job again; return whether it was one."""
@@ -326,25 +336,32 @@ class Job:
 
         Raises:
             JobFailed: the job failed for good; the message is its last error's.
-            TimeoutError: the time is over.
+            TimeoutError: the time is over. QueueClosed: the queue was closed meanwhile.
         """
         return await self.owner.result(self, timeout)
 
     # Listeners.
 
     def on(self, event: str, fn: Listener) -> Self:
-        """Call ``fn`` at every ``succeeded``, ``retrying``, ``failed`` or ``progress`` of the job."""
+        """Call ``fn`` at every ``succeeded``, ``retrying``, ``failed`` or ``progress`` of the job.
+
+        Events are lost while their connection is down; the job's end is told all the same, once it is back.
+        A job that is gone by then, no result kept, is told as failed.
+        """
         self._emitter().on(event, fn)
+        self.owner.listening_changed(self)
         return self
 
     def once(self, event: str, fn: Listener) -> Self:
         """Call ``fn`` at the next such event only."""
         self._emitter().on(event, fn, once=True)
+        self.owner.listening_changed(self)
         return self
 
     def off(self, event: str, fn: Listener) -> Self:
         """Stop calling ``fn``."""
         self._emitter().off(event, fn)
+        self.owner.listening_changed(self)
         return self
 
     def emit(self, event: str, *args: Any) -> None:
@@ -353,12 +370,12 @@ class Job:
             self._listeners.emit(event, *args)
 
     def has_listeners(self) -> bool:
-        """Return whether anyone ever listened to this object."""
-        return self._listeners is not None
+        """Return whether anyone listens to this object."""
+        return self._listeners is not None and bool(self._listeners.names())
 
     def _emitter(self) -> Emitter:
         if self._listeners is None:
-            self._listeners = self.owner.listen(self)
+            self._listeners = self.owner.new_emitter()
         return self._listeners
 
     def saved_id(self) -> str:

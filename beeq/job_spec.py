@@ -90,16 +90,11 @@ class JobSpec:
         return job
 
     async def save(self, queue: Queue, data: dict[str, Any]) -> Job:
-        """Enqueue a job of ``completed`` data; if its id exists, that job is left as it is.
+        """Enqueue a job of ``completed`` data; if its id exists, return that job, which is left as it is.
 
-        After a RedisError the job may or may not be enqueued.
+        After a RedisError the job may or may not be enqueued. Raises JobUnreadable as ``Queue.enqueue`` does.
         """
-        job = self.job(queue, data)
-        wanted_id = job.id
-        await job.save()
-        if job.id is None:
-            job.set_id(wanted_id)  # a job with this id exists
-        return job
+        return await queue.save_or_find(self.job(queue, data))
 
 
 def _strategy_and_delay(backoff: Any) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    StrictBool,
     StrictInt,
     StrictStr,
     ValidationError,
@@ -122,6 +123,66 @@ def _http_url(url: str) -> str:
     return url
 
 
+def _number(unit: str, least: float, most: float, *, or_: tuple[Any, ...] = ()) -> Callable[[Any], Any]:
+    """Return the check of a number, or one of the values ``or_``, by which the message begins."""
+
+    def check(value: Any) -> Any:
+        if any(value is item for item in or_):
+            return value
+        # No text and no boolean, which Python would take for numbers; comparing refuses NaN.
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and least <= value <= most):
+            others = "".join(f"{str(item).lower()}, " for item in or_ if item is not None)
+            raise ValueError(
+                f"must be {others}{'or ' * bool(others)}a number of {unit} from {least} to {most}"
+            )
+        return float(value)
+
+    return check
+
+
+Seconds = Annotated[float, BeforeValidator(_number("seconds", 0, 3600))]
+
+
+class MediaParameters(BaseModel):
+    """The checked part of a job's ``parameters``; others are left alone.
+
+    Attributes:
+        allow_broken: take what is there of an input of which a part is missing, instead of failing.
+        music_volume: the gain of the music, in dB, -60 to 20; None is -12 under another sound, 0 without one.
+        ducking: lower the music while the other sound is heard: by 12 dB at most, or by another number of dB.
+        loop: repeat music that is shorter than what it is mixed into.
+        fade_in: the music's fade at its beginning, in seconds.
+        fade_out: the music's fade at its end, in seconds.
+        fps: pictures a second of the film, 1 to 120 (also 23.976, 29.97, 59.94); by default the highest rate
+            of the inputs, 60 at most.
+        still_seconds: how long a still is shown as a scene, 0.01 to 3600 seconds.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    allow_broken: StrictBool = False
+    music_volume: Annotated[float | None, BeforeValidator(_number("dB", -60, 20, or_=(None,)))] = None
+    ducking: Annotated[bool | float, BeforeValidator(_number("dB", 0, 60, or_=(True, False)))] = False
+    loop: StrictBool = False
+    fade_in: Seconds = 0.0
+    fade_out: Seconds = 0.0
+    fps: Annotated[float | None, BeforeValidator(_number("pictures a second", 1, 120, or_=(None,)))] = None
+    still_seconds: Annotated[float, BeforeValidator(_number("seconds", 0.01, 3600))] = 5.0
+
+    def as_given(self) -> dict[str, Any]:
+        """Return what the job asked for, as on the wire."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _known_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    try:
+        MediaParameters.model_validate(parameters)
+    except ValidationError as error:
+        raise ValueError("; ".join(faults(error))) from None
+    return parameters
+
+
 Name = Annotated[StrictStr, AfterValidator(_text(MAX_NAME_LENGTH))]
 Reference = Annotated[str | int | None, BeforeValidator(_reference)]
 Path = Annotated[StrictStr, AfterValidator(_text(MAX_PATH_LENGTH))]
@@ -131,6 +192,7 @@ Url = Annotated[StrictStr, AfterValidator(_text(MAX_URL_LENGTH)), AfterValidator
 AIType = Literal["script", "scene-description", "image", "video"]
 MediaType = Literal["video-stitch", "audio-stitch", "music-mix", "frame-extract"]
 OutputFormat = Literal["mp4", "webm", "mov"]
+Parameters = Annotated[dict[StrictStr, Any], AfterValidator(_known_parameters)]
 
 
 class BaseJob(BaseModel):
@@ -184,7 +246,7 @@ class MediaProcessingJob(BaseJob):
     type: Annotated[MediaType, BeforeValidator(_one_of(MediaType))]
     input_files: Paths
     output_path: Path
-    parameters: dict[StrictStr, Any] = Field(default={}, validate_default=True)
+    parameters: Parameters = Field(default={}, validate_default=True)
 
     @field_validator("parameters")
     @classmethod
@@ -210,6 +272,7 @@ class VideoAssemblyJob(BaseJob):
         AfterValidator(_filled),
         AfterValidator(_unique),
     ]
+    parameters: Parameters | None = None
 
 
 class WebhookJob(BaseJob):

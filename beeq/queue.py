@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from beeq.client.context import QueueContext
-from beeq.client.event_hub import EventHub
+from beeq.client.events.event_hub import EventHub
+from beeq.client.events.listeners import Listeners, log_error
+from beeq.client.events.missed_ends import MissedEnds
 from beeq.client.job_actions import JobActions
-from beeq.client.listeners import Listeners
 from beeq.client.owning_loop import OwningLoop
 from beeq.client.reader import Health, JobState, Reader, Stats
 from beeq.client.session import CLOSE_TIMEOUT_MS, Session
@@ -22,14 +24,28 @@ from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
 from beeq.protocol.keys import Keys
 from beeq.protocol.options import check_job_id
+from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
+from beeq.redis.probe import RedisProbe
+from beeq.redis.replicas import ReplicaWait
 from beeq.settings import Settings, milliseconds, whole
+from beeq.supervision.duties import Duties, patience_s_of
+from beeq.supervision.error_reports import ErrorReports
 from beeq.worker.consumer import Consumer
+from beeq.worker.health import WorkerHealth
 from beeq.worker.runner import Executor, Handler
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+
+def close_timeout_ms(timeout: int | timedelta | None) -> int:
+    """Return the timeout of a close in ms; None, 0 and negatives mean bee-queue's default."""
+    if isinstance(timeout, timedelta):
+        timeout = round(timeout.total_seconds() * 1000)
+    is_default = isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0
+    return CLOSE_TIMEOUT_MS if is_default or timeout is None else timeout
 
 
 class Queue:
@@ -38,15 +54,21 @@ class Queue:
     Args:
         name: the queue's name; any text.
         redis: a URL (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2:26379/name/0``,
-            ``redis+cluster://h1:6379,h2:6379``, ``embedded:``, see ``redis/urls.py``), a
-            ``redis.asyncio`` client, or None for ``redis://127.0.0.1:6379``.
+            ``redis+cluster://h1,h2``, ``embedded:``, see ``redis/urls.py``), a client of ``redis.asyncio`` or
+            ``valkey.asyncio``, of a cluster, too, or None for ``redis://127.0.0.1:6379``.
         **settings: see ``Settings``; durations are ints in ms or timedeltas.
 
     Raises:
-        TypeError, ValueError: a bad setting, name or URL; the message names it.
+        TypeError, ValueError: a bad setting, name or URL, or a client that cannot be used (one that blocks,
+            fakeredis's); the message names it, and says what to pass instead.
 
     Connects at the first await, in ``connect``, ``ready``, or ``async with``; works in that event loop only,
-    and not beyond a fork: elsewhere its methods raise RuntimeError.
+    and not beyond a fork: elsewhere its methods raise RuntimeError. Its duties and connections keep nothing
+    of who opened it: they live in an empty context (``contextvars``).
+
+    A client's credential provider is asked in this loop, for heartbeats too, which have a thread of their
+    own. With a connection class, a pool or a callback of somebody else's they are made in this loop; the log
+    says so once. What any of these raises means that Redis is away: it is reported, and tried again.
     """
 
     def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
@@ -64,10 +86,20 @@ class Queue:
         self.has_own_redis = redis is not None
         timeout_ms = self.settings.redis_timeout
         self.connector = Connector(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
-        self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms)
+        wanted = self.settings.wait_replicas
+        replicas = ReplicaWait(wanted, key=self.keys.written, timeout_ms=timeout_ms) if wanted else None
+        self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms, replicas=replicas)
         owning_loop = OwningLoop(name)
         self._listeners = Listeners(name, owning_loop)
         self.event_hub = EventHub(emit=self._listeners.emit, clock_ms=now_ms)
+        self._error_reports = ErrorReports(
+            name,
+            emit=self._listeners.emit,
+            log=log_error,
+            spawn=partial(owning_loop.spawn, name=f"beeq error reports of {name}"),
+            connection=Connection(self.connector, timeout_ms=timeout_ms),
+        )
+        probe = RedisProbe(self.connector, self.keys, timeout_ms=timeout_ms)
         context = QueueContext(
             name=name,
             settings=self.settings,
@@ -76,11 +108,18 @@ class Queue:
             pipeline=self.pipeline,
             event_hub=self.event_hub,
             emit=self._listeners.emit,
-            report_error=self._listeners.report_error,
+            report_error=self._error_reports.report,
             now_ms=now_ms,
+            duties=Duties(
+                on_error=self._error_reports.report,
+                patience_s=patience_s_of(self.settings.stall_interval),
+                is_redis_there=probe.is_answered,
+            ),
+            probe=probe,
         )
         self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
-        self._session = Session(context, owning_loop, self._listeners)
+        missed_ends = MissedEnds(context, self._reader, owning_loop)
+        self._session = Session(context, owning_loop, self._listeners, missed_ends)
         self._actions = JobActions(
             self, context, session=self._session, listeners=self._listeners, reader=self._reader
         )
@@ -133,24 +172,26 @@ class Queue:
 
         Args:
             timeout: ms or timedelta; None, 0 and negatives mean 5000. What still runs then is
-                cancelled and goes to the front of the queue, its retries untouched.
+                cancelled and goes to the front of the queue, its retries untouched. Whatever hangs
+                (handlers, threads, listeners, Redis), this returns at most 3 s after the timeout.
 
         Raises:
             TimeoutError: some jobs did not end in time (``Operation timed out.``). All is closed.
         """
-        if isinstance(timeout, timedelta):
-            timeout = round(timeout.total_seconds() * 1000)
-        is_default = isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0
-        await self._session.close(CLOSE_TIMEOUT_MS if is_default or timeout is None else timeout)
+        await self._session.close(close_timeout_ms(timeout))
 
     async def __aenter__(self) -> Self:
-        """Connect."""
-        await self.connect()
+        """Connect; if that fails, or is cancelled, no worker goes on."""
+        try:
+            await self.connect()
+        except BaseException as error:
+            await self._session.leave_unopened(error)
+            raise
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        """Close."""
-        await self.close()
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Close. An error in the block is raised on; if it was cancelled, jobs that run go back at once."""
+        await self._session.leave(error)
 
     async def destroy(self) -> int:
         """Delete the queue: every key, bee-queue's and beeq's. Return how many there were."""
@@ -164,10 +205,15 @@ class Queue:
     def on(self, event: str, fn: Listener) -> Self:
         """Call ``fn`` at every ``event``; it may be a coroutine function.
 
-        ``ready()``, ``error(error)``, ``stalled(id)``, ``raised jobs(count)``; of jobs that run here
-        ``succeeded(job, result)``, ``retrying(job, error)``, ``failed(job, error)`` at every failed
-        attempt, ``failed:fatal(job, error)``, ``cancelled(job)``; of all jobs, wherever they run,
-        ``job succeeded``, ``job retrying``, ``job failed``, ``job progress`` with id and data.
+        ``ready()``; ``error(error)``, the same one of Redis's seldom, see ``supervision/error_reports.py``;
+        ``reconnected(away_ms, errors)`` when Redis is back and an ``error`` has said that it was away;
+        ``stalled(id)``, ``raised jobs(count)``; of jobs that run here ``succeeded(job, result)``,
+        ``retrying(job, error)``, ``failed(job, error)`` at every failed attempt, ``failed:fatal(job,
+        error)``, ``cancelled(job)``; ``hung(count)`` when so many handlers go on after their time that no
+        job is taken (``max_hung``); of all jobs, wherever they run, ``job succeeded``, ``job retrying``,
+        ``job failed``, ``job progress`` with id and data.
+
+        It sees the context variables of who calls ``on``, in a copy of that context.
         """
         self._listeners.on(event, fn)
         self._session.listened_to(event)
@@ -189,8 +235,8 @@ class Queue:
         return self._listeners.emit(event, *args)
 
     def report_error(self, error: BaseException) -> None:
-        """Emit ``error``; without a listener it is logged."""
-        self._listeners.report_error(error)
+        """Emit ``error``, or count it if it was said lately; without a listener it is logged."""
+        self._error_reports.report(error)
 
     # Jobs: making.
 
@@ -212,15 +258,19 @@ class Queue:
 
         Args:
             data: the payload.
-            id: its name; None for the counter's next. If it exists, nothing is written and the
-                returned job's id is None.
+            id: its name; None for the counter's next. If it exists, nothing is written, and the job that has
+                it is returned as it is in Redis; its ``is_new`` is False.
             retries: further attempts after a failed one.
             backoff: ``"immediate"``, or strategy and delay.
             timeout: limit of one attempt, ms or timedelta.
             delay_until: not before then.
 
         Raises:
-            TypeError, ValueError: a bad option, named. RedisError: Redis did not take the job.
+            TypeError, ValueError: a bad option, named. RedisError: Redis did not take the job. QueueClosed.
+            JobUnreadable: the id exists, and the record there is not one.
+            NotReplicated: it did, but fewer replicas than ``wait_replicas`` have confirmed it.
+            CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent to
+                Redis, or was sent, so that it may be added. With an ``id``, ``get_job`` tells.
         """
         job = self.create_job(data)
         if id is not None:
@@ -233,7 +283,15 @@ class Queue:
             job.timeout(timeout)
         if delay_until is not None:
             job.delay_until(delay_until)
-        return await job.save()
+        return await self.save_or_find(job)
+
+    async def save_or_find(self, job: Job) -> Job:
+        """Save the job and return it; or return the job that has its id already, as it is in Redis.
+
+        ``is_new`` of the returned job says which. Raises what ``Job.save`` raises, and JobUnreadable: the
+        record of the existing job is not one.
+        """
+        return await self._actions.save_or_find(job)
 
     async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
@@ -241,7 +299,9 @@ class Queue:
         A job whose id exists does not count as failed: its id is then None. Not atomic as a whole.
 
         Raises:
-            RedisUnavailable: none of them was saved, because Redis is away.
+            RedisUnavailable: none of them was saved, because Redis is away; NotReplicated is returned, not
+                raised. QueueClosed.
+            CancelledError: it was cancelled; those not sent yet are withdrawn, and a note says how many.
         """
         return await self._actions.save_all(list(jobs))
 
@@ -278,7 +338,8 @@ class Queue:
 
     async def check_health(self) -> Health:
         """Return how many jobs are in each state, and the newest automatic id."""
-        return (await self.stats()).health()
+        await self._session.ensure()
+        return (await self._reader.stats(with_age=False)).health()
 
     async def stats(self) -> Stats:
         """Return the counts of ``check_health``, living workers, and the age of the oldest waiting job."""
@@ -302,8 +363,11 @@ class Queue:
     # Jobs: changing.
 
     async def remove_job(self, job_id: str | int) -> Self:
-        """Remove a job from wherever it is. A running one is not stopped, but its outcome is dropped."""
-        await self._actions.remove(job_id)
+        """Remove a job from wherever it is. The outcome of a running one is dropped.
+
+        A beeq worker stops its handler at the next heartbeat, and emits ``error`` with ``JobLost``.
+        """
+        await self._actions.remove_by_id(job_id)
         return self
 
     async def cancel_job(self, job_id: str | int) -> bool:
@@ -313,7 +377,7 @@ class Queue:
         runs on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be left
         behind. A Node worker cannot be stopped; when its handler ends it writes the job's record again.
         """
-        return await self._actions.cancel(job_id)
+        return await self._actions.cancel_by_id(job_id)
 
     async def retry_job(self, job: Job) -> bool:
         """Queue a failed job again; see ``Job.retry``."""
@@ -355,7 +419,8 @@ class Queue:
         """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
 
         Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
-        plain function in a thread, with the blocking face of the job.
+        plain function in a thread, with the blocking face of the job. Each attempt has a copy of the context
+        of who calls ``run``, or else this: their context variables, not those of who opened the queue.
 
         Args:
             handler: the function; None makes this a decorator, which returns the function itself.
@@ -391,13 +456,39 @@ class Queue:
     def concurrency(self, concurrency: int) -> None:
         self._consumer.concurrency = whole("concurrency", concurrency, at_least=1)
 
+    @property
+    def max_hung(self) -> int | None:
+        """The setting of that name; may be set until work begins."""
+        return self._consumer.max_hung
+
+    @max_hung.setter
+    def max_hung(self, max_hung: int | None) -> None:
+        self._consumer.max_hung = None if max_hung is None else whole("max_hung", max_hung, at_least=1)
+
     async def run(self, burst: bool = False, *, catch_signals: bool = True) -> None:
         """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
 
-        The first signal lets running jobs end, the second hands them back. With ``catch_signals`` off
-        the caller handles them, who may run several queues in one process.
+        The first signal lets running jobs end, for up to 30 s, the second hands them back, and this returns;
+        what did not end is one line of the log. The third goes to the program's own handler, which as a rule
+        ends it. All queues that run in one loop hear them. Where anybody else handles SIGINT or SIGTERM, as a
+        web server does, they are left alone: the worker ends with its host. So they are in another thread
+        than the main one, and with ``catch_signals`` off.
+
+        If this is cancelled, the worker takes no more jobs, and those that run go back to the front of the
+        queue, as at the end of ``close``: within 3 s CancelledError is raised on, also if it is cancelled
+        again. The queue stays open.
+
+        Raises TimeoutError if a ``close`` does. HandlersHang if in a burst ``max_hung`` handlers hang: the
+        jobs left wait in the queue. CancelledError.
         """
         await self._consumer.run(burst=burst, catch_signals=catch_signals)
+
+    def worker_health(self) -> WorkerHealth:
+        """Return how this queue's work in this process is: its background duties and its places.
+
+        Asks nobody, Redis neither, and may be called in any thread: also when the event loop is blocked.
+        """
+        return self._consumer.health()
 
     async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
         """Look for stalled jobs now; return how many went back to the queue.

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq.client.reader import JobState, Stats
-from beeq.errors import BeeqError
+from beeq.environment import check_project_id_type
+from beeq.errors import BeeqError, RedisError
 from beeq.job import Job
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.job_status import STATUSES, status_document
 from beeq.jobs import JOB_TYPES, BaseJob, check_built_in
+from beeq.mirror.documents import fingerprint_of
 from beeq.mirror.mirror import Mirror
 from beeq.queue import Queue
+from beeq.supervision.fence import without_context
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 logger = logging.getLogger(__name__)
+
+#: How long a close waits for the mirror.
+_CATCH_UP_S = 1.0
 
 JobData = Mapping[str, Any] | BaseJob
 Options = Mapping[str, Any]
@@ -50,6 +56,8 @@ class QueueService:
         redis: as for ``Queue``.
         mongo_url: of the status mirror; while connected, the service also writes changes to it. None:
             statuses come from Redis alone.
+        mongo_project_id: how the mirror writes ``projectId``: ``auto`` (text of 24 hexadecimal digits as an
+            ObjectId, everything else as it is), ``objectid`` (ObjectIds only) or ``text`` (as it is).
         prefix: the first part of every key.
         **settings: further settings of the four queues, see ``Settings``.
 
@@ -65,13 +73,19 @@ class QueueService:
         *,
         redis: str | Redis | None = None,
         mongo_url: str | None = None,
+        mongo_project_id: str = "auto",
         prefix: str = "bq",
         **settings: Any,
     ) -> None:
         settings.setdefault("is_worker", False)
         settings.setdefault("mirrored", mongo_url is not None)
         self._queues = {name: Queue(name, redis=redis, prefix=prefix, **settings) for name in JOB_TYPES}
-        self._mirror = None if mongo_url is None else Mirror(mongo_url, redis=redis, prefix=prefix)
+        self._has_noted = False  # whether a change may have been noted here
+        self._is_closed = False
+        check_project_id_type(mongo_project_id)
+        self._mirror: Mirror | None = None
+        if mongo_url is not None:
+            self._mirror = Mirror(mongo_url, redis=redis, prefix=prefix, project_id_type=mongo_project_id)
 
     @property
     def queues(self) -> Mapping[str, Queue]:
@@ -89,23 +103,45 @@ class QueueService:
             self._mirror.start()
 
     async def close(self) -> None:
-        """Close all connections; changes not yet mirrored stay in Redis. Further calls do nothing."""
-        if self._mirror is not None:
-            await self._mirror.stop()
-        await asyncio.gather(*(queue.close() for queue in self._queues.values()))
+        """Close all connections; further calls do nothing.
+
+        Changes noted so far are mirrored first, if MongoDB takes them within a second; the others stay in
+        Redis for the next writer. Whatever hangs, this returns at most 3 s after the queues have closed.
+        """
+        await self._close(lambda queue: queue.close())
+
+    async def _close(self, close: Callable[[Queue], Awaitable[None]]) -> None:
+        is_first, self._is_closed = not self._is_closed, True
+        try:
+            await asyncio.gather(*map(close, self._queues.values()))
+        finally:
+            if self._mirror is not None:
+                if is_first:
+                    await self._catch_up(self._mirror)
+                await self._mirror.stop()
+
+    async def _catch_up(self, mirror: Mirror) -> None:
+        if not (mirror.is_running or self._has_noted):
+            return
+        if not mirror.is_running:  # there was no ``connect``: the queues have opened by themselves
+            mirror.start()
+        try:
+            await mirror.flush(_CATCH_UP_S)
+        except RedisError as error:
+            logger.warning("changes are not mirrored yet: %s", error)
 
     async def __aenter__(self) -> Self:
         """Connect; if that fails, close."""
         try:
             await self.connect()
-        except BaseException:
-            await self.close()
+        except BaseException as error:
+            await self.__aexit__(None, error, None)
             raise
         return self
 
-    async def __aexit__(self, *_exception: object) -> None:
-        """Close."""
-        await self.close()
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close, each queue as ``Queue`` does at the end of its block; an error in the block is raised on."""
+        await self._close(lambda queue: queue.__aexit__(kind, error, trace))
 
     # Jobs.
 
@@ -118,7 +154,7 @@ class QueueService:
                 in place of the policy.
 
         Returns:
-            The saved job. If its id exists, that job is left as it is, and this one has its id.
+            The saved job. If its id exists, the job that has it, as it is; its ``is_new`` is then False.
 
         Raises:
             ValueError: fields (``InvalidJob``: every fault is named) or an option are invalid.
@@ -149,6 +185,7 @@ class QueueService:
 
     async def _add(self, queue_name: str, job: JobData, options: Options | None) -> Job:
         spec = JobSpec(queue_name, JobOptions.of(options))
+        self._has_noted = True
         return await spec.save(self._queues[queue_name], spec.completed(job))
 
     async def cancel_job(self, job_id: str, *, queue_name: str | None = None) -> bool:
@@ -165,6 +202,7 @@ class QueueService:
             ValueError: not a built-in queue; or several queues have an unfinished job of that id.
         """
         queue = await find_unfinished(map(self._queues.__getitem__, self._names(queue_name)), job_id)
+        self._has_noted = self._has_noted or queue is not None
         return queue is not None and await queue.cancel_job(job_id)
 
     async def get_job_status(self, job_id: str, *, queue_name: str | None = None) -> dict[str, Any] | None:
@@ -172,7 +210,7 @@ class QueueService:
 
         ``jobId``, ``queueName``, ``status`` (``queued``, ``processing``, ``completed``, ``failed``,
         ``cancelled``), ``jobData``, ``result``, ``error``, ``projectId``, ``createdAt`` and
-        ``updatedAt`` (datetimes in UTC).
+        ``updatedAt`` (datetimes in UTC). ObjectIds are given as text, ``projectId`` as in ``jobData``.
 
         Args:
             job_id: its id.
@@ -196,7 +234,7 @@ class QueueService:
         if self._mirror is None:
             return None
         try:
-            return await self._mirror.collection.find(job_id, self._names(queue_name))
+            return await without_context(self._mirror.collection.find(job_id, self._names(queue_name)))
         except BeeqError as error:
             logger.warning("the mirror did not answer: %s", error)
             return None
@@ -214,7 +252,7 @@ class QueueService:
 
         Raises:
             ValueError: the status is invalid. RuntimeError: the service has no mirror.
-            MirrorUnavailable: MongoDB did not answer.
+            MirrorUnavailable: MongoDB did not answer. RedisError: Redis did not.
         """
         if status not in STATUSES:
             raise ValueError(f"{status!r} is not a valid status; these are {', '.join(STATUSES)}")
@@ -222,11 +260,20 @@ class QueueService:
             raise ValueError(f"error must be text, not {type(error).__name__}")
         if self._mirror is None:
             raise RuntimeError("there is no mirror: give mongo_url")
+        # In this order: a change after the first look is later than this, and one before the second is seen.
+        revisions = await self._mirror.revisions()
         found = await self._find(job_id, None)
         queue_name = next(iter(found)) if len(found) == 1 else None
-        await self._mirror.collection.set_status(
-            job_id, queue_name, status=status, result=result, error=error
+        written = self._mirror.collection.set_status(
+            job_id,
+            queue_name,
+            status=status,
+            result=result,
+            error=error,
+            revision=max((revisions.get(name, 0) for name in found or revisions), default=0),
+            fingerprint=None if queue_name is None else fingerprint_of(found[queue_name]),
         )
+        await without_context(written)  # PyMongo keeps the connections that it opens here
 
     async def _find(self, job_id: str, queue_name: str | None) -> dict[str, JobState]:
         """Return the state of a job of that id, by queue."""

@@ -93,10 +93,21 @@ class Settings:
     max_stalls: int = 3
     #: How long a result outlives a record that was removed on finish.
     result_ttl: int = 600_000
+    #: Keep the result of a job, or the text of its failure, for as long as its record. Off: those who hear
+    #: the events have it; others find, as after a Node worker, None or the trace's text.
+    keep_results: bool = True
     #: Note each change of a job in the queue's outbox, for the status mirror.
     mirrored: bool = False
+    #: How many handlers may go on after their time (a thread cannot be stopped) before the worker takes no
+    #: more jobs until some of them end. None: as many as run at once, and at least 10.
+    max_hung: int | None = None
     #: The longest wait for one reply of Redis.
     redis_timeout: int = 5000
+    #: How many replicas must confirm (WAIT) a save, retry, removal or cancellation before its caller is told
+    #: that it was done; fewer within half of ``redis_timeout``: ``NotReplicated`` is raised. With all of them
+    #: no failover undoes what was told as done; with one of two it may, for the other may be promoted.
+    #: 0: none is asked. What a worker records is not waited for: if a failover undoes it, the job runs again.
+    wait_replicas: int = 0
 
     @property
     def outbox_limit(self) -> int:
@@ -127,6 +138,9 @@ class Settings:
             self._set(name, milliseconds(name, getattr(self, name), at_least=at_least))
         whole("redis_scan_count", self.redis_scan_count, at_least=1)
         whole("max_stalls", self.max_stalls, at_least=0)
+        whole("wait_replicas", self.wait_replicas, at_least=0)
+        if self.max_hung is not None:
+            whole("max_hung", self.max_hung, at_least=1)
 
     def _near_term_window(self) -> int:
         window_ms = milliseconds("near_term_window", self.near_term_window, at_least=-_SAFE_INTEGER)

@@ -1,7 +1,9 @@
 """The blocking queue and queue service: the producer's methods, each of which waits for its async twin.
 
 One background loop serves all blocking queues of a process. Objects may be used from several threads.
-After a fork, those that have been used raise RuntimeError in the child; those only made work there.
+After a fork, those that have been used raise RuntimeError in the child; those only made work there. While the
+interpreter ends, in finalisers say, no thread runs the loop any more: each call raises RuntimeError then.
+(``atexit`` comes before that, and may still enqueue.)
 """
 
 from __future__ import annotations
@@ -9,15 +11,20 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextvars import Context
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq import queue as asynchronous
 from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
+from beeq.client.closing import CLOSE_GRACE_S
 from beeq.job import Job as AsyncJob
 from beeq.protocol.backoff import Strategy
 from beeq.settings import Settings
+from beeq.worker.health import WorkerHealth
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,15 +46,48 @@ class _Background(Portal):
 
     def forget(self) -> None:
         """Drop the loop: after a fork, the child has the parent's memory and none of its threads."""
-        self._lock = threading.Lock()
-        self._running: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.RLock()  # a finaliser may call in the midst of ``_open``
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
     def _open(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._running is None:
-                self._running = asyncio.new_event_loop()
-                threading.Thread(target=self._running.run_forever, name="beeq-sync", daemon=True).start()
-            return self._running
+        """Return the loop; start another where its thread has ended (what was opened there is lost).
+
+        Raises RuntimeError: the interpreter is about to end, and starts no thread.
+        """
+        running = self._running
+        if running is None or not running[1].is_alive():
+            with self._lock:
+                running = self._running
+                if running is None or not running[1].is_alive():
+                    started = _started()
+                    if self._running is running:  # else a finaliser has called meanwhile
+                        self._running = started
+                    else:
+                        started[0].call_soon_threadsafe(started[0].stop)
+                    running = self._running or started
+        return running[0]
+
+    def is_gone(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether the loop's thread has ended."""
+        running = self._running
+        return running is None or running[0] is not loop or not running[1].is_alive()
+
+
+def _started() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    """Return a loop, and the thread that runs it."""
+    loop = Context().run(asyncio.new_event_loop)  # its handles keep the context that they are made in
+    thread = threading.Thread(
+        target=Context().run,  # some Pythons let a thread inherit its starter's
+        args=(loop.run_forever,),
+        name="beeq-sync",
+        daemon=True,
+    )
+    try:
+        thread.start()
+    except BaseException:
+        loop.close()
+        raise
+    return loop, thread
 
 
 _background = _Background()
@@ -62,7 +102,7 @@ def _job_or_none(job: AsyncJob | None, portal: Portal) -> Job | None:
     return None if job is None else BlockingJob(job, portal)
 
 
-class _Connected(BlockingTwin):
+class _Connected(BlockingTwin, ABC):
     """A twin in the background loop, connected while its ``with`` block lasts."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -75,7 +115,11 @@ class _Connected(BlockingTwin):
 
     def __exit__(self, *_exception: object) -> None:
         """Close."""
-        self._run(self._twin.close())
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close, in a time that has a bound also where a listener blocks the loop."""
 
 
 class Queue(_Connected):
@@ -110,6 +154,14 @@ class Queue(_Connected):
         """Return the full name of one of the queue's keys."""
         return self._twin.to_key(suffix)
 
+    def close(self, timeout: int | timedelta | None = None) -> None:
+        """Close, as the async method does.
+
+        Raises TimeoutError also if a listener, which never returns, blocks the loop of all blocking queues.
+        """
+        limit_s = asynchronous.close_timeout_ms(timeout) / 1000 + CLOSE_GRACE_S
+        self._portal.run(self._twin.close(timeout), limit_s=limit_s)
+
     def is_running(self) -> bool:
         """Return whether the queue has not been closed."""
         return self._twin.is_running()
@@ -124,9 +176,12 @@ class Queue(_Connected):
         errors = self._run(self._twin.save_all(list(blocking_jobs)))
         return {blocking_jobs[job]: error for job, error in errors.items()}
 
+    def worker_health(self) -> WorkerHealth:
+        """Return how the queue's background duties are; it has no worker here."""
+        return self._twin.worker_health()
+
     connect = blocking(asynchronous.Queue.connect)
     ready = chained(asynchronous.Queue.ready)
-    close = blocking(asynchronous.Queue.close)
     destroy = blocking(asynchronous.Queue.destroy)
     on = chained(asynchronous.Queue.on, in_loop=True)
     once = chained(asynchronous.Queue.once, in_loop=True)
@@ -155,15 +210,26 @@ class QueueService(_Connected):
         *,
         redis: str | Redis | None = None,
         mongo_url: str | None = None,
+        mongo_project_id: str = "auto",
         prefix: str = "bq",
         **settings: Any,
     ) -> None:
         super().__init__(
-            lambda: service.QueueService(redis=redis, mongo_url=mongo_url, prefix=prefix, **settings)
+            lambda: service.QueueService(
+                redis=redis,
+                mongo_url=mongo_url,
+                mongo_project_id=mongo_project_id,
+                prefix=prefix,
+                **settings,
+            )
         )
 
+    def close(self) -> None:
+        """Close, as the async method does. Raises TimeoutError if a listener blocks the loop."""
+        limit_s = asynchronous.close_timeout_ms(None) / 1000 + 2 * CLOSE_GRACE_S  # its queues, and its mirror
+        self._portal.run(self._twin.close(), limit_s=limit_s)
+
     connect = blocking(service.QueueService.connect)
-    close = blocking(service.QueueService.close)
     add_ai_generation_job = blocking(service.QueueService.add_ai_generation_job, BlockingJob)
     add_media_processing_job = blocking(service.QueueService.add_media_processing_job, BlockingJob)
     add_video_assembly_job = blocking(service.QueueService.add_video_assembly_job, BlockingJob)

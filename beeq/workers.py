@@ -1,20 +1,37 @@
-"""Whole worker processes: ``WorkerProcess`` works on the queues of one, ``run_workers`` starts several."""
+"""Whole worker processes: ``WorkerProcess`` works on the queues of one, ``run_workers`` starts several.
+
+A process ends in its time, whatever its handlers do. Closing is the loop's work, and a handler may block the
+loop for ever; so a thread has the time, too. It hears of signals in their handler, and of the parent by a
+pipe of its own. When the loop has not closed the queues by then, it gives the jobs back, over connections of
+its own, says so, and ends the process with code 1. A handler that holds the interpreter itself (in C code)
+stops that thread as well: the parent kills such a process; where there is none, a guard's (``end_guard``), or
+``faulthandler`` if the C code looks for signals at least, as regular expressions do. (Where the parent was
+killed, too, the process ends when the C code does.)
+"""
 
 import asyncio
+import contextlib
+import faulthandler
+import functools
 import logging
+import math
 import os
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
+from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, Ending, ended
 from beeq.errors import QueueClosed
-from beeq.process import loop_factory
+from beeq.process import END_LIMIT_S, STOPS, LastResort, end_process, loop_factory, stop_signals
 from beeq.queue import Queue
 from beeq.settings import milliseconds, whole
-from beeq.worker.supervisor import Lifeline, ProcessSupervisor
+from beeq.supervision.end_guard import EndGuard
+from beeq.supervision.signal_thread import signal_thread
+from beeq.worker.heartbeat import LeftJobs, give_back_all
+from beeq.worker.loop_watch import named
+from beeq.worker.supervisor import HANDLERS_HANG, Lifeline, ProcessSupervisor
 
 logger = logging.getLogger("beeq")
 
@@ -22,8 +39,19 @@ _FAILED = 1
 SHUTDOWN_TIMEOUT_MS = 30_000
 #: How urgently to stop: running jobs may end, or go back to their queue now.
 DRAIN, HAND_BACK = 1, 2
-#: The shortest timeout that ``Queue.close`` takes, for which 0 is the default.
-_AT_ONCE_MS = 1
+#: A process in which too many handlers hang ends so long after its jobs' time at last.
+_GRACE_S = 20.0
+#: So long after the jobs' time the loop has closed its queues, or is blocked …
+_BLOCKED_S = CLOSE_GRACE_S + 1.5
+#: … and the thread gives the jobs back, and says so.
+_GIVE_BACK_S = 1.5
+_SAY_S = 0.5
+#: Where the thread has no chance, ``faulthandler`` ends the process so long after that, and shows the stack …
+_FAULT_S = _GIVE_BACK_S + _SAY_S + 1
+#: … a second process ends it if no handler of the signal ran, which would have started ``faulthandler`` …
+_FORCE_S = _FAULT_S + 1
+#: … and so long after the jobs' time where neither handler nor thread has heard the signal.
+_UNREAD_S = 2.0
 
 
 def _warn_of_hand_back(queue: Queue) -> None:
@@ -47,11 +75,17 @@ class WorkerProcess:
         self._connect = connect
         self._on_hand_back = on_hand_back
         self._signals = 0
+        self._guard: EndGuard | None = None
+        self._signals_heard = {"handler": 0, "thread": 0}
+        self._deadline: LastResort | None = None
         self._shutdown_timeout_ms = 0
         self._stop_asked = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
+        self._last_resort: LastResort | None = None
         #: 0, DRAIN or HAND_BACK.
         self.urgency = 0
+        #: How the process is to end: 0, or ``HANDLERS_HANG``.
+        self.code = 0
 
     async def work(
         self,
@@ -60,14 +94,51 @@ class WorkerProcess:
         shutdown_timeout_ms: int,
         on_started: Callable[[], None],
         stop_fd: int | None = None,
+        is_guarded: bool = False,
     ) -> None:
         """Connect, work, and return when stopped, or done; with ``burst``, when nothing is left that is due.
 
         ``on_started`` is called once, when every queue is ready. ``stop_fd`` is the parent's pipe: a byte is
-        an urgency, its end is DRAIN. Raises RedisUnavailable at the start; later, the queues wait for Redis.
+        an urgency, its end is DRAIN. With a parent, which starts another process, or in a burst, which would
+        not end, it drains and returns, too, when too many handlers hang; end the process with ``code`` then.
+        A loop that has not closed its queues in time never returns: the process is ended; with ``is_guarded``
+        also where nothing in it can.
+
+        Raises RedisUnavailable at the start; later, the queues wait for Redis.
         """
+        if burst or stop_fd is not None:
+            for queue in self._queues:
+                queue.on("hung", self._handlers_hang)
         self._shutdown_timeout_ms = shutdown_timeout_ms
-        self._catch_signals(stop_fd)
+        self._deadline = LastResort(math.inf, code=_FAILED, last_act=_give_back_and_say)
+        numbers: Sequence[int] = STOPS
+        loop = asyncio.get_running_loop()
+        if stop_fd is not None:
+            listen = functools.partial(self._listen_to_parent, stop_fd, loop)
+            threading.Thread(target=listen, name="beeq-parent", daemon=True).start()
+            numbers = (signal.SIGTERM,)  # SIGINT is the parent's to pass on
+        at_once = functools.partial(self._signal_heard, "handler")
+
+        def heard(number: int) -> None:
+            if number in numbers:
+                self._signal_heard("thread")
+                # Of two signals that come during one call of C code, the main thread's handler hears one.
+                with contextlib.suppress(RuntimeError):  # the loop has closed
+                    loop.call_soon_threadsafe(self._stop, min(self._signals_heard["thread"], HAND_BACK))
+
+        with stop_signals(self._on_signal, numbers=numbers, at_once=at_once), signal_thread(heard) as signals:
+            if is_guarded and signals is not None:
+                self._guard = EndGuard(signals, (shutdown_timeout_ms / 1000 + _UNREAD_S, _UNREAD_S))
+            try:
+                await self._work(burst=burst, on_started=on_started)
+            finally:
+                for last_resort in filter(None, (self._last_resort, self._deadline)):
+                    last_resort.cancel()
+                faulthandler.cancel_dump_traceback_later()
+                if self._guard is not None:
+                    self._guard.close()
+
+    async def _work(self, *, burst: bool, on_started: Callable[[], None]) -> None:
         runs: list[asyncio.Task[None]] = []
         try:
             if await self._connected():
@@ -75,8 +146,14 @@ class WorkerProcess:
                 runs = [asyncio.create_task(self._run(queue, burst=burst)) for queue in self._queues]
                 await asyncio.gather(*runs)
         finally:
-            self._close_all(_AT_ONCE_MS)
-            await asyncio.gather(*self._closing, *runs, return_exceptions=True)
+            self._close_all(AT_ONCE_MS)
+            ending = Ending()  # this may be cancelled meanwhile, and the jobs go back all the same
+            tasks = [*self._closing, *runs]
+            await ending.step(2 * CLOSE_GRACE_S, lambda: [ended(tasks)])
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.exception()  # it was said already, or is raised
+            ending.over()
 
     async def _connected(self) -> bool:
         """Connect all queues; return whether that was done before anything asked to stop."""
@@ -103,23 +180,45 @@ class WorkerProcess:
 
     # Stopping.
 
-    def _catch_signals(self, stop_fd: int | None) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_signal)
-        if stop_fd is None:
-            loop.add_signal_handler(signal.SIGINT, self._on_signal)
-        else:
-            loop.add_reader(stop_fd, self._parent_wrote, stop_fd)
-
     def _on_signal(self) -> None:
         self._signals += 1
         self._stop(self._signals)
 
-    def _parent_wrote(self, stop_fd: int) -> None:
-        urgency = os.read(stop_fd, 1)
-        if not urgency:
-            asyncio.get_running_loop().remove_reader(stop_fd)
-        self._stop(urgency[0] if urgency else DRAIN)
+    def _signal_heard(self, where: str) -> None:
+        """Let the time begin; called by the signal's handler, and in a thread: the loop may be blocked."""
+        self._signals_heard[where] += 1
+        limit_s = self._limit_end(max(self._signals_heard.values()))
+        with contextlib.suppress(Exception):  # there is no standard error
+            faulthandler.dump_traceback_later(limit_s + _FAULT_S, exit=True)
+
+    def _limit_end(self, urgency: int) -> float:
+        """Let the process end so soon, whatever the loop does; return in how many s. May be any thread's."""
+        limit_s = _BLOCKED_S + (self._shutdown_timeout_ms / 1000 if urgency == DRAIN else 0)
+        if self._deadline is not None:
+            self._deadline.begin(limit_s)
+        if self._guard is not None:
+            self._guard.begin(limit_s + _FORCE_S)
+        return limit_s
+
+    def _handlers_hang(self, _count: int) -> None:
+        """End, unless that goes on already: its other jobs may end, or go back."""
+        if not self.urgency:
+            self.code = HANDLERS_HANG
+            # Nobody else ends a process that neither its parent nor a signal has asked to stop.
+            self._last_resort = LastResort(self._shutdown_timeout_ms / 1000 + _GRACE_S, code=HANDLERS_HANG)
+            self._last_resort.begin()
+            self._stop(DRAIN)
+
+    def _listen_to_parent(self, stop_fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of the parent in a thread of its own: the loop may be blocked."""
+        while True:
+            wrote = os.read(stop_fd, 1)
+            urgency = wrote[0] if wrote else DRAIN
+            self._limit_end(urgency)
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(self._stop, urgency)
+            if not wrote:
+                return
 
     def _stop(self, urgency: int) -> None:
         """Close the queues; close them again, and faster, when the urgency has grown."""
@@ -127,7 +226,7 @@ class WorkerProcess:
             return
         self.urgency = urgency
         self._stop_asked.set()
-        self._close_all(self._shutdown_timeout_ms or _AT_ONCE_MS if urgency == DRAIN else _AT_ONCE_MS)
+        self._close_all(self._shutdown_timeout_ms or AT_ONCE_MS if urgency == DRAIN else AT_ONCE_MS)
 
     def _close_all(self, timeout_ms: int) -> None:
         self._closing |= {
@@ -139,8 +238,29 @@ class WorkerProcess:
         try:
             await queue.close(timeout_ms)
         except TimeoutError:
-            if timeout_ms != _AT_ONCE_MS or self._shutdown_timeout_ms in (0, _AT_ONCE_MS):
+            if timeout_ms != AT_ONCE_MS or self._shutdown_timeout_ms in (0, AT_ONCE_MS):
                 self._on_hand_back(queue)
+
+
+def _give_back_and_say() -> str:
+    """Give back what the blocked loop holds, and log what is left; the log may hang, too."""
+    said = threading.Thread(target=_say_left, args=(give_back_all(_GIVE_BACK_S),), daemon=True)
+    said.start()
+    said.join(_SAY_S)
+    return ""
+
+
+def _say_left(left: Sequence[LeftJobs]) -> None:
+    parts = [
+        f"{what} of queue {jobs.queue_name}: {named(ids)}"
+        for jobs in left
+        for what, ids in (("handed back", jobs.given_back), ("left to a stall check", jobs.ids))
+        if ids
+    ]
+    logger.error(
+        "the process did not stop in time and is ended: its event loop is blocked; %s",
+        "; ".join(parts) or "no jobs are left",
+    )
 
 
 def run_workers(
@@ -152,15 +272,18 @@ def run_workers(
 ) -> None:
     """Work in several processes until SIGINT or SIGTERM comes; return when all have ended.
 
-    The first signal lets running jobs end, the second hands them back to their queue. A process that dies
-    is replaced; its jobs run again after two stall intervals at most. It forks: call it before anything has
-    started threads, from a script's main thread, with no event loop running.
+    The first signal lets running jobs end, the second hands them back to their queue. A process that a
+    handler keeps from stopping is ended some seconds after its time; the log says what was left. One that
+    dies is replaced; its jobs run again after two stall intervals at most. One in which too many handlers
+    hang (``max_hung``) takes no more jobs, lets those that run end, and is replaced, too. It forks: call it
+    before anything has started threads, from a script's main thread, with no event loop running.
 
     Args:
         make: called in each process; returns a queue, or several, with their handlers (``process``).
         processes: how many.
         burst: end when nothing is left that is due.
-        shutdown_timeout: how long running jobs may take to end (ms or timedelta); then they are handed back.
+        shutdown_timeout: how long running jobs may take to end (ms or timedelta), after a signal or when too
+            many handlers hang; then they are handed back.
 
     Raises:
         RuntimeError: called in another thread or inside a running loop; or the first process could not begin:
@@ -198,7 +321,8 @@ def _be_child(
     try:
         made = make()
         process = WorkerProcess([made] if isinstance(made, Queue) else list(made))
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner = asyncio.Runner(loop_factory=loop_factory())
+        try:
             runner.run(
                 process.work(
                     burst=burst,
@@ -207,10 +331,11 @@ def _be_child(
                     stop_fd=lifeline.stop_fd,
                 )
             )
-        code = 0
+            code = process.code
+        finally:
+            LastResort(END_LIMIT_S, code=code).begin()  # the runner's own end waits for what hangs
+            runner.close()
     except BaseException:  # nothing may pass into the parent's code
         logger.exception("a worker process ended")
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_process(code)

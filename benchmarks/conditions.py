@@ -19,9 +19,19 @@ import beeq
 
 
 def conditions(client: redis.Redis, *, uvloop: bool, bee_queue_version: str) -> dict[str, Any]:
-    """Return what a reader must know to compare, as JSON values."""
-    server = client.info("server")
+    """Return what a reader must know to compare beeq with bee-queue, as JSON values."""
     node = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True)
+    return {
+        **machine(client, uvloop=uvloop),
+        "node": node.stdout.strip(),
+        "bee-queue": bee_queue_version,
+        "settings": "each library's defaults",
+    }
+
+
+def machine(client: redis.Redis, *, uvloop: bool) -> dict[str, Any]:
+    """Return what a reader must know of the machine and of what runs on it, as JSON values."""
+    server = client.info("server")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu(),
@@ -36,9 +46,6 @@ def conditions(client: redis.Redis, *, uvloop: bool, bee_queue_version: str) -> 
         "orjson": metadata.version("orjson"),
         "server": f"valkey {server['valkey_version']}",
         "connection": "TCP on loopback, server and workers on one machine",
-        "node": node.stdout.strip(),
-        "bee-queue": bee_queue_version,
-        "settings": "each library's defaults",
     }
 
 

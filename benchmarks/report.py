@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,33 @@ def peer_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def failover_table(result: dict[str, Any]) -> str:
+    """Return what failovers cost, of a result file of ``failover.py``."""
+    head = "| servers | failover | against loss | acknowledged | lost | of these never run | run twice "
+    head += "| saves that raised | jobs run again after (s), median | worst |"
+    lines = [head, f"|---|---|---|{'---:|' * 7}"]
+    for scene in result["scenes"]:
+        rounds = scene["rounds"]
+        raised = sum(sum(one["raised"].values()) for one in rounds)
+        sums = [
+            sum(one[name] for one in rounds) for name in ("acknowledged", "lost", "never_run", "run_twice")
+        ]
+        paused = [one["pause_s"] for one in rounds]
+        spans = (statistics.median(paused), max(paused)) if paused else ()
+        cells = [
+            *(scene["servers"], scene["fault"], scene["guard"]),
+            *(_number(number, 0) for number in (*sums, raised)),
+            *(_number(seconds, 1) for seconds in spans),
+            *(() if spans else ("–", "–")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    facts = result["conditions"]
+    below = f"Sums of {facts['rounds']} rounds each, 300 saves/s. "
+    if failed := sum(len(scene["failed"]) for scene in result["scenes"]):
+        below += f"{failed} rounds failed and are left out. "
+    return "\n".join([*lines, "", below + _machine(facts)])
+
+
 def _multiple(ours: float | None, theirs: float | None) -> str:
     return "–" if ours is None or theirs is None else f"{ours / theirs:.1f} ×"
 
@@ -67,11 +95,15 @@ def _number(value: float, digits: int) -> str:
 
 
 def _conditions(facts: dict[str, Any]) -> str:
+    return f"Medians of {facts['rounds']} interleaved rounds. {_machine(facts)}"
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    node = f"Node {facts['node']}, bee-queue {facts['bee-queue']}; " if "node" in facts else ""
     line = (
-        f"Medians of {facts['rounds']} interleaved rounds. "
         f"{facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}; "
         f"{facts['python']}, {facts['event_loop']}, redis-py {facts['redis-py']}, "
-        f"hiredis {facts['hiredis']}; Node {facts['node']}, bee-queue {facts['bee-queue']}; "
+        f"hiredis {facts['hiredis']}; {node}"
         f"{facts['server']}, {facts['connection']}; "
         f"load average at the start {facts['load_average'][0]}"
     )
@@ -132,6 +164,8 @@ if __name__ == "__main__":
     measured = json.loads(source.read_text())
     if "peers" in measured:
         print(peer_table(measured))
+    elif "scenes" in measured:
+        print(failover_table(measured))
     else:
         print(table(measured))
         chart(measured, source.with_name("drain.svg"))

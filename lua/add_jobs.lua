@@ -1,34 +1,108 @@
 -- Adds jobs, one or many, due now or later.
 --
--- KEYS[1] id       string, counter of automatic ids
--- KEYS[2] jobs     hash, id → record
--- KEYS[3] waiting  list of ids; producers push left
--- KEYS[4] delayed  sorted set, id → due time in ms
--- KEYS[5] claims   hash, id → token.place:deliveries
--- KEYS[6] results  hash, id → what a job of that id left behind
--- KEYS[7] expiries sorted set, id → when its result may go, in ms
--- KEYS[8] outbox   stream of changed ids, for the mirror
+-- KEYS[1] id           string, counter of automatic ids
+-- KEYS[2] jobs         hash, id → record
+-- KEYS[3] waiting      list of ids; producers push left
+-- KEYS[4] delayed      sorted set, id → due time in ms
+-- KEYS[5] claims       hash, id → token.place:deliveries
+-- KEYS[6] results      hash, id → what a job of that id left behind
+-- KEYS[7] evenResults  hash, the same of a job whose record was dropped
+-- KEYS[8] oddResults   the same, of other periods
+-- KEYS[9] outbox       stream of changed ids, for the mirror
 -- ARGV[1]  earlier_delayed  name of the earlierDelayed channel
 -- ARGV[2]  outbox_limit     how many changes the outbox holds at most, "0" to note none
 -- ARGV[3…] jobs             id ("" for an automatic one), record and due time in ms ("" for now) of each
 --
--- Returns a list with each job's id, or false where the id exists: then nothing was written.
+-- Returns a list with each job's id, false where the id exists, an error where an automatic id was asked for and
+-- the counter cannot give one: then nothing was written of that job.
 --
--- Bounded by its arguments, and by how many of the next numbers are taken. Two callers with one id: the
--- script is one step, so the first wins and the other gets false. An automatic id that a user has taken
--- already is passed over, or the job would not exist; the counter is written with %.0f, for Lua's own text
--- of 10^14 is "1e+14". Claims and results of an earlier job of the same id (removed by a Node peer, which
+-- Bounded by its arguments. Two callers with one id: the script is one step, so the first wins and the other
+-- gets false. An automatic id that a user has taken already is passed over, or the job would not exist: first one
+-- by one, and after LONGEST_WALK of them by leaps, so that many imported ids do not hold up Redis. The counter is
+-- written with %.0f, for Lua's own text of 10^14 is "1e+14"; beyond LAST_NUMBER a number's text would be that of
+-- its neighbour. Claims and results of an earlier job of the same id (removed by a Node peer, which
 -- knows nothing of them) are dropped: no old worker may finish this one. Queueing comes last; if anything
 -- is refused (a key of the wrong type), the records are taken back.
 
-local counter, jobs, waiting, delayed, claims, results, expiries, outbox = unpack(KEYS)
+local counter, jobs, waiting, delayed, claims, results, even_results, odd_results, outbox = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
 local FIRST, STEP = 3, 3
 local count = (#ARGV - FIRST + 1) / STEP
+-- Numbers, and their negatives, that Lua and JavaScript hold exactly.
+local LAST_NUMBER = 9007199254740991
+local LONGEST_WALK = 1000
+-- Numbers looked up at once: a record that is met comes along.
+local AT_ONCE = 25
 local ids, refused = {}, nil
 
 local function is_error(reply)
   return type(reply) == 'table' and reply.err
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function is_beyond(number)
+  return number > LAST_NUMBER or number < -LAST_NUMBER
+end
+
+local function counter_error(reason)
+  return { err = 'ERR the counter of automatic ids, ' .. counter .. ', cannot count (' .. reason .. ')' }
+end
+
+-- Returns a free number behind a taken one, or nil: by doubled steps to a free one, then by halved ones back to the
+-- first free number after a taken one.
+local function leap(taken)
+  local free, step = math.min(taken + 1, LAST_NUMBER), 1
+  while call('HEXISTS', jobs, text(free)) == 1 do
+    if free == LAST_NUMBER then
+      return nil
+    end
+    taken, step = free, step * 2
+    free = math.min(free + step, LAST_NUMBER)
+  end
+  while free - taken > 1 do
+    local middle = taken + math.floor((free - taken) / 2)
+    if call('HEXISTS', jobs, text(middle)) == 1 then
+      taken = middle
+    else
+      free = middle
+    end
+  end
+  return free
+end
+
+local walked = 0
+
+-- Writes the record under the next free number; returns that as text, or why there is none, or Redis's refusal.
+local function add_automatic(record)
+  while true do
+    local number = pcall('INCR', counter)
+    if is_error(number) then
+      local is_odd = string.find(number.err, 'WRONGTYPE') or string.find(number.err, 'not an integer')
+      if is_odd or string.find(number.err, 'overflow') then
+        return nil, counter_error((string.gsub(number.err, '^ERR ', '')))
+      end
+      return nil, nil, number
+    end
+    if is_beyond(number) then
+      call('DECR', counter)
+      return nil, counter_error('it is at its end, ' .. text(LAST_NUMBER))
+    end
+    if call('HSETNX', jobs, text(number), record) == 1 then
+      return text(number)
+    end
+    walked = walked + 1
+    if walked > LONGEST_WALK then
+      local free = leap(number)
+      if not free then
+        call('DECR', counter)
+        return nil, counter_error('the numbers after it are taken')
+      end
+      call('INCRBY', counter, text(free - number - 1))
+    end
+  end
 end
 
 local has_own_id = false
@@ -36,58 +110,56 @@ for at = FIRST, #ARGV, STEP do
   has_own_id = has_own_id or ARGV[at] ~= ''
 end
 
-if has_own_id or count <= 1 then
-  -- One by one: each may have an id of its own, which may also be the next number.
-  for at = FIRST, #ARGV, STEP do
-    local id, record = ARGV[at], ARGV[at + 1]
-    local is_new = id ~= '' and call('HSETNX', jobs, id, record) == 1
-    while id == '' do
-      local number = pcall('INCR', counter)
-      if is_error(number) then
-        refused = number
-        break
-      end
-      local next_id = string.format('%.0f', number)
-      if call('HSETNX', jobs, next_id, record) == 1 then
-        id, is_new = next_id, true
+-- Many that all want automatic ids: with few commands, not with two for each. A taken number ends this.
+local last = not has_own_id and count > 1 and pcall('INCRBY', counter, count)
+if last and not is_error(last) then
+  local used = 0
+  while not is_beyond(last) and not is_beyond(last - count) and used == #ids and used < count do
+    local numbers = {}
+    for n = used + 1, math.min(used + AT_ONCE, count) do
+      numbers[#numbers + 1] = text(last - count + n)
+    end
+    for n, record in ipairs(call('HMGET', jobs, unpack(numbers))) do
+      if not record then
+        ids[#ids + 1] = numbers[n]
       end
     end
-    if refused then
-      break
-    end
-    ids[#ids + 1] = is_new and id
+    used = used + #numbers
   end
-else
-  -- Many that all want automatic ids: with few commands, not with two for each.
-  local last = pcall('INCRBY', counter, count)
-  if is_error(last) then
-    return last
+  if used < count then
+    call('DECRBY', counter, count - used)
   end
-  local numbers, records = {}, {}
-  for number = last - count + 1, last do
-    numbers[#numbers + 1] = string.format('%.0f', number)
-  end
-  for n, record in ipairs(call('HMGET', jobs, unpack(numbers))) do
-    if not record then
-      ids[#ids + 1] = numbers[n]
-    end
-  end
-  while #ids < count do
-    local id = string.format('%.0f', call('INCR', counter))
-    if call('HEXISTS', jobs, id) == 0 then
-      ids[#ids + 1] = id
-    end
-  end
+  local records = {}
   for n, id in ipairs(ids) do
     records[2 * n - 1] = id
     records[2 * n] = ARGV[FIRST + (n - 1) * STEP + 1]
   end
-  call('HSET', jobs, unpack(records))
+  if records[1] then
+    call('HSET', jobs, unpack(records))
+  end
+end
+
+-- One by one: each may have an id of its own, which may also be the next number.
+local no_number
+for n = #ids + 1, count do
+  local at = FIRST + (n - 1) * STEP
+  local id, record = ARGV[at], ARGV[at + 1]
+  if id ~= '' then
+    ids[n] = call('HSETNX', jobs, id, record) == 1 and id
+  elseif no_number then
+    ids[n] = no_number
+  else
+    id, no_number, refused = add_automatic(record)
+    if refused then
+      break
+    end
+    ids[n] = id or no_number
+  end
 end
 
 local added, ready, due = {}, {}, {}
 for n, id in ipairs(ids) do
-  if id then
+  if type(id) == 'string' then
     added[#added + 1] = id
     local due_ms = ARGV[FIRST + (n - 1) * STEP + 2]
     if due_ms == '' then
@@ -102,14 +174,11 @@ if not added[1] then
   return refused or ids
 end
 
-if not refused and call('EXISTS', claims, results) > 0 then
-  refused = pcall('HDEL', claims, unpack(added))
-  local dropped = is_error(refused) and 0 or pcall('HDEL', results, unpack(added))
-  if is_error(dropped) then
-    refused = dropped
-  elseif dropped > 0 then
-    -- A result and its expiry come and go together.
-    refused = pcall('ZREM', expiries, unpack(added))
+if not refused and call('EXISTS', claims, results, even_results, odd_results) > 0 then
+  for _, key in ipairs({ claims, results, even_results, odd_results }) do
+    if not is_error(refused) then
+      refused = pcall('HDEL', key, unpack(added))
+    end
   end
 end
 if not is_error(refused) and due[1] then

@@ -1,18 +1,25 @@
--- A worker's sign of life: for its jobs and for itself.
+-- A worker's sign of life: for its jobs and for itself. It renews claims, not ids: a job that somebody else has
+-- by now is not kept alive.
 --
 -- KEYS[1] stalling  set of ids that have to give a sign of life
--- KEYS[2] workers   sorted set, worker process → when it last beat, in ms
--- KEYS[3] cancelled sorted set, claim → when it was cancelled, in ms
+-- KEYS[2] claims    hash, id → token.place:deliveries
+-- KEYS[3] workers   sorted set, worker process → when it last beat, in ms
+-- KEYS[4] cancelled sorted set, claim → when it was cancelled, in ms
 -- ARGV[1]  worker       the worker process
 -- ARGV[2]  lifetime_ms  how long a worker counts as living without a beat
--- ARGV[3…] jobs         id and claim of each job it runs
+-- ARGV[3]  early        the claim among these whose job was started early and that may not be granted yet, or ""
+-- ARGV[4…] jobs         id and claim of each job it runs
 --
--- Returns the claims among them that were cancelled.
+-- Returns {cancelled, lost}: the claims among them that were cancelled, and those that are not the job's any
+-- more. The early one is never among the lost.
 --
--- Bounded by its arguments; the registry forgets who is gone, and itself when nobody beats.
+-- Bounded by its arguments; the registry forgets who is gone, and itself when nobody beats. A job that was
+-- started early stays alive while nobody has claimed it: the call that does so is on its way. The losing
+-- orders: the job stalled (no token), another worker has it (other claim), it was removed, or its outcome was
+-- recorded and that reply has not arrived yet (no claim): only the caller can tell the last one from the others.
 
-local stalling, workers, cancelled = unpack(KEYS)
-local worker, lifetime_ms = unpack(ARGV, 1, 2)
+local stalling, claims, workers, cancelled = unpack(KEYS)
+local worker, lifetime_ms, early = unpack(ARGV, 1, 3)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -20,21 +27,32 @@ redis.call('ZADD', workers, string.format('%.0f', now), worker)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', string.format('%.0f', now - lifetime_ms))
 redis.call('PEXPIRE', workers, lifetime_ms)
 
-local ids, claims = {}, {}
-for at = 3, #ARGV, 2 do
+local ids, named = {}, {}
+for at = 4, #ARGV, 2 do
   ids[#ids + 1] = ARGV[at]
-  claims[#claims + 1] = ARGV[at + 1]
+  named[#named + 1] = ARGV[at + 1]
 end
 if #ids == 0 then
-  return {}
+  return { {}, {} }
 end
-redis.call('SREM', stalling, unpack(ids))
-local found = {}
+
+local ours, stopped, lost, is_cancelled = {}, {}, {}, {}
 if redis.call('EXISTS', cancelled) == 1 then
-  for n, since in ipairs(redis.call('ZMSCORE', cancelled, unpack(claims))) do
+  for n, since in ipairs(redis.call('ZMSCORE', cancelled, unpack(named))) do
     if since then
-      found[#found + 1] = claims[n]
+      is_cancelled[n] = true
+      stopped[#stopped + 1] = named[n]
     end
   end
 end
-return found
+for n, holder in ipairs(redis.call('HMGET', claims, unpack(ids))) do
+  if holder == named[n] or (not holder and named[n] == early) then
+    ours[#ours + 1] = ids[n]
+  elseif named[n] ~= early and not is_cancelled[n] then
+    lost[#lost + 1] = named[n]
+  end
+end
+if #ours > 0 then
+  redis.call('SREM', stalling, unpack(ours))
+end
+return { stopped, lost }

@@ -1,15 +1,14 @@
 -- Removes finished jobs, many at once; each only if it is still what the caller has read.
 --
--- KEYS[1]  succeeded  set of ids
--- KEYS[2]  failed     set of ids
--- KEYS[3]  active     list of ids
--- KEYS[4]  stalling   set of ids
--- KEYS[5]  jobs       hash, id → record
--- KEYS[6]  delayed    sorted set, id → due time in ms
--- KEYS[7]  claims     hash, id → token.place:deliveries
--- KEYS[8]  results    hash, id → result or error text
--- KEYS[9]  expiries   sorted set, id → when its result may go, in ms
--- KEYS[10] outbox     stream of changed ids, for the mirror
+-- KEYS[1] succeeded  set of ids
+-- KEYS[2] failed     set of ids
+-- KEYS[3] active     list of ids
+-- KEYS[4] stalling   set of ids
+-- KEYS[5] jobs       hash, id → record
+-- KEYS[6] delayed    sorted set, id → due time in ms
+-- KEYS[7] claims     hash, id → token.place:deliveries
+-- KEYS[8] results    hash, id → result or error text
+-- KEYS[9] outbox     stream of changed ids, for the mirror
 -- ARGV[1]  state         which jobs: "succeeded" or "failed"
 -- ARGV[2]  outbox_limit  how many changes the outbox holds at most, "0" to note none
 -- ARGV[3…] jobs          id of each job, and its record as the caller read it
@@ -23,7 +22,7 @@
 -- from waiting where it is met, like every id without a record.
 -- What may be refused (a key of the wrong type) comes before anything is changed.
 
-local succeeded, failed, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)
+local succeeded, failed, active, stalling, jobs, delayed, claims, results, outbox = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 3, 2
 local state, outbox_limit = unpack(ARGV, 1, 2)
@@ -35,9 +34,7 @@ end
 for _, key in ipairs({ jobs, claims, results }) do
   call('HLEN', key)
 end
-for _, key in ipairs({ delayed, expiries }) do
-  call('ZCARD', key)
-end
+call('ZCARD', delayed)
 local is_running = {}
 for _, id in ipairs(call('LRANGE', active, 0, -1)) do
   is_running[id] = true
@@ -60,7 +57,6 @@ for at = FIRST, #ARGV, STEP do
     call('SREM', stalling, id)
     call('HDEL', claims, id)
     call('HDEL', results, id)
-    call('ZREM', expiries, id)
     call('HDEL', jobs, id)
   end
   facts[#facts + 1] = is_same and 1 or 0

@@ -10,17 +10,18 @@
 -- KEYS[8] workers    sorted set, worker process → when it last beat, in ms
 -- KEYS[9] outbox     stream of changed ids, for the mirror
 -- ARGV[1] lifetime_ms  how long a worker counts as living without a beat
+-- ARGV[2] with_oldest  "1" to read the record of the job that has waited longest: it may be large
 --
 -- Returns {waiting, active, succeeded, failed, delayed, newest automatic id or "0", living workers,
 -- record of the job that has waited longest or "", changes not yet mirrored or -1 where there is no
--- mirror, Redis's clock in ms as text}.
+-- mirror, Redis's clock in ms as text}. A worker that beat far in the future did so before the clock went back.
 
 local waiting, active, succeeded, failed, delayed, counter, jobs, workers, outbox = unpack(KEYS)
-local lifetime_ms = unpack(ARGV)
+local lifetime_ms, with_oldest = unpack(ARGV)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local oldest = redis.call('LINDEX', waiting, -1)
+local oldest = with_oldest == '1' and redis.call('LINDEX', waiting, -1)
 return {
   redis.call('LLEN', waiting),
   redis.call('LLEN', active),
@@ -28,7 +29,7 @@ return {
   redis.call('SCARD', failed),
   redis.call('ZCARD', delayed),
   redis.call('GET', counter) or '0',
-  redis.call('ZCOUNT', workers, string.format('%.0f', now - lifetime_ms), '+inf'),
+  redis.call('ZCOUNT', workers, string.format('%.0f', now - lifetime_ms), string.format('%.0f', now + lifetime_ms)),
   oldest and redis.call('HGET', jobs, oldest) or '',
   redis.call('EXISTS', outbox) == 1 and redis.call('XLEN', outbox) or -1,
   string.format('%.0f', now),

@@ -1,50 +1,60 @@
 -- Records the outcomes of jobs that have ended, then claims as many waiting jobs as the worker has places for.
 --
--- KEYS[1]  waiting    list of ids; workers pop right
--- KEYS[2]  active     list of ids; the newest claim is at the left
--- KEYS[3]  stalling   set of ids that have to give a sign of life
--- KEYS[4]  jobs       hash, id → record
--- KEYS[5]  succeeded  set of ids
--- KEYS[6]  failed     set of ids
--- KEYS[7]  delayed    sorted set, id → due time in ms
--- KEYS[8]  claims     hash, id → token.place:deliveries
--- KEYS[9]  results    hash, id → result or error text
--- KEYS[10] expiries   sorted set, id → when its result may go, in ms
--- KEYS[11] outbox     stream of changed ids, for the mirror
+-- KEYS[1]  waiting      list of ids; workers pop right
+-- KEYS[2]  active       list of ids; the newest claim is at the left
+-- KEYS[3]  stalling     set of ids that have to give a sign of life
+-- KEYS[4]  jobs         hash, id → record
+-- KEYS[5]  succeeded    set of ids
+-- KEYS[6]  failed       set of ids
+-- KEYS[7]  delayed      sorted set, id → due time in ms
+-- KEYS[8]  claims       hash, id → token.place:deliveries
+-- KEYS[9]  results      hash, id → result or error text, as long as the job is there
+-- KEYS[10] evenResults  hash, id → due time in ms:result or error text, of dropped jobs; used in even
+-- KEYS[11] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
+-- KEYS[12] outbox       stream of changed ids, for the mirror
 -- ARGV[1]   events           name of the events channel, or "" to publish no job events
 -- ARGV[2]   earlier_delayed  name of the earlierDelayed channel
 -- ARGV[3]   keep_ms          how long to keep the result of a job whose record is dropped
 -- ARGV[4]   drop_succeeded   "1": drop the record of a job that succeeded
 -- ARGV[5]   drop_failed      "1": drop the record of a job that failed
 -- ARGV[6]   outbox_limit     how many changes the outbox holds at most, "0" to note none
--- ARGV[7]   token            of this call: each job it hands out is claimed with token.place:deliveries. No
+-- ARGV[7]   max_bytes        of the ids and records handed out; the first goes however long it is
+-- ARGV[8]   active_length    how long active was when it was last counted, or "" to count now
+-- ARGV[9]   is_mixed         "1" if active had entries then that no claim belongs to: those of Node peers
+-- ARGV[10]  token            of this call: each job it hands out is claimed with token.place:deliveries. No
 --                            two jobs share a claim: who cancels one means that one
--- ARGV[8]   free             how many jobs to hand out at most
--- ARGV[9]   fetched          id that a blocking fetch has moved into active already, or ""
--- ARGV[10]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
+-- ARGV[11]  free             how many jobs to hand out at most
+-- ARGV[12]  fetched          id that a blocking fetch has moved into active already, or ""
+-- ARGV[13]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
 --                            Its place is 0, whether it is claimed or not
--- ARGV[11…] outcomes         of each id, claim, status (succeeded, retrying, failed), record ("" leaves it
+-- ARGV[14…] outcomes         of each id, claim, status (succeeded, retrying, failed), record ("" leaves it
 --                            as it is), event message, delay in ms (retrying only), result or error text
 --                            to keep ("" for none)
 --
--- Returns {facts, taken, jobs, is_granted}. facts: for each outcome 1 if it was recorded, 0 if the job had
--- another owner or no record any more (nothing was written), 2 if this very outcome had been
--- recorded before: the reply to that call was lost. taken: how many ids left waiting. jobs: id,
--- record, deliveries for each job handed out. is_granted: 1 if the job that was started is the first of them.
+-- Returns {facts, is_empty, jobs, is_granted, counted}. facts: for each outcome 1 if it was recorded, 0 if the job had
+-- another owner or no record any more (nothing was written), 2 if nobody has the job, and what this outcome
+-- would write is there: it was recorded before, if the reply to a call with it was lost, else another
+-- worker has written the same. There may be fewer facts than outcomes: the others were not looked at, and
+-- as many jobs fewer are handed out. is_empty: 1 if waiting had fewer ids than were asked for. jobs: id, record,
+-- deliveries for each job handed out. is_granted: 1 if the job that was started is the first of them. counted:
+-- active_length and is_mixed as they are now; it is there only if they were to be counted.
 --
--- Bounded by its arguments. An outcome counts only while its claim is there and the id is in active.
--- The losing orders: the job stalled and was queued again (claim taken away, or id not in active);
--- another worker has it (other claim); it was removed (no record). An id without a record is
--- dropped where it is met, never handed out. A job that was started and has been claimed by another worker
--- meanwhile, because it stalled before this call came, stays with that worker. One that was not started is
--- claimed even if it has a claim: bee-queue's stall check leaves the claim of a dead worker where it was.
+-- Bounded by its arguments, by max_bytes, and by LONGEST_WALK: the ids of outcomes, and those that may run
+-- already, are looked for in active, which is as long as many jobs run in the whole fleet. An outcome counts
+-- only while its claim is there and the id is in active. The losing orders: the job stalled and was queued
+-- again (claim taken away, or id not in active); another worker has it (other claim); it was removed (no
+-- record). An id without a record is dropped where it is met, never handed out. A job that was started and has
+-- been claimed by another worker meanwhile, because it stalled before this call came, stays with that worker.
+-- One that was not started is claimed even if it has a claim: bee-queue's stall check leaves the claim of a
+-- dead worker where it was. An id that was pushed twice runs once at a time: what is in waiting while the job
+-- runs is dropped.
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
-local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, expiries, outbox = unpack(KEYS)
+local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, even_results, odd_results, outbox = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
-local FIRST, STEP = 11, 7
-local free, fetched, is_started = tonumber(ARGV[8]), ARGV[9], ARGV[10] == '1'
+local FIRST, STEP = 14, 7
+local free, fetched, is_started = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
 local drops = { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
 local is_mirrored = ARGV[6] ~= '0'
 local facts = {}
@@ -67,6 +77,28 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A key with results of dropped jobs outlives its last entry by so much: a writer whose turn begins drops it then
+-- without delay, where Redis would take its time for a large one that expires.
+local GRACE_MS = 1000
+
+-- Entries of active that one call passes by at most, looking for its ids: some milliseconds' worth.
+local LONGEST_WALK = 250000
+-- A longer list is searched first where ids are likely: among so many of the oldest, and of the newest.
+local NEAR = 1000
+-- What a fetch has just moved is among so many of the newest; if it is there twice, its job runs.
+local FETCHED_WITHIN = 10000
+local COLON = 58
+-- Records read at one go: so many beyond max_bytes are read in vain, at most.
+local PIECE = 16
+local length, is_mixed, counted = tonumber(ARGV[8]), ARGV[9] == '1', nil
+if not length then
+  length = call('LLEN', active)
+  -- What a fetch has just moved has no claim yet, either.
+  is_mixed = length - call('HLEN', claims) > (fetched == '' and 0 or 1)
+  counted = { length, is_mixed and 1 or 0 }
+end
+local walked = 0
+
 -- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
 local ids, owned = {}, {}
@@ -74,13 +106,33 @@ for at = FIRST, #ARGV, STEP do
   ids[#ids + 1] = ARGV[at]
 end
 local holders = ids[1] and call('HMGET', claims, unpack(ids))
-local succeeded_ids, failed_ids, dropped_ids, delayed_entries, waiting_ids, kept_entries, expiry_entries, now
+local succeeded_ids, failed_ids, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now
 
 for n, id in ipairs(ids) do
+  if walked > LONGEST_WALK then
+    free = math.max(0, free - (#ids - #facts)) -- the worker's places are not free yet
+    break
+  end
   local at = FIRST + (n - 1) * STEP
   local status, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
-  local fact = 0
-  if holders[n] == ARGV[at + 1] and call('LREM', active, -1, id) == 1 then
+  local fact, is_active = 0, false
+  if holders[n] == ARGV[at + 1] then
+    local side = -1
+    if length > 2 * NEAR then
+      local place = call('LPOS', active, id, 'RANK', -1, 'MAXLEN', NEAR)
+      if place then
+        walked = walked + 2 * (length - place)
+      else
+        place = call('LPOS', active, id, 'MAXLEN', NEAR)
+        side = place and 1 or -1
+        walked = walked + NEAR + (place and 2 * place or 2 * NEAR + length)
+      end
+    else
+      walked = walked + length
+    end
+    is_active = call('LREM', active, side, id) == 1
+  end
+  if is_active then
     owned[#owned + 1] = id
     local is_dropped = drops[status] and record ~= ''
     local refused
@@ -114,9 +166,9 @@ for n, id in ipairs(ids) do
         dropped_ids = dropped_ids or {}
         dropped_ids[#dropped_ids + 1] = id
         if keep ~= '' then
-          now, expiry_entries = now or now_ms(), expiry_entries or {}
-          expiry_entries[#expiry_entries + 1] = string.format('%.0f', now + ARGV[3])
-          expiry_entries[#expiry_entries + 1] = id
+          now, passing_entries = now or now_ms(), passing_entries or {}
+          passing_entries[#passing_entries + 1] = id
+          passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
         end
       elseif status == 'succeeded' then
         succeeded_ids = succeeded_ids or {}
@@ -125,15 +177,19 @@ for n, id in ipairs(ids) do
         failed_ids = failed_ids or {}
         failed_ids[#failed_ids + 1] = id
       end
-      if keep ~= '' then
+      if keep ~= '' and not is_dropped then
         kept_entries = kept_entries or {}
         kept_entries[#kept_entries + 1] = id
         kept_entries[#kept_entries + 1] = keep
       end
     end
   elseif not holders[n] then
-    local is_recorded = record ~= '' and call('HGET', jobs, id) == record
-    if is_recorded or (keep ~= '' and call('HGET', results, id) == keep) then
+    local is_recorded = keep == '' and record ~= '' and call('HGET', jobs, id) == record
+    for k = 1, keep ~= '' and 3 or 0 do -- the records of two workers may be the same, their results tell
+      local kept = call('HGET', ({ results, even_results, odd_results })[k], id)
+      is_recorded = is_recorded or (kept and (kept == keep or string.sub(kept, -#keep - 1) == ':' .. keep))
+    end
+    if is_recorded then
       fact = 2
     end
   end
@@ -147,9 +203,31 @@ if owned[1] then
     or write('SREM', succeeded, failed_ids)
     or write('ZADD', delayed, delayed_entries)
     or write('HSET', results, kept_entries)
-    or write('ZADD', expiries, expiry_entries)
     or write('SREM', stalling, owned)
-    or write('LPUSH', waiting, waiting_ids)
+  if not refused and dropped_ids then
+    if call('EXISTS', results, even_results, odd_results) > 0 then -- what earlier jobs of their ids have left
+      refused = write('HDEL', results, dropped_ids)
+        or write('HDEL', even_results, dropped_ids)
+        or write('HDEL', odd_results, dropped_ids)
+    end
+    if not refused and passing_entries then
+      -- They are kept for a while. The key's TTL is as long as an entry of its period's last moment needs.
+      local keep_ms = tonumber(ARGV[3])
+      local period = math.floor(now / keep_ms)
+      local key = period % 2 == 0 and even_results or odd_results
+      local left_ms = call('PTTL', key)
+      if left_ms >= 0 and left_ms <= GRACE_MS then
+        call('UNLINK', key)
+        left_ms = -1
+      end
+      refused = write('HSET', key, passing_entries)
+      local expires_at = (period + 2) * keep_ms + GRACE_MS
+      if not refused and left_ms < expires_at - now then
+        call('PEXPIREAT', key, string.format('%.0f', expires_at))
+      end
+    end
+  end
+  refused = refused or write('LPUSH', waiting, waiting_ids)
   if refused then
     write('SREM', succeeded, succeeded_ids)
     write('SREM', failed, failed_ids)
@@ -158,7 +236,10 @@ if owned[1] then
     end
     for n = 1, #(kept_entries or {}), 2 do
       pcall('HDEL', results, kept_entries[n])
-      pcall('ZREM', expiries, kept_entries[n])
+    end
+    for n = 1, #(passing_entries or {}), 2 do
+      pcall('HDEL', even_results, passing_entries[n])
+      pcall('HDEL', odd_results, passing_entries[n])
     end
     call('LPUSH', active, unpack(owned))
     return refused
@@ -166,14 +247,6 @@ if owned[1] then
   call('HDEL', claims, unpack(owned))
   if dropped_ids then
     call('HDEL', jobs, unpack(dropped_ids))
-  end
-  if expiry_entries then
-    -- What has outlived its time goes first; no more than comes in, so a call stays bounded.
-    local old = call('ZRANGEBYSCORE', expiries, '-inf', now, 'LIMIT', 0, #expiry_entries / 2)
-    if old[1] then
-      call('HDEL', results, unpack(old))
-      call('ZREM', expiries, unpack(old))
-    end
   end
   if delayed_entries then
     -- A new head is announced, so that the processes that raise delayed jobs look in time.
@@ -203,40 +276,90 @@ end
 
 -- The jobs.
 
-local candidates = free > 0 and call('LRANGE', waiting, -free, -1) or {}
-local taken = #candidates
-for n = 1, taken / 2 do -- the oldest first
-  candidates[n], candidates[taken + 1 - n] = candidates[taken + 1 - n], candidates[n]
+local candidates, claims_before, seen = {}, {}, {}
+if fetched ~= '' then
+  local claim = call('HGET', claims, fetched)
+  local places = call('LPOS', active, fetched, 'COUNT', 2, 'MAXLEN', FETCHED_WITHIN)
+  if places[2] then
+    call('LREM', active, 1, fetched) -- the job runs: what the fetch has moved was pushed twice
+  elseif not (is_started and claim) and (places[1] or call('LPOS', active, fetched)) then
+    candidates[1], claims_before[1], seen[fetched] = fetched, claim, true
+  end
 end
-local is_claimed = fetched ~= '' and call('LPOS', active, fetched)
-if is_claimed and is_started then
-  is_claimed = call('HEXISTS', claims, fetched) == 0
-end
-if is_claimed then
-  table.insert(candidates, 1, fetched)
-end
-if not candidates[1] then
-  return { facts, 0, {}, 0 }
+local is_claimed = #candidates == 1
+
+-- What may be taken from waiting, the oldest first: nothing that runs, and nothing twice.
+local asked = free > 0 and call('LRANGE', waiting, -free, -1) or {}
+local taken = #asked
+local is_empty = taken < free and 1 or 0
+local first_taken = #candidates + 1
+if taken > 0 then
+  -- A claim may be somebody's unless it is ":<deliveries>"; bee-queue's stall check leaves a dead worker's.
+  local is_searched = is_mixed and length <= NEAR
+  local holders_asked = call('HMGET', claims, unpack(asked))
+  local at = #candidates
+  for n = taken, 1, -1 do
+    local id, claim = asked[n], holders_asked[n]
+    local may_run = is_searched or claim and string.byte(claim) ~= COLON
+    if may_run and not seen[id] then
+      walked = walked + length
+      if walked > LONGEST_WALK and n < #asked then
+        taken, is_empty = #asked - n, 0
+        break
+      end
+    end
+    if not (seen[id] or may_run and call('LPOS', active, id)) then
+      at = at + 1
+      seen[id], candidates[at], claims_before[at] = true, id, claim
+    end
+  end
 end
 
-local records = call('HMGET', jobs, unpack(candidates))
-local before = call('HMGET', claims, unpack(candidates))
--- A claim is a job's first sign of life: until the next stall check marks the job, it needs no beat.
-call('SREM', stalling, unpack(candidates))
-if taken == 1 then
+-- The records, in pieces: what is longer than max_bytes is left, unless it is the first.
+local records, bytes, max_bytes = {}, 0, tonumber(ARGV[7])
+local first = 1
+while candidates[first] do
+  local last = math.min(first + PIECE - 1, #candidates)
+  local piece = call('HMGET', jobs, unpack(candidates, first, last))
+  for n = 1, last - first + 1 do
+    local record, at = piece[n], first + n - 1
+    bytes = bytes + #candidates[at] + (record and #record or 0)
+    if bytes > max_bytes and at > 1 and at >= first_taken then
+      -- This one and those behind it stay in waiting.
+      is_empty, taken = 0, 0
+      while at > first_taken and asked[#asked - taken] ~= candidates[at] do
+        taken = taken + 1
+      end
+      for extra = #candidates, at, -1 do
+        candidates[extra] = nil
+      end
+      break
+    end
+    records[at] = record
+  end
+  first = last + 1
+end
+
+if candidates[1] then
+  -- A claim is a job's first sign of life: until the next stall check marks the job, it needs no beat.
+  call('SREM', stalling, unpack(candidates))
+end
+if taken == 1 and candidates[first_taken] then
   call('LMOVE', waiting, active, 'RIGHT', 'LEFT')
-elseif taken > 1 then
-  call('LPUSH', active, unpack(candidates, is_claimed and 2 or 1))
+elseif taken > 0 then
+  if candidates[first_taken] then
+    call('LPUSH', active, unpack(candidates, first_taken))
+  end
   call('LTRIM', waiting, 0, -taken - 1)
 end
 local is_granted = is_started and is_claimed and records[1]
 local first_place = is_started and not is_granted and 1 or 0
-local token, claimed, fields = ARGV[7], {}, {}
+local token, claimed, fields = ARGV[10], {}, {}
 for n, id in ipairs(candidates) do
   if records[n] then
     local deliveries = 1
-    if before[n] then
-      deliveries = (tonumber(string.match(before[n], ':(%d+)$')) or 0) + 1
+    if claims_before[n] then
+      deliveries = (tonumber(string.match(claims_before[n], ':(%d+)$')) or 0) + 1
     end
     fields[#fields + 1] = id
     fields[#fields + 1] = token .. '.' .. #claimed / 3 + first_place .. ':' .. deliveries
@@ -254,4 +377,4 @@ end
 if fields[1] then
   call('HSET', claims, unpack(fields))
 end
-return { facts, taken, claimed, is_granted and 1 or 0 }
+return { facts, is_empty, claimed, is_granted and 1 or 0, counted }

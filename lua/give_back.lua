@@ -10,18 +10,22 @@
 -- ARGV[2…] jobs          id and claim of each ("" for an id that a blocking move fetched and nobody claimed
 --                        yet). The job to run first comes last.
 --
--- Returns how many jobs went back.
+-- Returns how many of the jobs it has looked at; the caller goes on with the others.
 --
--- Bounded by its arguments. A job that has another owner by now, or is not in active, is left alone (this
--- may be a call repeated after a lost reply, and someone else has claimed the job since); one without a
--- record is dropped. No retry is used, and the delivery does not count. What may be refused (waiting of the
--- wrong type) comes before the job leaves active.
+-- Bounded by its arguments, and by LONGEST_WALK: each id is looked for in active. A job that has another
+-- owner by now, or is not in active, is left alone (this may be a call repeated after a lost reply, and
+-- someone else has claimed the job since); one without a record is dropped. No retry is used, and the delivery
+-- does not count. What may be refused (waiting of the wrong type) comes before the job leaves active.
 
 local waiting, active, stalling, jobs, claims, outbox = unpack(KEYS)
 local outbox_limit = unpack(ARGV, 1, 1)
 
-local returned = 0
-for at = 2, #ARGV, 2 do
+-- Entries of active that one call passes by at most, looking for its ids: some milliseconds' worth.
+local LONGEST_WALK = 250000
+local longest = math.max(1, math.floor(LONGEST_WALK / math.max(1, redis.call('LLEN', active))))
+local FIRST, STEP = 2, 2
+local last = math.min(#ARGV, FIRST - 1 + STEP * longest)
+for at = FIRST, last, STEP do
   local id, claim = ARGV[at], ARGV[at + 1]
   local holder = redis.call('HGET', claims, id)
   local is_unclaimed = not holder or string.sub(holder, 1, 1) == ':'
@@ -34,7 +38,6 @@ for at = 2, #ARGV, 2 do
     end
     if redis.call('HEXISTS', jobs, id) == 1 then
       redis.call('RPUSH', waiting, id)
-      returned = returned + 1
       if outbox_limit ~= '0' then
         redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
       end
@@ -49,4 +52,4 @@ for at = 2, #ARGV, 2 do
     end
   end
 end
-return returned
+return (last - FIRST + 1) / STEP

@@ -6,7 +6,7 @@
 -- ARGV[1] longest_bytes  the longest record to return
 --
 -- Returns {id, record}. Returns nothing if active is empty, and if that job has no record, has a longer
--- one, or was handed out before: how often decides whether it may run at all.
+-- one, was handed out before (how often decides whether it may run at all), or runs: its id was pushed twice.
 --
 -- Writes nothing. It is sent right behind a blocking move, and another client's move may have come
 -- between: the caller compares the id with the one that was moved for it.
@@ -16,6 +16,9 @@ local longest_bytes = unpack(ARGV)
 
 local id = redis.call('LINDEX', active, 0)
 if not id or redis.call('HEXISTS', claims, id) == 1 then
+  return false
+end
+if redis.call('LPOS', active, id, 'RANK', 2, 'MAXLEN', 1000) then
   return false
 end
 local size_bytes = redis.call('HSTRLEN', jobs, id)

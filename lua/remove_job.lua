@@ -1,26 +1,27 @@
 -- Removes a job from everywhere.
 --
--- KEYS[1]  succeeded  set of ids
--- KEYS[2]  failed     set of ids
--- KEYS[3]  waiting    list of ids
--- KEYS[4]  active     list of ids
--- KEYS[5]  stalling   set of ids
--- KEYS[6]  jobs       hash, id → record
--- KEYS[7]  delayed    sorted set, id → due time in ms
--- KEYS[8]  claims     hash, id → token.place:deliveries
--- KEYS[9]  results    hash, id → result or error text
--- KEYS[10] expiries   sorted set, id → when its result may go, in ms
--- KEYS[11] outbox     stream of changed ids, for the mirror
+-- KEYS[1]  succeeded    set of ids
+-- KEYS[2]  failed       set of ids
+-- KEYS[3]  waiting      list of ids
+-- KEYS[4]  active       list of ids
+-- KEYS[5]  stalling     set of ids
+-- KEYS[6]  jobs         hash, id → record
+-- KEYS[7]  delayed      sorted set, id → due time in ms
+-- KEYS[8]  claims       hash, id → token.place:deliveries
+-- KEYS[9]  results      hash, id → result or error text
+-- KEYS[10] evenResults  hash, id → due time in ms:result or error text, of dropped jobs
+-- KEYS[11] oddResults   the same, of other periods
+-- KEYS[12] outbox       stream of changed ids, for the mirror
 -- ARGV[1] job_id        the job
 -- ARGV[2] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
 -- Returns 1 if there was a record, 0 if not.
 --
 -- The lists are searched even if a set has the id: an id may be finished and queued at once after a
--- Node peer's manual retry. A job that runs is not stopped; without its claim and its
+-- Node peer's manual retry. A job that runs is stopped by its worker's next beat; without its claim and its
 -- record, its outcome is refused.
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, expiries, outbox = unpack(KEYS)
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, outbox = unpack(KEYS)
 local job_id, outbox_limit = unpack(ARGV)
 
 if outbox_limit ~= '0' then
@@ -45,5 +46,6 @@ redis.call('SREM', stalling, job_id)
 redis.call('ZREM', delayed, job_id)
 redis.call('HDEL', claims, job_id)
 redis.call('HDEL', results, job_id)
-redis.call('ZREM', expiries, job_id)
+redis.call('HDEL', even_results, job_id)
+redis.call('HDEL', odd_results, job_id)
 return redis.call('HDEL', jobs, job_id)

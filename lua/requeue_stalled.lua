@@ -1,66 +1,125 @@
 -- First half of a stall check: queues again the jobs that the previous check marked and that gave no sign of
 -- life since (protocol/README.md, "Stall check").
 --
--- KEYS[1] stallBlock  string with a TTL: one check for the whole fleet in that time
--- KEYS[2] stalling    set of ids that were active at the last check and gave no sign of life since
--- KEYS[3] waiting     list of ids
--- KEYS[4] active      list of ids
--- KEYS[5] jobs        hash, id → record
--- KEYS[6] claims      hash, id → token.place:deliveries
--- KEYS[7] outbox      stream of changed ids, for the mirror
--- ARGV[1] interval_ms   the stall interval
--- ARGV[2] first         "1" for the first call of a check: passes the gate; "" for the next ones: goes on
--- ARGV[3] limit         how many ids to look at, at most
+-- KEYS[1]  stallBlock  string with a TTL: the token of the check that goes on
+-- KEYS[2]  stalling    set of ids that were active at the last check and gave no sign of life since
+-- KEYS[3]  waiting     list of ids
+-- KEYS[4]  active      list of ids
+-- KEYS[5]  jobs        hash, id → record
+-- KEYS[6]  claims      hash, id → token.place:deliveries
+-- KEYS[7]  succeeded   set of ids
+-- KEYS[8]  failed      set of ids
+-- KEYS[9]  delayed     sorted set, id → due time in ms
+-- KEYS[10] requeued    set of ids that this check has queued again
+-- KEYS[11] outbox      stream of changed ids, for the mirror
+-- ARGV[1] token         of the check
+-- ARGV[2] lease_ms      how long the gate is held from now
+-- ARGV[3] limit         how many entries of active to look at, at most
 -- ARGV[4] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
--- Returns {passed, more, requeued}: 0 if another check holds the gate; 1 while stalling holds more
--- (call again); the ids that were queued again.
+-- Returns {holds, seen, ids}: 0 if the token is gone, then nothing was done; how many entries of active were
+-- looked at, 0 if it is empty; the ids that were queued again.
 --
--- Bounded by its limit, and by LONGEST_WALK: each id is looked for in active. Stalled ids go to the back: a
--- job that kills its worker must not starve the others. The claim loses its token, not its count, so a late
--- finish is refused and deliveries go on counting. An id without a record is dropped. A worker that beats
--- between two calls takes its id out of stalling in time: ids are looked at and moved in the same step.
+-- Without its token a check has been overtaken: what stalling holds then may be the fresh marks of another one,
+-- Node's too, and their workers had no time to beat.
+--
+-- Bounded by its limit, however long active is: a call takes the right end of active, the oldest claims, and puts
+-- what stays at the left end. So the entries that a check found are all looked at once, and in the end are in the
+-- same order, claims of meanwhile among them. A worker that beats between two calls takes its id out of stalling
+-- in time: ids are looked at and moved in the same step.
+--
+-- Stalled ids go to the back: a job that kills its worker must not starve the others. The claim loses its token,
+-- not its count, so a late finish is refused and deliveries go on counting. An id without a record is dropped.
 -- What may be refused (a key of the wrong type) comes before a job leaves active. How often a job may stall is
 -- not asked here: the worker that claims it too often fails it.
 
-local stall_block, stalling, waiting, active, jobs, claims, outbox = unpack(KEYS)
-local interval_ms, first, limit, outbox_limit = unpack(ARGV)
+local stall_block, stalling, waiting, active, jobs, claims, succeeded, failed, delayed, requeued, outbox = unpack(KEYS)
+local token, lease_ms, limit, outbox_limit = unpack(ARGV)
 
-if first == '1' and not redis.call('SET', stall_block, '1', 'PX', interval_ms, 'NX') then
+if redis.pcall('GET', stall_block) ~= token then
   return { 0, 0, {} }
 end
-
--- Entries of active that one call passes by at most, looking for its ids: some two milliseconds' worth.
-local LONGEST_WALK = 250000
-local length = math.max(1, redis.call('LLEN', active))
-limit = math.max(1, math.min(limit, math.floor(LONGEST_WALK / length)))
-local silent = redis.call('SRANDMEMBER', stalling, limit)
-if #silent == 0 then
+redis.call('SET', stall_block, token, 'PX', lease_ms)
+local page = redis.call('LRANGE', active, '-' .. limit, -1)
+if #page == 0 then
   return { 1, 0, {} }
 end
-local holders = redis.call('HMGET', claims, unpack(silent))
-local requeued, stalled, ghosts, tokenless = {}, {}, {}, {}
-for n, id in ipairs(silent) do
-  if redis.call('LPOS', active, id) then
-    stalled[#stalled + 1] = id
-    if redis.call('HEXISTS', jobs, id) == 1 then
-      requeued[#requeued + 1] = id
-      if holders[n] then
-        tokenless[#tokenless + 1] = id
-        tokenless[#tokenless + 1] = ':' .. string.match(holders[n], ':(%d+)$')
-      end
-    else
-      ghosts[#ghosts + 1] = id
+local silent = redis.call('SMISMEMBER', stalling, unpack(page))
+local seen_before = redis.call('SMISMEMBER', requeued, unpack(page))
+local holders = redis.call('HMGET', claims, unpack(page))
+
+-- Entries of lists that one call searches for ids that are in active twice: a few milliseconds' worth.
+local LONGEST_WALK = 50000
+local length, walked, copies = redis.call('LLEN', active), 0, {}
+
+-- Whether an entry, of an id that this check has queued again already, is one too many: the other copy has
+-- gone back, and this one would make the job run twice. It stays where it may be the claim of a worker
+-- that has taken the job since.
+local function is_surplus(id, holder)
+  if not holder or string.sub(holder, 1, 1) == ':' then -- nobody, or a Node worker
+    if
+      redis.call('HEXISTS', jobs, id) == 0
+      or redis.call('SISMEMBER', succeeded, id) == 1
+      or redis.call('SISMEMBER', failed, id) == 1
+      or redis.call('ZSCORE', delayed, id)
+    then
+      return true
+    end
+    local place = redis.call('LPOS', waiting, id)
+    walked = walked + (place or redis.call('LLEN', waiting))
+    if place then
+      return true
     end
   end
+  if not copies[id] then
+    copies[id] = #redis.call('LPOS', active, id, 'COUNT', 0)
+    walked = walked + length
+  end
+  copies[id] = copies[id] - 1
+  return copies[id] > 0
 end
-if #requeued > 0 then
-  redis.call('LPUSH', waiting, unpack(requeued))
+
+local ids, kept, stalled, tokenless, ghosts = {}, {}, {}, {}, {}
+local is_done, seen = {}, 0
+for n = #page, 1, -1 do -- the oldest first
+  local id = page[n]
+  seen = seen + 1
+  if silent[n] == 1 then
+    if not is_done[id] then
+      is_done[id] = true
+      stalled[#stalled + 1] = id
+      if redis.call('HEXISTS', jobs, id) == 0 then
+        ghosts[#ghosts + 1] = id
+      else
+        ids[#ids + 1] = id
+        if holders[n] then
+          tokenless[#tokenless + 1] = id
+          tokenless[#tokenless + 1] = ':' .. (string.match(holders[n], ':(%d+)$') or '0')
+        end
+      end
+    end
+  elseif seen_before[n] == 0 or not is_surplus(id, holders[n]) then
+    kept[#kept + 1] = id
+  end
+  if walked > LONGEST_WALK then
+    break
+  end
 end
-for _, id in ipairs(stalled) do
-  redis.call('LREM', active, 0, id)
+
+if #ids > 0 then
+  redis.call('LPUSH', waiting, unpack(ids))
 end
-redis.call('SREM', stalling, unpack(silent))
+if #kept < seen or seen < length then -- else it would be as before
+  redis.call('LTRIM', active, 0, -seen - 1)
+  if #kept > 0 then
+    redis.call('LPUSH', active, unpack(kept))
+  end
+end
+if #stalled > 0 then
+  redis.call('SADD', requeued, unpack(stalled))
+  redis.call('SREM', stalling, unpack(stalled))
+end
+redis.call('PEXPIRE', requeued, lease_ms)
 if #tokenless > 0 then
   redis.call('HSET', claims, unpack(tokenless))
 end
@@ -68,8 +127,8 @@ if #ghosts > 0 then
   redis.call('HDEL', claims, unpack(ghosts))
 end
 if outbox_limit ~= '0' then
-  for _, id in ipairs(requeued) do
+  for _, id in ipairs(ids) do
     redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
   end
 end
-return { 1, redis.call('EXISTS', stalling), requeued }
+return { 1, seen, ids }

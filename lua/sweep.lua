@@ -1,46 +1,71 @@
 -- Drops what beeq keeps beside jobs that Node peers have finished or removed since.
 --
 -- KEYS[1] claims     hash, id → token.place:deliveries
--- KEYS[2] results    hash, id → result or error text
--- KEYS[3] expiries   sorted set, id → when its result may go, in ms
--- KEYS[4] jobs       hash, id → record
--- KEYS[5] succeeded  set of ids
--- KEYS[6] failed     set of ids
--- KEYS[7] active     list of ids
--- ARGV[1] claims_cursor   where in claims to go on
--- ARGV[2] results_cursor  where in results to go on
--- ARGV[3] count           how many fields to look at, about
+-- KEYS[2] results    hash, id → result or error text, as long as the job is there
+-- KEYS[3] jobs       hash, id → record
+-- KEYS[4] succeeded  set of ids
+-- KEYS[5] failed     set of ids
+-- KEYS[6] active     list of ids
+-- KEYS[7] swept      hash, claims → where in them the next call goes on
+-- ARGV[1] count        how many fields of each hash to look at, about
+-- ARGV[2] lifetime_ms  how long the cursors are kept without a call
 --
--- Returns the two cursors to go on with; "0" when a hash has been seen whole.
+-- Returns 1 if it is worth going on at once: the end of the claims was not reached, and there are more of them than
+-- jobs that run; or a tenth of the results that were looked at, and not all were, had no job.
 --
--- Bounded by its count, and by how many jobs run for each id that has ended and was claimed. A claim
--- without a job claims nothing, so nothing here is needed for correctness. But an id in a set of ended ones
--- may run all the same, where Node has queued it once more than needed: its claim stays, or its outcome
--- would find no owner.
+-- The cursor is the fleet's: its processes go through the claims together, from call to call. Results may be large,
+-- and HSCAN would bring them along: their ids are drawn at random.
+--
+-- Bounded by its count, and by LONGEST_WALK: each ended id with a claim is looked for in active. A claim without
+-- a job claims nothing, so nothing here is needed for correctness. But an id in a set of ended ones may run
+-- all the same, where Node has queued it once more than needed: its claim stays, or its outcome would find no
+-- owner.
 
-local claims, results, expiries, jobs, succeeded, failed, active = unpack(KEYS)
-local claims_cursor, results_cursor, count = unpack(ARGV)
+local claims, results, jobs, succeeded, failed, active, swept = unpack(KEYS)
+local count, lifetime_ms = unpack(ARGV)
 
-local page = redis.call('HSCAN', claims, claims_cursor, 'COUNT', count)
-for at = 1, #page[2], 2 do
-  local id = page[2][at]
-  local has_ended = redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
-  if redis.call('HEXISTS', jobs, id) == 0 or (has_ended and not redis.call('LPOS', active, id)) then
-    redis.call('HDEL', claims, id)
+-- Entries of active that one call passes by at most, looking for its ids: a few milliseconds' worth.
+local LONGEST_WALK = 50000
+local length = redis.call('LLEN', active)
+local searches = math.max(1, math.floor(LONGEST_WALK / math.max(1, length)))
+
+local function has_ended(id)
+  return redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
+end
+
+-- Whether an ended id does not run; no, where the call has no time left to know.
+local function is_at_rest(id)
+  searches = searches - 1
+  return searches >= 0 and not redis.call('LPOS', active, id)
+end
+
+-- Goes on through a hash by a page, and drops the fields of which is_left says so.
+local function sweep(key, field, is_left)
+  local cursor = redis.call('HGET', swept, field) or ''
+  local page = redis.call('HSCAN', key, string.match(cursor, '^%d+$') or '0', 'COUNT', count)
+  for at = 1, #page[2], 2 do
+    if is_left(page[2][at]) then
+      redis.call('HDEL', key, page[2][at])
+    end
+  end
+  if page[1] == '0' then
+    redis.call('HDEL', swept, field)
+    return false
+  end
+  redis.call('HSET', swept, field, page[1])
+  redis.call('PEXPIRE', swept, lifetime_ms)
+  return true
+end
+
+local has_more_claims = sweep(claims, 'claims', function(id)
+  return redis.call('HEXISTS', jobs, id) == 0 or (has_ended(id) and is_at_rest(id))
+end)
+local drawn, dropped = redis.call('HRANDFIELD', results, count), 0
+for _, id in ipairs(drawn) do
+  if redis.call('HEXISTS', jobs, id) == 0 then
+    dropped = dropped + redis.call('HDEL', results, id)
   end
 end
-local next_claims = page[1]
+local has_more_results = #drawn == tonumber(count) and dropped * 10 >= #drawn
 
-page = redis.call('HSCAN', results, results_cursor, 'COUNT', count)
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for at = 1, #page[2], 2 do
-  local id = page[2][at]
-  local expiry = redis.call('ZSCORE', expiries, id)
-  -- Where there is a record the result goes with it; an expiry is of an earlier job of that id.
-  if redis.call('HEXISTS', jobs, id) == 0 and (not expiry or tonumber(expiry) <= now) then
-    redis.call('HDEL', results, id)
-    redis.call('ZREM', expiries, id)
-  end
-end
-return { next_claims, page[1] }
+return (has_more_results or (has_more_claims and redis.call('HLEN', claims) > length)) and 1 or 0

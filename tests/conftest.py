@@ -1,6 +1,7 @@
 """Fixtures of all tests: a real server, queues that are closed and audited, and Node's bee-queue.
 
 * ``valkey``: the session's server. ``own_valkey``: one for this test, to stop and kill.
+* ``each_server``: one of each kind that can be had (Redis 6.2, …) for this test, to stop and kill.
 * ``redis``: an async client of the session's server; ``sync_redis``: a blocking one.
 * ``queue_name``, ``make_queue``: queues of this test. They are closed at its end; an ``error`` event that
   the test neither listened for nor announced with ``expect_errors`` fails it.
@@ -12,6 +13,9 @@
 With ``-m fast`` the session's server is fakeredis, and tests that need more than it are left out: those
 with a server of their own, those with Node, and those marked ``real_redis("what fakeredis does differently")``.
 
+``pytest --server=redis-6.2`` runs the tests on another server than the default's, one of ``binaries.KINDS``.
+``pytest --acl`` runs them with a Redis user who has exactly the rights that README.md lists; tests that need others,
+or a user of their own, are left out: those with Node, and those marked ``more_rights("what for")``.
 ``pytest --ffmpeg=bundled`` hides the machine's ffmpeg; ``-m ffmpeg`` runs the tests that run one.
 """
 
@@ -21,6 +25,7 @@ import asyncio
 import inspect
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -29,10 +34,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio
 
+from benchmarks.binaries import DEFAULT, KINDS, ServerMissing
 from tests.support import audit as audits
+from tests.support.acl import UserOfUrls
 from tests.support.fake_server import FakeServer
 from tests.support.ffmpeg import describe_ffmpeg, hide_ffmpeg
-from tests.support.node import NodeMissing, install_bee_queue
+from tests.support.node import NodeMissing, install_bee_queue, install_payload
 from tests.support.server import Server
 from tests.support.waiting import Recorder
 from tests.support.waiting import eventually as wait_until
@@ -43,7 +50,9 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the suite choose its ffmpeg."""
+    """Let the suite choose its server, its Redis user and its ffmpeg."""
+    parser.addoption("--server", choices=KINDS, default=DEFAULT, help="the server to test with")
+    parser.addoption("--acl", action="store_true", help="beeq's user has the rights that the README lists")
     parser.addoption(
         "--ffmpeg",
         choices=("found", "bundled"),
@@ -58,17 +67,36 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let interrupts through, and hide the machine's ffmpeg where the bundled one is to be tested."""
+    """Let interrupts through, choose the Redis user, and hide the machine's ffmpeg where the bundled one is to be tested."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in a shell's background, whose children would not hear the interrupts that tests send.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    UserOfUrls.is_limited = config.getoption("--acl")
     if config.getoption("--ffmpeg") == "bundled":
         config.add_cleanup(hide_ffmpeg())
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        # Hundreds of tests start a process: each would compile all of beeq first.
+        bytecode = tempfile.TemporaryDirectory(prefix="beeq-bytecode-")
+        config.add_cleanup(bytecode.cleanup)
+        os.environ["PYTHONPYCACHEPREFIX"] = bytecode.name
+
+
+@pytest.hookimpl(optionalhook=True)  # unknown with ``-p no:xdist``
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one more test process than there are cores: many tests wait for a moment, or for a program they run."""
+    return (os.cpu_count() or 1) + 1
 
 
 def is_on_fakeredis(config: pytest.Config) -> bool:
     """Return whether fakeredis stands in for the session's server."""
     return bool(config.getoption("markexpr") == "fast")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over the files that have no fast test: to import them all takes as long as a quarter of the tests."""
+    if not is_on_fakeredis(config) or collection_path.suffix != ".py":
+        return None
+    return "mark.fast" not in collection_path.read_text(encoding="utf-8") or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` selects
@@ -77,16 +105,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("ffmpeg"):
             item.add_marker("external")
+    if config.getoption("--acl"):
+        more = [each for each in items if each.get_closest_marker("more_rights") or _has_node(each)]
+        _leave_out(config, items, more)
     if not is_on_fakeredis(config):
         return
     needs_more = [
         item
         for item in items
         if item.get_closest_marker("real_redis")
-        or not {"own_valkey", "node_modules"}.isdisjoint(getattr(item, "fixturenames", ()))
+        or not {"own_valkey", "each_server", "node_modules"}.isdisjoint(getattr(item, "fixturenames", ()))
     ]
-    config.hook.pytest_deselected(items=needs_more)
-    left_out = set(needs_more)
+    _leave_out(config, items, needs_more)
+
+
+def _has_node(item: pytest.Item) -> bool:
+    return "node_modules" in getattr(item, "fixturenames", ())
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=unwanted)
+    left_out = set(unwanted)
     items[:] = [item for item in items if item not in left_out]
 
 
@@ -96,14 +135,35 @@ def valkey(
 ) -> Iterator[Server | FakeServer]:
     """The session's server: shared, so never stopped or flushed by a test. With ``-m fast`` it is fakeredis."""
     on_fakeredis = is_on_fakeredis(pytestconfig)
-    with FakeServer() if on_fakeredis else Server(tmp_path_factory.mktemp("valkey")) as server:
+    kind = pytestconfig.getoption("server")
+    with FakeServer() if on_fakeredis else Server(tmp_path_factory.mktemp("valkey"), kind=kind) as server:
         yield server
 
 
 @pytest.fixture
-def own_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def own_valkey(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for this test alone."""
-    with Server(tmp_path_factory.mktemp("own-valkey")) as server:
+    kind = pytestconfig.getoption("server")
+    with Server(tmp_path_factory.mktemp("own-valkey"), kind=kind) as server:
+        yield server
+
+
+#: The newest and the oldest in every run.
+_OFTEN = (DEFAULT, "redis-6.2")
+
+
+@pytest.fixture(
+    params=[kind if kind in _OFTEN else pytest.param(kind, marks=pytest.mark.external) for kind in KINDS]
+)
+def each_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of each kind in its turn, for this test alone; in CI there must be all."""
+    try:
+        server = Server(tmp_path_factory.mktemp(request.param), kind=request.param)
+    except ServerMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with server:
         yield server
 
 
@@ -215,8 +275,18 @@ def recorder() -> type[Recorder]:
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     """The folder with npm's bee-queue, fetched into the checkout once."""
+    return _fetched(install_bee_queue)
+
+
+@pytest.fixture(scope="session")
+def payload_modules() -> Path:
+    """The folder with npm's Payload, likewise."""
+    return _fetched(install_payload)
+
+
+def _fetched(install: Callable[[], Path]) -> Path:
     try:
-        return install_bee_queue()
+        return install()
     except NodeMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing))

@@ -16,7 +16,7 @@ from benchmarks import conditions, peer_runs, peers
 from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_runs import PeerFailed
 from benchmarks.peers import NAMES, Contender
-from benchmarks.report import peer_table, table
+from benchmarks.report import failover_table, peer_table, table
 from tests.support.server import Server
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +122,50 @@ def test_peers_are_measured_at_each_concurrency_in_one_run(tmp_path: Path, node_
             assert row["median"][peer] > 0
             assert len(row["rounds"][peer]) == 2
     assert done.stdout.strip() == peer_table(result)
+
+
+@pytest.mark.external
+def test_a_quick_failover_writes_every_number_and_a_table(tmp_path: Path) -> None:
+    out = tmp_path / "failover.json"
+    chosen = ("--fleets", "sentinel", "--faults", "planned", "--guards", "none,wait_replicas=1")
+    done = run("failover.py", "--quick", *chosen, "--out", str(out), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["conditions"].keys() >= CONDITIONS - {"node", "bee-queue", "settings"}
+    assert [scene["guard"] for scene in result["scenes"]] == ["none", "wait_replicas=1"]
+    for scene in result["scenes"]:
+        (numbers,) = scene["rounds"]
+        assert numbers["acknowledged"] > 0
+        assert numbers.keys() == {"acknowledged", "lost", "never_run", "run_twice", "raised", "pause_s"}
+    assert done.stdout.strip() == failover_table(result)
+
+
+@pytest.mark.ffmpeg
+def test_a_quick_run_of_media_jobs_prints_a_line_a_case(tmp_path: Path) -> None:
+    done = run("media.py", "--quick", "--rounds", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    title, *lines = done.stdout.splitlines()
+    assert title.split() == ["wall", "user", "CPU"]
+    assert [line.split(",")[0] for line in lines[:3]] == ["stitch", "stitch", "assembly"]
+    assert all(re.search(r"[\d.]+ s +[\d.]+ s$", line) for line in lines)
+
+
+def test_a_failover_table_has_sums_medians_and_worsts() -> None:
+    one = {"acknowledged": 900, "lost": 0, "never_run": 0, "run_twice": 0, "raised": {}, "pause_s": 0.5}
+    other = {**one, "lost": 7, "never_run": 2, "run_twice": 1, "raised": {"A": 3, "B": 1}, "pause_s": 2.5}
+    names = {"servers": "cluster", "fault": "killed", "guard": "none"}
+    scenes = [{**names, "rounds": [one, other, one], "failed": []}, {**names, "rounds": [], "failed": ["X"]}]
+    lines = failover_table({"conditions": _RESULT["conditions"], "scenes": scenes}).splitlines()
+    assert lines[2] == "| cluster | killed | none | 2 700 | 7 | 2 | 1 | 4 | 0.5 | 2.5 |"
+    assert lines[3] == "| cluster | killed | none | 0 | 0 | 0 | 0 | 0 | – | – |"
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert "1 rounds failed and are left out" in lines[-1]
+
+
+def test_an_unknown_guard_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    done = run("failover.py", "--guards", "none,prayer", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "does not know prayer; there are none, wait_replicas=1" in done.stderr
 
 
 def test_an_unknown_peer_is_refused_with_the_names_there_are(tmp_path: Path) -> None:

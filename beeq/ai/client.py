@@ -1,42 +1,36 @@
-"""HTTP with one AI provider, with limits on time and size. ``responses`` reads what comes back.
+"""Calls one AI provider, and fetches files: the provider's, and strangers' pictures.
 
-The key is sent to the base URL's own origin only. httpcore is used directly, on the same connections as
-webhooks: it follows no redirect, keeps no cookie, reads no proxy or netrc from the environment, and logs
-no URL. Certificates are always verified.
+``responses`` reads what comes. The key is sent to the base URL's own origin only. A file of the provider's
+may lie behind redirects: each is followed without the key, to public addresses and the hosts of
+``BEEQ_AI_ALLOW_HOSTS`` only, and not through the proxy, which is for the provider.
 """
 
-import asyncio
-import base64
 import contextlib
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import hashlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 import httpcore
 import httpx
 
-from beeq import __version__
+from beeq.ai.bodies import EndedEarly, json_of
+from beeq.ai.dialect.refusals import is_no_credit, refusal_in
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.redaction import Redactor
-from beeq.ai.responses import error_text
-from beeq.protocol.codec import dumps, loads
-from beeq.webhooks.connections import Connections, OwnedNetwork
-from beeq.webhooks.response import retry_after_in
+from beeq.ai.exchange import Exchanges, error_body, header, pieces
+from beeq.ai.provider import PLAIN_HEADERS, Provider, http_url
+from beeq.ai.responses import delay_ms_in, error_text
+from beeq.protocol.codec import dumps
+from beeq.webhooks.addresses import AllowedHosts
 
-BASE_URL_SETTING = "BEEQ_AI_BASE_URL"
-KEY_SETTING = "BEEQ_AI_API_KEY"
-#: The body of an error response is read for its reason: this far …
-_MAX_ERROR_BYTES = 64 * 1024
-#: … and this long.
-_ERROR_S = 3.0
-_MAX_URL_LENGTH = 8192
-_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
-_PORTS = {"http": 80, "https": 443}
-_MAX_PORT = 65535
+ALLOW_HOSTS_SETTING = "BEEQ_AI_ALLOW_HOSTS"
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 5
+#: A stream repeats the response's head around every word.
+_STREAM_FACTOR = 8
+_ASKS_FOR_THE_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +45,8 @@ class Limits:
     json_bytes: int = 8 * 1024 * 1024  # except a response that holds a picture
     image_bytes: int = 64 * 1024 * 1024
     video_bytes: int = 2 * 1024 * 1024 * 1024
+    reference_bytes: int = 20 * 1024 * 1024  # of a picture that a video begins with
+    reference_s: float = 120.0  # to fetch it
 
     @property
     def image_response_bytes(self) -> int:
@@ -58,79 +54,93 @@ class Limits:
         return self.image_bytes * 4 // 3 + self.json_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The body of an upload (multipart/form-data): fields, and files as name, content and type."""
+
+    fields: dict[str, str]
+    files: dict[str, tuple[str, bytes, str]]
+
+    def encoded(self, idempotency_key: str) -> tuple[bytes, str]:
+        """Return the body and its content type, which are the same for the same key."""
+        # Of the contents too: none can be made that holds its own boundary.
+        digest = hashlib.sha256(idempotency_key.encode())
+        for _, content, _ in self.files.values():
+            digest.update(content)
+        boundary = f"beeq-{digest.hexdigest()[:40]}"
+        # A part without a file name is a field; httpx makes no such upload of fields alone.
+        parts: list[tuple[str, Any]] = [(name, (None, text)) for name, text in self.fields.items()]
+        request = httpx.Request(
+            "POST",
+            "http://form",
+            headers={"content-type": f"multipart/form-data; boundary={boundary}"},
+            files=[*parts, *self.files.items()],
+        )
+        return request.read(), request.headers["content-type"]
+
+
 class AIClient:
     """Calls one provider, over connections that are kept for the next call.
 
-    Used on one event loop from the first call to ``aclose``; it may be used again after that. There
-    are as many connections as calls under way, and a few idle ones. Every call raises ``AIRefused``
-    if another attempt would fail as well, and ``AIFailed`` for everything else.
+    Used on one event loop from the first call to ``aclose``; it may be used again after that. Every call
+    raises ``AIRefused`` if another attempt would fail as well, and ``AIFailed`` for everything else.
 
-    The key is sent as bearer token; without one, user and password in the base URL are sent as basic
-    authentication. Raises ValueError if URL or key is invalid; the message names the setting and holds
-    neither.
+    ``headers`` is a JSON object of further headers, ``proxy`` the URL of the proxy for the provider,
+    ``allow_hosts`` a list of hosts that files may be fetched from though their addresses are not public.
+    Raises ValueError if a setting is invalid; the message names it and holds no secret.
     """
 
-    def __init__(self, base_url: str, api_key: str | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        limits: Limits | None = None,
+        *,
+        headers: str | None = None,
+        proxy: str | None = None,
+        allow_hosts: str = "",
+    ) -> None:
         self.limits = limits or Limits()
-        url = _base(base_url)
-        self._base = url.copy_with(userinfo=b"")
-        self._headers = {
-            "user-agent": f"beeq/{__version__}",
-            "accept": "*/*",
-            # The bounds on responses would not bound what compressed bytes expand to.
-            "accept-encoding": "identity",
-        }
-        # A user without a password is often a token.
-        secrets = [api_key or "", url.password or url.username]
-        if api_key:
-            if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-                raise ValueError(f"{KEY_SETTING} must be printable ASCII without spaces")
-            self._headers["authorization"] = f"Bearer {api_key}"
-        elif url.userinfo:
-            token = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
-            self._headers["authorization"] = f"Basic {token}"
-            secrets.append(token)
-        self.redactor = Redactor(secrets)
-        self._connections: Connections | None = None
+        self._provider = Provider(base_url, api_key, headers, proxy)
+        self.redactor = self._provider.redactor
+        self.endpoint = self._provider.endpoint
+        allowed = AllowedHosts.parse(allow_hosts, ALLOW_HOSTS_SETTING)
+        connect_s, quote = self.limits.connect_s, self.redactor.quoted
+        self._own = Exchanges(connect_s, quote, proxy=self._provider.proxy)
+        self._public = Exchanges(connect_s, quote, guarded=allowed)
 
     def __repr__(self) -> str:
         return "AIClient(…)"
-
-    def endpoint(self, *segments: str) -> httpx.URL:
-        """Return a URL below the base URL; each segment is encoded, so it stays one segment."""
-        path = "/".join(quote(segment, safe="") for segment in segments)
-        return httpx.URL(f"{str(self._base).rstrip('/')}/{path}")
 
     def own_url(self, text: str) -> httpx.URL | None:
         """Return a URL from the provider's response; None if it is not of the base URL's origin.
 
         Raises AIFailed if it is not an http or https URL, or if it holds the key.
         """
-        try:
-            url = self._base.join(text) if len(text) <= _MAX_URL_LENGTH and text.isprintable() else None
-        except (httpx.InvalidURL, ValueError):
-            url = None
-        if url is None or not text or url.scheme not in _PORTS or not url.host:
-            raise AIFailed("AI provider: the url in its response is not a valid URL")
-        if _origin(url) != _origin(self._base):
-            return None
-        if self.redactor.is_in(str(url)):
-            # URLs get into logs.
-            raise AIFailed("AI provider: the url in its response holds the key, and is not fetched")
-        return url.copy_with(userinfo=b"", fragment=None)
+        url = self._provider.url(text)
+        return self._provider.checked(url) if self._provider.owns(url) else None
 
     async def post(
-        self, operation: str, url: httpx.URL, body: Any, *, idempotency_key: str, max_bytes: int | None = None
+        self,
+        operation: str,
+        url: httpx.URL,
+        body: Any,
+        *,
+        idempotency_key: str,
+        max_bytes: int | None = None,
     ) -> Any:
-        """POST ``body`` as JSON and return the JSON of the response; messages name the ``operation``.
+        """POST ``body`` as JSON, or a ``Form`` as upload, and return the JSON of the response.
 
-        ``idempotency_key`` is the same whenever the same request is repeated. ``max_bytes`` bounds the
-        response, in place of ``json_bytes``.
+        Messages name the ``operation``. ``idempotency_key`` is the same whenever the same request is
+        repeated; then all its bytes are. ``max_bytes`` bounds the response, in place of ``json_bytes``.
         """
-        headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
+        content, content_type = (
+            body.encoded(idempotency_key) if isinstance(body, Form) else (dumps(body), "application/json")
+        )
+        headers = {"content-type": content_type, "idempotency-key": idempotency_key}
         limit_s = self.limits.request_s
         async with self._ask(
-            operation, "POST", url, limit_s=limit_s, silence_s=limit_s, headers=headers, content=dumps(body)
+            operation, "POST", url, limit_s=limit_s, silence_s=limit_s, headers=headers, content=content
         ) as response:
             return await self._json(operation, response, max_bytes or self.limits.json_bytes)
 
@@ -144,19 +154,78 @@ class AIClient:
     async def download(
         self, operation: str, url: httpx.URL, max_bytes: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """GET a file from a URL of the provider's own; yields its pieces as they come."""
+        """GET a file from a URL of the provider's own, through redirects; yields its pieces as they come."""
+        subject = f"AI provider, {operation}"
         limit_s, silence_s = self.limits.download_s, self.limits.silence_s
-        async with (
-            self._ask(operation, "GET", url, limit_s=limit_s, silence_s=silence_s) as response,
-            contextlib.aclosing(_pieces(operation, response, max_bytes)) as pieces,
-        ):
-            yield pieces
+        with_key = True
+        for _ in range(_MAX_REDIRECTS + 1):
+            is_own = self._provider.owns(url)
+            async with (self._own if is_own else self._public).ask(
+                subject,
+                "GET",
+                url,
+                headers=self._provider.headers if is_own and with_key else PLAIN_HEADERS,
+                limit_s=limit_s,
+                silence_s=silence_s,
+            ) as response:
+                if is_own and not with_key and response.status in _ASKS_FOR_THE_KEY:
+                    with_key = True  # a redirect within the provider's API
+                    continue
+                location = _location(response)
+                if location is None:
+                    if not is_own and not _is_success(response):
+                        # Another request to the provider may lead to a link that is still valid.
+                        raise AIFailed(f"{subject}: status {response.status} where its file lies")
+                    await self._check(operation, response)
+                    async with contextlib.aclosing(pieces(subject, response, max_bytes)) as found:
+                        yield found
+                    return
+            url = self._provider.checked(self._provider.url(location, url))
+            with_key = False
+        raise AIFailed(f"{subject}: more than {_MAX_REDIRECTS} redirects")
+
+    async def strangers_file(self, subject: str, text: str, max_bytes: int) -> bytes:
+        """GET a file from a URL that a job gives: without the key, from public and allowed hosts only."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            url = self._strangers_url(subject, text)
+            async with self._public.ask(
+                subject,
+                "GET",
+                url,
+                headers=PLAIN_HEADERS,
+                limit_s=self.limits.reference_s,
+                silence_s=self.limits.silence_s,
+            ) as response:
+                location = _location(response)
+                if location is None:
+                    if not _is_success(response):
+                        raise _failure(response, f"{subject}: status {response.status}")
+                    body = bytearray()
+                    async for piece in response.aiter_stream():
+                        body += piece
+                        if len(body) > max_bytes:
+                            raise AIRefused(f"{subject} is longer than {max_bytes} bytes")
+                    return bytes(body)
+            try:
+                text = str(url.join(location))
+            except (httpx.InvalidURL, ValueError):
+                raise AIRefused(f"{subject}: its redirect is not a valid URL") from None
+        raise AIRefused(f"{subject}: more than {_MAX_REDIRECTS} redirects")
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            await connections.aclose()
+        await self._own.aclose()
+        await self._public.aclose()
+
+    def _strangers_url(self, subject: str, text: str) -> httpx.URL:
+        url = http_url(text)
+        if url is None:
+            raise AIRefused(f"{subject} is not a valid http or https URL")
+        if url.userinfo:
+            raise AIRefused(f"{subject}: a URL with a user name or password is refused")
+        if self.redactor.is_in(text):
+            raise AIRefused(f"{subject}: its URL holds the provider's key")
+        return url
 
     @contextlib.asynccontextmanager
     async def _ask(
@@ -170,96 +239,64 @@ class AIClient:
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
     ) -> AsyncIterator[httpcore.Response]:
-        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        timeouts = {"connect": self.limits.connect_s, "read": silence_s, "write": silence_s}
-        if self._connections is None:
-            self._connections = Connections(OwnedNetwork, httpx.create_ssl_context())
-        with self._explained(operation):
-            async with (
-                asyncio.timeout(limit_s),
-                self._connections.borrow(target.origin) as connection,
-                connection.stream(
-                    method,
-                    target,
-                    headers=[("host", url.netloc), *self._headers.items(), *(headers or {}).items()],
-                    content=content,
-                    extensions={"timeout": timeouts},
-                ) as response,
-            ):
-                if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
-                    raise self._refusal(operation, response, await _error_body(response))
-                yield response
+        async with self._own.ask(
+            f"AI provider, {operation}",
+            method,
+            url,
+            headers=self._provider.headers | (headers or {}),
+            limit_s=limit_s,
+            silence_s=silence_s,
+            content=content,
+        ) as response:
+            await self._check(operation, response)
+            yield response
 
     async def _json(self, operation: str, response: httpcore.Response, max_bytes: int) -> Any:
+        subject = f"AI provider, {operation}"
+        if "event-stream" in header(response, b"content-type"):
+            max_bytes *= _STREAM_FACTOR
         body = bytearray()
-        async for piece in _pieces(operation, response, max_bytes):
+        async for piece in pieces(subject, response, max_bytes):
             body += piece
         try:
-            return loads(bytes(body))
+            return json_of(bytes(body))
+        except EndedEarly:
+            raise AIFailed(f"{subject}: its stream ended early") from None
         except ValueError:
-            raise AIFailed(f"AI provider, {operation}: its response is not JSON") from None
+            raise AIFailed(f"{subject}: its response is not JSON") from None
 
-    def _refusal(self, operation: str, response: httpcore.Response, body: bytes) -> AIFailed | AIRefused:
-        status = response.status
-        text = self.redactor.quoted(error_text(body))
-        message = f"AI provider, {operation}: status {status}"
-        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            return AIFailed(f"{message}, and redirects are not followed")
-        message += f": {text}" if text else ""
-        is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-        if is_client_error and status != HTTPStatus.TOO_MANY_REQUESTS:
-            return AIRefused(message, status=status)
-        return AIFailed(message, retry_after_ms=retry_after_in(response.headers, datetime.now(UTC)))
-
-    @contextlib.contextmanager
-    def _explained(self, operation: str) -> Iterator[None]:
-        """Turn HTTP's errors into ``AIFailed``, without texts that may hold a secret."""
-        try:
-            yield
-        except httpcore.ConnectTimeout:
-            reason = "could not connect in time"
-        except httpcore.ConnectError as error:
-            reason = f"could not connect: {self.redactor.quoted(str(error)) or 'it broke off'}"
-        except (TimeoutError, httpcore.TimeoutException):
-            reason = "no response in time"
-        except _NETWORK_ERRORS:
-            reason = "the connection broke off, or the response was not HTTP"
-        else:
+    async def _check(self, operation: str, response: httpcore.Response) -> None:
+        """Raise what a response of the provider means, unless it is a success."""
+        if _is_success(response):
             return
-        raise AIFailed(f"AI provider, {operation}: {reason}") from None
+        message = f"AI provider, {operation}: status {response.status}"
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
+            raise AIFailed(f"{message}, and redirects are not followed")
+        body = await error_body(response)
+        text = self.redactor.quoted(error_text(body))
+        message += f": {text}" if text else ""
+        failure = _failure(response, message)
+        if isinstance(failure, AIRefused) or is_no_credit(body):
+            objection = refusal_in(body, self.redactor.quoted)
+            failure = AIRefused(message, status=response.status, refusal=objection)
+        raise failure
 
 
-def _base(text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):
-        url = httpx.URL("")
-    port = _PORTS.get(url.scheme, 0) if url.port is None else url.port
-    if url.scheme not in _PORTS or not url.host or not 0 < port <= _MAX_PORT or url.query or url.fragment:
-        raise ValueError(f"{BASE_URL_SETTING} must be an http or https URL with a host, and no query")
-    return url
+def _is_success(response: httpcore.Response) -> bool:
+    return HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES
 
 
-def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
-    return url.scheme, url.raw_host, url.port or _PORTS.get(url.scheme)
+def _location(response: httpcore.Response) -> str | None:
+    """Return where a redirect leads; None if the response is none."""
+    if response.status not in _REDIRECTS:
+        return None
+    found = [value for name, value in response.headers if name.lower() == b"location"]
+    return found[0].decode("latin-1").strip() if found else None
 
 
-async def _pieces(operation: str, response: httpcore.Response, max_bytes: int) -> AsyncGenerator[bytes]:
-    received = 0
-    async for piece in response.aiter_stream():
-        received += len(piece)
-        if received > max_bytes:
-            raise AIFailed(f"AI provider, {operation}: its response is longer than {max_bytes} bytes")
-        yield piece
-
-
-async def _error_body(response: httpcore.Response) -> bytes:
-    """Return the body of an error response, as much as comes in time; the status is enough without it."""
-    body = bytearray()
-    with contextlib.suppress(TimeoutError, httpcore.TimeoutException, *_NETWORK_ERRORS):
-        async with asyncio.timeout(_ERROR_S):
-            async for piece in response.aiter_stream():
-                body += piece
-                if len(body) > _MAX_ERROR_BYTES:
-                    break
-    return bytes(body[:_MAX_ERROR_BYTES])
+def _failure(response: httpcore.Response, message: str) -> AIFailed | AIRefused:
+    status = response.status
+    is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    if is_client_error and status != HTTPStatus.TOO_MANY_REQUESTS:
+        return AIRefused(message, status=status)
+    return AIFailed(message, retry_after_ms=delay_ms_in(response.headers, datetime.now(UTC)))

@@ -3,6 +3,7 @@
 Messages are short and hold no secret.
 """
 
+from beeq.ai.dialect.refusals import Objection
 from beeq.errors import BeeqError
 
 _LENGTH = 200
@@ -16,15 +17,20 @@ class AIFailed(BeeqError):
         self.retry_after_ms = retry_after_ms
 
 
+class AIUnusable(AIFailed):
+    """What came is whole, and of no use: it is not asked for again within the attempt."""
+
+
 class AIRefused(BeeqError):
     """The provider refused the call, or the job's fields do not allow it; another attempt would fail too.
 
-    ``status`` is the HTTP status of the refusal; None if there was no call.
+    ``status`` is the HTTP status of the refusal, ``refusal`` what its body says; None if there was no call.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, refusal: Objection | None = None) -> None:
         super().__init__(_short(message))
         self.status = status
+        self.refusal = refusal
 
 
 def _short(message: str) -> str:

@@ -10,26 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from beeq.ai.errors import AIFailed
+from beeq.ai.errors import AIFailed, AIUnusable
+from beeq.ai.pictures import KNOWN, image_suffix
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.formats import HEAD_BYTES, demuxer_of
+from beeq.media.inputs.facts import file_facts
+from beeq.media.inputs.probe import probe
 from beeq.media.paths import MediaRoot, NewFile, safe_name
-from beeq.media.probe import file_facts, probe
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
 _QUICKTIME = b"ftypqt  "
 #: A Matroska file names its kind within this many bytes.
 _KIND_BYTES = 64
-
-
-def image_suffix(head: bytes) -> str | None:
-    """Return the suffix for a picture that begins with ``head``; None if its format is not known."""
-    if head.startswith(_PNG):
-        return ".png"
-    if head.startswith(_JPEG):
-        return ".jpg"
-    return ".webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
 def video_suffix(head: bytes) -> str | None:
@@ -62,10 +53,10 @@ class MediaFiles:
             pass
 
     async def save_image(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
-        """Write a PNG, JPEG or WebP; return ``path`` and ``bytes``."""
+        """Write a picture; return ``path`` and ``bytes``."""
         async with self._received(job_id, pieces, image_suffix, "picture") as (file, _):
             facts = {"path": file.given, "bytes": os.fstat(file.fd).st_size}
-            _publish(file)
+            file.publish()
         return facts
 
     async def save_video(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
@@ -76,9 +67,9 @@ class MediaFiles:
             written = file.reading(demuxer)
             facts = await probe(written)
             if facts.video is None:
-                raise AIFailed("AI provider: there is no picture in its video")
+                raise AIUnusable("AI provider: there is no picture in its video")
             result = file_facts(written, facts)
-            _publish(file)
+            file.publish()
         return result
 
     @contextlib.asynccontextmanager
@@ -93,8 +84,10 @@ class MediaFiles:
                 break
         suffix = suffix_of(head)
         if suffix is None:
-            known = "PNG, JPEG or WebP" if kind == "picture" else "MP4, MOV, WebM or Matroska"
-            raise AIFailed(f"AI provider: its {kind} is {'not ' + known if head else 'empty'}")
+            known = KNOWN if kind == "picture" else "MP4, MOV, WebM or Matroska"
+            if not head:  # it may be there a moment later
+                raise AIFailed(f"AI provider: its {kind} is empty")
+            raise AIUnusable(f"AI provider: its {kind} is not {known}")
         with self._root.creating(self._root.locate(f"{safe_name(job_id)}{suffix}")) as file:
             # Written by the loop's own thread: each write goes to the page cache and takes microseconds.
             # A write in another thread could hit another file, if a cancelled attempt closes this one.
@@ -109,12 +102,5 @@ def _write(file: NewFile, content: bytes) -> None:
     try:
         while rest:
             rest = rest[os.write(file.fd, rest) :]
-    except OSError as error:
-        raise MediaFailed(f"{shown(file.given)} cannot be written: {error.strerror}") from None
-
-
-def _publish(file: NewFile) -> None:
-    try:
-        file.publish()
     except OSError as error:
         raise MediaFailed(f"{shown(file.given)} cannot be written: {error.strerror}") from None

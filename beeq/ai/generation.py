@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from beeq.ai.client import AIClient
+from beeq.ai.dialect.dialects import CHAT, IMAGES, Dialects
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.files import MediaFiles
+from beeq.ai.film.reference import References
+from beeq.ai.film.videos import Videos
 from beeq.ai.idempotency import ProviderRequests
+from beeq.ai.parameters import IMAGE_FIELDS, TEXT_FIELDS, VIDEO_FIELDS, fields
 from beeq.ai.responses import chat_text, picture
-from beeq.ai.script import INSTRUCTIONS, script
-from beeq.ai.videos import Videos
+from beeq.ai.writing.script import INSTRUCTIONS, script
+from beeq.ai.writing.thinking import answer_in
 from beeq.jobs import AIGenerationJob
+from beeq.media.paths import MediaRoot
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps
 
@@ -26,13 +31,19 @@ class Generation:
 
     Every call raises ``AIRefused`` or ``MediaRefused`` if every attempt would fail, and ``AIFailed`` or
     ``MediaFailed`` if this attempt failed. The caller closes the ``client``; ``interval_ms`` passes between
-    two polls of a video.
+    two polls of a video. The picture that a video begins with is uploaded, or else its URL is sent.
     """
 
-    def __init__(self, client: AIClient, media_root: Path, interval_ms: int) -> None:
+    def __init__(
+        self, client: AIClient, media_root: Path, interval_ms: int, *, is_reference_uploaded: bool = True
+    ) -> None:
         self._client = client
         self._files = MediaFiles(media_root)
-        self._videos = Videos(client, self._files, interval_ms)
+        references = References(client, MediaRoot(media_root))
+        self._videos = Videos(
+            client, self._files, interval_ms, references, is_reference_uploaded=is_reference_uploaded
+        )
+        self._dialects = Dialects()
         self._quote = client.redactor.quoted
 
     async def generate(
@@ -44,14 +55,13 @@ class Generation:
                 wanted = {"response_format": {"type": "json_object"}}
                 return await self._chat(requests, data, model, INSTRUCTIONS, script, **wanted)
             case "scene-description":
-                return {"text": await self._chat(requests, data, model, _DESCRIBER, str)}
+                return {"text": await self._chat(requests, data, model, _DESCRIBER, _answer)}
             case "image":
                 return await self._image(requests, data, model)
             case "video":
-                body: dict[str, Any] = {"model": model, "prompt": data.prompt}
-                if image_url := _text_parameter(data, "imageUrl"):
-                    body["input_reference"] = {"image_url": image_url}
-                return await self._videos.make(requests, body, reach)
+                body = {"model": model, "prompt": data.prompt, **fields(data.parameters, VIDEO_FIELDS)}
+                image_url = _text_parameter(data, "imageUrl")
+                return await self._videos.make(requests, body, image_url, reach)
 
     async def _chat(
         self,
@@ -64,26 +74,36 @@ class Generation:
     ) -> Any:
         """Return what ``read`` makes of the model's text, without secrets."""
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": _request(data)}]
-        response = await self._client.post(
-            data.type,
-            self._client.endpoint("chat", "completions"),
-            {"model": model, "messages": messages, **more},
-            idempotency_key=requests.idempotency_key,
+        # Some gateways stream unless they are told not to.
+        body = {"model": model, "messages": messages, "stream": False, **more}
+        response = await self._dialects.ask(
+            CHAT,
+            requests,
+            body | fields(data.parameters, TEXT_FIELDS),
+            lambda body: self._client.post(
+                data.type,
+                self._client.endpoint("chat", "completions"),
+                body,
+                idempotency_key=requests.idempotency_key,
+            ),
         )
         found = await _read(requests, response, lambda whole: read(chat_text(whole, self._quote)))
         return self._client.redactor.redacted(found)
 
     async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
         self._files.check(requests.job_id)
-        body: dict[str, Any] = {"model": model, "prompt": data.prompt, "n": 1}
-        if style := _text_parameter(data, "style"):
-            body["style"] = style
-        response = await self._client.post(
-            data.type,
-            self._client.endpoint("images", "generations"),
-            body,
-            idempotency_key=requests.idempotency_key,
-            max_bytes=self._client.limits.image_response_bytes,
+        body = {"model": model, "prompt": data.prompt, "n": 1}
+        response = await self._dialects.ask(
+            IMAGES,
+            requests,
+            body | fields(data.parameters, IMAGE_FIELDS),
+            lambda body: self._client.post(
+                data.type,
+                self._client.endpoint("images", "generations"),
+                body,
+                idempotency_key=requests.idempotency_key,
+                max_bytes=self._client.limits.image_response_bytes,
+            ),
         )
         found = await _read(requests, response, lambda whole: picture(whole, self._quote))
         try:
@@ -117,11 +137,20 @@ async def _read(requests: ProviderRequests, response: Any, read: Callable[[Any],
 
 
 def _request(data: AIGenerationJob) -> str:
-    """Return the text for the model: the prompt, and the parameters in JSON."""
+    """Return the text for the model: the prompt, and in JSON the parameters that are no fields."""
+    told = {name: value for name, value in data.parameters.items() if name not in TEXT_FIELDS}
     parts = [data.prompt] if data.prompt else []
-    if data.parameters or not parts:
-        parts.append(f"Parameters, in JSON:\n{dumps(data.parameters).decode()}")
+    if told or not parts:
+        parts.append(f"Parameters, in JSON:\n{dumps(told).decode()}")
     return "\n\n".join(parts)
+
+
+def _answer(text: str) -> str:
+    """Return a model's text without its thinking."""
+    answer = answer_in(text)
+    if not answer.strip():
+        raise AIFailed("AI provider: the model wrote nothing but its thinking")
+    return answer
 
 
 def _text_parameter(data: AIGenerationJob, name: str) -> str | None:

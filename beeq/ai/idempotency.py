@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from beeq.ai.responses import is_video_id
+from beeq.ai.film.states import is_video_id
 from beeq.errors import RedisError
 from beeq.media.paths import safe_name
 

@@ -1,46 +1,27 @@
-"""Reads the provider's responses: texts, pictures, states of videos, errors. No IO.
+"""Reads the provider's responses: texts, pictures, errors. No IO.
 
 Invalid responses raise ``AIFailed``. Its message quotes only the provider's own reason, which the caller's
 ``quote`` makes printable and free of secrets.
 """
 
-import base64
-import binascii
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+import math
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
-from beeq.ai.errors import AIFailed
-from beeq.protocol.codec import loads
+from beeq.ai.bodies import is_answer_part, json_of
+from beeq.ai.dialect.refusals import is_no_credit
+from beeq.ai.errors import AIFailed, AIRefused
+from beeq.ai.pictures import decoded, is_bare_base64, is_data_url
+from beeq.protocol.codec import dumps
+from beeq.webhooks.response import MAX_RETRY_AFTER_MS, retry_after_in
 
 #: Makes the provider's text printable, and free of secrets.
 Quote = Callable[[str], str]
 
-MAX_ID_LENGTH = 512
-_DONE = frozenset(("completed", "succeeded", "success"))
-_FAILED = frozenset(("failed", "cancelled", "canceled", "expired", "error", "rejected"))
-#: These would not stay one segment of a URL's path.
-_NO_SEGMENT = (".", "..")
-_ALL = 100
-
-
-class Stage(Enum):
-    """How far a video is."""
-
-    WORKING = "working"
-    DONE = "done"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class VideoState:
-    """The state of a video in a response, as far as the provider gives it."""
-
-    stage: Stage
-    percent: float | None = None  # 0 to 100
-    url: str | None = None  # as the provider wrote it
-    reason: str = ""  # why the video failed, after ``quote``
+#: Where a picture is in a response; the names after the first two are those of servers for Stable Diffusion.
+_PICTURES = ("b64_json", "url", "base64", "b64", "image_base64", "image", "image_url")
 
 
 def chat_text(response: Any, quote: Quote) -> str:
@@ -53,7 +34,7 @@ def chat_text(response: Any, quote: Quote) -> str:
         raise AIFailed(f"AI provider: the model refused: {quote(refusal)}")
     text = _get(message, "content")
     if isinstance(text, list):
-        parts = [part["text"] for part in text if isinstance(_get(part, "text"), str)]
+        parts = [part["text"] for part in text if is_answer_part(part)]
         text = "".join(parts) if parts else None
     reason = _get(choice, "finish_reason")
     if reason == "length":
@@ -70,70 +51,49 @@ def chat_text(response: Any, quote: Quote) -> str:
 def picture(response: Any, quote: Quote) -> bytes | str:
     """Return the first picture of a response: its bytes, or its URL as the provider wrote it."""
     _check_error(response, quote)
-    item = _first(_get(response, "data"))
-    encoded = _get(item, "b64_json")
-    if isinstance(encoded, str) and encoded:
-        try:
-            return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
-            raise AIFailed("AI provider: the picture in its response is not base64") from None
-    url = _get(item, "url")
-    if isinstance(url, str) and url:
-        return url
+    item = _first(_get(response, "data")) or _first(_get(response, "images"))
+    for name in _PICTURES:
+        text = item if isinstance(item, str) else _get(item, name)
+        text = _get(text, "url") if isinstance(text, dict) else text
+        if not isinstance(text, str) or not text.strip():
+            continue
+        if text.lower().startswith(("http://", "https://")):
+            return text
+        if name == "url" and not is_data_url(text) and not is_bare_base64(text):
+            return text
+        return decoded(text)
     raise AIFailed("AI provider: there is no picture in its response")
-
-
-def video_id(response: Any, quote: Quote) -> str:
-    """Return the id of a video that was requested."""
-    found = _get(response, "id")
-    if is_video_id(found):
-        return str(found)
-    _check_error(response, quote)
-    raise AIFailed("AI provider: there is no usable id of a video in its response")
-
-
-def is_video_id(value: Any) -> bool:
-    """Return whether this is an id that can be used in a URL, and kept with the job."""
-    if not isinstance(value, str) or value in _NO_SEGMENT:
-        return False
-    return 0 < len(value) <= MAX_ID_LENGTH and value.isprintable()
-
-
-def video_state(response: Any, quote: Quote) -> VideoState:
-    """Return the state of a video; a status that is not known here means that it is still being made."""
-    status = _get(response, "status")
-    if not isinstance(status, str):
-        _check_error(response, quote)
-        raise AIFailed("AI provider: there is no status of a video in its response")
-    status = status.lower()
-    if status in _FAILED:
-        return VideoState(Stage.FAILED, reason=quote(_reason(_get(response, "error")) or status))
-    url = _get(response, "url")
-    return VideoState(
-        Stage.DONE if status in _DONE else Stage.WORKING,
-        percent=_percent(_get(response, "progress")),
-        url=url if isinstance(url, str) and url else None,
-    )
 
 
 def error_text(body: bytes) -> str:
     """Return the reason in the body of an error response; the whole body if it holds none."""
     try:
-        response = loads(body)
+        response = json_of(body)
     except ValueError:
         return body.decode(errors="replace")
     for name in ("error", "message", "detail"):
-        if reason := _reason(_get(response, name)):
-            return reason
+        if text := reason_of(_get(response, name)):
+            return text
     return body.decode(errors="replace")
 
 
+def delay_ms_in(headers: Iterable[tuple[bytes, bytes]], now: datetime) -> int | None:
+    """Return the delay that a response asks for: ``retry-after-ms``, or else ``Retry-After``."""
+    headers = list(headers)
+    for name, value in headers:
+        if name.lower() == b"retry-after-ms" and re.fullmatch(rb"\s*[0-9]{1,12}(\.[0-9]{1,9})?\s*", value):
+            return min(math.ceil(float(value)), MAX_RETRY_AFTER_MS)
+    return retry_after_in(headers, now)
+
+
 def _check_error(response: Any, quote: Quote) -> None:
-    if reason := _reason(_get(response, "error")):
-        raise AIFailed(f"AI provider: {quote(reason)}")
+    error = _get(response, "error")
+    if text := reason_of(error):
+        kind = AIRefused if is_no_credit(dumps(error)) else AIFailed
+        raise kind(f"AI provider: {quote(text)}")
 
 
-def _reason(error: Any) -> str:
+def reason_of(error: Any) -> str:
     """Return an error's text: the error itself, or its message or code."""
     if isinstance(error, str):
         return error
@@ -141,13 +101,7 @@ def _reason(error: Any) -> str:
         text = _get(error, name)
         if isinstance(text, str) and text:
             return text
-    return _reason(error[0]) if isinstance(error, list) and error and not isinstance(error[0], list) else ""
-
-
-def _percent(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return min(value, _ALL) if value > 0 else 0
+    return reason_of(error[0]) if isinstance(error, list) and error and not isinstance(error[0], list) else ""
 
 
 def _get(value: Any, name: str) -> Any:

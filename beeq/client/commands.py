@@ -1,12 +1,12 @@
 """Changes jobs that are in a queue: remove, cancel, retry, report progress, remember, clean."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 from beeq.client.context import QueueContext
 from beeq.client.reader import Reader
-from beeq.errors import JobLost, JobUnreadable, RedisUnavailable
+from beeq.errors import JobLost, JobUnreadable, NotReplicated, RedisUnavailable
 from beeq.job import Job
 from beeq.protocol.codec import decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
@@ -37,12 +37,21 @@ class Commands:
 
     async def remove(self, job_id: str) -> bool:
         """Remove the job from wherever it is; return whether it had a record."""
-        existed = await scripts.remove_job(
+        remove = scripts.remove_job(
             self._pipeline, self._keys, job_id=job_id, outbox_limit=self._settings.outbox_limit
         )
+        try:
+            existed = await _told_of(job_id, remove)
+        except NotReplicated:
+            self._forget(job_id)
+            raise
+        self._forget(job_id)
+        return bool(existed)
+
+    def _forget(self, job_id: str) -> None:
+        """Hold no events of a job that was removed, nor its objects."""
         self._event_hub.forget(job_id)
         self._event_hub.release(job_id)
-        return bool(existed)
 
     async def cancel(self, job_id: str) -> bool:
         """End the job if it has not ended; return whether that was so."""
@@ -50,7 +59,7 @@ class Commands:
         if raw is None:
             return False
         reason = f"Job {job_id} was cancelled"
-        is_cancelled = await scripts.cancel_job(
+        cancel = scripts.cancel_job(
             self._pipeline,
             self._keys,
             job_id=job_id,
@@ -61,7 +70,7 @@ class Commands:
             message=encode_event(job_id, "failed", reason),
             outbox_limit=self._settings.outbox_limit,
         )
-        return bool(is_cancelled)
+        return bool(await _told_of(job_id, cancel))
 
     async def retry(self, job: Job) -> bool:
         """Queue the job again if it has failed; return whether it had."""
@@ -73,7 +82,7 @@ class Commands:
             record = decode_record(job_id, raw, now_ms=self._now_ms())
             record.status = "retrying"
             moment = self._event_hub.moment
-            fact = await scripts.retry_job(
+            retry = scripts.retry_job(
                 self._pipeline,
                 self._keys,
                 job_id=job_id,
@@ -81,6 +90,7 @@ class Commands:
                 record=encode_record(record),
                 outbox_limit=self._settings.outbox_limit,
             )
+            fact = await _told_of(job_id, retry)
             if fact == _CHANGED:
                 continue
             if fact == _QUEUED:
@@ -92,7 +102,7 @@ class Commands:
         """Publish the progress, keep it if the job runs here; return how many heard it."""
         job_id = job.saved_id()
         message = encode_event(job_id, "progress", value)
-        await self._await_claim(job)
+        await self.await_claim(job)
         before, job.progress = job.progress, value
         try:
             record = encode_record(job) if job.claim else b""
@@ -110,15 +120,23 @@ class Commands:
         )
         return heard
 
-    async def _await_claim(self, job: Job) -> None:
+    async def await_claim(self, job: Job) -> None:
         """Let the call that claims the job come first: it is on its way over another connection.
 
-        Raises RedisUnavailable if it did not get there, nor did another one after it.
+        Raises RedisUnavailable if it did not get there, nor did another one after it; QueueClosed.
         """
         if job.claim_known is None or job.claim_known.done():
             return
         patience_s = _CLAIM_PATIENCE * self._settings.redis_timeout / 1000
-        if not (await asyncio.wait([job.claim_known], timeout=patience_s))[0]:
+        job_id = job.saved_id()
+        ended = self._event_hub.waiter(job_id)  # also raises QueueClosed
+        try:
+            either: list[asyncio.Future[Any]] = [job.claim_known, ended]
+            await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            is_known = job.claim_known.done() or (ended.done() and ended.result() is not None)
+        finally:
+            self._event_hub.drop_waiter(job_id, ended)
+        if not is_known:
             raise RedisUnavailable("Redis has not confirmed yet that the job is this worker's")
 
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
@@ -126,7 +144,7 @@ class Commands:
         job_id = job.saved_id()
         if not job.claim:
             raise RuntimeError("only a job that runs here can remember")
-        await self._await_claim(job)
+        await self.await_claim(job)
         before = job.options.get("beeq")
         kept = before if isinstance(before, dict) else {}
         job.options["beeq"] = {**kept, "memory": {**job.memory, **facts}}
@@ -175,9 +193,16 @@ class Commands:
         )
         for (job_id, _raw), is_removed in zip(jobs, facts, strict=True):
             if is_removed:
-                self._event_hub.forget(job_id)
-                self._event_hub.release(job_id)
+                self._forget(job_id)
         return sum(facts)
+
+
+async def _told_of(job_id: str, call: Coroutine[Any, Any, Any]) -> Any:
+    """Return the reply; an error of replicas names the job."""
+    try:
+        return await call
+    except NotReplicated as error:
+        raise error.of(job_id) from None
 
 
 def _portions(jobs: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:

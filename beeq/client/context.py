@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from beeq.client.event_hub import EventHub
+from beeq.client.events.event_hub import EventHub
 from beeq.protocol.keys import Keys
 from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
+from beeq.redis.probe import RedisProbe
 from beeq.settings import Settings
+from beeq.supervision.duties import Duties
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,9 @@ class QueueContext:
     """One queue's name, settings and connections, and the ways to its listeners.
 
     ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``report_error``
-    emits ``error``, or logs it if there are none; ``now_ms`` is this machine's clock, in ms since the epoch.
+    emits ``error``, or logs it if there are none, and counts what was said lately; ``now_ms`` is this
+    machine's clock, in ms since the epoch; ``duties`` are what works in the background; ``probe`` tells
+    whether Redis answers.
     """
 
     name: str
@@ -27,3 +31,5 @@ class QueueContext:
     emit: Callable[..., bool]
     report_error: Callable[[BaseException], None]
     now_ms: Callable[[], int]
+    duties: Duties
+    probe: RedisProbe

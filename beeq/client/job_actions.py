@@ -5,26 +5,39 @@ the event hub which job objects hear of it.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, Protocol
 
 from beeq.client.commands import Commands
 from beeq.client.context import QueueContext
-from beeq.client.listeners import Listeners
+from beeq.client.events.listeners import Listeners
 from beeq.client.producer import Producer
 from beeq.client.reader import Reader
 from beeq.client.results import Results
 from beeq.client.session import Session
 from beeq.emitter import Emitter
-from beeq.errors import JobUnreadable
+from beeq.errors import JobUnreadable, RedisRefused
 from beeq.job import Job, SomeJob
 from beeq.protocol.backoff import Strategy
 from beeq.protocol.codec import decode_record
 from beeq.protocol.options import check_job_id
+from beeq.redis.pipeline import NOT_SENT
 from beeq.settings import milliseconds
 
 #: An event is lost if the connection that hears it breaks.
 _EVENT_PATIENCE_S = 1.0
+#: How often a save may find its id taken by a job that is gone when it is looked for.
+_FINDS = 10
+
+
+async def _before_it_is_sent(opening: Coroutine[Any, Any, None]) -> None:
+    """Await the opening; who is cancelled meanwhile reads in a note that nothing was sent."""
+    try:
+        await opening
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note(NOT_SENT)
+        raise
 
 
 class HasStrategies(Protocol):
@@ -51,7 +64,8 @@ class JobActions:
         self.now_ms = context.now_ms
         self._report_error = context.report_error
         self._event_hub = context.event_hub
-        self._stores_jobs = context.settings.store_jobs
+        #: Whether events are delivered to job objects.
+        self._stores_jobs = context.settings.store_jobs and context.settings.get_events
         self._session = session
         self._listeners = listeners
         self._reader = reader
@@ -72,16 +86,34 @@ class JobActions:
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         loop = asyncio.get_running_loop()  # once: each call of it asks the system for the process id
         if not self._session.is_hearing_in(loop):
-            await self._session.ensure_hearing()
-        since = await self._producer.save(job, loop)
+            await _before_it_is_sent(self._session.ensure_hearing())
+        waiter, batch = self._producer.save(job, loop)
+        try:
+            since = await waiter
+        except asyncio.CancelledError as cancelled:
+            cancelled.add_note(self._producer.withdraw(job, waiter, batch))
+            raise
         # No ``await`` from here on: the caller adds its listeners before any event is delivered.
         if job.id is not None:
             self._saved(job, since)
         return job
 
+    async def save_or_find(self, job: Job) -> Job:
+        """Put ``job`` into the queue, or return the job that has its id; see ``Queue.save_or_find``."""
+        wanted_id = job.id
+        for _ in range(_FINDS):
+            await self.save(job)
+            if job.id is not None or wanted_id is None:
+                return job
+            existing = await self.get_job(wanted_id)
+            if existing is not None:
+                return existing
+            job.set_id(wanted_id)  # that job has gone between the two calls
+        raise RedisRefused(f"the id {wanted_id} was taken, and free again, {_FINDS} times")
+
     async def save_all(self, jobs: list[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue; see ``Queue.save_all``."""
-        await self._session.ensure_hearing()
+        await _before_it_is_sent(self._session.ensure_hearing())
         since = self._event_hub.moment
         errors = await self._producer.save_all(jobs)
         for job in dict.fromkeys(jobs):
@@ -135,16 +167,27 @@ class JobActions:
         return job
 
     # Changing. Removing and cancelling wait until job events are heard, as saving does: so a save that was
-    # called just before them comes first.
+    # called just before them comes first. So does the claim of a job that its own handler removes or cancels:
+    # the other way round the claim would be refused, and the handler stopped in the middle.
 
-    async def remove(self, job_id: str | int) -> None:
+    async def remove(self, job: Job) -> None:
+        """Remove the job from wherever it is; see ``Job.remove``."""
+        await self._commands.await_claim(job)
+        await self.remove_by_id(job.saved_id())
+
+    async def cancel(self, job: Job) -> bool:
+        """End the job if it has not ended; see ``Job.cancel``."""
+        await self._commands.await_claim(job)
+        return await self.cancel_by_id(job.saved_id())
+
+    async def remove_by_id(self, job_id: str | int) -> None:
         """Remove the job from wherever it is; see ``Queue.remove_job``."""
         await self._session.ensure_hearing()
         text = check_job_id(job_id)
         if text is not None:
             await self._commands.remove(text)
 
-    async def cancel(self, job_id: str | int) -> bool:
+    async def cancel_by_id(self, job_id: str | int) -> bool:
         """End the job if it has not ended; see ``Queue.cancel_job``."""
         await self._session.ensure_hearing()
         text = check_job_id(job_id)
@@ -198,9 +241,11 @@ class JobActions:
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
         return await self._results.of(job, timeout_ms=timeout_ms, is_hearing=is_hearing)
 
-    def listen(self, job: Job) -> Emitter:
-        """Return an emitter for the job's listeners, and hold the job until its final event."""
+    def new_emitter(self) -> Emitter:
+        """Return an emitter for the listeners of a job."""
         self._session.owning_loop.refuse_elsewhere()
-        if self._stores_jobs:
-            self._event_hub.keep(job)
         return self._listeners.new_emitter()
+
+    def listening_changed(self, job: Job) -> None:
+        """Hold the job until its final event, as long as somebody listens to it."""
+        self._event_hub.hold_or_let_go(job)

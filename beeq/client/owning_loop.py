@@ -7,7 +7,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar
 from typing import Any
 
 #: The listener that a task runs for, also if the listener made the task (``gather``, ``wait_for``).
@@ -61,18 +61,28 @@ class OwningLoop:
     # Background tasks.
 
     def spawn(
-        self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None, is_listener: bool = False
-    ) -> None:
-        """Run the coroutine in the background until it ends or the queue is closed; not after that."""
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        listens_in: Context | None = None,
+    ) -> bool:
+        """Run the coroutine in the background until it ends or the queue is closed.
+
+        It runs in a copy of the context ``listens_in`` if it is a listener's, else in an empty one: it may
+        live longer than who asked for it. After the end it is closed unrun, and this returns False.
+        """
         if self._is_over:
             coroutine.close()
-            return
-        context = copy_context()
-        if is_listener:
+            return False
+        context = Context()
+        if listens_in is not None:
+            context = listens_in.copy()
             context.run(_listener.set, coroutine)
         task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     @contextmanager
     def sparing_listener(self) -> Iterator[None]:

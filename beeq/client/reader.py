@@ -12,6 +12,9 @@ from beeq.redis.pipeline import Pipeline
 
 #: A worker process that has not beaten for this long is gone.
 WORKER_LIFETIME_MS = 30_000
+#: One call reads at most this many records, and not much more than this many bytes of them.
+_READ_AT_ONCE = 500
+_READ_BYTES = 1_000_000
 _LISTS = ("waiting", "active")
 _SETS = ("succeeded", "failed")
 
@@ -103,14 +106,18 @@ class Reader:
     async def records(self, ids: list[bytes]) -> list[tuple[str, bytes]]:
         """Return id and record of those that have one, in the order asked for."""
         found: list[tuple[str, bytes]] = []
-        for start in range(0, len(ids), 500):
-            page = ids[start : start + 500]
-            raws = await self._pipeline.call("HMGET", self._keys.jobs, *page, repeatable=True)
+        start = 0
+        while start < len(ids):
+            page = ids[start : start + _READ_AT_ONCE]
+            raws = await scripts.read_records(
+                self._pipeline, self._keys, max_bytes=_READ_BYTES, ids=((job_id,) for job_id in page)
+            )
             found += [
                 (job_id.decode(errors="replace"), raw)
-                for job_id, raw in zip(page, raws, strict=True)
+                for job_id, raw in zip(page, raws, strict=False)  # those that fit
                 if raw is not None
             ]
+            start += len(raws)
         return found
 
     async def ids(self, kind: str, *, start: int, end: int, size: int) -> list[bytes]:
@@ -147,13 +154,39 @@ class Reader:
             return await self._pipeline.call("LPOS", key, job_id, repeatable=True) is not None
         raise ValueError("Improper queue type")
 
-    async def stats(self) -> Stats:
-        """Return the counts, all of one moment."""
-        reply = await scripts.count_jobs(self._pipeline, self._keys, lifetime_ms=WORKER_LIFETIME_MS)
+    async def stats(self, *, with_age: bool = True) -> Stats:
+        """Return the counts, all of one moment; no record is read without the age of the oldest job."""
+        reply = await scripts.count_jobs(
+            self._pipeline,
+            self._keys,
+            lifetime_ms=WORKER_LIFETIME_MS,
+            with_oldest="1" if with_age else "",
+        )
         waiting, active, succeeded, failed, delayed, newest_job, workers, oldest, owed, now_ms = reply
         by_state = (waiting, active, succeeded, failed, delayed)
         oldest_ms = _age_ms(oldest, int(now_ms))
-        return Stats(*by_state, int(newest_job), workers, oldest_ms, None if owed < 0 else owed)
+        return Stats(*by_state, _number(newest_job), workers, oldest_ms, None if owed < 0 else owed)
+
+    async def look(self, job_id: str, *, created_ms: int) -> tuple[bool, Ended | None]:
+        """Return whether Redis has anything of the job, and how it ended, if it has.
+
+        ``created_ms`` is the creation time of the job that is meant, or 0 for an unknown one: a result with
+        another time is of another job of that id. The record is read only where nothing else tells how the
+        job ended.
+        """
+        exists, kept, has_succeeded, has_failed, _raw, _is_active = await scripts.read_outcome(
+            self._pipeline, self._keys, job_id=job_id, with_record=""
+        )
+        if not exists:
+            is_own = kept is not None and (not created_ms or kept.startswith((b"0:", b"%d:" % created_ms)))
+            return is_own, kept_outcome(job_id, kept, created_ms=None) if is_own else None
+        if not (has_succeeded or has_failed):
+            return True, None
+        ended = Ended() if kept is None else kept_outcome(job_id, kept, created_ms=created_ms)
+        if ended is not None and (ended.error is None) == bool(has_succeeded):
+            return True, ended
+        job_state = await self.job_state(job_id)
+        return job_state is not None, None if job_state is None else job_state.ended
 
     async def job_state(self, job_id: str) -> JobState | None:
         """Return the job's state, or None if Redis has nothing of it.
@@ -161,8 +194,8 @@ class Reader:
         A success whose result was not kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
-        raw, kept, has_succeeded, has_failed, is_active = await scripts.read_outcome(
-            self._pipeline, self._keys, job_id=job_id
+        _exists, kept, has_succeeded, has_failed, raw, is_active = await scripts.read_outcome(
+            self._pipeline, self._keys, job_id=job_id, with_record="1"
         )
         if raw is None:
             if kept is None:
@@ -206,6 +239,14 @@ def trace_text(record: Record) -> str:
     traces = record.options["stacktraces"]
     newest = traces[0] if traces else "the job failed"
     return newest if isinstance(newest, str) else str(newest)
+
+
+def _number(counter: bytes) -> int:
+    """Return the counter of automatic ids; 0 for a text that counts nothing."""
+    try:
+        return int(counter)
+    except ValueError:
+        return 0
 
 
 def _age_ms(record: bytes, now_ms: int) -> int | None:

@@ -1,13 +1,16 @@
 """Waits for a job's end, on any worker: from its final event, or else from what Redis has."""
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
-from beeq.client.event_hub import EventHub, failure_of
+from beeq.client.events.event_hub import EventHub, failure_of
 from beeq.client.reader import Ended, Reader
 from beeq.errors import JobFailed, RedisUnavailable
 from beeq.job import Job
 from beeq.protocol.events import JobEvent
+from beeq.protocol.options import created_ms_of
+from beeq.supervision.fence import limit
 
 #: Pub/sub loses what is published while disconnected; so the job itself is looked at, ever less often.
 _HEAD_START_S = 0.1
@@ -39,28 +42,27 @@ class Results:
         if event is not None:
             return _value_of(event)
         try:
-            async with asyncio.timeout(None if limit_s is None else limit_s - head_start_s):
-                return await self._look(job_id)
+            async with asyncio.timeout(None) as bound:
+                limit(bound, None if limit_s is None else limit_s - head_start_s)
+                return await self._look(job_id, created_ms=creation_ms(job))
         except TimeoutError:
             raise TimeoutError(f"Job {job_id} did not end within {timeout_ms} ms") from None
 
-    async def _look(self, job_id: str) -> Any:
+    async def _look(self, job_id: str, *, created_ms: int) -> Any:
         """Ask Redis, and listen in between, until the job has ended."""
         pause_s = _FIRST_PAUSE_S
         missing = 0
         while True:
             try:
-                job_state = await self._reader.job_state(job_id)
+                is_there, ended = await self._reader.look(job_id, created_ms=created_ms)
             except RedisUnavailable:
                 pass  # the caller's timeout decides how long to hope
             else:
-                if job_state is not None and job_state.ended is not None:
-                    return _value_of(self._event_hub.heard(job_id) or job_state.ended)
-                missing = 0 if job_state is not None else missing + 1
+                if ended is not None:
+                    return _value_of(self._event_hub.heard(job_id) or ended)
+                missing = 0 if is_there else missing + 1
                 if missing > _GONE_AFTER_LOOKS:
-                    raise JobFailed(
-                        job_id, "the job is gone: removed, or finished by a peer that kept nothing"
-                    )
+                    raise gone(job_id)
             event = await self._hear(job_id, within_s=pause_s)
             if event is not None:
                 return _value_of(event)
@@ -76,12 +78,23 @@ class Results:
         if heard is not None or not within_s:
             return heard
         waiter = self._event_hub.waiter(job_id)
-        timer = asyncio.get_running_loop().call_later(within_s, _hear_nothing, waiter)
+        timer = asyncio.get_running_loop().call_later(within_s, _hear_nothing, waiter, context=Context())
         try:
             return await waiter
         finally:
             timer.cancel()
             self._event_hub.drop_waiter(job_id, waiter)
+
+
+def gone(job_id: str) -> JobFailed:
+    """Return the failure of a job of which Redis has nothing."""
+    return JobFailed(job_id, "the job is gone: removed, or finished by a peer that kept nothing")
+
+
+def creation_ms(job: Job) -> int:
+    """Return when the job was created; 0 for nonsense, which options may be."""
+    options: Any = job.options
+    return created_ms_of(options) if isinstance(options, dict) else 0
 
 
 def _hear_nothing(waiter: asyncio.Future[JobEvent | None]) -> None:

@@ -3,24 +3,38 @@
 * Opening: connects, loads the scripts, subscribes, starts the delayed-job activator. A failure is
   raised to every caller that waits for the opening, and the next call tries again.
 * Closing: lets the consumer stop first, then hangs up. Other commands work until then. Closing twice is
-  fine, and before opening; a second call with a shorter timeout shortens the wait.
+  fine, and before opening; a second call with a shorter timeout shortens the wait. Whatever hangs, a close
+  returns at most ``CLOSE_GRACE_S`` (``closing.py``) after its timeout. It goes on if who asked for it is
+  cancelled; if its own task is, with all others, it waits no longer for jobs, and hangs up all the same.
 """
 
 import asyncio
+import functools
+import logging
 from collections.abc import Callable
+from contextvars import Context
 from typing import Protocol
 
+from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, HANG_UP_S, LEAVE_S, Ending, ended
 from beeq.client.context import QueueContext
-from beeq.client.listeners import Listeners
+from beeq.client.events.listeners import Listeners
+from beeq.client.events.missed_ends import MissedEnds
+from beeq.client.events.own_events import OwnEvents
 from beeq.client.owning_loop import OwningLoop
-from beeq.errors import QueueClosed, RedisError
+from beeq.client.rights_check import lack_of_rights
+from beeq.errors import QueueClosed, RedisError, kind_and_text_of, kind_of
 from beeq.maintenance.delayed_activator import DelayedActivator
 from beeq.maintenance.stall_check import StallCheck
 from beeq.redis.pubsub import Subscriber
 from beeq.redis.scripts import ALL
+from beeq.supervision.duty import Duty
+
+logger = logging.getLogger("beeq")
 
 #: bee-queue's default for ``close``.
 CLOSE_TIMEOUT_MS = 5000
+#: What ends a block that has no time left.
+_CANCELS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 
 
 class Work(Protocol):
@@ -33,6 +47,9 @@ class Work(Protocol):
     def opened(self) -> None:
         """Begin, if the work waits for the queue to be open."""
 
+    def drain(self) -> None:
+        """Take no more jobs."""
+
     async def stop(self, timeout_s: float) -> bool:
         """Take no more jobs, and return within about ``timeout_s``; whether all jobs ended in time."""
 
@@ -43,8 +60,15 @@ class Work(Protocol):
 class Session:
     """One queue's. ``Queue`` documents what each of these methods promises."""
 
-    def __init__(self, context: QueueContext, owning_loop: OwningLoop, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        context: QueueContext,
+        owning_loop: OwningLoop,
+        listeners: Listeners,
+        missed_ends: MissedEnds,
+    ) -> None:
         self._context = context
+        self._missed_ends = missed_ends
         self._listeners = listeners
         self._work: Work | None = None  # None: the queue has no handler
         self._is_open = False
@@ -58,11 +82,25 @@ class Session:
             on_message=self._message,
             on_subscribed=self._subscribed,
             on_error=context.report_error,
+            duties=context.duties,
+        )
+        self.own_events = OwnEvents(
+            context.pipeline,
+            context.keys,
+            deliver=context.event_hub.receive,
+            is_known=context.event_hub.is_known,
+            has_ended=lambda job_id: context.event_hub.heard(job_id) is not None,
+            spawn=functools.partial(owning_loop.spawn, name=f"beeq check of events of {context.name}"),
+            on_lost=missed_ends.look,
+            report_error=context.report_error,
         )
         self._hears_events = False
+        self._has_heard_events = False  # maybe not since the connection was lost
         self._is_activating = False
+        self._parts = ("queue", "mirrored") if context.settings.mirrored else ("queue",)
+        self._lacks: set[str] = set()  # of rights, which were reported
         self._stall_check = StallCheck(context)
-        self._checking: asyncio.Task[None] | None = None
+        self._is_checking = False
         self.owning_loop = owning_loop
         #: Whether the queue may connect by itself.
         self.may_connect = context.settings.auto_connect
@@ -119,7 +157,7 @@ class Session:
             return
         opening = self._opening
         if opening is None:
-            opening = self._opening = asyncio.get_running_loop().create_task(self._open())
+            opening = self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
             opening.add_done_callback(self._opened)
         await asyncio.wait([opening])  # if this is cancelled, the others still wait for it
         if opening.cancelled() and self._is_closed:
@@ -137,19 +175,35 @@ class Session:
 
     async def _open(self) -> None:
         context = self._context
+        self.own_events.opened_in(*context.connector.place)
         await context.pipeline.connect()
         if context.settings.ensure_scripts:
             loads = (context.pipeline.call("SCRIPT", "LOAD", s.source, repeatable=True) for s in ALL)
             await asyncio.gather(*loads)
+        await self._look_at_rights(*self._parts)
         # A queue that only works does not need the events of its own jobs.
         if self._work is None or self._listeners.want_job_events():
             await self.hear_events()
-        if self.activator is not None and not self._is_activating:
-            self._is_activating = True
-            self.owning_loop.spawn(self.activator.run(), name=f"beeq activator of {context.name}")
+        if self.activator is not None:
+            if not self._is_activating:
+                self._is_activating = True
+                context.duties.start("delayed activator", self.activator.run)
             await self.subscribe(context.keys.earlier_delayed, self.activator.heard)
         self._is_open = True
         asyncio.get_running_loop().call_soon(context.emit, "ready")
+
+    async def look_at_workers_rights(self) -> None:
+        """Report what the Redis user may not do, of what a worker needs. Raises RedisUnavailable."""
+        await self._look_at_rights("worker", beyond=self._parts)
+
+    async def _look_at_rights(self, *parts: str, beyond: tuple[str, ...] = ()) -> None:
+        context = self._context
+        if not context.connector.names_user:
+            return  # the default user may do everything, as a rule; a refusal says what it needs
+        lack = await lack_of_rights(context.pipeline, context.keys, *parts, beyond=beyond)
+        if lack is not None and str(lack) not in self._lacks:
+            self._lacks.add(str(lack))
+            context.report_error(lack)
 
     # What is heard.
 
@@ -157,7 +211,7 @@ class Session:
         """Subscribe to job events; done once, before the first job of this process is saved."""
         if self._hears_events or not self._context.settings.get_events:
             return
-        await self.subscribe(self._context.keys.events, self._context.event_hub.receive)
+        await self.subscribe(self._context.keys.events, self.own_events.hear)
         self._hears_events = True
 
     def listened_to(self, event: str) -> None:
@@ -175,7 +229,7 @@ class Session:
     async def subscribe(self, channel: str, on_message: Callable[[bytes], None]) -> None:
         """Call ``on_message`` with each message of ``channel``; return when Redis has confirmed that.
 
-        If it does not in time, this raises RedisUnavailable; it will, once Redis is back.
+        Raises what ``Subscriber.add`` raises.
         """
         self._on_message[channel] = on_message
         await self._subscriber.add(channel, timeout_ms=self._context.settings.redis_timeout)
@@ -186,6 +240,11 @@ class Session:
     def _subscribed(self, channel: str) -> None:
         if channel == self._context.keys.earlier_delayed and self.activator is not None:
             self.activator.look()  # a message may have been lost meanwhile
+        elif channel == self._context.keys.events:
+            self.own_events.doubt()
+            if self._has_heard_events:
+                self._missed_ends.look()
+            self._has_heard_events = True
 
     async def check_stalled_jobs(self, interval_ms: int | None) -> int:
         """Check now; with an interval, repeat until ``close``, one repetition for each queue."""
@@ -193,28 +252,59 @@ class Session:
         try:
             return await self._stall_check.once()
         finally:
-            if interval_ms is not None and self._checking is None and not self._is_closing:
-                self._checking = asyncio.get_running_loop().create_task(self._check_again(interval_ms / 1000))
+            if interval_ms is not None and not (self._is_checking or self._is_closing):
+                self._is_checking = True
+                check_again = functools.partial(self._check_again, interval_ms / 1000)
+                self._context.duties.start("repeated stall check", check_again)
 
-    async def _check_again(self, interval_s: float) -> None:
-        await asyncio.sleep(interval_s)
-        await self._stall_check.repeat(lambda: interval_s)
+    async def _check_again(self, interval_s: float, duty: Duty) -> None:
+        await duty.rest(interval_s)
+        await self._stall_check.repeat(duty, lambda: interval_s)
 
     # Closing.
 
     async def close(self, timeout_ms: int) -> None:
         """Close the queue. Raises TimeoutError if some jobs did not end in time, and went back to it."""
+        closing = self._begin_closing(timeout_ms)
+        with self.owning_loop.sparing_listener():
+            await asyncio.shield(closing)
+
+    def _begin_closing(self, timeout_ms: int) -> asyncio.Task[None]:
+        """Return what closes; it may be under way, and is hurried then."""
         if not self._is_closed:
             self.owning_loop.enter()
         if self._closing is None:
             self._is_closing = True
-            if self._checking is not None:
-                self._checking.cancel()
-            self._closing = asyncio.get_running_loop().create_task(self._close(timeout_ms))
+            if self._work is not None:
+                self._work.drain()  # now: a job that sees the queue closing may end before the next turn
+            self._closing = asyncio.get_running_loop().create_task(self._close(timeout_ms), context=Context())
         elif self._work is not None:
             self._work.hurry(timeout_ms / 1000)
+        return self._closing
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Close at the end of a block, which ``error`` has ended, or None; with one, how it closes is logged.
+
+        If the block was cancelled, or this is, jobs that run go back at once; that is raised after it.
+        """
+        ending = Ending()
         with self.owning_loop.sparing_listener():
-            await asyncio.shield(self._closing)
+            closing = self._begin_closing(AT_ONCE_MS if isinstance(error, _CANCELS) else CLOSE_TIMEOUT_MS)
+            await ending.cut_short(asyncio.wait([closing]))
+            if ending.is_cancelled:
+                self._begin_closing(AT_ONCE_MS)  # hurries it
+                await ending.step(CLOSE_GRACE_S, lambda: [ended([closing])])
+        ending.over()
+        if error is None:
+            closing.result()
+        elif not closing.cancelled() and (failure := closing.exception()) is not None:
+            name, what = self._context.name, kind_and_text_of(failure)
+            logger.warning("queue %s was left by %s, and did not close well: %s", name, kind_of(error), what)
+
+    async def leave_unopened(self, error: BaseException) -> None:
+        """Close if a block was not entered because of ``error``, and something works already, or may soon."""
+        if isinstance(error, _CANCELS) or (self._work is not None and self._work.has_begun):
+            await self.leave(error)
 
     async def until_closed(self) -> None:
         """Wait for a ``close`` under way, if there is one; raise what that raises."""
@@ -231,12 +321,15 @@ class Session:
             raise TimeoutError("Operation timed out.")
 
     async def _hang_up(self) -> None:
-        owned = (*self.owning_loop.end_spawning(), self._opening, self._checking)
+        self._context.event_hub.close()
+        owned = (*self.owning_loop.end_spawning(), self._opening)
         tasks = [task for task in owned if task is not None]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1)
-        await self._subscriber.close()
-        await self._context.pipeline.close()
-        await self._context.connector.close(close_client=bool(self._context.settings.quit_command_client))
+        context = self._context
+        hanging_up = (context.duties, self._subscriber, context.probe, context.pipeline)
+        ending = Ending()
+        await ending.step(HANG_UP_S, lambda: [ended(tasks), *(part.close() for part in hanging_up)])
+        closes_client = bool(context.settings.quit_command_client)
+        await ending.step(LEAVE_S, lambda: [context.connector.close(close_client=closes_client)])
+        ending.over()

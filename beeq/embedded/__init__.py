@@ -14,7 +14,9 @@ a share for an event loop (``membership``). Not here: connecting to the server, 
 """
 
 import contextlib
+import grp
 import os
+import pwd
 import select
 import stat
 import subprocess
@@ -114,6 +116,7 @@ def join(folder: Path) -> EmbeddedServer:
 def _prepare(folder: Path) -> None:
     """Create the folder, or check that no other user could have put a socket into it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_parents(folder)
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
@@ -127,6 +130,44 @@ def _prepare(folder: Path) -> None:
         raise ValueError("it is not a folder")
     if status.st_mode & _OTHERS_MAY_WRITE:
         raise ValueError("other users may write to it (chmod go-w makes it safe)")
+
+
+def _check_parents(folder: Path) -> None:
+    """Raise ValueError if another user could put a folder of their own in the folder's place.
+
+    Any folder above it would do for that, and links lead past these, so all are looked at. In a sticky folder
+    (``/tmp``) only an entry's owner may rename it. Root takes the folders of one other user, as they come
+    into containers: what is found under the name must be root's all the same.
+    """
+    trusted = {0, os.geteuid()}
+    for shown in {folder, folder.resolve()}:
+        entry = shown
+        for parent in shown.parents:
+            status, held = parent.stat(), entry.lstat() if os.path.lexists(entry) else None
+            is_others = status.st_mode & stat.S_IWOTH or (
+                status.st_mode & stat.S_IWGRP and _has_others(status.st_gid)
+            )
+            if is_others and not (status.st_mode & stat.S_ISVTX and (held is None or held.st_uid in trusted)):
+                raise ValueError(
+                    f"other users may write to {str(parent)!r}, and put another folder in its place "
+                    "(chmod go-w or chmod +t makes it safe; another folder is named by embedded:folder)"
+                )
+            if status.st_uid not in trusted and os.geteuid() != 0:
+                raise ValueError(f"{str(parent)!r} belongs to another user, who may replace what is in it")
+            entry = parent
+
+
+def _has_others(gid: int) -> bool:
+    """Return whether a user other than this one and root has the group; many users have one of their own."""
+    own = {0, os.geteuid()}
+    users = pwd.getpwall()
+    if any(user.pw_gid == gid and user.pw_uid not in own for user in users):
+        return True
+    try:
+        members = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return False
+    return not set(members) <= {user.pw_name for user in users if user.pw_uid in own}
 
 
 def _address(folder: Path) -> tuple[str, tuple[int, ...]]:

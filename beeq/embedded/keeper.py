@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -75,12 +76,32 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
     return True
 
 
+def is_of_this_user(fd: int) -> bool:
+    """Return whether the other end of a Unix connection was made by a process of this user, or of root.
+
+    True also on a system that does not tell: there the folder's owner and mode have to do.
+    """
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        if sys.platform == "linux":
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            uid = struct.unpack("3i", credentials)[1]
+        elif hasattr(socket, "LOCAL_PEERCRED"):
+            # BSD and macOS have a structure that begins with its version and the user.
+            credentials = connection.getsockopt(0, socket.LOCAL_PEERCRED, 128)
+            uid = struct.unpack_from("II", credentials)[1]
+        else:
+            return True
+    return uid in (os.geteuid(), 0)
+
+
 def ask(path: str, command: bytes, *, timeout_s: float) -> bytes:
     """Send one inline command to the server at ``path``; return its reply, or b"" if there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(max(timeout_s, 0.01))
         try:
             connection.connect(path)
+            if not is_of_this_user(connection.fileno()):
+                return b""
             connection.sendall(command + b"\r\n")
             return connection.recv(512)
         except OSError:

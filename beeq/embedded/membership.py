@@ -7,6 +7,7 @@ from pathlib import Path
 from beeq import embedded
 from beeq.embedded import EmbeddedServer
 from beeq.errors import RedisUnavailable
+from beeq.process import call_in_thread
 
 
 class Membership:
@@ -31,7 +32,7 @@ class Membership:
         """
         joining = self._joining
         if joining is None or joining.done():
-            joining = self._joining = asyncio.get_running_loop().run_in_executor(None, self._join)
+            joining = self._joining = call_in_thread(self._join)
             # Fetch its error, which asyncio would log otherwise if all callers were cancelled.
             joining.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait([joining])

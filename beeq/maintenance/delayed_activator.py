@@ -7,19 +7,27 @@ after an error, and now and then in any case.
 """
 
 import asyncio
+import re
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
 from beeq.errors import RedisError
 from beeq.maintenance.eager_timer import EagerTimer
 from beeq.redis import scripts
 from beeq.redis.retry_delay import RetryDelay
+from beeq.supervision.duty import Duty
+
+T = TypeVar("T")
 
 #: Jobs raised in one script call: a long one would block every client.
 _RAISE_AT_ONCE = 1000
 #: A lost message costs no more than this.
 _LONGEST_SLEEP_MS = 15_000
+#: A due time as a message has it: JavaScript writes a fraction, and large numbers with an exponent.
+_DUE_TIME = re.compile(rb"[0-9]{1,400}(?:\.[0-9]{1,400})?(?:e\+?[0-9]{1,3})?")
 
 
 class DelayedActivator:
@@ -31,10 +39,12 @@ class DelayedActivator:
     def __init__(self, context: QueueContext) -> None:
         self._context = context
         self._timer = EagerTimer(min(context.settings.near_term_window, _LONGEST_SLEEP_MS))
-        self._retry_delay = RetryDelay(100, 5000)
+        self._retry_delay = RetryDelay(100, 5000, news=lambda: context.connector.switches)
         self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis's clock is known
         self._poked = asyncio.Event()
         self._is_due = True
+        #: Says that a long look goes on.
+        self._duty: Duty | None = None
 
     def schedule(self, due_ms: float) -> None:
         """A job is due then; look no later."""
@@ -44,7 +54,7 @@ class DelayedActivator:
 
     def heard(self, message: bytes) -> None:
         """Take a message of the ``earlierDelayed`` channel: a due time in ms; others are ignored."""
-        if message.isdigit():
+        if _DUE_TIME.fullmatch(message):
             self.schedule(float(message))
 
     def look(self) -> None:
@@ -52,12 +62,14 @@ class DelayedActivator:
         self._is_due = True
         self._poked.set()
 
-    async def run(self) -> None:
+    async def run(self, duty: Duty) -> None:
         """Look whenever there may be something to raise, until cancelled."""
+        self._is_due = True  # what ended an earlier run may have come between a look and its result
+        self._duty = duty
         while True:
             self._poked.clear()
             if not (self._is_due or self._timer.fire(now_ms=self._now_ms())):
-                await self._rest()
+                await self._rest(duty)
                 continue
             self._is_due = False
             try:
@@ -66,13 +78,16 @@ class DelayedActivator:
             except RedisError as error:
                 self._context.report_error(error)
                 self._is_due = True
+                duty.rests(self._retry_delay.next_ms / 1000)
                 await self._retry_delay.wait()
 
-    async def _rest(self) -> None:
+    async def _rest(self, duty: Duty) -> None:
+        """Wait for the deadline or a message, but not so long that the watchdog could not tell a hang."""
         deadline_ms = self._timer.deadline_ms
         wait_ms = _LONGEST_SLEEP_MS if deadline_ms is None else deadline_ms - self._now_ms()
+        duty.turn()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0, wait_ms) / 1000):
+            async with asyncio.timeout(min(max(0, wait_ms) / 1000, duty.patience_s / 2)):
                 await self._poked.wait()
 
     async def once(self) -> int:
@@ -81,11 +96,13 @@ class DelayedActivator:
         total = 0
         raised: int
         while True:
-            raised, next_due, now = await scripts.raise_delayed(
-                context.pipeline,
-                context.keys,
-                debounce_ms=context.settings.delayed_debounce,
-                limit=_RAISE_AT_ONCE,
+            raised, next_due, now = await self._in_turn(
+                scripts.raise_delayed(
+                    context.pipeline,
+                    context.keys,
+                    debounce_ms=context.settings.delayed_debounce,
+                    limit=_RAISE_AT_ONCE,
+                )
             )
             total += raised
             self._offset_ms = int(now) - _monotonic_ms()
@@ -94,6 +111,15 @@ class DelayedActivator:
         if total:
             context.emit("raised jobs", total)
         return total
+
+    async def _in_turn(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call of the queue's pipeline, where saves may go before it."""
+        if self._duty is None:
+            return await call
+        pipeline, bound_s = self._context.pipeline, self._context.settings.redis_timeout / 1000
+        reply = await self._duty.in_turn(call, sent=lambda: pipeline.batches_sent, bound_s=bound_s)
+        self._duty.turn()
+        return reply
 
     def _now_ms(self) -> int:
         """Redis's clock, as far as is known."""

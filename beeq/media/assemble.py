@@ -11,20 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.ffmpeg import Run, failure, reading, run
 from beeq.media.formats import Container
+from beeq.media.inputs.examine import examine, examine_all
+from beeq.media.inputs.facts import Audio, Facts, Video, picture_of, sound_of
+from beeq.media.outputs.colours import TAGGED, decoded_by
+from beeq.media.outputs.film import Look, alike, look_of
+from beeq.media.outputs.motion import pictures_of
 from beeq.media.paths import NewFile, OpenFile, text_file
-from beeq.media.probe import Video, picture_of, probe, sound_of
-from beeq.media.stitch import ALIKE_SOUND, UNTITLED, alike_picture, even, fps_of, written_as
+from beeq.media.sound import alike_sound, lasting
+from beeq.media.stitch import UNTITLED, written_as
 from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, reading_script, stream_copy_of
-from beeq.media.timeline import Timeline, timeline
 
 Target = tuple[NewFile, Container]
 #: A container, and ffmpeg's URL of the file to be written in it.
 Output = tuple[Container, str]
 
-#: The share of reading the scenes' timelines in the progress.
+#: The share of reading the scenes in the progress.
 _SURVEY_PERCENT = 5.0
 #: Characters that the ``tee`` muxer's list of outputs gives a meaning.
 _SPECIAL_IN_LISTS = re.compile(r"([\\'|\[\]])")
@@ -44,39 +49,42 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """The scenes, their common rate, and the index of the master's audio stream."""
+    """The scenes, their common look, and the master's audio stream."""
 
     scenes: tuple[Scene, ...]
-    rate: Fraction
-    sound_index: int
+    look: Look
+    sound: Audio
 
     @property
     def length_s(self) -> float:
         """The length in seconds."""
-        return float(sum(scene.pictures for scene in self.scenes) / self.rate)
+        return float(sum(scene.pictures for scene in self.scenes) / self.look.rate)
 
 
 async def assemble_video(
-    sources: Sequence[OpenFile], master: OpenFile, targets: Sequence[Target], reach: Callable[[float], None]
+    sources: Sequence[OpenFile],
+    master: OpenFile,
+    targets: Sequence[Target],
+    parameters: MediaParameters,
+    reach: Callable[[float], None],
 ) -> None:
     """Write the scenes in order, with the sound of ``master`` in place of their own, to every target."""
-    sound = sound_of(master, await probe(master))
-    clips = [await probe(source) for source in sources]
+    sound = sound_of(master, await examine(master, parameters))
+    clips = await examine_all(sources, parameters, lambda percent: reach(_SURVEY_PERCENT / 100 * percent))
     videos = [picture_of(source, clip) for source, clip in zip(sources, clips, strict=True)]
-    rate, timelines = fps_of(videos[0]), list[Timeline | None]()
-    for source, video in zip(sources, videos, strict=True):
-        timelines.append(await timeline(source, video))
-        reach(_SURVEY_PERCENT * len(timelines) / len(sources))
-    lengths = [(times, clip.duration_s) for times, clip in zip(timelines, clips, strict=True)]
-    scenes = [scene_of(*scene, rate) for scene in zip(sources, videos, lengths, strict=True)]
-    film = Film(tuple(scenes), rate, sound.index)
+    look = look_of(videos, parameters)
+    scenes = [
+        scene_of(source, video, clip, (look.rate, parameters.still_seconds))
+        for source, video, clip in zip(sources, videos, clips, strict=True)
+    ]
+    film = Film(tuple(scenes), look, sound)
     if any(can_hold_copies(container) for _, container in targets) and are_candidates(sources, videos):
-        copy = stream_copy_of(clips, videos[0].index, timelines, rate)
+        copy = stream_copy_of(clips, videos, look.rate)
         if copy is not None and await _stream_copied(film, [master, *sources], targets, copy, reach):
             return
     ended = await _write(film, [master, *sources], targets, None, reach)
     if ended.exit_status:
-        raise failure([source.given for source in [*sources, master]], ended)
+        raise failure([source.given for source in [master, *sources]], ended)
 
 
 async def _stream_copied(
@@ -112,17 +120,19 @@ async def _write(
     )
 
 
-def scene_of(
-    source: OpenFile, video: Video, length: tuple[Timeline | None, float | None], rate: Fraction
-) -> Scene:
-    """Return a scene of a film of ``rate``, its length by its timeline, else by its file's duration."""
-    times, duration_s = length
-    if times is not None and times.is_timed:
-        # A last picture without a duration is shown once.
-        is_known = times.end_s > times.last_s
-        pictures = round(times.end_s * rate) if is_known else round(times.last_s * rate) + 1
-        return Scene(video, max(1, pictures))
-    estimate_s = duration_s if times is None else times.end_s - times.begin_s
+def scene_of(source: OpenFile, video: Video, clip: Facts, chosen: tuple[Fraction, float]) -> Scene:
+    """Return a scene of a film, its length by its timeline, else by its file's duration.
+
+    Chosen are the film's pictures a second, and the seconds that a still is shown.
+    """
+    rate, still_s = chosen
+    if video.is_still:
+        return Scene(video, max(1, round(still_s * rate)))
+    times = video.timeline
+    pictures = pictures_of(video, rate)
+    if pictures is not None:
+        return Scene(video, pictures)
+    estimate_s = clip.duration_s if times is None else times.end_s - times.begin_s
     if not estimate_s:
         raise MediaFailed(f"{shown(source.given)} does not say how long it is")
     return Scene(video, max(1, round(estimate_s * rate)), is_exact=False)
@@ -140,7 +150,10 @@ def arguments(
     """
     groups = sharing_an_encoder(outputs)
     encoded = [group for group in groups if joined is None or not can_hold_copies(group[0][0])]
-    read = [argument for source in (inputs if encoded else inputs[:1]) for argument in reading(source)]
+    read = reading(inputs[0])
+    if encoded:
+        for source, scene in zip(inputs[1:], film.scenes, strict=True):
+            read += reading(source, *decoded_by(scene.video))
     graph = sound_chain(film, len(groups))
     if encoded:
         graph = f"{picture_chains(film, len(encoded))};{graph}"
@@ -156,22 +169,23 @@ def arguments(
 
 def picture_chains(film: Film, copies: int) -> str:
     """Return the filters from the scenes, the inputs from the second on, to ``[v0]``, ``[v1]``, …."""
-    size = even(film.scenes[0].video.shown_size)
     chains = []
     for number, scene in enumerate(film.scenes, 1):
         # As many pictures as were counted: the sound is cut to their sum.
-        held = f",tpad=stop=-1:stop_mode=clone,trim=end_frame={scene.pictures}" if scene.is_exact else ""
-        chains.append(f"{alike_picture(number, scene.video, size, film.rate)}{held}[s{number}]")
+        held = scene.pictures if scene.is_exact else None
+        chains.append(f"[{number}:{scene.video.index}]{alike(scene.video, film.look, held)}[s{number}]")
     scenes = "".join(f"[s{number}]" for number in range(1, len(film.scenes) + 1))
-    # ``concat`` counts in microseconds; the encoders get a time base of one picture again.
-    joined = f"concat=n={len(film.scenes)}:v=1:a=0,settb={1 / film.rate},split={copies}"
+    # ``concat`` counts in microseconds, and takes a single picture for none at all: those that were counted
+    # get their places again. The encoders get a time base of one picture.
+    placed = ",setpts=N" if all(scene.is_exact for scene in film.scenes) else ""
+    joined = f"concat=n={len(film.scenes)}:v=1:a=0,settb={1 / film.look.rate}{placed},{TAGGED},split={copies}"
     return ";".join([*chains, scenes + joined + "".join(f"[v{number}]" for number in range(copies))])
 
 
 def sound_chain(film: Film, copies: int) -> str:
     """Return the filters from the first input, the master, to ``[a0]``, ``[a1]``, …."""
-    cut = f"[0:{film.sound_index}]{ALIKE_SOUND},apad,atrim=end={film.length_s:.6f},asplit={copies}"
-    return cut + "".join(f"[a{number}]" for number in range(copies))
+    sound = f"[0:{film.sound.index}]{alike_sound(film.sound)},{lasting(film.length_s)},asplit={copies}"
+    return sound + "".join(f"[a{number}]" for number in range(copies))
 
 
 def sharing_an_encoder(outputs: Sequence[Output]) -> list[list[Output]]:

@@ -1,8 +1,7 @@
 """Finds ffmpeg and runs it: without a shell, without standard input, and not longer than its caller.
 
-Each run is a process group of its own, killed as a whole when the caller is cancelled. On Linux the
-kernel also kills it when the worker is killed; elsewhere such a run goes on to its end, and writes to a
-temporary name.
+Each run is a process group of its own, killed as a whole when the caller is cancelled. When the worker is
+killed, ffmpeg is, too: by the kernel on Linux, elsewhere by a keeper's process, which each run then has.
 """
 
 import asyncio
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.paths import OpenFile
+from beeq.media.watchdog import Watchdog
+from beeq.worker.processes.group_keeper import GroupKeeper
 
 #: The longest run, for jobs with a longer timeout or none.
 LIMIT_S = 3 * 60 * 60.0
@@ -42,8 +43,22 @@ try:
 except OSError as error:
     sys.exit(f"ffmpeg cannot be started: {error.strerror}")
 """
+_HAS_DEATH_SIGNAL = sys.platform == "linux"
 _CONTEXT = re.compile(r"^(\[[^\]]*\] ?)+")
 #: The operating system's errors are the cause of all other lines of a log.
+_OF_A_DECODER = re.compile(
+    r"^\[(?:[a-z]*ist#\d+:\d+/\S+ @ \w+\] \[)?(?:dec:)?(?!lib|out|in#|Parsed|[afv][cf]#|graph)[a-z0-9_]+ @ "
+)
+#: Lines that only say that something went wrong.
+_GENERAL = (
+    "Conversion failed",
+    "Nothing was written",
+    "Error opening output files",
+    "    Last message repeated",
+)
+_INPUT = re.compile(r"(?:\[[vas]?i[sn]t?#(\d+)[:/]|Error while decoding stream #(\d+):)")
+#: Keys of the progress that grow while a run advances.
+_GROWING = (b"frame", b"out_time_us", b"total_size")
 _CAUSES = ("No space left", "Permission denied", "Input/output error", "Cannot allocate", "Disk quota")
 
 
@@ -56,14 +71,30 @@ class Run:
     frames: int  # the number of pictures written to the first output
 
     @property
+    def is_systems_fault(self) -> bool:
+        """Whether the system ended the run, not the files: another attempt may succeed."""
+        # Texts of the file are indented.
+        lines = [line for line in self.log.splitlines() if not line.startswith("  ")]
+        return self.exit_status < 0 or any(cause in line for line in lines for cause in _CAUSES)
+
+    @property
     def fault(self) -> str:
         """The line of the log that most likely gives the cause."""
         if self.exit_status < 0:
             return f"ffmpeg was ended by signal {-self.exit_status}"
-        lines = [text for line in self.log.splitlines() if (text := _CONTEXT.sub("", line).strip())]
+        logged = [line for line in self.log.splitlines() if not line.startswith(_GENERAL)]
+        # What a decoder says of single packets comes first in a log, and is hardly ever the cause.
+        said = [line for line in logged if not _OF_A_DECODER.match(line)] or logged
+        lines = [text for line in said if (text := _CONTEXT.sub("", line).strip())]
         causes = [line for line in lines if any(cause in line for cause in _CAUSES)]
         best = (causes or lines or [f"ffmpeg ended with exit status {self.exit_status}"])[0]
         return best[:300]
+
+    @property
+    def blamed(self) -> int | None:
+        """The number of the one input that the log complains of; None if it names none, or several."""
+        found = {int(first or second) for first, second in _INPUT.findall(self.log)}
+        return found.pop() if len(found) == 1 else None
 
 
 def find_ffmpeg() -> str:
@@ -86,6 +117,7 @@ def reading(file: OpenFile, *options: str) -> list[str]:
     return [
         *("-protocol_whitelist", "file", "-max_pixels", str(_MAX_PIXELS), "-f", file.demuxer),
         *external,
+        *(("-skip_initial_bytes", str(file.begin)) if file.begin else ()),
         *options,
         *("-i", file.url),
     ]
@@ -103,13 +135,14 @@ async def run(
 
     The log level ``info`` logs the facts of the inputs. ``on_time`` is called now and then with the seconds
     of output written so far, ``on_output`` with what ffmpeg writes to ``pipe:1``; then no frames are counted.
-    Raises MediaFailed if ffmpeg is not installed, cannot be started, or took longer than ``LIMIT_S``.
+    Raises MediaFailed if ffmpeg is not installed, cannot be started, stands still (``watchdog``), or
+    took longer than ``LIMIT_S``.
     """
     command = [
         *(find_ffmpeg(), "-hide_banner", "-nostdin", "-y", "-v", log_level),
         *("-nostats", *(() if on_output else ("-progress", "pipe:1")), *arguments),
     ]
-    if sys.platform == "linux" and sys.executable:
+    if _HAS_DEATH_SIGNAL:
         command = [sys.executable, "-I", "-S", "-c", _DIES_WITH_WORKER, str(os.getpid()), *command]
     try:
         process = await asyncio.create_subprocess_exec(
@@ -123,21 +156,65 @@ async def run(
         )
     except OSError as error:
         raise MediaFailed(f"ffmpeg cannot be started: {error.strerror}") from None
-    progress, log = _ProgressReader(on_time), _LogReader()
+    progress, log, watchdog = _ProgressReader(on_time), _LogReader(), Watchdog(process.pid)
+    keeper = GroupKeeper()
     try:
+        if not _HAS_DEATH_SIGNAL:
+            keeper.add(process.pid)
         async with asyncio.timeout(LIMIT_S):
-            # Both pipes are always drained; a full one would stop ffmpeg.
-            await asyncio.gather(
-                _drain(process.stdout, on_output or progress.feed),
-                _drain(process.stderr, log.feed),
-                process.wait(),
-            )
+            await _watched(process, (_advancing(on_output, progress, watchdog), log.feed), watchdog)
     except TimeoutError:
         raise MediaFailed(f"ffmpeg was stopped after {LIMIT_S:.0f} s") from None
+    except OSError as error:
+        raise MediaFailed(f"ffmpeg cannot be watched: {error.strerror}") from None
     finally:
         await _end(process)
+        await keeper.close()
     exit_status = process.returncode if process.returncode is not None else -signal.SIGKILL
     return Run(exit_status, log.text(), progress.frames)
+
+
+def _advancing(
+    on_output: Callable[[bytes], None] | None, progress: "_ProgressReader", watchdog: Watchdog
+) -> Callable[[bytes], None]:
+    """Return what takes ffmpeg's output and tells the watchdog of it."""
+    written = 0
+
+    def take(chunk: bytes) -> None:
+        nonlocal written
+        if on_output is None:
+            progress.feed(chunk)
+            watchdog.note(progress.written)
+        else:
+            on_output(chunk)
+            written += len(chunk)
+            watchdog.note(written)
+
+    return take
+
+
+async def _watched(
+    process: asyncio.subprocess.Process,
+    feeds: tuple[Callable[[bytes], None], Callable[[bytes], None]],
+    watchdog: Watchdog,
+) -> None:
+    """Wait for the end of ffmpeg; raise MediaFailed if it stands still before that."""
+    # Both pipes are always drained; a full one would stop ffmpeg.
+    ending = asyncio.ensure_future(
+        asyncio.gather(_drain(process.stdout, feeds[0]), _drain(process.stderr, feeds[1]), process.wait())
+    )
+    stalled = asyncio.ensure_future(watchdog.stalled())
+    try:
+        await asyncio.wait((ending, stalled), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            raise MediaFailed(
+                f"ffmpeg was ended: it has not advanced for {watchdog.stall_s:g} s (BEEQ_MEDIA_STALL_S)"
+            )
+        await ending
+    finally:
+        ending.cancel()
+        stalled.cancel()
+        await asyncio.gather(ending, stalled, return_exceptions=True)
 
 
 async def _drain(stream: asyncio.StreamReader | None, feed: Callable[[bytes], None]) -> None:
@@ -162,6 +239,8 @@ class _ProgressReader:
 
     def __init__(self, on_time: Callable[[float], None] | None) -> None:
         self.frames = 0
+        #: What has been written so far, in ffmpeg's own words.
+        self.written: dict[bytes, bytes] = {}
         self._on_time = on_time
         self._rest = b""
 
@@ -171,6 +250,9 @@ class _ProgressReader:
         for line in lines:
             key, _, value = line.partition(b"=")
             number = value.strip()
+            if key in _GROWING:
+                # Another object, because the one before is compared with it.
+                self.written = {**self.written, key: number}
             if not number.removeprefix(b"-").isdigit():
                 continue  # N/A, or a key of no interest here
             if key == b"frame":
@@ -195,5 +277,9 @@ class _LogReader:
 
 
 def failure(names: Sequence[str], run_: Run) -> MediaFailed:
-    """Return the error for a failed run on the files ``names``."""
-    return MediaFailed(f"{', '.join(map(shown, names[:3]))}: {run_.fault}")
+    """Return the error for a failed run on the files ``names``, in the order of the inputs."""
+    blamed = run_.blamed
+    if blamed is not None and blamed < len(names):
+        return MediaFailed(f"{shown(names[blamed])}: {run_.fault}")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004 - as many are named
+    return MediaFailed(f"{', '.join(map(shown, names[:3]))}{more}: {run_.fault}")

@@ -7,9 +7,10 @@ other files that name further files are refused under any name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from beeq.media.inputs.leading import sound_in
+
 #: The bytes that ``demuxer_of`` reads: three packets of the longest transport stream.
 HEAD_BYTES = 1024
-_ID3_HEADER_BYTES = 10
 _TS_PACKET_BYTES = (188, 192, 204)
 
 #: An offset, the bytes there, and the demuxer for the file.
@@ -27,6 +28,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"#!AMR\n", "amr"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
     (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01", "mxf"),
+    (0, b"\x89PNG\r\n\x1a\n", "png_pipe"),
+    (0, b"\xff\xd8\xff", "jpeg_pipe"),
     (0, b"\0\0\x01\xba", "mpeg"),
     (0, b"\0\0\x01\xb3", "mpegvideo"),
 )
@@ -36,11 +39,14 @@ _CHUNKED: dict[tuple[bytes, bytes], str] = {
     (b"RIFX", b"WAVE"): "wav",
     (b"RF64", b"WAVE"): "wav",
     (b"RIFF", b"AVI "): "avi",
+    (b"RIFF", b"WEBP"): "webp_pipe",
     (b"FORM", b"AIFF"): "aiff",
     (b"FORM", b"AIFC"): "aiff",
 }
 #: Boxes that a QuickTime or MP4 file begins with.
 _BOXES = frozenset((b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"moof"))
+#: Sizes of the headers of a bitmap.
+_BITMAP_HEADERS = frozenset((12, 40, 52, 56, 64, 108, 124))
 _H264_FIRST = frozenset((6, 7, 9))  # extra information, sequence parameters, access unit delimiter
 _HEVC_FIRST = frozenset((32, 35))  # video parameters, access unit delimiter
 
@@ -64,6 +70,7 @@ class ImageFormat:
 
     encoder: tuple[str, ...]
     demuxer: str
+    pixels: str  # the encoder's pixel format
 
 
 _H264 = ("-c:v", "libx264", "-preset", "fast", "-crf", "20", "-pix_fmt", "yuv420p")
@@ -94,25 +101,29 @@ AUDIO_CONTAINERS: dict[str, Container] = {
 FILM_CONTAINERS: dict[str, Container] = {
     name: VIDEO_CONTAINERS[f".{name}"] for name in ("mp4", "webm", "mov")
 }
-_JPEG = ImageFormat(("-c:v", "mjpeg", "-q:v", "2"), "jpeg_pipe")
+_JPEG = ImageFormat(("-c:v", "mjpeg", "-q:v", "2"), "jpeg_pipe", "yuvj420p")
 IMAGE_FORMATS: dict[str, ImageFormat] = {
-    ".png": ImageFormat(("-c:v", "png"), "png_pipe"),
+    ".png": ImageFormat(("-c:v", "png"), "png_pipe", "rgb24"),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": ImageFormat(("-c:v", "libwebp", "-quality", "90"), "webp_pipe"),
+    ".webp": ImageFormat(("-c:v", "libwebp", "-quality", "90"), "webp_pipe", "bgra"),
 }
 
 
 def demuxer_of(read: Callable[[int, int], bytes]) -> str | None:
     """Return the demuxer for a file; None if beeq does not read its kind. ``read`` gets offset and size."""
+    found = content_of(read)
+    return None if found is None else found[0]
+
+
+def content_of(read: Callable[[int, int], bytes]) -> tuple[str, int] | None:
+    """Return the demuxer for a file, and the offset of its content; None if beeq does not read its kind."""
     head = read(0, HEAD_BYTES)
-    if head.startswith(b"ID3") and len(head) >= _ID3_HEADER_BYTES:
-        # Seven bits a byte: the length of the tags that precede the sound.
-        length = 0
-        for byte in head[6:_ID3_HEADER_BYTES]:
-            length = length << 7 | byte & 0x7F
-        sound = read(_ID3_HEADER_BYTES + length, HEAD_BYTES)
-        return "flac" if sound.startswith(b"fLaC") else _raw_audio(sound)
+    demuxer = _by_head(head)
+    return (demuxer, 0) if demuxer is not None else sound_in(read)
+
+
+def _by_head(head: bytes) -> str | None:
     for offset, magic, demuxer in _MAGIC:
         if head.startswith(magic, offset):
             return demuxer
@@ -122,7 +133,7 @@ def demuxer_of(read: Callable[[int, int], bytes]) -> str | None:
         return "mov"
     if _is_transport_stream(head):
         return "mpegts"
-    return _raw_video(head) or _raw_audio(head)
+    return _bitmap(head) or _raw_video(head) or _raw_audio(head)
 
 
 def _is_transport_stream(head: bytes) -> bool:
@@ -131,6 +142,11 @@ def _is_transport_stream(head: bytes) -> bool:
         all(head[place : place + 1] == b"G" for place in range(4 * (size == 192), 3 * size, size))  # noqa: PLR2004 - see above
         for size in _TS_PACKET_BYTES
     )
+
+
+def _bitmap(head: bytes) -> str | None:
+    is_known = head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS
+    return "bmp_pipe" if is_known else None
 
 
 def _raw_video(head: bytes) -> str | None:

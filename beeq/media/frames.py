@@ -6,12 +6,15 @@ longer than the picture, and the end may be damaged or missing.
 
 from collections.abc import Callable, Iterator, Sequence
 
+from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import ImageFormat
+from beeq.media.inputs.examine import examine
+from beeq.media.inputs.facts import Video, picture_of
+from beeq.media.outputs.colours import decoded_by, to_image
+from beeq.media.outputs.film import deinterlaced
 from beeq.media.paths import NewFile, OpenFile
-from beeq.media.probe import Video, picture_of, probe
-from beeq.media.timeline import end_s
 
 _FIRST_WINDOW_S = 4.0
 #: Each window is so much wider that the empty ones before it hardly count.
@@ -19,16 +22,18 @@ _WIDENING = 4.0
 
 
 async def extract_last_frame(
-    sources: Sequence[OpenFile], target: NewFile, image: ImageFormat, reach: Callable[[float], None]
+    sources: Sequence[OpenFile],
+    target: NewFile,
+    image: ImageFormat,
+    parameters: MediaParameters,
+    reach: Callable[[float], None],
 ) -> None:
     """Write the last picture of the one source as a viewer sees it: turned, and in square pixels."""
     (source,) = sources
-    facts = await probe(source)
+    facts = await examine(source, parameters)
     video = picture_of(source, facts)
     reach(10)
-    duration_s = facts.duration_s or await end_s(source, video)
-    reach(20)
-    window = await _last_window(source, video, duration_s)
+    window = await _last_window(source, video, facts.duration_s)
     reach(60)
     await _write(source, target, image, video, window)
     reach(90)
@@ -67,12 +72,12 @@ async def _write(
 ) -> None:
     seek, count = window
     # At time 0: ffmpeg would put copies of a later picture before it.
-    filters = [f"select=gte(n\\,{count - 1})", "setpts=0"]
-    if video.pixel_aspect != 1:
-        filters += ["scale=max(1\\,round(iw*sar)):ih", "setsar=1"]
+    shown = to_image(video, video.shown_size, image.pixels)
+    last = f"select=gte(n\\,{count - 1})"
+    filters = [f"{deinterlaced(video)}{last}", "setpts=0", shown, "setsar=1"]
     written = await run(
         [
-            *reading(source, *seek),
+            *reading(source, *decoded_by(video), *seek),
             *("-map", f"0:{video.index}", "-vf", ",".join(filters), "-frames:v", "1"),
             *(*image.encoder, "-f", "image2", "-update", "1", target.url),
         ],

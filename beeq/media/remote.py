@@ -5,7 +5,8 @@
 ``musicTrack`` and ``outputPath``, ``extract_last_frame`` gets ``inputFile`` and ``outputPath``.
 ``assemble_video`` gets ``sceneVideos``, ``masterAudio``, ``outputFormats`` and ``outputName``: each
 format (``mp4``, ``webm``, ``mov``) is to be written to the name, a dot and the format, and the response
-is an object of each one's facts. The service decides which paths are allowed. Its responses are bounded,
+is an object of each one's facts. Each gets ``parameters`` too, an object, if the job has any that
+``beeq.jobs.MediaParameters`` names. The service decides which paths are allowed. Its responses are bounded,
 and its redirects are not followed.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps, loads
@@ -25,6 +27,7 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 #: From sending the request to the end of the response; the job's own timeout is usually shorter.
 LIMIT_S = 3 * 60 * 60.0
 _CONNECT_S = 10.0
+_PLAIN = MediaParameters()
 
 
 class RemoteMedia:
@@ -39,23 +42,47 @@ class RemoteMedia:
         self._auth = (given.username, given.password) if given.userinfo else None
         self._url = str(given.copy_with(userinfo=b""))
 
-    async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
+    async def stitch_videos(
+        self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
+    ) -> Any:
         """Join videos in order."""
-        return await self._call("stitch_videos", reach, inputFiles=[*input_files], outputPath=output_path)
-
-    async def stitch_audio(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
-        """Join sounds in order."""
-        return await self._call("stitch_audio", reach, inputFiles=[*input_files], outputPath=output_path)
-
-    async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
-        """Mix music into a video or a sound, whose length it keeps."""
         return await self._call(
-            "mix_with_music", reach, inputFile=input_file, musicTrack=music_track, outputPath=output_path
+            "stitch_videos", reach, parameters, inputFiles=[*input_files], outputPath=output_path
         )
 
-    async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
+    async def stitch_audio(
+        self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
+    ) -> Any:
+        """Join sounds in order."""
+        return await self._call(
+            "stitch_audio", reach, parameters, inputFiles=[*input_files], outputPath=output_path
+        )
+
+    async def mix_with_music(
+        self,
+        input_file: str,
+        music_track: str,
+        output_path: str,
+        reach: Reach,
+        parameters: MediaParameters = _PLAIN,
+    ) -> Any:
+        """Mix music into a video or a sound, whose length it keeps."""
+        return await self._call(
+            "mix_with_music",
+            reach,
+            parameters,
+            inputFile=input_file,
+            musicTrack=music_track,
+            outputPath=output_path,
+        )
+
+    async def extract_last_frame(
+        self, input_file: str, output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
+    ) -> Any:
         """Write the last picture of a video as an image."""
-        return await self._call("extract_last_frame", reach, inputFile=input_file, outputPath=output_path)
+        return await self._call(
+            "extract_last_frame", reach, parameters, inputFile=input_file, outputPath=output_path
+        )
 
     async def assemble_video(
         self,
@@ -64,18 +91,23 @@ class RemoteMedia:
         output_formats: Sequence[str],
         output_name: str,
         reach: Reach,
+        *,
+        parameters: MediaParameters = _PLAIN,
     ) -> Any:
         """Join scenes in order, with a master in place of their sound."""
         return await self._call(
             "assemble_video",
             reach,
+            parameters,
             sceneVideos=[*scene_videos],
             masterAudio=master_audio,
             outputFormats=[*output_formats],
             outputName=output_name,
         )
 
-    async def _call(self, operation: str, reach: Reach, **arguments: Any) -> Any:
+    async def _call(self, operation: str, reach: Reach, parameters: MediaParameters, **arguments: Any) -> Any:
+        if given := parameters.as_given():
+            arguments["parameters"] = given
         reach(1)
         # One connection for each call: calls last minutes, and a proxy may have dropped an idle one.
         timeouts = httpx.Timeout(LIMIT_S, connect=_CONNECT_S)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+from beeq.jobs import MediaParameters
 from beeq.media.assemble import assemble_video
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.formats import (
@@ -16,16 +17,19 @@ from beeq.media.formats import (
     ImageFormat,
 )
 from beeq.media.frames import extract_last_frame
+from beeq.media.inputs.facts import file_facts, image_facts
+from beeq.media.inputs.probe import probe
 from beeq.media.mix import mix_with_music
 from beeq.media.paths import MediaRoot, NewFile, OpenFile, Place
-from beeq.media.probe import file_facts, image_facts, probe
 from beeq.media.stitch import stitch_audio, stitch_videos
+from beeq.media.watchdog import DEFAULT_S, STALL_S
 
 #: Called with the part of the work that is done, in percent.
 Reach = Callable[[float], None]
 _Format = TypeVar("_Format", Container, ImageFormat)
 #: Writes a target of a format from sources.
-_Operation = Callable[[Sequence[OpenFile], NewFile, _Format, Reach], Awaitable[None]]
+_Operation = Callable[[Sequence[OpenFile], NewFile, _Format, MediaParameters, Reach], Awaitable[None]]
+_PLAIN = MediaParameters()
 
 
 class LocalMedia:
@@ -35,31 +39,46 @@ class LocalMedia:
     ``MediaRefused`` if the call can never succeed, ``MediaFailed`` if another attempt may.
 
     The suffix of ``output_path`` chooses the format; missing folders are created. An existing file is
-    replaced once the new one is complete; of several new ones, once all are complete.
+    replaced once the new one is complete; of several new ones, once all are complete. An ffmpeg that does not
+    advance for ``stall_s`` seconds is ended.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stall_s: float = DEFAULT_S) -> None:
         self._root = MediaRoot(root)
+        self._stall_s = stall_s
 
-    async def stitch_videos(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
+    async def stitch_videos(
+        self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
+    ) -> Any:
         """Join videos in order."""
         output = self._output(output_path, VIDEO_CONTAINERS)
-        return await self._write(stitch_videos, input_files, output, reach)
+        return await self._write(stitch_videos, input_files, output, (parameters, reach))
 
-    async def stitch_audio(self, input_files: Sequence[str], output_path: str, reach: Reach) -> Any:
+    async def stitch_audio(
+        self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
+    ) -> Any:
         """Join sounds in order."""
         output = self._output(output_path, AUDIO_CONTAINERS)
-        return await self._write(stitch_audio, input_files, output, reach)
+        return await self._write(stitch_audio, input_files, output, (parameters, reach))
 
-    async def mix_with_music(self, input_file: str, music_track: str, output_path: str, reach: Reach) -> Any:
+    async def mix_with_music(
+        self,
+        input_file: str,
+        music_track: str,
+        output_path: str,
+        reach: Reach,
+        parameters: MediaParameters = _PLAIN,
+    ) -> Any:
         """Mix music into a video or a sound, whose length it keeps."""
         output = self._output(output_path, VIDEO_CONTAINERS | AUDIO_CONTAINERS)
-        return await self._write(mix_with_music, [input_file, music_track], output, reach)
+        return await self._write(mix_with_music, [input_file, music_track], output, (parameters, reach))
 
-    async def extract_last_frame(self, input_file: str, output_path: str, reach: Reach) -> Any:
+    async def extract_last_frame(
+        self, input_file: str, output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
+    ) -> Any:
         """Write the last picture of a video as an image."""
         output = self._output(output_path, IMAGE_FORMATS)
-        return await self._write(extract_last_frame, [input_file], output, reach)
+        return await self._write(extract_last_frame, [input_file], output, (parameters, reach))
 
     async def assemble_video(
         self,
@@ -68,6 +87,8 @@ class LocalMedia:
         output_formats: Sequence[str],
         output_name: str,
         reach: Reach,
+        *,
+        parameters: MediaParameters = _PLAIN,
     ) -> Any:
         """Join scenes in order, with a master in place of their sound; return each file's facts, by format.
 
@@ -79,6 +100,7 @@ class LocalMedia:
         if not scene_videos or not output_formats:
             raise MediaRefused("there must be a scene to show and a format to write")
         places = {name: self._root.locate(f"{output_name}.{name}") for name in output_formats}
+        STALL_S.set(self._stall_s)
         with contextlib.ExitStack() as stack:
             scenes = [stack.enter_context(self._root.reading(name)) for name in scene_videos]
             master = stack.enter_context(self._root.reading(master_audio))
@@ -86,7 +108,7 @@ class LocalMedia:
                 name: (stack.enter_context(self._root.creating(place)), FILM_CONTAINERS[name])
                 for name, place in places.items()
             }
-            await assemble_video(scenes, master, [*targets.values()], reach)
+            await assemble_video(scenes, master, [*targets.values()], parameters, reach)
             facts = {name: await _facts_of(*target) for name, target in targets.items()}
             for target, _ in targets.values():
                 target.publish()
@@ -104,13 +126,14 @@ class LocalMedia:
         operation: _Operation[_Format],
         input_files: Sequence[str],
         output: tuple[Place, _Format],
-        reach: Reach,
+        wish: tuple[MediaParameters, Reach],
     ) -> dict[str, Any]:
         place, form = output
+        STALL_S.set(self._stall_s)
         with contextlib.ExitStack() as stack:
             sources = [stack.enter_context(self._root.reading(name)) for name in input_files]
             target = stack.enter_context(self._root.creating(place))
-            await operation(sources, target, form, reach)
+            await operation(sources, target, form, *wish)
             facts = await _facts_of(target, form)
             target.publish()
             return facts

@@ -1,73 +1,84 @@
 """Joins clips of any sizes, rates and codecs one after the other.
 
 Pictures that are alike already are copied (``beeq.media.stream_copy``). Otherwise one filter graph makes
-all clips alike: the first clip's size and rate, other sizes fitted in and padded, square pixels, sound of
-48 kHz stereo, silence where a clip has no sound. A clip lasts as long as the longer of its picture and
-its sound.
+all clips alike: pictures as ``beeq.media.outputs`` says, sound of 48 kHz stereo, silence where a clip has no
+sound. A clip lasts as long as the longer of its picture and its sound; a still is a clip of a length that the
+job chooses.
 """
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
+from beeq.jobs import MediaParameters
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
+from beeq.media.inputs.examine import examine_all
+from beeq.media.inputs.facts import Facts, Video, own_sound_of, picture_of, sound_of
+from beeq.media.outputs.colours import TAGGED, decoded_by
+from beeq.media.outputs.film import Look, alike, look_of, pictures_of_clip
 from beeq.media.paths import NewFile, OpenFile, text_file
-from beeq.media.probe import Audio, Facts, Video, picture_of, probe, sound_of
+from beeq.media.sound import audio_graph, copied_sound_graph, sound_of_clip
 from beeq.media.stream_copy import are_candidates, can_hold_copies, reading_script, stream_copy_of
-from beeq.media.timeline import timeline
 
-SAMPLE_RATE_HZ = 48_000
-#: The common form of every sound; one that starts late gets silence before it.
-ALIKE_FORMAT = "aformat=sample_fmts=fltp:channel_layouts=stereo"
-ALIKE_SOUND = f"aresample={SAMPLE_RATE_HZ}:async=1:first_pts=0,{ALIKE_FORMAT}"
 #: Titles, chapters and other texts of the inputs are not passed on.
 UNTITLED = ("-map_metadata", "-1", "-map_chapters", "-1")
-_SILENCE = f"anullsrc=r={SAMPLE_RATE_HZ}:cl=stereo"
-_DEFAULT_FPS = Fraction(25)
-_MAX_FPS = 120
-#: Rates that are printed as 23.98, 29.97 and so on.
-_TELEVISION_FPS = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120))
-#: The silence of a mute clip of unknown length; ``concat`` pads it to the length of the picture.
-_SOME_SILENCE_S = 0.01
 
 
 async def stitch_videos(
-    sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
+    sources: Sequence[OpenFile],
+    target: NewFile,
+    container: Container,
+    parameters: MediaParameters,
+    reach: Callable[[float], None],
 ) -> None:
     """Write the clips in order, with sound if any of them has some."""
-    clips = [await probe(source) for source in sources]
+    clips = await examine_all(sources, parameters)
     videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
-    if await _stream_copied(sources, (clips, videos), target, container, reach):
+    for source, facts in zip(sources, clips, strict=True):
+        own_sound_of(source, facts)
+    look = look_of(videos, parameters)
+    if await _stream_copied(sources, (clips, videos, look), target, container, reach):
         return
     outputs = ["-map", "[v]", *container.video]
     if any(clip.audio is not None for clip in clips):
         outputs += ["-map", "[a]", *container.audio]
-    await _join(sources, clips, target, container, (video_graph(clips, videos), outputs, reach))
+    counts = [
+        pictures_of_clip(clip, video, look, parameters.still_seconds)
+        for clip, video in zip(clips, videos, strict=True)
+    ]
+    lengths_s = [
+        clip.duration_s or 0 if count is None else float(count / look.rate)
+        for clip, count in zip(clips, counts, strict=True)
+    ]
+    inputs = [reading(source, *decoded_by(video)) for source, video in zip(sources, videos, strict=True)]
+    plan = (inputs, video_graph(clips, videos, look, counts), outputs)
+    await _join(sources, plan, target, container, (sum(lengths_s), reach))
 
 
 async def stitch_audio(
-    sources: Sequence[OpenFile], target: NewFile, container: Container, reach: Callable[[float], None]
+    sources: Sequence[OpenFile],
+    target: NewFile,
+    container: Container,
+    parameters: MediaParameters,
+    reach: Callable[[float], None],
 ) -> None:
     """Write the sounds of the files in order."""
-    clips = [await probe(source) for source in sources]
+    clips = await examine_all(sources, parameters)
     sounds = [sound_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
-    await _join(
-        sources, clips, target, container, (audio_graph(sounds), ["-map", "[a]", *container.audio], reach)
-    )
+    plan = ([reading(source) for source in sources], audio_graph(sounds), ["-map", "[a]", *container.audio])
+    await _join(sources, plan, target, container, (sum(clip.duration_s or 0 for clip in clips), reach))
 
 
 async def _join(
     sources: Sequence[OpenFile],
-    clips: Sequence[Facts],
+    plan: tuple[list[list[str]], str, list[str]],
     target: NewFile,
     container: Container,
-    plan: tuple[str, list[str], Callable[[float], None]],
+    progress: tuple[float, Callable[[float], None]],
 ) -> None:
-    graph, outputs, reach = plan
-    total_s = sum(clip.duration_s or 0 for clip in clips)
+    (inputs, graph, outputs), (total_s, reach) = plan, progress
     ended = await run(
         [
-            *(argument for source in sources for argument in reading(source)),
+            *(argument for given in inputs for argument in given),
             *("-filter_complex", graph, *outputs, *written_as(container), target.url),
         ],
         [*(source.fd for source in sources), target.fd],
@@ -79,17 +90,16 @@ async def _join(
 
 async def _stream_copied(
     sources: Sequence[OpenFile],
-    facts: tuple[Sequence[Facts], Sequence[Video]],
+    facts: tuple[Sequence[Facts], Sequence[Video], Look],
     target: NewFile,
     container: Container,
     reach: Callable[[float], None],
 ) -> bool:
     """Join the clips by copying their pictures; return False if that was not possible, or failed."""
-    clips, videos = facts
+    clips, videos, look = facts
     if not (can_hold_copies(container) and are_candidates(sources, videos)):
         return False
-    timelines = [await timeline(*pair) for pair in zip(sources, videos, strict=True)]
-    copy = stream_copy_of(clips, videos[0].index, timelines, fps_of(videos[0]))
+    copy = stream_copy_of(clips, videos, look.rate)
     if copy is None:
         return False
     sound = list[str]()
@@ -97,7 +107,7 @@ async def _stream_copied(
         inputs = reading_script(script)
         if any(clip.audio is not None for clip in clips):
             inputs += [argument for source in sources for argument in reading(source)]
-            graph = copied_sound_graph(clips, copy.lengths_s)
+            graph = copied_sound_graph(clips, videos, copy.lengths_s)
             sound = ["-filter_complex", graph, "-map", "[a]", *container.audio]
         total_s = float(sum(copy.lengths_s))
         ended = await run(
@@ -113,88 +123,27 @@ def written_as(container: Container) -> list[str]:
     return [*UNTITLED, *container.options, "-f", container.muxer]
 
 
-def video_graph(clips: Sequence[Facts], videos: Sequence[Video]) -> str:
-    """Return the filter graph from the inputs, in order, to ``[v]`` and, if one has sound, ``[a]``."""
-    size, rate = even(videos[0].shown_size), fps_of(videos[0])
+def video_graph(
+    clips: Sequence[Facts], videos: Sequence[Video], look: Look, counts: Sequence[int | None]
+) -> str:
+    """Return the filter graph from the inputs, in order, to ``[v]`` and, if one has sound, ``[a]``.
+
+    A clip lasts as long as its number of pictures in ``counts``; with None, as long as what it holds.
+    """
     has_sound = any(clip.audio is not None for clip in clips)
     chains, pads = [], []
-    for number, (clip, video) in enumerate(zip(clips, videos, strict=True)):
-        chains.append(f"{alike_picture(number, video, size, rate)}[v{number}]")
+    for number, (clip, video, count) in enumerate(zip(clips, videos, counts, strict=True)):
+        chains.append(f"[{number}:{video.index}]{alike(video, look, count)}[v{number}]")
         pads.append(f"[v{number}]")
         if has_sound:
-            chains.append(f"{_sound_of_clip(number, clip)}[a{number}]")
+            length_s = None if count is None else count / look.rate
+            chains.append(f"{sound_of_clip(number, clip, video, length_s)}[a{number}]")
             pads.append(f"[a{number}]")
     ends = "[joined][a]" if has_sound else "[joined]"
     chains.append(f"{''.join(pads)}concat=n={len(clips)}:v=1:a={int(has_sound)}{ends}")
-    # Where a clip's sound is longer than its picture, ``concat`` leaves a gap: repeat the last picture.
-    chains.append(f"[joined]fps={rate}[v]")
+    # ``concat`` counts in microseconds, and takes a single picture for none at all: those that were counted
+    # get their places again. Else it leaves a gap where a sound is longer than its picture.
+    is_counted = all(count is not None for count in counts)
+    even_pace = f"settb={1 / look.rate},setpts=N" if is_counted else f"fps={look.rate}"
+    chains.append(f"[joined]{even_pace},{TAGGED}[v]")
     return ";".join(chains)
-
-
-def alike_picture(number: int, video: Video, size: tuple[int, int], rate: Fraction) -> str:
-    """Return the filters that give the pictures of an input the common form."""
-    width, height, left, top = fit(video.shown_size, size)
-    # The rate is set for each clip, from 0 on: a late first picture is repeated from 0.
-    return (
-        f"[{number}:{video.index}]scale={width}:{height},pad={size[0]}:{size[1]}:{left}:{top},"
-        f"setsar=1,format=yuv420p,fps={rate}:start_time=0"
-    )
-
-
-def _sound_of_clip(number: int, clip: Facts) -> str:
-    if clip.audio is None:
-        return f"{_SILENCE},atrim=end={clip.duration_s or _SOME_SILENCE_S:.3f},{ALIKE_SOUND}"
-    return f"[{number}:{clip.audio.index}]{ALIKE_SOUND}"
-
-
-def copied_sound_graph(clips: Sequence[Facts], lengths_s: Sequence[Fraction]) -> str:
-    """Return the filter graph from the clips' sounds, the inputs from the second on, to ``[a]``.
-
-    Each is cut or padded to the length of its picture.
-    """
-    chains, pads = [], []
-    for number, (clip, length_s) in enumerate(zip(clips, lengths_s, strict=True), 1):
-        source = _SILENCE if clip.audio is None else f"[{number}:{clip.audio.index}]{ALIKE_SOUND},apad"
-        chains.append(f"{source},atrim=end={float(length_s):.6f},{ALIKE_FORMAT}[a{number}]")
-        pads.append(f"[a{number}]")
-    return ";".join([*chains, f"{''.join(pads)}concat=n={len(clips)}:v=0:a=1[a]"])
-
-
-def audio_graph(sounds: Sequence[Audio]) -> str:
-    """Return the filter graph from the sounds of the inputs, in order, to ``[a]``."""
-    chains = [f"[{number}:{sound.index}]{ALIKE_SOUND}[a{number}]" for number, sound in enumerate(sounds)]
-    pads = "".join(f"[a{number}]" for number in range(len(sounds)))
-    return ";".join([*chains, f"{pads}concat=n={len(sounds)}:v=0:a=1[a]"])
-
-
-def even(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size rounded down to even numbers, which the encoders need."""
-    return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
-
-
-def fit(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return width, height, left and top of a picture of ``size`` fitted into ``frame``, centred."""
-    # Multiplied crosswise, in whole numbers: equal shapes must fill the frame exactly.
-    if size[0] * frame[1] >= size[1] * frame[0]:
-        fitted = frame[0], _nearest_even(size[1] * frame[0], size[0], frame[1])
-    else:
-        fitted = _nearest_even(size[0] * frame[1], size[1], frame[0]), frame[1]
-    left, top = (frame[0] - fitted[0]) // 4 * 2, (frame[1] - fitted[1]) // 4 * 2
-    return fitted[0], fitted[1], left, top
-
-
-def _nearest_even(dividend: int, divisor: int, most: int) -> int:
-    return min(most, max(2, round(dividend / divisor / 2) * 2))
-
-
-def fps_of(video: Video) -> Fraction:
-    """Return a constant rate for a video, close to its own."""
-    printed = video.fps or video.base_fps
-    if printed is None or not 1 <= printed <= _MAX_FPS:
-        printed = video.base_fps
-    if printed is None or not 1 <= printed <= _MAX_FPS:
-        return _DEFAULT_FPS
-    for rate in _TELEVISION_FPS:
-        if abs(printed - rate) < 0.006:  # noqa: PLR2004 - two decimals are printed
-            return rate
-    return Fraction(printed).limit_denominator(100)

@@ -2,8 +2,9 @@
 
 Only H.264 in MP4 and QuickTime files is copied, and only if the pictures are of one kind (codec and
 profile, size, pixel format, colours, rate, and the decoder's settings byte by byte), have the form that
-encoding would give them (even size, square pixels, 8 bits in 4:2:0, a constant rate, not turned), begin
-with a key frame, and last as long as their files. If anything about a file is unknown or unusual,
+encoding would give them (even size, square pixels, 8 bits in 4:2:0, BT.709, progressive, a constant rate, not
+turned), begin with a key frame, and last as long as their files. Colours that nothing describes are described
+in the copy. If anything about a file is unknown or unusual,
 ``stream_copy_of`` returns None; after a copy, ``StreamCopy.is_complete`` reads the result and counts. If
 either fails, the caller decodes and encodes the pictures instead.
 
@@ -19,9 +20,10 @@ from fractions import Fraction
 from beeq.media.errors import MediaFailed
 from beeq.media.ffmpeg import reading
 from beeq.media.formats import Container
+from beeq.media.inputs.examine import examine
+from beeq.media.inputs.facts import Facts, Video
+from beeq.media.outputs.colours import COPIED_TAGS, is_described, is_standard
 from beeq.media.paths import OpenFile, takes_open_files
-from beeq.media.probe import Facts, Video, probe
-from beeq.media.timeline import Timeline, timeline
 
 _DEMUXER = "mov"
 _CODEC = "h264"
@@ -38,6 +40,7 @@ class StreamCopy:
     index: int
     step_s: Fraction  # how long each picture is shown
     counts: tuple[int, ...]  # the number of pictures of each clip
+    is_described: bool = True  # the pictures say what colours they have
 
     @property
     def lengths_s(self) -> list[Fraction]:
@@ -58,15 +61,16 @@ class StreamCopy:
 
     def copied(self, number: int) -> list[str]:
         """Return the arguments that copy the pictures of the ``number``-th input, the script."""
-        return ["-map", f"{number}:{self.index}", "-c:v", "copy", "-bsf:v", _FROM_ZERO]
+        filters = _FROM_ZERO if self.is_described else f"{_FROM_ZERO},{COPIED_TAGS}"
+        return ["-map", f"{number}:{self.index}", "-c:v", "copy", "-bsf:v", filters]
 
     async def is_complete(self, written: OpenFile) -> bool:
         """Return whether the written file has all the pictures, evenly spaced from 0 on."""
         try:
-            video = (await probe(written)).video
-            times = None if video is None else await timeline(written, video)
+            video = (await examine(written)).video
         except MediaFailed:
             return False
+        times = None if video is None else video.timeline
         return times is not None and (times.count, times.step_s) == (sum(self.counts), self.step_s)
 
 
@@ -81,7 +85,7 @@ def can_hold_copies(container: Container) -> bool:
 
 
 def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video]) -> bool:
-    """Return whether the clips may be alike, by the facts that ``probe`` has given."""
+    """Return whether the clips may be alike, by the facts that ``examine`` has given."""
     first = videos[0]
     return (
         takes_open_files()
@@ -90,27 +94,28 @@ def are_candidates(sources: Sequence[OpenFile], videos: Sequence[Video]) -> bool
         and first.codec == _CODEC
         and first.shown_size == (first.width, first.height)
         and first.width % 2 == first.height % 2 == 0
+        and is_standard(first)
+        and not first.is_interlaced
     )
 
 
-def stream_copy_of(
-    clips: Sequence[Facts], index: int, timelines: Sequence[Timeline | None], rate: Fraction
-) -> StreamCopy | None:
-    """Return how to join the ``index``-th streams of the clips, to be shown at ``rate``.
+def stream_copy_of(clips: Sequence[Facts], videos: Sequence[Video], rate: Fraction) -> StreamCopy | None:
+    """Return how to join the videos of the clips, streams of one index, to be shown at ``rate``.
 
     Returns None if a clip is irregular, of another rate, or of another kind than the first.
     """
-    first = timelines[0]
+    first = videos[0].timeline
     if first is None or first.step_s is None or first.step_s * rate != 1:
         return None
     if not _PIXELS.search(first.kind):
         return None
     counts = []
-    for clip, times in zip(clips, timelines, strict=True):
+    for clip, video in zip(clips, videos, strict=True):
+        times = video.timeline
         if times is None or (times.step_s, times.kind) != (first.step_s, first.kind):
             return None
         # A file that is longer than its pictures has lost some, or its sound goes on after them.
         if clip.duration_s is None or clip.duration_s > times.end_s + first.step_s:
             return None
         counts.append(times.count)
-    return StreamCopy(index, first.step_s, tuple(counts))
+    return StreamCopy(videos[0].index, first.step_s, tuple(counts), is_described(videos[0]))

@@ -14,10 +14,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from beeq.environment import check_mongo_url
+from beeq.environment import ProjectIdType, check_mongo_url, check_project_id_type
 from beeq.errors import BeeqError
 from beeq.job_status import mirrored_name
+from beeq.jobs import JOB_TYPES
 from beeq.mirror.documents import Change, shared_id, storable, update_of
+from beeq.mirror.project_ids import converted, has_wrong_type, readable
 from beeq.protocol.codec import dumps
 from beeq.redis.urls import redact
 
@@ -33,6 +35,8 @@ _WRITE_S = 30.0
 _READ_S = 5.0
 _FIND_SERVER_MS = 2000
 _DUPLICATE_KEY = 11000
+#: Documents read, and at most converted, by one step of a repair.
+_REPAIR_PAGE = 1000
 #: Fields that readers do not get: MongoDB's own, and beeq's.
 _HIDDEN = ("_id", "__v", "beeq")
 
@@ -44,11 +48,13 @@ class MirrorUnavailable(BeeqError):
 class StatusCollection:
     """The documents of all mirrored queues, in the URL's database, or in ``beeq`` if it names none.
 
-    Every method may raise ``MirrorUnavailable``; construction raises ValueError if the URL is invalid.
+    ``id_type`` is the type of ``projectId``, see ``beeq.mirror.project_ids``. Every method may raise
+    ``MirrorUnavailable``; construction raises ValueError if the URL or the type is invalid.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, id_type: str = "auto") -> None:
         check_mongo_url(url)
+        self._id_type: ProjectIdType = check_project_id_type(id_type)
         try:
             from pymongo import AsyncMongoClient  # noqa: PLC0415 - an extra
             from pymongo.errors import PyMongoError  # noqa: PLC0415 - an extra
@@ -108,18 +114,42 @@ class StatusCollection:
                 self._idle.set()
 
     async def ensure_index(self) -> None:
-        """Create the indexes, once; one that MongoDB refuses, for old duplicates, is logged and left out."""
+        """Create the indexes, once, unless others of the same use exist.
+
+        One that MongoDB refuses, for old duplicates, is logged and left out.
+        """
         if self._has_index:
             return
         async with self._bounded(_READ_S):
             await self._client.admin.command("ping")
-        for keys, is_unique in (([("jobId", 1)], True), ([("status", 1), ("queueName", 1)], False)):
+        for names, is_unique in ((["jobId"], True), (["status", "queueName"], False)):
+            if await self._has_index_on(names, is_unique=is_unique):
+                continue
             try:
                 async with self._bounded(_WRITE_S):
-                    await self._documents.create_index(keys, unique=is_unique)
+                    await self._documents.create_index([(name, 1) for name in names], unique=is_unique)
             except MirrorUnavailable as error:
-                logger.warning("no index on %s of %s: %s", keys[0][0], COLLECTION, error)
+                # It may have been made in between, or have a name that ours would have.
+                if not await self._has_index_on(names, is_unique=is_unique, is_partial=True):
+                    logger.warning("no index on %s of %s: %s", names[0], COLLECTION, error)
         self._has_index = True
+
+    async def _has_index_on(self, names: list[str], *, is_unique: bool, is_partial: bool = False) -> bool:
+        """Return whether there is an index on these fields, whatever its name and options.
+
+        Only with ``is_partial`` does one count that is for some documents, or for another order of texts.
+        """
+        try:
+            async with self._bounded(_READ_S):
+                indexes = await self._documents.index_information()
+        except MirrorUnavailable:  # as without the right to list them
+            return False
+        return any(
+            [name for name, _order in index["key"]] == names
+            and (bool(index.get("unique")) or not is_unique)
+            and (is_partial or not {"partialFilterExpression", "collation"} & index.keys())
+            for index in indexes.values()
+        )
 
     # Writing.
 
@@ -149,7 +179,7 @@ class StatusCollection:
         if not pending:
             return []
         operations = [
-            UpdateOne(_document_of(change, job_id), update_of(change), upsert=True)
+            UpdateOne(_document_of(change, job_id), update_of(change, self._id_type), upsert=True)
             for change, job_id in pending
         ]
         async with self._bounded(_WRITE_S):
@@ -175,7 +205,7 @@ class StatusCollection:
         from pymongo.errors import WriteError  # noqa: PLC0415 - an extra
 
         texts = {name: _as_text(change.fields[name]) for name in ("jobData", "result")}
-        update = update_of(replace(change, fields=change.fields | texts))
+        update = update_of(replace(change, fields=change.fields | texts), self._id_type)
         async with self._bounded(_READ_S):
             try:
                 await self._documents.update_one(_document_of(change, job_id), update, upsert=True)
@@ -190,9 +220,22 @@ class StatusCollection:
         return None if found is None else str(found.get("queueName"))
 
     async def set_status(
-        self, job_id: str, queue_name: str | None, *, status: str, result: Any, error: str | None
+        self,
+        job_id: str,
+        queue_name: str | None,
+        *,
+        status: str,
+        result: Any,
+        error: str | None,
+        revision: int = 0,
+        fingerprint: str | None = None,
     ) -> None:
-        """Write a status that an operator gave; it stays until the job's state in Redis changes."""
+        """Write what an operator gave; it stays until the job's state in Redis changes.
+
+        ``revision`` is that of the newest change when this was asked for: changes up to it come too late.
+        ``fingerprint`` is that of the job's state then, by which the reconciler finds nothing to mend; None
+        if Redis knows no such job, or several.
+        """
         now = datetime.now(UTC)
         created: dict[str, Any] = {"jobId": job_id}
         wanted = dict(created)
@@ -200,10 +243,34 @@ class StatusCollection:
             created["queueName"] = wanted["queueName"] = mirrored_name(queue_name)
             wanted["jobId"] = {"$in": [job_id, shared_id(queue_name, job_id)]}
         fields = {"status": status, "result": storable(result), "error": error, "updatedAt": now}
+        if fingerprint is not None:
+            fields["beeq.fingerprint"] = fingerprint
+        later = {"$max": {"beeq.revision": revision}}
         new = {"createdAt": now, "__v": 0, "jobData": None, "projectId": None}
         async with self._bounded(_READ_S):
-            if not (await self._documents.update_one(wanted, {"$set": fields})).matched_count:
-                await self._documents.update_one(created, {"$set": fields, "$setOnInsert": new}, upsert=True)
+            if not (await self._documents.update_one(wanted, {"$set": fields, **later})).matched_count:
+                update = {"$set": fields, "$setOnInsert": new, **later}
+                await self._documents.update_one(created, update, upsert=True)
+
+    async def repair_project_ids(self) -> int:
+        """Convert the ``projectId`` of all documents that have the other type; return how many there were.
+
+        Nothing else of them changes, ``updatedAt`` neither.
+        """
+        wanted = {"queueName": {"$in": [mirrored_name(name) for name in JOB_TYPES]}}
+        fields = {"projectId": 1, "jobData.projectId": 1}
+        update = [{"$set": {"projectId": converted(self._id_type)}}]
+        changed = 0
+        async with self._documents.find(wanted, fields) as cursor:
+            while True:
+                async with self._bounded(_WRITE_S):
+                    found = await cursor.to_list(_REPAIR_PAGE)
+                    if not found:
+                        return changed
+                    wrong = [one["_id"] for one in found if has_wrong_type(one, self._id_type)]
+                    if wrong:
+                        done = await self._documents.update_many({"_id": {"$in": wrong}}, update)
+                        changed += done.modified_count
 
     # Reading.
 
@@ -216,7 +283,7 @@ class StatusCollection:
         for document in found:
             if document.get("queueName") in (None, *map(mirrored_name, names)):
                 shown = {name: value for name, value in document.items() if name not in _HIDDEN}
-                return {**shown, "jobId": job_id}
+                return {**readable(shown, self._id_type), "jobId": job_id}
         return None
 
     async def fingerprints(self, queue_name: str, job_ids: Sequence[str]) -> dict[str, str]:

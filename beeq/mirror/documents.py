@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beeq.client.reader import Ended, JobState, trace_text
+from beeq.environment import ProjectIdType
 from beeq.errors import JobFailed
 from beeq.job_status import mirrored_name, status_document
+from beeq.mirror.project_ids import converted, written_as
 from beeq.protocol.codec import Record, dumps
 
 #: A stream id is a time in ms and a number; both fit into 63 bits, in order.
@@ -86,7 +88,7 @@ def change_of(queue_name: str, job_id: str, job_state: JobState | None, revision
     return Change(queue_name, job_id, revision, fingerprint_of(job_state), fields, is_fresh, is_guess)
 
 
-def update_of(change: Change) -> list[dict[str, Any]]:
+def update_of(change: Change, id_type: ProjectIdType) -> list[dict[str, Any]]:
     """Return the pipeline of an update that changes the job's document, or creates it."""
     conditions: list[dict[str, Any]] = [
         {"$gt": [change.revision, {"$ifNull": ["$beeq.revision", -1]}]},
@@ -96,14 +98,16 @@ def update_of(change: Change) -> list[dict[str, Any]]:
         conditions.append({"$not": [{"$in": [{"$ifNull": ["$status", ""]}, _FINAL]}]})
     is_new = {"$and": conditions}
 
-    def unless_older(name: str, value: Any) -> dict[str, Any]:
-        return {"$cond": [is_new, value, {"$ifNull": [f"${name}", None]}]}
+    def unless_older(name: str, value: Any, present: Any = None) -> dict[str, Any]:
+        return {"$cond": [is_new, value, {"$ifNull": [present or f"${name}", None]}]}
 
     fields, updated_at = change.fields, moment_of(change.revision)
-    job_data, project_id = {"$literal": fields["jobData"]}, {"$literal": fields["projectId"]}
+    job_data: dict[str, Any] = {"$literal": fields["jobData"]}
+    project_id: dict[str, Any] = {"$literal": written_as(fields["projectId"], id_type)}
+    present_project_id = converted(id_type)
     if not change.is_fresh:
         job_data = {"$ifNull": ["$jobData", job_data]}
-        project_id = {"$ifNull": ["$projectId", project_id]}
+        project_id = {"$ifNull": [present_project_id, project_id]}
     return [
         {
             "$set": {
@@ -111,7 +115,7 @@ def update_of(change: Change) -> list[dict[str, Any]]:
                 "jobData": unless_older("jobData", job_data),
                 "result": unless_older("result", {"$literal": fields["result"]}),
                 "error": unless_older("error", {"$literal": fields["error"]}),
-                "projectId": unless_older("projectId", project_id),
+                "projectId": unless_older("projectId", project_id, present_project_id),
                 "createdAt": {"$ifNull": ["$createdAt", fields["createdAt"] or updated_at]},
                 "updatedAt": unless_older("updatedAt", updated_at),
                 "__v": {"$ifNull": ["$__v", 0]},

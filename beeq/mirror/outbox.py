@@ -83,6 +83,11 @@ class Outbox:
         """The mirrored queues."""
         return list(self._keys)
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """The connection for commands that do not block."""
+        return self._pipeline
+
     async def close(self) -> None:
         """Close both connections and the connector."""
         await self._blocking_connection.close()
@@ -152,6 +157,27 @@ class Outbox:
             name: int(await self._pipeline.call("XLEN", keys.outbox, repeatable=True))
             for name, keys in self._keys.items()
         }
+
+    async def newest(self) -> dict[str, bytes]:
+        """Return the id of the newest change of each queue that has ever noted one, mirrored or not."""
+        found = {}
+        for name, keys in self._keys.items():
+            try:
+                facts = await self._pipeline.call("XINFO", "STREAM", keys.outbox, repeatable=True)
+            except RedisRefused as error:
+                if "no such key" not in str(error):
+                    raise
+            else:
+                found[name] = dict(zip(facts[::2], facts[1::2], strict=True))[b"last-generated-id"]
+        return found
+
+    async def has_written(self, newest: Mapping[str, bytes]) -> bool:
+        """Return whether every change up to these, by queue, is mirrored."""
+        for name, stream_id in newest.items():
+            outbox = self._keys[name].outbox
+            if await self._pipeline.call("XRANGE", outbox, "-", stream_id, "COUNT", 1, repeatable=True):
+                return False
+        return True
 
     async def note(self, queue_name: str, job_id: str, *state: str) -> None:
         """Add a job to the outbox: its id alone, or the ``state`` in which it ended without a record."""

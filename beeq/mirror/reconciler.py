@@ -16,6 +16,7 @@ from beeq.errors import RedisError
 from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import fingerprint_of, has_ended
 from beeq.mirror.outbox import Outbox
+from beeq.supervision.duty import Duty
 
 #: The time from the end of one pass to the next.
 INTERVAL_S = 20.0
@@ -50,13 +51,15 @@ class Reconciler:
         self._collection = collection
         self._on_error = on_error
         self._cursors: dict[str, bytes] = {}  # where the next pass goes on among the records
+        self._turn: Callable[[], object] = lambda: None  # says that it does not hang
         self._after: dict[str, Any] = {}  # where it goes on among the unfinished documents
 
-    async def run(self) -> None:
+    async def run(self, duty: Duty) -> None:
         """Make one pass after another; the first a little later, so that the writer can catch up."""
+        self._turn = duty.turn
         wait_s = min(_FIRST_WAIT_S, INTERVAL_S)
         while True:
-            await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))
+            await duty.rest(wait_s * random.uniform(0.9, 1.1))
             wait_s = INTERVAL_S
             for name in self._outbox.queue_names:
                 try:
@@ -94,6 +97,7 @@ class Reconciler:
 
     async def _compare_documents(self, queue_name: str, after: Any) -> tuple[list[Difference], Any]:
         """Compare a page of unfinished documents; return the next page's ``after`` too, None at the end."""
+        self._turn()
         documents = await self._collection.unfinished(queue_name, after=after, limit=_PAGE)
         known = {job_id: fingerprint for _id, job_id, fingerprint in documents}
         differences = await self._differences(queue_name, list(known), known)
@@ -103,6 +107,7 @@ class Reconciler:
         """Return those of the jobs whose document differs from their state."""
         if not job_ids:
             return []
+        self._turn()
         started_s = time.monotonic()
         known = await self._collection.fingerprints(queue_name, job_ids)
         differences = await self._differences(queue_name, job_ids, known)

@@ -9,14 +9,18 @@ process, and of the machine that MongoDB runs on.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from beeq.client.reader import Ended, JobState
 from beeq.errors import RedisError
 from beeq.mirror.collection import MirrorUnavailable, StatusCollection
-from beeq.mirror.documents import Change, change_of
+from beeq.mirror.documents import Change, change_of, storable
+from beeq.mirror.heard_results import HeardResults
 from beeq.mirror.outbox import ChangeBatch, Outbox
 from beeq.redis.retry_delay import RetryDelay
+from beeq.supervision.duty import Duty
 
 _FIRST_RETRY_MS = 100
 #: The shortest sleep after a batch: changes that come this close together are merged.
@@ -26,6 +30,8 @@ _LONGEST_REST_S = 1.0
 _CLAIM_ABANDONED_S = 10.0
 #: Jobs in one write, and states read at once.
 _JOBS_A_WRITE = 250
+#: How much later than the answer of Redis an event may be heard.
+_EVENT_DELAY_S = 0.2
 
 
 class MirrorWriter:
@@ -39,20 +45,34 @@ class MirrorWriter:
         outbox: Outbox,
         collection: StatusCollection,
         *,
+        heard: HeardResults,
         on_error: Callable[[BaseException], None],
         is_alone: bool,
     ) -> None:
+        self._heard = heard
         self._longest_rest_s = _REST_S if is_alone else _LONGEST_REST_S
         self._outbox = outbox
         self._collection = collection
         self._on_error = on_error
         self._retry_delay = RetryDelay(_FIRST_RETRY_MS)
         self._claim_abandoned_at = 0.0
+        self._turn: Callable[[], object] = lambda: None  # says that it does not hang
+        self._hurries = asyncio.Event()  # set while somebody waits for it
         #: Whether the last write failed.
         self.is_failing = False
 
-    async def run(self) -> None:
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Let the writer not rest meanwhile."""
+        self._hurries.set()
+        try:
+            yield
+        finally:
+            self._hurries.clear()
+
+    async def run(self, duty: Duty) -> None:
         """Write what is in the outboxes, then each change as it comes."""
+        self._turn = duty.turn
         while True:
             try:
                 await self._outbox.open()
@@ -62,9 +82,11 @@ class MirrorWriter:
                 if "NOGROUP" in str(error):
                     continue  # the queue was destroyed, and its outbox with it
                 self._on_error(error)
-                await self._retry_delay.wait(lambda: False)
+                duty.rests(self._retry_delay.next_ms / 1000)
+                await self._retry_delay.wait()
 
     async def _round(self) -> None:
+        self._turn()
         batches: list[ChangeBatch] = []
         if time.monotonic() >= self._claim_abandoned_at:
             self._claim_abandoned_at = time.monotonic() + _CLAIM_ABANDONED_S
@@ -80,12 +102,18 @@ class MirrorWriter:
         for start in range(0, len(job_ids), _JOBS_A_WRITE):
             started_s = time.monotonic()
             await self._write(batch, job_ids[start : start + _JOBS_A_WRITE])
-            await asyncio.sleep(min(max(_REST_S, time.monotonic() - started_s), self._longest_rest_s))
+            await self._rest(min(max(_REST_S, time.monotonic() - started_s), self._longest_rest_s))
         await self._outbox.acknowledge(batch)
+
+    async def _rest(self, rest_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(rest_s):
+                await self._hurries.wait()
 
     async def _write(self, batch: ChangeBatch, job_ids: list[str]) -> None:
         """Write the present states of these jobs; retry until MongoDB has taken them."""
         while True:
+            self._turn()
             changes = await self.changes_of(batch, job_ids)
             try:
                 await self._collection.write(changes)
@@ -93,20 +121,41 @@ class MirrorWriter:
                 if not self.is_failing:
                     self._on_error(error)
                 self.is_failing = True
-                await self._retry_delay.wait(lambda: False)
+                self._turn()  # the failed write and this wait may be long, each by itself
+                await self._retry_delay.wait()
             else:
                 self.is_failing = False
                 return
 
     async def changes_of(self, batch: ChangeBatch, job_ids: list[str]) -> list[Change]:
         """Return what the documents of these jobs of a batch become, by what Redis says now."""
-        name = batch.queue_name
+        name, asked_at_s = batch.queue_name, time.monotonic()
         job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))
+        await self._hear_of(name, job_ids, job_states)
         changes = []
         for job_id, found in zip(job_ids, job_states, strict=True):
             final = batch.final_states.get(job_id)
             job_state = found or final
             if found is not None and found.record is None and final is not None:
                 job_state = replace(found, record=final.record)
-            changes.append(change_of(name, job_id, job_state, batch.revisions[job_id]))
+            change = change_of(name, job_id, job_state, batch.revisions[job_id])
+            if _lacks_result(job_state):
+                result = self._heard.result_of(name, job_id)
+                # The fingerprint stays that of the state in Redis, which has no result to compare with.
+                change = replace(change, fields=change.fields | {"result": storable(result)})
+            else:
+                self._heard.forget(name, job_id, before_s=asked_at_s)  # known, or of an earlier run
+            changes.append(change)
+        self._heard.forget_old(asked_at_s)
         return changes
+
+    async def _hear_of(self, name: str, job_ids: list[str], job_states: list[JobState | None]) -> None:
+        """Let results arrive that were said just now: the channel may be behind the answer of Redis."""
+        pairs = zip(job_ids, job_states, strict=True)
+        if any(_lacks_result(found) and not self._heard.has(name, job_id) for job_id, found in pairs):
+            await asyncio.sleep(_EVENT_DELAY_S)
+
+
+def _lacks_result(job_state: JobState | None) -> bool:
+    """Return whether the job has succeeded with nothing that Redis keeps: in a Node worker, or with None."""
+    return job_state is not None and job_state.state == "succeeded" and job_state.ended == Ended()

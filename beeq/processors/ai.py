@@ -5,15 +5,16 @@
 
 from typing import Any
 
-from beeq.ai.client import BASE_URL_SETTING, AIClient, Limits
+from beeq.ai.client import AIClient, Limits
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.generation import Generation
 from beeq.ai.idempotency import ProviderRequests
+from beeq.ai.provider import BASE_URL_SETTING
 from beeq.errors import Discard, Retry
 from beeq.job import RunningJob
 from beeq.jobs import AIGenerationJob
 from beeq.media.errors import MediaRefused
-from beeq.processors.base import Processor, ProcessorSettings, Progress
+from beeq.processors.base import Processor, ProcessorSettings, Progress, enter_project
 from beeq.protocol.options import backoff_ms_of
 
 
@@ -40,17 +41,31 @@ class AIProcessor(Processor[AIGenerationJob]):
             "image": ("BEEQ_AI_IMAGE_MODEL", settings.ai_image_model),
             "video": ("BEEQ_AI_VIDEO_MODEL", settings.ai_video_model),
         }
+        self._settings = settings
         self._client: AIClient | None = None
         self._generation: Generation | None = None
         if settings.ai_base_url is not None:
-            self._client = AIClient(settings.ai_base_url, settings.ai_api_key, limits)
-            self._generation = Generation(self._client, settings.media_root, settings.ai_poll_interval_ms)
+            self._client = AIClient(
+                settings.ai_base_url,
+                settings.ai_api_key,
+                limits,
+                headers=settings.ai_headers,
+                proxy=settings.ai_proxy,
+                allow_hosts=settings.ai_allow_hosts,
+            )
+            self._generation = Generation(
+                self._client,
+                settings.media_root,
+                settings.ai_poll_interval_ms,
+                is_reference_uploaded=settings.ai_video_reference == "upload",
+            )
 
     async def perform(self, job: RunningJob, data: AIGenerationJob) -> Any:
         """Generate the job's result."""
         assert job.id is not None  # noqa: S101 - a running job has an id
         if self._generation is None:
             raise Discard(f"no AI provider: {BASE_URL_SETTING} is not set")
+        enter_project(self._settings, data)
         setting, model = self._models[data.type]
         model = data.model_id or model
         if not model:

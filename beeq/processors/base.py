@@ -10,18 +10,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from beeq.errors import BeeqError, Discard
 from beeq.job import RunningJob
 from beeq.jobs import BaseJob, InvalidJob, validate
+from beeq.media.paths import PROJECT, safe_name
 
 logger = logging.getLogger(__name__)
 
 JobData = TypeVar("JobData", bound=BaseJob)
+_Choice = TypeVar("_Choice", bound=str)
 
 DEFAULT_POLL_INTERVAL_MS = 5000
+MEDIA_STALL_S = 300.0
 #: How long the last report may take when Redis does not answer.
 _LAST_REPORT_S = 5.0
 
@@ -32,25 +35,47 @@ class ProcessorSettings:
 
     Attributes:
         media_root: the folder of all media files; the current one by default.
+        media_stall_s: an ffmpeg that does not advance for so many seconds is ended, and the attempt fails.
+        media_projects: ``separate`` keeps each job in a folder of its ``projectId`` below the media root.
         media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
-        webhook_secret: ``whsec_`` and base64; signs deliveries. Parsed by the webhook processor.
+        webhook_secret: ``whsec_`` and base64, or several of these; what signs deliveries comes of it.
+            Parsed by the webhook processor, as are the next three.
+        webhook_keys: ``derived``, a key for each endpoint, or ``shared``, the secret itself for all.
+        webhook_signatures: ``v1``, ``v1a`` (ed25519), or both.
+        webhook_endpoint_keys: a JSON object: URL → key, or list of keys, of that endpoint.
         webhook_allow_hosts: comma list of hosts that may be called although their address is private.
+        webhook_headers: a JSON object: origin → object of headers for its receivers, such as authentication.
         ai_base_url: of an OpenAI-compatible API, with its ``/v1``. Without it no AI job can run.
         ai_api_key: sent to that API only.
         ai_text_model, ai_image_model, ai_video_model: the models of jobs that name none.
         ai_poll_interval_ms: the time between two polls of a video that is being made.
+        ai_headers: a JSON object of further headers for that API.
+        ai_proxy: URL of an HTTP proxy for requests to that API, and for nothing else.
+        ai_allow_hosts: comma list of hosts that pictures and moved files may be fetched from although their
+            address is private.
+        ai_video_reference: ``upload`` sends the picture a video begins with, ``url`` its URL.
     """
 
     media_root: Path = field(default_factory=Path.cwd)
+    media_stall_s: float = MEDIA_STALL_S
+    media_projects: Literal["shared", "separate"] = "shared"
     media_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
+    webhook_keys: str | None = None
+    webhook_signatures: str | None = None
+    webhook_endpoint_keys: str | None = field(default=None, repr=False)
     webhook_allow_hosts: str = ""
+    webhook_headers: str | None = field(default=None, repr=False)
     ai_base_url: str | None = field(default=None, repr=False)
     ai_api_key: str | None = field(default=None, repr=False)
     ai_text_model: str | None = None
     ai_image_model: str | None = None
     ai_video_model: str | None = None
     ai_poll_interval_ms: int = DEFAULT_POLL_INTERVAL_MS
+    ai_headers: str | None = field(default=None, repr=False)
+    ai_proxy: str | None = field(default=None, repr=False)
+    ai_allow_hosts: str = ""
+    ai_video_reference: Literal["upload", "url"] = "upload"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -65,15 +90,25 @@ class ProcessorSettings:
             raise ValueError(f"BEEQ_MEDIA_ROOT is not a folder: {str(root)!r}")
         return cls(
             media_root=root.absolute(),
+            media_stall_s=_seconds("BEEQ_MEDIA_STALL_S", environ, MEDIA_STALL_S),
+            media_projects=_choice("BEEQ_MEDIA_PROJECTS", environ, "shared", "separate"),
             media_url=_service_url("BEEQ_MEDIA_URL", environ),
             webhook_secret=environ.get("BEEQ_WEBHOOK_SECRET"),
+            webhook_keys=environ.get("BEEQ_WEBHOOK_KEYS"),
+            webhook_signatures=environ.get("BEEQ_WEBHOOK_SIGNATURES"),
+            webhook_endpoint_keys=environ.get("BEEQ_WEBHOOK_ENDPOINT_KEYS") or None,
             webhook_allow_hosts=environ.get("BEEQ_WEBHOOK_ALLOW_HOSTS", ""),
-            ai_base_url=_service_url("BEEQ_AI_BASE_URL", environ),
+            webhook_headers=environ.get("BEEQ_WEBHOOK_HEADERS") or None,
+            ai_base_url=_service_url("BEEQ_AI_BASE_URL", environ, with_query=True),
             ai_api_key=environ.get("BEEQ_AI_API_KEY") or None,
             ai_text_model=environ.get("BEEQ_AI_TEXT_MODEL") or None,
             ai_image_model=environ.get("BEEQ_AI_IMAGE_MODEL") or None,
             ai_video_model=environ.get("BEEQ_AI_VIDEO_MODEL") or None,
             ai_poll_interval_ms=_interval_ms(environ.get("BEEQ_AI_POLL_INTERVAL")),
+            ai_headers=environ.get("BEEQ_AI_HEADERS") or None,
+            ai_proxy=environ.get("BEEQ_AI_PROXY") or None,
+            ai_allow_hosts=environ.get("BEEQ_AI_ALLOW_HOSTS", ""),
+            ai_video_reference=_choice("BEEQ_AI_VIDEO_REFERENCE", environ, "upload", "url"),
         )
 
 
@@ -85,7 +120,24 @@ def _interval_ms(text: str | None) -> int:
     return int(text)
 
 
-def _service_url(variable: str, environ: Mapping[str, str]) -> str | None:
+def _seconds(variable: str, environ: Mapping[str, str], default: float) -> float:
+    text = environ.get(variable)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text) or float(text) == 0:
+        raise ValueError(f"{variable} must be a number of seconds above 0")
+    return float(text)
+
+
+def _choice(variable: str, environ: Mapping[str, str], default: _Choice, other: _Choice) -> _Choice:
+    given = environ.get(variable) or default
+    for choice in (default, other):
+        if given == choice:
+            return choice
+    raise ValueError(f"{variable} must be {default} or {other}")
+
+
+def _service_url(variable: str, environ: Mapping[str, str], *, with_query: bool = False) -> str | None:
     url = environ.get(variable)
     if url is None:
         return None
@@ -94,10 +146,21 @@ def _service_url(variable: str, environ: Mapping[str, str]) -> str | None:
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_usable = False
-    if not is_usable or parts.query or parts.fragment:
+    if not is_usable or (parts.query and not with_query) or parts.fragment:
         # The URL itself may hold a password.
-        raise ValueError(f"{variable} must be an http or https URL with a host, and no query")
+        without = "fragment" if with_query else "query"
+        raise ValueError(f"{variable} must be an http or https URL with a host, and no {without}")
     return url
+
+
+def enter_project(settings: ProcessorSettings, data: BaseJob) -> None:
+    """Keep the running job in its project's folder of the media root, where projects have folders."""
+    folder = ""
+    if settings.media_projects == "separate":
+        if data.project_id is None:
+            raise Discard("the job has no projectId, which BEEQ_MEDIA_PROJECTS=separate asks for")
+        folder = safe_name(str(data.project_id))
+    PROJECT.set(folder)
 
 
 class Processor(ABC, Generic[JobData]):

@@ -6,18 +6,18 @@ from typing import Any
 
 from beeq.errors import Discard
 from beeq.job import RunningJob
-from beeq.jobs import MediaProcessingJob, VideoAssemblyJob
+from beeq.jobs import MediaParameters, MediaProcessingJob, VideoAssemblyJob
 from beeq.media.errors import MediaRefused
 from beeq.media.paths import safe_name
 from beeq.media.remote import RemoteMedia
 from beeq.media.service import LocalMedia, Reach
-from beeq.processors.base import Processor, ProcessorSettings, Progress
+from beeq.processors.base import Processor, ProcessorSettings, Progress, enter_project
 
 
 def media_of(settings: ProcessorSettings) -> LocalMedia | RemoteMedia:
     """Return the service for the settings: ffmpeg on this machine, or a remote one."""
     if settings.media_url is None:
-        return LocalMedia(settings.media_root)
+        return LocalMedia(settings.media_root, settings.media_stall_s)
     return RemoteMedia(settings.media_url)
 
 
@@ -40,23 +40,26 @@ class MediaProcessor(Processor[MediaProcessingJob]):
     queue_name = "media-processing"
 
     def __init__(self, settings: ProcessorSettings) -> None:
+        self._settings = settings
         self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: MediaProcessingJob) -> Any:
         """Do the job's operation and return the facts of its file."""
+        enter_project(self._settings, data)
         inputs, output = data.input_files, data.output_path
+        parameters = MediaParameters.model_validate(data.parameters)
         async with _reporting(job) as reach:
             match data.type:
                 case "video-stitch":
-                    return await self._media.stitch_videos(inputs, output, reach)
+                    return await self._media.stitch_videos(inputs, output, reach, parameters)
                 case "audio-stitch":
-                    return await self._media.stitch_audio(inputs, output, reach)
+                    return await self._media.stitch_audio(inputs, output, reach, parameters)
                 case "music-mix":
                     return await self._media.mix_with_music(
-                        inputs[0], data.parameters["musicTrack"], output, reach
+                        inputs[0], data.parameters["musicTrack"], output, reach, parameters
                     )
                 case "frame-extract":
-                    return await self._media.extract_last_frame(inputs[0], output, reach)
+                    return await self._media.extract_last_frame(inputs[0], output, reach, parameters)
 
 
 class AssemblyProcessor(Processor[VideoAssemblyJob]):
@@ -69,13 +72,16 @@ class AssemblyProcessor(Processor[VideoAssemblyJob]):
     queue_name = "video-assembly"
 
     def __init__(self, settings: ProcessorSettings) -> None:
+        self._settings = settings
         self._media = media_of(settings)
 
     async def perform(self, job: RunningJob, data: VideoAssemblyJob) -> Any:
         """Assemble the film and return the facts of its files."""
         assert job.id is not None  # noqa: S101 - a running job has an id
+        enter_project(self._settings, data)
         name = safe_name(job.id)
+        parameters = MediaParameters.model_validate(data.parameters or {})
         async with _reporting(job) as reach:
             return await self._media.assemble_video(
-                data.scene_videos, data.master_audio, data.output_formats, name, reach
+                data.scene_videos, data.master_audio, data.output_formats, name, reach, parameters=parameters
             )

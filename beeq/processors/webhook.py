@@ -1,5 +1,6 @@
 """The processor of ``webhook-processing``: what a response means for the job. ``beeq.webhooks`` delivers."""
 
+import logging
 from http import HTTPStatus
 
 from beeq.errors import Discard, Retry
@@ -11,7 +12,13 @@ from beeq.protocol.options import backoff_ms_of, timeout_ms_of
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import ATTEMPT_TIMEOUT_S, DeliveryFailed, WebhookSender
 from beeq.webhooks.guard import WebhookRefused
-from beeq.webhooks.signature import Signer
+from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
+from beeq.webhooks.own_headers import ReceiverHeaders
+
+logger = logging.getLogger(__name__)
+
+#: How receivers answer a signature that they do not accept.
+_KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class WebhookProcessor(Processor[WebhookJob]):
@@ -20,15 +27,33 @@ class WebhookProcessor(Processor[WebhookJob]):
     A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else the
     job is retried as its policy says, and not before a ``Retry-After`` has passed.
 
-    Raises ValueError if the secret or the allowed hosts are invalid; the message names the variable.
+    Raises ValueError if a key or the allowed hosts are invalid; the message names the variable.
     """
 
     queue_name = "webhook-processing"
 
     def __init__(self, settings: ProcessorSettings) -> None:
-        secret = settings.webhook_secret
+        keys = EndpointKeys.parse(
+            settings.webhook_secret,
+            use=settings.webhook_keys,
+            schemes=settings.webhook_signatures,
+            mapped=settings.webhook_endpoint_keys,
+        )
+        if keys.shortest_secret is not None and keys.shortest_secret < ADVISED_BYTES:
+            logger.warning(
+                "%s has %d bytes: one of fewer than %d may be guessed",
+                SECRET_SETTING,
+                keys.shortest_secret,
+                ADVISED_BYTES,
+            )
+        self._has_derived_keys = keys.shortest_secret is not None and keys.use == "derived"
         allowed = AllowedHosts.parse(settings.webhook_allow_hosts)
-        self._sender = WebhookSender(allowed, None if secret is None else Signer(secret))
+        headers = settings.webhook_headers
+        self._sender = WebhookSender(
+            allowed,
+            keys,
+            headers=None if headers is None else ReceiverHeaders.parse(headers),
+        )
 
     async def perform(self, job: RunningJob, data: WebhookJob) -> dict[str, int]:
         """Deliver once."""
@@ -46,6 +71,8 @@ class WebhookProcessor(Processor[WebhookJob]):
         if response.accepted:
             return {"status": response.status, "duration": response.duration_ms}
         reason = f"webhook answered {response.status}"
+        if self._has_derived_keys and response.status in _KEY_REFUSED:
+            reason += " (the key that it must verify with: beeq webhook-secret URL)"
         if response.gone:
             raise Discard(f"{reason}: it wants no more messages")
         if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:

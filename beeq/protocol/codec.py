@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from beeq.errors import JobUnreadable
+from beeq.errors import JobUnreadable, text_of
 
 #: Integers of 19 digits may exceed 64 bits; orjson would read those as floats. Found by turning every
 #: digit into a zero and everything else into NUL, which takes a tenth of a regular expression's time.
@@ -34,18 +34,24 @@ def dumps(value: Any) -> bytes:
     is written as ``\udxxx``, as ``JSON.stringify`` does.
 
     Raises:
-        TypeError: ``value`` is circular, nested too deeply, or holds something JSON has no word for.
+        TypeError: ``value`` is circular, nested too deeply, or holds something JSON has no word for; or code
+            of its own that was called for its members raised anything.
     """
     try:
         return orjson.dumps(value)
-    except (TypeError, RecursionError):
-        pass  # what it refuses may still be written the exact way
+    except Exception:  # noqa: BLE001 - what it refuses may still be written the exact way
+        return _dumps_exactly(value)
+
+
+def _dumps_exactly(value: Any) -> bytes:
     try:
         return _write(value)
+    except (KeyboardInterrupt, TypeError):
+        raise
     except RecursionError:
         raise TypeError("value is nested too deeply to be written as JSON") from None
-    except ValueError as error:
-        raise TypeError(f"value cannot be written as JSON: {error}") from None  # an integer too long
+    except BaseException as error:  # noqa: BLE001 - an integer too long, or what a member's code raised
+        raise TypeError(f"value cannot be written as JSON: {text_of(error)}") from None
 
 
 def loads(text: bytes) -> Any:
@@ -99,10 +105,15 @@ def _exact(value: Any, around: set[int]) -> str:
         raise TypeError("circular structure cannot be written as JSON")
     around.add(id(value))
     if isinstance(value, dict):
-        members = [f"{_exact(_key(key), around)}:{_exact(member, around)}" for key, member in value.items()]
-        text = "{" + ",".join(members) + "}"
+        # Another thread may change it meanwhile: ``copy`` is one step, a list of the items is not.
+        items = (value.copy() if type(value) is dict else value).items()
+        text = (
+            "{"
+            + ",".join([f"{_exact(_key(key), around)}:{_exact(member, around)}" for key, member in items])
+            + "}"
+        )
     else:
-        text = "[" + ",".join([_exact(element, around) for element in value]) + "]"
+        text = "[" + ",".join([_exact(element, around) for element in list(value)]) + "]"
     around.discard(id(value))
     return text
 
@@ -114,8 +125,10 @@ def _key(key: Any) -> str:
         return key
     if key is None or isinstance(key, bool):
         return _WORDS[key]
-    if isinstance(key, int | float):
-        return repr(key)
+    if isinstance(key, int):
+        return int.__repr__(key)
+    if isinstance(key, float):
+        return float.__repr__(key)
     raise TypeError(f"a JSON object's key must be a string, not {type(key).__name__}")
 
 

@@ -15,25 +15,33 @@ succeeded      set        ids
 failed         set        ids
 delayed        sorted set id → due time, ms since the epoch
 stalling       set        ids that were active at the last stall check and gave no sign of life since
-stallBlock     string     "1" with a TTL: one stall check for the whole fleet in that time
+stallBlock     string     "1" with a TTL: one stall check for the whole fleet in that time; the token of
+                          beeq's check while it goes on
 events         channel    what happened to jobs, as JSON
 earlierDelayed channel    due time of a new head of ``delayed``, ms as text
 ============== ========== ==================================================================
 
 beeq's own keys all begin with ``<prefix>:<queue>:beeq:``, which no bee-queue suffix does:
 
-============== ========== ==================================================================
-beeq:claims    hash       id → ``<token>.<place>:<deliveries>``: whose it is (the call that took it, and
-                          the job's place in it), and how often it was handed out
-beeq:results   hash       id → ``<created>:<s|f|c><text>``: a result, an error's message, or that it
-                          was cancelled
-beeq:expiries  sorted set id → when its entry in beeq:results may go, ms since the epoch
-beeq:cancelled sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
-                          also a channel, which carries the claim
-beeq:outbox    stream     ids of jobs that have changed, for the mirror; only in mirrored queues
-beeq:scan      string     process that compares queue and mirror now; has a TTL
-beeq:workers   sorted set worker process → when it last beat, ms since the epoch; has a TTL
-============== ========== ==================================================================
+================ ========== ================================================================
+beeq:claims      hash       id → ``<token>.<place>:<deliveries>``: whose it is (the call that took it, and
+                            the job's place in it), and how often it was handed out
+beeq:results     hash       id → ``<created>:<s|f><text>``: a result, or an error's message, as long as
+                            the job is there
+beeq:evenResults hash       id → ``<due>:<created>:<s|f|c><text>``: the result of a job whose record was
+                            dropped, its error's message, or that it was cancelled, until due, ms since
+                            the epoch; has a TTL
+beeq:oddResults  hash       the same: the two keys take turns, each for one ``result_ttl``
+beeq:cancelled   sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
+                            also a channel, which carries the claim
+beeq:outbox      stream     ids of jobs that have changed, for the mirror; only in mirrored queues
+beeq:scan        string     process that compares queue and mirror now; has a TTL
+beeq:workers     sorted set worker process → when it last beat, ms since the epoch; has a TTL
+beeq:requeued    set        ids that the stall check which goes on has queued again; has a TTL
+beeq:swept       hash       how far the sweep through claims has come; has a TTL
+beeq:written     string     nothing: a write that replicas confirm (``wait_replicas``); has a TTL
+beeq:tried       string     there while one script call tries the user's rights, and gone at its end
+================ ========== ================================================================
 """
 
 from __future__ import annotations
@@ -57,12 +65,20 @@ BEE_SUFFIXES = (
 SIDE_SUFFIXES = (
     "beeq:claims",
     "beeq:results",
-    "beeq:expiries",
+    "beeq:evenResults",
+    "beeq:oddResults",
     "beeq:cancelled",
     "beeq:outbox",
     "beeq:scan",
     "beeq:workers",
+    "beeq:requeued",
+    "beeq:swept",
+    "beeq:tried",
+    "beeq:written",
 )
+
+#: Keys of earlier versions of beeq, which nobody reads any more; ``destroy`` deletes them too.
+OLD_SUFFIXES = ("beeq:expiries",)
 
 
 class Key:
@@ -96,16 +112,21 @@ class Keys:
     earlier_delayed = Key("earlierDelayed")
     claims = Key("beeq:claims")
     results = Key("beeq:results")
-    expiries = Key("beeq:expiries")
+    even_results = Key("beeq:evenResults")
+    odd_results = Key("beeq:oddResults")
     cancelled = Key("beeq:cancelled")
     outbox = Key("beeq:outbox")
     scan_lease = Key("beeq:scan")
     workers = Key("beeq:workers")
+    requeued = Key("beeq:requeued")
+    swept = Key("beeq:swept")
+    tried = Key("beeq:tried")
+    written = Key("beeq:written")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""
         return f"{self.prefix or 'bq'}:{self.queue_name}:{suffix}"
 
     def every(self) -> list[str]:
-        """Return each key the queue may own, bee-queue's and beeq's."""
-        return [self.to_key(suffix) for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES)]
+        """Return each key the queue may own, bee-queue's, beeq's, and those of earlier versions."""
+        return [self.to_key(suffix) for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES, *OLD_SUFFIXES)]

@@ -6,13 +6,24 @@ and backoff", "Results".
 """
 
 import math
+import operator
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from beeq.errors import Discard, JobStalled, JobTimedOut, JobUnreadable, Retry
+from beeq.errors import (
+    Discard,
+    JobStalled,
+    JobTimedOut,
+    JobUnreadable,
+    RedisError,
+    RedisRefused,
+    Retry,
+    kind_of,
+    text_of,
+)
 from beeq.protocol.backoff import MAX_DELAY_MS, Strategy
 from beeq.protocol.codec import RecordLike, decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
@@ -75,18 +86,38 @@ def succeed(job: AttemptedJob, result: Any) -> Outcome:
 
 def fail(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strategy]) -> Outcome:
     """Decide what follows the error that a handler raised: a retry after a delay, or failure for good."""
-    if isinstance(error, Discard | JobStalled | JobUnreadable):
+    if _is(error, Discard, JobStalled, JobUnreadable):
         return _failure(job, error)
     retries = retries_left(job.options)
     try:
         delay_ms = _retry_delay_ms(job, error, strategies) if retries > 0 else None
-    except Exception as broken:  # noqa: BLE001 - a user's strategy may raise anything
+    except BaseException as broken:  # noqa: BLE001 - a user's strategy may raise anything
         broken.__context__ = error
         return _failure(job, broken)
     if delay_ms is None:
         return _failure(job, error)
     job.options["retries"] = retries - 1
     return _failure(job, error, "retrying", delay_ms)
+
+
+def refused_outcome(outcome: Outcome, error: RedisError, *, with_record: bool) -> Outcome:
+    """Decide what is recorded in place of an outcome whose content Redis refuses: a short failure for good.
+
+    Its record is the one that was claimed, with the error; without a record, Redis keeps the one it has.
+    """
+    job = outcome.job
+    size_bytes = len(outcome.record) + len(outcome.message) + len(outcome.keep)
+    refusal = RedisRefused(f"Redis did not take the job's outcome of {size_bytes} bytes: {error}")
+    job.status = "failed"
+    text = message_of(refusal)
+    return Outcome(
+        job,
+        "failed",
+        _claimed_record(job, refusal) if with_record else b"",
+        encode_event(job.saved_id(), "failed", text),
+        b"%d:f%b" % (created_ms_of(job.options), dumps(text)),
+        error=refusal,
+    )
 
 
 def _retry_delay_ms(
@@ -96,10 +127,10 @@ def _retry_delay_ms(
 
     ``Retry(after=…)`` comes first, then the job's backoff strategy; without either there is no delay.
     """
-    if isinstance(error, Retry) and error.after is not None:
-        after = error.after
+    after = getattr(error, "after", None) if _is(error, Retry) else None
+    if after is not None:
         after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
-        return min(max(0, math.ceil(after_ms)), MAX_DELAY_MS)
+        return max(0, _whole_ms(min(after_ms, MAX_DELAY_MS)))  # a handler may ask to wait for ever
     backoff = job.options.get("backoff")
     if not isinstance(backoff, dict):
         return 0
@@ -109,14 +140,19 @@ def _retry_delay_ms(
     delay_ms = strategy(job)
     if not delay_ms >= 0:  # negative, or NaN
         return None
-    return min(math.ceil(delay_ms), MAX_DELAY_MS)
+    return _whole_ms(delay_ms)
+
+
+def _whole_ms(delay_ms: Any) -> int:
+    """Return a delay rounded up, at most the longest one; raise if it is infinite, or not a number."""
+    return min(operator.index(math.ceil(delay_ms)), MAX_DELAY_MS)
 
 
 def _failure(job: AttemptedJob, error: BaseException, status: str = "failed", delay_ms: int = 0) -> Outcome:
     message = message_of(error)
     event = encode_event(job.saved_id(), status, message)
     outcome = Outcome(job, status, b"", event, delay_ms=delay_ms, error=error)
-    if isinstance(error, JobUnreadable):
+    if _is(error, JobUnreadable):
         return outcome  # its text stays as it is, for an operator to see
     job.status = status
     _add_trace(job.options, trace_of(error))
@@ -151,13 +187,14 @@ def _add_trace(options: dict[str, Any], trace: str) -> None:
     options["stacktraces"] = [trace, *earlier[: MAX_TRACES - 1]]
 
 
+def _is(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Return whether it is one of these; what it says of its class itself may raise anything."""
+    return issubclass(type(error), kinds)
+
+
 def message_of(error: BaseException) -> str:
-    """Return the error's text, or its type's name where it has none."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not lose the outcome
-        text = ""
-    return _cut(text or type(error).__name__)
+    """Return the error's text, or its type's name where it has none, shortened."""
+    return _cut(text_of(error))
 
 
 def trace_of(error: BaseException) -> str:
@@ -165,15 +202,15 @@ def trace_of(error: BaseException) -> str:
 
     The first line is the error, where Node peers and dashboards expect it; Python's traceback follows.
     """
-    if isinstance(error, JobTimedOut):
-        return f"Error: {error}"  # Node's own text
-    first = f"{type(error).__name__}: {message_of(error)}"
-    if error.__traceback__ is None:
-        return _cut(first)
+    if _is(error, JobTimedOut):
+        return f"Error: {text_of(error)}"  # Node's own text
+    first = f"{kind_of(error)}: {message_of(error)}"
     try:
-        return _cut(first + "\n" + "".join(traceback.format_exception(error)))
-    except Exception:  # noqa: BLE001 - a broken __str__ or __repr__ must not lose the outcome
+        if error.__traceback__ is not None:
+            return _cut(first + "\n" + "".join(traceback.format_exception(error)))
+    except BaseException:  # noqa: BLE001 - __notes__, __cause__, a chained error's text may raise anything
         return _cut(first)
+    return _cut(first)
 
 
 def _cut(text: str) -> str:

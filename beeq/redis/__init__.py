@@ -1,7 +1,8 @@
 """The border to Redis.
 
 ``urls`` reads URLs, ``connector`` connects, ``resp`` speaks the protocol, ``connection`` comes back after a
-failure, ``pipeline`` lets many callers share one, ``pubsub`` subscribes, ``scripts`` calls the Lua scripts.
+failure, ``masters`` has connections left whose server was replaced, ``pipeline`` lets many callers share
+one, ``pubsub`` subscribes, ``scripts`` calls the Lua scripts.
 
 Only this package knows redis-py and hiredis, and turns their errors into beeq's. Knows no queue and no job:
 what a command means to them is decided in ``beeq.client``, ``beeq.maintenance`` and ``beeq.worker``.

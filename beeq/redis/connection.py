@@ -2,12 +2,14 @@
 
 import asyncio
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.connector import Connector
-from beeq.redis.resp import NOT_HERE, OnEnd, RespProtocol, pack, settle
+from beeq.redis.error_codes import MISDIRECTED, NOT_HERE
+from beeq.redis.resp import OnEnd, RespProtocol, pack, settle
 from beeq.redis.scripts import Script
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
@@ -23,7 +25,9 @@ def reply_of(reply: Any) -> Any:
 
 def not_now(refused: RedisRefused) -> RedisUnavailable | None:
     """Return the error as one that passes, if it is one."""
-    return RedisUnavailable(str(refused)) if refused.code in _NOT_NOW else None
+    if refused.code not in _NOT_NOW:
+        return None
+    return RedisUnavailable(str(refused).removeprefix(f"{MISDIRECTED} "))
 
 
 def meant_by(error: RedisError) -> RedisError:
@@ -49,6 +53,9 @@ class Connection:
         self._timeout_s = timeout_ms / 1000
         self._resp: RespProtocol | None = None
         self._connecting = asyncio.Lock()
+        self._has_failed = False  # a connection could not be made
+        #: When it was made again after a failure, by the loop's clock.
+        self.again_at = -math.inf
 
     @property
     def is_connected(self) -> bool:
@@ -59,7 +66,12 @@ class Connection:
         """Return the connection, dialling if there is none. Raises RedisUnavailable if it cannot be made."""
         async with self._connecting:
             if self._resp is None or not self._resp.is_open:
+                is_again = self._resp is not None or self._has_failed
+                self._has_failed = True
                 self._resp = await self._connector.connect()
+                self._has_failed = False
+                if is_again:
+                    self.again_at = asyncio.get_running_loop().time()
             return self._resp
 
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, patience_ms: int = 0) -> None:
@@ -124,6 +136,10 @@ class Connection:
         """End the connection, whose server is not the one to ask any more; the next call opens another."""
         if self._resp is not None:
             self._resp.close(RedisUnavailable("another server is to be asked now"))
+
+    def end_writing(self) -> bool:
+        """Say that nothing more will be asked; see ``RespProtocol.end_writing``."""
+        return self._resp is not None and self._resp.end_writing()
 
     async def close(self) -> None:
         """Close the connection; the next call opens another."""

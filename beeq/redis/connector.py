@@ -8,28 +8,28 @@ message that leaves here holds a password.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import Connection as TCPConnection
 from redis.asyncio.retry import Retry as ConnectionRetry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.crc import key_slot
 
-from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.errors import QueueClosed, RedisError
+from beeq.redis.dialling import look
+from beeq.redis.dialling.apart import Bound, Copy, copy_of, say_once
+from beeq.redis.dialling.cluster import ClusterNodes
+from beeq.redis.dialling.dial_errors import is_no_master, mapped, no_master, sentinels_of
+from beeq.redis.dialling.misdirection import Misdirection
+from beeq.redis.dialling.targets import pool_of_embedded, target_of_client, target_of_url
+from beeq.redis.masters.fleet import Address, Fleet, OpenSentinel, Sentinels
+from beeq.redis.masters.server_watch import ServerWatch
 from beeq.redis.resp import RespProtocol
-from beeq.redis.urls import (
-    DEFAULT_URL,
-    ServerGroup,
-    check_hash_tag,
-    check_url,
-    parse_server_group,
-    redact,
-    scheme_of,
-)
+from beeq.redis.urls import DEFAULT_URL, check_hash_tag, check_url, redact
+from beeq.supervision.fence import fenced
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -40,48 +40,20 @@ if TYPE_CHECKING:
 #: Of the time that a connection may take, the part that one Sentinel or node gets to say where the master
 #: is: a second one, and the master itself, must have theirs too.
 _SHARE_OF_ONE_PEER = 1 / 3
-#: The first word of a reply, which redis-py's parser cuts off.
-_CODES = {
-    exceptions.OutOfMemoryError: "OOM",
-    exceptions.NoPermissionError: "NOPERM",
-    exceptions.ReadOnlyError: "READONLY",
-    exceptions.NoScriptError: "NOSCRIPT",
-    exceptions.ClusterDownError: "CLUSTERDOWN",
-    exceptions.MasterDownError: "MASTERDOWN",
-    exceptions.TryAgainError: "TRYAGAIN",
-    exceptions.MovedError: "MOVED",
-    exceptions.AskError: "ASK",
-}
+#: What a client cannot do that was made of what may belong to one loop.
+_ASKED_IN_LOOP = (
+    "the credential provider {} may belong to the queue's event loop, and is asked there: while a handler "
+    "blocks the loop, heartbeats that lose their connection wait"
+)
+_BOUND = (
+    "{} may belong to the queue's event loop, so heartbeats are made there: a handler that blocks the loop "
+    "for longer than the stall interval loses its job to another worker"
+)
 
 
-#: What redis-py raises, and the operating system through it.
-_FAILURES = (exceptions.RedisError, OSError, asyncio.IncompleteReadError)
-
-
-def _mapped(error: BaseException) -> RedisUnavailable | RedisRefused:
-    """Return beeq's error for redis-py's, or the operating system's."""
-    text = redact(str(error)) or type(error).__name__
-    if isinstance(error, exceptions.ResponseError):
-        code = _CODES.get(type(error))
-        return RedisRefused(f"{code} {text}" if code and not text.startswith(code) else text)
-    if isinstance(error, TimeoutError) and not isinstance(error, exceptions.RedisError):
-        return RedisUnavailable("Redis did not answer in time")
-    return RedisUnavailable(text)
-
-
-def _pool_for(url: str) -> ConnectionPool:
-    """Return a pool that holds the URL's settings, options included; an error's message repeats none."""
-    try:
-        pool = ConnectionPool.from_url(url)
-        pool.connection_class(**pool.connection_kwargs)  # connects nowhere; is the proof of the options
-    except (ValueError, TypeError, exceptions.RedisError):
-        raise ValueError("the Redis URL has an option that redis-py does not know, or not so") from None
-    return pool
-
-
-def _address(node: Any, asked_host: str) -> tuple[str, int]:
-    """Return where a node of a cluster is; one that does not say its host is where it was asked."""
-    return node[0].decode() if node[0] else asked_host, int(node[1])
+def _address_of(connection: Any) -> Address:
+    """Return where the connection leads to, as its maker has it."""
+    return connection.host, int(connection.port)
 
 
 def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None] | None) -> RespProtocol:
@@ -90,6 +62,69 @@ def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None]
     assert writer is not None  # noqa: S101 - it is connected
     connection._reader = connection._writer = None  # noqa: SLF001 - else it would close what is ours
     return RespProtocol(writer, on_message=on_message)
+
+
+def _hang_up(connection: AbstractConnection) -> None:
+    """End a connection that stood when nobody waited for it any more."""
+    _take_over(connection, None).close()
+
+
+async def _connected(
+    kind: type[AbstractConnection],
+    options: dict[str, Any],
+    timeout_s: float,
+    *,
+    address: Address | None = None,
+) -> AbstractConnection:
+    """Return a new connection of this kind; one that asks Sentinels asks none if the ``address`` is known."""
+    # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
+    # by the caller. redis-py's defaults (5 s a read, 3 hidden tries) would break blocking
+    # fetches and multiply the waits. RESP2: pub/sub messages then arrive as plain replies.
+    own_options: dict[str, Any] = {
+        "socket_timeout": None,
+        "socket_connect_timeout": min(options.get("socket_connect_timeout") or timeout_s, timeout_s),
+        "retry": ConnectionRetry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "health_check_interval": 0,
+        "protocol": 2,
+        "decode_responses": False,
+    }
+    given = {name: value for name, value in options.items() if name != "retry_on_timeout"}
+    connection: Any = kind(**{**given, **own_options})
+    try:
+        connecting = connection.connect() if address is None else connection.connect_to(address)
+        await look.connect(connection, connecting, timeout_s=timeout_s)
+    except BaseException:
+        with contextlib.suppress(Exception):  # a class of somebody else's
+            await connection.disconnect(nowait=True)
+        raise
+    return connection  # type: ignore[no-any-return]  # redis-py has no type for both
+
+
+async def _open_by(
+    pool: Any,
+    timeout_s: float,
+    on_message: Callable[[Any], None] | None = None,
+    *,
+    address: Address | None = None,
+) -> RespProtocol:
+    """Return a new connection as the pool makes them, to ``address`` if it is given. Raises RedisError."""
+    kind, options = pool.connection_class, pool.connection_kwargs
+    try:
+        connection = await fenced(
+            lambda: _connected(kind, options, timeout_s, address=address),
+            limit_s=timeout_s,
+            on_late=_hang_up,
+        )
+    except Exception as error:  # noqa: BLE001 - the client's own code may raise anything
+        raise mapped(error, secrets=_secrets_in(options)) from None
+    return _take_over(connection, on_message)
+
+
+def _secrets_in(options: Any) -> list[str]:
+    """Return the passwords that the options name: an error of somebody else's may repeat them."""
+    named = [options.get("password")] if isinstance(options, dict) else []
+    return [password for password in named if isinstance(password, str) and password]
 
 
 class Connector:
@@ -107,174 +142,226 @@ class Connector:
         self._timeout_s = timeout_ms / 1000
         self._slot_key = slot_key
         self._membership: Membership | None = None
-        self._sentinel: Sentinel | None = None
-        self._cluster: ServerGroup | None = None
-        #: The cluster's nodes, those of the URL and those they named, in the order to be asked in.
-        self._nodes: list[tuple[str, int]] = []
+        #: Whom the Sentinels speak of.
+        self._fleet: Fleet | None = None
+        self._is_closed = False
         self.set_target(target)
 
     def set_target(self, target: str | Redis | None) -> None:
         """Choose which Redis to dial, before the first ``dial``. Raises what making a connector raises."""
         self._target = target
         self.client: Redis | None = None
-        self._pool: ConnectionPool | None = None
         self._url = ""
+        share_s = self._timeout_s * _SHARE_OF_ONE_PEER
         if target is None or isinstance(target, str):
             self._url = check_url(DEFAULT_URL if target is None else target)
-            scheme = scheme_of(self._url)
-            if scheme == "redis+cluster":
-                check_hash_tag(self._slot_key)
-            elif scheme in ("redis", "rediss", "unix"):
-                self._pool = _pool_for(self._url)
-        elif hasattr(target, "connection_pool"):
-            self.client = target
-            self._pool = target.connection_pool
+            found = target_of_url(self._url, share_s=share_s)
         else:
-            raise TypeError(
-                "redis must be a URL or a redis.asyncio client, "
-                f"not {type(target).__module__}.{type(target).__name__}"
+            found = target_of_client(target)
+            self.client = target
+        self._given_pool: Any = found.pool
+        self._pool: Any = found.pool
+        self._sentinel: Any = found.sentinel
+        if self.client is not None:
+            self._pool = self._own_pool_of(found.pool)
+        self._cluster: ClusterNodes | None = None
+        self._misdirection: Misdirection | None = None
+        if found.nodes:
+            check_hash_tag(self._slot_key)
+            self._cluster = ClusterNodes(
+                found.nodes, self._slot_key, connect=self._connected_to_node, remap=found.remap
             )
+        elif found.pool is not None and not hasattr(found.pool, "sentinel_manager"):
+            options = found.pool.connection_kwargs
+            is_tls = look.is_for_tls(found.pool.connection_class)
+            self._misdirection = Misdirection(options, is_tls=is_tls)
 
     def __repr__(self) -> str:
         return f"Connector({redact(self._url) or type(self.client).__name__})"
 
-    def twin(self) -> Connector:
-        """Return a connector of the same Redis for another thread's loop."""
+    def _own_pool_of(self, pool: Any) -> Any:
+        """Return the pool, or a copy where it keeps connections to Sentinels, which may be another loop's."""
+        if hasattr(pool, "sentinel_manager"):
+            with contextlib.suppress(Bound):
+                copy = self._copy_of(pool)
+                self._sentinel = copy.sentinel
+                return copy.pool
+        return pool
+
+    def _copy_of(self, pool: Any, owner: asyncio.AbstractEventLoop | None = None) -> Copy:
+        share_s = self._timeout_s * _SHARE_OF_ONE_PEER
+        return copy_of(pool, limit_s=self._timeout_s, sentinel_limit_s=share_s, owner=owner)
+
+    def twin(self) -> tuple[Connector, bool]:
+        """Return a connector of the same Redis for another thread's loop; and True if it works here only.
+
+        It does where a part of the client may belong to the running loop, see ``apart.py``.
+        """
         timeout_ms = round(self._timeout_s * 1000)
-        return Connector(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
+        twin = Connector(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
+        if self.client is None:
+            return twin, False
+        pool = self._given_pool
+        try:
+            copy = self._copy_of(pool, asyncio.get_running_loop())
+        except Bound as bound:
+            say_once(self.client, _BOUND.format(bound))
+            return twin, True
+        twin._pool, twin._sentinel = copy.pool, copy.sentinel
+        if copy.asked_elsewhere:
+            say_once(self.client, _ASKED_IN_LOOP.format(copy.asked_elsewhere))
+        return twin, False
 
     async def connect(self, *, on_message: Callable[[Any], None] | None = None) -> RespProtocol:
         """Return a new connection, connected within the timeout; ``on_message`` as in ``RespProtocol``.
 
-        Raises RedisUnavailable: nobody there, wrong password, or no answer in time.
+        It is watched: it ends when its server is not the master any more.
+
+        Raises RedisUnavailable: nobody there, wrong password, or no answer in time. QueueClosed.
         """
-        pool = await self._choose()  # joining the embedded server has its own bound
+        if self._is_closed:
+            raise QueueClosed
+        watch = ServerWatch.here()
         try:
+            pool = await self._choose()  # joining the embedded server has its own bound
+            self._fleet = self._joined_fleet(pool, watch)
             try:
                 connection = await self._open(pool)
             except exceptions.ConnectionError:
                 if self._membership is None:
                     raise
                 connection = await self._open(await self._choose(instead_of=pool))
-        except _FAILURES as error:
-            raise _mapped(error) from None
-        return _take_over(connection, on_message)
+            named = _address_of(connection) if self._fleet is not None else None
+            resp = _take_over(connection, on_message)
+            if self._misdirection is not None:
+                resp.meaning_of = self._misdirection.meaning_of
+        except Exception as error:  # noqa: BLE001 - the client's own code may raise anything
+            raise await self._meaning_of(error) from None
+        watch.add(resp, timeout_s=self._timeout_s, fleet=self._fleet, named=named)
+        return resp
+
+    async def _meaning_of(self, error: Exception) -> RedisError:
+        sentinels = sentinels_of(self._pool)
+        if not is_no_master(error):
+            secrets = _secrets_in(getattr(self._pool, "connection_kwargs", None))
+            meant = mapped(error, secrets=secrets, sentinels=sentinels)
+            return meant if self._misdirection is None else self._misdirection.of_a_dial(meant)
+        its_pool = self._pool.sentinel_manager.sentinels[0].connection_pool  # it speaks for all
+        kind, options = its_pool.connection_class, its_pool.connection_kwargs
+        reason = ""
+        try:
+            async with asyncio.timeout(self._timeout_s * _SHARE_OF_ONE_PEER):
+                asked = await _connected(kind, options, self._timeout_s)
+                try:
+                    await asked.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._pool.service_name)
+                    await asked.read_response()
+                finally:
+                    await asked.disconnect(nowait=True)
+        except Exception as failure:  # noqa: BLE001 - the client's own code may raise anything
+            reason = str(mapped(failure, secrets=_secrets_in(options))).rstrip(".")
+        return no_master(self._pool.service_name, sentinels, reason)
+
+    @property
+    def switches(self) -> int:
+        """How often another master was announced: who rests after a failure tries again then."""
+        return 0 if self._fleet is None else self._fleet.switches
+
+    def _joined_fleet(self, pool: Any, watch: ServerWatch) -> Fleet | None:
+        """Return whom the Sentinels speak of, if there are any; hear of it from now on."""
+        if not hasattr(pool, "sentinel_manager") or not pool.is_master:
+            return None
+        members: dict[Address, OpenSentinel] = {}
+        for sentinel in pool.sentinel_manager.sentinels:
+            its_pool = sentinel.connection_pool
+            options = its_pool.connection_kwargs
+            address = options.get("host", "localhost"), int(options.get("port", 26379))
+            members[address] = functools.partial(_open_by, its_pool, self._timeout_s)
+        timeout_s = self._timeout_s  # what opens connections must not keep this connector
+        return watch.join(
+            self,
+            Sentinels(pool.service_name, members, lambda address: _open_by(pool, timeout_s, address=address)),
+        )
+
+    @property
+    def place(self) -> tuple[Hashable, int]:
+        """The server, and the number of the database, as far as URL or client tell."""
+        options: Any = getattr(self._pool, "connection_kwargs", None)
+        named = options if isinstance(options, dict) else {}
+        master = getattr(self._pool, "service_name", None)
+        server = (master, *(named.get(part) for part in ("host", "port", "path")))
+        return server, int(named.get("db") or 0)
+
+    @property
+    def names_user(self) -> bool:
+        """Whether it logs in as a user that was named, or that a provider names; known once connected."""
+        options: Any = getattr(self._pool, "connection_kwargs", None)
+        named = options if isinstance(options, dict) else {}
+        return bool(named.get("username")) or named.get("credential_provider") is not None
 
     async def _open(self, pool: ConnectionPool) -> AbstractConnection:
-        connection: AbstractConnection | None = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                if self._cluster is not None:
-                    connection = await self._connect_to_owner(self._cluster)
-                else:
-                    connection = await self._connected(pool.connection_class, pool.connection_kwargs)
-        except BaseException:
-            if connection is not None:  # the time was over just as it stood
+        """Return a connection; made in an empty context, for it lives longer than who asks for it."""
+        return await fenced(lambda: self._dial(pool), limit_s=self._timeout_s, on_late=_hang_up)
+
+    async def _dial(self, pool: ConnectionPool) -> AbstractConnection:
+        """Return a connection; begin again if another master is announced before it stands."""
+        while True:
+            connection: AbstractConnection | None = None
+            async with ServerWatch.here().dialling(self._fleet) as dial:
+                connection = await self._dial_once(pool)
+            if not dial.is_outdated:
+                assert connection is not None  # noqa: S101 - what ends a dial is its end, or an error
+                return connection
+            if connection is not None:
+                _hang_up(connection)
+
+    async def _dial_once(self, pool: ConnectionPool) -> AbstractConnection:
+        if self._cluster is not None:
+            share_s = self._timeout_s * _SHARE_OF_ONE_PEER
+            owner: AbstractConnection = await self._cluster.connect_to_owner(share_s=share_s)
+            return owner
+        kind, options = pool.connection_class, pool.connection_kwargs
+        promoted = self._fleet.fresh_address if self._fleet is not None else None
+        if self._fleet is not None and promoted is not None:
+            try:
+                async with asyncio.timeout(self._timeout_s * _SHARE_OF_ONE_PEER):
+                    return await _connected(kind, options, self._timeout_s, address=promoted)
+            except Exception:  # noqa: BLE001 - the Sentinels are asked instead
+                self._fleet.is_wrong(promoted)
+        connection = await _connected(kind, options, self._timeout_s)
+        if self._misdirection is not None:
+            try:
+                await self._misdirection.check(connection)
+            except BaseException:
                 await connection.disconnect(nowait=True)
-            raise
+                raise
         return connection
 
-    async def _connected(self, kind: type[AbstractConnection], options: dict[str, Any]) -> AbstractConnection:
-        # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
-        # by the caller. redis-py's defaults (5 s a read, 3 hidden tries) would break blocking
-        # fetches and multiply the waits. RESP2: pub/sub messages then arrive as plain replies.
-        own_options: dict[str, Any] = {
-            "socket_timeout": None,
-            "socket_connect_timeout": self._timeout_s,
-            "retry": ConnectionRetry(NoBackoff(), 0),
-            "retry_on_error": [],
-            "health_check_interval": 0,
-            "protocol": 2,
-            "decode_responses": False,
-        }
-        given = {name: value for name, value in options.items() if name != "retry_on_timeout"}
-        connection = kind(**{**given, **own_options})
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return connection
-
-    async def _choose(self, *, instead_of: ConnectionPool | None = None) -> ConnectionPool:
+    async def _choose(self, *, instead_of: Any = None) -> Any:
         """Return the pool whose settings connections are made with; it opens none itself.
 
         One that led to nobody is passed as ``instead_of``: the embedded server is then joined again.
         """
         if self._pool is not None and self._pool is not instead_of:
             return self._pool
-        scheme = scheme_of(self._url)
-        if scheme == "embedded":
-            if self._membership is None:
-                from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
-                from beeq.embedded.membership import Membership  # noqa: PLC0415
+        if self._membership is None:
+            from beeq import embedded  # noqa: PLC0415 - only this URL needs a server of its own
+            from beeq.embedded.membership import Membership  # noqa: PLC0415
 
-                self._membership = Membership(embedded.folder_of(self._url))
-            url = await self._membership.join()
-            if self._pool is None or self._pool is instead_of:  # those who waited along share one pool
-                self._pool = ConnectionPool.from_url(url)
-        elif scheme == "redis+sentinel":
-            self._pool = self._sentinel_pool(parse_server_group(self._url))
-        elif scheme == "redis+cluster":
-            self._cluster = parse_server_group(self._url)
-            self._nodes = list(self._cluster.addresses)
-            self._pool = ConnectionPool()  # never asked: the owner of the slot is
-        else:
-            raise AssertionError(scheme)  # the others' pools were made by ``set_target``
+            self._membership = Membership(embedded.folder_of(self._url))
+        url = await self._membership.join()
+        if self._pool is None or self._pool is instead_of:  # those who waited along share one pool
+            self._pool = pool_of_embedded(url)
         return self._pool
 
-    def _sentinel_pool(self, fleet: ServerGroup) -> ConnectionPool:
-        share_s = self._timeout_s * _SHARE_OF_ONE_PEER
-        one_try = {
-            "socket_timeout": share_s,
-            "socket_connect_timeout": share_s,
-            "retry": ConnectionRetry(NoBackoff(), 0),  # the next try is the next Sentinel's
-        }
-        self._sentinel = Sentinel(fleet.addresses, sentinel_kwargs=one_try)  # type: ignore[no-untyped-call]  # redis-py
-        options: dict[str, Any] = dict(fleet.options)
-        pool: ConnectionPool = self._sentinel.master_for(fleet.name, **options).connection_pool
-        return pool
-
-    async def _connect_to_owner(self, cluster: ServerGroup) -> AbstractConnection:
-        """Connect to the node that owns the queue's slot, as the first node that answers says.
-
-        Who was asked this time is asked last the next time: it may be cut off from the others.
-        """
-        slot = key_slot(self._slot_key.encode())
-        failure: Exception = RedisUnavailable("no node of the cluster answers")
-        asked: list[tuple[str, int]] = []
-        for host, port in list(self._nodes):
-            asked.append((host, port))
-            self._nodes.sort(key=asked.__contains__)
-            try:
-                async with asyncio.timeout(self._timeout_s * _SHARE_OF_ONE_PEER):
-                    ranges = await self._slots({**cluster.options, "host": host, "port": port})
-            except _FAILURES as error:
-                failure = error
-                continue
-            # Whom the URL names may be gone some day; those it led to remain.
-            named = [_address(node, host) for _first, _last, *nodes in ranges for node in nodes]
-            self._nodes = sorted(dict.fromkeys([*named, *cluster.addresses]), key=asked.__contains__)
-            for first, last, owner, *_replicas in ranges:
-                if first <= slot <= last:
-                    owner_host, owner_port = _address(owner, host)
-                    address = {"host": owner_host, "port": owner_port}
-                    return await self._connected(TCPConnection, {**cluster.options, **address})
-            failure = RedisUnavailable("no node of the cluster owns the queue's slot")
-        raise failure
-
-    async def _slots(self, options: dict[str, Any]) -> list[Any]:
-        """Return what a node says of who has which slots."""
-        node = await self._connected(TCPConnection, options)
-        try:
-            await node.send_command("CLUSTER", "SLOTS")
-            ranges: list[Any] = await node.read_response()
-        finally:
-            await node.disconnect(nowait=True)
-        return ranges
+    async def _connected_to_node(self, address: Address) -> AbstractConnection:
+        host, port = address
+        options = {**self._pool.connection_kwargs, "host": host, "port": port}
+        return await _connected(self._pool.connection_class, options, self._timeout_s)
 
     async def close(self, *, close_client: bool = False) -> None:
-        """Leave the embedded server, and close the client that was passed in if asked to."""
+        """Connect no more. Leave the embedded server, and close the client that was passed in if asked to."""
+        self._is_closed = True
+        await ServerWatch.here().leave(self)
         if close_client and self.client is not None:
             await self.client.aclose()
         if self._sentinel is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
-from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.errors import QueueClosed, RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.connection import Connection, lacks_script, not_now
 from beeq.redis.connector import Connector
+from beeq.redis.replicas import ReplicaWait
 from beeq.redis.resp import pack, settle
+from beeq.redis.rights import is_lack_of_right
 from beeq.redis.scripts import Script
 
 #: A producer's command is tried this often while Redis is away, as in the original.
@@ -18,8 +21,14 @@ TRIES = 3
 RETRY_DELAY_MS = 100
 #: A batch has the time of one reply to be sent and executed in; calls beyond this wait for the next one.
 MAX_BATCH_BYTES = 4_000_000
+#: A longer call goes alone: a server that does not take it hangs up, and nothing else is under way then.
+_LONG_CALL_BYTES = 1_000_000
 
-#: Called with a call's reply, or with its error; once.
+#: What a cancelled caller reads in a note of its CancelledError.
+NOT_SENT = "it was cancelled before it was sent to Redis: nothing was done"
+UNKNOWN = "it was sent to Redis when it was cancelled: whether it was done is unknown"
+
+#: Called with a call's reply, or with its error; once. With NotReplicated comes the reply, too.
 OnReply = Callable[[Any, Exception | None], None]
 
 
@@ -32,40 +41,81 @@ class Pipeline:
     A call is tried again only while nothing of it can have been executed: before it was sent, or
     after Redis said "not now". A call whose reply was lost raises; repeating it silently might, say,
     add a job twice. ``repeatable`` calls (reads) are simply tried again.
+
+    A cancelled caller withdraws its call, unless it was sent; a note of the CancelledError says which.
+    Calls go in the order in which they were made, but for those that go ahead: small reads that decide about
+    messages which pile up meanwhile. They wait for the batch under way, not for the saves behind it.
+
+    ``close`` is final: those who wait, or call later, get QueueClosed.
+
+    With ``replicas`` a batch with calls that await them ends with one WAIT. Such a call gets its reply after
+    that, and if need be NotReplicated beside it; the others get theirs as ever. Later batches wait along: the
+    server executes nothing over a connection that waits.
     """
 
-    def __init__(self, connector: Connector, *, timeout_ms: int) -> None:
+    def __init__(self, connector: Connector, *, timeout_ms: int, replicas: ReplicaWait | None = None) -> None:
         self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._timeout_s = timeout_ms / 1000
+        self._replicas = replicas
         self._waiting: list[PipelineCall] = []  # added by callers, taken by the next batch
         self._batch: list[PipelineCall] = []  # under way
         self._is_busy = False  # a batch is under way, or about to be sent
         self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
-        self._is_closing = False
+        self._is_closed = False
+        #: How many batches were sent, those that were tried again included.
+        self.batches_sent = 0
         self._give_up_at = 0.0  # when the batch has had its time
         self._retrying: asyncio.Task[None] | None = None  # connects, loads scripts, sends a batch again
 
     async def connect(self) -> None:
-        """Connect now, within the usual tries. Raises RedisUnavailable if Redis cannot be reached."""
-        await self.call("PING", repeatable=True)
+        """Connect now, within the usual tries.
 
-    async def call(self, *command: Any, repeatable: bool = False) -> Any:
+        Raises RedisUnavailable if Redis cannot be reached; RedisRefused if replicas are to be waited for and
+        the user may not WAIT.
+        """
+        if self._replicas is None:
+            await self.call("PING", repeatable=True)
+            return
+        try:
+            await self.call("WAIT", 0, 1, repeatable=True)
+        except RedisRefused as error:
+            if is_lack_of_right(error):
+                raise RedisRefused(f"{error}; wait_replicas needs it") from None
+            # By a replica, say, that was the master a moment ago: the save tells.
+
+    @property
+    def again_at(self) -> float:
+        """When the connection was made again after a failure, by the loop's clock; never: -inf."""
+        return self._connection.again_at
+
+    async def call(self, *command: Any, repeatable: bool = False, goes_ahead: bool = False) -> Any:
         """Send one command and return its reply, or raise RedisUnavailable or RedisRefused."""
-        return await self._future_of(pack(*command), None, repeatable=repeatable)
+        return await self._reply_to(pack(*command), None, repeatable=repeatable, goes_ahead=goes_ahead)
 
     async def run(self, script: Script, command: bytes) -> Any:
         """Send a call that ``script`` has packed; load the script first where Redis does not know it."""
-        return await self._future_of(command, script, repeatable=script.is_repeatable)
+        return await self._reply_to(
+            command, script, repeatable=script.is_repeatable, goes_ahead=script.goes_ahead
+        )
 
-    def _future_of(self, packed: bytes, script: Script | None, *, repeatable: bool) -> asyncio.Future[Any]:
+    async def _reply_to(
+        self, packed: bytes, script: Script | None, *, repeatable: bool, goes_ahead: bool
+    ) -> Any:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._put(PipelineCall(packed, script, functools.partial(settle, answered), repeatable=repeatable))
-        return answered
+        on_reply = functools.partial(settle, answered)
+        call = PipelineCall(packed, script, on_reply, repeatable=repeatable, is_withdrawn=answered.cancelled)
+        self._put(call, goes_ahead=goes_ahead)
+        try:
+            return await answered
+        except asyncio.CancelledError as cancelled:
+            cancelled.add_note(UNKNOWN if call.is_sent else NOT_SENT)
+            raise
 
     def defer(self, script: Script, pack_call: Callable[[], bytes], on_reply: OnReply) -> PipelineCall:
-        """Queue a script call now; it is packed when it is sent.
+        """Queue a script call now; it is packed each time it is about to be sent.
 
-        ``on_reply`` is called from the loop, with what ``run`` would return or raise.
+        ``on_reply`` is called from the loop, with what ``run`` would return or raise; never if ``pack_call``
+        returns nothing at last, for then nobody wants the call any more.
         """
         call = PipelineCall(pack_call, script, on_reply, repeatable=False)
         self._put(call)
@@ -75,8 +125,11 @@ class Pipeline:
         """Return whether ``call`` has not been sent, and nothing was asked after it."""
         return bool(self._waiting) and self._waiting[-1] is call
 
-    def _put(self, call: PipelineCall) -> None:
-        self._waiting.append(call)
+    def _put(self, call: PipelineCall, *, goes_ahead: bool = False) -> None:
+        if goes_ahead:
+            self._waiting.insert(0, call)
+        else:
+            self._waiting.append(call)
         if not self._is_busy:
             self._is_busy = True
             # At the end of this turn: what is asked in the same turn goes along.
@@ -85,7 +138,7 @@ class Pipeline:
     def _send(self) -> None:
         """Send what is waiting, as one batch."""
         self._sending = None
-        if self._is_closing:
+        if self._is_closed:
             self._fail(None)
             return
         self._batch = []
@@ -97,25 +150,30 @@ class Pipeline:
             self._is_busy = False
             return
         self._give_up_at = asyncio.get_running_loop().time() + self._timeout_s
-        if self._connection.is_connected:
-            self._connection.ask([call.packed for call in self._batch], self._answered)
+        if self._connection.is_connected and not self._awaits_replicas(self._batch):
+            self.batches_sent += 1
+            self._connection.ask(_taken(self._batch), self._answered)
         else:
             self._begin_retrying(self._batch, None, tries=TRIES)
 
     def _answered(self, replies: list[Any], error: RedisError | None) -> None:
+        if self._is_closed and error is not None:
+            self._fail(None)
+            return
         calls = _give_out(self._batch, replies, error)
-        if not calls:
+        if not calls or self._is_closed:
+            self._batch = calls
             self._send()
-        elif self._is_closing:
-            self._fail(error)
         else:
             is_unknown = any(call.needs_script for call in calls)
             self._begin_retrying(calls, error, tries=TRIES if is_unknown else TRIES - 1)
 
-    # Retrying: no connection, a lost one, a script that Redis does not know, a "not now".
+    # What has a task: no connection, a lost one, a script that Redis does not know, a "not now", replicas to
+    # wait for.
 
     def _begin_retrying(self, calls: list[PipelineCall], failure: RedisError | None, *, tries: int) -> None:
-        self._retrying = asyncio.get_running_loop().create_task(self._retry(calls, failure, tries))
+        retrying = self._retry(calls, failure, tries)
+        self._retrying = asyncio.get_running_loop().create_task(retrying, context=Context())
 
     async def _retry(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
         try:
@@ -157,34 +215,83 @@ class Pipeline:
             return [], None
         except RedisUnavailable as error:
             return calls, error
+        calls = [call for call in calls if call.seal()]  # some were withdrawn meanwhile
+        if not calls:
+            return [], None
+        self.batches_sent += 1
         try:
-            replies = await self._connection.request([call.packed for call in calls])
+            if self._awaits_replicas(calls):
+                return await self._ask_with_wait(calls), None
+            replies = await self._connection.request(_taken(calls))
         except RedisUnavailable as error:
             return _give_out(calls, [], error), error
         return _give_out(calls, replies, None), None
 
+    def _awaits_replicas(self, calls: list[PipelineCall]) -> bool:
+        return self._replicas is not None and any(call.awaits_replicas for call in calls)
+
+    async def _ask_with_wait(self, calls: list[PipelineCall]) -> list[PipelineCall]:
+        """Send the calls and one WAIT; return those that may be sent again.
+
+        Raises RedisUnavailable: not all replies of the calls came.
+        """
+        assert self._replicas is not None  # noqa: S101 - some call awaits them
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[list[Any]] = loop.create_future()
+        confirmed: asyncio.Future[Any] = loop.create_future()
+        self._connection.ask([*_taken(calls), self._replicas.write], functools.partial(settle, answered))
+
+        def wait_over(replies: list[Any], error: RedisError | None) -> None:
+            settle(confirmed, error or replies[0], None)
+
+        # Apart: where the calls are refused, their replies must not wait for replicas that are away.
+        self._connection.ask([self._replicas.wait], wait_over)
+        *replies, written = await answered
+        held: list[tuple[PipelineCall, Any]] = []
+        again = _give_out(calls, replies, None, held)
+        if held:
+            shortfall = self._replicas.shortfall(written, await confirmed)
+            for call, reply in held:
+                call.end(reply, shortfall)
+        return again
+
     def _fail(self, error: BaseException | None) -> None:
-        """End everything that is under way or waits."""
+        """End everything that is under way or waits; with no error, because this was closed."""
         calls, self._batch, self._waiting = [*self._batch, *self._waiting], [], []
         self._is_busy = False
         if self._sending is not None:
             self._sending.cancel()
             self._sending = None
-        lost = error if isinstance(error, Exception) else RedisUnavailable("the connection was closed")
         for call in calls:
-            call.end(None, lost)
+            if self._is_closed or not isinstance(error, Exception):
+                call.end(None, _closed(call))
+            else:
+                call.end(None, error)
 
     async def close(self) -> None:
-        """Close the connection; calls that have no reply yet raise ``RedisUnavailable``."""
-        self._is_closing = True
+        """Close the connection for good; calls that have no reply yet, and later ones, raise QueueClosed."""
+        self._is_closed = True
         try:
             if self._retrying is not None:
                 self._retrying.cancel()
                 await asyncio.wait([self._retrying], timeout=1)
-            await self._connection.close()
         finally:
+            await self._connection.close()
             self._fail(None)  # what waits, and what a retry held that had not begun
-            self._is_closing = False
+
+
+def _closed(call: PipelineCall) -> QueueClosed:
+    error = QueueClosed()
+    if call.is_sent:
+        error.add_note("it was sent to Redis before the queue was closed: whether it was done is unknown")
+    return error
+
+
+def _taken(calls: list[PipelineCall]) -> list[bytes]:
+    """Return what is sent now."""
+    for call in calls:
+        call.is_sent = True
+    return [call.packed for call in calls]
 
 
 def _sealed(waiting: list[PipelineCall]) -> tuple[list[PipelineCall], list[PipelineCall]]:
@@ -194,16 +301,28 @@ def _sealed(waiting: list[PipelineCall]) -> tuple[list[PipelineCall], list[Pipel
     for count, call in enumerate(waiting):
         if size_bytes > MAX_BATCH_BYTES:
             return batch, waiting[count:]
-        if call.seal():
-            batch.append(call)
-            size_bytes += len(call.packed)
+        if not call.seal():
+            continue
+        is_long = len(call.packed) > _LONG_CALL_BYTES
+        if is_long and batch:
+            return batch, waiting[count:]
+        batch.append(call)
+        size_bytes += len(call.packed)
+        if is_long:
+            return batch, waiting[count + 1 :]
     return batch, []
 
 
-def _give_out(calls: list[PipelineCall], replies: list[Any], error: RedisError | None) -> list[PipelineCall]:
+def _give_out(
+    calls: list[PipelineCall],
+    replies: list[Any],
+    error: RedisError | None,
+    held: list[tuple[PipelineCall, Any]] | None = None,
+) -> list[PipelineCall]:
     """End the calls that have a reply, or must not be sent again; return the others.
 
-    With an error nobody knows what has been executed: replies that came before it are ignored.
+    With an error nobody knows what has been executed: replies that came before it are ignored. Calls that
+    were executed and await replicas go to ``held``, if there is one, with their replies.
     """
     if error is not None:
         for call in calls:
@@ -213,7 +332,10 @@ def _give_out(calls: list[PipelineCall], replies: list[Any], error: RedisError |
     again = []
     for call, reply in zip(calls, replies, strict=True):
         if not isinstance(reply, RedisRefused):
-            call.end(reply, None)
+            if held is not None and call.awaits_replicas:
+                held.append((call, reply))
+            else:
+                call.end(reply, None)
         elif not call.may_be_sent_again(reply):
             call.end(None, reply)
         else:
@@ -224,7 +346,17 @@ def _give_out(calls: list[PipelineCall], replies: list[Any], error: RedisError |
 class PipelineCall:
     """One command on its way, and who wants to know its reply."""
 
-    __slots__ = ("_make", "_on_reply", "failure", "needs_script", "packed", "repeatable", "script")
+    __slots__ = (
+        "_is_withdrawn",
+        "_make",
+        "_on_reply",
+        "failure",
+        "is_sent",
+        "needs_script",
+        "packed",
+        "repeatable",
+        "script",
+    )
 
     def __init__(
         self,
@@ -233,31 +365,42 @@ class PipelineCall:
         on_reply: OnReply,
         *,
         repeatable: bool,
+        is_withdrawn: Callable[[], bool] | None = None,
     ) -> None:
+        self._is_withdrawn = is_withdrawn
         self._make = packed if callable(packed) else None
         self._on_reply: OnReply | None = on_reply  # until the end
         self.packed = b"" if callable(packed) else packed
         self.script = script
         self.repeatable = repeatable
+        #: Redis may execute it, or have executed it.
+        self.is_sent = False
         #: Redis did not know the script: it is loaded before the call is sent again, once.
         self.needs_script = False
         #: Why it was not executed when it was last sent.
         self.failure = RedisUnavailable("Redis is away")
 
+    @property
+    def awaits_replicas(self) -> bool:
+        """Whether its caller counts on what it is told."""
+        return self.script is not None and self.script.awaits_replicas
+
     def seal(self) -> bool:
-        """Fix what is sent; return whether that can be."""
-        if self._make is None:
-            return True
-        make, self._make = self._make, None
-        try:
-            self.packed = make()
-        except Exception as error:  # noqa: BLE001 - it is the caller's, and the others' calls go on
-            self.end(None, error)
+        """Fix what is sent next; return whether there is anything: it can be packed, and is still wanted."""
+        if self._make is not None:
+            try:
+                self.packed = self._make()
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and the others' calls go on
+                self.end(None, error)
+                return False
+        if not self.packed or (self._is_withdrawn is not None and self._is_withdrawn()):
+            self._make = self._on_reply = None
             return False
         return True
 
     def may_be_sent_again(self, refused: RedisRefused) -> bool:
         """Return whether the call was not executed, and may be next time."""
+        self.is_sent = False
         was_known, self.needs_script = not self.needs_script, False
         if lacks_script(refused) and self.script is not None:
             self.needs_script = was_known
@@ -268,7 +411,7 @@ class PipelineCall:
 
     def end(self, reply: Any, error: Exception | None) -> None:
         """Tell the reply, or the error; the first one counts."""
-        on_reply, self._on_reply = self._on_reply, None
+        on_reply, self._on_reply, self._make = self._on_reply, None, None
         if on_reply is None:
             return
         try:

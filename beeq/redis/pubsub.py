@@ -4,16 +4,24 @@ Passes raw messages on; ``beeq.client.session`` says who reads them.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.errors import QueueClosed, RedisError, RedisRefused, RedisUnavailable
+from beeq.redis.connection import not_now
 from beeq.redis.connector import Connector
-from beeq.redis.resp import RespProtocol, pack
+from beeq.redis.resp import RespProtocol, pack, settle
 from beeq.redis.retry_delay import RetryDelay
+from beeq.supervision.duties import Duties
+from beeq.supervision.duty import Duty
+from beeq.supervision.fence import limit
+from beeq.supervision.supervised_task import SupervisedTask
 
 #: After this much silence the server is asked whether it is still there.
 PING_AFTER_S = 10.0
+#: Who adds a channel hears of so many failed connections in a row; as a producer's command does.
+_TRIES = 3
 
 
 class Subscriber:
@@ -31,16 +39,23 @@ class Subscriber:
         on_message: Callable[[str, bytes], None],
         on_subscribed: Callable[[str], None],
         on_error: Callable[[BaseException], None],
+        duties: Duties,
     ) -> None:
         self._connector = connector
         self._on_message = on_message
         self._on_subscribed = on_subscribed
         self._on_error = on_error
         self._confirmed: dict[str, asyncio.Event] = {}  # channel → set while subscribed
+        self._asked: deque[str] = deque()  # channels that Redis has not answered for, in their order
+        self._adding: dict[str, list[asyncio.Future[None]]] = {}  # in the order of their calls
+        self._asking_again: asyncio.TimerHandle | None = None
+        self._failures = 0  # in a row
+        self._is_closed = False
         self._resp: RespProtocol | None = None
         self._is_silent = True
-        self.retry_delay = RetryDelay(100, 5000)
-        self._task: asyncio.Task[None] | None = None
+        self.retry_delay = RetryDelay(100, 5000, news=lambda: connector.switches)
+        self._duties = duties
+        self._task: SupervisedTask | None = None
 
     def has(self, channel: str) -> bool:
         """Return whether Redis has confirmed the channel's subscription."""
@@ -49,38 +64,67 @@ class Subscriber:
     async def add(self, channel: str, *, timeout_ms: int) -> None:
         """Subscribe to ``channel`` and wait until Redis has confirmed that.
 
-        Raises RedisUnavailable if that takes too long; it will be confirmed once Redis is back.
+        Raises:
+            RedisRefused: the Redis user may not hear it; a further call asks again.
+            RedisUnavailable: Redis is away, or that takes too long; it will be confirmed once Redis is back.
+            QueueClosed.
         """
+        if self._is_closed:
+            raise QueueClosed
         is_confirmed = self._confirmed.get(channel)
         if is_confirmed is None:
             is_confirmed = self._confirmed[channel] = asyncio.Event()
-            self._send("SUBSCRIBE", channel)
+            self._subscribe(channel)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = self._duties.start("subscriber", self.run)
+        if is_confirmed.is_set():
+            return
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._adding.setdefault(channel, [])
+        waiting.append(answered)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await is_confirmed.wait()
+            async with asyncio.timeout(None) as bound:
+                limit(bound, timeout_ms / 1000)
+                await answered
         except TimeoutError:
-            raise RedisUnavailable("the subscription was not confirmed in time") from None
+            away = "Redis is away" if self._resp is None else "Redis did not confirm the subscription in time"
+            raise RedisUnavailable(away) from None
+        finally:
+            waiting.remove(answered)
 
-    async def _run(self) -> None:
+    def _answer(self, channel: str, error: Exception | None) -> bool:
+        """Tell those who add the channel; return whether there were any."""
+        waiting = self._adding.pop(channel, [])
+        for answered in waiting:
+            settle(answered, None, error)
+        return bool(waiting)
+
+    async def run(self, duty: Duty) -> None:
+        """Hear the channels, until cancelled."""
         while True:
             try:
                 self._resp = await self._connector.connect(on_message=self._heard)
-                self._send("SUBSCRIBE", *self._confirmed)
-                await self._watch(self._resp)
+                self._subscribe(*self._confirmed)
+                duty.turn()
+                await self._watch(self._resp, duty)
             except RedisError as error:
+                self._failures += 1
+                if self._failures >= _TRIES:
+                    for channel in list(self._adding):
+                        self._answer(channel, RedisUnavailable(str(error)))
                 self._on_error(error)
             finally:
                 self._hang_up(RedisUnavailable("the connection was closed"))
+            duty.rests(self.retry_delay.next_ms / 1000)
             await self.retry_delay.wait()
+            duty.rests(0.0)
 
-    async def _watch(self, resp: RespProtocol) -> None:
+    async def _watch(self, resp: RespProtocol, duty: Duty) -> None:
         """Return never; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
         is_pinged = False
         while True:
             self._is_silent = True
-            await asyncio.wait([resp.ended], timeout=PING_AFTER_S)
+            await self._listen(resp, duty)
             if resp.ended.done():
                 raise resp.ended.result()
             if self._is_silent and is_pinged:
@@ -89,26 +133,79 @@ class Subscriber:
             if is_pinged:
                 self._send("PING")
 
+    @staticmethod
+    async def _listen(resp: RespProtocol, duty: Duty) -> None:
+        """Return after ``PING_AFTER_S``, or when the connection has ended."""
+        left_s = PING_AFTER_S
+        while left_s > 0 and not resp.ended.done():
+            duty.turn()
+            step_s = min(left_s, duty.patience_s / 2)
+            await asyncio.wait([resp.ended], timeout=step_s)
+            left_s -= step_s
+
     def _heard(self, message: Any) -> None:
         if self._resp is None:
             return  # what came together with the reason to hang up
         self._is_silent = False
         if isinstance(message, RedisRefused):
-            self._hang_up(message)
+            self._refused(message)
             return
+        if message == b"PONG":
+            return  # what Redis says where nothing is subscribed
         kind, channel = message[0], message[1].decode()
         if kind == b"message":
             self._on_message(channel, message[2])
         elif kind == b"subscribe":
             self.retry_delay.reset()  # not before: Redis may let us in, and refuse this forever
+            self._failures = 0
+            self._asked.remove(channel)
             self._confirmed[channel].set()
+            self._answer(channel, None)
             self._on_subscribed(channel)
+
+    def _refused(self, refusal: RedisRefused) -> None:
+        """Tell it to those who add the channel, or ask again later; hang up if it is about no channel."""
+        if refusal.code == "NOPERM" and not self._asked:
+            return  # to PING: Redis is there
+        if not self._asked or not_now(refusal):
+            self._hang_up(refusal)
+            return
+        channel = self._asked.popleft()
+        if refusal.code == "NOPERM":
+            refusal = RedisRefused(
+                f"NOPERM the Redis user may not hear the channel {channel}; "
+                f'it needs the rights &{channel} and +subscribe (ACL SETUSER; README, "Rights")'
+            )
+        if self._answer(channel, refusal):
+            del self._confirmed[channel]
+            return
+        self._on_error(refusal)
+        if self._asking_again is None:
+            self._asking_again = asyncio.get_running_loop().call_later(
+                self.retry_delay.take_s(), self._ask_again
+            )
+
+    def _ask_again(self) -> None:
+        self._asking_again = None
+        missing = [name for name, is_confirmed in self._confirmed.items() if not is_confirmed.is_set()]
+        self._subscribe(*(name for name in missing if name not in self._asked))
+
+    def _subscribe(self, *channels: str) -> None:
+        """Ask for each channel by itself: one may be refused, and the others not."""
+        if self._resp is not None:
+            self._asked += channels
+            for channel in channels:
+                self._send("SUBSCRIBE", channel)
 
     def _send(self, *command: str) -> None:
         if self._resp is not None:
             self._resp.send(pack(*command))
 
     def _hang_up(self, reason: RedisError) -> None:
+        self._asked.clear()
+        if self._asking_again is not None:
+            self._asking_again.cancel()
+            self._asking_again = None
         for is_confirmed in self._confirmed.values():
             is_confirmed.clear()
         resp, self._resp = self._resp, None
@@ -116,8 +213,10 @@ class Subscriber:
             resp.close(reason)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up for good; who waits in ``add`` gets QueueClosed."""
+        self._is_closed = True
+        for channel in list(self._adding):
+            self._answer(channel, QueueClosed())
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=1)
+            await self._duties.stop(task)

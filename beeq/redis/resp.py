@@ -1,34 +1,36 @@
 """The bytes of one connection to Redis: packed commands out, replies in, in the order of the commands.
 
-redis-py makes the connection (``connection.py``), with TLS, AUTH and SELECT. From then on its transport
+redis-py makes the connection (``connector.py``), with TLS, AUTH and SELECT. From then on its transport
 is driven from here, with hiredis for the parsing: the stream, the connection and the client above it
 would cost more than Redis itself. A reply is handed over in the very call that reads it.
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, TypeVar
 
 import hiredis
 
-from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.errors import RedisError, RedisRefused, RedisSilent, RedisUnavailable
+from beeq.redis.error_codes import NOT_HERE, coded
+from beeq.redis.rights import advice_on
 from beeq.redis.urls import redact
 
 T = TypeVar("T")
 
 #: What the parser says when a reply is not complete.
 _INCOMPLETE = object()
+#: A longer command gets more time, as if the line carried this much: what is in the buffers of the kernel,
+#: and of proxies, cannot be seen moving.
+_LONG_BYTES = 65_536
+_LEAST_BYTES_PER_S = 250_000
 #: A loop that was blocked has not read yet what came meanwhile: it gets this long to do so.
 _LAST_CHANCE_S = 0.01
 
-#: Replies that mean "not here": this is not, or no longer, the server to ask. One that is cut off from the
-#: others says CLUSTERDOWN, MASTERDOWN or NOREPLICAS for as long as it is asked; UNBLOCKED ends a blocking
-#: command where a master has just become a replica.
-NOT_HERE = ("READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
-#: Redis 6.2 tells of a script's error so, with the error itself at the end.
-_BEFORE_THE_ERROR = re.compile(r"\AERR Error running script .*?: -(?=[A-Z]+ )", re.DOTALL)
+#: After this a server hangs up: what was sent behind the command is not executed.
+_HANGS_UP = "Protocol error"
 
 #: Called once, with the replies of one ``ask``; or with those that had come, and what ended the wire.
 OnEnd = Callable[[list[Any], RedisError | None], None]
@@ -70,11 +72,12 @@ class _Garbled(Exception):
 class _Ask:
     """Commands that were sent together, and what is known of their replies."""
 
-    __slots__ = ("count", "deadline", "is_overdue", "on_end", "replies")
+    __slots__ = ("asked_at", "count", "is_overdue", "on_end", "replies", "timeout_s")
 
-    def __init__(self, count: int, deadline: float, on_end: OnEnd) -> None:
+    def __init__(self, count: int, asked_at: float, timeout_s: float, on_end: OnEnd) -> None:
         self.count = count
-        self.deadline = deadline
+        self.asked_at = asked_at
+        self.timeout_s = timeout_s
         self.on_end = on_end
         self.replies: list[Any] = []
         self.is_overdue = False
@@ -84,8 +87,10 @@ class RespProtocol(asyncio.Protocol):
     """One connection from the moment it is open until it ends; it does not come back.
 
     It ends by ``close``; when the peer hangs up; when a reply is late, for then no reply can be matched with
-    its command any more; and after a reply that means "not here": the next connection asks again who is the
-    master, or owns the slot. Commands under way then fail.
+    its command any more; after a reply that means "not here", for the next connection asks again who is the
+    master, or owns the slot; and after one that the peer hangs up after. Commands under way then fail. What
+    is late is silence: a long command that is still being sent, and a long reply that is still arriving, may
+    take their time.
 
     Writing is not paused when the peer is slow to read: callers wait for their replies, so no more gathers
     than they have at hand anyway.
@@ -104,8 +109,15 @@ class RespProtocol(asyncio.Protocol):
             protocolError=_Garbled, replyError=self._refused, notEnoughData=_INCOMPLETE
         )
         self._asked: deque[_Ask] = deque()
-        self._is_misplaced = False  # the peer has said "not here"
+        self._is_leaving = False  # the peer has said "not here", or is about to hang up
         self._watch: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0  # when bytes last came
+        self._given_bytes = 0  # to the transport, in all …
+        self._sent_bytes = 0  # … and by it to the socket, when last looked at
+        #: Whether the connection is open, as far as is known.
+        self.is_open = True
+        #: Returns an error reply with its code first.
+        self.meaning_of: Callable[[str], str] = coded
         #: Done when the wire has ended, with what ended it.
         self.ended: asyncio.Future[RedisError] = self._loop.create_future()
         #: The server's address, as the socket has it.
@@ -116,9 +128,19 @@ class RespProtocol(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     @property
-    def is_open(self) -> bool:
-        """Whether the connection is open, as far as is known."""
-        return not self.ended.done()
+    def heard_at(self) -> float:
+        """When bytes last came, by the loop's clock; 0.0 if none have."""
+        return self._heard_at
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether what comes are the messages of a subscription: such a connection takes no other command."""
+        return self._on_message is not None
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long the most patient of the commands under way waits; 0.0 if there are none."""
+        return max((ask.timeout_s for ask in self._asked), default=0.0)
 
     def send(self, packed: bytes) -> None:
         """Send a command whose reply goes to ``on_message``."""
@@ -128,39 +150,67 @@ class RespProtocol(asyncio.Protocol):
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, timeout_s: float) -> None:
         """Send commands; ``on_end`` is called with one reply for each, an error reply as ``RedisRefused``.
 
+        ``timeout_s`` is how long Redis may be silent; a long command gets more.
+
         It is called from the loop, never from here.
         """
-        if self.ended.done():
+        if not self.is_open:
             self._loop.call_soon(on_end, [], self.ended.result())
             return
-        deadline = self._loop.time() + timeout_s
-        self._asked.append(_Ask(len(packed), deadline, on_end))
-        if len(packed) == 1:
+        now = self._loop.time()
+        count = len(packed)
+        size_bytes = len(packed[0]) if count == 1 else sum(map(len, packed))
+        if size_bytes > _LONG_BYTES:
+            timeout_s += size_bytes / _LEAST_BYTES_PER_S
+        self._given_bytes += size_bytes
+        self._asked.append(_Ask(count, now, timeout_s, on_end))
+        if count == 1:
             self._transport.write(packed[0])
         else:
             self._transport.writelines(packed)
         if self._watch is None:
-            self._watch = self._loop.call_at(deadline, self._look_at_the_clock)
+            self._watch = self._loop.call_at(now + timeout_s, self._look_at_the_clock, context=Context())
+
+    def end_writing(self) -> bool:
+        """Close this side; replies still come until the peer hangs up. Return whether that can be done."""
+        if not (self.is_open and self._transport.can_write_eof()):
+            return False
+        self._transport.write_eof()
+        return True
 
     def _look_at_the_clock(self) -> None:
-        """End the wire if the reply that comes next is late; one timer serves all, however many ask."""
+        """End the wire if the reply that comes next is late; one timer serves all, however many ask.
+
+        It runs in an empty context: the first one's would be kept for as long as others go on asking.
+        """
         self._watch = None
         if not self._asked:
             return
-        first = self._asked[0]
-        at = first.deadline
-        if at <= self._loop.time():
-            if first.is_overdue:
-                self.close(RedisUnavailable("Redis did not answer in time"))
-                return
+        first, now = self._asked[0], self._loop.time()
+        at = max(first.asked_at, self._heard_at) + first.timeout_s
+        if at > now:
+            first.is_overdue = False
+        elif self._has_sent_more():
+            at = now + first.timeout_s
+        elif first.is_overdue:
+            self.close(RedisSilent("Redis did not answer in time"))
+            return
+        else:
             first.is_overdue = True
-            at = self._loop.time() + _LAST_CHANCE_S
-        self._watch = self._loop.call_at(at, self._look_at_the_clock)
+            at = now + _LAST_CHANCE_S
+        self._watch = self._loop.call_at(at, self._look_at_the_clock, context=Context())
+
+    def _has_sent_more(self) -> bool:
+        """Return whether a long command is being sent: there is more to send, and the peer has taken some."""
+        to_send_bytes = self._transport.get_write_buffer_size()
+        before, self._sent_bytes = self._sent_bytes, self._given_bytes - to_send_bytes
+        return to_send_bytes > 0 and self._sent_bytes > before
 
     # What the transport tells.
 
     def data_received(self, data: bytes) -> None:
         """Hand over each reply that is complete."""
+        self._heard_at = self._loop.time()
         reader = self._reader
         try:
             reader.feed(data)
@@ -168,12 +218,12 @@ class RespProtocol(asyncio.Protocol):
                 self._take(reply)
         except _Garbled as error:
             self.close(RedisUnavailable(f"what came is no reply of Redis: {error}"))
-        if self._is_misplaced:
+        if self._is_leaving:
             self.close()
 
     def _refused(self, text: str) -> RedisRefused:
-        refused = RedisRefused(redact(_BEFORE_THE_ERROR.sub("", text)))
-        self._is_misplaced = self._is_misplaced or refused.code in NOT_HERE
+        refused = RedisRefused(redact(self.meaning_of(text) + advice_on(text)))
+        self._is_leaving = self._is_leaving or refused.code in NOT_HERE or _HANGS_UP in text
         return refused
 
     def _take(self, reply: Any) -> None:
@@ -182,7 +232,12 @@ class RespProtocol(asyncio.Protocol):
             ask.replies.append(reply)
             if len(ask.replies) == ask.count:
                 self._asked.popleft()
-                ask.on_end(ask.replies, None)
+                if self._is_leaving:
+                    self.close()  # before somebody is told, and asks more
+                try:
+                    ask.on_end(ask.replies, None)
+                except Exception as defect:  # noqa: BLE001 - a reply of another shape, …
+                    self._report(defect)  # who cannot take it fails alone, and the others' replies go on
         elif self._on_message is not None:
             self._on_message(reply)
 
@@ -193,8 +248,9 @@ class RespProtocol(asyncio.Protocol):
 
     def close(self, reason: RedisError | None = None) -> None:
         """Hang up; commands under way fail with ``reason``. Closing again is fine."""
-        if self.ended.done():
+        if not self.is_open:
             return
+        self.is_open = False
         error = reason or RedisUnavailable("the connection was closed")
         self.ended.set_result(error)
         if self._watch is not None:
@@ -202,4 +258,10 @@ class RespProtocol(asyncio.Protocol):
         self._transport.abort()
         asked, self._asked = self._asked, deque()
         for ask in asked:
-            ask.on_end(ask.replies, error)
+            try:
+                ask.on_end(ask.replies, error)
+            except Exception as defect:  # noqa: BLE001 - as above
+                self._report(defect)
+
+    def _report(self, defect: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a reply could not be taken", "exception": defect})

@@ -11,20 +11,37 @@ _STEP_S = 0.1
 
 
 class RetryDelay:
-    """The waits of one owner between its tries; a success begins them over."""
+    """The waits of one owner between its tries; a success begins them over.
 
-    def __init__(self, first_ms: int, longest_ms: int = 30_000) -> None:
+    A change of ``news`` ends a wait, also if it came before: another master was announced.
+    """
+
+    def __init__(
+        self, first_ms: int, longest_ms: int = 30_000, *, news: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._news = news
+        self._seen = 0
         self._first_ms = self.next_ms = first_ms
         self._longest_ms = longest_ms
 
     async def wait(self, is_over: Callable[[], bool] = lambda: False) -> None:
         """Sleep the next delay; shortly, if ``is_over``."""
+        delay_s = self.take_s()
+        while delay_s > 0:
+            step_s = 0 if self.has_news() else min(delay_s, _STEP_S)
+            await asyncio.sleep(step_s)
+            delay_s = 0 if is_over() or not step_s else delay_s - step_s
+
+    def has_news(self) -> bool:
+        """Return whether there is something new since the last look."""
+        before, self._seen = self._seen, self._news()
+        return self._seen != before
+
+    def take_s(self) -> float:
+        """Return the next delay, in seconds; the one after it is longer."""
         delay_s = self.next_ms * random.uniform(0.75, 1) / 1000
         self.next_ms = min(self.next_ms * 2, self._longest_ms)
-        while delay_s > 0:
-            step_s = min(delay_s, _STEP_S)
-            await asyncio.sleep(step_s)
-            delay_s = 0 if is_over() else delay_s - step_s
+        return delay_s
 
     def reset(self) -> None:
         """It worked: begin with the first delay again."""

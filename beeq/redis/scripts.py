@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from beeq.protocol.keys import Key, Keys
 from beeq.redis.resp import CommandPrefix, pack
+from beeq.redis.rights import know_script
 
 _HEADER = re.compile(r"(?:--.*\n)*")
 _ENTRY = re.compile(r"^-- (KEYS|ARGV)\[(\d+)(…?)\] *(\S*)", re.MULTILINE)
@@ -53,9 +54,21 @@ class Script:
     rest: str = ""
     #: Whether a call whose reply was lost may be sent again.
     is_repeatable: bool = False
+    #: Whether ``wait_replicas`` is for it: a caller counts on what it is told.
+    awaits_replicas: bool = False
+    #: Whether it is sent before what waits in a pipeline already.
+    goes_ahead: bool = False
 
     @classmethod
-    def parse(cls, name: str, source: bytes, *, is_repeatable: bool = False) -> Script:
+    def parse(
+        cls,
+        name: str,
+        source: bytes,
+        *,
+        is_repeatable: bool = False,
+        awaits_replicas: bool = False,
+        goes_ahead: bool = False,
+    ) -> Script:
         """Return the script, with what its header says. Raises ValueError where the header is wrong."""
         header = _HEADER.match(source.decode())
         entries = _ENTRY.findall(header[0] if header else "")
@@ -84,6 +97,8 @@ class Script:
             tuple(names["ARGV"][:-1] if rest else names["ARGV"]),
             rest,
             is_repeatable,
+            awaits_replicas,
+            goes_ahead,
         )
 
     def __call__(self, runner: ScriptRunner, keys: Keys, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
@@ -128,27 +143,36 @@ _PACKAGE = Path(str(files("beeq")))
 _FOLDER = _PACKAGE / "lua" if (_PACKAGE / "lua").is_dir() else _PACKAGE.parent / "lua"
 
 
-def _load(name: str, *, is_repeatable: bool = False) -> Script:
-    return Script.parse(name, (_FOLDER / f"{name}.lua").read_bytes(), is_repeatable=is_repeatable)
+def _load(name: str, **traits: bool) -> Script:
+    return Script.parse(name, (_FOLDER / f"{name}.lua").read_bytes(), **traits)
 
 
-add_jobs = _load("add_jobs")
+# These do not await replicas: what background duties write, for they do it again; a running job's outcome,
+# progress and memory: without them it runs again, and more surely so if a slow replica failed the attempt;
+# ``clean``, which finds again what has come back.
+add_jobs = _load("add_jobs", awaits_replicas=True)
 beat = _load("beat")
-cancel_job = _load("cancel_job")
+begin_stall_check = _load("begin_stall_check", is_repeatable=True)
+cancel_job = _load("cancel_job", awaits_replicas=True)
+check_events = _load("check_events", is_repeatable=True, goes_ahead=True)
 clean_jobs = _load("clean_jobs", is_repeatable=True)
 count_jobs = _load("count_jobs", is_repeatable=True)
 exchange = _load("exchange")
 give_back = _load("give_back")
 keep_record = _load("keep_record", is_repeatable=True)
-mark_stalling = _load("mark_stalling")
+mark_stalling = _load("mark_stalling", is_repeatable=True)
 peek_active = _load("peek_active")
 raise_delayed = _load("raise_delayed")
 read_outcome = _load("read_outcome", is_repeatable=True)
-remove_job = _load("remove_job", is_repeatable=True)
+read_records = _load("read_records", is_repeatable=True)
+remove_job = _load("remove_job", is_repeatable=True, awaits_replicas=True)
 report_progress = _load("report_progress", is_repeatable=True)
 requeue_stalled = _load("requeue_stalled")
-retry_job = _load("retry_job")
-sweep = _load("sweep")
+retry_job = _load("retry_job", awaits_replicas=True)
+sweep = _load("sweep", is_repeatable=True)
+try_commands = _load("try_commands", is_repeatable=True)
 
 #: Every script, for loading them ahead of use.
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
+for _script in ALL:
+    know_script(_script.sha, _script.source)

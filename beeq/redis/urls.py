@@ -1,39 +1,70 @@
 """Redis URLs: which ones beeq understands, and how to show one. Text only.
 
-``redis://``, ``rediss://``, ``unix://`` as redis-py reads them; ``redis+sentinel://h1:26379,h2:26379/name/0``;
-``redis+cluster://h1:6379,h2:6379``; ``embedded:`` and ``embedded:folder``.
+==============================================================  ==========================================
+``redis://user:password@host:6379/0``                           one server, as redis-py reads it
+``rediss://…``                                                  … over TLS
+``unix:///run/redis.sock?db=0``                                 … over a Unix socket
+``redis+sentinel://user:password@h1:26379,h2:26379/name/0``     the master that Sentinels know by a name
+``redis+cluster://user:password@h1:6379,h2:6379``               a cluster
+``rediss+sentinel://…``, ``rediss+cluster://…``                 … over TLS, to the Sentinels as well
+``embedded:``, ``embedded:folder``                              a server of the folder's own
+==============================================================  ==========================================
+
+All but the last take the options of redis-py's URLs: ``?ssl_ca_certs=…&client_name=…``. User and password
+are the master's, or the nodes'; the Sentinels' are ``?sentinel_username=…&sentinel_password=…``.
 """
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "embedded")
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES, "embedded")
 #: Up to the last @: a password may hold others, and slashes.
 _USERINFO = re.compile(r"(?<=//)\S*@")
-_CREDENTIAL = re.compile(r"([?&](?:username|password)=)[^&\s]*")
+_CREDENTIAL = re.compile(r"([?&]\w*(?:username|password)=)[^&\s]*", re.IGNORECASE)
 _SENTINEL_PORT, _CLUSTER_PORT = 26379, 6379
+_SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/name/0"
+_CLUSTER_FORM = "redis+cluster://host:6379,host:6379"
+#: Options of Sentinels that are no options of their own.
+_OF_THE_MASTER = ("db", "username", "password", "sentinel_username", "sentinel_password")
 
 
 @dataclass(frozen=True)
 class ServerGroup:
-    """Several servers behind one URL, and what redis-py's connections take: username, password, db."""
+    """Several servers behind one URL: Sentinels and the master whose name they know, or nodes of a cluster.
+
+    Attributes:
+        addresses: of the Sentinels, or of the cluster's nodes; host and port.
+        name: the master's; empty for a cluster.
+        url: the plain URL of the first address, with what the master or the nodes take: credentials,
+            database, options.
+        sentinel_url: the same with what the Sentinels take; empty for a cluster.
+    """
 
     addresses: list[tuple[str, int]]
-    #: Of the Sentinels' master; empty for a cluster.
     name: str
-    options: dict[str, str | int]
+    url: str
+    sentinel_url: str = ""
 
 
-def redact(text: str) -> str:
-    """Return ``text`` with the user and password of any URL in it removed."""
+def redact(text: str, *secrets: str) -> str:
+    """Return ``text`` with these secrets, and the user and password of any URL in it, removed."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
     return _CREDENTIAL.sub(r"\1***", _USERINFO.sub("***@", text))
 
 
 def scheme_of(url: str) -> str:
     """Return what is before the first colon, in lower case; empty if there is none."""
     return url.split(":", 1)[0].lower() if ":" in url else ""
+
+
+def address_text(host: str, port: int) -> str:
+    """Return an address as a URL has it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check_url(url: str) -> str:
@@ -44,48 +75,69 @@ def check_url(url: str) -> str:
     if scheme not in SCHEMES:
         raise ValueError(f"the Redis URL must begin with one of {', '.join(SCHEMES)}")
     try:
-        is_valid = _is_valid(scheme, url)
+        _check_form(scheme, url)
+    except _Malformed as malformed:
+        raise ValueError(f"the Redis URL is malformed: {malformed}") from None
     except ValueError:
-        is_valid = False
-    if not is_valid:
-        raise ValueError("the Redis URL is malformed")
+        raise ValueError("the Redis URL is malformed") from None
     return url
 
 
-def _is_valid(scheme: str, url: str) -> bool:
+class _Malformed(ValueError):
+    """The text says what to write instead; it repeats nothing of the URL."""
+
+
+def _check_form(scheme: str, url: str) -> None:
+    """Raise ValueError, maybe with a hint for whoever wrote the URL."""
     if scheme == "embedded":
-        return True
-    if scheme in ("redis+sentinel", "redis+cluster"):
-        return bool(parse_server_group(url).addresses)
+        return
+    if scheme in SENTINEL_SCHEMES or scheme in CLUSTER_SCHEMES:
+        parse_server_group(url)
+        return
     parts = urlsplit(url)
     if scheme == "unix":
-        return bool(parts.path)
-    return bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"/?\d*", parts.path) is not None
+        if not parts.path:
+            raise _Malformed("it names no socket, as in unix:///run/redis.sock")
+        return
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise _Malformed(f"several hosts are {_CLUSTER_FORM} or {_SENTINEL_FORM}")
+    if not parts.hostname or parts.port == 0 or not re.fullmatch(r"/?\d*", parts.path):
+        raise ValueError
 
 
 def parse_server_group(url: str) -> ServerGroup:
     """Read a Sentinel or cluster URL. Raises ValueError if it is malformed."""
     parts = urlsplit(url)
-    if parts.query or parts.fragment:
-        raise ValueError("a fleet's URL takes no options")
-    is_cluster = parts.scheme == "redis+cluster"
+    if parts.fragment:
+        raise _Malformed("a # in a password is written %23")
+    plain_scheme, _, kind = parts.scheme.partition("+")
+    is_cluster = kind == "cluster"
     userinfo, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = userinfo.partition(":")
-    options: dict[str, str | int] = {}
-    if user:
-        options["username"] = unquote(user)
-    if password:
-        options["password"] = unquote(password)
     name, _, db = parts.path.strip("/").partition("/")
-    if is_cluster and (name or db) not in ("", "0"):
-        raise ValueError("a cluster has one database and no name")
-    if not is_cluster:
-        if not name or not (db.isdecimal() or not db):
-            raise ValueError("a Sentinel URL names its master, and maybe a database")
-        options["db"] = int(db or 0)
+    query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    given = dict(query)
+    if is_cluster and ((name or db) not in ("", "0") or given.get("db", "0") != "0"):
+        raise _Malformed(f"a cluster has one database and no name: {_CLUSTER_FORM}")
+    if not is_cluster and (not name or not (db.isdecimal() or not db)):
+        raise _Malformed(f"a Sentinel URL names its master, and maybe a database: {_SENTINEL_FORM}")
+    if is_cluster and not {"sentinel_username", "sentinel_password"}.isdisjoint(given):
+        raise _Malformed("a cluster has no Sentinels")
     default_port = _CLUSTER_PORT if is_cluster else _SENTINEL_PORT
     addresses = [_address(host, default_port) for host in hosts.split(",")]
-    return ServerGroup(addresses, "" if is_cluster else name, options)
+    host, port = addresses[0]
+    where = address_text(host, port)
+    own = urlencode([(option, value) for option, value in query if not option.startswith("sentinel_")])
+    node = f"{plain_scheme}://{userinfo}{'@' * bool(userinfo)}{where}/{'' if is_cluster else db}"
+    group = ServerGroup(addresses, "" if is_cluster else unquote(name), f"{node}{'?' * bool(own)}{own}")
+    if is_cluster:
+        return group
+    its_user, its_password = given.get("sentinel_username", ""), given.get("sentinel_password", "")
+    credentials = (
+        f"{quote(its_user, safe='')}:{quote(its_password, safe='')}@" if its_user or its_password else ""
+    )
+    shared = urlencode([(option, value) for option, value in query if option not in _OF_THE_MASTER])
+    sentinel = f"{plain_scheme}://{credentials}{where}{'?' * bool(shared)}{shared}"
+    return ServerGroup(group.addresses, group.name, group.url, sentinel)
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
@@ -96,8 +148,20 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
     return matched[1].strip("[]"), port
 
 
-def check_hash_tag(key: str) -> None:
-    """Raise ValueError if a Redis Cluster would not keep the key together with the others of its queue."""
+class HashTagMissing(ValueError):
+    """A queue's keys would not be in one slot of a cluster."""
+
+    def __init__(self) -> None:
+        super().__init__("in a cluster the prefix or the queue's name needs a hash tag, such as {bq}")
+
+
+def has_hash_tag(key: str) -> bool:
+    """Return whether a Redis Cluster would place a key by a part of it in braces."""
     tag, closing, _ = key.partition("{")[2].partition("}")
-    if not tag or not closing:
-        raise ValueError("in a cluster the prefix or the queue's name needs a hash tag, such as {bq}")
+    return bool(tag and closing)
+
+
+def check_hash_tag(key: str) -> None:
+    """Raise HashTagMissing if a cluster would not keep the key together with the others of its queue."""
+    if not has_hash_tag(key):
+        raise HashTagMissing

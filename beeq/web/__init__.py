@@ -1,10 +1,12 @@
 """The HTTP API: ``beeq.web:app``, an ASGI application for any server; ``create_app`` makes your own.
 
 ``app`` reads ``BEEQ_REDIS_URL`` and the other variables when a server starts it, not when it is imported.
-There is no authentication: it is for a private network. Needs the extra ``web``.
+With ``BEEQ_WEB_TOKEN`` it answers who has the token, without it only programs on this machine. Needs the
+extra ``web``.
 
 Here: the application (``application``), its routes (``routes``), requests (``bodies``), responses
-(``responses``), the document (``openapi``), and uvicorn (``server``). Not here: what a job is, and what
+(``responses``), the document (``openapi``), who may talk to it (``access``, with the settings of ``policy``),
+how much it takes (``bounds``), and uvicorn (``server``, ``connections``). Not here: what a job is, and what
 happens to it (``beeq.service``); nothing else in beeq imports this package.
 """
 
@@ -16,8 +18,17 @@ except ImportError:
     raise ImportError("beeq.web needs Starlette: pip install 'beequeue[web]'", name="starlette") from None
 
 from beeq.web.application import Application, create_app, service_for, service_from_environment
+from beeq.web.policy import Policy, policy_from_environment
 
 #: Configured by the environment.
 app = create_app(lambda: service_from_environment(os.environ))
 
-__all__ = ["Application", "app", "create_app", "service_for", "service_from_environment"]
+__all__ = [
+    "Application",
+    "Policy",
+    "app",
+    "create_app",
+    "policy_from_environment",
+    "service_for",
+    "service_from_environment",
+]

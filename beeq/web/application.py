@@ -1,39 +1,56 @@
-"""The ASGI application: its lifespan, the dispatch to routes, and the response to each error.
+"""The ASGI application: its lifespan, the guard, the dispatch to routes, and the response to each error.
 
-No response repeats an error's own text, which is for the log. The ``Host`` header is not used, and no
-other origin is allowed (no CORS).
+Every request meets the guard (``access``) before its path is looked at, and needs the token unless its route
+says otherwise, so a new route is guarded from its first day. No response repeats an error's own text, which
+is for the log. No other origin is allowed (no CORS).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from beeq.environment import mongo_url, redis_url
-from beeq.errors import RedisError, RedisRefused
+from beeq.environment import mongo_project_id, mongo_url, redis_url
+from beeq.environment import wait_replicas as configured_replicas
+from beeq.errors import NotReplicated, RedisError, RedisRefused
 from beeq.jobs import InvalidJob
 from beeq.redis.retry_delay import RetryDelay
 from beeq.redis.urls import redact
 from beeq.service import QueueService
+from beeq.web import access
 from beeq.web.bodies import RequestBody
+from beeq.web.bounds import HeldBytes
+from beeq.web.policy import Policy, policy_from_environment
 from beeq.web.responses import Refusal
-from beeq.web.routes import REDIS_TIMEOUT_S, ROUTES, Handler
+from beeq.web.routes import REDIS_TIMEOUT_S, ROUTES, WITHOUT_TOKEN, Handler, Running
 
 logger = logging.getLogger("beeq.web")
+
+#: Returns the response to a request, or raises.
+Respond = Callable[[Scope, RequestBody], Awaitable[Response]]
 
 #: The delay after the first failure to connect; it doubles.
 _FIRST_RETRY_MS = 500
 
 
-def service_for(url: str, prefix: str, mongo_url: str | None = None) -> QueueService:
+def service_for(
+    url: str,
+    prefix: str,
+    mongo_url: str | None = None,
+    *,
+    mongo_project_id: str = "auto",
+    wait_replicas: int = 0,
+) -> QueueService:
     """Return a service that only enqueues and queries: it gets no events and activates no delayed jobs.
 
     Raises:
@@ -43,43 +60,59 @@ def service_for(url: str, prefix: str, mongo_url: str | None = None) -> QueueSer
     return QueueService(
         redis=url,
         mongo_url=mongo_url,
+        mongo_project_id=mongo_project_id,
         prefix=prefix,
         get_events=False,
         store_jobs=False,
         ensure_scripts=False,
         activate_delayed_jobs=False,
+        wait_replicas=wait_replicas,
     )
 
 
 def service_from_environment(environ: Mapping[str, str]) -> QueueService:
-    """Return the service that the environment configures: Redis and MongoDB, and ``BEEQ_PREFIX``.
+    """Return the service that the environment configures.
+
+    That is Redis and MongoDB, ``BEEQ_MONGO_PROJECT_ID``, ``BEEQ_PREFIX`` and ``BEEQ_WAIT_REPLICAS``.
 
     Raises:
         ValueError: a value is empty or invalid; the message names it.
         ImportError: there is a Mongo URL, but PyMongo is not installed.
     """
     mirror_url = mongo_url(None, environ)
-    return service_for(redis_url(None, environ), environ.get("BEEQ_PREFIX", "bq"), mirror_url)
+    url, prefix = redis_url(None, environ), environ.get("BEEQ_PREFIX", "bq")
+    return service_for(
+        url,
+        prefix,
+        mirror_url,
+        mongo_project_id=mongo_project_id(None, environ),
+        wait_replicas=configured_replicas(environ),
+    )
 
 
-def create_app(make_service: Callable[[], QueueService]) -> Application:
+def create_app(
+    make_service: Callable[[], QueueService], make_policy: Callable[[], Policy] | None = None
+) -> Application:
     """Return an application.
 
     Args:
         make_service: called once at each start; the application connects and closes what it returns.
             Its exceptions fail the start.
+        make_policy: called before it. None: the environment has the policy, as it has for ``app``.
     """
-    return Application(make_service)
+    return Application(make_service, make_policy or (lambda: policy_from_environment(os.environ)))
 
 
 class Application:
     """An ASGI 3 application. A server runs its lifespan; mounted into another, it needs ``running``."""
 
-    def __init__(self, make_service: Callable[[], QueueService]) -> None:
+    def __init__(self, make_service: Callable[[], QueueService], make_policy: Callable[[], Policy]) -> None:
         self._make_service = make_service
-        self._service: QueueService | None = None  # set while it runs
-        routes = [Route(path, self._resource(handlers)) for path, handlers in ROUTES.items()]
-        self._router = Router(routes, redirect_slashes=False, default=_Endpoint(_unknown))
+        self._make_policy = make_policy
+        self._held_bytes = HeldBytes()
+        self._running: Running | None = None  # set while it runs
+        routes = [Route(path, self._resource(path, handlers)) for path, handlers in ROUTES.items()]
+        self._router = Router(routes, redirect_slashes=False, default=self._endpoint(_unknown))
 
     def __repr__(self) -> str:
         return "<beeq.web.Application>"
@@ -91,15 +124,17 @@ class Application:
         Raises:
             RuntimeError: it runs already. Further, what ``make_service`` raises.
         """
-        if self._service is not None:
+        if self._running is not None:
             raise RuntimeError("the application runs already")
-        service = self._service = self._make_service()
+        policy = self._make_policy()
+        service = self._make_service()
+        self._running = Running(service, policy)
         # Connect now, so that the log shows a failure early, and the first request need not wait.
         connecting = asyncio.create_task(_connect(service))
         try:
             yield
         finally:
-            self._service = None
+            self._running = None
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             await service.close()
@@ -110,7 +145,8 @@ class Application:
             await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
             root_path = quote(scope.get("root_path", ""))
-            await self._router({**scope, "path": _encoded_path(scope), "root_path": root_path}, receive, send)
+            encoded = {**scope, "path": _encoded_path(scope), "root_path": root_path}
+            await self._guarded(encoded)(encoded, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -128,7 +164,25 @@ class Application:
 
     # Requests.
 
-    def _resource(self, handlers: Mapping[str, Handler]) -> _Endpoint:
+    def _guarded(self, scope: Scope) -> ASGIApp:
+        """Return what serves the request: the router, or the refusal of its sender."""
+        try:
+            if self._running is not None:
+                access.check_sender(scope, self._running.policy)
+        except Refusal as refusal:
+            return self._endpoint(partial(_refuse, refusal), needs_token=False)
+        return self._router
+
+    def _endpoint(self, respond: Respond, *, needs_token: bool = True) -> _Endpoint:
+        async def respond_to_holder(scope: Scope, body: RequestBody) -> Response:
+            if needs_token and self._running is not None:
+                access.check_token(scope, self._running.policy)
+            body.check_framing()
+            return await respond(scope, body)
+
+        return _Endpoint(respond_to_holder, self._held_bytes)
+
+    def _resource(self, path: str, handlers: Mapping[str, Handler]) -> _Endpoint:
         """Return the endpoint of one path."""
         methods = [*handlers, *(["HEAD"] if "GET" in handlers else []), "OPTIONS"]
         allow = {"allow": ", ".join(methods)}
@@ -140,27 +194,35 @@ class Application:
             handler = handlers.get("GET" if method == "HEAD" else method)
             if handler is None:
                 raise Refusal(405, "Method not allowed", headers=allow)
-            if self._service is None:
+            if self._running is None:
                 raise RuntimeError("the application does not run: its lifespan has not started, or has ended")
-            return await handler(self._service, body, scope["path_params"])
+            return await handler(self._running, body, scope["path_params"])
 
-        return _Endpoint(respond)
+        return self._endpoint(respond, needs_token=path not in WITHOUT_TOKEN)
 
 
 async def _unknown(_scope: Scope, _body: RequestBody) -> Response:
     raise Refusal(404, "Not found")
 
 
+async def _refuse(refusal: Refusal, _scope: Scope, _body: RequestBody) -> Response:
+    raise refusal
+
+
 class _Endpoint:
     """Sends the response that ``respond`` returns, or the one for the error that it raises."""
 
-    def __init__(self, respond: Callable[[Scope, RequestBody], Awaitable[Response]]) -> None:
+    def __init__(self, respond: Respond, held_bytes: HeldBytes) -> None:
         self._respond = respond
+        self._held_bytes = held_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        body = RequestBody(scope, receive)
-        response = await self._response(scope, body)
+        body = RequestBody(scope, receive, self._held_bytes)
+        try:
+            response = await self._response(scope, body)
+        finally:
+            body.release()
         if not await body.discard() and scope["http_version"].startswith("1"):
             response.headers["connection"] = "close"
         if scope["method"] == "HEAD":
@@ -177,12 +239,20 @@ class _Endpoint:
         except ClientDisconnect:
             return Refusal(400, "The request ended early").response()  # to a client that is gone
         except RedisError as error:
-            what = "Redis refused" if isinstance(error, RedisRefused) else "Redis is not available"
-            logger.warning("%s: %s", what, redact(str(error)))
-            return Refusal(503, what).response()
+            return _unavailable(error).response()
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             return Refusal(500, "Internal error").response()
+
+
+def _unavailable(error: RedisError) -> Refusal:
+    """Log the error, without what a stranger may have written; return what a stranger hears of it."""
+    if isinstance(error, NotReplicated):
+        logger.warning("a job is not confirmed by replicas yet: %s", redact(error.reason))
+        return Refusal(503, f"Job {error.job_id} is not confirmed by replicas yet")
+    what = "Redis refused" if isinstance(error, RedisRefused) else "Redis is not available"
+    logger.warning("%s: %s", what, redact(str(error)))
+    return Refusal(503, what)
 
 
 def _encoded_path(scope: Scope) -> str:
@@ -211,7 +281,7 @@ async def _connect(service: QueueService) -> None:
             has_failed = True
         else:
             return
-        await retry_delay.wait(lambda: False)
+        await retry_delay.wait()
 
 
 def _text(error: BaseException) -> str:

@@ -1,62 +1,85 @@
 """Reads a request's body, within bounds of size, time and depth, and checks it as a job.
 
+A client may give its job a UUID as its id, and nothing else. Ids that queues count for themselves ("1", "2",
+…) would otherwise be taken before their turn, and bee-queue's ``save`` of the job that should have got one
+would write nothing. A UUID cannot be foreseen, so a stranger cannot take that of a job to come.
+
 A body that is not used is read all the same, up to a bound, and discarded: a client that is still sending
 when the connection is closed would get an error in place of the response.
 """
 
 import asyncio
+import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, StrictStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, StrictStr, ValidationError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from beeq.jobs import AIGenerationJob, InvalidJob, Reference, faults
+from beeq.jobs import AIGenerationJob, InvalidJob, Name, Reference, faults
 from beeq.protocol.codec import loads
+from beeq.web.bounds import HeldBytes
 from beeq.web.responses import MAX_DEPTH, Refusal
 
 #: A body holds a job's parameters, not its media.
 MAX_BODY_BYTES = 1 << 20
+#: In all lists and objects of a body: each costs time, and the loop has other requests to serve.
+MAX_VALUES = 50_000
 #: So much of a body that is too large is read before the response.
 MAX_DISCARDED_BYTES = 16 << 20
 #: The longest time from a body's first byte to its last.
 READ_TIMEOUT_S = 10.0
+#: As RFC 9562 writes one; digits in either case.
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 class RequestBody:
     """A request's body: read once, or not at all; only this object reads from the request."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, held_bytes: HeldBytes) -> None:
         self._headers = Headers(scope=scope)
+        self._version = scope["http_version"]
         self._receive = receive
+        self._held_bytes = held_bytes
+        self._held = 0  # of them, by this body
         self._size = 0
         self._is_at_end = False
         self._give_up_at: float | None = None  # by the loop's clock
 
-    async def read_json(self) -> Any:
-        """Return the body's JSON value.
+    def check_framing(self) -> None:
+        """Raise Refusal if it is not certain where the body ends: two programs might read two requests."""
+        is_chunked = "transfer-encoding" in self._headers
+        if is_chunked and ("content-length" in self._headers or not self._version_has_chunks()):
+            error = "The length of the body is given in two ways"
+            raise Refusal(400, error, headers={"connection": "close"})
+
+    async def read(self) -> bytes:
+        """Return the body, which must be JSON by its type; its bytes count as held until ``release``.
 
         Raises Refusal: 415, its content type is not JSON; 413, it is too large; 408, it does not come in
-        time; 400, it is not JSON, or nested too deeply; and ClientDisconnect.
+        time; 503, too much is held; and ClientDisconnect.
         """
         self._check_type()
         if self._declared_size() > MAX_BODY_BYTES:
             raise _too_large()
-        pieces = []
+        content = bytearray()
         while not self._is_at_end:
             try:
-                pieces.append(await self._next_piece())
+                piece = await self._next_piece()
             except TimeoutError:
                 raise Refusal(408, "The body did not come in time") from None
             if self._size > MAX_BODY_BYTES:
                 raise _too_large()
-        try:
-            value = loads(b"".join(pieces))
-        except ValueError:
-            raise Refusal(400, "The body is not JSON") from None
-        _check_depth(value)
-        return value
+            self._held_bytes.add(len(piece))
+            self._held += len(piece)
+            content += piece
+        return bytes(content)
+
+    def release(self) -> None:
+        """The request is done with: its body is held no more."""
+        self._held_bytes.remove(self._held)
+        self._held = 0
 
     async def discard(self) -> bool:
         """Read and discard the rest of the body; return whether its end was reached."""
@@ -77,6 +100,9 @@ class RequestBody:
             raise Refusal(415, "The body must be application/json")
         if self._headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise Refusal(415, "The body must not be compressed")
+
+    def _version_has_chunks(self) -> bool:
+        return self._version not in ("0.9", "1.0")
 
     def _declared_size(self) -> int:
         """Return the request's content length; 0 if it is missing or invalid."""
@@ -106,12 +132,26 @@ def _too_large() -> Refusal:
     return Refusal(413, f"The body is larger than {MAX_BODY_BYTES} bytes")
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
+def parsed(content: bytes) -> Any:
+    """Return a body's JSON value; raises Refusal if it is not JSON, too deep, or of too many values."""
+    try:
+        value = loads(content)
+    except ValueError:
+        raise Refusal(400, "The body is not JSON") from None
+    _check_shape(value)
+    return value
+
+
+def _check_shape(value: Any) -> None:
+    """Raise Refusal if the value is nested too deeply, or holds so many that reading it takes long."""
+    count, level = 0, [value]
     for _ in range(MAX_DEPTH + 1):
         containers = [entry for entry in level if isinstance(entry, dict | list)]
         if not containers:
             return
+        count += sum(map(len, containers))
+        if count > MAX_VALUES:
+            raise Refusal(400, f"The body holds more than {MAX_VALUES} values")
         level = [
             entry
             for container in containers
@@ -126,11 +166,18 @@ def _given(value: Any) -> Any:
     return value
 
 
+def _uuid(job_id: str | None) -> str | None:
+    if job_id is not None and UUID.fullmatch(job_id) is None:
+        raise ValueError("must be a UUID, or not given")
+    return job_id
+
+
 class ScriptRequest(AIGenerationJob):
     """The body of a request for a script: an AI job whose type the route gives, and that names its owner."""
 
     model_config = ConfigDict(populate_by_name=False)  # snake_case is for Python
 
+    id: Annotated[Name | None, AfterValidator(_uuid)] = None
     project_id: Annotated[Reference, BeforeValidator(_given)]
     user_id: Annotated[Reference, BeforeValidator(_given)]
     parameters: dict[StrictStr, Any]

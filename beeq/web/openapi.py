@@ -5,7 +5,7 @@ from typing import Any
 from beeq import __version__
 from beeq.job_status import STATUSES, mirrored_name
 from beeq.jobs import JOB_TYPES, MAX_NAME_LENGTH, MAX_PROMPT_LENGTH
-from beeq.web.bodies import MAX_BODY_BYTES
+from beeq.web.bodies import MAX_BODY_BYTES, MAX_VALUES
 from beeq.web.responses import MAX_DEPTH
 
 Schema = dict[str, Any]
@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 _ANYTHING: Schema = {}
 _NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": r"^[^\u0000]*$"}
 _REFERENCE: Schema = {"oneOf": [_NAME, {"type": "integer"}]}
+_HEX = "[0-9a-fA-F]"
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _MOMENT: Schema = {"type": ["string", "null"], "format": "date-time"}
 
@@ -36,14 +37,17 @@ _SCHEMAS: Schema = {
             },
             "modelId": {"oneOf": [_NAME, {"type": "null"}]},
             "id": {
-                "oneOf": [_NAME, {"type": "null"}],
-                "description": "The job's id, best a UUID: asking again with it asks once. Made if missing.",
+                "oneOf": [
+                    {"type": "string", "pattern": f"^(?:{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}})$"},
+                    {"type": "null"},
+                ],
+                "description": "The job's id, a UUID: asking again with it asks once. Made if missing.",
             },
             "createdAt": {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
             "type": {"const": "script"},
         },
         optional=("prompt", "modelId", "id", "createdAt", "type"),
-        description=f"Nested at most {MAX_DEPTH} levels. Further fields are kept with the job.",
+        description=f"At most {MAX_DEPTH} levels and {MAX_VALUES} values. Further fields are kept.",
     ),
     "ScriptStarted": _object({"jobId": {"type": "string"}, "message": {"type": "string"}}),
     "JobStatus": _object(
@@ -100,13 +104,17 @@ def _response(description: str, schema: str) -> Schema:
 
 
 _ERRORS: Schema = {
-    "400": _response("The body is not a JSON object, or fields are wrong; every fault is named.", "Faults"),
+    "400": _response("The request or its body is malformed, or fields are wrong: all are named.", "Faults"),
+    "401": _response("The token is missing or wrong.", "Error"),
+    "403": _response("The request's host, origin or sender is not allowed.", "Error"),
     "404": _response("There is no such job.", "Error"),
     "408": _response("The body did not come in time.", "Error"),
+    "409": _response("The id is that of another job.", "Error"),
     "413": _response(f"The body is larger than {MAX_BODY_BYTES} bytes.", "Error"),
     "415": _response("The body is not application/json, or compressed.", "Error"),
+    "429": _response("Too many jobs wait already; Retry-After says when to ask again.", "Error"),
     "500": _response("Something went wrong here.", "Error"),
-    "503": _response("Redis is away, or refuses.", "Error"),
+    "503": _response("Redis is away, or refuses; or too many large requests are under way.", "Error"),
 }
 
 
@@ -124,7 +132,7 @@ _PATHS: Schema = {
             "startScript",
             "Have a script written",
             _response("The job is queued.", "ScriptStarted"),
-            _errors("400", "408", "413", "415", "500", "503"),
+            _errors("400", "401", "403", "408", "409", "413", "415", "429", "500", "503"),
             requestBody={"required": True, "content": _schema("ScriptRequest")},
         ),
     },
@@ -133,7 +141,7 @@ _PATHS: Schema = {
             "jobStatus",
             "See how a job is doing",
             _response("What is known of it.", "JobStatus"),
-            _errors("404", "500", "503"),
+            _errors("400", "401", "403", "404", "500", "503"),
             parameters=[
                 {
                     "name": "jobId",
@@ -150,7 +158,7 @@ _PATHS: Schema = {
             "stats",
             "Count the jobs and workers of each queue",
             _response("The numbers by queue.", "Stats"),
-            _errors("500", "503"),
+            _errors("400", "401", "403", "500", "503"),
         ),
     },
     "/health": {
@@ -158,7 +166,8 @@ _PATHS: Schema = {
             "health",
             "See whether jobs can be taken",
             _response("Redis answers.", "Health"),
-            {**_errors("500"), "503": _response("It does not.", "Unhealthy")},
+            {**_errors("400", "403", "500"), "503": _response("It does not.", "Unhealthy")},
+            security=[],
         ),
     },
     "/openapi.json": {
@@ -166,7 +175,7 @@ _PATHS: Schema = {
             "openapi",
             "Read this document",
             {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}},
-            _errors("500"),
+            _errors("400", "401", "403", "500"),
         ),
     },
 }
@@ -179,10 +188,15 @@ def document() -> Schema:
         "info": {
             "title": "beeq",
             "version": __version__,
-            "description": "Starts jobs and follows them. Every error is an object with the text `error`. "
+            "description": "Starts jobs and follows them. Where a token is configured, all but the health "
+            "check need it. Every error is an object with the text `error`. "
             "An unknown path is answered with 404, a method that a path does not have with 405 and `Allow`; "
             "HEAD is GET without the body.",
         },
         "paths": _PATHS,
-        "components": {"schemas": _SCHEMAS},
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
     }

@@ -4,31 +4,63 @@ For ``beeq web``; other servers (``uvicorn beeq.web:app``) do not use this modul
 """
 
 import asyncio
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 try:
     import uvicorn
 except ImportError:
     raise ImportError("beeq.web.server needs uvicorn: pip install 'beequeue[web]'", name="uvicorn") from None
 
+from beeq.process import stop_signals
 from beeq.web.application import Application
+from beeq.web.connections import (
+    ACCEPTED_AT_ONCE,
+    HEAD_TIMEOUT_S,
+    MAX_CONNECTIONS,
+    ClientConnection,
+    ClientConnections,
+    connections_possible,
+)
+from beeq.web.policy import address_of
 
 #: How long requests under way may take to finish.
 SHUTDOWN_TIMEOUT_S = 10
+#: Connections that the system keeps until they are accepted.
 _BACKLOG = 2048
+#: Turns of uvicorn's main loop, ten a second, between two looks at the connections.
+_TICKS_BETWEEN_LOOKS = 3
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket, on the first address of ``host``; port 0 is any that is free.
+class ListenAddress(NamedTuple):
+    """Where to listen: what ``socket`` calls a family, and an address of it."""
 
-    Raises OSError if this machine does not have the host, or the port is in use or not allowed.
-    """
+    family: socket.AddressFamily
+    address: Any
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine's own programs get there."""
+        address = address_of(str(self.address[0]))
+        return address is not None and address.is_loopback
+
+
+def address_to_listen_on(host: str, port: int) -> ListenAddress:
+    """Return the first address of ``host``; port 0 is any that is free. Raises OSError if there is none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
-    return socket.create_server(address, family=family, backlog=_BACKLOG)
+    return ListenAddress(family, address)
+
+
+def listen(where: ListenAddress) -> socket.socket:
+    """Return a listening socket.
+
+    Raises OSError if this machine does not have the address, or the port is in use or not allowed.
+    """
+    return socket.create_server(where.address, family=where.family, backlog=_BACKLOG)
 
 
 def url_of(listener: socket.socket) -> str:
@@ -38,49 +70,67 @@ def url_of(listener: socket.socket) -> str:
 
 
 async def serve(
-    app: Application, listener: socket.socket, *, on_serving: Callable[[], None], has_access_log: bool = False
+    app: Application,
+    listener: socket.socket,
+    *,
+    on_serving: Callable[[], None],
+    has_access_log: bool = False,
+    max_connections: int = MAX_CONNECTIONS,
+    head_timeout_s: float = HEAD_TIMEOUT_S,
 ) -> None:
     """Serve until a signal comes, and close ``listener``; a second signal ends requests under way.
 
     ``on_serving`` is called once, when requests are accepted. The access log is ``uvicorn.access``.
+    ``max_connections`` at once are served, fewer if the process may not open so many, and a request's head
+    must be there after ``head_timeout_s``.
     """
+    limit = connections_possible(max_connections)
+    connections = ClientConnections(limit=limit, head_timeout_s=head_timeout_s)
+    http: Any = partial(ClientConnection, connections)  # uvicorn's annotation knows classes and names only
     config = uvicorn.Config(
         app,
         access_log=has_access_log,
+        backlog=ACCEPTED_AT_ONCE,
+        http=http,
         lifespan="on",
         log_config=None,
+        proxy_headers=False,  # the client's address is the connection's, not what a header says
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         ws="none",
     )
-    await _Server(config, on_serving).serve([listener])
+    await _Server(config, connections, on_serving).serve([listener])
 
 
 class _Server(uvicorn.Server):
     """uvicorn, with a callback when it serves, and without raising the signal again that stopped it."""
 
-    def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, connections: ClientConnections, on_serving: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
         self._on_serving = on_serving
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and call ``on_serving``."""
         await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(_BACKLOG)  # the loop has made it as short as what it accepts at once
         if self.started:
             self._on_serving()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look at the connections every now and then; return whether to stop."""
+        if counter % _TICKS_BETWEEN_LOOKS == 0:
+            self._connections.close_late(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop at a signal."""
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            loop.add_signal_handler(number, self._signalled)
-        try:
+        with stop_signals(self._signalled):
             yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
 
     def _signalled(self) -> None:
         self.force_exit = self.should_exit

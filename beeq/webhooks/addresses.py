@@ -81,38 +81,38 @@ class AllowedHosts:
     """The hosts that may be called even if their addresses are not public.
 
     A name matches the URL's host as written, never what a host resolves to; an address matches itself. An
-    entry without a port allows all ports.
+    entry without a port allows all ports. Messages name the ``setting`` that holds the list.
     """
 
     entries: frozenset[tuple[str, int | None]]
+    setting: str = ALLOW_HOSTS_SETTING
 
     @classmethod
-    def parse(cls, text: str) -> AllowedHosts:
+    def parse(cls, text: str, setting: str = ALLOW_HOSTS_SETTING) -> AllowedHosts:
         """Return the hosts in a comma list of ``host``, ``host:port`` and ``[v6]:port``.
 
         Raises ValueError if an entry is invalid; the message names the setting and the entry.
         """
         words = (word.strip() for word in text.split(","))
-        return cls(frozenset(_entry(word) for word in words if word))
+        return cls(frozenset(_entry(word, setting) for word in words if word), setting)
 
     def allows(self, host: str, port: int) -> bool:
         """Return whether the URL's ``host`` and ``port`` are in the list."""
-        name = _canonical(host)
+        name = canonical(host)
         return (name, None) in self.entries or (name, port) in self.entries
 
 
-def _entry(word: str) -> tuple[str, int | None]:
+def _entry(word: str, setting: str) -> tuple[str, int | None]:
     if _as_address(word) is not None:  # an IPv6 address without brackets, hence without a port
-        return _canonical(word), None
+        return canonical(word), None
     match = _ALLOWED_ENTRY.fullmatch(word)
     host = _host_of(match[1]) if match else None
     port = int(match[2]) if match and match[2] else None
     if host is None or (port is not None and not 0 < port <= _MAX_PORT):
         raise ValueError(
-            f"{ALLOW_HOSTS_SETTING} must be a comma list of host, host:port or [v6]:port:"
-            f" {word!r} is not valid"
+            f"{setting} must be a comma list of host, host:port or [v6]:port: {word!r} is not valid"
         )
-    return _canonical(host), port
+    return canonical(host), port
 
 
 def _host_of(written: str) -> str | None:
@@ -124,7 +124,8 @@ def _host_of(written: str) -> str | None:
     return host if _as_address(host) is not None or _HOST_NAME.fullmatch(host) else None
 
 
-def _canonical(host: str) -> str:
+def canonical(host: str) -> str:
+    """Return a URL's host in one form: in lower case, without the final dot; an address in its short form."""
     address = _as_address(host)
     return str(address) if address is not None else host.lower().removesuffix(".")
 

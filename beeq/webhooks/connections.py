@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpcore
 
@@ -21,12 +23,21 @@ MAX_IDLE = 50
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
+#: Sees the bytes that a connection reads, none at its end; returns those that the HTTP library shall read.
+Watch = Callable[[bytes], bytes]
+
+
 class OwnedNetwork(httpcore.AsyncNetworkBackend):
-    """Opens one network connection, and can close it at any time."""
+    """Opens one network connection, and can close it at any time.
+
+    Attributes:
+        watch: sees what is read, after TLS; None lets all of it pass.
+    """
 
     def __init__(self) -> None:
         self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
         self._stream: httpcore.AsyncNetworkStream | None = None
+        self.watch: Watch | None = None
 
     async def connect_tcp(
         self,
@@ -43,12 +54,51 @@ class OwnedNetwork(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError("not a host name") from None
         except httpcore.ConnectError as error:
             raise httpcore.ConnectError(connect_error_text(error)) from error
-        return self._stream
+        return WatchedStream(self._stream, self)
 
     async def aclose(self) -> None:
         """Close the connection, also during a request on it. Takes at most two turns of the loop."""
         if self._stream is not None:
             await self._stream.aclose()
+
+
+class WatchedStream(httpcore.AsyncNetworkStream):
+    """A network's stream: what it reads passes the network's ``watch``."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, network: OwnedNetwork) -> None:
+        self._stream = stream
+        self._network = network
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+        """Read what comes next; nothing at the end."""
+        while True:
+            data = await self._stream.read(max_bytes, timeout)
+            passed = data if self._network.watch is None else self._network.watch(data)
+            if passed or not data:
+                return passed
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        """Write all of it."""
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+    ) -> httpcore.AsyncNetworkStream:
+        """Return the stream inside TLS."""
+        return WatchedStream(
+            await self._stream.start_tls(ssl_context, server_hostname, timeout), self._network
+        )
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the stream says of itself."""
+        return self._stream.get_extra_info(info)
 
 
 def connect_error_text(error: BaseException) -> str:
@@ -64,14 +114,44 @@ def connect_error_text(error: BaseException) -> str:
     return str(error)
 
 
+@dataclass(frozen=True, slots=True)
+class HTTPProxy:
+    """A proxy: its URL without user and password, which are sent as basic authentication if given."""
+
+    url: str
+    auth: tuple[bytes, bytes] | None = field(default=None, repr=False)
+
+
+def _http_connection(
+    origin: httpcore.Origin, network: OwnedNetwork, ssl_context: ssl.SSLContext, proxy: HTTPProxy | None
+) -> httpcore.AsyncConnectionInterface:
+    if proxy is None:
+        return httpcore.AsyncHTTPConnection(
+            origin, ssl_context, keepalive_expiry=KEEPALIVE_S, network_backend=network
+        )
+    # Of this pool only the way to make one connection is used.
+    return httpcore.AsyncHTTPProxy(
+        proxy.url,
+        proxy.auth,
+        ssl_context=ssl_context,
+        proxy_ssl_context=ssl_context if proxy.url.startswith("https:") else None,
+        keepalive_expiry=KEEPALIVE_S,
+        network_backend=network,
+    ).create_connection(origin)
+
+
 class _LentConnection:
     """One HTTP connection, and the network connection below it."""
 
-    def __init__(self, origin: httpcore.Origin, network: OwnedNetwork, ssl_context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        origin: httpcore.Origin,
+        network: OwnedNetwork,
+        ssl_context: ssl.SSLContext,
+        proxy: HTTPProxy | None,
+    ) -> None:
         self.origin = origin
-        self.http = httpcore.AsyncHTTPConnection(
-            origin, ssl_context, keepalive_expiry=KEEPALIVE_S, network_backend=network
-        )
+        self.http = _http_connection(origin, network, ssl_context, proxy)
         self.network = network
         self.expiry: asyncio.TimerHandle | None = None  # set while it is idle
 
@@ -79,12 +159,22 @@ class _LentConnection:
 class Connections:
     """Lends connections, as many as are asked for at once; it belongs to one event loop.
 
-    ``make_network`` returns the network for one new connection.
+    ``make_network`` returns the network for one new connection. With a ``proxy`` all of them go through it.
+    ``on_close`` is called once they are to be closed: it closes what makes the networks.
     """
 
-    def __init__(self, make_network: Callable[[], OwnedNetwork], ssl_context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        make_network: Callable[[], OwnedNetwork],
+        ssl_context: ssl.SSLContext,
+        proxy: HTTPProxy | None = None,
+        *,
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
         self._make_network = make_network
+        self._on_close = on_close
         self._ssl_context = ssl_context
+        self._proxy = proxy
         self._idle: list[_LentConnection] = []  # the longest idle first
         self._lent: set[_LentConnection] = set()
         self._closing: set[asyncio.Task[None]] = set()  # each task removes itself at its end
@@ -95,16 +185,23 @@ class Connections:
         return len(self._lent)
 
     @asynccontextmanager
-    async def borrow(self, origin: httpcore.Origin) -> AsyncIterator[httpcore.AsyncHTTPConnection]:
+    async def borrow(
+        self, origin: httpcore.Origin, watch: Watch | None = None
+    ) -> AsyncIterator[httpcore.AsyncConnectionInterface]:
         """Lend a connection to ``origin``; the first request on it opens it.
 
-        Afterwards it is kept if its last response was read to the end, and closed otherwise.
+        ``watch`` sees what is read meanwhile. Afterwards the connection is kept if its last response was read
+        to the end, and closed otherwise.
         """
-        connection = self._take(origin) or _LentConnection(origin, self._make_network(), self._ssl_context)
+        connection = self._take(origin) or _LentConnection(
+            origin, self._make_network(), self._ssl_context, self._proxy
+        )
         self._lent.add(connection)
+        connection.network.watch = watch
         try:
             yield connection.http
         finally:
+            connection.network.watch = None
             if connection in self._lent and connection.http.is_available():
                 self._keep(connection)
             else:
@@ -113,6 +210,7 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close all connections, lent ones too, and return when that is done."""
+        self._on_close()
         for connection in [*self._idle, *self._lent]:
             self._close(connection)
         self._lent.clear()

@@ -1,5 +1,6 @@
 """One attempt to deliver one message: a signed POST, and the head of its response.
 
+The outcome is the status line: it is read by ``head``, whatever the HTTP library makes of what follows.
 httpcore is used directly, because it follows no redirect, decodes no body, keeps no cookie, reads no proxy
 or netrc from the environment, and logs no URL. Its only network is the ``guard``.
 """
@@ -15,23 +16,26 @@ import httpx
 
 from beeq import __version__
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, AllowedHosts
+from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections
-from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver, WebhookRefused
+from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver
+from beeq.webhooks.head import ResponseHead
+from beeq.webhooks.keys import EndpointKeys
+from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse, retry_after_in
-from beeq.webhooks.signature import Signer, message_id
+from beeq.webhooks.signature import message_id, webhook_signature
+from beeq.webhooks.urls import target_of
 
 #: Resolving and connecting; the TLS handshake gets the same time again.
 CONNECT_TIMEOUT_S = 10.0
 #: One write, or one read.
 IO_TIMEOUT_S = 30.0
-#: From the start to the head of the response, also if single bytes of it keep coming.
+#: From the start to the status line, also if single bytes of it keep coming.
 ATTEMPT_TIMEOUT_S = 60.0
-#: A response's body is read only so that the connection can be used again: this long …
-BODY_TIMEOUT_S = 3.0
+#: What follows the status line is read for ``Retry-After``, and to use the connection again: this long …
+REST_TIMEOUT_S = 3.0
 #: … and this far.
 MAX_BODY_BYTES = 64 * 1024
-_MAX_PORT = 65535
 _TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": IO_TIMEOUT_S, "write": IO_TIMEOUT_S}
 _NETWORK_ERRORS = (
     httpcore.NetworkError,
@@ -52,23 +56,24 @@ class WebhookSender:
     Used on one event loop from the first delivery to ``aclose``; it may be used again after that.
     The number of connections is that of the deliveries under way, and a few idle ones.
 
-    Without a ``signer`` messages are sent unsigned; without ``resolve`` the system's resolver is used, and
-    without ``ssl_context`` the usual authorities verify certificates.
+    An endpoint without a key in ``keys`` gets its messages unsigned. Without ``resolve`` the system looks up
+    names; without ``ssl_context`` the usual authorities verify certificates. ``headers`` are added by origin.
     """
 
     def __init__(
         self,
         allowed: AllowedHosts,
-        signer: Signer | None = None,
+        keys: EndpointKeys | None = None,
         *,
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        headers: ReceiverHeaders | None = None,
     ) -> None:
         self._allowed = allowed
-        self._signer = signer
+        self._keys = keys or EndpointKeys()
+        self._receiver_headers = headers or ReceiverHeaders({})
         self._resolve = resolve
         self._ssl_context = ssl_context
-        self._resolver: Resolver | None = None  # made and closed here, if the caller gave no ``resolve``
         self._connections: Connections | None = None
 
     async def deliver(
@@ -77,60 +82,68 @@ class WebhookSender:
         """POST ``body`` to ``url`` and return the response, with any status.
 
         ``job_id`` is the message's id, the same on every attempt. ``timeout_s`` is how long the caller will
-        wait; reading a body takes at most half of the rest of it. Raises WebhookRefused if the URL must not
-        be called, now or later, and DeliveryFailed if there was no response.
+        wait; what follows the status line takes at most half of the rest of it. Raises WebhookRefused if the
+        URL must not be called, now or later, and DeliveryFailed if no status line came.
         """
-        target = _target(url)
+        target = target_of(url)
         request_url = httpcore.URL(
             scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path
         )
-        headers = self._headers(target, job_id, body)
+        headers = self._headers(target, request_url.origin, job_id, body)
         connections = self._open()
-        started_s = time.monotonic()
-        received: WebhookResponse | None = None
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
+        elapsed_s = 0.0
         failure: Exception | None = None
+        deadline = asyncio.timeout(ATTEMPT_TIMEOUT_S)
+
+        def on_status() -> None:
+            nonlocal elapsed_s
+            elapsed_s = clock() - started_s
+            rest_s = min(REST_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2)
+            deadline.reschedule(min(clock() + rest_s, started_s + ATTEMPT_TIMEOUT_S))
+
+        head = ResponseHead(on_status)
         try:
             async with (
-                asyncio.timeout(ATTEMPT_TIMEOUT_S),
-                connections.borrow(request_url.origin) as connection,
+                deadline,
+                connections.borrow(request_url.origin, head.feed) as connection,
                 connection.stream(
                     "POST", request_url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
                 ) as response,
             ):
-                elapsed_s = time.monotonic() - started_s
-                retry_after_ms = retry_after_in(response.headers, datetime.now(UTC))
-                received = WebhookResponse(response.status, round(elapsed_s * 1000), retry_after_ms)
-                await _read_body(response, min(BODY_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2))
+                await _read_body(response)
         except _NETWORK_ERRORS as error:
-            # After the head of a response, a body that breaks off or never ends changes nothing.
+            # After the status line nothing changes the outcome: a head that cannot be read, a body that
+            # breaks off, either of them without end.
             failure = error
-        if received is None:
+        if head.status is None:
             raise DeliveryFailed(_sentence(failure, target))
-        return received
+        retry_after_ms = retry_after_in(head.headers, datetime.now(UTC))
+        return WebhookResponse(head.status, round(elapsed_s * 1000), retry_after_ms)
 
     async def aclose(self) -> None:
         """Close all connections; deliveries under way fail."""
         connections, self._connections = self._connections, None
-        resolver, self._resolver = self._resolver, None
-        if resolver is not None:
-            resolver.close()
         if connections is not None:
             await connections.aclose()
 
     def _open(self) -> Connections:
         if self._connections is None:
-            resolve = self._resolve
-            if resolve is None:
-                resolve = self._resolver = Resolver()
+            own = Resolver()  # its threads begin with the first name
             self._connections = Connections(
-                partial(GuardedBackend, self._allowed, resolve),
+                partial(GuardedBackend, self._allowed, self._resolve or own),
                 self._ssl_context or httpx.create_ssl_context(),
+                on_close=own.close,
             )
         return self._connections
 
-    def _headers(self, target: httpx.URL, job_id: str, body: bytes) -> list[tuple[str, str]]:
+    def _headers(
+        self, target: httpx.URL, origin: httpcore.Origin, job_id: str, body: bytes
+    ) -> list[tuple[str, str]]:
         sent_id = message_id(job_id)
         timestamp_s = int(time.time())
+        own = self._receiver_headers.of(origin)
         headers = [
             ("Host", target.netloc.decode("ascii")),
             ("User-Agent", f"beeq/{__version__}"),
@@ -140,40 +153,18 @@ class WebhookSender:
             ("webhook-id", sent_id),
             ("webhook-timestamp", str(timestamp_s)),
         ]
-        if self._signer is not None:
-            headers.append(("webhook-signature", self._signer.sign(sent_id, timestamp_s, body)))
-        return headers
+        if keys := self._keys.of(target):
+            headers.append(("webhook-signature", webhook_signature(keys, sent_id, timestamp_s, body)))
+        return [(name, value) for name, value in headers if name.lower() not in own] + list(own.items())
 
 
-def _target(url: str) -> httpx.URL:
-    """Parse the URL of a webhook; raises WebhookRefused with a message that repeats nothing of the URL."""
-    try:
-        target = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
-        raise WebhookRefused(
-            "the webhook URL cannot be read, or spells an address in a way that is always refused"
-            f" ({ALLOW_HOSTS_SETTING} is for plain hosts)"
-        ) from None
-    if target.scheme not in {"http", "https"}:
-        raise WebhookRefused("the webhook URL must begin with http:// or https://")
-    if target.userinfo:
-        raise WebhookRefused(
-            "the webhook URL holds a user name or password, which is always refused"
-            f" ({ALLOW_HOSTS_SETTING} is for plain hosts)"
-        )
-    if not target.host or not 0 < (1 if target.port is None else target.port) <= _MAX_PORT:
-        raise WebhookRefused("the webhook URL has no usable host and port")
-    return target
-
-
-async def _read_body(response: httpcore.Response, timeout_s: float) -> None:
-    """Read the body so that the connection can be used again; give up on long and slow ones."""
+async def _read_body(response: httpcore.Response) -> None:
+    """Read the body so that the connection can be used again; give up on long ones."""
     read_bytes = 0
-    async with asyncio.timeout(timeout_s):
-        async for chunk in response.aiter_stream():
-            read_bytes += len(chunk)
-            if read_bytes > MAX_BODY_BYTES:
-                return
+    async for chunk in response.aiter_stream():
+        read_bytes += len(chunk)
+        if read_bytes > MAX_BODY_BYTES:
+            return
 
 
 def _sentence(error: Exception | None, target: httpx.URL) -> str:

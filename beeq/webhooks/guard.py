@@ -1,4 +1,4 @@
-"""The network for webhooks: resolves a host once, checks every address, and connects to a checked one.
+"""The network for strangers' URLs: resolves a host once, checks every address, connects to a checked one.
 
 The HTTP client sees only host names, so the Host header, SNI and the certificate check are those of the
 URL; and it cannot bypass the check, because this is its only network. The address that was checked is the
@@ -16,8 +16,8 @@ from typing import Any
 import httpcore
 
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, AllowedHosts, is_public, may_resolve
-from beeq.webhooks.connections import OwnedNetwork, SocketOption, connect_error_text
+from beeq.webhooks.addresses import AllowedHosts, is_public, may_resolve
+from beeq.webhooks.connections import OwnedNetwork, SocketOption, WatchedStream, connect_error_text
 
 #: Resolves a host name to its addresses, in the order to try them; raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -106,13 +106,13 @@ class GuardedBackend(OwnedNetwork):
                 if not addresses:
                     raise httpcore.ConnectError(connect_error_text(error)) from error
             else:
-                return self._stream
+                return WatchedStream(self._stream, self)
 
     async def _checked(self, host: str, port: int) -> list[str]:
         """Return the addresses to try, at least one, after checking all of them."""
         allowed = self._allowed.allows(host, port)
         if not allowed and not may_resolve(host):
-            raise _refusal(host, port)
+            raise _refusal(host, port, self._allowed)
         try:
             addresses = await self._resolve(host, port)
         except OSError as error:
@@ -121,15 +121,14 @@ class GuardedBackend(OwnedNetwork):
             raise httpcore.ConnectError("the name has no address")
         if not allowed and not all(is_public(address) for address in addresses):
             # One address that is not public refuses the name, for its owner chooses the order.
-            raise _refusal(host, port)
+            raise _refusal(host, port, self._allowed)
         return _by_turns(addresses)[:_MAX_TRIES]
 
 
-def _refusal(host: str, port: int) -> WebhookRefused:
+def _refusal(host: str, port: int, allowed: AllowedHosts) -> WebhookRefused:
     shown = f"[{host}]" if ":" in host else host
     return WebhookRefused(
-        f"webhook host {shown}:{port} is not on the public internet,"
-        f" and {ALLOW_HOSTS_SETTING} does not allow it"
+        f"host {shown}:{port} is not on the public internet, and {allowed.setting} does not allow it"
     )
 
 

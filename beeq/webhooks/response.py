@@ -1,5 +1,7 @@
 """The parts of a receiver's response that a delivery uses. No IO, no clock."""
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +10,7 @@ from http import HTTPStatus
 
 #: A receiver may ask for a delay of a day at most.
 MAX_RETRY_AFTER_MS = 24 * 60 * 60 * 1000
+_SECONDS = re.compile(r"0*([0-9]*)(\.[0-9]{1,9})?[0-9]*")
 _MAX_SECONDS_DIGITS = 6  # a day has 86400 seconds
 
 
@@ -41,13 +44,14 @@ def retry_after_in(headers: Iterable[tuple[bytes, bytes]], now: datetime) -> int
 def retry_after_ms(value: str, now: datetime) -> int | None:
     """Return the delay that a ``Retry-After`` header asks for, 0 to a day, in ms; None if it is invalid.
 
-    ``value`` is seconds, or an HTTP date; ``now`` has a time zone.
+    ``value`` is seconds, which may have a fraction, or an HTTP date; ``now`` has a time zone.
     """
     text = value.strip()
-    if text.isascii() and text.isdecimal():
-        digits = text.lstrip("0")
-        wait_ms = int(digits or "0") * 1000 if len(digits) <= _MAX_SECONDS_DIGITS else None
-        return MAX_RETRY_AFTER_MS if wait_ms is None else min(wait_ms, MAX_RETRY_AFTER_MS)
+    if text[:1].isdecimal() and (seconds := _SECONDS.fullmatch(text)):
+        whole, fraction = seconds[1], seconds[2] or ""
+        if len(whole) > _MAX_SECONDS_DIGITS:
+            return MAX_RETRY_AFTER_MS
+        return min(math.ceil(float(f"{whole or '0'}{fraction}") * 1000), MAX_RETRY_AFTER_MS)
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

@@ -1,59 +1,113 @@
-"""The Standard Webhooks headers: a message's id, its time, and its signature. No IO, no clock.
+"""The Standard Webhooks headers: a message's id, its time, and its signatures. No IO, no clock.
 
-See https://www.standardwebhooks.com. Receivers check ``webhook-signature`` with any of its libraries, and
-drop repeated messages by ``webhook-id``.
+See https://www.standardwebhooks.com. Receivers check ``webhook-signature``, of which one signature must be by
+their key, with any of its libraries, and drop repeated messages by ``webhook-id``. Which keys sign a message
+is decided in ``keys``.
 """
 
 import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Iterable
+from typing import Protocol
 from urllib.parse import quote
 
-_SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, no secret
-#: A header may hold printable ASCII characters unencoded.
-_PLAIN = "".join(map(chr, range(0x20, 0x7F)))
-#: If an id needs encoding, its ``%`` are encoded too, so that it can be decoded.
-_SAFE = _PLAIN.replace("%", "").replace(" ", "")
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, no secret
+PRIVATE_PREFIX = "whsk_"
+_PUBLIC_PREFIX = "whpk_"
+#: A header may hold printable ASCII characters unencoded, but then a ``%`` could be one of the encoding's.
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_SEED_BYTES = 32
 
 
-class Signer:
-    """Signs messages with the secret that the sender shares with its receivers: ``whsec_`` and base64.
+class SigningKey(Protocol):
+    """A key that signs messages."""
 
-    Raises ValueError if the secret is invalid; the message names the setting and never holds the secret.
-    """
+    def signature(self, text: bytes) -> str:
+        """Return the signature of ``text`` as ``webhook-signature`` has it."""
 
-    def __init__(self, secret: str) -> None:
-        self._key = _decode(secret.strip())
+    def of_receiver(self) -> str:
+        """Return the key that the receiver verifies with, as Standard Webhooks writes it."""
+
+
+class SharedSecret:
+    """A secret that sender and receiver share: HMAC-SHA256, ``v1``."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
 
     def __repr__(self) -> str:
-        return "Signer(…)"
+        return "SharedSecret(…)"
 
-    def sign(self, message_id: str, timestamp_s: int, body: bytes) -> str:
-        """Return the value of ``webhook-signature`` for one attempt."""
-        signed = f"{message_id}.{timestamp_s}.".encode() + body
-        digest = hmac.digest(self._key, signed, hashlib.sha256)
-        return f"v1,{base64.b64encode(digest).decode()}"
+    def signature(self, text: bytes) -> str:
+        """Return the signature of ``text``."""
+        return f"v1,{_base64(hmac.digest(self._secret, text, hashlib.sha256))}"
+
+    def of_receiver(self) -> str:
+        """Return the secret itself: ``whsec_`` and base64."""
+        return SECRET_PREFIX + _base64(self._secret)
+
+
+class PrivateKey:
+    """A private key, of which the receiver has the public half: ed25519, ``v1a``.
+
+    ``private`` is its seed of 32 bytes, which the public key may follow. Raises ValueError if it is neither,
+    and ImportError, which names the extra, if the package ``cryptography`` is missing.
+    """
+
+    def __init__(self, private: bytes) -> None:
+        try:
+            from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ImportError(
+                "ed25519 signatures (v1a) need the package cryptography: pip install 'beequeue[ed25519]'"
+            ) from error
+        seed, public = private[:_SEED_BYTES], private[_SEED_BYTES:]
+        self._key = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+        self._public = self._key.public_key().public_bytes_raw()
+        if public not in (b"", self._public):
+            raise ValueError("the public key is another one's")
+
+    def __repr__(self) -> str:
+        return "PrivateKey(…)"
+
+    def signature(self, text: bytes) -> str:
+        """Return the signature of ``text``."""
+        return f"v1a,{_base64(self._key.sign(text))}"
+
+    def of_receiver(self) -> str:
+        """Return the public key: ``whpk_`` and base64."""
+        return _PUBLIC_PREFIX + _base64(self._public)
+
+
+def webhook_signature(keys: Iterable[SigningKey], sent_id: str, timestamp_s: int, body: bytes) -> str:
+    """Return the value of ``webhook-signature`` for one attempt: a signature by each key."""
+    text = f"{sent_id}.{timestamp_s}.".encode() + body
+    return " ".join(key.signature(text) for key in keys)
 
 
 def message_id(job_id: str) -> str:
     """Return ``job_id`` as the value of ``webhook-id``, the same on every attempt.
 
-    An id of printable ASCII stays as it is. Any other is percent-encoded, with every ``%`` in it.
+    Percent-decoding gives the job's id back, so no two jobs share one; and it holds no ``.``, which ends the
+    id in the text that is signed. UUIDs and the numbers of counters stay as they are.
     """
-    if job_id == job_id.strip(" ") and all(character in _PLAIN for character in job_id):
-        return job_id
-    return quote(job_id, safe=_SAFE, errors="surrogatepass")
+    is_plain = job_id == job_id.strip(" ") and all(" " <= character <= "~" for character in job_id)
+    safe = _PLAIN if is_plain else _PLAIN.replace(" ", "")
+    return quote(job_id, safe=safe, errors="surrogatepass").replace(".", "%2E")
 
 
-def _decode(secret: str) -> bytes:
-    encoded = secret.removeprefix(_SECRET_PREFIX)
+def decoded(text: str, prefix: str) -> bytes | None:
+    """Return the bytes of a key that begins with ``prefix``, the rest being base64; None if it is not one."""
+    encoded = text.removeprefix(prefix)
     try:
         # Some generators leave out the padding; receivers' libraries accept that too.
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
-        key = b""
-    if not key or encoded == secret:
-        # "from None": the cause's traceback would show the secret where locals are logged.
-        raise ValueError("BEEQ_WEBHOOK_SECRET must be 'whsec_' followed by base64") from None
-    return key
+        return None
+    return key if key and encoded != text else None
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

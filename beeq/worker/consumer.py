@@ -1,18 +1,26 @@
 """Works on a queue: takes the handler, starts the worker, runs until stopped or until nothing is left."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import nullcontext
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import Context, copy_context
+from typing import Any
 
+from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, Ending, ended
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
 from beeq.client.session import Session
-from beeq.errors import QueueClosed, RedisError
+from beeq.errors import HandlersHang, QueueClosed, RedisError, kind_and_text_of
 from beeq.process import stop_signals
 from beeq.redis.retry_delay import RetryDelay
 from beeq.settings import whole
+from beeq.worker.health import WorkerHealth
 from beeq.worker.runner import Executor, Handler, check_executor, check_handler
 from beeq.worker.worker import Worker
+
+logger = logging.getLogger("beeq")
 
 #: How long ``run`` waits for running jobs after the first signal.
 DRAIN_TIMEOUT_MS = 30_000
@@ -27,10 +35,16 @@ class Consumer:
         self._owner = owner
         self._executor: Executor = "auto"
         self._starts_on_opening = False  # process() came before connect(), and auto_connect is off
+        self._closing: set[asyncio.Task[None]] = set()  # by signals
+        self._runs: dict[asyncio.Task[Any], int] = {}  # who runs this → how often that was cancelled before
+        self._is_closed_by_signal = False
         self._ended = asyncio.Event()  # ``run`` may end
         self._failure: BaseException | None = None  # what ended the worker, if it was not stopped
+        #: The context of who called ``run``, or else ``process``: each attempt runs in a copy.
+        self._variables = Context()
         self.handler: Handler | None = None
         self.concurrency = 1
+        self.max_hung = context.settings.max_hung
         #: None while no jobs are taken.
         self.worker: Worker | None = None
 
@@ -57,6 +71,7 @@ class Consumer:
             raise QueueClosed
         self._session.owning_loop.refuse_elsewhere()
         self.handler, self.concurrency, self._executor = handler, concurrency, executor
+        self._variables = copy_context()
         self._session.attach(self)
         try:
             asyncio.get_running_loop()
@@ -77,16 +92,52 @@ class Consumer:
                 self._owner,
                 self.handler,
                 concurrency=self.concurrency,
+                max_hung=self.max_hung,
                 executor=self._executor,
+                variables=self._variables,
                 on_failure=self._failed,
+                is_host_leaving=self._is_being_cancelled,
             )
             self._session.owning_loop.spawn(self._open_patiently())
         return self.worker
 
     def _failed(self, failure: BaseException) -> None:
-        self._context.report_error(failure)
-        self._failure = failure
+        self._failure = failure  # which was reported each time
         self._ended.set()
+
+    def health(self) -> WorkerHealth:
+        """Return how the work is; may be called in any thread."""
+        context, worker = self._context, self.worker
+        duties = context.duties.health()
+        loop_silent_ms = context.duties.silent_ms
+        failure = self._failure
+        is_healthy = (
+            self._session.is_running
+            and failure is None
+            and all(duty.state == "running" for duty in duties)
+            and loop_silent_ms < max(1000, context.settings.stall_interval)
+            and (worker is None or worker.is_well)
+        )
+        if worker is None:
+            return WorkerHealth(
+                is_healthy=is_healthy,
+                is_taking=False,
+                duties=duties,
+                loop_silent_ms=loop_silent_ms,
+                error="" if failure is None else kind_and_text_of(failure),
+            )
+        return WorkerHealth(
+            is_healthy=is_healthy and not worker.is_paused,
+            is_taking=failure is None and not (worker.is_stopping or worker.is_paused),
+            duties=duties,
+            concurrency=self.concurrency,
+            places_taken=worker.pump.scheduler.places_taken,
+            running=worker.running,
+            hung=worker.hung,
+            last_turn_ms=worker.last_turn_ms,
+            loop_silent_ms=loop_silent_ms,
+            error="" if failure is None else kind_and_text_of(failure),
+        )
 
     async def _open_patiently(self) -> None:
         """Open the queue, however long Redis is away, and hear of cancelled jobs from then on.
@@ -97,6 +148,7 @@ class Consumer:
         while self._session.is_running:
             try:
                 await self._session.connect()
+                await self._session.look_at_workers_rights()
                 await self._session.subscribe(self._context.keys.cancelled, self._cancelled)
             except RedisError as error:
                 self._context.report_error(error)
@@ -115,22 +167,82 @@ class Consumer:
         if not self._session.is_running:
             raise QueueClosed
         self._session.may_connect = True
-        with stop_signals(self._signalled) if catch_signals else nullcontext():
-            if burst:
-                try:
-                    await self._work_off()
-                except (QueueClosed, RedisError):
-                    if self._session.is_running:
-                        raise  # else it came of closing, and how the work ended is known below
-            else:
-                self._start()
-                await self._ended.wait()  # as long as it takes: close() sets it
-            if self._failure is not None:
-                raise self._failure
-            await self._session.until_closed()
+        self._variables = copy_context()
+        if self.worker is not None:
+            self.worker.use_variables(self._variables)
+        catching = stop_signals(self._signalled, takes_over=False) if catch_signals else nullcontext()
+        with catching, self._running():
+            try:
+                await self._work(burst=burst)
+            except asyncio.CancelledError:
+                await self._leave()
+                raise
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Note the task that runs this: if it is cancelled, the jobs are not to blame."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - ``run`` is a coroutine
+        is_first = task not in self._runs
+        if is_first:
+            self._runs[task] = task.cancelling()
+        try:
+            yield
+        finally:
+            if is_first:
+                del self._runs[task]
+
+    def _is_being_cancelled(self) -> bool:
+        return bool(self._runs) and all(task.cancelling() > before for task, before in self._runs.items())
+
+    async def _work(self, *, burst: bool) -> None:
+        if burst:
+            try:
+                await self._work_off()
+            except (QueueClosed, RedisError):
+                if self._session.is_running:
+                    raise  # else it came of closing, and how the work ended is known below
+        else:
+            self._start()
+            await self._ended.wait()  # as long as it takes: close() sets it
+        if self._failure is not None:
+            raise self._failure
+        closed = self._session.until_closed()
+        # What a signal has asked for is no error; who calls ``close`` hears of its own.
+        await (self._ended_well(closed) if self._is_closed_by_signal else closed)
+
+    async def _leave(self) -> None:
+        """Hand back what runs: ``run`` was cancelled, unless another task runs this, too."""
+        if not self._is_being_cancelled():
+            return
+        leaving: Awaitable[bool | None]
+        if not self._session.is_running:
+            leaving = self._session.close(AT_ONCE_MS)
+        elif self.worker is not None:
+            leaving = self._end_work(self.worker, AT_ONCE_MS)
+        else:
+            return
+        # In a task of its own: this one may be cancelled again, and the jobs go back all the same.
+        task = asyncio.get_running_loop().create_task(self._ended_well(leaving), name="beeq hand-back")
+        await Ending().step(CLOSE_GRACE_S, lambda: [ended([task])])
+
+    async def _ended_well(self, ending: Awaitable[bool | None]) -> None:
+        """Await an end that was asked for; how it failed, or that jobs went back, is one line of the log."""
+        try:
+            is_drained = await ending
+        except TimeoutError:
+            is_drained = False
+        except Exception as error:  # noqa: BLE001 - a connection that does not close, …
+            logger.warning("queue %s did not close well: %s", self._context.name, kind_and_text_of(error))
+            return
+        if is_drained is False:
+            logger.warning("queue %s: running jobs were handed back", self._context.name)
 
     async def _work_off(self) -> None:
-        """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``."""
+        """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``.
+
+        Raises HandlersHang when too many handlers hang: threads may do so for ever, and the rest can wait.
+        """
         session = self._session
         await session.ensure()
         if not session.is_running:
@@ -139,20 +251,41 @@ class Consumer:
         worker.burst()
         while session.is_running:
             worker.look()
-            await worker.idle.wait()  # each job has its own bound
+            if not worker.is_paused:
+                await worker.idle.wait()  # each job has its own bound
             if not session.is_running or worker.failure is not None:
                 return
+            if worker.is_paused:
+                hung = worker.hung
+                await self._end_work(worker)
+                if session.is_running:
+                    raise HandlersHang(hung)
+                return
+            if not worker.idle.is_set():
+                continue  # a pause that is over has ended the wait
             if session.activator is None or not await session.activator.once():
-                await worker.stop(DRAIN_TIMEOUT_MS / 1000)
-                self.worker = None  # only now: a close() meanwhile stops the worker sooner
+                await self._end_work(worker)
                 return
 
-    async def _signalled(self) -> None:
-        """Let running jobs end after the first signal, and hand them back after the second."""
+    async def _end_work(self, worker: Worker, timeout_ms: int = DRAIN_TIMEOUT_MS) -> bool:
+        """Stop this worker, but not the queue; return whether all jobs ended in time."""
         try:
-            await self._session.close(DRAIN_TIMEOUT_MS if self._session.is_running else 1)
-        except TimeoutError as error:
-            self._context.report_error(error)
+            return await worker.stop(timeout_ms / 1000)
+        finally:
+            if self.worker is worker:
+                self.worker = None  # only now: a close() meanwhile stops the worker sooner
+
+    def _signalled(self) -> None:
+        """Let running jobs end after the first signal, and hand them back after the second."""
+        timeout_ms = DRAIN_TIMEOUT_MS if self._session.is_running else AT_ONCE_MS
+        closing = asyncio.get_running_loop().create_task(self._close_by_signal(timeout_ms))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._is_closed_by_signal = True
+
+    async def _close_by_signal(self, timeout_ms: int) -> None:
+        with contextlib.suppress(Exception):  # ``run`` waits for the same end, and says how it was
+            await self._session.close(timeout_ms)
 
     # What the session asks.
 
@@ -165,6 +298,11 @@ class Consumer:
         """Start, if ``process`` came before ``connect``."""
         if self._starts_on_opening and self.worker is None:
             self._start()
+
+    def drain(self) -> None:
+        """Take no more jobs."""
+        if self.worker is not None:
+            self.worker.drain()
 
     async def stop(self, timeout_s: float) -> bool:
         """Stop the worker; return whether all jobs ended in time."""

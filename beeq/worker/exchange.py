@@ -1,11 +1,16 @@
 """Packs the calls of ``lua/exchange.lua`` for one queue."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from beeq.protocol.keys import Keys
+from beeq.protocol.options import created_ms_of
 from beeq.redis import scripts
 from beeq.settings import Settings
-from beeq.worker.actions import ExchangeCall
+from beeq.worker.scheduling.actions import MAX_BATCH_BYTES, ExchangeCall
+
+#: One call in so many counts the jobs that run in the whole fleet; the others go by what it has found.
+_COUNT_EVERY = 64
 
 
 class ExchangePacker:
@@ -20,15 +25,37 @@ class ExchangePacker:
             drop_succeeded="1" if settings.remove_on_success else "",
             drop_failed="1" if settings.remove_on_failure else "",
             outbox_limit=settings.outbox_limit,
+            max_bytes=MAX_BATCH_BYTES,
         )
+        self._drops_succeeded = settings.remove_on_success
+        drops = {"succeeded": settings.remove_on_success, "failed": settings.remove_on_failure}
+        #: Ends of jobs whose record stays, and whose result is not kept.
+        self._without_result = frozenset(
+            status for status, is_dropped in drops.items() if not (settings.keep_results or is_dropped)
+        )
+        self._calls_until_count = 0
+        self._counted: Sequence[int] = ()  # how many jobs run, and whether some run on Node peers
+
+    def counted(self, counted: Sequence[int]) -> None:
+        """Take what a reply says of jobs that run: how many there are, and whether some run on Node peers."""
+        self._counted = counted
+        self._calls_until_count = _COUNT_EVERY
 
     def packed(self, call: ExchangeCall) -> bytes:
         """Return the command."""
-        arguments: list[Any] = [call.token, call.free, b"", b""]
+        self._calls_until_count -= 1
+        counted = self._counted if self._calls_until_count > 0 else (b"", b"")
+        arguments: list[Any] = [*counted, call.token, call.free, b"", b""]
         if call.fetched is not None:
-            arguments[2:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
+            arguments[4:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
         for pending in call.outcomes:
             outcome = pending.outcome
+            keep = outcome.keep
+            if not keep and self._drops_succeeded and outcome.status == "succeeded":
+                # Without a record, nothing else would tell who asks later that the job succeeded.
+                keep = b"%d:snull" % created_ms_of(outcome.job.options)
+            elif self._without_result and outcome.status in self._without_result:
+                keep = b""
             arguments += (
                 pending.raw_id,
                 pending.claim,
@@ -36,6 +63,6 @@ class ExchangePacker:
                 outcome.record,
                 outcome.message,
                 outcome.delay_ms,
-                outcome.keep,
+                keep,
             )
         return self._prefix.pack(arguments)

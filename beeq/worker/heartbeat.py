@@ -1,19 +1,32 @@
 """Signs of life for the jobs that run here, from a thread and a connection of their own.
 
-A claim is a job's first sign of life (``lua/exchange.lua``); beats follow every half stall interval. If the
-process dies before the first of them, a stall check requeues the job just the same.
+A claim is a job's first sign of life (``lua/exchange.lua``); beats follow at least twice a stall interval. If
+the process dies before the first of them, a stall check requeues the job just the same.
 
-A handler that blocks the loop loses no job. The thread only reads what the scheduler holds. All queues of a
-process beat in one thread: hundreds of threads, each with a loop, would cost more than the queues do.
+A beat renews claims, not ids, and hears which of them are no longer ours: this process may have stood still
+while its jobs stalled, and somebody else may have them by now. The loop judges these again before it stops a
+handler (``worker.py``), for an outcome may have left, and have been recorded, while the beat was on its way.
+
+Where the client that a queue was given works in its own loop only (``redis/dialling/apart.py``), beats are
+made there.
+
+A handler that blocks the loop loses no job, and is logged from here (``loop_watch.py``). Where the process
+ends nevertheless, its jobs are given back from here (``give_back_all``). The thread only reads what the
+scheduler holds. All queues of a process beat in one thread: hundreds of threads, each with a
+loop, would cost more than the queues do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
+import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
+from dataclasses import dataclass, field
 
 from beeq.client.reader import WORKER_LIFETIME_MS
 from beeq.errors import RedisError
@@ -22,13 +35,28 @@ from beeq.redis import scripts
 from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.settings import Settings
+from beeq.supervision.duty import Duty
+from beeq.supervision.supervised_task import SupervisedTask
+from beeq.worker.loop_watch import LOOK_S, look_at_loops
 
 #: The registry of workers needs more beats than a long stall interval would bring.
 _LONGEST_INTERVAL_MS = 10_000
-_MAX_IDS = 1000
+#: Parts of an interval, and of the wait after a failure: thousands of workers that began, or failed, together
+#: must not go on in step, and none may come later than it has to.
+_INTERVAL_JITTER = (0.8, 1.0)
+_AGAIN_JITTER = (0.5, 1.0)
+#: The part of an interval that is waited for at least, however long the beat itself took.
+_SHORTEST_REST = 0.1
+#: Half a millisecond of Redis's time …
+_MAX_IDS = 500
+#: … and not much more than so many bytes, for ids may be long. Its answer is due within a third of the
+#: interval, or within a second: a slow line must carry the call in that time, beside records and results.
+_MAX_BYTES = 20_000
 #: How soon a beat that failed is repeated, the first time and later.
 _FIRST_AGAIN_S = 0.1
 _LONGEST_AGAIN_S = 1.0
+#: How long it may take to say goodbye.
+_LONGEST_END_S = 1.0
 
 
 class _Thread:
@@ -40,12 +68,17 @@ class _Thread:
     lock = threading.Lock()
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._beating = 0
-        self._thread = threading.Thread(target=self._main, name="beeq-heartbeat", daemon=True)
+        self.loop = Context().run(asyncio.new_event_loop)  # its handles keep the context they are made in
+        self.beating: set[Heartbeat] = set()
+        self._thread = threading.Thread(
+            target=Context().run,  # some Pythons let a thread inherit its starter's
+            args=(self._main,),
+            name="beeq-heartbeat",
+            daemon=True,
+        )
 
     @classmethod
-    def enter(cls) -> _Thread:
+    def enter(cls, heartbeat: Heartbeat) -> _Thread:
         """Return the process's thread, starting it for the first heartbeat; ``leave`` it in the end."""
         with cls.lock:
             thread = cls.current
@@ -53,25 +86,41 @@ class _Thread:
                 thread = _Thread()
                 thread._thread.start()
                 cls.current = thread
-            thread._beating += 1
+            thread.beating.add(heartbeat)
             return thread
 
-    def leave(self) -> None:
+    def leave(self, heartbeat: Heartbeat) -> None:
         """One heartbeat has ended; called in the thread."""
         with self.lock:
-            self._beating -= 1
-            if not self._beating:
+            self.beating.discard(heartbeat)
+            if not self.beating:
                 _Thread.current = None  # the next heartbeat starts another one
                 self.loop.stop()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread's end if no heartbeat is left in it."""
-        if not self._beating:
+        if not self.beating:
             self._thread.join(timeout_s)
 
+    def _look(self) -> None:
+        """Look at the loops in which queues work: this thread goes on when they are blocked."""
+        self.loop.call_later(LOOK_S, self._look)
+        look_at_loops()
+
+    @staticmethod
+    async def _end_tasks() -> None:
+        """Let dials end that were left behind."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_LONGEST_END_S)
+
     def _main(self) -> None:
+        self.loop.call_later(LOOK_S, self._look)
         try:
             self.loop.run_forever()
+            self.loop.run_until_complete(self._end_tasks())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
         finally:
             self.loop.close()
@@ -86,16 +135,24 @@ os.register_at_fork(after_in_child=_forget_thread)
 
 
 class Heartbeat:
-    """Beats every half stall interval, from its construction until ``stop``.
+    """Beats twice a stall interval and more, from its construction until ``stop``, or its loop's end.
+
+    It keeps neither its worker nor the loop of that in memory, unless it beats in that loop.
 
     Args:
         connector: makes the connection; not shared with another thread's loop.
         keys: of the queue.
         settings: of the queue.
         worker: this process's name in the registry.
-        running: the jobs that run now, id → claim; copied in the thread, changed in the loop's.
+        held: called in the thread; returns the jobs to beat for, id → claim, and the one of these claims that
+            Redis may not have granted yet, or empty.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
+        on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
+            ``held`` returned it; since then its outcome may have been recorded.
         on_error: called in the thread with each failure.
+        patience_s: how long it may be silent before the watchdog begins it again.
+        loop: the running one, where the connector works in no other; ``held`` and the others are called in
+            it then. None: that of the heartbeats' thread.
     """
 
     def __init__(
@@ -105,82 +162,206 @@ class Heartbeat:
         settings: Settings,
         *,
         worker: str,
-        running: Mapping[bytes, bytes],
+        held: Callable[[], tuple[dict[bytes, bytes], bytes]],
         on_cancelled: Callable[[list[bytes]], object],
+        on_lost: Callable[[list[bytes]], object],
         on_error: Callable[[BaseException], object],
+        patience_s: float,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._connector = connector
         self._keys = keys
+        self._settings = settings
         self._interval_s = min(settings.stall_interval / 2, _LONGEST_INTERVAL_MS) / 1000
-        timeout_ms = min(settings.redis_timeout, max(1000, settings.stall_interval))
+        # A beat without an answer is repeated before its jobs stall.
+        timeout_ms = min(settings.redis_timeout, max(1000, settings.stall_interval // 3))
         self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._worker = worker
-        self._running = running
+        self._held = held
         self._on_cancelled = on_cancelled
+        self._on_lost = on_lost
         self._on_error = on_error
-        self._task: asyncio.Task[None] | None = None  # the thread's, which is to be held
         self._stopped = asyncio.Event()  # the thread's
+        self._task = SupervisedTask(
+            "heartbeat",
+            self.run,
+            patience_s=patience_s,
+            on_error=on_error,
+            may_end=self._stopped.is_set,
+            on_over=self._ended,
+        )
         self._has_ended = threading.Event()
-        self._thread = _Thread.enter()
-        self._thread.loop.call_soon_threadsafe(self._begin)
+        #: Whether it has ended with the loop of the jobs.
+        self.is_over = False
+        self._hanging_up: asyncio.Task[None] | None = None
+        self._thread = _Thread.enter(self)  # which watches the loops, wherever beats are made
+        self._loop = loop or self._thread.loop
+        self._loop.call_soon_threadsafe(self._task.start)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it beats."""
+        return self._loop
+
+    def left_jobs(self) -> LeftJobs:
+        """Return what runs here now; may be called in any thread."""
+        held, _ = self._held()
+        return LeftJobs(self._keys.queue_name, ids=[raw_id.decode(errors="replace") for raw_id in held])
+
+    @property
+    def duty(self) -> Duty:
+        """What is known of it, for the watchdog."""
+        return self._task.duty
 
     def stop(self) -> None:
         """End, and take this process out of the registry; ``join`` waits for that."""
         with contextlib.suppress(RuntimeError):  # it has ended already
-            self._thread.loop.call_soon_threadsafe(self._stopped.set)
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def loop_is_over(self) -> None:
+        """End: the loop of the jobs does not run any more. May be called in any thread."""
+        self.is_over = True
+        if self._loop is self._thread.loop:
+            self.stop()
+        else:  # then nobody takes its own steps any more
+            with contextlib.suppress(RuntimeError):
+                self._thread.loop.call_soon_threadsafe(self._leave_thread)
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        self._loop.call_later(_LONGEST_END_S, self._task.cancel)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end."""
         if self._has_ended.wait(timeout_s):
             self._thread.join(timeout_s)
 
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._ended)
+    def _ended(self) -> None:
+        self._hanging_up = self._loop.create_task(self._hang_up())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._thread.leave()
-        self._has_ended.set()
-        defect = None if task.cancelled() else task.exception()
-        if defect is not None:  # the task has no waiter, and jobs will stall
-            self._on_error(defect)
+    async def _hang_up(self) -> None:
+        """Close what no beat needs any more; also where the time was over before ``run`` began again."""
+        with contextlib.suppress(Exception):  # the thread must end all the same
+            async with asyncio.timeout(_LONGEST_END_S):
+                await self._connection.close()
+                await self._connector.close()
+        self._thread.loop.call_soon_threadsafe(self._leave_thread)
 
-    async def _run(self) -> None:
+    def _leave_thread(self) -> None:
+        if not self._has_ended.is_set():
+            self._thread.leave(self)
+            self._has_ended.set()
+
+    async def run(self, duty: Duty) -> None:
+        """Beat until ``stop``."""
         again_s = _FIRST_AGAIN_S
         try:
             while not self._stopped.is_set():
-                rest_s = self._interval_s
+                next_s = self._loop.time() + self._interval_s * random.uniform(*_INTERVAL_JITTER)
                 try:
                     await self.once()
+                    duty.turn()
                     again_s = _FIRST_AGAIN_S
+                    rest_s = max(next_s - self._loop.time(), self._interval_s * _SHORTEST_REST)
                 except RedisError as error:
                     self._on_error(error)
                     # Once Redis is back, or failed over, a stall check may come before the next beat.
-                    rest_s = min(rest_s, again_s)
+                    rest_s = min(self._interval_s, again_s) * random.uniform(*_AGAIN_JITTER)
                     again_s = min(again_s * 2, _LONGEST_AGAIN_S)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopped.wait(), rest_s)
+                await self._rest(duty, rest_s)
             await self._leave()
         finally:
-            await self._connection.close()
-            await self._connector.close()
+            self._connection.leave()  # it may begin again; what was closed would connect no more
+
+    async def _rest(self, duty: Duty, rest_s: float) -> None:
+        """Wait so long, or for ``stop``, and say meanwhile that the duty is there."""
+        while rest_s > 0 and not self._stopped.is_set():
+            step_s = min(rest_s, duty.patience_s / 2)
+            rest_s -= step_s
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), step_s)
+            duty.rests(0)
 
     async def once(self) -> None:
         """Beat now. Raises RedisError if Redis did not hear it."""
-        jobs = list(dict(self._running).items())  # dict() copies at one go; items() would not
-        for start in range(0, max(1, len(jobs)), _MAX_IDS):
-            cancelled = await scripts.beat(
+        held, early_claim = self._held()
+        for jobs in _batches(held.items()):
+            self.duty.rests(0)
+            cancelled, lost = await scripts.beat(
                 self._connection,
                 self._keys,
                 worker=self._worker,
                 lifetime_ms=WORKER_LIFETIME_MS,
-                jobs=jobs[start : start + _MAX_IDS],
+                early=early_claim,
+                jobs=jobs,
             )
             if cancelled:
                 self._on_cancelled(cancelled)
+            if lost:
+                self._on_lost(lost)
+
+    async def give_back(self, left: LeftJobs) -> None:
+        """Give back what runs here, in ``loop``, over a connection for just that. Raises RedisError."""
+        held, _ = self._held()
+        pairs = list(reversed(held.items()))  # each goes to the front: the newest first
+        connection = Connection(self._connector, timeout_ms=self._settings.redis_timeout)
+        try:
+            while pairs:
+                done = await scripts.give_back(
+                    connection,
+                    self._keys,
+                    outbox_limit=self._settings.outbox_limit,
+                    jobs=pairs[:_MAX_IDS],
+                )
+                given = {raw_id.decode(errors="replace") for raw_id, _ in pairs[:done]}
+                left.given_back += [job_id for job_id in left.ids if job_id in given]
+                left.ids = [job_id for job_id in left.ids if job_id not in given]
+                del pairs[:done]
+        finally:
+            connection.leave()
 
     async def _leave(self) -> None:
         try:
             await self._connection.call("ZREM", self._keys.workers, self._worker)
         except RedisError as error:
             self._on_error(error)  # the registry forgets by itself
+
+
+def _batches(jobs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Return what one call after the other names; an idle worker's one call names no job."""
+    batch: list[tuple[bytes, bytes]] = []
+    size_bytes = 0
+    for raw_id, claim in jobs:
+        size_bytes += len(raw_id) + len(claim)
+        if batch and (len(batch) == _MAX_IDS or size_bytes > _MAX_BYTES):
+            yield batch
+            batch, size_bytes = [], len(raw_id) + len(claim)
+        batch.append((raw_id, claim))
+    yield batch
+
+
+@dataclass(slots=True)
+class LeftJobs:
+    """What a queue's worker held when its process was ended."""
+
+    queue_name: str
+    given_back: list[str] = field(default_factory=list)
+    #: They stay in ``active`` until a stall check finds them.
+    ids: list[str] = field(default_factory=list)
+
+
+def give_back_all(limit_s: float) -> list[LeftJobs]:
+    """Give back the jobs that run in this process, which ends now because a loop is blocked.
+
+    Called in a thread that is neither such a loop's nor the heartbeats'. Returns after ``limit_s`` at most;
+    what Redis has not answered by then, or belongs to a connector that works in the blocked loop only, stays.
+    """
+    thread = _Thread.current
+    heartbeats = [] if thread is None else list(thread.beating)
+    left = [heartbeat.left_jobs() for heartbeat in heartbeats]
+    calls = [
+        asyncio.run_coroutine_threadsafe(heartbeat.give_back(jobs), heartbeat.loop)
+        for heartbeat, jobs in zip(heartbeats, left, strict=True)
+    ]
+    concurrent.futures.wait(calls, limit_s)
+    return left

@@ -5,40 +5,48 @@ places. Outcomes gather while a call is in flight, so calls grow with the load: 
 one round trip, at 100 a fraction of one. Only when the queue is empty does a further connection block in
 BLMOVE (``blocking_fetch.py``), so that an idle worker starts a job as soon as a producer has pushed it.
 
-Every event goes to the scheduler (``scheduler.py``), which returns actions. The pump carries them out in that
-order. Actions that take time go to ``run``, which does one at a time.
+Every event goes to the scheduler (``scheduling/scheduler.py``), which returns actions. The pump carries them
+out in that order. Actions that take time go to ``run``, which does one at a time.
 """
 
 import asyncio
+import contextlib
 import functools
 import secrets
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Protocol
 
 from beeq.client.context import QueueContext
-from beeq.errors import RedisError
+from beeq.errors import RedisError, RedisUnavailable, kind_of
 from beeq.protocol.outcome import Outcome
 from beeq.redis.connection import Connection, meant_by
 from beeq.redis.retry_delay import RetryDelay
-from beeq.worker import actions
+from beeq.supervision.duty import Duty
 from beeq.worker.blocking_fetch import BlockingFetch
-from beeq.worker.claims import ClaimedJob
 from beeq.worker.exchange import ExchangePacker
 from beeq.worker.recovery import Recovery, failure_of
-from beeq.worker.scheduler import Scheduler
+from beeq.worker.scheduling import actions
+from beeq.worker.scheduling.claims import ClaimedJob
+from beeq.worker.scheduling.scheduler import Scheduler
+
+#: What each reply of ``lua/exchange.lua`` has; one that was to count the running jobs has one part more.
+_PARTS = 4
+#: How often ``settle`` looks whether replies have come that leave nothing to do.
+_SETTLE_LOOK_S = 0.02
 
 
 class PumpListener(Protocol):
     """Hears what comes of the jobs of a pump; ``Worker`` is one."""
 
     def start_job(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
-        """Start the job; it must lead to one ``outcome_ready`` or ``give_back``.
+        """Start the job; it must lead to one ``outcome_ready`` or ``give_back``, unless this raises.
 
         If Redis has not granted its claim yet, there is a future, which is done once that is known.
         """
 
     def stop_job(self, claim: bytes) -> None:
-        """Stop the job that was started early by this claim: Redis has not granted it."""
+        """Stop the job that runs by this claim, if one does: Redis has not granted it, or it is lost."""
 
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Redis has recorded these outcomes."""
@@ -70,10 +78,21 @@ class Pump:
         #: One connection for all calls: they are executed, and answered, in the order they were made.
         self._connection = Connection(context.connector, timeout_ms=settings.redis_timeout)
         self._packer = ExchangePacker(context.keys, settings)
-        self._retry_delay = RetryDelay(settings.initial_redis_failure_retry_delay)
+        self._retry_delay = RetryDelay(
+            settings.initial_redis_failure_retry_delay, news=lambda: context.connector.switches
+        )
         self._recovery = Recovery(self._connection, context.keys, outbox_limit=settings.outbox_limit)
         self.fetch = BlockingFetch(context, beside=self._connection, listener=self)
+        self._later_s = settings.initial_redis_failure_retry_delay / 1000
+        self._later: asyncio.TimerHandle | None = None
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
+        self._duty: Duty | None = None  # that of ``run``
+        self._is_failing = False  # the last call, or the like, has failed
+        self._is_done = False
+        self._is_burst = self._is_paused = False
+        self._concurrency = concurrency
+        self._calls: dict[bytes, actions.ExchangeCall] = {}  # in flight, by their tokens
+        self._giving_back: set[bytes] = set()  # claims that a GiveBack under way carries
         #: What ``run`` carries out, or raises.
         self._awaited: asyncio.Queue[actions.AwaitedAction | Exception] = asyncio.Queue()
         self._performers: dict[type[Any], Callable[[Any], object]] = {
@@ -85,8 +104,9 @@ class Pump:
             actions.Recorded: lambda action: listener.recorded(action.outcomes),
             actions.Lost: lambda action: listener.lost(action.outcomes),
             actions.Fetch: lambda _action: self.fetch.start(),
+            actions.RetryLater: self._retry_later,
             actions.Idle: lambda _action: listener.found_empty(),
-            actions.DecideSoon: lambda _action: self._loop.call_soon(self._decide),
+            actions.DecideSoon: lambda _action: self._loop.call_soon(self._decide, context=Context()),
             **dict.fromkeys(actions.AWAITED_ACTIONS, self._awaited.put_nowait),
         }
 
@@ -100,12 +120,63 @@ class Pump:
         """Give claimed jobs back to the front of the queue; the first runs first."""
         self._carry_out(self.scheduler.give_back(claims))
 
+    def claims_lost(self, claims: list[tuple[bytes, bytes]]) -> None:
+        """Have the handlers stopped that still run by these claims; a heartbeat found them gone."""
+        self._carry_out(self.scheduler.claims_lost(claims))
+
+    def abandon(self, claims: list[tuple[bytes, bytes]]) -> None:
+        """Free the places of jobs that nobody runs, and beat no longer for them."""
+        self._carry_out(self.scheduler.claims_lost(claims))
+        self._carry_out(self.scheduler.give_back(claims))
+
+    def wake(self, reason: BaseException) -> None:
+        """Wait no longer for what is under way, for this reason, and ask for jobs."""
+        self._connection.leave()
+        for call in list(self._calls.values()):  # whose end got lost
+            self._answered(call, [], RedisUnavailable(str(reason)))
+        if self.fetch.is_under_way:
+            self.fetch.abort(reason)
+        else:
+            self.fetch_ended()
+        self.look()
+
+    def takes_jobs(self) -> bool:
+        """Return whether it has a free place, waits for jobs, and recovers from no failure."""
+        scheduler = self.scheduler
+        may_take = scheduler.places_taken < self._concurrency and not (
+            self._is_burst or self._is_paused or scheduler.is_stopping()
+        )
+        return may_take and scheduler.is_ready
+
+    @property
+    def last_turn_s(self) -> float:
+        """When Redis last answered a call or a fetch, by the monotonic clock."""
+        turned_at_s = 0.0 if self._duty is None else self._duty.turned_at_s
+        return max(turned_at_s, self.fetch.duty.turned_at_s)
+
+    def unheld(self, held: set[bytes]) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """Return how many jobs seem to run beside those of these claims, and which they may be."""
+        scheduler = self.scheduler
+        if scheduler.running <= len(held):
+            return 0, []
+        away = held.union(self._giving_back)
+        away.update(each.claim for call in self._calls.values() for each in call.outcomes)
+        claimed = [pair for pair in scheduler.claimed.items() if pair[1] not in away]
+        candidates = [pair for pair in claimed if not scheduler.is_pending(pair[1])]
+        return scheduler.running - len(held), candidates
+
+    def pause(self, *, is_over: bool) -> None:
+        """Ask for no jobs until the pause is over; outcomes are still recorded."""
+        self._is_paused = not is_over
+        self._carry_out(self.scheduler.pause(is_over=is_over))
+
     def drain(self) -> None:
         """Claim nothing more; outcomes are still recorded."""
         self._carry_out(self.scheduler.drain())
 
     def burst(self) -> None:
         """Block for no further job from now on: ``found_empty`` then means that nothing is left."""
+        self._is_burst = True
         self._carry_out(self.scheduler.burst())
 
     def look(self) -> None:
@@ -129,90 +200,199 @@ class Pump:
     # Actions.
 
     def _carry_out(self, due: actions.Actions) -> None:
-        try:
-            for action in due:
+        for action in due:
+            try:
                 self._performers[type(action)](action)
-        except Exception as defect:  # noqa: BLE001 - ``run`` raises it
-            self._awaited.put_nowait(defect)
+            except Exception as defect:  # noqa: BLE001 - ``run`` raises it
+                self._awaited.put_nowait(defect)
+                if isinstance(action, actions.ExchangeCall):
+                    # Else its outcomes and places would wait for a reply for ever.
+                    self._calls.pop(action.token, None)
+                    in_flight = self.scheduler.calls_in_flight
+                    self._hold(action, f"a call was not sent: {kind_of(defect)}", in_flight=in_flight)
 
     def _decide(self) -> None:
         self._carry_out(self.scheduler.decide())
 
     def _send(self, call: actions.ExchangeCall) -> None:
-        self._connection.ask((self._packer.packed(call),), functools.partial(self._answered, call))
+        packed = self._packer.packed(call)
+        self._calls[call.token] = call
+        self._connection.ask((packed,), functools.partial(self._answered, call))
 
     def _answered(self, call: actions.ExchangeCall, replies: list[Any], error: RedisError | None) -> None:
-        reply = replies[0] if error is None else error
+        if self._calls.pop(call.token, None) is None:
+            return  # it was given up
+        reply: Any = replies[0] if error is None and replies else error
         if isinstance(reply, RedisError):
+            self._is_failing = True
             failure = failure_of(reply)
             if failure is not actions.Failure.SCRIPT_MISSING:  # which is loaded without a word
                 self._on_error(meant_by(reply))
-            self._carry_out(self.scheduler.failed(call, failure))
+            self._carry_out(self.scheduler.failed(call, failure, reply))
             return
-        if self.scheduler.is_ready:
+        if self._is_failing and self.scheduler.is_ready:
+            self._is_failing = False
             self._retry_delay.reset()
-        self._carry_out(self.scheduler.replied(call, *reply))
+        in_flight = self.scheduler.calls_in_flight
+        try:
+            if len(reply) > _PARTS:
+                self._packer.counted(reply.pop())
+            due = self.scheduler.replied(call, *reply)
+        except Exception as defect:  # noqa: BLE001 - ``run`` raises it
+            self._awaited.put_nowait(defect)
+            self._hold(call, f"a reply could not be taken: {kind_of(defect)}", in_flight=in_flight)
+            return
+        if self._duty is not None:
+            self._duty.progressed()
+        self._carry_out(due)
+
+    def _hold(self, call: actions.ExchangeCall, why: str, *, in_flight: int) -> None:
+        """Have what a call carried sent again, and what it claimed looked for, once.
+
+        ``in_flight``: how many calls were, this one among them. It may have been taken off before a defect.
+        """
+        scheduler = self.scheduler
+        if scheduler.calls_in_flight < in_flight:
+            scheduler.calls_in_flight, call.requested = in_flight, 0
+        self._carry_out(scheduler.failed(call, actions.Failure.REPLY_LOST, RedisUnavailable(why)))
 
     def _start(self, action: actions.Start) -> None:
         for job in action.jobs:
-            self._listener.start_job(job, None)
+            try:
+                self._listener.start_job(job, None)
+            except Exception as defect:  # noqa: BLE001 - ``run`` raises it; the other jobs start
+                self._not_started(job, defect)
 
     def _start_early(self, action: actions.StartEarly) -> None:
         self._claim_known = self._loop.create_future()
-        self._listener.start_job(action.job, self._claim_known)
+        try:
+            self._listener.start_job(action.job, self._claim_known)
+        except Exception as defect:  # noqa: BLE001 - as above
+            self._not_started(action.job, defect)
+
+    def _not_started(self, job: ClaimedJob, defect: Exception) -> None:
+        self._awaited.put_nowait(defect)
+        raw_id, _, _, claim = job
+        self.give_back([(raw_id, claim)])
 
     def _end_claim_known(self, _action: actions.ClaimKnown) -> None:
         if self._claim_known is not None and not self._claim_known.done():
             self._claim_known.set_result(None)
 
+    def _retry_later(self, _action: actions.RetryLater) -> None:
+        self._later = self._loop.call_later(
+            self._later_s, lambda: self._carry_out(self.scheduler.retry_lonely()), context=Context()
+        )
+
     # Actions that take time.
 
-    async def run(self) -> None:
+    async def run(self, duty: Duty) -> None:
         """Work until ``drain`` was called and everything claimed has been recorded.
 
-        Raises a defect as it is, never a failure of Redis.
+        Raises a defect as it is, never a failure of Redis; may then be called again, and goes on.
         """
+        self._duty = duty
         self._decide()
-        try:
-            while not isinstance(action := await self._awaited.get(), actions.Done):
-                if isinstance(action, Exception):
-                    raise action
-                self._carry_out(await self._await(action))
-        finally:
-            self.scheduler.end()
+        while not await self._perform(await self._next_awaited(duty), duty):
+            pass
 
-    async def _await(self, action: actions.AwaitedAction) -> actions.Actions:
+    async def settle(self, duty: Duty) -> None:
+        """Carry out what is due until nothing is held here and no fetch waits; ``pause`` comes before.
+
+        For the loop's end, where ``run`` was cancelled. Raises a defect as it is.
+        """
+        while self.scheduler.places_taken or self.scheduler.calls_in_flight or self.fetch.is_under_way:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_LOOK_S):
+                    action = await self._awaited.get()
+                if await self._perform(action, duty):
+                    return
+
+    async def _perform(self, action: actions.AwaitedAction | Exception, duty: Duty) -> bool:
+        """Carry out one action that takes time; return whether it was the last."""
+        if isinstance(action, Exception):
+            raise action
+        if isinstance(action, actions.Done):
+            self._is_done = True
+            self.end()
+            return True
+        try:
+            due = await self._await(action, duty)
+        except BaseException:
+            self._carry_out(self._cut_off(action))
+            raise
+        self._carry_out(due)
+        return False
+
+    async def _next_awaited(self, duty: Duty) -> actions.AwaitedAction | Exception:
+        while True:
+            duty.rests(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duty.patience_s / 2):
+                    return await self._awaited.get()
+
+    def _cut_off(self, action: actions.AwaitedAction) -> actions.Actions:
+        """Say that ``action`` was not carried out, or not to its end."""
         match action:
             case actions.Recover():
-                return await self._recover(action)
+                return self.scheduler.recovery_failed()
             case actions.GiveBack():
-                return await self._give_back(action)
+                return self.scheduler.give_back_failed(action)
+            case _:
+                return self.scheduler.fetch_stopped()
+
+    async def _await(self, action: actions.AwaitedAction, duty: Duty) -> actions.Actions:
+        match action:
+            case actions.Recover():
+                return await self._recover(action, duty)
+            case actions.GiveBack():
+                return await self._give_back(action, duty)
             case _:  # StopFetch: Done ends the loop before
+                duty.rests(self.fetch.longest_s)
                 await self.fetch.stop(self._connection)
                 return self.scheduler.fetch_stopped()
 
-    async def _recover(self, action: actions.Recover) -> actions.Actions:
+    async def _recover(self, action: actions.Recover, duty: Duty) -> actions.Actions:
         if action.needs_rest:
-            await self._retry_delay.wait(self.scheduler.is_stopping)
+            await self._rest(duty)
         try:
-            found, record = await self._recovery.run(action)
+            found, record = await self._recovery.run(action, functools.partial(duty.rests, 0))
         except RedisError as error:
             self._on_error(error)
             return self.scheduler.recovery_failed()
         return self.scheduler.recovered(action, found, record)
 
-    async def _give_back(self, action: actions.GiveBack) -> actions.Actions:
+    async def _give_back(self, action: actions.GiveBack, duty: Duty) -> actions.Actions:
+        self._giving_back = {claim for _, claim in action.claims}
         try:
-            await self._recovery.give_back(action)
+            await self._recovery.give_back(action, functools.partial(duty.rests, 0))
         except RedisError as error:
             self._on_error(error)
-            await self._retry_delay.wait(self.scheduler.is_stopping)
+            await self._rest(duty)
             return self.scheduler.give_back_failed(action)
+        finally:
+            self._giving_back = set()
         self._retry_delay.reset()
         return self.scheduler.given_back(action)
+
+    async def _rest(self, duty: Duty) -> None:
+        self._is_failing = True
+        duty.rests(self._retry_delay.next_ms / 1000)
+        await self._retry_delay.wait(self.scheduler.is_stopping)
+        duty.rests(0)
+
+    def has_ended(self) -> bool:
+        """Return whether there is nothing left to do."""
+        return self._is_done
+
+    def end(self) -> None:
+        """Answer no event from now on."""
+        self.scheduler.end()
 
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
         self.scheduler.end()
+        if self._later is not None:
+            self._later.cancel()
         await self.fetch.close()
         await self._connection.close()

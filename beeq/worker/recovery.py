@@ -1,16 +1,22 @@
 """After a failed call: connect again, load the script, find what lost calls have claimed, give jobs back.
 
-Commands only; what is to be done, and when, is decided in ``scheduler.py``.
+Commands only; what is to be done, and when, is decided in ``scheduling/scheduler.py``.
 """
+
+import re
+from collections.abc import Callable
 
 from beeq.errors import RedisError, RedisRefused
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.connection import Connection, lacks_script
-from beeq.worker.actions import Failure, GiveBack, Recover
-from beeq.worker.claims import token_of
+from beeq.worker.scheduling.actions import Failure, GiveBack, Recover
+from beeq.worker.scheduling.claims import token_of
 
-#: Jobs given back in one call.
+#: What servers say of an argument that is longer than they take (``proto-max-bulk-len``), and hang up; or of
+#: one that does not fit into a value.
+_TOO_LONG = re.compile(r"invalid bulk length|exceeds maximum allowed size|too big", re.IGNORECASE)
+#: Jobs given back in one call, at most.
 _MAX_BATCH = 500
 
 
@@ -22,44 +28,59 @@ class Recovery:
         self._keys = keys
         self._outbox_limit = outbox_limit
 
-    async def run(self, action: Recover) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Make calls possible; return ids and claims of what lost calls have claimed, and ``record_of``."""
+    async def run(
+        self, action: Recover, on_answer: Callable[[], object]
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Make calls possible; return ids and claims of what lost calls have claimed, and ``record_of``.
+
+        ``on_answer`` is called after each answer of a look that may take many calls.
+        """
         await self._connection.connect()
         if action.needs_script:
             await self._connection.load(scripts.exchange)
-        found = await self._claimed_with(action.tokens) if action.tokens else []
+        found = await self._claimed_with(action.tokens, on_answer) if action.tokens else []
         record = b""
         if action.record_of:
             record = await self._connection.call("HGET", self._keys.jobs, action.record_of) or b""
         return found, record
 
-    async def _claimed_with(self, tokens: tuple[bytes, ...]) -> list[tuple[bytes, bytes]]:
+    async def _claimed_with(
+        self, tokens: tuple[bytes, ...], on_answer: Callable[[], object]
+    ) -> list[tuple[bytes, bytes]]:
         """Return id and claim of each job that calls with these tokens have claimed."""
         found: list[tuple[bytes, bytes]] = []
         cursor = b"0"
         while True:
             cursor, fields = await self._connection.call("HSCAN", self._keys.claims, cursor, "COUNT", 500)
+            on_answer()
             pairs = zip(fields[::2], fields[1::2], strict=True)
             found += [(raw_id, claim) for raw_id, claim in pairs if token_of(claim) in tokens]
             if cursor == b"0":
                 return found
 
-    async def give_back(self, action: GiveBack) -> None:
-        """Put jobs at the front of the queue. If that failed, perhaps for some only, it may be repeated."""
+    async def give_back(self, action: GiveBack, on_answer: Callable[[], object]) -> None:
+        """Put jobs at the front of the queue. If that failed, perhaps for some only, it may be repeated.
+
+        ``on_answer`` is called after each answer.
+        """
         # The script pushes each to the front, so it gets the newest first.
         pairs = [(action.unclaimed, b"")] if action.unclaimed else []
         pairs += reversed([*action.claims, *action.strays])
-        for first in range(0, len(pairs), _MAX_BATCH):
-            await scripts.give_back(
+        given_back = 0
+        while given_back < len(pairs):
+            given_back += await scripts.give_back(
                 self._connection,
                 self._keys,
                 outbox_limit=self._outbox_limit,
-                jobs=pairs[first : first + _MAX_BATCH],
+                jobs=pairs[given_back : given_back + _MAX_BATCH],
             )
+            on_answer()
 
 
 def failure_of(error: RedisError) -> Failure:
     """Return how a call has failed that ended with this error."""
     if lacks_script(error):
         return Failure.SCRIPT_MISSING
-    return Failure.REFUSED if isinstance(error, RedisRefused) else Failure.REPLY_LOST
+    if not isinstance(error, RedisRefused):
+        return Failure.REPLY_LOST
+    return Failure.CONTENT_REFUSED if _TOO_LONG.search(str(error)) else Failure.REFUSED

@@ -1,15 +1,17 @@
 """Runs one attempt of a job: the handler, its timeout, its cancellation. Knows nothing of Redis.
 
 An attempt ends once, by what comes first: the handler's return or error, its timeout, or being given up.
-If the handler ends after that, it is reported (``on_late``), and not recorded.
+What its handler returns or raises after that is dropped; if the job was given back, that is reported
+(``on_late``). Until it ends the handler hangs: those that do are counted (``hung``).
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import sys
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -44,8 +46,12 @@ class Attempt:
     has_ended: bool = False
     #: Whether ``stop`` was called: what its handler still returns or raises is dropped.
     is_cancelled: bool = False
+    #: Whether it has ended without an outcome: its job went back to the queue.
+    is_given_up: bool = False
     #: Whether it was stopped because the job is not this worker's any more, rather than cancelled.
     is_lost: bool = False
+    #: Whether it has ended, and its handler goes on.
+    is_hung: bool = False
 
 
 class Runner:
@@ -57,7 +63,9 @@ class Runner:
         executor: it suits the handler, see ``check_handler``.
         concurrency: how many attempts there may be at once.
         on_end: called in the loop with the attempt, its result, and its error or None; once.
-        on_late: called with the job and the error or None when a handler ends after its attempt had.
+        on_late: called with the job and the error or None when a handler ends whose attempt was given up.
+        on_hung: called when ``hung`` has changed.
+        variables: the context of which each attempt runs in a copy.
     """
 
     def __init__(
@@ -68,15 +76,23 @@ class Runner:
         concurrency: int,
         on_end: Callable[[Attempt, Any, BaseException | None], None],
         on_late: Callable[[Job, BaseException | None], None],
+        on_hung: Callable[[], None] = lambda: None,
+        variables: Context | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_late = on_late
+        self._on_hung = on_hung
+        #: The context variables of each attempt, as it begins.
+        self.variables = copy_context() if variables is None else variables
+        #: How many handlers go on though their attempts have ended.
+        self.hung = 0
         self._threads = ThreadPool(self._loop)
         self._processes = ProcessPool(handler, limit=concurrency) if executor == "process" else None
         self._portal = Portal(self._loop)
         is_awaited = executor == "process" or is_coroutine_function(handler)
-        self._handler = handler if is_awaited else functools.partial(self._call_in_thread, handler)
+        self._handler = handler if is_awaited else None
+        self._function = handler
         # Python 3.12 can run a handler's first step at once: a handler that does not wait needs no turn of
         # the loop.
         self._task_options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -85,7 +101,9 @@ class Runner:
         """Run the handler; ``on_end`` may be called before this returns."""
         if self._processes is None and "timeout" in attempt.job.options:
             self._limit(attempt)
-        attempt.task = asyncio.Task(self._run(attempt), loop=self._loop, **self._task_options)
+        attempt.task = asyncio.Task(
+            self._run(attempt), loop=self._loop, context=self.variables.copy(), **self._task_options
+        )
 
     def _limit(self, attempt: Attempt) -> None:
         """Let the attempt's timeout begin, unless something else ends it already."""
@@ -95,13 +113,17 @@ class Runner:
 
     async def _run(self, attempt: Attempt) -> None:
         try:
-            if self._processes is None:
+            if self._handler is None:
+                result = await self._call_in_thread(attempt)
+            elif self._processes is None:
                 result = await self._handler(attempt.job)
             else:
                 # The timeout begins when the child has started: importing is not the handler's time.
                 on_start = functools.partial(self._limit, attempt)
                 result = await self._processes.run(attempt.job, on_start)
-        except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+        except BaseException as error:
+            if issubclass(type(error), GeneratorExit) and not self._loop.is_running():
+                raise  # the handler has not ended: its loop has, and is no more
             self._end(attempt, None, error)
         else:
             self._end(attempt, result, None)
@@ -110,8 +132,9 @@ class Runner:
         if attempt.timer is not None:
             attempt.timer.cancel()
         if attempt.has_ended:
-            if not isinstance(error, asyncio.CancelledError):
-                self._on_late(attempt.job, error)
+            self._set_hung(attempt, is_hung=False)
+            if not issubclass(type(error), asyncio.CancelledError):
+                self._ended_late(attempt, error)
             return
         attempt.has_ended = True
         if attempt.timed_out is not None:
@@ -120,10 +143,26 @@ class Runner:
         else:
             self._on_end(attempt, result, error)
 
+    def _ended_late(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Report it if nothing was decided on the job: one that was cancelled or timed out has its status."""
+        if attempt.is_given_up and not attempt.is_cancelled:
+            self._on_late(attempt.job, error)
+
     def _time_out(self, attempt: Attempt, timeout_ms: int) -> None:
         attempt.timed_out = JobTimedOut(attempt.job.saved_id(), timeout_ms)
         self._cancel(attempt)
-        attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
+        attempt.timer = self._loop.call_later(GRACE_S, self._leave, attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """End an attempt whose handler ignores that it was cancelled, or was cancelled before it began."""
+        self._set_hung(attempt, is_hung=attempt.task is not None and not attempt.task.done())
+        self._end(attempt, None, None)
+
+    def _set_hung(self, attempt: Attempt, *, is_hung: bool) -> None:
+        if attempt.is_hung is not is_hung:
+            attempt.is_hung = is_hung
+            self.hung += 1 if is_hung else -1
+            self._on_hung()
 
     def _cancel(self, attempt: Attempt) -> None:
         """Ask the handler to stop, or kill its process; its timeout is over.
@@ -133,7 +172,8 @@ class Runner:
         if attempt.timer is not None:
             attempt.timer.cancel()
         if attempt.task is not None:
-            attempt.task.cancel()
+            with contextlib.suppress(BaseException):  # what the handler awaits may raise anything
+                attempt.task.cancel()
 
     def stop(self, attempt: Attempt) -> None:
         """Cancel the handler of an attempt whose outcome is not wanted; wait up to ``GRACE_S``."""
@@ -141,38 +181,54 @@ class Runner:
             return
         attempt.is_cancelled = True
         self._cancel(attempt)
-        attempt.timer = self._loop.call_later(GRACE_S, self._end, attempt, None, None)
+        attempt.timer = self._loop.call_later(GRACE_S, self._leave, attempt)
 
-    def give_up(self, attempt: Attempt) -> None:
-        """End the attempt without an outcome: its job goes back to the queue."""
-        attempt.has_ended = True
-        self._cancel(attempt)
+    def give_up(self, attempt: Attempt, *, was_cancelled: bool = False) -> None:
+        """End the attempt without an outcome: its job goes back to the queue.
 
-    async def _call_in_thread(self, function: Handler, job: Job) -> Any:
-        ended: asyncio.Future[Any] = self._loop.create_future()
-        blocking_job = BlockingJob(job, self._portal)
+        A handler that ``was_cancelled`` with all tasks cleans up, and is left to that.
+        """
+        attempt.has_ended = attempt.is_given_up = True
+        if attempt.task is None or not (was_cancelled and attempt.task.cancelling()):
+            self._cancel(attempt)
+        elif attempt.timer is not None:
+            attempt.timer.cancel()
+
+    async def _call_in_thread(self, attempt: Attempt) -> Any:
+        ended: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+        blocking_job = BlockingJob(attempt.job, self._portal)
+        is_over = False  # the thread may end between the cancellation of the future and this task's turn
 
         def on_end(result: Any, error: BaseException | None) -> None:
-            if ended.done():
-                self._on_late(job, error)
-            elif error is None:
-                ended.set_result(result)
-            elif isinstance(error, StopIteration):
-                ended.set_exception(RuntimeError("handler raised StopIteration"))
-            else:
-                ended.set_exception(error)
+            nonlocal is_over
+            is_over = True
+            if not ended.done():
+                ended.set_result((result, error))  # as it is: a future has its own way with some exceptions
+                return
+            self._set_hung(attempt, is_hung=False)
+            self._ended_late(attempt, error)
 
-        # In the context of the caller, as a task would be.
-        self._threads.run(functools.partial(copy_context().run, function, blocking_job), on_end)
+        # In the attempt's context, as a task of its own would be.
+        self._threads.run(functools.partial(copy_context().run, self._function, blocking_job), on_end)
         try:
-            result = await ended
+            result, error = await ended
         finally:
+            if not is_over and (not ended.done() or ended.cancelled()):
+                self._set_hung(attempt, is_hung=True)
             blocking_job.detach()
+        if issubclass(type(error), StopIteration):
+            raise RuntimeError("handler raised StopIteration") from error  # noqa: TRY004 - no wrong type
+        if error is not None:
+            raise error
         return await result if inspect.isawaitable(result) else result
+
+    def end_threads(self) -> None:
+        """End idle threads, now, and the others after their calls; may be called in any thread."""
+        self._threads.close()
 
     async def close(self) -> None:
         """End idle threads, and all child processes."""
-        self._threads.close()
+        self.end_threads()
         if self._processes is not None:
             await self._processes.close()
 

@@ -2,6 +2,7 @@
 
 The parent replaces children that die, and passes signals on; a child ends when its parent does. The child
 learns both from one pipe: a byte says how urgently to stop, and the end of the pipe that the parent is gone.
+A child in which too many handlers hang ends by itself, for threads cannot be stopped in any other way.
 Children ignore SIGINT: Ctrl-C reaches parent and children alike, and must count once.
 """
 
@@ -19,8 +20,13 @@ logger = logging.getLogger("beeq")
 
 #: A child that lived shorter is replaced no sooner than this after its start.
 _RESPAWN_S = 1.0
-#: How long after its time a child that does not end is killed.
-_GRACE_S = 10.0
+#: How long after its time a child that does not end is killed: its own last resort comes before, unless a
+#: handler holds the interpreter.
+_GRACE_S = 8.0
+#: As many signals kill the children at once.
+_KILLING_SIGNALS = 3
+#: How a process ends in which too many handlers hang, once its other jobs have ended or gone back.
+HANDLERS_HANG = 4
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,7 +55,7 @@ class ProcessSupervisor:
 
     Args:
         count: how many.
-        is_burst: a child that ends well is done, and not replaced.
+        is_burst: a child that ends well is done, and not replaced. One whose handlers hang is.
         shutdown_timeout_s: how long the children may take to end.
         hopeless_codes: exit codes of a child that could not begin. If the first child ends with one, no
             other is started, and the code is the parent's own.
@@ -80,6 +86,8 @@ class ProcessSupervisor:
         self._has_reported = False
         self._kill_at: float | None = None
         self._code = 0
+        #: Whether a child had to be ended by force.
+        self.was_forced = False
         self._wakeup_fd, self._wakeup_end = os.pipe()
         self._ready_fd, self._ready_end = os.pipe()
 
@@ -176,10 +184,17 @@ class ProcessSupervisor:
                 self._died(child, os.waitstatus_to_exitcode(status))
 
     def _died(self, child: _Child, code: int) -> None:
-        if self._is_stopping() or (self._is_burst and code == 0):
+        if self._is_stopping():
+            self.was_forced |= code not in {0, HANDLERS_HANG}  # it has said why, or we have
+            return
+        if self._is_burst and code == 0:
             return
         if not self._was_ready and code in self._hopeless_codes:
             self._code = code  # the child has logged why
+            return
+        if code == HANDLERS_HANG:  # nothing is broken: no wait
+            logger.warning("too many handlers hung in worker process %d; starting another one", child.pid)
+            self._respawns.append(time.monotonic())
             return
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         logger.error("worker process %d %s; starting another one", child.pid, how)
@@ -192,12 +207,19 @@ class ProcessSupervisor:
         urgency = max(self._urgency, 1 if self._code else 0)
         if urgency > self._sent_urgency:
             self._sent_urgency = urgency
-            self._kill_at = time.monotonic() + _GRACE_S + (self._shutdown_timeout_s if urgency == 1 else 0)
+            self._kill_at = time.monotonic() + (_GRACE_S if urgency < _KILLING_SIGNALS else 0)
+            self._kill_at += self._shutdown_timeout_s if urgency == 1 else 0
             for child in self._children.values():
                 try:
                     os.write(child.stop_fd, bytes([min(urgency, 255)]))
                 except BrokenPipeError:
                     continue  # it is ending anyway
-        if self._kill_at is not None and time.monotonic() > self._kill_at:
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._kill_at = None
             for child in self._children.values():
+                logger.error(
+                    "worker process %d did not stop in time and was killed;"
+                    " its jobs are left to a stall check",
+                    child.pid,
+                )
                 os.kill(child.pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ class ThreadPool:
     """Runs calls at once, in an idle thread or a new one. ``close`` ends the idle ones."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop_ref = weakref.ref(loop)  # an idle thread keeps no loop in memory
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0  # threads that wait for a call, less the calls that wait for a thread
@@ -49,6 +50,7 @@ class ThreadPool:
                 if self._closed:
                     return
                 self._idle += 1
+            del call  # with all that its function holds
             call = self._calls.get()
 
     def _perform(self, call: _Call) -> None:
@@ -58,11 +60,13 @@ class ThreadPool:
             result = function()
         except BaseException as raised:  # noqa: BLE001 - a handler may raise anything
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
-            self._loop.call_soon_threadsafe(on_end, result, error)
+        loop = self._loop_ref()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: the worker is gone
+                loop.call_soon_threadsafe(on_end, result, error)
 
     def close(self) -> None:
-        """End the idle threads; busy ones end after their call."""
+        """End the idle threads; busy ones end after their call. Any thread may call this."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, 0

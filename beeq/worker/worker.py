@@ -2,33 +2,57 @@
 
 Makes jobs of claimed records, and emits the local events of recorded outcomes; ``lua/exchange.lua`` publishes
 the events for other processes. Every background duty that it starts, it stops.
+
+Whose cancellation it is. A handler that ends by CancelledError has failed, as by any other exception: it
+may have cancelled itself, or have awaited a task or future that was cancelled. To hand such a job back, which
+takes its delivery off the count, would let it go round for ever. Two cancellations are not the handler's own,
+and its job goes back to the front of the queue. One is that of the worker's host: the task of ``run`` was
+cancelled. The other comes with the end of the event loop: ``asyncio.run`` cancels all tasks, and waits for
+them before it closes the loop. Only who cancels every task finds all tasks of the duties, and so it is known;
+the pump then hands back, within the bounds of ``close``, before it ends. Should the loop go on, so do the
+duties; a second time nothing is decided, and the jobs stall, which is counted. A loop that ends without a
+word leaves its jobs to the stall check, too: the heartbeat ends with its loop (``loop_watch.py``).
 """
 
 import asyncio
+import functools
 import math
 import random
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from typing import Any
 
+from beeq.client.closing import CLEAN_UP_S, END_DUTIES_S, HAND_BACK_S, Ending, ended
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
-from beeq.errors import JobLost, JobStalled, JobUnreadable, StatusNotUpdated
+from beeq.errors import Discard, HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated, kind_of
 from beeq.job import Job
 from beeq.maintenance.stall_check import StallCheck
-from beeq.process import process_name
+from beeq.process import call_in_thread, process_name
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.outcome import Outcome, fail, succeed
-from beeq.worker.claims import ClaimedJob
+from beeq.supervision.duty import Duty
 from beeq.worker.heartbeat import Heartbeat
+from beeq.worker.loop_watch import InLoop, leave_loop, watch_loop
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
+from beeq.worker.scheduling.claims import ClaimedJob
+from beeq.worker.watch import WorkerWatch
+
+#: A pump that fails so often, with no call answered in between, ends the worker.
+_MOST_DEFECTS = 5
+#: The least number of handlers that may hang by default.
+_LEAST_MAX_HUNG = 10
 
 
 class Worker:
     """Works on one queue, from its construction in a running loop until ``stop``.
 
-    Redis may be away: the worker keeps trying. ``on_failure`` is called with a defect that ended it.
+    Redis may be away: the worker keeps trying. ``on_failure`` is called with a defect that ended it,
+    ``is_host_leaving`` returns whether who runs it was cancelled. Each attempt runs in a copy of the context
+    ``variables``; the duties live in an empty one.
     """
 
     def __init__(
@@ -38,14 +62,21 @@ class Worker:
         handler: Handler,
         *,
         concurrency: int,
+        max_hung: int | None,
         executor: Executor,
+        variables: Context,
         on_failure: Callable[[BaseException], None],
+        is_host_leaving: Callable[[], bool],
     ) -> None:
         refuse_while_loading()
-        loop = asyncio.get_running_loop()
         self._context = context
+        #: Both for who watches the loop.
+        self.queue_name, self.stall_interval_s = context.name, context.settings.stall_interval / 1000
         self._owner = owner
         self._on_failure = on_failure
+        self._is_host_leaving = is_host_leaving
+        self._is_ending = False  # with the loop
+        self._has_outlived_end = False  # all tasks were cancelled, and the loop went on
         self._attempts: dict[Attempt, None] = {}  # in the order of their start
         self._has_stopped = False
         self._hurry: asyncio.TimerHandle | None = None
@@ -53,7 +84,9 @@ class Worker:
         self._time_is_over = asyncio.Event()
         #: What ended the pump, if it was not stopped: a defect, never a failure of Redis.
         self.failure: BaseException | None = None
-        #: Set while nothing runs and the queue was found empty.
+        #: Whether it takes no jobs because too many handlers hang.
+        self.is_paused = False
+        #: Set while nothing runs and the queue was found empty; and when ``is_paused``.
         self.idle = asyncio.Event()
         self._runner = Runner(
             handler,
@@ -61,32 +94,117 @@ class Worker:
             concurrency=concurrency,
             on_end=self._ended,
             on_late=self._ended_late,
+            on_hung=self._hung_changed,
+            variables=variables,
         )
+        self._max_hung = max_hung or max(concurrency, _LEAST_MAX_HUNG)
         self.pump = Pump(context, concurrency=concurrency, listener=self)
-        self._heartbeat = Heartbeat(
-            context.connector.twin(),
+        self._heartbeat = self._begin_heartbeat()
+        context.duties.checks.append(self._check_heartbeat)
+        self._watch = WorkerWatch(context, self.pump, held=self._claims)
+        context.duties.checks.append(self._watch.check)
+        self._pump_over = asyncio.Event()
+        self._pump_task = context.duties.start(
+            "pump",
+            self._run_pump,
+            may_end=self.pump.has_ended,
+            gives_up_after=_MOST_DEFECTS,
+            on_given_up=self._pump_failed,
+            on_over=self._pump_over.set,
+        )
+        self._stalls_task = context.duties.start("stall check", self._check_stalls)
+
+    def _begin_heartbeat(self) -> Heartbeat:
+        """Beat for what is held here; the thread that does so keeps nothing of this in memory."""
+        context, loop = self._context, asyncio.get_running_loop()
+        in_loop = InLoop(self, loop)
+        connector, is_bound = context.connector.twin()
+        heartbeat = Heartbeat(
+            connector,
             context.keys,
             context.settings,
             worker=process_name(),
-            running=self.pump.scheduler.claimed,
-            on_cancelled=lambda claims: loop.call_soon_threadsafe(self._cancel_all, claims),
-            on_error=lambda error: loop.call_soon_threadsafe(context.report_error, error),
+            held=self.pump.scheduler.claimed.snapshot,
+            on_cancelled=functools.partial(in_loop.call, Worker._cancel_all),
+            on_lost=functools.partial(in_loop.call, Worker._lose_all),
+            on_error=functools.partial(in_loop.call, Worker._report_error),
+            patience_s=context.duties.patience_s,
+            loop=loop if is_bound else None,
         )
-        self._pump_task = loop.create_task(self.pump.run(), name=f"beeq pump of {context.name}")
-        self._pump_task.add_done_callback(self._pump_ended)
-        self._stalls_task = loop.create_task(self._check_stalls(), name=f"beeq stall check of {context.name}")
+        context.duties.add(heartbeat.duty)
+        watch_loop(self)
+        self._on_garbage = weakref.finalize(self, heartbeat.loop_is_over)
+        self._on_garbage.atexit = False
+        return heartbeat
+
+    def _check_heartbeat(self) -> None:
+        """Beat again if the loop runs, after so long a pause that it was taken for over."""
+        if self._heartbeat.is_over and not self._has_stopped:
+            self._end_heartbeat()
+            self._heartbeat = self._begin_heartbeat()
+
+    def _end_heartbeat(self) -> None:
+        leave_loop(self)
+        self._on_garbage.detach()
+        self._context.duties.remove(self._heartbeat.duty)
+        self._heartbeat.stop()
+
+    # What the heartbeat's thread says.
+
+    def running_ids(self) -> list[str]:
+        """Return the ids of the jobs that run here now."""
+        return [attempt.raw_id.decode(errors="replace") for attempt in list(self._attempts)]
+
+    def loop_is_over(self) -> None:
+        """End what has no part in the loop, which does not run any more: its jobs stall."""
+        self._heartbeat.loop_is_over()
+        self._runner.end_threads()
+
+    def _report_error(self, error: BaseException) -> None:
+        self._context.report_error(error)
 
     @property
     def active_jobs(self) -> list[Job]:
         """The jobs that run here now."""
         return [attempt.job for attempt in self._attempts]
 
-    def _pump_ended(self, pump_task: asyncio.Task[None]) -> None:
-        """A pump ends because it was stopped; if it failed, the worker must not idle in silence."""
-        if not pump_task.cancelled() and pump_task.exception() is not None:
-            self.failure = pump_task.exception()
-            self.idle.set()
-            self._on_failure(self.failure)  # type: ignore[arg-type]  # it is not None
+    @property
+    def running(self) -> int:
+        """How many jobs run here now."""
+        return len(self._attempts)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether its places are held by jobs that run, and it takes the jobs there are."""
+        return not (self._watch.is_stuck or self._watch.is_leaking)
+
+    def _claims(self) -> set[bytes]:
+        return {attempt.claim for attempt in self._attempts}
+
+    @property
+    def hung(self) -> int:
+        """How many handlers go on though their attempts have ended."""
+        return self._runner.hung
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._has_stopped or self.pump.scheduler.is_stopping()
+
+    @property
+    def last_turn_ms(self) -> int:
+        """When Redis last answered the pump, in ms since the epoch."""
+        return self._pump_task.duty.health().last_turn_ms
+
+    def _pump_failed(self, defect: BaseException) -> None:
+        """A pump that fails again and again is given up; the worker must not idle in silence."""
+        self.failure = defect
+        self.idle.set()
+        self._on_failure(defect)
+
+    def use_variables(self, variables: Context) -> None:
+        """Let later attempts run in copies of this context."""
+        self._runner.variables = variables
 
     def burst(self) -> None:
         """Let ``idle`` mean that the queue is empty: wait for no further job."""
@@ -106,13 +224,23 @@ class Worker:
         for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
+    def _lose_all(self, claims: list[bytes]) -> None:
+        """Stop what still runs by these claims. One whose handler has ended is not judged here.
+
+        Its outcome may be what took the claim away, and the reply that says so is on its way.
+        """
+        lost = set(claims)
+        running = [(attempt.raw_id, attempt.claim) for attempt in self._attempts if attempt.claim in lost]
+        if running:
+            self.pump.claims_lost(running)
+
     # What the pump says.
 
     def start_job(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
         """Run the job, or record at once why it cannot run."""
         raw_id, raw_record, deliveries, claim = claimed_job
         context, owner = self._context, self._owner
-        if self._has_stopped:  # the call was under way when this worker gave up
+        if self._has_stopped or self._is_ending:  # the call was under way when this worker gave up
             self.pump.give_back([(raw_id, claim)])
             return
         self.idle.clear()
@@ -132,14 +260,21 @@ class Worker:
             return
         attempt = Attempt(job, raw_id, claim)
         self._attempts[attempt] = None
-        self._runner.start(attempt)
+        try:
+            self._runner.start(attempt)
+        except BaseException:
+            self._attempts.pop(attempt, None)  # it does not run: the pump gives it back
+            if attempt.timer is not None:
+                attempt.timer.cancel()
+            raise
 
     def stop_job(self, claim: bytes) -> None:
-        """Stop the handler that was started early by this claim, if it runs: Redis has not granted it."""
+        """Stop the handler that runs by this claim, if one does: Redis has not granted it, or it is lost."""
         for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
-            attempt.is_lost = True
-            self._context.report_error(JobLost(attempt.job.saved_id()))
-            self._runner.stop(attempt)
+            if not attempt.is_cancelled:
+                attempt.is_lost = True
+                self._runner.stop(attempt)
+                self._context.report_error(JobLost(attempt.job.saved_id(), was_stopped=True))
 
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
@@ -173,17 +308,39 @@ class Worker:
             if not attempt.is_lost:
                 self._context.emit("cancelled", attempt.job)
             return
+        if error is not None and self._is_over_with_host(attempt, error):
+            self._leave_jobs([attempt])
+            return
         try:
-            outcome = self._decide(attempt.job, result, error)
-        except Exception as broken:  # noqa: BLE001 - the handler broke its job: options that are not a dict, …
-            self._context.report_error(broken)
-            outcome = self._decide(self._as_claimed(attempt), result, error)
+            outcome = _decide(attempt.job, result, error, self._owner)
+        except BaseException as broken:  # noqa: BLE001 - options that are not a dict, …
+            outcome = self._outcome_despite(attempt, result, error, broken)
         self.pump.outcome_ready(attempt.raw_id, attempt.claim, outcome)
 
-    def _decide(self, job: Job, result: Any, error: BaseException | None) -> Outcome:
-        if error is None:
-            return succeed(job, result)
-        return fail(job, error, self._owner.backoff_strategies)
+    def _is_over_with_host(self, attempt: Attempt, error: BaseException) -> bool:
+        """Return whether the handler was not cancelled for its own sake, but with its worker."""
+        if attempt.timed_out is not None:
+            return False
+        if issubclass(type(error), asyncio.CancelledError) and self._is_host_leaving():
+            return True
+        was_cancelled = attempt.task is not None and attempt.task.cancelling() > 0
+        return was_cancelled and self._is_over_with_loop()
+
+    def _is_over_with_loop(self) -> bool:
+        return self._is_ending or self._context.duties.are_cancelled
+
+    def _outcome_despite(
+        self, attempt: Attempt, result: Any, error: BaseException | None, broken: BaseException
+    ) -> Outcome:
+        """Return how the attempt ended, whatever its handler has left in its job, its result or its error."""
+        self._context.report_error(broken)
+        try:
+            return _decide(self._as_claimed(attempt), result, error, self._owner)
+        except BaseException as worse:  # noqa: BLE001 - a result or an error that cannot even be looked at
+            what = "result" if error is None else f"{kind_of(error)}"
+            return fail(
+                self._as_claimed(attempt), Discard(f"the {what} cannot be read: {kind_of(worse)}"), {}
+            )
 
     def _as_claimed(self, attempt: Attempt) -> Job:
         """Return the attempt's job as it was claimed, without what its handler changed."""
@@ -195,35 +352,99 @@ class Worker:
 
     def _ended_late(self, job: Job, error: BaseException | None) -> None:
         """Report a handler that ended after its queue had closed and given the job back."""
-        if self._has_stopped:
-            status = "succeeded" if error is None else "failed"
-            self._context.report_error(StatusNotUpdated(job.saved_id(), status))
+        status = "succeeded" if error is None else "failed"
+        self._context.report_error(StatusNotUpdated(job.saved_id(), status))
+
+    def _hung_changed(self) -> None:
+        """Take no jobs while too many handlers go on after their time: each holds a thread, or a task."""
+        is_full = self._runner.hung >= self._max_hung
+        if is_full is self.is_paused or self._has_stopped:
+            return
+        self.is_paused = is_full
+        self.idle.clear()
+        self.pump.pause(is_over=not is_full)
+        if is_full:
+            self._context.report_error(HandlersHang(self._runner.hung))
+            self._context.emit("hung", self._runner.hung)
+            self.idle.set()  # last: a listener that closes the queue decides how long jobs may take
 
     # Duties.
 
-    async def _check_stalls(self) -> None:
+    async def _run_pump(self, duty: Duty) -> None:
+        """Run the pump; if it is cancelled with all tasks, hand back before it ends."""
+        if self._is_ending:
+            self._is_ending, self._has_outlived_end = False, True
+            self.pump.pause(is_over=not self.is_paused)
+        try:
+            await self.pump.run(duty)
+        except asyncio.CancelledError:
+            if not self._is_over_with_loop():
+                raise
+            self._is_ending = True
+            await self._end_with_loop(duty)
+            if not self.pump.has_ended():  # else ``stop`` waits for a good end
+                raise
+
+    async def _end_with_loop(self, duty: Duty) -> None:
+        """Take no more jobs, and give back what runs: all handlers were cancelled."""
+        self.pump.pause(is_over=False)
+        duty.rests(HAND_BACK_S)
+        ending = Ending()
+        loop = asyncio.get_running_loop()
+        over_at_s = loop.time() + HAND_BACK_S
+        if tasks := [attempt.task for attempt in self._attempts if attempt.task is not None]:
+            await ending.step(CLEAN_UP_S, lambda: [ended(tasks)])
+        attempts, self._attempts = list(self._attempts), {}
+        for attempt in attempts:
+            self._runner.give_up(attempt, was_cancelled=True)
+        self._leave_jobs(attempts)
+        try:
+            await ending.step(over_at_s - loop.time(), lambda: [self.pump.settle(duty)])
+        except Exception as error:  # noqa: BLE001 - a defect; what is left stalls
+            self._context.report_error(error)
+
+    def _leave_jobs(self, attempts: Iterable[Attempt]) -> None:
+        """Give the jobs back; if the loop went on once before, let them stall, which is counted."""
+        claims = [(attempt.raw_id, attempt.claim) for attempt in attempts]
+        if self._has_outlived_end:
+            self.pump.abandon(claims)
+        else:
+            self.pump.give_back(claims)
+
+    async def _check_stalls(self, duty: Duty) -> None:
         """Check at once, then once a stall interval; the jitter spreads the checks of several workers."""
         interval_s = self._context.settings.stall_interval / 1000
-        await StallCheck(self._context).repeat(lambda: interval_s * random.uniform(1.0, 1.1))
+        await StallCheck(self._context).repeat(duty, lambda: interval_s * random.uniform(1.0, 1.1))
 
     # The end.
+
+    def drain(self) -> None:
+        """Take no more jobs; what runs goes on."""
+        self.pump.drain()
 
     async def stop(self, timeout_s: float) -> bool:
         """Take nothing more, wait for what runs, give back what does not end in time.
 
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
         its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
+        If this is cancelled, it waits for nothing that runs, ends as if its time were over, and raises on.
         """
         self.pump.drain()
-        over = asyncio.get_running_loop().create_task(self._time_is_over.wait())
-        await asyncio.wait([self._pump_task, over], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        over.cancel()
-        is_drained = self._pump_task.done()
-        if not is_drained:
-            await self._give_up()
+        loop = asyncio.get_running_loop()
+        ending = Ending()
+        ends = [loop.create_task(event.wait()) for event in (self._pump_over, self._time_is_over)]
+        await ending.cut_short(asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED))
+        for end in ends:
+            end.cancel()
+        over_at_s = loop.time()
+        is_drained = not self._attempts  # of jobs; a pump that still waits for Redis may end a little later
+        if not (is_drained and self._pump_over.is_set()):
+            await self._give_up(over_at_s + HAND_BACK_S, ending)
+            is_drained = is_drained and self._pump_over.is_set()
         self._has_stopped = True
         self.idle.set()
-        await self._end_duties()
+        await self._end_duties(over_at_s + END_DUTIES_S, ending)
+        ending.over()
         return is_drained
 
     def hurry(self, timeout_s: float) -> None:
@@ -237,26 +458,43 @@ class Worker:
         self._hurry_at_s = over_at_s
         self._hurry = loop.call_at(over_at_s, self._time_is_over.set)
 
-    async def _give_up(self) -> None:
+    def _end_watch(self) -> None:
+        checks = self._context.duties.checks
+        for check in (self._watch.check, self._check_heartbeat):
+            if check in checks:
+                checks.remove(check)
+        self._watch.close()
+
+    async def _give_up(self, over_at_s: float, ending: Ending) -> None:
+        self._end_watch()  # their handlers are left to themselves
         attempts, self._attempts = list(self._attempts), {}
         self._has_stopped = True
         for attempt in attempts:
-            self._runner.give_up(attempt)
+            self._runner.give_up(attempt, was_cancelled=self._is_over_with_loop())
         tasks = [attempt.task for attempt in attempts if attempt.task is not None]
         if tasks:
             # A handler cleans up before its job may run elsewhere.
-            await asyncio.wait(tasks, timeout=1)
+            await ending.step(CLEAN_UP_S, lambda: [ended(tasks)])
         self.pump.give_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
-        await asyncio.wait([self._pump_task], timeout=2)
+        left_s = over_at_s - asyncio.get_running_loop().time()
+        await ending.step(left_s, lambda: [self._pump_over.wait()])
 
-    async def _end_duties(self) -> None:
-        duties = (self._pump_task, self._stalls_task)
-        for task in duties:
-            task.cancel()
-        await asyncio.wait(duties, timeout=1)
-        self._heartbeat.stop()
-        await asyncio.to_thread(self._heartbeat.join, 2)
+    async def _end_duties(self, over_at_s: float, ending: Ending) -> None:
+        duties = self._context.duties
+        self._end_watch()
+        self.pump.end()
+        self._end_heartbeat()
         if self._hurry is not None:
             self._hurry.cancel()
-        await self._runner.close()
-        await self.pump.close()
+        left_s = over_at_s - asyncio.get_running_loop().time()
+
+        def ends() -> tuple[Awaitable[object], ...]:
+            joined = call_in_thread(functools.partial(self._heartbeat.join, left_s))
+            tasks = (duties.stop(self._pump_task), duties.stop(self._stalls_task))
+            return *tasks, joined, self._runner.close(), self.pump.close()
+
+        await ending.step(left_s, ends)
+
+
+def _decide(job: Job, result: Any, error: BaseException | None, owner: JobActions) -> Outcome:
+    return succeed(job, result) if error is None else fail(job, error, owner.backoff_strategies)

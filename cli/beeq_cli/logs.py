@@ -8,6 +8,7 @@ from typing import Any
 from beeq import Job, Queue
 from beeq.protocol.codec import dumps
 from beeq_cli.console import UNSAFE, escaped
+from beeq_cli.outages import Outages
 
 logger = logging.getLogger("beeq_cli")
 
@@ -77,10 +78,17 @@ def follow(queue: Queue) -> None:
     log_jobs("retrying", logging.WARNING, "will be tried again")
     log_jobs("stalled", logging.WARNING, "was lost by its worker and is queued again")
     log_jobs("cancelled", logging.WARNING, "was cancelled")
-    queue.on("error", lambda error: log(logging.ERROR, _text(error), error=error))
+
+    def log_error(error: BaseException, count: str) -> None:
+        log(logging.ERROR, _text(error) + count, error=error)
+
+    _outages.follow(queue, log_error)
     if is_verbose:
         log_jobs("succeeded", logging.DEBUG, "succeeded")
         queue.on("ready", lambda: log(logging.DEBUG, "ready"))
+
+
+_outages = Outages()
 
 
 def _text(error: BaseException) -> str:

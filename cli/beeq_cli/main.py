@@ -1,9 +1,11 @@
 """The ``beeq`` command itself: its subcommands, loaded when asked for, and what each failure exits with.
 
-Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect.
+Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect, 4 a burst stopped early: too many handlers hang.
 """
 
+import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +21,10 @@ _COMMANDS = {
     "cancel": ("beeq_cli.commands.cancel", "End a job, running or not."),
     "stats": ("beeq_cli.commands.stats", "Show how queues are doing."),
     "web": ("beeq_cli.commands.web", "Serve the HTTP routes."),
+    "webhook-secret": (
+        "beeq_cli.commands.webhook_secret",
+        "Print the key that a webhook's receiver verifies with.",
+    ),
     "mirror": ("beeq_cli.commands.mirror", "Write the status mirror, or check it."),
     "demo": ("beeq_cli.demo.command", "Run real jobs in a folder of their own, and show them."),
 }
@@ -35,13 +41,25 @@ class CommandGroup(click.Group):
         """Load a command."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the commands' lines, without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_module, line) in _COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **options: Any) -> Any:
+        """Run the command; where it is the process's own, end that, too, though a thread may hang."""
+        try:
+            return super().main(args, *positional, **options)
+        except SystemExit as end:
+            if args is None and "beeq.process" in sys.modules:
+                from beeq.process import END_LIMIT_S, LastResort  # noqa: PLC0415 - loads the engine
+
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+                LastResort(END_LIMIT_S, code=code).begin()
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -67,6 +67,36 @@ def read_mongo_url(text: str | None) -> str | None:
         raise click.UsageError(str(error)) from None
 
 
+def project_id_option() -> Callable[[Decorated], Decorated]:
+    """Return ``--mongo-project-id``, likewise."""
+    return click.option(
+        "--mongo-project-id",
+        metavar="TYPE",
+        help="Type of projectId in the mirror: auto, text or objectid [BEEQ_MONGO_PROJECT_ID, auto].",
+    )
+
+
+def read_project_id(text: str | None) -> str:
+    """Return the type of ``projectId`` in the mirror, from the option or the environment."""
+    from beeq import environment  # noqa: PLC0415 - loads the engine
+
+    try:
+        return environment.mongo_project_id(text, os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def wait_replicas_option() -> Callable[[Decorated], Decorated]:
+    """Return ``--wait-replicas``."""
+    return option(
+        "--wait-replicas",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Replicas of Redis that must confirm a change before it counts as done [0].",
+    )
+
+
 def common_options(*, has_redis: bool = True) -> Callable[[Decorated], Decorated]:
     """Add ``-u``, ``-p``, ``-v`` and ``-q``; they may come before the command's name as well."""
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep}

@@ -1,22 +1,21 @@
 """Runs a command's coroutine, opens its queues within the time a person waits, and explains how it failed."""
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from beeq import BeeqError, Queue, RedisUnavailable
-from beeq.process import loop_factory
-from beeq.redis.urls import redact
+from beeq import BeeqError, NotReplicated, Queue, RedisUnavailable
+from beeq.process import END_LIMIT_S, LastResort, end_process, loop_factory
+from beeq.redis.urls import HashTagMissing, redact
 from beeq_cli.console import complain
 from beeq_cli.options import Common
 
 T = TypeVar("T")
 
-#: Exit codes; 2, usage, is click's own.
+#: Exit codes; that of usage is click's own.
 FAILURE = 1
+USAGE = 2
 CANNOT_CONNECT = 3
 #: A command gives up connecting after this long. (Starting the embedded server has a limit of its own.)
 CONNECT_TIMEOUT_S = 9.0
@@ -24,7 +23,9 @@ CONNECT_TIMEOUT_S = 9.0
 
 def explained(error: BaseException) -> tuple[str, int]:
     """Return what to say of an error, without passwords, and the exit code."""
-    if isinstance(error, RedisUnavailable):
+    if isinstance(error, HashTagMissing):
+        return str(error), USAGE
+    if isinstance(error, RedisUnavailable) and not isinstance(error, NotReplicated):
         return f"cannot connect to Redis: {redact(str(error))}", CANNOT_CONNECT
     if isinstance(error, BeeqError):
         return redact(str(error)), FAILURE
@@ -35,7 +36,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end, on uvloop when it is there.
 
     Without Redis the process says so and ends at once: a host name that does not resolve keeps a
-    thread busy, and a normal end would wait for it.
+    thread busy, and a normal end would wait for it. So does any thread or task that hangs: it has
+    ``END_LIMIT_S`` from the end of ``main``.
     """
 
     async def guarded() -> T:
@@ -44,12 +46,22 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         except RedisUnavailable as error:
             message, code = explained(error)
             complain(message)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+            end_process(code)
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(guarded())
+    code, last_words = FAILURE, ""
+    runner = asyncio.Runner(loop_factory=loop_factory())
+    try:
+        value = runner.run(guarded())
+        code = value if isinstance(value, int) else 0
+    except Exception as error:
+        last_words, code = explained(error)
+        raise
+    finally:
+        ending = LastResort(END_LIMIT_S, code=code, last_words=last_words)
+        ending.begin()
+        runner.close()
+        ending.cancel()
+    return value
 
 
 def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -> list[Queue]:

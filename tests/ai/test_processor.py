@@ -162,7 +162,7 @@ async def test_without_a_model_a_job_fails_at_once(
         "http://u:hunter2@:80/",
         "http://a:0/",
         "http://a:70000/",
-        "http://a/?b",
+        "http://a/#b",
     ],
 )
 def test_a_useless_base_url_is_noticed_before_the_first_job(url: str) -> None:
@@ -248,7 +248,7 @@ async def test_redirects_are_not_followed(server: AIServer, make: Make, status: 
         (content(b""), "not JSON"),
         (content(b"<html>"), "not JSON"),
         (content(b'{"choices": NaN}'), "not JSON"),
-        (content(b"\x1f\x8b packed", content_encoding="gzip"), "not JSON"),
+        (content(b"\x1f\x8b packed", content_encoding="gzip"), "cannot be read: it is packed, and damaged"),
         (content(b"[" * 900), "not JSON"),
         (answer(["choices"]), "not a chat completion"),
         (answer({"choices": "x" * 2000}), "longer than 1000 bytes"),
@@ -283,7 +283,7 @@ async def test_an_answer_that_cannot_be_read_fails_the_attempt(
 async def test_the_reason_of_a_refusal_is_not_waited_for_long(
     server: AIServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beeq.ai.client._ERROR_S", 0.1)
+    monkeypatch.setattr("beeq.ai.exchange._ERROR_S", 0.1)
     server.on(CHAT, drip(b"HTTP/1.1 400 No\r\ncontent-length: 99999\r\n\r\nbecause", b" "))
     async with asyncio.timeout(10):
         with pytest.raises(Discard, match="status 400: because"):

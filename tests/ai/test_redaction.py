@@ -10,8 +10,6 @@ import pytest
 
 from beeq.ai.redaction import Redactor
 
-pytestmark = pytest.mark.fast
-
 KEY = "sk-Proj_a.b+c/d=e"
 PASSWORD = 'pä s&"w\\ört😀'
 

@@ -1,4 +1,4 @@
-"""What the provider's answers mean: texts, pictures, videos in the making, reasons."""
+"""What the provider's answers mean: texts, pictures, reasons."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from beeq.ai import responses
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.responses import Stage, VideoState
-from beeq.ai.script import script
-
-pytestmark = pytest.mark.fast
+from beeq.ai.film import states
+from beeq.ai.writing.script import script
 
 
 def quote(text: str) -> str:
@@ -84,69 +82,12 @@ def test_a_picture_is_its_bytes_or_else_its_url() -> None:
         ({"data": [{"url": 5}]}, "no picture"),
         ({"data": [{"b64_json": "é"}]}, "not base64"),
         ({"data": [{"b64_json": "a"}]}, "not base64"),
-        ({"data": [{"b64_json": "iVBO\nRw0K"}]}, "not base64"),
         ({"error": {"code": "busy"}}, "<busy>"),
     ],
 )
 def test_an_answer_without_a_picture_fails_and_says_why(answer: Any, reason: str) -> None:
     with pytest.raises(AIFailed, match=reason):
         responses.picture(answer, quote)
-
-
-@pytest.mark.parametrize("video", ["v1", "../x", "a/b?c#d", "vidéo 1", "...", "x" * 512])
-def test_an_id_may_hold_whatever_can_be_shown(video: str) -> None:
-    assert responses.video_id({"id": video, "status": "queued"}, quote) == video
-
-
-@pytest.mark.parametrize(
-    "video", [None, "", ".", "..", 5, True, ["v1"], "x" * 513, "a\nb", "a\0", "\ud800", "\u202e"]
-)
-def test_an_id_that_cannot_be_asked_for_fails(video: Any) -> None:
-    with pytest.raises(AIFailed, match="no usable id"):
-        responses.video_id({"id": video, "status": "queued"}, quote)
-
-
-def test_an_order_that_was_answered_with_an_error_says_so() -> None:
-    with pytest.raises(AIFailed, match="<no more credit>"):
-        responses.video_id({"error": {"message": "no more credit"}}, quote)
-
-
-@pytest.mark.parametrize(
-    ("answer", "state"),
-    [
-        ({"status": "queued", "progress": 0}, VideoState(Stage.WORKING, 0)),
-        ({"status": "in_progress", "progress": 41.5}, VideoState(Stage.WORKING, 41.5)),
-        ({"status": "whatever comes next year"}, VideoState(Stage.WORKING)),
-        ({"status": "queued", "error": None, "progress": None}, VideoState(Stage.WORKING)),
-        ({"status": "queued", "progress": True}, VideoState(Stage.WORKING)),
-        ({"status": "queued", "progress": "50"}, VideoState(Stage.WORKING)),
-        ({"status": "queued", "progress": 10**400}, VideoState(Stage.WORKING, 100)),
-        ({"status": "queued", "progress": -7}, VideoState(Stage.WORKING, 0)),
-        ({"status": "completed", "progress": 100}, VideoState(Stage.DONE, 100)),
-        ({"status": "SUCCEEDED", "url": "http://a/"}, VideoState(Stage.DONE, url="http://a/")),
-        ({"status": "completed", "url": ""}, VideoState(Stage.DONE)),
-        ({"status": "completed", "url": 5}, VideoState(Stage.DONE)),
-        ({"status": "failed"}, VideoState(Stage.FAILED, reason="<failed>")),
-        ({"status": "cancelled", "error": None}, VideoState(Stage.FAILED, reason="<cancelled>")),
-        (
-            {"status": "failed", "error": {"code": "moderation", "message": "no bees"}},
-            VideoState(Stage.FAILED, reason="<no bees>"),
-        ),
-        (
-            {"status": "failed", "error": {"code": "moderation"}},
-            VideoState(Stage.FAILED, reason="<moderation>"),
-        ),
-        ({"status": "expired", "error": "too late"}, VideoState(Stage.FAILED, reason="<too late>")),
-    ],
-)
-def test_a_status_says_where_a_video_is(answer: Any, state: VideoState) -> None:
-    assert responses.video_state(answer, quote) == state
-
-
-@pytest.mark.parametrize("answer", [None, [], "completed", {}, {"status": None}, {"status": 5}])
-def test_an_answer_without_a_status_says_nothing_of_a_video(answer: Any) -> None:
-    with pytest.raises(AIFailed, match="no status"):
-        responses.video_state(answer, quote)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +144,8 @@ ANSWERS = st.recursive(
 READERS: list[Callable[[Any], Any]] = [
     lambda answer: responses.chat_text(answer, quote),
     lambda answer: responses.picture(answer, quote),
-    lambda answer: responses.video_id(answer, quote),
-    lambda answer: responses.video_state(answer, quote),
+    lambda answer: states.video_id(answer, quote),
+    lambda answer: states.video_state(answer, quote),
     lambda answer: script(json.dumps(answer)),
 ]
 

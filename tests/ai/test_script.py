@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from beeq.ai.errors import AIFailed
-from beeq.ai.script import script
-
-pytestmark = pytest.mark.fast
+from beeq.ai.writing.script import script
 
 PLAIN = {"title": "Bees", "scenes": [{"description": "A meadow."}]}
 FULL = {
@@ -40,8 +38,67 @@ def test_a_script_is_found_whatever_stands_around_it(text: str) -> None:
     assert script(text) == FULL
 
 
-def test_the_result_has_title_scenes_and_each_scenes_fields() -> None:
-    assert script(json.dumps({"logline": "Bees live.", **FULL})) == FULL
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"logline": "Bees live.", "characters": [{"name": "Queen"}]},
+        {"scenes": [{"heading": "EXT. MEADOW", "dialogue": [{"speaker": "Bee", "line": "Buzz"}]}]},
+        {"scenes": [{"description": ["A", "B"], "duration": "4 s", "title": 1}, {"description": None}, {}]},
+        {"scenes": [{"title": "One", "scenes": [{"x": 1}], "script": FULL}]},
+    ],
+)
+def test_the_result_is_what_the_model_wrote(more: dict[str, Any]) -> None:
+    assert script(json.dumps(FULL | more)) == FULL | more
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"title": "Bees", "scenes": [{"line": "two\nlines\tand a tab"},],}',
+        '{"title": "Bees",, "scenes": [{"line": "two\nlines\tand a tab",},,]}',
+        '{, "title": "Bees" , , "scenes": [ , {"line": "two\nlines\tand a tab"} , ] , }',
+        '{"title": "Bees", // a comment, with "quotes" and }\n"scenes": /* [ */ [{"line": "two\nlines\tand a tab"}]}',
+    ],
+)
+def test_slips_of_a_model_are_forgiven(text: str) -> None:
+    assert script(text) == {"title": "Bees", "scenes": [{"line": "two\nlines\tand a tab"}]}
+
+
+def test_what_looks_like_a_slip_in_a_text_is_kept() -> None:
+    line = 'a,, b,] // {"c",} /* <think>d</think> */'
+    text = json.dumps({"title": "Bees", "scenes": [{"line": line}]}).replace("}]", "},]")
+    assert script(text)["scenes"] == [{"line": line}]
+
+
+DRAFT = json.dumps({"title": "Draft", "scenes": [{"description": "?"}]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>\n{DRAFT}\n</think>\n\n{TEXT}",
+        f"Perhaps {DRAFT}?\n</think>\n{TEXT}",
+        f"<Thinking>{DRAFT}</Thinking>{TEXT}",
+        f"<reasoning effort='high'>{DRAFT}</reasoning>\n```json\n{TEXT}\n```",
+        f"[THINK]{DRAFT}[/THINK]{TEXT}",
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{TEXT}",
+        f"{DRAFT}\nBetter:\n{TEXT}\nThis is it {{all}}.",
+        f'{{"draft": {DRAFT}, "final": {TEXT}}}',
+        f"<think>{DRAFT}</think><answer>{TEXT}</answer>",
+        TEXT + '\n{"note": "done"}',
+        f"{TEXT}\n<think>Or rather {DRAFT}?</think>",
+    ],
+)
+def test_drafts_and_thinking_are_no_script(text: str) -> None:
+    assert script(text) == FULL
+
+
+@pytest.mark.parametrize(
+    "text", [f"<think>{DRAFT}</think>I cannot.", f"{DRAFT}</think> I cannot.", f"<think>\n{DRAFT}"]
+)
+def test_a_draft_without_an_answer_is_no_script(text: str) -> None:
+    with pytest.raises(AIFailed, match="no script"):
+        script(text)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +109,7 @@ def test_the_result_has_title_scenes_and_each_scenes_fields() -> None:
         ({"scenes": None}, "scenes: input should be a valid list"),
         ({"scenes": []}, "scenes: list should have at least 1 item"),
         ({"scenes": ["A meadow."]}, r"scenes\[0\]: "),
-        ({"scenes": [{"title": "One"}]}, r"scenes\[0\].description: field required"),
-        ({"scenes": [{"description": ""}]}, r"scenes\[0\].description: string should have"),
-        ({"scenes": [{"description": "x", "dialogue": 5}]}, r"scenes\[0\].dialogue: "),
-        ({"scenes": [{"description": "x", "duration": "4 s"}]}, r"scenes\[0\].duration: "),
-        ({"scenes": [{"description": "x", "duration": True}]}, r"scenes\[0\].duration: "),
-        ({"scenes": [{"description": "x", "duration": -1}]}, r"scenes\[0\].duration: "),
-        ({"scenes": [PLAIN["scenes"][0], {"description": 5}]}, r"scenes\[1\].description: "),  # type: ignore[index]  # a list it is
+        ({"scenes": [{}, 5]}, r"scenes\[1\]: "),
     ],
 )
 def test_what_is_no_script_fails_and_names_the_fault(change: dict[str, Any], fault: str) -> None:
@@ -79,6 +130,10 @@ def test_what_is_no_script_fails_and_names_the_fault(change: dict[str, Any], fau
         '{"title": "Bees", "scenes": ' + "[" * 100_000,
         '{"a":' * 100_000,
         "{" * 100_000,
+        '{"' + '\\"' * 100_000,
+        "{/*" * 100_000,
+        "a<think>" * 100_000,
+        "{" + " " * 1_000_000 + ", 1",
     ],
 )
 def test_a_text_without_a_whole_object_fails(text: str) -> None:
@@ -86,8 +141,8 @@ def test_a_text_without_a_whole_object_fails(text: str) -> None:
         script(text)
 
 
-def test_endless_numbers_are_no_durations() -> None:
-    with pytest.raises(AIFailed, match="duration"):
+def test_endless_numbers_are_not_json() -> None:
+    with pytest.raises(AIFailed, match="no script"):
         script(TEXT.replace("2.5", "1e999"))
 
 
@@ -100,7 +155,7 @@ def test_a_script_that_no_peer_could_read_again_is_refused() -> None:
 
 
 def test_the_model_is_told_what_is_checked() -> None:
-    from beeq.ai.script import INSTRUCTIONS
+    from beeq.ai.writing.script import INSTRUCTIONS
 
     assert "JSON" in INSTRUCTIONS
     for name in ("title", "scenes", "description", "dialogue", "duration"):

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from beeq import JobFailed, Queue
-from beeq.ai import idempotency, videos
+from beeq.ai import idempotency
 from beeq.ai.client import Limits
 from beeq.ai.errors import AIFailed
-from beeq.errors import Discard, JobLost, RedisUnavailable
+from beeq.ai.film import videos
+from beeq.errors import Discard, JobLost, RedisUnavailable, Retry
 from beeq.media.errors import MediaFailed
 from tests.ai.server import (
     HEAD,
@@ -62,17 +63,13 @@ async def test_a_video_is_ordered_watched_and_kept(
     server: AIServer, make: Make, tmp_path: Path, clip: bytes
 ) -> None:
     server.on(LOOK, video("queued", progress=0), video("in_progress", progress=40), video("completed"))
-    job = ai_job("video", parameters={"imageUrl": "https://a.example/bee.png"})
+    job = ai_job("video")
     result = await make()(job)
     assert (result["path"], result["bytes"], result["duration"]) == (f"{job.id}.mp4", len(clip), 1.0)
     assert [stream["type"] for stream in result["streams"]] == ["video", "audio"]
     assert tree(tmp_path) == {result["path"]: clip}
     (order,) = server.asked(ORDER)
-    assert order.json == {
-        "model": "films",
-        "prompt": "a bee",
-        "input_reference": {"image_url": "https://a.example/bee.png"},
-    }
+    assert order.json == {"model": "films", "prompt": "a bee"}
     assert order.headers["idempotency-key"] == f"beeq-{job.id}"
     assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
     assert len(server.asked(LOOK)) == 3
@@ -124,9 +121,9 @@ async def test_an_id_cannot_leave_its_place_in_the_url(server: AIServer, make: M
     server.on(ORDER, answer({"id": video_id, "status": "queued"}))
     with pytest.raises(AIFailed, match="does not know it"):
         await make()(ai_job("video"))
-    (look,) = server.requests[1:]
-    path = look.route.removeprefix("GET /v1/videos/")
-    assert path != look.route
+    (route,) = {look.route for look in server.requests[1:]}
+    path = route.removeprefix("GET /v1/videos/")
+    assert path != route
     assert not set(path) & set("/?#")
 
 
@@ -190,12 +187,13 @@ async def test_looks_that_fail_become_rarer_up_to_a_bound(
 
 
 def test_the_wait_between_looks_doubles_within_its_bounds() -> None:
-    watcher = videos.Videos(None, None, 5000)  # type: ignore[arg-type]  # neither is asked
+    nobody: Any = None  # none of them is asked
+    watcher = videos.Videos(nobody, nobody, 5000, nobody)
     waits = [watcher._backoff_s(failures, None) for failures in (1, 2, 3, 4, 5, 10**6)]
     assert waits == [10, 20, 40, 60, 60, 60]
     assert watcher._backoff_s(1, 3000) == 10
     assert watcher._backoff_s(1, 90_000) == 90
-    assert videos.Videos(None, None, 120_000)._backoff_s(3, None) == 120  # type: ignore[arg-type]  # as above
+    assert videos.Videos(nobody, nobody, 120_000, nobody)._backoff_s(3, None) == 120
 
 
 async def cancelled_when(server: AIServer, route: str, running: asyncio.Task[Any]) -> None:
@@ -431,8 +429,14 @@ async def test_a_url_of_somebody_elses_is_the_result_and_never_fetched(
         (content(b"#EXTM3U\n" * 50), AIFailed, "not MP4"),
         (content(b"\0\0\0\x20ftypisom" + b"x" * 50), MediaFailed, "cannot be read"),
         (content(b"\0\0\0\x20ftypisom" + b"x" * 200_000), AIFailed, "longer than 100000 bytes"),
-        (answer({}, 302, location="/elsewhere"), AIFailed, "redirects are not followed"),
-        (answer({"error": "not yet"}, 404), Discard, "status 404: not yet"),
+        (answer({}, 302), AIFailed, "redirects are not followed"),
+        (answer({}, 302, location=CONTENT.split()[1]), AIFailed, "more than 5 redirects"),
+        (answer({}, 302, location="ftp://a.example/v.mp4"), AIFailed, "not a valid URL"),
+        (answer({}, 302, location=f"/v.mp4?key={KEY}"), AIFailed, "holds the key"),
+        (answer({"error": "not yet"}, 404), AIFailed, "status 404: not yet"),
+        (answer({"error": "no"}, 403), Discard, "status 403: no"),
+        (answer({"status": "in_progress"}, 202), AIFailed, "has not sent the file yet"),
+        (answer({"status": "failed", "error": "no bees"}), AIFailed, "cannot be fetched: no bees"),
         (answer({"error": "broken"}, 500), AIFailed, "status 500: broken"),
         (send(HEAD + b"content-length: 900\r\n\r\n" + b"\0\0\0\x20ftypisom"), AIFailed, "broke off"),
         (drip(HEAD + b"\r\n\0\0\0\x20ftypisom" + b"x" * 2000, b"x", 0.05), AIFailed, "no response in time"),
@@ -440,8 +444,15 @@ async def test_a_url_of_somebody_elses_is_the_result_and_never_fetched(
     ],
 )
 async def test_a_video_not_fetched_leaves_no_file_and_no_second_order(
-    server: AIServer, make: Make, tmp_path: Path, script: Any, error: type[Exception], reason: str
+    server: AIServer,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: Any,
+    error: type[Exception],
+    reason: str,
 ) -> None:
+    monkeypatch.setattr(videos, "FILE_S", 0.01)  # asked for twice
     server.on(CONTENT, script)
     job = ai_job("video")
     # Short only for what never ends.
@@ -453,6 +464,141 @@ async def test_a_video_not_fetched_leaves_no_file_and_no_second_order(
     assert job.memory == {"video": "v1"}
     await processor.close()
     await server.until_open(0)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        answer({"error": "not found"}, 404),
+        answer({"error": "not ready"}, 409),
+        answer({"error": "too early"}, 425),
+        answer({"error": "busy"}, 429),
+        answer({"error": "busy"}, 503, retry_after="0"),
+        answer({"error": "broken"}, 500),
+        answer({"status": "in_progress"}, 202),
+        content(b""),
+        content(b"", 204),
+        send(b""),
+        send(HEAD + b"content-length: 900\r\n\r\n" + b"\0\0\0\x20ftypisom"),
+    ],
+)
+async def test_a_file_that_comes_later_is_asked_for_again(
+    server: AIServer, make: Make, clip: bytes, tmp_path: Path, late: Script
+) -> None:
+    server.on(CONTENT, late, late, content(clip))
+    job = ai_job("video")
+    assert (await make()(job))["bytes"] == len(clip)
+    assert len(server.asked(CONTENT)) == 3
+    assert len(server.asked(ORDER)) == 1
+    assert tree(tmp_path) == {f"{job.id}.mp4": clip}
+
+
+async def test_a_file_is_asked_for_no_sooner_than_wished(server: AIServer, make: Make) -> None:
+    server.on(CONTENT, answer({"error": "busy"}, 503, retry_after="3600"))
+    with pytest.raises(Retry, match="status 503: busy") as caught:
+        await make()(ai_job("video"))
+    assert caught.value.after == 3_600_000
+    assert len(server.asked(CONTENT)) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_followed_without_the_key(
+    server: AIServer, make: Make, clip: bytes, status: int
+) -> None:
+    async with AIServer() as store:
+        server.on(CONTENT, answer({}, status, location=f"{store.origin}/v1.mp4?sig=a%2Fb"))
+        store.on("GET /v1.mp4?sig=a%2Fb", answer({}, 503), content(clip))
+        processor = make(
+            ai_allow_hosts=f"127.0.0.1:{store.port}",
+            ai_headers='{"api-key": "s3cret-of-mine", "x-org": "ours"}',
+        )
+        assert (await processor(ai_job("video")))["bytes"] == len(clip)
+        for request in store.requests:
+            assert not {"authorization", "api-key", "x-org"} & set(request.headers)
+            assert "s3cret" not in str(request.headers)
+    assert len(server.asked(CONTENT)) == 2
+    assert len(server.asked(ORDER)) == 1
+
+
+async def test_a_redirect_to_a_private_address_is_refused(server: AIServer, make: Make) -> None:
+    async with AIServer() as store:
+        for location in (
+            f"{store.origin}/v1.mp4",
+            "http://169.254.169.254/v1.mp4",
+            f"//localhost:{store.port}/a",
+        ):
+            server.on(CONTENT, answer({}, 302, location=location))
+            job = ai_job("video")
+            with pytest.raises(Discard, match="not on the public internet, and BEEQ_AI_ALLOW_HOSTS does not"):
+                await make()(job)
+            assert job.memory == {"video": "v1"}
+        assert store.connections == 0
+
+
+async def test_a_redirect_of_the_providers_gets_the_key_only_if_asked(
+    server: AIServer, make: Make, clip: bytes
+) -> None:
+    server.on(CONTENT, answer({}, 302, location="/signed/v1.mp4"))
+    server.on("GET /signed/v1.mp4", content(clip))
+    await make()(ai_job("video"))
+    (signed,) = server.asked("GET /signed/v1.mp4")
+    assert "authorization" not in signed.headers
+
+    server.on(CONTENT, answer({}, 307, location=f"{CONTENT.split()[1]}/"))
+    server.on(f"{CONTENT}/", answer({"error": "who?"}, 401), content(clip))
+    await make()(ai_job("video"))
+    keys = [request.headers.get("authorization") for request in server.asked(f"{CONTENT}/")]
+    assert keys == [None, f"Bearer {KEY}"]
+
+
+async def test_a_url_in_place_of_the_file_is_fetched(server: AIServer, make: Make, clip: bytes) -> None:
+    server.on(CONTENT, answer({"data": [{"url": f"{server.origin}/files/v1.mp4"}]}))
+    server.on("GET /files/v1.mp4", content(clip))
+    assert (await make()(ai_job("video")))["bytes"] == len(clip)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"status": "done", "video": {"url": "/files/v1.mp4"}},
+        {"status": "succeed", "data": [{"url": "/files/v1.mp4"}]},
+        {"status": "complete", "output": ["/files/v1.mp4"]},
+        {"data": {"task_status": "SUCCEED", "task_result": {"videos": [{"url": "/files/v1.mp4"}]}}},
+    ],
+)
+async def test_other_words_and_shapes_for_a_video_that_is_ready(
+    server: AIServer, make: Make, clip: bytes, state: dict[str, Any]
+) -> None:
+    server.on(LOOK, answer(state))
+    server.on("GET /files/v1.mp4", content(clip))
+    assert (await make()(ai_job("video")))["bytes"] == len(clip)
+    assert server.asked(CONTENT) == []
+
+
+async def test_a_word_that_is_not_known_is_logged_once(
+    server: AIServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = video(f"frobnicating {KEY}")
+    server.on(LOOK, odd, odd, video("done"), odd, video("done"))
+    processor = make()
+    await processor(ai_job("video"))
+    await processor(ai_job("video"))
+    assert caplog.text.count("status 'frobnicating ***' is not known") == 1
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("word", ["failure", "TASK_STATUS_FAILED", "errored"])
+async def test_other_words_for_a_video_that_failed(server: AIServer, make: Make, word: str) -> None:
+    server.on(LOOK, video(word, fail_reason="no bees"))
+    with pytest.raises(AIFailed, match="the video failed: no bees"):
+        await make()(ai_job("video"))
+
+
+async def test_a_video_just_ordered_may_be_unknown_for_a_moment(server: AIServer, make: Make) -> None:
+    missing = answer({"error": "no such video"}, 404)
+    server.on(LOOK, missing, missing, video("completed"))
+    await make()(ai_job("video"))
+    assert len(server.asked(ORDER)) == 1
 
 
 async def test_a_video_whose_file_is_gone_is_ordered_again(server: AIServer, make: Make) -> None:

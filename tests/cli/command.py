@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,6 +105,13 @@ class Running:
                 stream.close()
 
 
+def is_pending(pid: int, number: int) -> bool:
+    """Return whether the process has yet to take the signal."""
+    with open(f"/proc/{pid}/status") as file:  # noqa: PTH123 - a process, no file
+        masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask & 1 << (number - 1) for mask in masks)
+
+
 class Beeq:
     """Runs ``beeq`` in ``folder``; ``environment`` is all it knows of Redis."""
 
@@ -118,8 +125,14 @@ class Beeq:
 
     def start(self, *arguments: str, **environment: str) -> Running:
         """Start the command in a process group of its own."""
+        return self.start_module("beeq_cli", *arguments, **environment)
+
+    def start_module(
+        self, module: str, *arguments: str, through: Sequence[str] = (), **environment: str
+    ) -> Running:
+        """Start a module of Python in a process group of its own, ``through`` a command if there is one."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "beeq_cli", *arguments],
+            [*through, sys.executable, "-m", module, *arguments],
             cwd=self.folder,
             env={**self.environment, **environment},
             stdin=subprocess.PIPE,

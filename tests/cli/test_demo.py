@@ -8,22 +8,25 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from beeq_cli.demo.peers import Peers
+from beeq_cli.demo.scenes import Scenes
 from tests.cli.command import Beeq, eventually
 
 pytestmark = [pytest.mark.ffmpeg, pytest.mark.external]
 
 STEPS = [
     "script",
-    "scene-description",
-    "image",
-    "video",
     "frame-extract",
     "video-stitch",
     "audio-stitch",
+    "scene-description",
+    "image",
     "music-mix",
+    "video",
     "assembly",
     "webhook",
 ]
@@ -53,6 +56,26 @@ def test_every_job_does_what_it_should_and_it_can_run_twice(bare_beeq: Beeq, tem
         }
         assert list(temporary.iterdir()) == []
     assert [path.name for path in bare_beeq.folder.iterdir()] == ["tmp"]
+
+
+def test_each_steps_result_is_what_the_next_is_made_from(tmp_path: Path) -> None:
+    results: dict[str, Any] = {}
+    with Peers(tmp_path / "picture", tmp_path / "video") as peers:
+        acts = Scenes(tmp_path, ["1.mp4", "2.mp4"], 1, peers).acts(results)
+        found = {}
+        results |= {"script": {"title": "", "scenes": [{"description": "Dawn"}, {"description": "Dusk"}]}}
+        results |= {
+            "image": {"path": "a.png"},
+            "video": {"path": "a.mp4"},
+            "assembly": {"mp4": {"path": "f.mp4"}},
+        }
+        for act in acts:
+            found |= {step.name: step.data for step in act}
+    assert list(found) == STEPS
+    assert (found["image"]["prompt"], found["video"]["prompt"]) == ("Dawn", "Dusk")
+    assert found["video"]["parameters"] == {"imageUrl": "a.png"}
+    assert found["assembly"]["sceneVideos"] == ["a.mp4", "2.mp4"]
+    assert found["webhook"]["payload"]["film"] == {"mp4": {"path": "f.mp4"}}
 
 
 def test_no_process_stays(bare_beeq: Beeq, temporary: Path) -> None:

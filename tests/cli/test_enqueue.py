@@ -314,3 +314,21 @@ def test_a_printed_job_survives_all_processes_and_runs_later(bare_beeq: Beeq) ->
     ran = bare_beeq.run("worker", "--burst", "--app", "app:queue", "addition", TEST_QUEUE="addition")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "Queue worker started\n")
     assert bare_beeq.ok("enqueue", "addition", "--id", "x", "--wait") == "7\n"
+
+
+def test_a_change_that_no_replica_confirms_is_no_success(beeq: Beeq, queue_name: str, record: Any) -> None:
+    """The session's server has none. The job is there, and the message has its id; Redis was not away."""
+    ran = beeq.run("enqueue", queue_name, "--id", "alone", BEEQ_WAIT_REPLICAS="1")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "0 of 1 replicas confirmed it in 2500 ms: whether job alone outlasts a failover" in ran.stderr
+    assert "cannot connect" not in ran.stderr
+    assert record("alone")
+    ran = beeq.run("cancel", "alone", "--queue", queue_name, "--wait-replicas", "1")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "whether job alone outlasts a failover" in ran.stderr
+
+
+def test_bulk_says_of_each_line_that_no_replica_confirmed_it(beeq: Beeq, queue_name: str) -> None:
+    ran = beeq.run("enqueue", queue_name, "--bulk", "-", "--wait-replicas", "1", stdin="{}\n{}\n")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert [line.partition(":")[0] for line in ran.stderr.splitlines()] == ["line 1", "line 2"]

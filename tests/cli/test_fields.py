@@ -10,8 +10,6 @@ import pytest
 
 from beeq_cli.fields import read_fields
 
-pytestmark = pytest.mark.fast
-
 
 def read(*words: str, stdin: bytes = b"") -> dict[str, Any]:
     return read_fields(words, read_stdin=lambda: stdin)

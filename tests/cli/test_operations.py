@@ -57,6 +57,7 @@ async def shop(beeq: Beeq, queue_name: str) -> AsyncIterator[Shop]:
             *("worker", "-c", "2", "-p", queue_name),
             BEEQ_MEDIA_ROOT=str(beeq.folder),
             BEEQ_WEBHOOK_SECRET=peers.webhook_secret,
+            BEEQ_WEBHOOK_KEYS="shared",
             BEEQ_WEBHOOK_ALLOW_HOSTS=peers.host,
             BEEQ_AI_BASE_URL=f"http://{peers.host}/v1",
             BEEQ_AI_API_KEY=peers.ai_key,
@@ -80,9 +81,8 @@ async def test_the_four_kinds_of_generation(shop: Shop) -> None:
     image = await shop.ask(queue, "type=image", "prompt=a hive", 'parameters:={"style": "ink"}')
     assert image.keys() == {"path", "bytes"}
     assert shop.path(image["path"]).read_bytes() == shop.path("picture.png").read_bytes()
-    video = await shop.ask(
-        queue, "type=video", "prompt=bees", 'parameters:={"imageUrl": "https://x.y/a.png"}'
-    )
+    first_picture = json.dumps({"imageUrl": image["path"]})
+    video = await shop.ask(queue, "type=video", "prompt=bees", f"parameters:={first_picture}")
     assert video.keys() == FILE
     assert shop.path(video["path"]).stat().st_size == video["bytes"]
 

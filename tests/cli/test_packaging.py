@@ -33,6 +33,18 @@ def test_the_sdist_keeps_the_layout_of_the_checkout(dist):
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {"pyproject.toml", "README.md", "beeq/queue.py", "beeq/py.typed", "cli/beeq_cli/main.py"} <= names
     assert {f"lua/{name}" for name in SCRIPTS} <= names
+    assert "beeq/LICENSE" in names
+
+
+def test_the_wheel_holds_the_licence_and_names_it(dist):
+    (archive,) = dist.glob("*.whl")
+    with zipfile.ZipFile(archive) as opened:
+        about = next(name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        fields = opened.read(about).decode()
+        shipped = opened.read(f"{about.removesuffix('METADATA')}licenses/beeq/LICENSE")
+    assert "License-Expression: MIT\nLicense-File: beeq/LICENSE\n" in fields
+    assert shipped == (ROOT / "beeq" / "LICENSE").read_bytes()
+    assert b"Permission is hereby granted, free of charge" in shipped
 
 
 def test_the_wheel_has_the_scripts_and_the_command(dist):

@@ -9,8 +9,6 @@ import pytest
 from beeq_cli.commands.conditions import parse_condition
 from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment, show_duration
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.mark.parametrize(
     ("text", "duration_ms"),

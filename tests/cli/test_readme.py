@@ -11,9 +11,11 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from beeq.jobs import JOB_TYPES, BaseJob, MediaParameters
 from beeq.protocol import keys
 from beeq.settings import Settings
 from benchmarks.report import peer_table, table
@@ -124,6 +126,29 @@ def test_the_table_of_other_queues_is_the_printed_one():
 def test_the_settings_table_names_each_setting_with_its_default():
     rows = dict(re.findall(r"^\| `(\w+)` \| `?\"?([^|`\"]*)\"?`? \|", SECTIONS["Settings"], re.MULTILINE))
     assert rows == {setting.name: str(setting.default) for setting in fields(Settings)}
+
+
+#: Queue, type, and the fields that go in, of each row of the table of built-in jobs.
+BUILT_IN_ROWS = re.findall(r"^\| `([a-z-]+)` \| (?:`([a-z-]+)`)? ?\| (`[^|]+) \|", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("queue", JOB_TYPES)
+def test_the_jobs_table_has_each_type_and_field(queue):
+    rows = [(kind, what_goes_in) for name, kind, what_goes_in in BUILT_IN_ROWS if name == queue]
+    model = JOB_TYPES[queue].model
+    own = {name: field for name, field in model.model_fields.items() if name not in BaseJob.model_fields}
+    names = {field.alias for name, field in own.items() if name != "type"}
+    for _, what_goes_in in rows:
+        assert set(re.findall(r"`([a-zA-Z]{5,})`", what_goes_in)) == names
+    kinds = get_args(own["type"].annotation) if "type" in own else ("",)
+    assert [kind for kind, _ in rows] == list(kinds)
+
+
+def test_the_parameters_table_names_each_of_media_jobs():
+    table = README.partition("| `parameters` | for |")[2].partition("\n\n")[0]
+    named = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert "musicTrack" in named
+    assert {field.alias for field in MediaParameters.model_fields.values()} <= named
 
 
 def test_the_three_key_tables_agree():

@@ -6,8 +6,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -20,7 +18,8 @@ import pytest
 from beeq.jobs import JOB_TYPES
 from beeq.protocol.keys import Keys
 from beeq.web.server import url_of
-from tests.cli.command import PATIENCE_S, Beeq, Running, eventually
+from tests.cli.command import Beeq, Running, eventually
+from tests.cli.wire import Wire
 from tests.support.server import free_port
 
 SCRIPT = "/v1/generate/script"
@@ -131,7 +130,7 @@ def test_a_port_in_use_exits_with_1_and_one_line(start, beeq):
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 70 + ".example"])
 def test_a_host_that_is_not_here_exits_with_1_and_one_line(beeq, host):
-    ran = beeq.run("web", "--host", host, "--port", "0")
+    ran = beeq.run("web", "--host", host, "--port", "0", BEEQ_WEB_TOKEN="t0ken")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert re.fullmatch(r"Error: cannot listen on \S+, port 0: .+\n", ran.stderr)
 
@@ -146,6 +145,14 @@ def test_a_host_that_is_not_here_exits_with_1_and_one_line(beeq, host):
         ("-u", ""),
         ("-u", "http://x"),
         ("--mongo-url", "http://x"),
+        ("--allow-host", "*"),
+        ("--allow-host", "a.example,b c"),
+        ("--max-waiting", "0"),
+        ("--max-waiting", "many"),
+        ("--max-connections", "0"),
+        ("--head-timeout", "soon"),
+        ("--head-timeout", "0s"),
+        ("--head-timeout", "2h"),
         ("x",),
     ],
 )
@@ -244,34 +251,6 @@ def test_it_serves_without_redis_and_says_so(beeq, own_valkey):
 # On the wire.
 
 
-class Wire:
-    """One connection, and exactly the bytes that are sent on it."""
-
-    def __init__(self, url: str) -> None:
-        host, port = url.removeprefix("http://").rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
-        self._stream = self._socket.makefile("rb")
-
-    def send(self, content: bytes) -> None:
-        self._socket.sendall(content)
-
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body of the next answer."""
-        status = int(self._stream.readline().split()[1])
-        headers = {}
-        while line := self._stream.readline().strip():
-            name, _, value = line.decode().partition(": ")
-            headers[name.lower()] = value
-        return status, headers, self._stream.read(int(headers.get("content-length", 0)))
-
-    def is_at_end(self) -> bool:
-        return self._stream.read(1) == b""
-
-    def close(self) -> None:
-        self._stream.close()
-        self._socket.close()
-
-
 @pytest.fixture
 def wire(start) -> Iterator[Callable[[], Wire]]:
     """Connect to a running ``beeq web``."""
@@ -288,7 +267,7 @@ def wire(start) -> Iterator[Callable[[], Wire]]:
 
 
 def head(*lines: str) -> bytes:
-    lines = (f"POST {SCRIPT} HTTP/1.1", "host: x", "content-type: application/json", *lines)
+    lines = (f"POST {SCRIPT} HTTP/1.1", "host: localhost", "content-type: application/json", *lines)
     return "\r\n".join((*lines, "", "")).encode()
 
 
@@ -329,16 +308,14 @@ def test_who_asks_before_sending_is_told_before_sending(wire):
     assert connection.answer()[0] == 200
 
 
-def test_head_and_raw_ids_come_through_a_real_server(wire):
-    body = json.dumps({**WANTED, "id": "a/b ?"}).encode()
+def test_head_and_raw_ids_come_through_a_real_server(wire, beeq):
     connection = wire()
-    connection.send(head(f"content-length: {len(body)}") + body)
-    assert connection.answer()[0] == 200
-    connection.send(b"GET /v1/jobs/a%2Fb%20%3F/status?x=1 HTTP/1.1\r\nhost: evil.example\r\n\r\n")
+    beeq.ok("enqueue", "ai-generation", "type=script", "--id", "a/b ?")
+    connection.send(b"GET /v1/jobs/a%2Fb%20%3F/status?x=1 HTTP/1.1\r\nhost: localhost\r\n\r\n")
     status, headers, content = connection.answer()
     assert (status, json.loads(content)["jobId"]) == (200, "a/b ?")
     assert headers.keys() == {"content-type", "content-length", "cache-control", "date"}
-    connection.send(b"HEAD /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    connection.send(b"HEAD /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     rest = connection._stream.read()
     assert rest.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"content-length: 15\r\n" in rest
@@ -374,40 +351,25 @@ def test_the_second_signal_waits_for_nobody(start):
 # Under uvicorn's own command.
 
 
-def uvicorn(beeq: Beeq, *arguments: str, **environment: str) -> Running:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "beeq.web:app", "--port", "0", *arguments],
-        cwd=beeq.folder,
-        env={**beeq.environment, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    return Running(process)
+def uvicorn(beeq: Beeq, **environment: str) -> Running:
+    return beeq.start_module("uvicorn", "beeq.web:app", "--port", "0", **environment)
 
 
 def test_the_app_runs_under_uvicorn(beeq, prefix):
     server = uvicorn(beeq)
-    try:
-        line = server.until("Uvicorn running on ")
-        url = next(word for word in line.split() if word.startswith("http://"))
-        job_id = httpx.post(f"{url}{SCRIPT}", json=WANTED).json()["jobId"]
-        assert beeq.stats("ai-generation")["waiting"] == 1
-        assert httpx.get(f"{url}/v1/jobs/{job_id}/status").status_code == 200
-        server.signal(signal.SIGTERM)
-        server.ended()
-        assert "Application shutdown complete" in server.stderr
-    finally:
-        server.kill()
+    line = server.until("Uvicorn running on ")
+    url = next(word for word in line.split() if word.startswith("http://"))
+    job_id = httpx.post(f"{url}{SCRIPT}", json=WANTED).json()["jobId"]
+    assert beeq.stats("ai-generation")["waiting"] == 1
+    assert httpx.get(f"{url}/v1/jobs/{job_id}/status").status_code == 200
+    server.signal(signal.SIGTERM)
+    server.ended()
+    assert "Application shutdown complete" in server.stderr
 
 
 def test_a_wrong_setting_keeps_it_from_starting_under_uvicorn(beeq):
     server = uvicorn(beeq, BEEQ_REDIS_URL="http://:hush@host")
-    try:
-        assert server.ended() != 0
-        assert "BEEQ_REDIS_URL: the Redis URL must begin with one of" in server.stderr
-        assert "hush" not in server.stderr
-        assert "Traceback" not in server.stderr
-    finally:
-        server.kill()
+    assert server.ended() != 0
+    assert "BEEQ_REDIS_URL: the Redis URL must begin with one of" in server.stderr
+    assert "hush" not in server.stderr
+    assert "Traceback" not in server.stderr

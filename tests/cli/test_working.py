@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.cli.command import Beeq, eventually
+from tests.cli.command import Beeq, eventually, is_pending
 
 APP = """
 import asyncio, os
@@ -104,9 +104,9 @@ def test_the_second_signal_hands_jobs_back_without_using_a_retry(app, queue_name
     job_id = app.ok("enqueue", queue_name, "n:=1", "--retries", "2").strip()
     started(app, job_id)
     worker.signal(signal.SIGTERM)
-    eventually(lambda: not _is_pending(worker.pid, signal.SIGTERM))  # two that are pending are one
+    eventually(lambda: not is_pending(worker.pid, signal.SIGTERM))  # two that are pending are one
     worker.signal(signal.SIGTERM)
-    assert worker.ended() == 0
+    assert worker.ended() == 0, worker.stderr
     assert sync_redis.lrange(f"bq:{queue_name}:waiting", 0, -1) == [job_id]
     options = json.loads(sync_redis.hget(f"bq:{queue_name}:jobs", job_id))["options"]
     assert (options["retries"], options["stacktraces"]) == (2, [])
@@ -143,13 +143,6 @@ def test_the_death_of_the_parent_ends_its_children(app, queue_name):
     children = eventually(lambda: len(found := _children(worker.pid)) == 2 and found)
     os.kill(worker.pid, signal.SIGKILL)
     eventually(lambda: not any(os.path.exists(f"/proc/{pid}/cmdline") and _command(pid) for pid in children))  # noqa: PTH110 - a process, no file
-
-
-def _is_pending(pid: int, number: int) -> bool:
-    """Return whether the process has yet to take the signal."""
-    with open(f"/proc/{pid}/status") as file:  # noqa: PTH123 - a process, no file
-        masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(mask & 1 << (number - 1) for mask in masks)
 
 
 def _children(pid: int) -> set[int]:

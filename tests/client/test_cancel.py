@@ -9,7 +9,7 @@ import pytest
 
 from beeq import JobFailed, JobLost
 from beeq.sync import Queue as BlockingQueue
-from tests.support.waiting import Recorder, eventually
+from tests.support.waiting import Recorder, eventually, pause
 
 pytestmark = pytest.mark.fast
 
@@ -142,7 +142,34 @@ async def test_a_thread_that_runs_is_left_behind_and_its_moves_raise(make_queue)
     assert len(outcomes) == 1
 
 
-@pytest.mark.real_redis("fakeredis delivers a message up to 10 ms after the reply that it went with")
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_a_thread_that_outlives_its_jobs_end_reports_nothing(
+    make_queue, recorder, eventually, expect_errors, how
+):
+    """Its status is known: only a job that went back to its queue has a status that could not be updated."""
+    worker = make_queue()
+    ended = recorder(worker, "cancelled", "failed")
+    started, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    @worker.process
+    def handler(_job):
+        loop.call_soon_threadsafe(started.set)
+        go_on.wait(30)
+
+    job = await worker.enqueue(timeout=1 if how == "timed out" else None)
+    await started.wait()
+    if how == "cancelled":
+        assert await job.cancel() is True
+    await ended.until("failed" if how == "timed out" else "cancelled")
+    await worker.close()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("beeq-handler")]
+    go_on.set()
+    await eventually(lambda: not thread.is_alive())
+    await pause(0)  # what it has left in the loop is called
+    assert expect_errors == []
+
+
 async def test_an_id_that_was_cancelled_can_be_used_again(make_queue):
     queue = make_queue()
     first = await queue.enqueue("never runs", id="again", delay_until=queue.now_ms() + 60_000)

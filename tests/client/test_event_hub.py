@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from beeq import Job, JobFailed
-from beeq.client.event_hub import EventHub
+from beeq import Job, JobFailed, QueueClosed
+from beeq.client.events.event_hub import EventHub
 from beeq.protocol.events import encode_event
 from tests.support.samples import make_job
 
@@ -33,7 +33,7 @@ class Bench:
         self.event_hub.receive(encode_event(job_id, name, *data))
 
     def job(self, job_id: str | None = "1", **options: Any) -> Job:
-        return make_job(options, job_id=job_id, keep=self.event_hub.keep)
+        return make_job(options, job_id=job_id, keep=self.event_hub.hold_or_let_go)
 
 
 @pytest.fixture
@@ -425,3 +425,64 @@ def test_another_object_of_the_id_hears_after_the_first_is_gone(bench):
     bench.receive("1", "progress", 5)
     bench.receive("1", "succeeded", 6)
     assert heard == [("progress", 5), ("succeeded", 6)]
+
+
+# Nothing is left of those who no longer listen.
+
+
+def test_a_job_is_held_only_while_somebody_listens(bench):
+    job = bench.job()
+    bench.event_hub.register(job)
+    heard: list[Any] = []
+    job.on("succeeded", heard.append)
+    assert bench.event_hub._kept == {"1": {job}}
+    job.off("succeeded", heard.append)
+    assert bench.event_hub._kept == {}
+    job.on("succeeded", heard.append)
+    bench.receive("1", "succeeded", 5)
+    assert heard == [5]
+    assert bench.event_hub._kept == {}
+
+
+def test_a_job_whose_listener_wanted_one_event_is_let_go(bench):
+    job = bench.job()
+    bench.event_hub.register(job)
+    heard: list[Any] = []
+    job.once("progress", heard.append)
+    bench.receive("1", "progress", 5)
+    assert heard == [5]
+    assert bench.event_hub._kept == {}
+
+
+def test_a_job_that_is_not_saved_is_not_held(bench):
+    """Nor one that has ended, and hears nothing more."""
+    job = bench.job()
+    listen(job)
+    assert bench.event_hub._kept == {}
+    bench.event_hub.register(job)
+    bench.receive("1", "succeeded", 5)
+    listen(job)
+    assert bench.event_hub._kept == {}
+
+
+def test_a_job_that_was_refused_leaves_no_trace(bench):
+    jobs = [bench.job() for _ in range(2)]
+    for job in jobs:
+        listen(job)
+        bench.event_hub.register(job)
+    for job in jobs:
+        bench.event_hub.unregister(job)
+    assert bench.event_hub._kept == {}
+    assert bench.event_hub.jobs == {}
+
+
+async def test_a_closed_hub_ends_its_waiters_and_takes_no_more(bench):
+    job = bench.job()
+    listen(job)
+    bench.event_hub.register(job)
+    waiter = bench.event_hub.waiter("1")
+    bench.event_hub.close()
+    for future in (waiter, bench.event_hub.waiter("2")):
+        with pytest.raises(QueueClosed):
+            await future
+    assert bench.event_hub.jobs == bench.event_hub._kept == bench.event_hub._waiters == {}

@@ -143,6 +143,9 @@ async def test_an_unsaved_job_has_no_progress_to_report(make_queue):
         await make_queue(is_worker=False).create_job({}).report_progress(1)
 
 
+@pytest.mark.real_redis(
+    "fakeredis does not list its databases: each event is checked, and this job has not begun"
+)
 @pytest.mark.parametrize("value", [{"a": "value"}, 0, False, "", [], 50, 0.5])
 async def test_progress_of_any_kind_reaches_the_jobs_listeners(make_queue, recorder, value):
     """bee-queue's callback form is the awaitable form."""
@@ -163,6 +166,9 @@ async def test_progress_that_is_not_json_is_refused_and_the_old_stays(make_queue
     assert job.progress == 10
 
 
+@pytest.mark.real_redis(
+    "fakeredis does not list its databases: each event is checked, and this job has not begun"
+)
 async def test_progress_that_is_no_number_is_published_as_null(make_queue, recorder):
     """NaN on the channel ends every Node process that listens."""
     queue = make_queue(is_worker=False)

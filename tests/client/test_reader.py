@@ -31,6 +31,11 @@ def reader_of(*reply: object) -> Reader:
     return Reader(cast("Any", Answer(list(reply))), Keys("bq", "q"), scan_count=100)
 
 
+def reader_where(raw: bytes | None, kept: bytes | None, succeeded: int, failed: int, active: int) -> Reader:
+    """Return a reader of a queue that has that of the job."""
+    return reader_of(int(raw is not None), kept, succeeded, failed, raw, active)
+
+
 async def ended(reader: Reader) -> Ended | None:
     job_state = await reader.job_state("1")
     return None if job_state is None else job_state.ended
@@ -46,7 +51,7 @@ async def ended(reader: Reader) -> Ended | None:
     ],
 )
 async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded, has_failed):
-    assert await ended(reader_of(raw, kept, has_succeeded, has_failed, 0)) is None
+    assert await ended(reader_where(raw, kept, has_succeeded, has_failed, 0)) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,7 @@ async def test_a_job_that_has_not_ended_has_no_outcome(raw, kept, has_succeeded,
     ],
 )
 async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept, value):
-    end = await ended(reader_of(raw, kept, 0 if raw is None else 1, 0, 0))
+    end = await ended(reader_where(raw, kept, 0 if raw is None else 1, 0, 0))
     assert end is not None
     assert (end.value, end.error) == (value, None)
 
@@ -83,7 +88,7 @@ async def test_a_success_has_the_value_that_was_kept_for_this_very_job(raw, kept
     ],
 )
 async def test_a_failure_has_the_kept_message_or_the_newest_trace(raw, kept, message):
-    end = await ended(reader_of(raw, kept, 0, 0 if raw is None else 1, 0))
+    end = await ended(reader_where(raw, kept, 0, 0 if raw is None else 1, 0))
     assert end is not None
     assert end.error is not None
     assert (str(end.error), end.error.job_id) == (message, "1")
@@ -96,7 +101,7 @@ ODD_TIMESTAMPS = ['"text"', "[1]", '{"a":1}', "1e400", "1e300", "1" + "0" * 400]
 async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
     """What a worker keeps of such a job carries 0 for its time."""
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
-    end = await ended(reader_of(raw, b"0:s5", 1, 0, 0))
+    end = await ended(reader_where(raw, b"0:s5", 1, 0, 0))
     assert end is not None
     assert end.value == 5
 
@@ -104,7 +109,7 @@ async def test_an_odd_creation_time_keeps_nobody_from_the_result(timestamp):
 @pytest.mark.parametrize("timestamp", ["1.5", "1.0", "true"])
 async def test_a_nearly_numeric_creation_time_is_read_as_by_the_worker(timestamp):
     raw = b'{"options":{"timestamp":%b,"stacktraces":[]},"status":"succeeded"}' % timestamp.encode()
-    end = await ended(reader_of(raw, b"1:s5", 1, 0, 0))
+    end = await ended(reader_where(raw, b"1:s5", 1, 0, 0))
     assert end is not None
     assert end.value == 5
 
@@ -157,11 +162,59 @@ async def test_a_set_of_no_such_name_is_refused_in_bee_queues_words():
     ],
 )
 async def test_where_a_job_stands_is_told(reply, state, message):
-    job_state = await reader_of(*reply).job_state("1")
+    job_state = await reader_where(*reply).job_state("1")
     assert job_state is not None
     error = job_state.ended.error if job_state.ended is not None else None
     assert (job_state.state, str(error) if error else None) == (state, message)
 
 
 async def test_a_job_that_left_no_trace_stands_nowhere():
-    assert await reader_of(None, None, 0, 0, 0).job_state("1") is None
+    assert await reader_where(None, None, 0, 0, 0).job_state("1") is None
+
+
+class Redis:
+    """A line to a queue that has one job; it counts how often the record was read."""
+
+    def __init__(self, raw: bytes | None, kept: bytes | None, succeeded: int, failed: int) -> None:
+        self._reply = [int(raw is not None), kept, succeeded, failed]
+        self._raw = raw
+        self.records_read = 0
+
+    async def run(self, _script: Script, command: bytes) -> object:
+        with_record = command.endswith(b"$1\r\n1\r\n")
+        self.records_read += with_record
+        return [*self._reply, self._raw if with_record else None, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_there", "value", "message", "records_read"),
+    [
+        (Redis(None, None, 0, 0), False, None, None, 0),
+        (Redis(BARE, None, 0, 0), True, None, None, 0),  # it has not ended
+        (Redis(BARE, b"500:s7", 1, 0), True, 7, None, 0),
+        (Redis(RECORD, b'500:f"no"', 0, 1), True, None, "no", 0),
+        (Redis(None, b"500:s7", 0, 0), True, 7, None, 0),
+        (Redis(None, b"400:s7", 0, 0), False, None, None, 0),  # of an earlier job of the id
+        (Redis(None, b'0:c"Job 1 was cancelled"', 0, 0), True, None, "Job 1 was cancelled", 0),
+        (Redis(None, b'500:c"Job 1 was cancelled"', 0, 0), True, None, "Job 1 was cancelled", 0),
+        (Redis(BARE, None, 1, 0), True, "None", None, 0),  # a result of None, or a Node worker's
+        (Redis(RECORD, None, 0, 1), True, None, "Error: newest\n  at x", 1),  # a Node worker's failure
+        (Redis(BARE, b"400:s7", 1, 0), True, "None", None, 1),  # kept of an earlier job of the id
+        (Redis(RECORD, b"500:s7", 0, 1), True, None, "Error: newest\n  at x", 1),
+        (Redis(b"NaN", None, 0, 1), True, None, "Job 1 has an unreadable record: NaN is not JSON", 1),
+    ],
+)
+async def test_who_waits_reads_a_record_only_if_nothing_else_tells(
+    line, is_there, value, message, records_read
+):
+    found, end = await Reader(cast("Any", line), Keys("bq", "q"), scan_count=100).look("1", created_ms=500)
+    assert found is is_there
+    told = None if end is None else str(end.error or end.value)
+    assert told == (message or (None if value is None else str(value)))
+    assert line.records_read == records_read
+
+
+async def test_a_look_by_an_older_copy_finds_the_later_ones_end():
+    line = Redis(BARE, b"500:s7", 1, 0)
+    end = await Reader(cast("Any", line), Keys("bq", "q"), scan_count=100).look("1", created_ms=400)
+    assert end == (True, Ended(7))

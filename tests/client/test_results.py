@@ -70,6 +70,32 @@ async def test_a_result_outlives_a_record_that_is_dropped_for_a_while(make_queue
     assert await producer.get_job(good.id) is None
 
 
+async def test_without_keep_results_a_record_stays_alone(make_queue, redis):
+    """Who hears the end has the result; who comes later has what a Node worker would have left."""
+    producer = make_queue(is_worker=False)
+    worker = answering(make_queue(keep_results=False))
+    good, bad = producer.create_job("good"), producer.create_job({"error": "bad"})
+    waiting = [
+        asyncio.ensure_future(job.result(timeout=5000)) for job in (await good.save(), await bad.save())
+    ]
+    assert await waiting[0] in ("good", None)  # None: it had ended before the wait began
+    with pytest.raises(JobFailed, match="bad"):
+        await waiting[1]
+    later = make_queue(is_worker=False, get_events=False)
+    assert await (await later.get_job(good.id)).result(timeout=1000) is None
+    with pytest.raises(JobFailed, match="bad"):
+        await (await later.get_job(bad.id)).result(timeout=1000)
+    assert await redis.exists(worker.keys.results) == 0
+    health = await producer.check_health()
+    assert (health.succeeded, health.failed) == (1, 1)
+
+
+async def test_keep_results_is_about_records_that_stay(make_queue):
+    producer = make_queue(is_worker=False, get_events=False)
+    answering(make_queue(keep_results=False, remove_on_success=True))
+    assert await (await producer.enqueue("good")).result(timeout=5000) == "good"
+
+
 async def test_after_its_time_the_result_of_a_dropped_record_is_gone(make_queue, redis, recorder, eventually):
     producer = make_queue(is_worker=False, get_events=False)
     worker = answering(make_queue(remove_on_success=True, result_ttl=20, stall_interval=50))
@@ -78,7 +104,7 @@ async def test_after_its_time_the_result_of_a_dropped_record_is_gone(make_queue,
     await record.until("succeeded")
 
     async def is_gone():
-        return not await redis.exists(producer.keys.results, producer.keys.expiries)
+        return not await redis.exists(producer.keys.even_results, producer.keys.odd_results)
 
     await eventually(is_gone)
     with pytest.raises(JobFailed, match="gone"):
@@ -213,7 +239,6 @@ async def test_a_job_with_a_used_id_has_its_own_result(make_queue, recorder, fin
     assert await waiting == 2
 
 
-@pytest.mark.real_redis("fakeredis delivers a message up to 10 ms after the reply that it went with")
 async def test_after_a_retry_by_hand_the_result_is_the_new_runs(make_queue):
     queue = make_queue()
     runs = []
@@ -244,3 +269,40 @@ async def test_many_may_wait_for_one_job(make_queue):
 async def test_an_unsaved_job_has_no_result(make_queue):
     with pytest.raises(ValueError, match="no id"):
         await make_queue(is_worker=False).create_job({}).result(timeout=10)
+
+
+async def test_the_result_of_an_earlier_job_of_the_id_is_not_told(make_queue, redis, recorder):
+    """Node knows nothing of results: the id that it saves again, and lets go, still has the earlier one."""
+    worker = answering(make_queue(remove_on_success=True))
+    ended = recorder(worker, "succeeded")
+    first = await worker.enqueue("first", id="daily")
+    await ended.until("succeeded")
+    await worker.close()
+    queue = make_queue(is_worker=False, get_events=False)
+    copy = queue.create_job("first").set_id("daily")
+    copy.options = dict(first.options)
+    assert await copy.result(timeout=5000) == "first"
+    again = queue.create_job("second").set_id("daily")
+    again.options["timestamp"] += 1
+    record = again.encoded()
+    await redis.hset(queue.keys.jobs, "daily", record)
+    assert (await queue.job_state("daily")).state == "queued"
+    await redis.hdel(queue.keys.jobs, "daily")  # Node's removeOnSuccess
+    with pytest.raises(JobFailed, match="gone"):
+        await again.result(timeout=10_000)
+
+
+@pytest.mark.parametrize("switch", [{"get_events": False}, {}], ids=["no events", "asked much later"])
+async def test_none_is_the_result_though_the_record_is_dropped(make_queue, recorder, switch):
+    worker = make_queue(remove_on_success=True)
+    done = recorder(worker, "succeeded")
+
+    @worker.process
+    async def handler(_job):
+        return None
+
+    producer = make_queue(is_worker=False, **switch)
+    job = await producer.enqueue({})
+    await done.until("succeeded")
+    producer.event_hub.forget_all()
+    assert await job.result(timeout=5000) is None

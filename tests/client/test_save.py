@@ -146,8 +146,8 @@ async def test_an_id_that_exists_writes_nothing_and_the_job_has_no_id(make_queue
     queue = make_queue(is_worker=False)
     await queue.enqueue({"n": 1}, id="same")
     before = await redis.hgetall(queue.keys.jobs)
-    again = await queue.enqueue({"n": 2}, id="same")
-    assert again.id is None
+    again = await queue.create_job({"n": 2}).set_id("same").save()
+    assert (again.id, again.is_new) == (None, False)
     jobs = [queue.create_job({"n": n}).set_id("same") for n in range(2)]
     assert await queue.save_all(jobs) == {}
     assert [job.id for job in jobs] == [None, None]
@@ -158,7 +158,8 @@ async def test_an_id_that_exists_writes_nothing_and_the_job_has_no_id(make_queue
 async def test_two_producers_with_one_id_make_one_job(make_queue, redis):
     queues = [make_queue(is_worker=False) for _ in range(4)]
     jobs = await asyncio.gather(*(queue.enqueue({}, id="same") for queue in queues))
-    assert sorted(str(job.id) for job in jobs) == ["None", "None", "None", "same"]
+    assert sorted(job.is_new for job in jobs) == [False, False, False, True]
+    assert {job.id for job in jobs} == {"same"}
     assert await redis.llen(queues[0].keys.waiting) == 1
 
 

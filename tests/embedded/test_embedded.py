@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import multiprocessing
@@ -17,10 +18,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from beeq import embedded
 from beeq.embedded import keeper
 from beeq.errors import RedisUnavailable
+from beeq.redis.dialling.targets import pool_of_embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +44,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from beeq import embedded
 share = embedded.join(Path(sys.argv[1]))
 client = redis.Redis.from_url(share.url)
@@ -516,3 +522,68 @@ def test_an_import_starts_nothing(tmp_path: Path) -> None:
         timeout=30,
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["data", "inner/data"])
+def test_a_folder_below_one_that_others_may_write_to_is_refused(tmp_path: Path, name: str) -> None:
+    shared = tmp_path / "shared"
+    (shared / name).parent.mkdir(parents=True)
+    shared.chmod(0o777)
+    (tmp_path / "link").symlink_to(shared / name)
+    for folder in (shared / name, tmp_path / "link"):
+        with pytest.raises(RedisUnavailable, match="put another folder in its place"):
+            embedded.join(folder)
+    assert not (shared / name / keeper.USERS_LOCK).exists()
+
+
+def test_a_sticky_parent_is_as_good_as_ones_own(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with joined(shared / "data") as client:
+        assert client.ping() is True
+    eventually(lambda: is_quiet(shared / "data"))
+
+
+LISTENER = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+listener.listen()
+print("listening", flush=True)
+while True:
+    connection, _ = listener.accept()
+    print("heard", connection.recv(100) or "nothing", flush=True)
+"""
+
+
+def test_another_users_server_in_the_folders_place_hears_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(tmp_path / "valkey.sock")
+    if os.geteuid() != 0:  # only root can start a program of another user's; then this one plays the other
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    attacker = subprocess.Popen([sys.executable, "-c", LISTENER, address], stdout=subprocess.PIPE, text=True)
+    try:
+        assert attacker.stdout is not None
+        assert attacker.stdout.readline() == "listening\n"
+        assert keeper.ask(address, b"PING", timeout_s=5) == b""
+        assert attacker.stdout.readline() == "heard nothing\n"
+        with pytest.raises(redis.ConnectionError, match="another user's server"):
+            asyncio.run(_dial(address))
+        assert attacker.stdout.readline() == "heard nothing\n"
+    finally:
+        attacker.kill()
+        attacker.communicate(timeout=15)
+
+
+async def _dial(address: str) -> None:
+    pool = pool_of_embedded(f"unix://{address}")
+    connection = pool.connection_class(**pool.connection_kwargs, retry=Retry(NoBackoff(), 0))
+    try:
+        await connection.connect()
+    finally:
+        await connection.disconnect(nowait=True)

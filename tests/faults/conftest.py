@@ -14,7 +14,8 @@ from tests.support.server import Server
 
 ROOT = Path(__file__).parents[2]
 
-#: The handler's behaviour is chosen by the job's data.
+#: The handler's behaviour is chosen by the job's data. It prints when it starts a job, when it is stopped, and
+#: what it emits as an error.
 WORKER = """
 import asyncio, os, signal, sys
 from beeq import Queue
@@ -22,13 +23,17 @@ from beeq import Queue
 async def main():
     name, url, stall_interval, max_stalls = sys.argv[1:]
     queue = Queue(name, redis=url, stall_interval=int(stall_interval), max_stalls=int(max_stalls))
+    queue.on("error", lambda e: print("error", type(e).__name__, getattr(e, "job_id", e), flush=True))
 
     @queue.process(concurrency=5)
     async def handler(job):
         print("started", job.id, flush=True)
         if job.data == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            print("stopped", job.id, flush=True)
 
     await queue.run()
 

@@ -261,7 +261,8 @@ async def test_a_job_that_was_removed_meanwhile_is_stopped(idler, concurrency, e
     idler.proxy.released.set()
     await asyncio.wait_for(handler.has_ended.wait(), 5)
     await idler.leaves_nothing()
-    assert [error.job_id for error in expect_errors if isinstance(error, JobLost)] == [job.id]
+    (lost,) = [error for error in expect_errors if isinstance(error, JobLost)]
+    assert str(lost) == f"Job {job.id} was no longer owned by this worker; its handler was stopped"
     next_job = await idler.producer.enqueue("next")
     await idler.begins(next_job)  # its place is free again
     await next_job.cancel()
@@ -292,6 +293,33 @@ async def test_progress_and_memory_wait_for_the_claim(idler, concurrency, redis)
     assert steps == ["began", "reported", "remembered"]
     assert '"progress":50' in record
     assert '"order":"7"' in record
+
+
+@pytest.mark.parametrize("end", ["remove", "cancel"])
+async def test_a_handler_that_ends_its_own_job_has_its_claim_first(idler, concurrency, end, expect_errors):
+    """It is not stopped for a claim that was refused because of what it did itself."""
+    following = []
+
+    async def handler(job):
+        if job.data == "next":
+            return
+        try:
+            await getattr(job, end)()
+        finally:
+            following.append(await idler.worker.enqueue("next"))
+
+    await idler.work(handler, concurrency)
+    idler.proxy.hold = FirstExchange()
+    job = await idler.producer.enqueue("value")
+    await idler.begins(job)
+    await idler.proxy.hold.has_come.wait()
+    await idler.worker.check_health()  # goes the way that the removal would go
+    assert await job.is_in_set("active")
+    idler.proxy.released.set()
+    await eventually(lambda: following)
+    await following[0].result(timeout=5000)
+    await eventually(lambda: expect_errors if end == "remove" else idler.cancelled == [job.id])
+    await idler.leaves_nothing()
 
 
 async def test_they_wait_for_a_second_claim_when_the_first_went_astray(hasty_idler, expect_errors):

@@ -391,9 +391,11 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
         keys,
         Settings(stall_interval=20_000, redis_timeout=1000),
         worker="somebody",
-        running={b"1": b"claim:1"},
+        held=lambda: ({b"1": b"claim:1"}, b""),
         on_cancelled=lambda _claims: None,
+        on_lost=lambda _claims: None,
         on_error=lambda _error: loop.call_soon_threadsafe(failed.set),
+        patience_s=5,
     )
     await asyncio.wait_for(failed.wait(), 30)
     await asyncio.to_thread(own_valkey.start)

@@ -77,6 +77,34 @@ async def test_an_outcome_with_a_lost_reply_is_recorded_and_sent_once(
         assert [str(error) for error in expect_errors if "no longer owned" in str(error)] == []
 
 
+@pytest.mark.parametrize("result", [None, "value"])
+async def test_a_dropped_jobs_outcome_with_a_lost_reply_is_recorded(
+    valkey, make_queue, redis, queue_name, expect_errors, result
+):
+    """Of a success that keeps nothing, nothing is left to see."""
+    async with proxy_to(valkey.port) as proxy:
+        producer = make_queue(is_worker=False)
+        worker = make_queue(
+            redis=proxy.url,
+            initial_redis_failure_retry_delay=10,
+            stall_interval=60_000,
+            remove_on_success=True,
+        )
+        done = Recorder(worker, "succeeded")
+        proxy.swallow = NthExchange(b'"event":"succeeded"')
+
+        @worker.process
+        async def handler(_job):
+            return result
+
+        job = await producer.enqueue("once")
+        await done.until("succeeded")
+        assert [(job.id, value) for job, value in done.of("succeeded")] == [(job.id, result)]
+        assert proxy.swallow.has_come.is_set()
+        assert not await redis.exists(f"bq:{queue_name}:jobs")
+        assert [str(error) for error in expect_errors if "no longer owned" in str(error)] == []
+
+
 async def test_a_save_whose_reply_was_lost_raises_and_is_not_repeated(
     valkey, make_queue, redis, queue_name, expect_errors
 ):

@@ -164,9 +164,11 @@ async def test_a_worker_that_emptied_its_queue_holds_no_job(own_valkey, make_que
     assert len(queue.event_hub._jobs) <= 2000  # references to what is gone are swept out
     assert len(producer.event_hub._jobs) <= 2000
 
+    owners = (queue._actions, producer._actions)
+
     def alive() -> int:
         gc.collect()
-        return sum(type(thing) is Job and thing.queue in (queue, producer) for thing in gc.get_objects())
+        return sum(type(thing) is Job and thing.owner in owners for thing in gc.get_objects())
 
     await eventually(lambda: alive() == 0)
 
@@ -290,7 +292,7 @@ async def test_a_dead_workers_jobs_are_queued_again_page_by_page(own_valkey, mak
         await eventually(check)
         assert sorted(client.lrange(keys.waiting, 0, -1)) == sorted(ids)
         assert client.exists(keys.stalling) == 0
-    assert len(calls.of("requeue_stalled")) >= 10  # 100 each
+    assert len(calls.of("requeue_stalled")) >= 4  # 250 each
 
 
 async def test_records_of_a_megabyte_go_alone_and_come_back_whole(own_valkey, make_queue, calls):

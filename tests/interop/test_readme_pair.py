@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -9,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from beeq.webhooks.keys import EndpointKeys
 from tests.support.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +55,19 @@ def test_a_job_of_the_node_program_is_done_by_the_python_program(
             working.send_signal(signal.SIGTERM)
             assert working.wait(30) == 0
     assert (node.stdout, node.stderr) == (BLOCKS["text"], "")
+
+
+def test_node_derives_the_webhook_key_that_python_signs_with(node_modules: Path) -> None:
+    recipe = re.search(r"`(crypto\.hkdfSync\([^`]*)`", (ROOT / "README.md").read_text())
+    assert recipe is not None
+    secret = b"a secret of some thirty bytes .."
+    program = (
+        "const crypto = require('crypto'); const secret = Buffer.from(process.argv[1], 'base64');"
+        f"console.log('whsec_' + Buffer.from({recipe[1]}).toString('base64'))"
+    )
+    encoded = base64.b64encode(secret).decode()
+    ran = subprocess.run(
+        ["node", "-e", program, encoded], capture_output=True, text=True, check=True, timeout=60
+    )
+    (key,) = EndpointKeys([secret]).of(httpx.URL("https://hooks.example.com/films"))
+    assert ran.stdout.strip() == key.of_receiver()

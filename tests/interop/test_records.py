@@ -161,7 +161,8 @@ async def test_an_id_of_the_other_side_is_not_given_twice(queue: Queue, node: No
     assert (await queue.enqueue({"by": "Python"}, id="same")).id == "same"
     assert await node.save({"by": "Node"}, id="same") is None
     assert await node.save({"by": "Node"}, id="größe 2") == "größe 2"
-    assert (await queue.enqueue({"by": "Python"}, id="größe 2")).id is None
+    existing = await queue.enqueue({"by": "Python"}, id="größe 2")
+    assert (existing.id, existing.is_new, existing.data) == ("größe 2", False, {"by": "Node"})
     assert [(await node.job(job_id))["data"]["by"] for job_id in ("same", "größe 2")] == ["Python", "Node"]
     assert (await queue.check_health()).waiting == 2
 

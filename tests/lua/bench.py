@@ -87,9 +87,26 @@ class Bench:
                     value = {member: int(score) for member, score in pairs}
                 case "stream":
                     value = [fields for _, fields in self.redis.xrange(key) or ()]
+                case "none":
+                    continue  # its time was over just now
                 case other:
                     raise AssertionError(f"{key} is a {other!r}")
             found[key.removeprefix(stem).removeprefix("beeq:")] = value
+        return found
+
+    def passing(self) -> dict[str, tuple[int, str]]:
+        """Return when the result of each dropped job is due, and its text; either key has a TTL."""
+        found = dict[str, tuple[int, str]]()
+        for key in (self.keys.even_results, self.keys.odd_results):
+            left_ms = self.redis.pttl(key)
+            expires_ms = self.now_ms() + left_ms
+            entries: Any = self.redis.hgetall(key)
+            for job_id, entry in entries.items():
+                due_ms, _, text = entry.partition(":")
+                assert job_id not in found, "an id has one result"
+                assert left_ms > 0
+                assert expires_ms >= int(due_ms), "a key does not go before its last entry"
+                found[job_id] = int(due_ms), text
         return found
 
     def heard(self) -> list[tuple[str, str]]:

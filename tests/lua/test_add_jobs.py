@@ -112,14 +112,15 @@ def test_automatic_ids_stay_whole_numbers_however_large(bench, counter):
 def test_what_an_earlier_job_of_the_id_left_behind_is_dropped(bench):
     """No old worker may finish the new job, and no old result may pass for its own."""
     bench.put(claims={"a": "old:3", "b": "t:1"}, results={"a": "1:s5", "b": "1:s6"})
-    bench.put(expiries={"a": 5000, "b": 5000})
+    bench.put(**{key: {"a": "9:1:s5", "b": "9:1:s6"} for key in ("evenResults", "oddResults")})
     add(bench, ("a", "record", ""))
     assert bench.snapshot() == {
         "jobs": {"a": "record"},
         "waiting": ["a"],
         "claims": {"b": "t:1"},
         "results": {"b": "1:s6"},
-        "expiries": {"b": 5000},
+        "evenResults": {"b": "9:1:s6"},
+        "oddResults": {"b": "9:1:s6"},
     }
 
 
@@ -166,7 +167,10 @@ def test_a_record_of_any_bytes_arrives_unchanged(bench, valkey):
     with valkey.sync_client(decode_responses=False) as client:
         keys = [
             bench.key(name)
-            for name in ("id", "jobs", "waiting", "delayed", "claims", "results", "expiries", "outbox")
+            for name in (
+                *("id", "jobs", "waiting", "delayed", "claims"),
+                *("results", "evenResults", "oddResults", "outbox"),
+            )
         ]
         client.eval(
             scripts.add_jobs.source, len(keys), *keys, bench.keys.earlier_delayed, "0", "a", record, ""
@@ -199,7 +203,7 @@ def test_a_place_of_the_wrong_type_leaves_nothing_behind(bench, wrong, jobs):
     assert add(bench, *jobs) == [job[0] for job in jobs]
 
 
-@pytest.mark.parametrize("wrong", ["jobs", "claims", "results"])
+@pytest.mark.parametrize("wrong", ["jobs", "claims", "results", "evenResults", "oddResults"])
 def test_another_key_of_the_wrong_type_leaves_nothing_behind(bench, wrong):
     bench.put(**{wrong: "of the wrong type"})
     before = bench.snapshot()
@@ -209,29 +213,104 @@ def test_another_key_of_the_wrong_type_leaves_nothing_behind(bench, wrong):
     assert bench.heard() == []
 
 
-def test_expiries_of_the_wrong_type_leave_no_record_behind(bench):
-    bench.put(expiries="of the wrong type", results={"a": "1:s5", "b": "1:s6"})
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        add(bench, ("a", "r", ""), ("c", "r", 5000))
-    assert bench.snapshot() == {"expiries": "of the wrong type", "results": {"b": "1:s6"}}
-    assert bench.heard() == []
+#: Counters that give no number: what they hold, and what is wrong with it.
+ODD_COUNTERS = [
+    ("text", "not an integer"),
+    ("", "not an integer"),
+    ("1.5", "not an integer"),
+    (" 7", "not an integer"),
+    ("9" * 30, "not an integer"),
+    (["7"], "wrong kind of value"),
+    ({"7"}, "wrong kind of value"),
+    (str(2**53 - 1), "at its end"),
+    (str(2**53), "at its end"),
+    (str(2**62 + 1), "at its end"),
+    (str(2**63 - 2), "at its end"),
+    (str(2**63 - 1), "overflow"),
+    (str(-(2**53) - 1), "at its end"),
+    (str(-(2**63)), "at its end"),
+]
 
 
-@pytest.mark.parametrize("counter", ["text", str(2**63 - 1)])
-def test_a_counter_that_cannot_count_leaves_no_job_behind(bench, counter):
+@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.parametrize(("counter", "fault"), ODD_COUNTERS)
+@pytest.mark.parametrize("count", [1, 2, 500])
+def test_where_the_counter_cannot_count_it_says_why(bench, counter, fault, count):
     bench.put(id=counter)
-    before = bench.snapshot()
-    with pytest.raises(redis.ResponseError):
-        add(bench, ("a", "r", ""), ("", "r", ""))
-    assert bench.snapshot() == before
-
-
-@pytest.mark.parametrize("counter", ["text", str(2**63 - 1)])
-def test_where_the_counter_cannot_count_it_says_why(bench, counter):
-    bench.put(id=counter)
-    with pytest.raises(redis.ResponseError, match="not an integer|overflow"):
-        add(bench, ("", "r", ""))
+    for error in add(bench, *[("", "r", "")] * count):
+        assert isinstance(error, redis.ResponseError)
+        assert f"the counter of automatic ids, {bench.keys.id}, cannot count (" in str(error)
+        assert fault in str(error)
     assert bench.snapshot() == {"id": counter}
+
+
+@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.parametrize(("counter", "_fault"), ODD_COUNTERS)
+def test_jobs_with_ids_of_their_own_need_no_counter(bench, counter, _fault):
+    bench.put(id=counter, jobs={"old": "r"})
+    ids = add(bench, ("", "r", ""), ("a", "r", ""), ("", "r", 5000), ("old", "r", ""), ("b", "r", 5000))
+    assert [isinstance(each, redis.ResponseError) or each for each in ids] == [True, "a", True, None, "b"]
+    assert bench.snapshot() == {
+        "id": counter,
+        "jobs": {"old": "r", "a": "r", "b": "r"},
+        "waiting": ["a"],
+        "delayed": {"b": 5000},
+    }
+
+
+@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.parametrize("more", [[], [("own", "r", "")]])
+def test_the_last_numbers_are_given_and_the_rest_refused(bench, more):
+    bench.put(id=str(2**53 - 4))
+    ids = add(bench, *more, *[("", "r", "")] * 6)[len(more) :]
+    last = [str(2**53 - n) for n in (3, 2, 1)]
+    assert ids[:3] == last
+    assert all(isinstance(error, redis.ResponseError) for error in ids[3:])
+    state = bench.snapshot()
+    assert state["id"] == last[-1]
+    assert state["jobs"].keys() == {*last, *(job_id for job_id, _, _ in more)}
+    assert len(state["waiting"]) == 3 + len(more)
+
+
+def test_a_negative_counter_counts_as_in_node(bench):
+    bench.put(id="-3")
+    assert add(bench, *[("", "r", "")] * 4) == ["-2", "-1", "0", "1"]
+    assert bench.snapshot()["id"] == "1"
+
+
+@pytest.mark.real_redis("fakeredis counts no commands")
+@pytest.mark.parametrize("count", [1, 2, 500])
+@pytest.mark.parametrize("more", [[], [("own", "r", "")]])
+def test_imported_ids_ahead_of_the_counter_are_leapt_over(bench, count, more):
+    """Stepping over each of them, in one call, would hold up every client of the server."""
+    bench.redis.hset(bench.keys.jobs, mapping={str(n): "imported" for n in range(1, 100_001)})
+    before = int(bench.redis.info("commandstats")["cmdstat_incr"]["calls"])
+    ids = add(bench, *more, *[("", "r", "")] * count)[len(more) :]
+    assert ids == [str(100_000 + n) for n in range(1, count + 1)]
+    steps = int(bench.redis.info("commandstats")["cmdstat_incr"]["calls"]) - before
+    assert steps < 1100 + count
+    assert bench.redis.get(bench.keys.id) == ids[-1]
+    assert bench.redis.hlen(bench.keys.jobs) == 100_000 + count + len(more)
+
+
+def test_scattered_imported_ids_never_lose_a_job(bench):
+    taken = {n for n in range(1, 20_000) if n % 7 and n % 11}
+    bench.redis.hset(bench.keys.jobs, mapping={str(n): "imported" for n in taken})
+    ids = [int(job_id) for _ in range(8) for job_id in add(bench, *[("", "r", "")] * 500)]
+    assert ids == sorted(set(ids) - taken)
+    assert len(ids) == 4000
+    assert bench.redis.llen(bench.keys.waiting) == 4000
+
+
+@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+def test_numbers_that_are_all_taken_up_to_the_end_are_refused(bench):
+    end = 2**53 - 1
+    bench.redis.hset(bench.keys.jobs, mapping={str(end - n): "imported" for n in range(5000)})
+    bench.put(id=str(end - 5000))
+    (error,) = add(bench, ("", "r", ""))
+    assert isinstance(error, redis.ResponseError)
+    assert bench.redis.llen(bench.keys.waiting) == 0
+    assert bench.redis.hlen(bench.keys.jobs) == 5000
 
 
 def test_jobs_for_now_do_not_care_for_the_delayed_ones(bench):

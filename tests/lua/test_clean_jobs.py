@@ -30,7 +30,7 @@ def test_cleaned_jobs_are_nowhere_and_all_others_stay(bench, state):
         "delayed": {"d": 5000},
         "claims": {"a": "t:1"},
         "results": {"x": "5:s1"},
-        "expiries": {"gone": 5000},
+        "evenResults": {"gone": "9:5:s1"},
         "id": "9",
     }
     bench.put(**others)
@@ -40,7 +40,6 @@ def test_cleaned_jobs_are_nowhere_and_all_others_stay(bench, state):
         jobs={"1": "one", "2": "two"},
         claims={"1": ":1"},
         results={"1": "5:s1", "2": "5:fno"},
-        expiries={"1": 5000},
     )
     assert clean(bench, state, "1", "one", "2", "two") == [1, 1]
     assert bench.snapshot() == others
@@ -125,9 +124,7 @@ def test_an_outbox_that_refuses_keeps_no_job(bench):
     assert bench.snapshot() == {"outbox": "text"}
 
 
-@pytest.mark.parametrize(
-    "wrong", ["succeeded", "active", "stalling", "delayed", "claims", "results", "expiries"]
-)
+@pytest.mark.parametrize("wrong", ["succeeded", "active", "stalling", "delayed", "claims", "results"])
 def test_where_a_key_is_of_the_wrong_type_nothing_is_removed(bench, wrong):
     bench.put(failed={"1"}, jobs={"1": "r"}, **{wrong: "of the wrong type"})
     before = bench.snapshot()

@@ -19,9 +19,11 @@ def take(
     is_started: bool = False,
     token: str = "T",
     end: End | None = None,
+    max_bytes: int = 1_000_000,
 ) -> tuple[int, list[tuple[str, str, int]]]:
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
-    facts, taken, flat, is_granted = bench.run(
+    waited = waits(bench) + (end is not None and end.status == "retrying")
+    facts, is_empty, flat, is_granted, *_counted = bench.run(
         scripts.exchange,
         events=bench.keys.events,
         earlier_delayed=bench.keys.earlier_delayed,
@@ -29,6 +31,9 @@ def take(
         drop_succeeded="",
         drop_failed="",
         outbox_limit="0",
+        max_bytes=max_bytes,
+        active_length="",
+        is_mixed="",
         token=token,
         free=free,
         fetched=fetched,
@@ -37,7 +42,16 @@ def take(
     )
     assert facts == ([1] if end else [])
     assert is_granted == (is_started and flat[:1] == [fetched])
+    taken = waited - waits(bench)
+    assert is_empty == (taken < free and not waits(bench))
     return taken, list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
+def waits(bench: Bench) -> int:
+    """Return how many ids wait."""
+    waiting = bench.key("waiting")
+    length: int = bench.redis.llen(waiting) if bench.redis.type(waiting) == "list" else 0
+    return length
 
 
 def records(*job_ids: str) -> dict[str, str]:
@@ -231,3 +245,101 @@ def test_after_a_refusal_ids_still_wait_and_are_handed_out_later(bench, wrong, f
         bench.put(**{wrong: state[wrong]})
     taken, jobs = take(bench, free)
     assert (taken, len(jobs)) == (free, free)
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "handed_out"),
+    [(0, ["1"]), (99, ["1"]), (199, ["1"]), (200, ["1", "2"]), (299, ["1", "2"]), (300, ["1", "2", "3"])],
+)
+def test_of_long_records_no_more_than_the_limit_are_handed_out(bench, max_bytes, handed_out):
+    long = {job_id: job_id * 99 for job_id in ("1", "2", "3")}  # and the id itself
+    bench.put(jobs=long, waiting=["3", "2", "1"])
+    taken, jobs = take(bench, 3, max_bytes=max_bytes)
+    assert (taken, [job_id for job_id, _, _ in jobs]) == (len(handed_out), handed_out)
+    assert set(bench.snapshot()["claims"]) == set(handed_out)
+    for _ in range(3 - len(handed_out)):
+        jobs += take(bench, 3, max_bytes=max_bytes)[1]
+    assert [job_id for job_id, _, _ in jobs] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("max_bytes", "count"), [(100, 1), (199, 1), (200, 2)])
+def test_a_fetched_record_counts_as_well(bench, max_bytes, count):
+    bench.put(jobs={"1": "1" * 99, "2": "2" * 99}, waiting=["2"], active=["1"])
+    _, jobs = take(bench, 1, fetched="1", max_bytes=max_bytes)
+    assert [job_id for job_id, _, _ in jobs] == ["1", "2"][:count]
+
+
+def test_an_id_that_waits_twice_is_handed_out_once(bench):
+    bench.put(jobs=records("1", "2"), waiting=["1", "2", "1", "1"])
+    assert take(bench, 4) == (4, [("1", "record 1", 1), ("2", "record 2", 1)])
+    assert bench.snapshot()["active"] == ["2", "1"]
+
+
+@pytest.mark.parametrize("free", [1, 2])
+def test_an_id_that_waits_while_its_job_runs_is_dropped(bench, free):
+    bench.put(jobs=records("1"), waiting=["1"] * free, active=["1"], claims={"1": "t.0:1"})
+    assert take(bench, free) == (free, [])
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "t.0:1"}}
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_an_id_that_is_fetched_while_its_job_runs_is_dropped(bench, is_started):
+    bench.put(jobs=records("1"), active=["1", "1"], claims={"1": "t.0:1"})
+    assert take(bench, 0, fetched="1", is_started=is_started) == (0, [])
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "t.0:1"}}
+
+
+def test_an_id_that_is_fetched_and_waits_is_handed_out_once(bench):
+    bench.put(jobs=records("1"), active=["1"], waiting=["1"])
+    assert take(bench, 1, fetched="1") == (1, [("1", "record 1", 1)])
+    assert bench.snapshot() == {"jobs": records("1"), "active": ["1"], "claims": {"1": "T.0:1"}}
+
+
+def test_an_id_that_waits_while_a_node_worker_runs_it_is_dropped(bench):
+    bench.put(jobs=records("1", "2"), waiting=["2", "1"], active=["1"])
+    assert take(bench, 2) == (2, [("2", "record 2", 1)])
+    assert bench.snapshot()["active"] == ["2", "1"]
+
+
+def test_what_bee_queue_requeued_is_claimed_over_the_old_claim(bench):
+    bench.put(jobs=records("1"), waiting=["1"], claims={"1": "dead.0:1"})
+    assert take(bench, 1) == (1, [("1", "record 1", 2)])
+    assert bench.snapshot()["claims"] == {"1": "T.0:2"}
+
+
+def test_an_id_that_is_fetched_while_node_runs_it_is_dropped(bench):
+    bench.put(jobs=records("1"), active=["1", "2", "1"])
+    assert take(bench, 0, fetched="1") == (0, [])
+    assert bench.snapshot()["active"] == ["2", "1"]
+
+
+def test_the_search_for_jobs_that_run_is_bounded(bench):
+    """Node has queued jobs of a dead worker again, whose claims are left, and many others run."""
+    ids = [str(n) for n in range(10)]
+    bench.put(jobs=records(*ids), waiting=ids[::-1], claims=dict.fromkeys(ids, "dead.0:1"))
+    bench.put(active=[f"other {n}" for n in range(60_000)])
+    assert take(bench, 10) == (4, [(job_id, f"record {job_id}", 2) for job_id in ids[:4]])
+    assert bench.snapshot()["waiting"] == ids[:3:-1]
+
+
+@pytest.mark.parametrize(("active_length", "counted"), [("", [[2, 1]]), (5, [])])
+def test_running_jobs_are_counted_when_asked_for(bench, active_length, counted):
+    bench.put(active=["1", "2"], claims={"1": "t.0:1"})
+    reply = bench.run(
+        scripts.exchange,
+        events="",
+        earlier_delayed="",
+        keep_ms=1000,
+        drop_succeeded="",
+        drop_failed="",
+        outbox_limit="0",
+        max_bytes=1000,
+        active_length=active_length,
+        is_mixed="",
+        token="T",
+        free=0,
+        fetched="",
+        is_started="",
+        outcomes=[],
+    )
+    assert reply == [[], 0, [], 0, *counted]

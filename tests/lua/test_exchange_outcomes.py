@@ -15,7 +15,7 @@ TTL_MS = 60_000
 
 def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: bool = False) -> list[int]:
     """Record outcomes; return the facts."""
-    facts, taken, jobs, _is_granted = bench.run(
+    facts, is_empty, jobs, _is_granted, *_counted = bench.run(
         scripts.exchange,
         events="" if is_silent else bench.keys.events,
         earlier_delayed=bench.keys.earlier_delayed,
@@ -23,6 +23,9 @@ def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: b
         drop_succeeded="1" if "succeeded" in drop else "",
         drop_failed="1" if "failed" in drop else "",
         outbox_limit="0",
+        max_bytes=1_000_000,
+        active_length="",
+        is_mixed="",
         token="T",
         free=free,
         fetched="",
@@ -30,7 +33,7 @@ def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: b
         outcomes=[end.arguments() for end in ends],
     )
     if not free:
-        assert (taken, jobs) == (0, [])
+        assert (is_empty, jobs) == (0, [])
     result: list[int] = facts
     return result
 
@@ -142,14 +145,15 @@ def test_without_events_nothing_is_published_but_due_times_are(bench):
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_a_dropped_record_leaves_only_a_result_with_an_expiry(bench, status):
+def test_a_dropped_record_leaves_only_a_result_with_a_due_time(bench, status):
     running(bench, "1")
     earliest = bench.now_ms() + TTL_MS
     assert settle(bench, End("1", status, keep="5:s1"), drop=status) == [1]
     latest = bench.now_ms() + TTL_MS
-    state = bench.snapshot()
-    assert earliest <= state.pop("expiries")["1"] <= latest
-    assert state == {"results": {"1": "5:s1"}}
+    ((job_id, (due_ms, text)),) = bench.passing().items()
+    assert (job_id, text) == ("1", "5:s1")
+    assert earliest <= due_ms <= latest
+    assert len(bench.snapshot()) == 1
     assert bench.heard() == [("events", "event 1")]
 
 
@@ -164,19 +168,6 @@ def test_each_kind_of_record_is_dropped_by_its_own_setting(bench):
     running(bench, "1", "2")
     settle(bench, End("1"), End("2", "failed"), drop="succeeded")
     assert bench.snapshot() == {"jobs": {"2": "2 failed"}, "failed": {"2"}}
-
-
-def test_expired_results_go_oldest_first_when_new_ones_come(bench):
-    old = {f"old {n}": 1000 + n for n in range(9)}
-    running(bench, "1", results=dict.fromkeys(old, "1:s1") | {"young": "1:s3"})
-    bench.put(expiries=old | {"young": bench.now_ms() + 60_000})
-    settle(bench, End("1", keep="5:s1"), drop="succeeded")
-    state = bench.snapshot()
-    assert state["results"].keys() == state["expiries"].keys()
-    left = [job_id for job_id in old if job_id in state["results"]]
-    assert {"young", "1"} <= state["results"].keys()
-    assert left == list(old)[-len(left) :]
-    assert 7 <= len(left) < 9, "some go, and no more than a few: a call stays bounded"
 
 
 def test_all_kinds_of_outcomes_share_a_call(bench):
@@ -390,15 +381,16 @@ def test_after_refused_records_jobs_to_be_dropped_stay_active(bench):
     assert after == before
 
 
-def test_after_a_refusal_of_the_expiry_the_record_still_stands(bench):
-    running(bench, "1", expiries="of the wrong type")
+@pytest.mark.parametrize("wrong", ["results", "evenResults", "oddResults"])
+def test_after_a_refusal_of_its_result_the_record_still_stands(bench, wrong):
+    running(bench, "1", **{wrong: "of the wrong type"})
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         settle(bench, End("1", keep="5:s1"), drop="succeeded")
     state = bench.snapshot()
     assert (state["jobs"], state["active"], state["claims"]) == ({"1": "1 created"}, ["1"], {"1": "t:1"})
-    bench.drop("expiries")
+    bench.drop(wrong)
     assert settle(bench, End("1", keep="5:s1"), drop="succeeded") == [1]
-    assert bench.snapshot().keys() == {"results", "expiries"}
+    assert bench.passing()["1"][1] == "5:s1"
 
 
 @pytest.mark.parametrize("drop", ["", "succeeded"])
@@ -416,3 +408,65 @@ def test_an_outcome_recorded_in_a_refused_call_is_not_lost(bench, drop, wrong):
     if wrong == "active":
         bench.put(active=["1"])
     assert settle(bench, End("1", keep="5:s1"), free=2, drop=drop)[0] in (1, 2)
+
+
+def crowd(bench: Bench, size: int, ids: list[str], *, at: int) -> None:
+    """Let these jobs run among so many others of the fleet; the first is at this place of ``active``."""
+    others = [f"other {n}" for n in range(size)]
+    running(bench, *ids)
+    bench.drop("active")
+    bench.put(active=others[:at] + ids + others[at:])
+
+
+def test_in_a_long_active_a_call_records_what_it_can_reach(bench):
+    ids = [str(n) for n in range(10)]
+    crowd(bench, 60_000, ids, at=30_000)
+    assert settle(bench, *(End(job_id) for job_id in ids)) == [1] * 4
+    assert bench.snapshot()["succeeded"] == set(ids[:4])
+    assert set(bench.snapshot()["claims"]) == set(ids[4:])
+    assert bench.redis.llen(bench.key("active")) == 60_006
+    assert settle(bench, *(End(job_id) for job_id in ids[4:])) == [1] * 4
+
+
+def test_a_call_that_records_some_hands_out_as_many_jobs_fewer(bench):
+    ids = [str(n) for n in range(10)]
+    crowd(bench, 60_000, ids, at=30_000)
+    bench.put(waiting=[f"w{n}" for n in range(20)])
+    bench.redis.hset(bench.key("jobs"), mapping={f"w{n}": "record" for n in range(20)})
+    assert settle(bench, *(End(job_id) for job_id in ids), free=10) == [1] * 4
+    assert sum(claim.startswith("T.") for claim in bench.snapshot()["claims"].values()) == 4
+
+
+@pytest.mark.parametrize("at", [0, 500, 99_500, 100_000])
+def test_near_an_end_of_a_long_active_all_is_recorded_at_once(bench, at):
+    ids = [str(n) for n in range(100)]
+    crowd(bench, 100_000, ids, at=at)
+    assert settle(bench, *(End(job_id) for job_id in ids)) == [1] * 100
+    assert bench.redis.llen(bench.key("active")) == 100_000
+
+
+def test_in_the_longest_active_one_outcome_is_recorded(bench):
+    crowd(bench, 600_000, ["1", "2"], at=300_000)
+    assert settle(bench, End("1"), End("2")) == [1]
+
+
+@pytest.mark.parametrize(
+    ("keep", "left", "fact"),
+    [
+        pytest.param("", {}, 0, id="nothing is left of it"),
+        pytest.param("5:s1", {}, 0, id="its result would be there"),
+        pytest.param("5:s1", {"results": {"1": "5:s1"}}, 2, id="its result is there"),
+        pytest.param("5:s1", {"results": {"1": "5:s2"}}, 0, id="another result is there"),
+        pytest.param(
+            "5:s1", {"jobs": {"1": "1 succeeded"}, "results": {"1": "5:s2"}}, 0, id="another worker's"
+        ),
+        pytest.param("5:s1", {"jobs": {"1": "1 succeeded"}, "results": {"1": "5:s1"}}, 2, id="all is there"),
+        pytest.param("", {"jobs": {"1": "1 succeeded"}}, 2, id="its record is there"),
+        pytest.param("", {"jobs": {"1": "another record"}}, 0, id="the id is used again"),
+    ],
+)
+@pytest.mark.parametrize("drop", ["", "succeeded"])
+def test_what_is_left_tells_whether_an_outcome_was_recorded(bench, keep, left, fact, drop):
+    bench.put(**left)
+    assert settle(bench, End("1", keep=keep), drop=drop) == [fact]
+    assert bench.snapshot() == left

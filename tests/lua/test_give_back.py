@@ -10,8 +10,12 @@ from tests.lua.bench import Bench
 
 
 def hand_back(bench: Bench, *claims: tuple[str, str]) -> int:
-    returned: int = bench.run(scripts.give_back, outbox_limit="0", jobs=claims)
-    return returned
+    """Return how many jobs went back; all were looked at."""
+    waiting = bench.key("waiting")
+    before = bench.redis.llen(waiting) if bench.redis.type(waiting) == "list" else 0
+    assert bench.run(scripts.give_back, outbox_limit="0", jobs=claims) == len(claims)
+    after: int = bench.redis.llen(waiting)
+    return after - before
 
 
 def test_a_job_goes_to_the_front_as_if_never_taken(bench):
@@ -129,3 +133,13 @@ def test_after_a_refusal_the_job_is_active_and_goes_back_later(bench, wrong):
     if wrong in state:
         bench.put(**{wrong: state[wrong]})
     assert hand_back(bench, ("1", "t:1")) == 1
+
+
+def test_in_a_long_active_a_call_looks_at_some_and_says_how_many(bench):
+    ids = [str(n) for n in range(10)]
+    bench.put(jobs=dict.fromkeys(ids, "r"), claims=dict.fromkeys(ids, "t:1"))
+    bench.put(active=[f"other {n}" for n in range(60_000)] + ids)
+    jobs = [(job_id, "t:1") for job_id in ids]
+    assert bench.run(scripts.give_back, outbox_limit="0", jobs=jobs) == 4
+    assert bench.snapshot()["waiting"] == ids[:4]
+    assert set(bench.snapshot()["claims"]) == set(ids[4:])

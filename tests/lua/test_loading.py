@@ -68,14 +68,21 @@ def test_every_script_is_known_to_redis_by_its_digest(own_valkey):
 async def test_a_line_loads_what_it_needs(own_valkey, line):
     for _ in range(2):
         flush(own_valkey)
-        assert (await scripts.count_jobs(line, KEYS, lifetime_ms=30_000))[0] == 0
+        assert (await scripts.count_jobs(line, KEYS, lifetime_ms=30_000, with_oldest="1"))[0] == 0
         assert exists(own_valkey, scripts.count_jobs, scripts.read_outcome) == [True, False]
 
 
 async def test_a_shared_line_loads_what_it_needs(own_valkey, shared):
     for _ in range(2):
         flush(own_valkey)
-        assert await scripts.read_outcome(shared, KEYS, job_id="1") == [None, None, 0, 0, 0]
+        assert await scripts.read_outcome(shared, KEYS, job_id="1", with_record="") == [
+            0,
+            None,
+            0,
+            0,
+            None,
+            0,
+        ]
         assert exists(own_valkey, scripts.count_jobs, scripts.read_outcome) == [False, True]
 
 
@@ -83,10 +90,10 @@ async def test_several_at_once_are_loaded_and_each_call_is_made_once(own_valkey,
     for n in range(3):
         flush(own_valkey)
         calls = [
-            scripts.count_jobs(shared, KEYS, lifetime_ms=30_000),
+            scripts.count_jobs(shared, KEYS, lifetime_ms=30_000, with_oldest="1"),
             added(shared, 1),
             shared.call("PING"),
-            scripts.read_outcome(shared, KEYS, job_id="1"),
+            scripts.read_outcome(shared, KEYS, job_id="1", with_record=""),
             added(shared, 2),
         ]
         replies = await asyncio.wait_for(asyncio.gather(*calls), 5)
@@ -130,5 +137,5 @@ async def test_a_refusal_names_redis_own_word(own_valkey, line):
     with own_valkey.sync_client() as client:
         client.set(KEYS.waiting, "of the wrong type")
     with pytest.raises(RedisRefused, match="WRONGTYPE") as refused:
-        await scripts.count_jobs(line, KEYS, lifetime_ms=30_000)
+        await scripts.count_jobs(line, KEYS, lifetime_ms=30_000, with_oldest="1")
     assert refused.value.code == "WRONGTYPE"

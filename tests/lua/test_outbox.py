@@ -22,6 +22,9 @@ def exchange(
         drop_succeeded=drop,
         drop_failed=drop,
         outbox_limit=limit,
+        max_bytes=1_000_000,
+        active_length="",
+        is_mixed="",
         token="T",
         free=free,
         fetched=fetched,
@@ -86,7 +89,8 @@ def test_jobs_that_are_handed_back_or_have_stalled_are_noted(bench):
     bench.put(**RUNNING, stalling={"2"})
     bench.run(scripts.give_back, outbox_limit=LIMIT, jobs=[("1", "t:1"), ("2", "other:1")])
     assert noted(bench) == ids("1")
-    bench.run(scripts.requeue_stalled, interval_ms=60_000, first="1", limit=100, outbox_limit=LIMIT)
+    bench.put(stallBlock="t")
+    bench.run(scripts.requeue_stalled, token="t", lease_ms=60_000, limit=100, outbox_limit=LIMIT)
     assert noted(bench) == ids("1", "2")
 
 

@@ -41,3 +41,8 @@ def test_an_id_that_was_handed_out_before_is_not_seen(bench, claim):
 def test_a_record_of_more_bytes_than_asked_for_is_not_seen(bench, record, is_seen):
     bench.put(jobs={"1": record}, active=["1"])
     assert peek(bench) == (["1", record] if is_seen else None)
+
+
+def test_a_job_that_was_pushed_twice_is_not_seen_while_it_runs(bench):
+    bench.put(jobs={"1": "record"}, active=["1", "2", "1"])
+    assert peek(bench) is None

@@ -94,6 +94,36 @@ def test_the_next_time_is_a_whole_number_however_large(bench, due_ms):
     assert raise_due(bench) == (0, due_ms)
 
 
+@pytest.mark.parametrize("score", ["inf", "1e308", "1.7976931348623157e308", "1e16"])
+@pytest.mark.parametrize("debounce_ms", [0, 1000, 2**53 - 1])
+def test_what_is_never_due_is_looked_for_at_a_finite_time(bench, score, debounce_ms):
+    bench.redis.zadd(bench.keys.delayed, {"never": score, "due": 1000})
+    assert raise_due(bench, debounce_ms=debounce_ms) == (1, 2**53)
+    assert raise_due(bench, debounce_ms=debounce_ms) == (0, 2**53)
+    bench.redis.zadd(bench.keys.delayed, {"far": FAR_MS})
+    assert raise_due(bench, debounce_ms=0) == (0, FAR_MS)
+    assert bench.redis.zscore(bench.keys.delayed, "never") == float(score)
+    bench.drop("delayed")
+
+
+@pytest.mark.parametrize("score", ["-inf", "-1e308", "-0.5"])
+def test_below_zero_nothing_is_due_and_nothing_is_hidden(bench, score):
+    bench.redis.zadd(bench.keys.delayed, {"odd": score})
+    assert raise_due(bench) == (0, -1)
+    bench.redis.zadd(bench.keys.delayed, {"due": 1000, "far": FAR_MS})
+    assert raise_due(bench) == (1, FAR_MS)
+    bench.drop("delayed")
+
+
+def test_ids_are_raised_whatever_they_consist_of(bench):
+    odd_ids = [b"", b"\xff\x00\r\n", b"no record", "ä".encode()]
+    bench.redis.zadd(bench.keys.delayed, dict.fromkeys(odd_ids, 1000))
+    assert raise_due(bench) == (4, -1)
+    waiting = bench.redis.execute_command("LRANGE", bench.keys.waiting, 0, -1, NEVER_DECODE=True)
+    assert sorted(waiting) == sorted(odd_ids)
+    bench.drop("waiting")
+
+
 def test_a_negative_time_is_nobodys_and_stays(bench):
     bench.put(delayed={"odd": -5, "due": 1000, "far": FAR_MS})
     assert raise_due(bench) == (1, FAR_MS)

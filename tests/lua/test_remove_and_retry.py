@@ -17,7 +17,8 @@ EVERYWHERE = {
     "delayed": {"1": 5000, "x": 5000},
     "claims": {"1": "t:1", "x": "t:1"},
     "results": {"1": "5:s1", "x": "5:s1"},
-    "expiries": {"1": 5000, "x": 5000},
+    "evenResults": {"1": "9:5:s1", "x": "9:5:s1"},
+    "oddResults": {"1": "9:5:s1", "x": "9:5:s1"},
 }
 ELSEWHERE = {
     "succeeded": {"x"},
@@ -29,7 +30,8 @@ ELSEWHERE = {
     "delayed": {"x": 5000},
     "claims": {"x": "t:1"},
     "results": {"x": "5:s1"},
-    "expiries": {"x": 5000},
+    "evenResults": {"x": "9:5:s1"},
+    "oddResults": {"x": "9:5:s1"},
 }
 
 

@@ -286,3 +286,18 @@ async def test_a_finished_job_has_no_deliveries_to_its_name(make_queue, redis):
     assert await redis.hlen(worker.keys.claims) == 0
     assert await job.retry()
     assert await job.result(timeout=5000) is None
+
+
+async def test_what_node_peers_leave_is_swept_by_all_together(make_queue, redis, eventually):
+    """Tens of thousands of fields are gone after some checks, not one page a check of each process."""
+    queues = [make_queue(stall_interval=200) for _ in range(2)]
+    keys = queues[0].keys
+    for key, value in ((keys.claims, "dead.0:1"), (keys.results, "5:s1")):
+        await redis.hset(key, mapping={f"removed {n}": value for n in range(10_000)})
+    for queue in queues:
+        noting(queue)
+
+    async def is_swept():
+        return not await redis.exists(keys.claims, keys.results, keys.swept)
+
+    await eventually(is_swept)

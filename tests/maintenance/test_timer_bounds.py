@@ -60,7 +60,9 @@ def test_a_fraction_of_a_millisecond_is_not_fired_before(timer, fraction):
 
 
 @pytest.mark.parametrize(
-    "at_ms", [math.inf, 1e300, 10**15, -math.inf, -0.5], ids=lambda at_ms: repr(at_ms)[:9]
+    "at_ms",
+    [math.inf, 1e300, 10**15, 10**400, -(10**400), -math.inf, -0.5],
+    ids=lambda at_ms: repr(at_ms)[:9],
 )
 def test_the_farthest_and_the_impossible_times_are_the_maximum(timer, at_ms):
     timer.schedule(at_ms, now_ms=START_MS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import PurePath
 
@@ -12,14 +13,14 @@ from hypothesis import strategies as st
 from beeq.media.assemble import Film, Scene, arguments, picture_chains, scene_of, sound_chain, written
 from beeq.media.errors import MediaFailed
 from beeq.media.formats import FILM_CONTAINERS
+from beeq.media.inputs.facts import Audio, Facts, Timeline, Video
+from beeq.media.outputs.colours import TAGGED, to_film
+from beeq.media.outputs.film import Look
 from beeq.media.paths import OpenFile, safe_name
-from beeq.media.probe import Video
 from beeq.media.stream_copy import StreamCopy
-from beeq.media.timeline import Timeline
-
-pytestmark = pytest.mark.fast
 
 SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
+SOUND = Audio(3, "aac", 44100, 2, "stereo")
 VIDEO = Video(0, "h264", 65, 49, fps=25)
 
 
@@ -40,17 +41,19 @@ VIDEO = Video(0, "h264", 65, 49, fps=25)
 def test_a_scene_lasts_until_its_last_picture_is_over(
     times: Timeline | None, duration_s: float | None, pictures: int, is_exact: bool
 ) -> None:
-    scene = scene_of(SOURCE, VIDEO, (times, duration_s), Fraction(25))
+    scene = scene_of(SOURCE, replace(VIDEO, timeline=times), Facts(duration_s, ()), (Fraction(25), 5))
     assert scene == Scene(VIDEO, pictures, is_exact)
 
 
 @pytest.mark.parametrize("times", [None, Timeline(1, 0.0, 0.0, 0.0, is_timed=False)])
 def test_a_scene_of_unknown_length_fails_by_its_name(times: Timeline | None) -> None:
     with pytest.raises(MediaFailed, match=r"'a\.mp4' does not say how long it is"):
-        scene_of(SOURCE, VIDEO, (times, None), Fraction(25))
+        scene_of(SOURCE, replace(VIDEO, timeline=times), Facts(None, ()), (Fraction(25), 5))
 
 
-FILM = Film((Scene(VIDEO, 30), Scene(Video(1, "vp9", 64, 48), 15, is_exact=False)), Fraction(30000, 1001), 3)
+LOOK = Look((64, 48), Fraction(30000, 1001))
+FILM = Film((Scene(VIDEO, 30), Scene(Video(1, "vp9", 64, 48), 15, is_exact=False)), LOOK, SOUND)
+TO_FILM = to_film(VIDEO, (64, 48))
 INPUTS = [OpenFile(f"{name}.mp4", -1, f"file:{name}.mp4", "mov") for name in ("master", "a", "b")]
 SCRIPT = OpenFile("a list", -1, "file:list", "concat")
 OUTPUTS = [(container, f"file:o.{name}") for name, container in FILM_CONTAINERS.items()]
@@ -59,21 +62,21 @@ OUTPUTS = [(container, f"file:o.{name}") for name, container in FILM_CONTAINERS.
 def test_the_graph_counts_pictures_and_cuts_sound_to_their_sum() -> None:
     assert picture_chains(FILM, 2).split(";") == [
         (
-            "[1:0]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0,"
+            f"[1:0]{TO_FILM},pad=64:48:0:0,setsar=1,fps=30000/1001:start_time=0,"
             "tpad=stop=-1:stop_mode=clone,trim=end_frame=30[s1]"
         ),
-        "[2:1]scale=64:48,pad=64:48:0:0,setsar=1,format=yuv420p,fps=30000/1001:start_time=0[s2]",
-        "[s1][s2]concat=n=2:v=1:a=0,settb=1001/30000,split=2[v0][v1]",
+        f"[2:1]{TO_FILM},pad=64:48:0:0,setsar=1,fps=30000/1001:start_time=0[s2]",
+        f"[s1][s2]concat=n=2:v=1:a=0,settb=1001/30000,{TAGGED},split=2[v0][v1]",
     ]
     assert sound_chain(FILM, 2) == (
-        "[0:3]aresample=48000:async=1:first_pts=0,aformat=sample_fmts=fltp:channel_layouts=stereo,apad,"
-        "atrim=end=1.501500,asplit=2[a0][a1]"
+        "[0:3]aresample=48000:async=1:first_pts=0:rematrix_maxval=1,"
+        "aformat=sample_fmts=fltp:channel_layouts=stereo,apad=whole_dur=1.501500,atrim=end=1.501500,asplit=2[a0][a1]"
     )
 
 
 def test_as_many_scenes_as_a_job_may_have_fit_on_a_command_line() -> None:
     scene = Scene(Video(100, "h264", 10_000, 10_000, fps=29.97), 1_000_000)
-    film = Film((scene,) * 250, Fraction(30000, 1001), 100)
+    film = Film((scene,) * 250, Look((10_000, 10_000), Fraction(30000, 1001)), SOUND)
     assert len(max(arguments(film, [SOURCE] * 251, OUTPUTS), key=len)) < 128 * 1024
 
 

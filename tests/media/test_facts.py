@@ -7,10 +7,11 @@ from fractions import Fraction
 import pytest
 
 from beeq.media.frames import windows
-from beeq.media.probe import Audio, Facts, Video, parse
-from beeq.media.stitch import even, fit, fps_of, video_graph
-
-pytestmark = pytest.mark.fast
+from beeq.media.inputs.facts import Audio, Colours, Facts, Timeline, Video
+from beeq.media.inputs.probe import parse
+from beeq.media.outputs.film import Look, even, fit
+from beeq.media.outputs.motion import rate_of_film
+from beeq.media.stitch import video_graph
 
 PHONE = """\
 Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:/proc/self/fd/7':
@@ -43,9 +44,27 @@ def test_the_facts_of_a_file_are_read_from_the_log() -> None:
     assert facts == Facts(
         3723.5,
         (
-            Video(0, "h264", 1920, 1080, fps=29.97, base_fps=30.0, is_turned=True),
-            Audio(1, "aac", 44100, 1),
-            Video(2, "png", 320, 240, is_cover=True),
+            Video(
+                0,
+                "h264",
+                1920,
+                1080,
+                fps=29.97,
+                base_fps=30.0,
+                rotation=90,
+                pixel_format="yuv420p",
+                is_default=True,
+            ),
+            Audio(1, "aac", 44100, 1, "mono", is_default=True),
+            Video(
+                2,
+                "png",
+                320,
+                240,
+                is_cover=True,
+                pixel_format="rgb24",
+                colours=Colours("pc", "gbr"),
+            ),
         ),
     )
     assert facts.video is not None
@@ -114,10 +133,12 @@ def test_a_size_is_made_even(size: tuple[int, int], result: tuple[int, int]) -> 
 def test_a_rate_is_taken_from_what_is_printed(
     fps: float | None, base_fps: float | None, rate: Fraction
 ) -> None:
-    assert fps_of(Video(0, "h264", 64, 48, fps=fps, base_fps=base_fps)) == rate
+    assert rate_of_film([Video(0, "h264", 64, 48, fps=fps, base_fps=base_fps)], None) == rate
 
 
 def test_as_many_clips_as_a_job_may_have_fit_on_a_command_line() -> None:
-    video = Video(100, "h264", 10_000, 10_000, fps=29.97)
+    times = Timeline(9000, 0.0, 9999.0, 9999.1, is_timed=True)
+    video = Video(100, "h264", 10_000, 10_000, Fraction(11, 10), 29.97, 29.97, timeline=times)
     clips = [Facts(100_000.0, (video, Audio(101, "aac", 48_000, 2)))] * 250
-    assert len(video_graph(clips, [video] * 250)) < 128 * 1024
+    graph = video_graph(clips, [video] * 250, Look((10_000, 8_000), Fraction(30_000, 1001)), [900_000] * 250)
+    assert len(graph) < 128 * 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,6 @@ from beeq.media import paths
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.formats import demuxer_of
 from beeq.media.paths import MediaRoot
-
-pytestmark = pytest.mark.fast
 
 #: Enough of an MP4 to be taken for one.
 MP4 = b"\0\0\0\x20ftypisom" + bytes(100)
@@ -252,9 +251,12 @@ def test_no_descriptor_stays_open(root: Path) -> None:
         (b"<MPD>", None),
         (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", None),
         (b"[playlist]", None),
-        (b"\x89PNG\r\n\x1a\n", None),
+        (b"\x89PNG\r\n\x1a\n", "png_pipe"),
         (b"<svg xmlns", None),
-        (b"RIFF\0\0\0\0WEBP", None),
+        (b"RIFF\0\0\0\0WEBP", "webp_pipe"),
+        (b"\xff\xd8\xff\xe0", "jpeg_pipe"),
+        (b"BM" + bytes(12) + b"\x28\0\0\0", "bmp_pipe"),
+        (b"BM" + bytes(16), None),
         (b"G", None),
         (b"\xff", None),
         (b"", None),
@@ -262,3 +264,170 @@ def test_no_descriptor_stays_open(root: Path) -> None:
 )
 def test_a_file_is_read_as_what_its_first_bytes_say(head: bytes, demuxer: str | None) -> None:
     assert demuxer_of(lambda offset, length: head[offset : offset + length]) == demuxer
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ".git/x.mp4",
+        ".beeq/appendonlydir/x.wav",
+        "folder/.cache/deep/x.mp4",
+        "folder/../.git/x.mp4",
+        "to-hidden/x.mp4",
+    ],
+)
+def test_a_hidden_folder_is_neither_read_nor_written(root: Path, given: str) -> None:
+    for folder in (".git", ".beeq/appendonlydir", "folder/.cache/deep"):
+        (root / folder).mkdir(parents=True)
+        for name in ("x.mp4", "x.wav"):
+            (root / folder / name).write_bytes(MP4)
+    (root / "to-hidden").symlink_to(".git")
+    media = MediaRoot(root)
+    for name in (given, f"{root}/{given}"):
+        with pytest.raises(MediaRefused, match="hidden folder"), media.reading(name):
+            pass
+        with pytest.raises(MediaRefused, match="hidden folder"):
+            media.locate(name)
+
+
+@pytest.mark.parametrize("folder", ["", "data"])
+def test_a_servers_data_are_refused_in_any_folder(root: Path, folder: str) -> None:
+    (root / folder / "appendonlydir").mkdir(parents=True)
+    (root / folder / "keeper.lock").touch()
+    (root / folder / "appendonlydir" / "x.mp4").write_bytes(MP4)
+    given = f"{folder}/appendonlydir/x.mp4".removeprefix("/")
+    media = MediaRoot(root)
+    with pytest.raises(MediaRefused, match="embedded server"), media.reading(given):
+        pass
+    with pytest.raises(MediaRefused, match="embedded server"), media.creating(media.locate(given)):
+        pass
+    with media.creating(media.locate(f"{folder}/beside.mp4".removeprefix("/"))) as new:
+        new.publish()
+
+
+def test_a_root_in_a_hidden_folder_is_a_root(tmp_path: Path) -> None:
+    (tmp_path / ".media").mkdir()
+    (tmp_path / ".media" / "clip.mp4").write_bytes(MP4)
+    with MediaRoot(tmp_path / ".media").reading("clip.mp4") as file:
+        assert file.size() == len(MP4)
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_an_output_that_is_not_published_leaves_no_folder(root: Path) -> None:
+    media = MediaRoot(root)
+    before = sorted(root.rglob("*"))
+    with media.creating(media.locate("folder/a/b/c/new.mp4")) as new:
+        os.write(new.fd, b"half")
+        assert not (root / "folder" / "a").exists()
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_a_publication_that_fails_takes_its_folders_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    media = MediaRoot(root)
+    before = sorted(root.rglob("*"))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(root))
+
+    with media.creating(media.locate("a/b/c/new.mp4")) as new:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", full)
+            with pytest.raises(MediaFailed) as failed:
+                new.publish()
+        assert str(root) not in str(failed.value)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_a_folder_in_the_outputs_place_refuses_it_by_name(root: Path) -> None:
+    media = MediaRoot(root)
+    with media.creating(media.locate("a/new.mp4")) as new:
+        (root / "a" / "new.mp4").mkdir(parents=True)
+        with pytest.raises(MediaRefused, match=r"'a/new\.mp4' cannot be opened"):
+            new.publish()
+    assert [path.name for path in (root / "a").iterdir()] == ["new.mp4"]
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_a_folder_that_vanishes_while_publishing_is_made_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = MediaRoot(root)
+    (root / "a").mkdir()
+    real_replace, real_link = os.replace, os.link
+    lost: list[Path] = []
+
+    def lose(real, *args, **kwargs):
+        if not lost:
+            lost.append(root / "a")
+            (root / "a" / "b").rmdir()
+        return real(*args, **kwargs)
+
+    with media.creating(media.locate("a/b/new.mp4")) as new:
+        monkeypatch.setattr(os, "link", lambda *args, **kwargs: lose(real_link, *args, **kwargs))
+        monkeypatch.setattr(os, "replace", lambda *args, **kwargs: lose(real_replace, *args, **kwargs))
+        new.publish()
+    assert (root / "a" / "b" / "new.mp4").is_file()
+    assert lost
+
+
+def test_an_output_may_be_32_folders_deep_and_not_more(root: Path) -> None:
+    media = MediaRoot(root)
+    before = sorted(root.rglob("*"))
+    for depth in (33, 1900):
+        place = media.locate("d/" * depth + "out.mp4")
+        with pytest.raises(MediaRefused, match="more than 32 folders deep"), media.creating(place):
+            pass
+    assert sorted(root.rglob("*")) == before
+    with media.creating(media.locate("d/" * 32 + "out.mp4")) as new:
+        new.publish()
+    assert (root / ("d/" * 32) / "out.mp4").is_file()
+
+
+def test_a_link_that_vanishes_meanwhile_is_named_as_given(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanished(path: str, **_: object) -> str:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "readlink", vanished)
+    with pytest.raises(MediaFailed) as failed:
+        MediaRoot(root).locate("to-clip.mp4")
+    assert str(failed.value) == "'to-clip.mp4' cannot be opened: No such file or directory"
+
+
+@pytest.fixture
+def project() -> Iterator[str]:
+    """Run the test as a job of project ``p1`` where projects have folders of their own."""
+    token = paths.PROJECT.set("p1")
+    yield "p1"
+    paths.PROJECT.reset(token)
+
+
+def test_a_project_reaches_the_files_of_its_own_folder_only(root: Path, project: str) -> None:
+    (root / "p1" / "inner").mkdir(parents=True)
+    (root / "p1" / "clip.mp4").write_bytes(MP4)
+    (root / "p2").mkdir()
+    (root / "p2" / "clip.mp4").write_bytes(MP4)
+    (root / "p1" / "to-p2.mp4").symlink_to("../p2/clip.mp4")
+    media = MediaRoot(root)
+    with media.reading("clip.mp4") as one, media.reading(f"{root}/p1/clip.mp4") as other:
+        assert os.path.sameopenfile(one.fd, other.fd)
+    for given in ("../p2/clip.mp4", f"{root}/p2/clip.mp4", "to-p2.mp4", "../clip.mp4", f"{root}/clip.mp4"):
+        with pytest.raises(MediaRefused, match="project's folder"):
+            media.locate(given)
+
+
+def test_a_projects_folder_is_made_with_its_first_file(root: Path, project: str) -> None:
+    media = MediaRoot(root)
+    with media.creating(media.locate("a/new.mp4")) as new:
+        assert not (root / project).exists()
+        new.publish()
+    assert (root / project / "a" / "new.mp4").is_file()
+
+
+def test_a_projects_folder_that_leads_out_of_the_root_is_refused(root: Path, project: str) -> None:
+    (root / project).symlink_to("..")
+    with pytest.raises(MediaRefused, match="project's folder"):
+        MediaRoot(root).locate("secret.mp4")

@@ -80,6 +80,13 @@ async def test_an_operation_is_posted_and_the_response_its_result(
     assert (headers["content-type"], headers["authorization"][:6]) == ("application/json", "Basic ")
 
 
+async def test_what_a_job_asks_for_is_posted_with_it(service: Service) -> None:
+    service.body = b"{}"
+    await ask(service, "music-mix", musicTrack="m.mp3", musicVolume=-6, ducking=True, fadeOut=0.5, other=1)
+    ((_, _, content),) = service.calls
+    assert content["parameters"] == {"musicVolume": -6, "ducking": True, "fadeOut": 0.5}
+
+
 @pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "422 Unprocessable"])
 async def test_a_call_that_the_service_refuses_is_discarded(service: Service, status: str) -> None:
     service.status, service.body = status, b"no such\x1b[31m clip"

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from beeq.media.formats import AUDIO_CONTAINERS, VIDEO_CONTAINERS
+from beeq.media.inputs.facts import Audio, Colours, Facts, Timeline, Video
+from beeq.media.inputs.timeline import PacketReader, kind_of
 from beeq.media.paths import OpenFile
-from beeq.media.probe import Audio, Facts, Video
 from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, stream_copy_of
-from beeq.media.timeline import Timeline, TimelineReader, kind_of
-
-pytestmark = pytest.mark.fast
 
 HEAD = b"""\
 #extradata 0:       45, 0x14760e8b
@@ -49,7 +47,7 @@ STEADY = Timeline(3, 0.0, 0.2, 0.3, is_timed=True, step_s=Fraction(1, 10))
     ],
 )
 def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline | None, size: int) -> None:
-    reader = TimelineReader()
+    reader = PacketReader()
     for place in range(0, len(log), size):
         reader.feed(log[place : place + size])
     assert reader.timeline() == times
@@ -74,9 +72,9 @@ def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline
 def test_packets_missing_or_in_unequal_steps_are_not_steady(
     packets: bytes,
 ) -> None:
-    reader = TimelineReader()
+    reader = PacketReader()
     reader.feed(HEAD + packets)
-    times = reader.timeline("Video: h264")
+    times = reader.timeline(kind="Video: h264")
     assert times is not None
     assert times.step_s is None
 
@@ -116,22 +114,34 @@ def test_a_stream_that_is_shown_in_another_way_has_no_kind() -> None:
 
 
 def test_a_kind_includes_decoder_settings_and_preroll() -> None:
-    reader = TimelineReader()
+    reader = PacketReader()
     reader.feed(HEAD + FIRST + SECOND + THIRD)
-    times, unknown = reader.timeline(PICTURES), reader.timeline("")
+    times, unknown = reader.timeline(kind=PICTURES), reader.timeline()
     assert times == replace(STEADY, kind=f"{PICTURES}, extradata 45, 0x14760e8b, from -1024")
     assert unknown == STEADY
 
 
 KIND = f"{PICTURES}, extradata 45, 0x14760e8b, from -1024"
 ALIKE = replace(STEADY, kind=KIND)
-VIDEO = Video(1, "h264", 64, 48, fps=10, base_fps=10)
+VIDEO = Video(
+    *(1, "h264", 64, 48),
+    fps=10,
+    base_fps=10,
+    pixel_format="yuv420p",
+    colours=Colours("tv", "bt709", "bt709", "bt709"),
+)
+
+
+def timed(times: Timeline | None) -> Video:
+    return replace(VIDEO, timeline=times)
+
+
 CLIP = Facts(0.3, (Audio(0, "aac", 48_000, 2), VIDEO))
 
 
 def test_clips_of_one_kind_are_joined() -> None:
     other = Timeline(30, 0.0, 2.9, 3.0, is_timed=True, step_s=Fraction(1, 10), kind=KIND)
-    copy = stream_copy_of([CLIP, Facts(3.1, CLIP.streams)], 1, [ALIKE, other], Fraction(10))
+    copy = stream_copy_of([CLIP, Facts(3.1, CLIP.streams)], [timed(ALIKE), timed(other)], Fraction(10))
     assert copy == StreamCopy(1, Fraction(1, 10), (3, 30))
 
 
@@ -148,14 +158,18 @@ def test_clips_of_one_kind_are_joined() -> None:
     ],
 )
 def test_a_clip_of_another_kind_or_rate_prevents_joining(changes: dict[str, Any]) -> None:
-    assert stream_copy_of([CLIP, CLIP], 1, [ALIKE, replace(ALIKE, **changes)], Fraction(10)) is None
-    assert stream_copy_of([CLIP, CLIP], 1, [replace(ALIKE, **changes), ALIKE], Fraction(10)) is None
+    assert (
+        stream_copy_of([CLIP, CLIP], [timed(ALIKE), timed(replace(ALIKE, **changes))], Fraction(10)) is None
+    )
+    assert (
+        stream_copy_of([CLIP, CLIP], [timed(replace(ALIKE, **changes)), timed(ALIKE)], Fraction(10)) is None
+    )
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p10le(progressive)", "yuvj420p(pc)", "yuv444p", "nv12"])
 def test_other_pixels_than_a_films_prevent_joining(pixels: str) -> None:
     times = replace(ALIKE, kind=KIND.replace("yuv420p(progressive)", pixels))
-    assert stream_copy_of([CLIP, CLIP], 1, [times, times], Fraction(10)) is None
+    assert stream_copy_of([CLIP, CLIP], [timed(times)] * 2, Fraction(10)) is None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +183,7 @@ def test_other_pixels_than_a_films_prevent_joining(pixels: str) -> None:
 def test_what_is_not_known_of_a_clip_prevents_joining(
     clip: Facts, times: Timeline | None, rate: Fraction
 ) -> None:
-    assert stream_copy_of([clip], 1, [times], rate) is None
+    assert stream_copy_of([clip], [timed(times)], rate) is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +195,13 @@ def test_what_is_not_known_of_a_clip_prevents_joining(
         ("mov", {"width": 65}, False),
         ("mov", {"height": 49}, False),
         ("mov", {"pixel_aspect": Fraction(2)}, False),
-        ("mov", {"is_turned": True}, False),
+        ("mov", {"rotation": 90}, False),
+        ("mov", {"colours": Colours("tv", "smpte170m")}, False),
+        ("mov", {"colours": Colours("pc", "bt709")}, False),
+        ("mov", {"colours": Colours()}, False),
+        ("mov", {"colours": Colours(), "height": 720}, True),
+        ("mov", {"pixel_format": "yuv420p10le"}, False),
+        ("mov", {"is_interlaced": True}, False),
     ],
 )
 def test_only_what_a_film_would_be_made_of_is_looked_at_closer(

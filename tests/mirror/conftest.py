@@ -74,9 +74,9 @@ class Scene:
         self._queues.append(queue)
         return queue
 
-    def mirror(self, *, starts: bool = True) -> Mirror:
+    def mirror(self, *, starts: bool = True, **options: Any) -> Mirror:
         """Return a mirror."""
-        mirror = Mirror(self.mongo_url, redis=self.redis_url, prefix=self.prefix)
+        mirror = Mirror(self.mongo_url, redis=self.redis_url, prefix=self.prefix, **options)
         self._mirrors.append(mirror)
         if starts:
             mirror.start()

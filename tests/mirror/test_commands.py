@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bson import ObjectId
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "cli"))
@@ -92,3 +93,30 @@ def test_without_mongodb_a_worker_works_and_hides_its_password(beeq: Beeq) -> No
     assert "hunter2" not in ran.stderr
     numbers = json.loads(beeq.ok("stats", "--json", MONGODB_URI=url))["webhook-processing"]
     assert (numbers["failed"], numbers["owed"]) == (1, 3)
+
+
+def test_a_repair_converts_what_changes_no_more(beeq: Beeq, mongo: MongoServer, queue_name: str) -> None:
+    digits = "0123456789abcdef01234567"
+    beeq.ok("enqueue", "webhook-processing", *WEBHOOK, f"projectId={digits}")
+    assert beeq.run("worker", "--burst", "--mongo-project-id", "text").returncode == 0
+    assert [document["projectId"] for document in mongo.documents(queue_name)] == [digits]
+    assert beeq.ok("mirror", "--repair") == "1 documents repaired\n"
+    assert [document["projectId"] for document in mongo.documents(queue_name)] == [ObjectId(digits)]
+    assert beeq.ok("mirror", "--repair") == "there was nothing to repair\n"
+    assert beeq.ok("mirror", "--repair", BEEQ_MONGO_PROJECT_ID="text") == "1 documents repaired\n"
+    assert [document["projectId"] for document in mongo.documents(queue_name)] == [digits]
+
+
+@pytest.mark.parametrize("command", ["mirror", "worker", "web"])
+def test_a_bad_type_of_project_ids_is_a_usage_error(beeq: Beeq, command: str) -> None:
+    for value in ("", "uuid"):
+        ran = beeq.run(command, BEEQ_MONGO_PROJECT_ID=value)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "BEEQ_MONGO_PROJECT_ID" in ran.stderr
+
+
+def test_a_repair_without_mongodb_says_so(beeq: Beeq) -> None:
+    ran = beeq.run("mirror", "--repair", MONGODB_URI="mongodb://127.0.0.1:1/x")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "MongoDB" in ran.stderr
+    assert beeq.run("mirror", "--repair", "--check").returncode == 2

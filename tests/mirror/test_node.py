@@ -36,3 +36,36 @@ async def test_what_node_enqueued_ran_failed_and_removed_appears(
         assert document["jobData"]["n"] == 0
     finally:
         await node.end()
+
+
+async def test_the_result_of_a_job_that_node_ran_is_mirrored(
+    scene: Scene, node_modules: Path, eventually, monkeypatch
+):
+    """Node keeps it nowhere: it is heard on the channel. Several mirrors write, and each hears all of them."""
+    monkeypatch.setattr("beeq.mirror.reconciler.INTERVAL_S", 0.2)
+    node = await NodeBee.start(node_modules, url=scene.redis_url, name=NAME, prefix=scene.prefix)
+    try:
+        scene.mirror()
+        scene.mirror()
+        for n in range(20):
+            data = {"webhookUrl": "https://example.com/", "act": "return", "value": {"n": n}}
+            await scene.service.queues[NAME].enqueue(data, id=f"job-{n}")
+        flaky = {"act": "flaky", "times": 1, "value": "at last"}
+        await scene.service.queues[NAME].enqueue(flaky, id="flaky", retries=1)
+        await scene.service.queues[NAME].enqueue({"act": "return", "value": "x" * 300_000}, id="large")
+        await eventually(lambda: len(scene.documents()) == 22, 30)
+        await node.call("process", concurrency=5)
+
+        def results() -> dict[str, object]:
+            documents = scene.documents().items()
+            return {
+                job_id: document["result"]
+                for job_id, document in documents
+                if document["status"] == "completed"
+            }
+
+        await eventually(lambda: len(results()) == 22, 30)
+        by_number = {f"job-{n}": {"n": n} for n in range(20)}
+        assert results() == {**by_number, "flaky": "at last", "large": "x" * 300_000}
+    finally:
+        await node.end()

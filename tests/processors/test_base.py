@@ -165,3 +165,17 @@ def test_there_is_a_processor_for_each_built_in_queue(tmp_path: Path) -> None:
 def test_a_bad_secret_is_refused_when_the_processors_are_built(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="BEEQ_WEBHOOK_SECRET"):
         build(ProcessorSettings(media_root=tmp_path, webhook_secret="nonsense"))
+
+
+async def test_a_job_without_a_project_fails_where_projects_are_apart(tmp_path: Path) -> None:
+    settings = ProcessorSettings.from_environment(
+        {"BEEQ_MEDIA_ROOT": str(tmp_path), "BEEQ_MEDIA_PROJECTS": "separate"}
+    )
+    processor = build(settings)["media-processing"]
+    data = {"type": "frame-extract", "inputFiles": ["../p2/clip.mp4"], "outputPath": "x.png"}
+    with pytest.raises(Discard, match="BEEQ_MEDIA_PROJECTS"):
+        await processor(FakeJob(data))
+    with pytest.raises(Discard, match="not inside its project's folder"):
+        await processor(FakeJob({**data, "projectId": "p1"}))
+    with pytest.raises(ValueError, match="BEEQ_MEDIA_PROJECTS must be shared or separate"):
+        ProcessorSettings.from_environment({"BEEQ_MEDIA_PROJECTS": "yes"})

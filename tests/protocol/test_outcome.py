@@ -257,7 +257,13 @@ def test_a_retry_without_retries_left_is_a_failure(after: Any) -> None:
     failed_for_good(fail(make_job(), Retry(after=after, reason="busy"), STRATEGIES), message="busy")
 
 
-@pytest.mark.parametrize("after", ["soon", math.nan, math.inf, object()], ids=lambda after: repr(after)[:6])
+@pytest.mark.parametrize("after", [math.inf, 10**400, 2**31], ids=lambda after: repr(after)[:6])
+def test_a_retry_after_too_long_comes_after_the_longest_delay(after: Any) -> None:
+    outcome = fail(make_job({"retries": 3}), Retry(after=after), STRATEGIES)
+    assert (outcome.status, outcome.delay_ms) == ("retrying", 2**31 - 1)
+
+
+@pytest.mark.parametrize("after", ["soon", math.nan, object()], ids=lambda after: repr(after)[:6])
 def test_a_bad_delay_by_a_handler_fails_the_job_with_that_error(after: Any) -> None:
     outcome = fail(make_job({"retries": 3}), Retry(after=after, reason="busy"), STRATEGIES)
     failed_for_good(outcome, message=str(outcome.error))

@@ -163,6 +163,24 @@ async def test_a_job_saved_during_the_drain_is_accepted_and_not_run(make_queue, 
     assert await redis.lrange(worker.keys.waiting, 0, -1) == [late.id]
 
 
+async def test_a_job_that_ends_as_the_close_begins_makes_room_for_none(make_queue, redis, eventually):
+    worker = make_queue()
+    ran = []
+
+    async def look(job):
+        ran.append(job.id)
+        while worker.is_running():
+            await pause(0)
+
+    producer = make_queue(is_worker=False)
+    await producer.save_all([producer.create_job(), producer.create_job()])
+    worker.process(look)
+    await eventually(lambda: ran)
+    await worker.close()
+    assert ran == ["1"]
+    assert await redis.lrange(worker.keys.waiting, 0, -1) == ["2"]
+
+
 async def test_close_succeeds_when_the_running_job_fails_in_time(make_queue, eventually):
     end = asyncio.Event()
     failed = []

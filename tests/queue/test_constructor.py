@@ -195,6 +195,7 @@ def test_keys_are_prefix_queue_and_suffix_with_nothing_escaped(prefix, name, key
     assert Queue(name, prefix=prefix).to_key("jobs") == key
 
 
+@pytest.mark.more_rights("another prefix")
 async def test_queues_of_one_name_and_two_prefixes_share_nothing(make_queue):
     first, second = make_queue(prefix="bq-a"), make_queue(prefix="bq-b")
     await first.enqueue({"x": 1})

@@ -96,6 +96,19 @@ ASSEMBLY = {"sceneVideos": ["a"], "masterAudio": "b", "outputFormats": ["mp4"]}
         ("media-processing", MEDIA | {"parameters": []}, ["parameters: input should be a valid dictionary"]),
         ("media-processing", MEDIA | {"type": "music-mix"}, ["parameters: musicTrack must be given"]),
         ("media-processing", MEDIA | {"type": "music-mix", "parameters": {"musicTrack": ""}}, ["parameters: musicTrack must not be empty"]),
+        (
+            "media-processing",
+            MEDIA
+            | {
+                "type": "music-mix",
+                "parameters": {"musicTrack": "m", "musicVolume": "-6", "ducking": "yes", "fadeIn": -1, "loop": 1},
+            },
+            [
+                ("parameters: musicVolume: must be a number of dB from -60 to 20; "
+                "ducking: must be true, false, or a number of dB from 0 to 60; "
+                "loop: input should be a valid boolean; fadeIn: must be a number of seconds from 0 to 3600")
+            ],
+        ),
         ("media-processing", {}, ["type: field required", "inputFiles: field required", "outputPath: field required"]),
         ("media-processing", [MEDIA], ["a job must be an object, not list"]),
         ("media-processing", None, ["a job must be an object, not NoneType"]),

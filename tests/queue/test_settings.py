@@ -32,8 +32,11 @@ DEFAULTS = {
     "auto_connect": True,
     "max_stalls": 3,
     "result_ttl": 600_000,
+    "keep_results": True,
     "mirrored": False,
+    "max_hung": None,
     "redis_timeout": 5000,
+    "wait_replicas": 0,
 }
 SWITCHES = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
 #: Each duration, and the least it may be, in ms.
@@ -45,7 +48,9 @@ DURATIONS = {
     "result_ttl": 1,
     "redis_timeout": 1,
 }
-COUNTS = {"redis_scan_count": 1, "max_stalls": 0}
+COUNTS = {"redis_scan_count": 1, "max_stalls": 0, "wait_replicas": 0}
+#: These may also be None.
+OPTIONAL_COUNTS = {"max_hung": 1}
 
 
 def test_the_defaults_are_bee_queues_but_for_activation() -> None:
@@ -54,7 +59,7 @@ def test_the_defaults_are_bee_queues_but_for_activation() -> None:
 
 def test_every_setting_is_a_switch_duration_or_count_tested_here() -> None:
     others = {"prefix", "quit_command_client"}
-    assert set(DEFAULTS) == {*SWITCHES, *DURATIONS, *COUNTS, *others}
+    assert set(DEFAULTS) == {*SWITCHES, *DURATIONS, *COUNTS, *OPTIONAL_COUNTS, *others}
 
 
 @pytest.mark.parametrize("name", SWITCHES)
@@ -89,20 +94,26 @@ def test_a_duration_is_milliseconds_or_a_timedelta(name: str, duration: Any, dur
 
 
 @pytest.mark.parametrize("name", [*DURATIONS, *COUNTS])
-@pytest.mark.parametrize("value", [None, "5", 5.0, math.nan, math.inf, True, False, [5]], ids=repr)
+def test_a_number_that_is_needed_cannot_be_none(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be an int.*, not NoneType$"):
+        Settings(**{name: None})
+
+
+@pytest.mark.parametrize("name", [*DURATIONS, *COUNTS, *OPTIONAL_COUNTS])
+@pytest.mark.parametrize("value", ["5", 5.0, math.nan, math.inf, True, False, [5]], ids=repr)
 def test_not_a_number_of_milliseconds_or_things_is_refused(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=rf"^{name} must be an int.*, not {type(value).__name__}$"):
         Settings(**{name: value})
 
 
-@pytest.mark.parametrize("name", [*DURATIONS, *COUNTS])
+@pytest.mark.parametrize("name", [*DURATIONS, *COUNTS, *OPTIONAL_COUNTS])
 @pytest.mark.parametrize("value", [-1, -(2**60), 2**53, 10**400], ids=lambda value: repr(value)[:9])
 def test_what_is_out_of_range_is_refused_by_name(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"^{name}\b"):
         Settings(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "least"), [*DURATIONS.items(), *COUNTS.items()])
+@pytest.mark.parametrize(("name", "least"), [*(DURATIONS | COUNTS | OPTIONAL_COUNTS).items()])
 def test_the_least_value_is_allowed_and_what_is_below_it_is_not(name: str, least: int) -> None:
     assert getattr(Settings(**{name: least}), name) == least
     with pytest.raises(ValueError, match=rf"^{name}\b.*, not {least - 1}$"):

@@ -6,12 +6,12 @@ import asyncio
 import inspect
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from beeq import Health, Job, JobFailed, JobLost, Queue, QueueClosed, RedisUnavailable
-from beeq.blocking import BlockingJob
+from beeq.blocking import BlockingJob, Portal
 from beeq.service import QueueService
 from beeq.sync import Queue as SyncQueue
 from beeq.sync import QueueService as SyncService
@@ -83,7 +83,16 @@ def test_every_producer_method_has_its_blocking_twin(sync_queue):
 #: Methods of an async class that its blocking twin leaves out: work on jobs, and the queue's part in a job's methods.
 NOT_BLOCKING = {
     Job: set(),
-    Queue: {"run", "retry_job", "report_progress", "remember", "is_in_set", "job_state", "result_of"},
+    Queue: {
+        "run",
+        "retry_job",
+        "report_progress",
+        "remember",
+        "is_in_set",
+        "job_state",
+        "result_of",
+        "save_or_find",
+    },
     QueueService: set(),
 }
 
@@ -316,3 +325,29 @@ async def test_a_plain_function_saves_jobs_through_a_blocking_queue(make_queue, 
     job = await queue.enqueue("parent")
     assert await job.result(timeout=5000) == "2"
     assert await (await queue.get_job("2")).result(timeout=5000) == "done"
+
+
+class LateFuture(Future[str]):
+    """Has its result just as the time to wait for it is over."""
+
+    def result(self, timeout: float | None = None) -> str:
+        if not self.done():
+            self.set_result("late")
+            raise TimeoutError
+        return super().result(timeout)
+
+
+async def test_a_result_that_comes_as_a_wait_ends_is_no_timeout(monkeypatch):
+    future = LateFuture()
+
+    def submit(coroutine, _loop):
+        coroutine.close()
+        return future
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit)
+
+    async def command() -> str:
+        return "never run"
+
+    portal = Portal(asyncio.get_running_loop())
+    assert await asyncio.to_thread(portal.run, command()) == "late"

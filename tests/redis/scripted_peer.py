@@ -23,6 +23,7 @@ class Peer:
         commands: what was asked, on whatever connection, without what redis-py says when it connects.
         dialled: how many connections were made.
         job_state: how many of them stand.
+        is_frozen: nothing is said, not even while a connection is made.
     """
 
     def __init__(self) -> None:
@@ -30,8 +31,10 @@ class Peer:
         self.commands: list[list[bytes]] = []
         self.dialled = 0
         self.job_state = 0
+        self.is_frozen = False
         self.port = 0
         self._writers: list[asyncio.StreamWriter] = []
+        self._subscribed: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._news = asyncio.Event()
 
@@ -48,6 +51,7 @@ class Peer:
         self._writers.append(writer)
         self.dialled += 1
         self.job_state += 1
+        self._news.set()
         commands = hiredis.Reader()
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -59,10 +63,14 @@ class Peer:
         writer.close()
 
     def _take(self, command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if self.is_frozen:
+            return
         if command[:2] == [b"CLIENT", b"SETINFO"]:
             writer.write(b"+OK\r\n")
             return
         self.commands.append(command)
+        if command[0] == b"SUBSCRIBE":
+            self._subscribed.append(writer)
         self._news.set()
         said = self.answer(command)
         if said is None:
@@ -74,9 +82,14 @@ class Peer:
         """Send something over the newest connection."""
         self._writers[-1].write(said)
 
+    def publish(self, said: bytes) -> None:
+        """Send something over the newest connection that has subscribed."""
+        self._subscribed[-1].write(said)
+
     def hang_up(self) -> None:
-        """End the newest connection."""
-        self._writers[-1].close()
+        """End the newest connection, and the newest that has subscribed."""
+        for writer in (*self._writers[-1:], *self._subscribed[-1:]):
+            writer.close()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something is so that a command, or the end of a connection, makes so."""

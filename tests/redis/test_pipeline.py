@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.errors import QueueClosed, RedisRefused, RedisUnavailable
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.resp import pack
@@ -95,6 +95,20 @@ async def test_calls_made_while_a_reply_is_awaited_go_together_next(shared, writ
     peer.say(b"+first\r\n")
     assert await asyncio.gather(*calls) == [b"first", b"a", b"b", b"c"]
     assert writes == [echoes("first"), echoes("a", "b", "c")]
+
+
+async def test_a_call_that_goes_ahead_waits_for_one_batch_only(shared, writes, peer):
+    peer.answer = lambda _command: b""
+    calls = [asyncio.ensure_future(shared.call("ECHO", "first"))]
+    await peer.until(lambda: [b"ECHO", b"first"] in peer.commands)
+    large = ["a" * 1_000_001, "b" * 1_000_001]  # each goes alone
+    for word, goes_ahead in ((large[0], False), (large[1], False), ("ahead", True)):
+        calls.append(asyncio.ensure_future(shared.call("ECHO", word, goes_ahead=goes_ahead)))
+        await asyncio.sleep(0)
+    peer.answer = echo
+    peer.say(b"+first\r\n")
+    await asyncio.gather(*calls)
+    assert writes == [echoes("first"), echoes("ahead"), echoes(large[0]), echoes(large[1])]
 
 
 async def test_calls_before_the_first_connection_go_together_over_it(shared, peer):
@@ -234,36 +248,44 @@ async def test_a_close_ends_each_call_and_leaves_no_connection(shared, peer, is_
     await asyncio.sleep(0)
     await shared.close()
     for call in calls:
-        assert isinstance(await within(call), RedisUnavailable)
+        assert isinstance(await within(call), QueueClosed)
     peer.answer = echo
-    assert await within(shared.call("ECHO", "anew")) == b"anew"
-    await peer.until(lambda: peer.job_state == 1)
+    dialled = peer.dialled
+    assert isinstance(await within(shared.call("ECHO", "late")), QueueClosed)
+    await peer.until(lambda: peer.job_state == 0)
+    assert peer.dialled == dialled
     assert [b"ECHO", b"second"] not in peer.commands
 
 
-async def test_a_close_in_the_turn_of_a_call_sends_the_rest_in_order(shared, peer):
-    ends: list[tuple[str, Any, Any]] = []
+async def test_a_close_in_the_turn_of_a_call_sends_nothing_more(shared, peer):
+    ends: list[tuple[str, Any, str]] = []
 
     def ask(word: str) -> Any:
         return shared.defer(
-            scripts.add_jobs, lambda: pack("ECHO", word), lambda *end: ends.append((word, *end))
+            scripts.add_jobs,
+            lambda: pack("ECHO", word),
+            lambda reply, error: ends.append((word, reply, str(error))),
         )
 
-    ask("closed")
+    ask("before")
     await shared.close()
-    assert [(word, str(error)) for word, _reply, error in ends] == [("closed", "the connection was closed")]
+    assert ends == [("before", None, "closed")]
+    ask("after")
+    await eventually(lambda: len(ends) == 2)
+    assert ends[1:] == [("after", None, "closed")]
+    assert peer.commands == []
+
+
+async def test_a_closed_call_that_was_sent_is_said_to_be_unknown(shared, peer):
+    await shared.connect()
     peer.answer = lambda _command: b""
-    ask("first")
-    await peer.until(lambda: peer.commands != [])
-    second = ask("second")
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert shared.is_last(second)
-    peer.answer = echo
-    peer.say(b"+first\r\n")
-    await eventually(lambda: len(ends) == 3)
-    assert ends[1:] == [("first", b"first", None), ("second", b"second", None)]
-    assert peer.commands == [[b"ECHO", b"first"], [b"ECHO", b"second"]]
+    sent = asyncio.ensure_future(shared.call("INCR", "n"))
+    await peer.until(lambda: [b"INCR", b"n"] in peer.commands)
+    unsent = asyncio.ensure_future(shared.call("INCR", "m"))
+    await asyncio.sleep(0)
+    await shared.close()
+    assert "unknown" in (await within(sent)).__notes__[0]
+    assert not hasattr(await within(unsent), "__notes__")
 
 
 async def test_a_close_between_two_tries_ends_the_call(shared, peer):
@@ -272,24 +294,103 @@ async def test_a_close_between_two_tries_ends_the_call(shared, peer):
     call = asyncio.ensure_future(shared.call("ECHO", "read", repeatable=True))
     await peer.until(lambda: peer.job_state == 0)
     await shared.close()
-    assert isinstance(await within(call), RedisUnavailable)
+    assert isinstance(await within(call), QueueClosed)
 
 
-async def test_closing_twice_is_fine_and_so_is_closing_unused(shared, peer):
-    await shared.close()
-    await shared.connect()
-    await asyncio.gather(shared.close(), shared.close())
+async def test_closing_twice_is_fine_and_so_is_closing_unused(peer):
+    unused, used = (Pipeline(peer.connector(), timeout_ms=5000) for _ in range(2))
+    await unused.close()
+    await used.connect()
+    await asyncio.gather(used.close(), used.close())
     await peer.until(lambda: peer.job_state == 0)
-    assert await within(shared.call("ECHO", "anew")) == b"anew"
+    for shared in (unused, used):
+        assert isinstance(await within(shared.call("ECHO", "late")), QueueClosed)
 
 
-async def test_a_cancelled_close_leaves_a_usable_pipeline(shared, peer):
+async def test_a_cancelled_close_is_final_all_the_same(shared, peer):
     call = asyncio.ensure_future(shared.call("ECHO", "first"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     closing = asyncio.create_task(shared.close())
     await asyncio.sleep(0)
     closing.cancel()
-    assert isinstance(await within(call), (RedisUnavailable, bytes))
-    peer.answer = once(b"-LOADING not yet\r\n")
-    assert await within(shared.call("ECHO", "anew")) == b"anew"
+    assert isinstance(await within(call), (QueueClosed, bytes))
+    assert isinstance(await within(shared.call("ECHO", "late")), QueueClosed)
+
+
+# A cancelled caller's call.
+
+
+async def note_of(call: asyncio.Future[Any]) -> str:
+    """Cancel the call; return what its CancelledError says."""
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await call
+    (note,) = cancelled.value.__notes__
+    return note
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_call_cancelled_before_it_is_sent_is_withdrawn(shared, peer, turns):
+    await shared.connect()
+    call = asyncio.ensure_future(shared.call("INCR", "n"))
+    beside = asyncio.ensure_future(shared.call("ECHO", "beside"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if turns:
+        assert "nothing was done" in await note_of(call)
+    else:
+        call.cancel()
+    assert await within(beside) == b"beside"
+    assert [b"INCR", b"n"] not in peer.commands
+
+
+async def test_a_call_cancelled_behind_a_batch_is_withdrawn(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: b""
+    first = asyncio.ensure_future(shared.call("ECHO", "first"))
+    await peer.until(lambda: [b"ECHO", b"first"] in peer.commands)
+    call = asyncio.ensure_future(shared.call("INCR", "n"))
+    last = asyncio.ensure_future(shared.call("ECHO", "last"))
+    await asyncio.sleep(0)
+    assert "nothing was done" in await note_of(call)
+    peer.answer = echo
+    peer.say(b"+first\r\n")
+    assert [await within(first), await within(last)] == [b"first", b"last"]
+    assert [b"INCR", b"n"] not in peer.commands
+
+
+async def test_a_call_cancelled_while_connecting_is_withdrawn(shared, peer):
+    call = asyncio.ensure_future(shared.call("INCR", "n"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert "nothing was done" in await note_of(call)
+    assert await within(shared.call("ECHO", "next")) == b"next"
+    assert [b"INCR", b"n"] not in peer.commands
+
+
+async def test_a_call_cancelled_between_two_tries_is_withdrawn(shared, peer):
+    await shared.connect()
+    peer.answer = once(b"-LOADING not yet\r\n", to=b"INCR")
+    call = asyncio.ensure_future(shared.call("INCR", "n"))
+    beside = asyncio.ensure_future(shared.call("ECHO", "beside"))
+    assert await within(beside) == b"beside"  # so the other has been refused
+    assert "nothing was done" in await note_of(call)
+    assert await within(shared.call("ECHO", "next")) == b"next"
+    assert peer.commands.count([b"INCR", b"n"]) == 1
+
+
+async def test_a_cancelled_call_that_was_sent_is_said_to_be_unknown(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: b""
+    call = asyncio.ensure_future(shared.call("INCR", "n"))
+    await peer.until(lambda: [b"INCR", b"n"] in peer.commands)
+    assert "unknown" in await note_of(call)
+
+
+async def test_a_deferred_call_that_nobody_wants_is_not_sent(shared, peer):
+    await shared.connect()
+    ends: list[Any] = []
+    shared.defer(scripts.add_jobs, lambda: b"", lambda *end: ends.append(end))
+    assert await within(shared.call("ECHO", "next")) == b"next"
+    assert ends == []

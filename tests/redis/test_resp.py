@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.errors import QueueClosed, RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.redis.pubsub import Subscriber
 from beeq.redis.resp import CommandPrefix, RespProtocol, pack
 from tests.redis.scripted_peer import Peer, scripted_peer
+from tests.support.queues import unwatched_duties
 from tests.support.waiting import eventually, pause
 
 PING = (pack("PING"),)
@@ -145,6 +146,28 @@ async def test_an_error_inside_a_script_of_redis_6_is_named_by_itself(ends, told
     assert str(end.replies[0]) == (meant or told)
 
 
+async def test_who_cannot_take_a_reply_keeps_nobody_from_theirs(ends):
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    defects = [ZeroDivisionError("a reply"), ZeroDivisionError("the end")]
+
+    def ask_defectively(defect: Exception) -> None:
+        def on_end(_replies: list[Any], _error: RedisError | None) -> None:
+            raise defect
+
+        ends.wire.ask(PING, on_end, timeout_s=5)
+
+    ask_defectively(defects[0])
+    answered = ends.ask()
+    ask_defectively(defects[1])
+    left = ends.ask()
+    ends.wire.data_received(b"+ONE\r\n+TWO\r\n")
+    assert (answered.replies, answered.error) == ([b"TWO"], None)
+    ends.wire.close()
+    assert (left.replies, left.times) == ([], 1)
+    assert told == defects
+
+
 async def test_a_reply_is_given_out_only_when_its_ask_is_complete(ends):
     end = ends.ask(*PING * 2)
     ends.wire.data_received(b"+one\r\n+tw")
@@ -180,6 +203,7 @@ def read_exactly(peer: socket.socket, count: int) -> bytes:
     return bytes(received)
 
 
+@pytest.mark.more_rights("asks for a key of no queue")
 async def test_a_thousand_commands_at_once_are_answered_in_order(valkey):
     connector = Connector(valkey.url, timeout_ms=5000, slot_key="slot")
     wire = await connector.connect()
@@ -385,6 +409,7 @@ def end_by_silence(_ends: Ends) -> None:
     """Nothing is said."""
 
 
+@pytest.mark.more_rights("asks for a key of no queue")
 @pytest.mark.parametrize("end_it", [end_by_close, end_by_hanging_up, end_by_garbage, end_by_silence])
 async def test_a_wire_that_has_ended_leaves_no_socket_and_no_timer(end_it: Callable[[Ends], None]):
     with warnings.catch_warnings(record=True) as warned:
@@ -525,6 +550,7 @@ class Hearing:
             on_message=lambda channel, message: self.messages.append((channel, message)),
             on_subscribed=self.subscribed.append,
             on_error=self.errors.append,
+            duties=unwatched_duties(self.errors.append),
         )
 
 
@@ -555,10 +581,10 @@ async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, pee
     if trouble == "hangs up":
         peer.hang_up()
     else:
-        peer.say({"garbage": b"?!\r\n", "refusal": b"-NOPERM\r\n", "wrong shape": b":1\r\n"}[trouble])
+        peer.say({"garbage": b"?!\r\n", "refusal": b"-ERR odd\r\n", "wrong shape": b":1\r\n"}[trouble])
     await eventually(lambda: len(hearing.subscribed) == before + 2)
     assert set(hearing.subscribed[before:]) == {"one", "two"}
-    assert peer.commands[-1] == [b"SUBSCRIBE", b"one", b"two"]
+    assert peer.commands[-2:] == [[b"SUBSCRIBE", b"one"], [b"SUBSCRIBE", b"two"]]
     assert len(hearing.errors) == 1
     assert isinstance(hearing.errors[0], RedisRefused if trouble == "refusal" else RedisUnavailable)
     peer.say(message_on(b"two", b"hi"))
@@ -567,18 +593,48 @@ async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, pee
 
 
 async def test_a_refused_subscription_is_tried_ever_less_often(hearing, peer):
-    """Also though Redis lets the connection in each time."""
-    peer.answer = lambda _command: b"-NOPERM no\r\n"
-    with pytest.raises(RedisUnavailable, match="not confirmed"):
-        await hearing.subscriber.add("channel", timeout_ms=20)
+    """It was confirmed once, and nobody waits for it; the other channels are heard meanwhile."""
+    peer.answer = confirm
+    await hearing.subscriber.add("channel", timeout_ms=5000)
+    await hearing.subscriber.add("other", timeout_ms=5000)
+    hearing.subscribed.clear()
+    peer.answer = lambda command: b"-NOPERM no\r\n" if command[-1] == b"channel" else confirm(command)
+    peer.hang_up()
+    await eventually(lambda: hearing.subscribed == ["other"])
+    hearing.errors.clear()
     first_ms = hearing.subscriber.retry_delay.next_ms
     await eventually(lambda: len(hearing.errors) >= 3)
     assert hearing.subscriber.retry_delay.next_ms >= 4 * first_ms > 0
     assert {type(error) for error in hearing.errors} == {RedisRefused}
+    dialled = peer.dialled
     peer.answer = confirm
-    await hearing.subscriber.add("channel", timeout_ms=5000)
-    assert hearing.subscribed == ["channel"]
+    await eventually(lambda: hearing.subscribed == ["other", "channel"])
+    assert peer.dialled == dialled
     assert hearing.subscriber.retry_delay.next_ms <= first_ms
+
+
+async def test_a_refused_channel_is_its_callers_at_once_by_name(hearing, peer):
+    peer.answer = lambda command: b"-NOPERM no\r\n" if command[-1] == b"one" else confirm(command)
+    adding = [
+        asyncio.ensure_future(hearing.subscriber.add(name, timeout_ms=60_000)) for name in ("one", "two")
+    ]
+    refused, confirmed = await asyncio.wait_for(asyncio.gather(*adding, return_exceptions=True), 5)
+    assert isinstance(refused, RedisRefused)
+    assert "&one " in str(refused)
+    assert confirmed is None
+    assert hearing.subscribed == ["two"]
+    peer.answer = confirm
+    await hearing.subscriber.add("one", timeout_ms=5000)
+    assert (peer.dialled, hearing.errors) == (1, [])
+
+
+async def test_who_adds_a_channel_hears_of_the_close_at_once(hearing, peer):
+    adding = asyncio.ensure_future(hearing.subscriber.add("one", timeout_ms=60_000))
+    await peer.until(lambda: peer.commands != [])
+    await hearing.subscriber.close()
+    for call in (adding, hearing.subscriber.add("one", timeout_ms=60_000)):
+        with pytest.raises(QueueClosed):
+            await asyncio.wait_for(call, 5)
 
 
 @pytest.mark.parametrize("turns", range(1, 12))

@@ -141,7 +141,7 @@ def test_a_wrong_call_is_a_type_error_and_sends_nothing(arguments, fault):
 
 def test_a_closed_script_takes_no_nameless_argument():
     with pytest.raises(TypeError, match="takes no argument ''"):
-        scripts.read_outcome.pack(KEYS, job_id="1", **{"": ()})
+        scripts.read_outcome.pack(KEYS, job_id="1", with_record="", **{"": ()})
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -206,7 +206,7 @@ def test_a_header_explains_each_key_and_argument(script):
 @EVERY_SCRIPT
 def test_a_script_binds_its_headers_keys_in_that_order(script):
     _, body = parts_of(script)
-    bound = re.search(r"^local ([\w, ]+) = unpack\(KEYS\)", body, re.MULTILINE)
+    bound = re.search(r"^local ([\w, ]+) =\s+unpack\(KEYS\)", body, re.MULTILINE)
     assert bound, "the first line binds all keys"
     named = ["counter" if name == "id" else name for name in script.keys]
     assert bound[1].split(", ") == named

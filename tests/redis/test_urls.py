@@ -78,7 +78,6 @@ def test_a_url_of_another_kind_is_refused_by_naming_those_known(url):
         "redis+sentinel://u:hunter2@h1:port/main",
         "redis+sentinel:///main",
         "redis+sentinel://h1,,h2/main",
-        "redis+sentinel://h1/main?password=hunter2",
         "redis+sentinel://h1:0/main",
         "redis+cluster://h1:99999",
         "redis+cluster://",
@@ -87,30 +86,70 @@ def test_a_url_of_another_kind_is_refused_by_naming_those_known(url):
     ],
 )
 def test_a_malformed_url_is_refused_and_not_repeated(url):
-    with pytest.raises(ValueError, match="^the Redis URL is malformed$") as refused:
+    with pytest.raises(ValueError, match="^the Redis URL is malformed") as refused:
         check_url(url)
     assert refused.value.__cause__ is None
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("redis+sentinel://h1:26379", "names its master, and maybe a database: redis+sentinel://host:26379,"),
+        ("redis+cluster://h1/1", "a cluster has one database and no name: redis+cluster://host:6379,"),
+        ("redis+cluster://h1?db=2", "a cluster has one database"),
+        ("redis+cluster://h1?sentinel_password=hunter2", "a cluster has no Sentinels"),
+        (
+            "redis://h1:6379,h2:6379",
+            "several hosts are redis+cluster://host:6379,host:6379 or redis+sentinel://",
+        ),
+        ("redis+sentinel://:a#hunter2@h1/main", "a # in a password is written %23"),
+        ("unix://", "it names no socket, as in unix:///run/redis.sock"),
+    ],
+)
+def test_a_malformed_url_is_refused_with_what_to_write(url, hint):
+    with pytest.raises(ValueError, match="^the Redis URL is malformed: ") as refused:
+        check_url(url)
+    assert hint in str(refused.value)
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("url", "fleet"),
     [
-        ("redis+sentinel://h1/main", ServerGroup([("h1", 26379)], "main", {"db": 0})),
+        (
+            "redis+sentinel://h1/main",
+            ServerGroup([("h1", 26379)], "main", "redis://h1:26379/", "redis://h1:26379"),
+        ),
         (
             "redis+sentinel://h1:1,h2:2,h3/main/5",
-            ServerGroup([("h1", 1), ("h2", 2), ("h3", 26379)], "main", {"db": 5}),
+            ServerGroup([("h1", 1), ("h2", 2), ("h3", 26379)], "main", "redis://h1:1/5", "redis://h1:1"),
         ),
         (
             "redis+sentinel://us%40er:pass%2Fword@[::1]:1/main",
-            ServerGroup([("::1", 1)], "main", {"username": "us@er", "password": "pass/word", "db": 0}),
+            ServerGroup([("::1", 1)], "main", "redis://us%40er:pass%2Fword@[::1]:1/", "redis://[::1]:1"),
         ),
         (
-            "redis+sentinel://:word@h1/main",
-            ServerGroup([("h1", 26379)], "main", {"password": "word", "db": 0}),
+            "rediss+sentinel://:word@h1/main/2?sentinel_username=w%26x&sentinel_password=a%2Fb&ssl_keyfile=%2Fc",
+            ServerGroup(
+                [("h1", 26379)],
+                "main",
+                "rediss://:word@h1:26379/2?ssl_keyfile=%2Fc",
+                "rediss://w%26x:a%2Fb@h1:26379?ssl_keyfile=%2Fc",
+            ),
         ),
-        ("redis+cluster://h1,h2:7000", ServerGroup([("h1", 6379), ("h2", 7000)], "", {})),
-        ("redis+cluster://u:p@h1/0", ServerGroup([("h1", 6379)], "", {"username": "u", "password": "p"})),
-        ("redis+cluster://h1/", ServerGroup([("h1", 6379)], "", {})),
+        (
+            "redis+sentinel://h1/main?password=word&db=3&sentinel_password=other",
+            ServerGroup(
+                [("h1", 26379)], "main", "redis://h1:26379/?password=word&db=3", "redis://:other@h1:26379"
+            ),
+        ),
+        ("redis+cluster://h1,h2:7000", ServerGroup([("h1", 6379), ("h2", 7000)], "", "redis://h1:6379/")),
+        ("redis+cluster://u:p@h1/0", ServerGroup([("h1", 6379)], "", "redis://u:p@h1:6379/")),
+        (
+            "rediss+cluster://h1/?ssl_check_hostname=false",
+            ServerGroup([("h1", 6379)], "", "rediss://h1:6379/?ssl_check_hostname=false"),
+        ),
     ],
 )
 def test_a_fleets_url_names_its_servers(url, fleet):
@@ -146,6 +185,8 @@ def test_what_is_shown_of_a_url_holds_neither_user_nor_password(text, shown):
         "redis://:a/hunter2@host",
         "redis://host:6379/0?password=hunter2",  # redis-py reads it there as well
         "redis://host?db=1&password=hunter2&timeout=5",
+        "redis+sentinel://host/main?sentinel_username=hunter2&sentinel_password=hunter2",
+        "rediss://host?ssl_password=hunter2",
         "unix:///run/redis.sock?db=1&password=hunter2",
     ],
 )

@@ -49,9 +49,10 @@ def faults(redis: Redis, keys: Keys) -> list[str]:
     found += [f"{job_id!r} is stalling, not active" for job_id in redis.smembers(keys.stalling) - active]
     claims = set(redis.hkeys(keys.claims))
     found += [f"a claim of {job_id!r} outlived its record" for job_id in claims - records]
-    expiring = set(redis.zrange(keys.expiries, 0, -1))
     results = set(redis.hkeys(keys.results))
-    found += [f"a result of {job_id!r} never expires" for job_id in results - records - expiring]
+    found += [f"a result of {job_id!r} outlived its record" for job_id in results - records]
+    passing = (keys.even_results, keys.odd_results, keys.requeued, keys.swept, keys.written)
+    found += [f"{key} never expires" for key in passing if redis.ttl(key) == -1]
     return found
 
 

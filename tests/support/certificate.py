@@ -27,10 +27,15 @@ y1L9waZfjb6n7ebm7R5CzN7GSDJ/8he22fXxK2Q8BysTlR2q0221hE49
 """
 
 
+def write_pem(folder: Path) -> Path:
+    """Write key and certificate into one file of the folder, and return it."""
+    pem = folder / "server.pem"
+    pem.write_text(_KEY + CERTIFICATE)
+    return pem
+
+
 def server_context(folder: Path) -> ssl.SSLContext:
     """Return what a server needs to show the certificate; it has to be read from a file."""
-    chain = folder / "server.pem"
-    chain.write_text(_KEY + CERTIFICATE)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
+    context.load_cert_chain(write_pem(folder))
     return context

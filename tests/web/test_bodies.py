@@ -13,6 +13,7 @@ import pytest
 from beeq.web import bodies
 from tests.support.waiting import pause
 from tests.web.app import (
+    MINE,
     SCRIPT,
     WANTED,
     app_on,
@@ -74,15 +75,33 @@ async def test_depth_has_a_bound_and_up_to_it_all_is_kept(client, kind):
     def nested(depth: int) -> bytes:
         opening, closing = (b"[", b"]") if kind == "[]" else (b'{"a":', b"}")
         value = opening * depth + b"1" + closing * depth
-        return b'{"projectId":1,"userId":1,"id":"deep","parameters":{"a":%s}}' % value
+        return b'{"projectId":1,"userId":1,"id":"%s","parameters":{"a":%s}}' % (MINE.encode(), value)
 
     for depth in (99, 300, 900, 5000):
         answer = await client.post(SCRIPT, content=nested(depth), headers=JSON)
         assert answer.status_code == 400
         assert error_of(answer) in ("The body is nested deeper than 100 levels", "The body is not JSON")
     assert (await client.post(SCRIPT, content=nested(98), headers=JSON)).status_code == 200
-    kept = (await client.get("/v1/jobs/deep/status")).json()["jobData"]["parameters"]
+    kept = (await client.get(f"/v1/jobs/{MINE}/status")).json()["jobData"]["parameters"]
     assert kept == json.loads(nested(98))["parameters"]
+
+
+@pytest.mark.parametrize("entry", [b"[]", b"{}", b"0", b'""'])
+async def test_values_have_a_bound_and_up_to_it_all_are_kept(client, entry):
+    """Empty lists by the hundred thousand kept the loop busy for a second."""
+
+    def holding(count: int) -> bytes:
+        entries = b",".join([entry] * count)
+        return b'{"projectId":1,"userId":1,"parameters":{"a":[%s]}}' % entries
+
+    for count in (bodies.MAX_VALUES, 340_000):
+        answer = await client.post(SCRIPT, content=holding(count), headers=JSON)
+        assert answer.status_code == 400
+        assert error_of(answer) == "The body holds more than 50000 values"
+    most = holding(bodies.MAX_VALUES - 4)
+    job_id = (await client.post(SCRIPT, content=most, headers=JSON)).json()["jobId"]
+    kept = (await client.get(f"/v1/jobs/{job_id}/status")).json()["jobData"]["parameters"]
+    assert kept == json.loads(most)["parameters"]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +273,8 @@ async def test_a_client_that_goes_away_is_no_error(valkey, prefix, caplog):
         "type": "http",
         "method": "POST",
         "path": SCRIPT,
-        "headers": [(b"content-type", b"application/json")],
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+        "client": ("127.0.0.1", 50_000),
         "http_version": "1.1",
         "query_string": b"",
     }

@@ -20,10 +20,10 @@ from starlette.routing import Mount
 from beeq import RedisRefused
 from beeq.service import QueueService
 from beeq.web import app as app_of_the_environment
-from beeq.web import create_app, routes, service_from_environment
+from beeq.web import create_app, routes, service_for, service_from_environment
 from tests.support.mongo import MongoServer
 from tests.support.server import free_port
-from tests.web.app import SCRIPT, WANTED, app_on, ask, client_of, error_of, live, serving
+from tests.web.app import MINE, OTHER, SCRIPT, WANTED, app_on, ask, client_of, error_of, live, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 READS = ("/v1/jobs/x/status", "/v1/stats")
@@ -37,7 +37,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment that says nothing of Redis."""
     for name in ("BEEQ_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("BEEQ_PREFIX", "BEEQ_MONGO_URL", "MONGODB_URI"):
+    for name in ("BEEQ_PREFIX", "BEEQ_MONGO_URL", "MONGODB_URI", "BEEQ_WAIT_REPLICAS", "BEEQ_WEB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -68,6 +68,14 @@ async def test_with_nothing_set_it_is_the_folders_own_server(environ, tmp_path):
         ("BEEQ_REDIS_URL", "", "BEEQ_REDIS_URL: the Redis URL is empty"),
         ("REDIS_URL", "http://:hush@host", "REDIS_URL: the Redis URL must begin with one of"),
         ("BEEQ_MONGO_URL", "http://:hush@host", "BEEQ_MONGO_URL: "),
+        ("BEEQ_WAIT_REPLICAS", "two", "BEEQ_WAIT_REPLICAS: it is not a valid number"),
+        ("BEEQ_WEB_TOKEN", "", "BEEQ_WEB_TOKEN: the token must have"),
+        ("BEEQ_WEB_TOKEN", "hush now", "BEEQ_WEB_TOKEN: the token must have"),
+        ("BEEQ_WEB_TOKEN", "hush\n", "BEEQ_WEB_TOKEN: the token must have"),
+        ("BEEQ_ALLOW_HOST", "a.example,b c", "BEEQ_ALLOW_HOST: 'b c' is not a host"),
+        ("BEEQ_ALLOW_HOST", "*", "BEEQ_ALLOW_HOST: '*' is not a host"),
+        ("BEEQ_MAX_WAITING", "0", "BEEQ_MAX_WAITING: it is not a valid number of jobs"),
+        ("BEEQ_MAX_WAITING", "1e3", "BEEQ_MAX_WAITING: it is not a valid number of jobs"),
         ("MONGODB_URI", "", "MONGODB_URI: "),
         ("REDIS_PORT", "many", "REDIS_PORT: it is not a valid number"),
         (
@@ -180,12 +188,13 @@ async def test_without_its_lifespan_it_says_so_in_the_log_alone(valkey, caplog):
     assert "lifespan has not started" in str(record.exc_info[1])
 
 
-async def test_it_can_be_mounted_into_another_application(valkey, prefix):
+async def test_it_can_be_mounted_into_another_application(valkey, prefix, make_queue):
     app = app_on(valkey.url, prefix)
     outer = Starlette(routes=[Mount("/queue dépôt", app=app)])
     async with app.running(), client_of(outer) as client:
-        asked = await client.post(f"/queue dépôt{SCRIPT}", json={**WANTED, "id": "a/b"})
+        asked = await client.post(f"/queue dépôt{SCRIPT}", json=WANTED)
         assert asked.status_code == 200
+        await make_queue("ai-generation", prefix=prefix, is_worker=False).enqueue({}, id="a/b")
         status = await client.get("/queue%20d%C3%A9p%C3%B4t/v1/jobs/a%2Fb/status")
         assert status.json()["jobId"] == "a/b"
         assert (await client.get("/queue dépôt/nowhere")).json() == {"error": "Not found"}
@@ -194,7 +203,7 @@ async def test_it_can_be_mounted_into_another_application(valkey, prefix):
 async def test_a_root_path_of_the_server_is_no_part_of_the_routes(valkey):
     app = app_on(valkey.url)
     transport = httpx.ASGITransport(app=app, root_path="/api")
-    async with app.running(), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with app.running(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/api/health")).status_code == 200
 
 
@@ -212,7 +221,7 @@ async def assert_away(client: httpx.AsyncClient) -> None:
 
 async def test_redis_may_go_and_come_back(own_valkey, eventually):
     async with serving(app_on(own_valkey.url)) as client:
-        assert (await client.post(SCRIPT, json={**WANTED, "id": "before"})).status_code == 200
+        assert (await client.post(SCRIPT, json={**WANTED, "id": MINE})).status_code == 200
         own_valkey.stop(keep_data=True)
         await assert_away(client)
         own_valkey.start()
@@ -221,8 +230,8 @@ async def test_redis_may_go_and_come_back(own_valkey, eventually):
             return (await client.get("/health")).status_code == 200
 
         await eventually(is_well)
-        assert (await client.post(SCRIPT, json={**WANTED, "id": "after"})).status_code == 200
-        assert (await client.get("/v1/jobs/before/status")).status_code == 200
+        assert (await client.post(SCRIPT, json={**WANTED, "id": OTHER})).status_code == 200
+        assert (await client.get(f"/v1/jobs/{MINE}/status")).status_code == 200
         assert (await client.get("/v1/stats")).json()["ai-generation"]["waiting"] == 2
 
 
@@ -360,3 +369,14 @@ def test_without_starlette_all_else_can_be_imported():
 def test_importing_the_app_reads_no_environment():
     ran = python("import os; os.environ['BEEQ_REDIS_URL'] = 'nonsense'; import beeq.web", without="uvicorn")
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+async def test_a_job_that_no_replica_confirms_is_named_not_promised(valkey, prefix):
+    """The session's server has no replica. Who asks again with the same id adds no second job."""
+    app = create_app(lambda: service_for(valkey.url, prefix, wait_replicas=1))
+    async with serving(app) as client:
+        answer = await client.post(SCRIPT, json={**WANTED, "id": MINE})
+    assert answer.status_code == 503
+    assert answer.json()["error"] == f"Job {MINE} is not confirmed by replicas yet"
+    async with serving(app_on(valkey.url, prefix)) as client:
+        assert (await client.get(f"/v1/jobs/{MINE}/status")).status_code == 200

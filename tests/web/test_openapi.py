@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from beeq import __version__
 from beeq.web.bodies import ScriptRequest
 from beeq.web.routes import ROUTES
-from tests.web.app import SCRIPT, WANTED, app_on, ask, serving
+from tests.web.app import MINE, OTHER, SCRIPT, WANTED, app_on, ask, serving
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -115,7 +115,7 @@ async def test_every_route_that_is_served_is_documented_and_no_other(document):
 
 
 async def test_its_shape_is_openapis(document):
-    assert document.keys() == {"openapi", "info", "paths", "components"}
+    assert document.keys() == {"openapi", "info", "paths", "components", "security"}
     assert re.fullmatch(r"3\.1\.\d", document["openapi"])
     assert document["info"].keys() == {"title", "version", "description"}
     assert document["info"]["version"] == __version__
@@ -161,20 +161,24 @@ def assert_documented(document: dict[str, Any], path: str, answer: httpx.Respons
 
 
 async def test_every_kind_of_answer_is_the_documented_one(document, client, make_queue, prefix):
-    asked = await ask(client, {**WANTED, "id": "x"})
+    asked = await ask(client, {**WANTED, "id": MINE})
     failing = make_queue("media-processing", prefix=prefix, is_worker=False)
     await failing.enqueue([], id="odd")
+    await failing.enqueue({}, id=OTHER)
     for path, answer in (
         (SCRIPT, asked),
         (SCRIPT, await ask(client, [])),
         (SCRIPT, await ask(client, {})),
         (SCRIPT, await client.post(SCRIPT)),
+        (SCRIPT, await ask(client, {**WANTED, "id": OTHER})),
+        (SCRIPT, await client.post(SCRIPT, headers={"host": "evil.example"})),
         (SCRIPT, await ask(client, "x" * (1 << 20))),
-        ("/v1/jobs/{jobId}/status", await client.get("/v1/jobs/x/status")),
+        ("/v1/jobs/{jobId}/status", await client.get(f"/v1/jobs/{MINE}/status")),
         ("/v1/jobs/{jobId}/status", await client.get("/v1/jobs/odd/status")),
         ("/v1/jobs/{jobId}/status", await client.get("/v1/jobs/nobody/status")),
         ("/v1/stats", await client.get("/v1/stats")),
         ("/health", await client.get("/health")),
+        ("/health", await client.get("/health", headers={"host": "evil.example"})),
         ("/openapi.json", await client.get("/openapi.json")),
     ):
         assert_documented(document, path, answer)
@@ -204,7 +208,7 @@ _REQUESTS = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(("projectId", "userId", "parameters", "prompt", "modelId", "createdAt"), _VALUES),
-        "id": _VALUES.filter(lambda value: not isinstance(value, str)) | st.uuids().map(str),
+        "id": _VALUES | st.uuids().map(str),
         "type": st.just("script") | _VALUES,
         "further": _VALUES,
     },
@@ -223,6 +227,8 @@ _GOOD = st.fixed_dictionaries({name: st.just(value) for name, value in WANTED.it
 @example(content={**WANTED, "modelId": "m" * 513})
 @example(content={**WANTED, "prompt": "p\0"})
 @example(content={**WANTED, "id": ""})
+@example(content={**WANTED, "id": "1"})
+@example(content={**WANTED, "id": MINE.replace("-", "")})
 @example(content={**WANTED, "type": "image"})
 async def test_a_request_is_taken_just_when_it_fits_the_document(document, client, content):
     schema = {"$ref": "#/components/schemas/ScriptRequest"}

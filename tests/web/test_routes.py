@@ -12,7 +12,7 @@ import pytest
 
 from beeq import Discard, Queue
 from beeq.protocol.codec import loads
-from tests.web.app import SCRIPT, WANTED, app_on, ask, client_of
+from tests.web.app import MINE, OTHER, SCRIPT, WANTED, app_on, ask, client_of
 
 EMPTY = {
     "waiting": 0,
@@ -48,13 +48,15 @@ async def test_a_script_request_is_a_job_of_the_ai_queue_on_its_terms(client, ma
 
 
 async def test_asking_again_with_the_same_id_asks_once(client):
-    first = await client.post(SCRIPT, json={**WANTED, "id": "mine"})
-    again = await client.post(SCRIPT, json={**WANTED, "id": "mine", "parameters": {}})
-    assert [answer.status_code for answer in (first, again)] == [200, 200]
-    assert first.json() == again.json()
-    assert first.json()["jobId"] == "mine"
-    assert (await client.get("/v1/stats")).json()["ai-generation"]["waiting"] == 1
-    assert (await client.get("/v1/jobs/mine/status")).json()["jobData"]["parameters"] == WANTED["parameters"]
+    for job_id in (MINE, OTHER):
+        first = await client.post(SCRIPT, json={**WANTED, "id": job_id})
+        again = await client.post(SCRIPT, json={**WANTED, "id": job_id, "parameters": {}})
+        assert [answer.status_code for answer in (first, again)] == [200, 200]
+        assert first.json() == again.json()
+        assert first.json()["jobId"] == job_id
+        kept = (await client.get(f"/v1/jobs/{job_id}/status")).json()["jobData"]
+        assert kept["parameters"] == WANTED["parameters"]
+    assert (await client.get("/v1/stats")).json()["ai-generation"]["waiting"] == 2
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ async def test_the_type_of_the_body_may_name_its_charset(client, content_type):
         ({"parameters": None}, ["parameters: input should be a valid dictionary"]),
         ({"id": 5}, ["id: input should be a valid string"]),
         ({"id": ""}, ["id: must not be empty"]),
+        ({"id": "1"}, ["id: must be a UUID, or not given"]),
         ({"prompt": 5}, ["prompt: input should be a valid string"]),
         ({"modelId": {}}, ["modelId: input should be a valid string"]),
         ({"type": "image"}, ["type: must be script, or not given"]),
@@ -155,13 +158,13 @@ async def test_the_status_is_the_platforms_document(client):
 
 async def test_the_status_follows_the_job_to_its_end(client, valkey, prefix, make_queue, eventually):
     ids = [
-        (await client.post(SCRIPT, json={**WANTED, "id": name})).json()["jobId"] for name in ("good", "bad")
+        (await client.post(SCRIPT, json={**WANTED, "id": job_id})).json()["jobId"] for job_id in (MINE, OTHER)
     ]
     worker = make_queue("ai-generation", prefix=prefix)
 
     @worker.process()
     async def handle(job):
-        if job.id == "bad":
+        if job.id == OTHER:
             raise Discard("no bees")
         return {"title": "Bees", "scenes": []}
 
@@ -201,9 +204,9 @@ async def test_the_status_follows_the_job_to_its_end(client, valkey, prefix, mak
         "😀",
     ],
 )
-async def test_an_id_may_hold_any_character(client, job_id):
-    asked = await client.post(SCRIPT, json={**WANTED, "id": job_id})
-    assert asked.json()["jobId"] == job_id
+async def test_an_id_may_hold_any_character(client, make_queue, prefix, job_id):
+    queue = make_queue("ai-generation", prefix=prefix, is_worker=False)
+    await queue.enqueue({"type": "script"}, id=job_id)
     # As raw bytes: a client would take dots for folders.
     path = f"/v1/jobs/{quote(job_id, safe='')}/status".encode()
     answer = await client.send(_raw(client, "GET", path))
@@ -235,26 +238,27 @@ class _RawURL(httpx.URL):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/jobs/%6Dine/status", "/%76%31/jobs/mine/%73tatus", "/v1/jobs/mine/status?x=/"]
+    "path", ["/v1/jobs/%30{}/status", "/%76%31/jobs/0{}/%73tatus", "/v1/jobs/0{}/status?x=/"]
 )
 async def test_a_path_may_be_encoded_where_it_need_not_be(client, path):
-    await client.post(SCRIPT, json={**WANTED, "id": "mine"})
-    assert (await client.send(_raw(client, "GET", path.encode()))).json()["jobId"] == "mine"
+    await client.post(SCRIPT, json={**WANTED, "id": MINE})
+    path = path.format(MINE[1:])
+    assert (await client.send(_raw(client, "GET", path.encode()))).json()["jobId"] == MINE
 
 
-async def test_the_path_is_enough_for_a_server_without_the_raw_one(client, valkey, prefix):
+async def test_the_path_is_enough_for_a_server_without_the_raw_one(valkey, prefix, make_queue):
     app = app_on(valkey.url, prefix)
 
     async def without_raw_path(scope, receive, send):
         del scope["raw_path"]
         await app(scope, receive, send)
 
-    await client.post(SCRIPT, json={**WANTED, "id": "ü %"})
+    await make_queue("ai-generation", prefix=prefix, is_worker=False).enqueue({}, id="ü %")
     async with app.running(), client_of(without_raw_path) as other:
         assert (await other.get("/v1/jobs/%C3%BC%20%25/status")).json()["jobId"] == "ü %"
 
 
-async def test_a_path_that_a_middleware_has_changed_counts(valkey, prefix):
+async def test_a_path_that_a_middleware_has_changed_counts(valkey, prefix, make_queue):
     app = app_on(valkey.url, prefix)
 
     async def without_prefix(scope, receive, send):
@@ -262,7 +266,7 @@ async def test_a_path_that_a_middleware_has_changed_counts(valkey, prefix):
 
     async with app.running(), client_of(without_prefix) as client:
         assert (await client.get("/api/health")).status_code == 200
-        await ask(client, {**WANTED, "id": "ü %"})
+        await make_queue("ai-generation", prefix=prefix, is_worker=False).enqueue({}, id="ü %")
         assert (await client.get("/api/v1/jobs/%C3%BC%20%25/status")).json()["jobId"] == "ü %"
 
 
@@ -376,20 +380,14 @@ async def test_head_is_get_without_the_body(client, path):
     assert head.content == b""
 
 
-async def test_no_other_origin_is_let_in_and_no_host_is_looked_at(client):
-    headers = {
-        "origin": "https://evil.example",
-        "access-control-request-method": "POST",
-        "host": "evil.example",
-    }
+async def test_no_page_of_another_origin_may_read_an_answer(client):
     for answer in (
-        await client.options(SCRIPT, headers=headers),
-        await client.post(SCRIPT, json=WANTED, headers=headers),
-        await client.get("/health", headers=headers),
+        await client.options(SCRIPT, headers={"access-control-request-method": "POST"}),
+        await client.post(SCRIPT, json=WANTED),
+        await client.get("/health"),
     ):
         assert answer.is_success
         assert not [name for name in answer.headers if name.startswith("access-control")]
-        assert "evil" not in answer.text + str(answer.headers)
 
 
 async def test_a_websocket_is_turned_away(valkey):

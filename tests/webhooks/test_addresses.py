@@ -6,8 +6,6 @@ import pytest
 
 from beeq.webhooks.addresses import AllowedHosts, is_public, may_resolve
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.mark.parametrize(
     "address",

@@ -14,8 +14,6 @@ import pytest
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
 
-pytestmark = pytest.mark.fast
-
 PUBLIC = "93.184.215.14"
 PUBLIC_V6 = "2606:4700:4700::1111"
 

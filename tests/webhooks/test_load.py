@@ -20,7 +20,9 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @pytest.fixture
 async def processor() -> AsyncIterator[WebhookProcessor]:
-    settings = ProcessorSettings(webhook_secret=SECRET, webhook_allow_hosts="127.0.0.1")
+    settings = ProcessorSettings(
+        webhook_secret=SECRET, webhook_keys="shared", webhook_allow_hosts="127.0.0.1"
+    )
     processor = WebhookProcessor(settings)
     yield processor
     await processor.close()

@@ -49,7 +49,7 @@ async def make_processor() -> AsyncIterator[MakeProcessor]:
     processors: list[WebhookProcessor] = []
 
     def make(allow: str = "127.0.0.1", secret: str | None = SECRET) -> WebhookProcessor:
-        settings = ProcessorSettings(webhook_secret=secret, webhook_allow_hosts=allow)
+        settings = ProcessorSettings(webhook_secret=secret, webhook_keys="shared", webhook_allow_hosts=allow)
         processors.append(WebhookProcessor(settings))
         return processors[-1]
 
@@ -272,3 +272,24 @@ async def test_a_gone_receiver_and_a_refused_one_use_up_no_retries(
     told = str(caught.value) + "".join(stored.options["stacktraces"])
     assert "hunter2" not in told
     assert SECRET.removeprefix("whsec_") not in told
+
+
+async def test_a_2xx_with_a_malformed_head_is_sent_once(make_processor: MakeProcessor, queue: Queue) -> None:
+    queue.process(make_processor())
+    async with Receiver(send(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n")) as receiver:
+        job = await queue.enqueue(webhook(receiver.url()).data, retries=5, backoff="immediate")
+        assert (await job.result(10_000))["status"] == 200
+
+    assert len(receiver.requests) == 1
+
+
+async def test_what_may_have_arrived_comes_again_under_its_id(
+    make_processor: MakeProcessor, queue: Queue
+) -> None:
+    queue.process(make_processor())
+    async with Receiver(send(), reply()) as receiver:  # the first takes the message and hangs up
+        job = await queue.enqueue(webhook(receiver.url()).data, retries=5, backoff="immediate")
+        assert (await job.result(10_000))["status"] == 200
+
+    assert [request.headers["webhook-id"] for request in receiver.requests] == [job.id] * 2
+    assert receiver.requests[0].body == receiver.requests[1].body

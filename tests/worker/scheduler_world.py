@@ -10,21 +10,39 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from beeq.worker import actions
-from beeq.worker.actions import ExchangeCall, Failure, GiveBack, Recover
-from beeq.worker.claims import claim_of, token_of
+from beeq.errors import RedisRefused, RedisUnavailable
+from beeq.protocol.outcome import Outcome
+from beeq.worker.scheduling import actions
+from beeq.worker.scheduling.actions import ExchangeCall, Failure, GiveBack, PendingOutcome, Recover
+from beeq.worker.scheduling.claims import claim_of, token_of
 
 TOKEN_PREFIX = b"me"
+#: The message of an outcome that the server does not take.
+REFUSED = b"far too long"
+#: How many outcomes one call may record while the server's list of running jobs is long.
+FEW = 2
 
 
-class FakeOutcome:
-    """What the scheduler and the world need of an outcome."""
+class FakeJob:
+    """What is asked of a job whose outcome Redis refuses."""
 
-    def __init__(self, raw_id: bytes, claim: bytes, record: bytes, *, is_retried: bool) -> None:
+    claimed_record = b"{}"
+
+    def __init__(self, raw_id: bytes, claim: bytes) -> None:
         self.raw_id = raw_id
         self.claim = claim
-        self.record = record
-        self.is_retried = is_retried
+        self.options: dict[str, Any] = {}
+        self.data: Any = {}
+        self.status = "created"
+        self.progress: Any = 0
+
+    def saved_id(self) -> str:
+        return self.raw_id.decode()
+
+
+def made_outcome(job: FakeJob, record: bytes, *, is_retried: bool, is_refused: bool) -> Outcome:
+    """Return a short outcome, or one that the server does not take."""
+    return Outcome(job, "retrying" if is_retried else "succeeded", record, REFUSED if is_refused else b"")
 
 
 class FakeRedis:
@@ -37,20 +55,28 @@ class FakeRedis:
         self.deliveries: dict[bytes, int] = {}
         self.records: dict[bytes, bytes] = {}
         self.recorded: list[Any] = []
+        self.is_long_active = False  # a call looks at a few outcomes only
+        self.are_records_long = False  # a call hands out one job only
+        self.refuses_retries = False  # their key is of the wrong type
 
     def add(self, raw_id: bytes) -> None:
         self.records[raw_id] = b"new"
         self.waiting.appendleft(raw_id)
 
     def exchange(self, call: ExchangeCall) -> tuple[list[int], int, list[Any], int]:
-        facts = [self._record(pending.outcome) for pending in call.outcomes]
+        looked_at = call.outcomes[:FEW] if self.is_long_active else call.outcomes
+        facts = [self._record(pending) for pending in looked_at]
+        free = max(0, call.free - (len(call.outcomes) - len(facts)))
         candidates: list[bytes] = []
         fetched = call.fetched
         if fetched is not None and fetched.raw_id in self.active:
             candidates += [] if fetched.is_started and fetched.raw_id in self.claims else [fetched.raw_id]
         is_started = fetched is not None and fetched.is_started
         is_granted = is_started and bool(candidates)
-        taken = min(call.free, len(self.waiting))
+        is_empty = len(self.waiting) < free
+        taken = min(free, len(self.waiting))
+        if self.are_records_long and len(candidates) + taken > 1:
+            taken, is_empty = 1 - len(candidates), False
         for _ in range(taken):
             raw_id = self.waiting.pop()
             self.active.append(raw_id)
@@ -60,19 +86,20 @@ class FakeRedis:
             deliveries = self.deliveries[raw_id] = self.deliveries.get(raw_id, 0) + 1
             self.claims[raw_id] = claim_of(call.token, place, deliveries)
             jobs += (raw_id, self.records[raw_id], deliveries)
-        return facts, taken, jobs, int(is_granted)
+        return facts, int(is_empty), jobs, int(is_granted)
 
-    def _record(self, outcome: Any) -> int:
-        holder = self.claims.get(outcome.raw_id)
-        if holder != outcome.claim or outcome.raw_id not in self.active:
-            return 2 if holder is None and self.records.get(outcome.raw_id) == outcome.record else 0
+    def _record(self, pending: PendingOutcome) -> int:
+        raw_id, outcome = pending.raw_id, pending.outcome
+        holder = self.claims.get(raw_id)
+        if holder != pending.claim or raw_id not in self.active:
+            return 2 if holder is None and self.records.get(raw_id) == outcome.record else 0
         self.recorded.append(outcome)
-        self.active.remove(outcome.raw_id)
-        del self.claims[outcome.raw_id]
-        self.deliveries.pop(outcome.raw_id, None)
-        self.records[outcome.raw_id] = outcome.record
-        if outcome.is_retried:
-            self.waiting.appendleft(outcome.raw_id)
+        self.active.remove(raw_id)
+        del self.claims[raw_id]
+        self.deliveries.pop(raw_id, None)
+        self.records[raw_id] = outcome.record
+        if outcome.status == "retrying":
+            self.waiting.appendleft(raw_id)
         return 1
 
     def give_back(self, raw_id: bytes, claim: bytes) -> None:
@@ -109,12 +136,17 @@ class World:
         self.stopped: set[bytes] = set()  # claims whose handlers were stopped
         self.unsent_claims: set[bytes] = set()  # of jobs started early, while no call claims them
         self.refused_claims: set[bytes] = set()  # … ever
+        self.refused_alone: set[bytes] = set()  # claims whose outcome was refused in a call of its own
         self.unrecorded: dict[bytes, Any] = {}  # claim → its outcome
         self.returning: dict[bytes, bytes] = {}  # claim → id
+        self.beat: tuple[dict[bytes, bytes], bytes] | None = None  # what a heartbeat under way beats for
+        self.beat_lost: list[bytes] | None = None  # … and which of these claims Redis did not know
         self.awaited: Any = None
         self.sent_before_awaited: list[ExchangeCall] = []  # over the same connection: answered before it
         self.is_turn_due = False
+        self.is_later_due = False  # a refused outcome is about to be sent again
         self.is_bursting = False
+        self.is_paused = False
         self.is_draining = False
         self.is_done = False
         self.may_leave_strays = False  # it had one try at giving them back, and that failed
@@ -140,10 +172,12 @@ class World:
         assert len(self.sent) < 2, "one call too many is in flight"
         assert not (call.free and self.is_fetching), "a call asks for jobs beside a fetch"
         assert not (call.free and self.is_draining), "a draining worker asks for jobs"
+        assert not (call.free and self.is_paused), "a paused worker asks for jobs"
         assert call.free or call.outcomes or call.fetched, "a call for nothing"
         for pending in call.outcomes:
             assert pending.claim not in self.unsent_claims, "an outcome is sent before its claim"
         if call.fetched is not None:
+            assert call.fetched.is_started or not self.is_paused, "a paused worker claims a fetched job"
             self.unsent_claims.discard(call.fetched.claim)
         self.sent.append((call, None))
 
@@ -160,6 +194,8 @@ class World:
 
     def _start(self, raw_id: bytes, claim: bytes) -> None:
         assert claim not in {**self.running, **self.unrecorded, **self.returning}, "it is held already"
+        rivals = {other for other, running_id in self.running.items() if running_id == raw_id}
+        assert not rivals - self.stopped, "a job runs on beside its next attempt"
         self.running[claim] = raw_id
 
     def _do_claimknown(self, _action: Any) -> None:
@@ -168,23 +204,28 @@ class World:
     def _do_stophandler(self, action: Any) -> None:
         self.unsent_claims.discard(action.claim)  # refused: its outcome, if there is one, will be lost
         if action.claim in self.running:
+            holder = self.redis.claims.get(self.running[action.claim])
+            assert holder != action.claim, "a healthy handler is stopped"
             self.stopped.add(action.claim)
 
     def _do_recorded(self, action: Any) -> None:
         for outcome in action.outcomes:
-            assert self.unrecorded.pop(outcome.claim) is outcome, "another outcome of it was recorded"
+            ended = self.unrecorded.pop(outcome.job.claim)
+            is_refusal = ended.message == REFUSED and isinstance(outcome.error, RedisRefused)
+            assert outcome is ended or is_refusal, "another outcome of it was recorded"
 
     def _do_lost(self, action: Any) -> None:
         self._do_recorded(action)
         for outcome in action.outcomes:
-            holder = self.redis.claims.get(outcome.raw_id, b"")
+            holder = self.redis.claims.get(outcome.job.raw_id, b"")
             is_stray = holder.startswith(TOKEN_PREFIX) and holder not in self.running
             assert not (outcome in self.redis.recorded and is_stray), "a recorded outcome is told as lost"
 
     def _do_fetch(self, _action: Any) -> None:
         assert (self.is_fetching, self.is_fetch_resting) == (False, False), "a second fetch"
         assert not any(call.free for call, _ in self.sent), "a fetch starts while a call asks for jobs"
-        assert (self.is_bursting, self.is_draining) == (False, False), "nobody waits for a further job"
+        is_waiting = not (self.is_bursting or self.is_draining or self.is_paused)
+        assert is_waiting, "nobody waits for a further job"
         self.is_fetching = True
 
     def _do_awaited(self, action: Any) -> None:
@@ -194,8 +235,13 @@ class World:
 
     _do_stopfetch = _do_recover = _do_giveback = _do_awaited
 
+    def _do_retrylater(self, _action: Any) -> None:
+        assert not self.is_later_due, "two timers for what was refused"
+        self.is_later_due = True
+
     def _do_idle(self, _action: Any) -> None:
         assert (self.held, self.sent) == (0, []), "it is not idle"
+        assert self.is_draining or not self.is_paused, "a paused worker says that the queue is empty"
 
     def _do_done(self, _action: Any) -> None:
         assert self.is_draining
@@ -228,12 +274,16 @@ class World:
             assert not is_ours or self.scheduler.claimed[raw_id] == claim, "nobody beats for a job"
         if self.awaited is not None or self.is_turn_due or not self.is_connected:
             return
+        assert not (self.is_paused and self.is_fetching), "a paused worker fetches on"
         in_flight = {pending.claim for call, _ in self.sent for pending in call.outcomes}
-        if self.unrecorded.keys() - in_flight or (self.redis.waiting and self._may_take()):
+        left = self.unrecorded.keys() - in_flight
+        if self.is_later_due:  # what was refused alone may wait for its next try, and nothing else
+            left -= self.refused_alone
+        if left or (self.redis.waiting and self._may_take()):
             assert self.sent or self.is_fetching, "nothing is in flight, and there is something to do"
 
     def _may_take(self) -> bool:
-        is_open = not (self.is_draining or self.is_bursting or self.is_fetch_resting)
+        is_open = not (self.is_draining or self.is_paused or self.is_bursting or self.is_fetch_resting)
         return is_open and self.held < self.concurrency
 
     # What happens.
@@ -246,18 +296,38 @@ class World:
         self.carry_out(self.scheduler.decide())
 
     def execute(self) -> bool:
-        """Let Redis execute the next call; return whether there was one."""
+        """Let Redis execute the next call; return whether there was one, and Redis took its content."""
         for at, (call, reply) in enumerate(self.sent):
             if reply is None:
+                if self._refusal_of(call) is not None:
+                    return False
                 self.sent[at] = (call, self.redis.exchange(call))
                 return True
         return False
 
+    def _refusal_of(self, call: ExchangeCall) -> Failure | None:
+        outcomes = [pending.outcome for pending in call.outcomes]
+        if any(outcome.message == REFUSED for outcome in outcomes):
+            return Failure.CONTENT_REFUSED
+        is_refused = self.redis.refuses_retries and any(each.status == "retrying" for each in outcomes)
+        return Failure.REFUSED if is_refused else None
+
+    def end_later(self) -> None:
+        """Let what was refused be sent again."""
+        if self.is_later_due:
+            self.is_later_due = False
+            self.carry_out(self.scheduler.retry_lonely())
+
     def reply(self) -> None:
         if not self.sent:
             return
-        if self.sent[0][1] is None:
-            self.execute()
+        if self.sent[0][1] is None and not self.execute():
+            refusal = self._refusal_of(self.sent[0][0])
+            assert refusal is not None
+            self.refuse(refusal)
+            if refusal is Failure.CONTENT_REFUSED:
+                self.break_connection()  # the server hangs up
+            return
         call, reply = self.sent.pop(0)
         self.carry_out(self.scheduler.replied(call, *reply))
         early = call.fetched
@@ -280,16 +350,21 @@ class World:
         if call.fetched is not None and call.fetched.is_started and not is_executed:
             self.unsent_claims.add(call.fetched.claim)
             self.refused_claims.add(call.fetched.claim)
-        self.carry_out(self.scheduler.failed(call, failure))
+        if failure is Failure.REFUSED and len(call.outcomes) == 1:
+            self.refused_alone.add(call.outcomes[0].claim)
+        is_unknown = failure is Failure.REPLY_LOST
+        error = RedisUnavailable("the connection ended") if is_unknown else RedisRefused("ERR no")
+        self.carry_out(self.scheduler.failed(call, failure, error))
 
-    def end_handler(self, n: int, *, is_retried: bool) -> None:
+    def end_handler(self, n: int, *, is_retried: bool, is_refused: bool = False) -> None:
         claims = [claim for claim in self.running if claim not in self.stopped]
         if not claims:
             return
         claim = claims[n % len(claims)]
         raw_id = self.running.pop(claim)
         self._outcomes_made += 1
-        outcome = FakeOutcome(raw_id, claim, b"outcome %d" % self._outcomes_made, is_retried=is_retried)
+        record = b"outcome %d" % self._outcomes_made
+        outcome = made_outcome(FakeJob(raw_id, claim), record, is_retried=is_retried, is_refused=is_refused)
         self.unrecorded[claim] = outcome
         self.carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
 
@@ -305,7 +380,11 @@ class World:
             self._give_up(claims[n % len(claims)])
 
     def _give_up(self, claim: bytes) -> None:
-        raw_id = self.returning[claim] = self.running.pop(claim)
+        raw_id = self.running.pop(claim)
+        if self.scheduler.claimed.get(raw_id) == claim:
+            self.returning[claim] = raw_id
+        else:
+            assert self.redis.claims.get(raw_id) != claim, "a job is not given back"
         self.carry_out(self.scheduler.give_back([(raw_id, claim)]))
 
     def fetch_brings_job(self, *, has_record: bool) -> None:
@@ -366,10 +445,39 @@ class World:
             del self.returning[claim]
         self.carry_out(self.scheduler.given_back(action))
 
+    def beat_goes_on(self) -> None:
+        """A heartbeat copies what is held; Redis looks for these claims; the worker hears which are lost."""
+        if self.beat is None:
+            self.beat = self.scheduler.claimed.snapshot()
+        elif self.beat_lost is None:
+            held, early = self.beat
+            self.beat_lost = [
+                claim
+                for raw_id, claim in held.items()
+                if self.redis.claims.get(raw_id) != claim and claim != early
+            ]
+        else:
+            lost = [(self.running[claim], claim) for claim in self.beat_lost if claim in self.running]
+            self.beat = self.beat_lost = None
+            self.carry_out(self.scheduler.claims_lost(lost))
+            for raw_id, claim in lost:
+                assert claim in self.stopped, "a lost job runs on"
+                assert self.scheduler.claimed.get(raw_id) != claim, "somebody beats for a lost job"
+
     def stall(self, n: int) -> None:
         """A stall check requeues a job that is active."""
         if self.redis.active:
             self.redis.requeue(self.redis.active[n % len(self.redis.active)])
+
+    def replace(self, n: int) -> None:
+        """Somebody removes a job that is active, and saves another one under its id."""
+        if self.redis.active:
+            raw_id = self.redis.active.pop(n % len(self.redis.active))
+            self.redis.claims.pop(raw_id, None)
+            self.redis.deliveries.pop(raw_id, None)
+            # Of what was recorded nothing is left that a later call could tell.
+            self.redis.recorded = [outcome for outcome in self.redis.recorded if outcome.job.raw_id != raw_id]
+            self.redis.add(raw_id)
 
     def steal(self) -> None:
         """Another worker takes the next job."""
@@ -377,6 +485,10 @@ class World:
             raw_id = self.redis.waiting.pop()
             self.redis.active.append(raw_id)
             self.redis.claims[raw_id] = b"another.0:1"
+
+    def pause(self, *, is_over: bool) -> None:
+        self.is_paused = not is_over
+        self.carry_out(self.scheduler.pause(is_over=is_over))
 
     def drain(self) -> None:
         self.is_draining = True
@@ -391,6 +503,7 @@ class World:
 
     def finish(self) -> None:
         """In fair weather everything ends: handlers, calls, awaited actions; and nothing is left claimed."""
+        self.redis.is_long_active = self.redis.are_records_long = self.redis.refuses_retries = False
         self.drain()
         for _ in range(1000):
             if self.is_done:
@@ -399,6 +512,7 @@ class World:
             self.end_stopped_handlers()
             self.end_handler(0, is_retried=False)
             self.reply()
+            self.end_later()
             self.end_awaited(is_executed=True, is_known=True)
             if self.awaited is None and not self.sent:
                 self.fetch_ends()

@@ -14,6 +14,7 @@ from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.settings import Settings
 from beeq.worker.blocking_fetch import BlockingFetch
+from tests.support.queues import unwatched_duties
 
 
 class DeadConnection:
@@ -21,6 +22,7 @@ class DeadConnection:
 
     def __init__(self, client_id: int | None) -> None:
         self.client_id = client_id
+        self.is_connected = client_id is not None
 
     def ask(self, _packed: Any, on_end: Any, **_options: Any) -> None:
         asyncio.get_running_loop().call_soon(on_end, [], RedisUnavailable("gone"))
@@ -39,6 +41,7 @@ class AnsweringConnection:
     """A connection whose server answers a fetch so, at once or after a while."""
 
     client_id = 7
+    is_connected = True
     peer = None
 
     def __init__(self, replies: list[Any], error: RedisError | None, *, after_s: float = 0) -> None:
@@ -53,6 +56,9 @@ class AnsweringConnection:
 
     async def learn_client_id(self) -> None:
         pass
+
+    async def call(self, *_command: Any) -> Any:
+        return 0
 
     async def load(self, script: Any) -> None:
         self.loaded.append(script)
@@ -84,6 +90,7 @@ def fetch_over(connection: Any, listener: Listener, settings: Settings | None = 
         keys=Keys("bq", "q"),
         settings=settings or Settings(),
         report_error=listener.errors.append,
+        duties=unwatched_duties(listener.errors.append),
     )
     fetch = BlockingFetch(cast("Any", context), beside=connection, listener=listener)
     fetch._connection = connection

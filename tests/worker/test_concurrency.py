@@ -90,8 +90,11 @@ async def test_workers_share_the_jobs_and_each_job_runs_once(make_queue):
 
     async def handler(worker, job):
         ran.append((worker, job.id))
-        await pause(0.002)  # the handler's work
+        if len({name for name, _ in ran}) == 3:
+            all_run.set()
+        await all_run.wait()  # one that starts late gets a job, too
 
+    all_run = asyncio.Event()
     for n in range(3):
         make_queue().process(functools.partial(handler, n))
     jobs = [await producer.enqueue({}) for _ in range(20)]

@@ -16,7 +16,15 @@ from beeq.errors import Discard, JobFailed, JobLost, JobTimedOut, QueueClosed, R
 from beeq.protocol.codec import dumps, loads
 from beeq.protocol.outcome import message_of
 from beeq.worker.processes.handler_ref import HandlerRef, load
-from beeq.worker.processes.ipc import ChildTraceback, Decoder, Message, encode, error_from_json, error_to_json
+from beeq.worker.processes.ipc import (
+    TOKEN_BYTES,
+    ChildTraceback,
+    Decoder,
+    Message,
+    encode,
+    error_from_json,
+    error_to_json,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -26,14 +34,21 @@ MESSAGES = [
     Message({"kind": "end", "text": "half \udc00"}, b"\x00\xff" * 1000),
     Message({"kind": "answer"}, b""),
 ]
-STREAM = b"".join(
-    encode(m.head["kind"], m.body, **{k: v for k, v in m.head.items() if k != "kind"}) for m in MESSAGES
-)
+TOKEN = bytes(range(TOKEN_BYTES))
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 11, 12, 13, 100, len(STREAM)])
-def test_messages_are_read_whole_however_the_stream_was_cut(size):
-    decoder, read = Decoder(), []
+def bytes_of(message: Message) -> bytes:
+    facts = {name: value for name, value in message.head.items() if name != "kind"}
+    return encode(TOKEN, message.head["kind"], message.body, **facts)
+
+
+STREAM = b"".join(map(bytes_of, MESSAGES))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 15, 16, 17, 27, 28, 29, 100, len(STREAM)])
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_messages_are_read_whole_however_the_stream_was_cut(size, token):
+    decoder, read = Decoder(token), []
     for at in range(0, len(STREAM), size):
         read += decoder.feed(STREAM[at : at + size])
     assert read == MESSAGES
@@ -43,21 +58,44 @@ def test_messages_are_read_whole_however_the_stream_was_cut(size):
     "nonsense",
     [
         b"someone else's words",
-        b"\xff" * 12,
-        b"\x00" * 12,
-        encode("x")[:12] + b"[1,2,3,4,5,6]",
-        encode("x").replace(b"kind", b"kinx"),
-        b"\x00\x00\x00\x02" + b"\xff" * 8,
+        b"\xff" * 28,
+        b"x",
+        TOKEN + b"\x00" * 12,
+        encode(TOKEN, "x")[:28] + b"[1,2,3,4,5,6]",
+        encode(TOKEN, "x").replace(b"kind", b"kinx"),
+        TOKEN + b"\x00\x00\x00\x02" + b"\xff" * 8,
+        encode(TOKEN, "x") + encode(bytes(TOKEN_BYTES), "x"),
     ],
 )
 def test_what_is_no_message_is_refused(nonsense):
     with pytest.raises(ValueError, match=r"."):
-        list(Decoder().feed(nonsense))
+        list(Decoder(TOKEN).feed(nonsense))
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 100_000])
+@pytest.mark.parametrize("written", [1, 15, 16, 20, 28, 40, 200, -1])
+def test_a_message_after_a_part_of_one_breaks_the_stream(size, written):
+    """It must not be taken in as the rest: then both sides would wait for each other."""
+    stream = bytes_of(Message({"kind": "call"}, b"x" * 500))[:written] + bytes_of(Message({"kind": "end"}))
+    decoder = Decoder(TOKEN)
+
+    def feed_all() -> None:
+        for at in range(0, len(stream), size):
+            list(decoder.feed(stream[at : at + size]))
+
+    with pytest.raises(ValueError, match="message"):
+        feed_all()
+
+
+def test_a_message_in_the_middle_of_another_breaks_the_stream():
+    outer, inner = bytes_of(Message({"kind": "end"}, b"x" * 500)), bytes_of(Message({"kind": "begin"}))
+    with pytest.raises(ValueError, match="message"):
+        list(Decoder(TOKEN).feed(outer[:300] + inner + outer[300:]))
 
 
 def test_a_fact_that_is_no_json_is_refused():
     with pytest.raises(TypeError):
-        encode("job", id=object())
+        encode(TOKEN, "job", id=object())
 
 
 def again(error: BaseException, **options: Any) -> Exception:

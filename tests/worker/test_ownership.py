@@ -199,3 +199,37 @@ async def test_an_entry_in_active_that_a_peer_took_out_ends_the_claim(scene, red
     assert await state(redis, scene.producer) == before
     scene.outcomes[1].set_result("in time")
     assert await job.result(timeout=5000) == "in time"
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_an_id_that_was_pushed_twice_runs_once_at_a_time(
+    make_queue, redis, recorder, eventually, concurrency
+):
+    """A Node peer may push the id of a job that waits or runs once more."""
+    worker = make_queue()
+    record = recorder(worker, "succeeded")
+    running: list[str] = []
+    most: dict[str, int] = {}
+
+    @worker.process(concurrency=concurrency)
+    async def handler(job):
+        running.append(job.id)
+        most[job.id] = max(most.get(job.id, 0), running.count(job.id))
+        if not job.data["is_pushed"]:
+            job.data["is_pushed"] = True
+            await redis.lpush(worker.keys.waiting, job.id)
+            await (await worker.enqueue({"is_pushed": True})).result(
+                timeout=5000
+            ) if concurrency > 1 else None
+        running.remove(job.id)
+
+    async def no_job_waits_or_runs() -> bool:
+        health = await worker.check_health()
+        return bool(health.waiting == health.active == 0)
+
+    jobs = [worker.create_job({"is_pushed": False}) for _ in range(3)]
+    await worker.save_all(jobs)
+    await redis.lpush(worker.keys.waiting, *(job.id for job in jobs))
+    await record.until("succeeded", count=6 if concurrency > 1 else 3)
+    await eventually(no_job_waits_or_runs)
+    assert set(most.values()) == {1}

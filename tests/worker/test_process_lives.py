@@ -20,8 +20,9 @@ import uvloop
 from beeq import JobFailed, JobTimedOut, Queue
 from beeq.protocol.codec import dumps, loads
 from beeq.worker.processes.child_process import ChildDied, ChildProcess
+from beeq.worker.processes.group_keeper import GroupKeeper
 from beeq.worker.processes.handler_ref import HandlerRef
-from beeq.worker.processes.ipc import Decoder, encode
+from beeq.worker.processes.ipc import TOKEN_BYTES, Decoder, encode
 from tests.cli.command import Beeq
 from tests.cli.command import eventually as within_s
 from tests.support.waiting import Recorder, eventually
@@ -39,8 +40,21 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_keeper(pid: int) -> bool:
+    """Return whether the process only watches the worker, to kill its children after it."""
+    try:
+        return b"keeper_main.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def children(of: int | None = None) -> set[int]:
-    """Return the processes that a process, this one by default, has started and not buried."""
+    """Return the processes that a process, this one by default, has started and not buried; not its keepers."""
+    return {pid for pid in started(of) if not is_keeper(pid)}
+
+
+def started(of: int | None = None) -> set[int]:
+    """Return all of them."""
     parent, found = of or os.getpid(), set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -57,7 +71,7 @@ def belongings() -> dict[str, Any]:
     """Return what this process would be found to leak."""
     return {
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-        "children": children(),
+        "children": started(),
         "threads": set(threading.enumerate()),
     }
 
@@ -204,13 +218,15 @@ async def test_a_job_is_not_charged_for_a_child_that_died_before_it(make_queue):
 
 async def test_a_child_that_is_gone_takes_no_job_and_says_so(make_queue):
     left: list[ChildProcess] = []
-    child = ChildProcess(left.append)
+    keeper = GroupKeeper()
+    child = ChildProcess(left.append, keeper)
     await child.start(HandlerRef.of(handlers.who))
     await child.kill()
     assert left == [child]
     with pytest.raises(ChildDied, match="gone already") as death:
         await asyncio.wait_for(child.run(make_queue().create_job({})), 5)
     assert not death.value.has_begun
+    await keeper.close()
 
 
 async def test_a_suspended_child_is_killed_by_the_jobs_timeout(make_queue):
@@ -319,7 +335,7 @@ async def test_nothing_is_left_after_results_deaths_kills_and_close(make_queue):
     await heard.until("succeeded", count=3, within_s=60)
     assert len(children() - before["children"]) <= 3
     await queue.close()
-    assert children() == before["children"]
+    assert started() == before["children"]
     await eventually(lambda: belongings() == before)
 
 
@@ -389,7 +405,7 @@ def test_all_this_works_under_uvloop(valkey, queue_name):
         await work()
         before = belongings()
         await work()
-        assert children() == before["children"]
+        assert started() == before["children"]
         await eventually(lambda: belongings() == before)
 
     on_uvloop(main)
@@ -522,9 +538,10 @@ async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
             )
         handler = {"module": handlers.__name__, "name": "act"}
         record = {"data": {"do": "hang_with_family"}, "options": {}}
-        ours.sendall(encode("load", handler_ref=handler, argv=[]))
-        ours.sendall(encode("job", dumps(record), id="1", queue="q", strategies=[]))
-        decoder, said = Decoder(), []
+        token = os.urandom(TOKEN_BYTES)
+        ours.sendall(encode(token, "load", handler_ref=handler, argv=[]))
+        ours.sendall(encode(token, "job", dumps(record), attempt=1, id="1", queue="q", strategies=[]))
+        decoder, said = Decoder(token), []
         ours.setblocking(False)
         async with asyncio.timeout(30):
             while len(said) < 3:

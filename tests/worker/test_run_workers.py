@@ -19,16 +19,23 @@ from tests.support.server import Server
 
 PATIENCE_S = 60
 SCRIPT = """
-import asyncio, logging, os, signal, sys
+import asyncio, logging, os, signal, sys, time
 from beeq import Queue, run_workers
 
 URL, NAME = sys.argv[1:3]
 
 def make():
-    queue = Queue(NAME, redis=URL, stall_interval=500)
+    queue = Queue(NAME, redis=URL, stall_interval=500, max_hung=1)
 
     @queue.process(concurrency=2)
     async def handler(job):
+        while job.data.get("hang"):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+        while job.data.get("blocks"):
+            time.sleep(60)
         await asyncio.sleep(job.data.get("seconds", 0))
         return os.getpid()
 
@@ -127,6 +134,20 @@ async def test_a_process_that_dies_is_replaced_and_its_job_runs_again(start, que
     assert (await ended(script))[0] == 0
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_process_in_which_handlers_hang_is_replaced(start, queue, processes):
+    script = start(f"processes={processes}")
+    await line_with(script, "started")
+    for _ in range(2):
+        await queue.enqueue({"hang": True}, timeout=10)
+        line = await line_with(script, "starting another one")
+        assert line.startswith("too many handlers hung in worker process ")
+    job = await queue.enqueue({})
+    assert str(await job.result(timeout=PATIENCE_S * 1000)) not in line
+    script.send_signal(signal.SIGTERM)
+    assert (await ended(script))[0] == 0
+
+
 async def test_the_first_signal_lets_a_job_end_within_its_time(start, queue, eventually):
     script = start("processes=2, shutdown_timeout=100")
     await line_with(script, "started")
@@ -140,6 +161,19 @@ async def test_the_first_signal_lets_a_job_end_within_its_time(start, queue, eve
     assert (await ended(script))[0] == 0
     assert isinstance(await short.result(timeout=1000), int)
     assert await long.is_in_set("waiting")
+
+
+@pytest.mark.external
+async def test_a_blocked_process_ends_in_its_time_and_says_so(start, queue, eventually):
+    script = start("processes=2, shutdown_timeout=100")
+    await line_with(script, "started")
+    job = await queue.enqueue({"blocks": True})
+    await line_with(script, "the event loop is blocked")
+    script.send_signal(signal.SIGTERM)
+    code, output = await ended(script)
+    assert (code, output.splitlines()[-1]) == (0, f"all ended {script.pid}")
+    assert f"handed back of queue {queue.name}: {job.id}" in output
+    assert await job.is_in_set("waiting")
 
 
 @pytest.mark.parametrize(

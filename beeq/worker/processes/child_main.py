@@ -3,6 +3,10 @@
 Connects to nothing but the worker's socket. The handler gets the same ``BlockingJob`` as in a thread,
 around a ``Job`` whose owner is a ``RemoteQueue``: it has the worker execute each call.
 
+A handler may fork. Its copy has no worker: the link is closed there at once, a command of the job is refused,
+and the copy ends where the handler returns. What the copy's program, or a thread, does to the descriptor
+nevertheless, the worker notices (``ipc.py``).
+
 Lives no longer than its worker: on Linux the kernel kills it, elsewhere the socket's end does. Standard
 output and error are the worker's own.
 """
@@ -12,19 +16,21 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 import os
 import queue
 import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from beeq.blocking import BlockingJob, Portal
 from beeq.emitter import Emitter
-from beeq.errors import Discard, JobLost
+from beeq.errors import Discard, JobLost, text_of
 from beeq.job import Job, SomeJob
 from beeq.process import now_ms
 from beeq.protocol.codec import decode_record, dumps, loads
@@ -48,25 +54,44 @@ class WorkerLink:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._pid = os.getpid()
+        self._decoder = Decoder()
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
         self._callers: dict[int, queue.SimpleQueue[Message]] = {}
         self.jobs: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        # The copy's messages would mix with ours, and its descriptor would hide this process's end.
+        os.register_at_fork(after_in_child=connection.close)
         threading.Thread(target=self._listen, name="beeq-worker-link", daemon=True).start()
 
-    def send(self, kind: str, body: bytes = b"", **facts: Any) -> None:
-        """Send a message; wait until the worker has taken it."""
-        with self._sending:
-            self._socket.sendall(encode(kind, body, **facts))
+    def refuse_in_copy(self) -> None:
+        """Raise RuntimeError in a copy of the process; to be called before anything else that it may do."""
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "this process is a copy that the handler forked: the job is the original's, and its"
+                " commands work there only"
+            )
 
-    def ask(self, command: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
+    def send(self, kind: str, body: bytes = b"", **facts: Any) -> None:
+        """Send a message; wait until the worker has taken it. Raises RuntimeError in a copy."""
+        self.refuse_in_copy()
+        with self._sending:
+            self._socket.sendall(encode(self.token, kind, body, pid=os.getpid(), **facts))
+
+    @property
+    def token(self) -> bytes:
+        """What each message begins with; the worker's first one has shown it."""
+        return self._decoder.token or b""
+
+    def ask(self, attempt: int, command: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
         """Let the worker run a command of the job; return a function that waits for its result or error.
 
-        Raises TypeError if an argument cannot be written as JSON: nothing was sent.
+        One call at a time: the numbers go upwards. Raises TypeError if an argument cannot be written as JSON:
+        nothing was sent.
         """
         body, number = dumps(arguments), next(self._numbers)
         answer = self._callers[number] = queue.SimpleQueue()
-        self.send("call", body + state, number=number, command=command, size=len(body))
+        self.send("call", body + state, attempt=attempt, number=number, command=command, size=len(body))
 
         def wait() -> Any:
             head, body = answer.get()  # as long as the command takes; without a worker this process ends
@@ -77,14 +102,13 @@ class WorkerLink:
         return wait
 
     def _listen(self) -> None:
-        decoder = Decoder()
         with contextlib.suppress(OSError, ValueError):  # the handler took our descriptor, or its bytes
             while chunk := self._socket.recv(_CHUNK_BYTES):
-                for message in decoder.feed(chunk):
-                    if message.head["kind"] == "answer":
-                        self._callers.pop(message.head["number"]).put(message)
-                    else:
+                for message in self._decoder.feed(chunk):
+                    if message.head["kind"] != "answer":
                         self.jobs.put(message)
+                    elif caller := self._callers.pop(message.head["number"], None):
+                        caller.put(message)
         self.jobs.put(None)
         threading.Event().wait(_END_S)
         os.killpg(0, signal.SIGKILL)  # what the handler has started too
@@ -125,11 +149,11 @@ class RemoteQueue:
         """Keep facts with the job."""
         job.options["beeq"] = self._call("remember", [facts])
 
-    async def remove(self, _job_id: str) -> None:
+    async def remove(self, _job: Job) -> None:
         """Remove the job."""
         self._call("remove", [])
 
-    async def cancel(self, _job_id: str) -> bool:
+    async def cancel(self, _job: Job) -> bool:
         """Cancel the job, and with it this process."""
         return bool(self._call("cancel", []))
 
@@ -146,9 +170,13 @@ class RemoteQueue:
         return self._call("result", [None if timeout is None else milliseconds("timeout", timeout)])
 
     @staticmethod
-    def listen(_job: Job) -> Emitter:
+    def new_emitter() -> Emitter:
         """Refuse: events are heard where the queue is."""
         raise RuntimeError("a child process hears no events: listen in the worker")
+
+    @staticmethod
+    def listening_changed(_job: Job) -> None:
+        """Do nothing: there are no listeners."""
 
 
 class _InlinePortal(Portal):
@@ -157,7 +185,7 @@ class _InlinePortal(Portal):
     def __init__(self) -> None:
         """Need no loop."""
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], *, limit_s: float = math.inf) -> T:  # noqa: ARG002 - it never waits
         """Run a coroutine that never really awaits."""
         try:
             coroutine.send(None)
@@ -176,6 +204,7 @@ class ChildAttempt:
     def __init__(self, link: WorkerLink, message: Message) -> None:
         head = message.head
         self._link = link
+        self._number: int = head["attempt"]
         self._is_over = False
         owner = RemoteQueue(head["queue"], head["strategies"], self._call)
         record = decode_record(head["id"], message.body, now_ms=now_ms())
@@ -188,13 +217,16 @@ class ChildAttempt:
         """Call the handler, and send the worker its result or error."""
         pid = os.getpid()
         job = BlockingJob(self._job, _InlinePortal())
-        self._link.send("begin")
+        self._link.send("begin", attempt=self._number)
         try:
             result, error = handler(job), None
         except BaseException as raised:  # noqa: BLE001 - a handler may raise anything
-            result, error = None, raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+            result, error = None, raised
+            with contextlib.suppress(BaseException):  # a class may have made these its own
+                trace = raised.__traceback__
+                BaseException.with_traceback(raised, trace and trace.tb_next)
         if os.getpid() != pid:
-            os._exit(1)  # the handler forked, and this is the copy: it has no worker
+            _end_copy(error)
         job.detach()
         with self._telling:
             self._is_over = True  # from now on a thread that the handler left behind gets JobLost
@@ -206,9 +238,9 @@ class ChildAttempt:
     def _succeed(self, result: Any) -> None:
         try:
             text, state = dumps(result), self._changes()
-        except TypeError as error:
+        except BaseException as error:  # noqa: BLE001 - what is written may be the handler's own code
             # Doing the work again would not help, so this ends the job for good, under its own name.
-            reason = TypeError(f"cannot be written as JSON: {error}")
+            reason = TypeError(f"cannot be written as JSON: {text_of(error)}")
             self._end(dumps(error_to_json(reason, base=Discard)), b"", is_error=True)
         else:
             self._end(text, state, is_error=False)
@@ -216,18 +248,19 @@ class ChildAttempt:
     def _fail(self, error: BaseException) -> None:
         try:
             state = self._changes()
-        except TypeError:
+        except BaseException:  # noqa: BLE001 - what is written may be the handler's own code
             state = b""  # the job stays as the worker has it
         self._end(dumps(error_to_json(error)), state, is_error=True)
 
     def _end(self, text: bytes, state: bytes, *, is_error: bool) -> None:
-        self._link.send("end", text + state, is_error=is_error, size=len(text))
+        self._link.send("end", text + state, attempt=self._number, is_error=is_error, size=len(text))
 
     def _call(self, command: str, arguments: list[Any]) -> Any:
+        self._link.refuse_in_copy()  # there another thread may hold the lock for ever
         with self._telling:
             if self._is_over:
                 raise JobLost(self._job.saved_id())
-            wait = self._link.ask(command, arguments, self._changes())
+            wait = self._link.ask(self._number, command, arguments, self._changes())
         return wait()
 
     def _state(self) -> bytes:
@@ -245,9 +278,24 @@ class ChildAttempt:
         return state
 
 
+def _end_copy(error: BaseException | None) -> NoReturn:
+    """End a copy of the process, in which the handler has returned or raised: as a script would end.
+
+    It runs none of what is left to do at an exit: that is the original's.
+    """
+    code = 1
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        with contextlib.suppress(BaseException):  # it may print itself in a way of its own
+            traceback.print_exception(error)
+    os._exit(code & 0xFF)
+
+
 def main(fd: int, worker_pid: int) -> None:
     """Serve the worker at the other end of the socket ``fd`` until it hangs up."""
     _die_with(worker_pid)
+    _CopiesSignals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a killed process flushes nothing
     connection = socket.socket(fileno=fd)
@@ -265,6 +313,34 @@ def main(fd: int, worker_pid: int) -> None:
     link.send("ready")
     while (message := link.jobs.get()) is not None:
         ChildAttempt(link, message).run(handler)
+
+
+class _CopiesSignals:
+    """Lets SIGINT and SIGTERM do to a copy what they do to any process; this one passes them over.
+
+    ``multiprocessing`` ends its processes by SIGTERM, and waits until they have ended. A signal that comes
+    while the copy is made waits until its handlers are set.
+    """
+
+    def __init__(self) -> None:
+        self._ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._masks = threading.local()  # by the thread that forks
+        os.register_at_fork(
+            before=self._hold, after_in_parent=self._release, after_in_child=self._set_handlers
+        )
+
+    def _hold(self) -> None:
+        self._masks.found = signal.pthread_sigmask(signal.SIG_BLOCK, self._ours)
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.found)
+
+    def _set_handlers(self) -> None:
+        usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for number, ours in self._ours.items():
+            if signal.getsignal(number) is ours:  # else the handler has set one
+                signal.signal(number, usual[number])
+        self._release()
 
 
 def _die_with(worker_pid: int) -> None:

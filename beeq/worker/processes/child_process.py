@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
+import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -19,8 +22,18 @@ from typing import Any
 from beeq.errors import BeeqError
 from beeq.job import Job
 from beeq.protocol.codec import dumps, loads
+from beeq.worker.processes.group_keeper import GroupKeeper
 from beeq.worker.processes.handler_ref import HandlerRef
-from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
+from beeq.worker.processes.ipc import (
+    TOKEN_BYTES,
+    Decoder,
+    Message,
+    encode,
+    error_from_json,
+    error_to_json,
+)
+
+logger = logging.getLogger("beeq")
 
 #: How long a child may take to import the handler.
 START_TIMEOUT_S = 60.0
@@ -50,12 +63,18 @@ class ChildDied(BeeqError):
 
 
 class ChildProcess(asyncio.Protocol):
-    """A child process; the protocol of the connection to it. ``on_gone`` is called when it has ended."""
+    """A child process; the protocol of the connection to it.
 
-    def __init__(self, on_gone: Callable[[ChildProcess], None]) -> None:
+    It leads a process group and a session, which end with it, and through ``keeper`` with the worker.
+    ``on_gone`` is called when it has ended.
+    """
+
+    def __init__(self, on_gone: Callable[[ChildProcess], None], keeper: GroupKeeper) -> None:
         self._loop = asyncio.get_running_loop()
+        self._keeper = keeper
         self._on_gone = on_gone
-        self._decoder = Decoder()
+        self._token = secrets.token_bytes(TOKEN_BYTES)
+        self._decoder = Decoder(self._token)
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._life: asyncio.Task[None] | None = None
@@ -63,6 +82,10 @@ class ChildProcess(asyncio.Protocol):
         #: Done when the child is ready, and for each job when its handler has ended.
         self._awaited: asyncio.Future[Any] = self._loop.create_future()
         self._job: Job | None = None
+        self._attempts = itertools.count(1)
+        self._attempt = 0  # the last one, whether it goes on or not
+        self._last_call = 0
+        self._child_pid = 0  # as the child has it
         self._has_begun = False
         self._calls: set[asyncio.Task[None]] = set()
         self._fault = ""
@@ -108,6 +131,11 @@ class ChildProcess(asyncio.Protocol):
                 ours.close()
                 raise
         self._life = self._loop.create_task(self._live(self._process), name=f"beeq child {self._process.pid}")
+        try:
+            self._keeper.add(self._process.pid)  # before it hears of the handler, which may start others
+        except BaseException:
+            ours.close()
+            raise
         self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=ours)
 
     async def _live(self, process: asyncio.subprocess.Process) -> None:
@@ -123,6 +151,7 @@ class ChildProcess(asyncio.Protocol):
             await asyncio.wait({exited}, timeout=_DEATH_S)
         finally:
             exited.cancel()
+            self._keeper.end(process.pid)
             self._leave(self._fault or how)
 
     def _leave(self, how: str) -> None:
@@ -145,11 +174,15 @@ class ChildProcess(asyncio.Protocol):
 
     async def kill(self) -> None:
         """Kill the child and what it has started; return when it has ended."""
+        self.kill_now()
+        await self._gone()
+
+    def kill_now(self) -> None:
+        """Kill the child and what it has started; ``kill`` waits for its end."""
         self.is_fit = False
         self._kill_group()
         if self._transport is not None:
             self._transport.abort()
-        await self._gone()
 
     async def _gone(self) -> None:
         if self._life is None:
@@ -174,9 +207,11 @@ class ChildProcess(asyncio.Protocol):
             raise ChildDied("was gone already", has_begun=False)
         self.is_used, self._has_begun = True, False
         self._job, self._awaited = job, self._loop.create_future()
+        self._attempt = next(self._attempts)
         self._send(
             "job",
             job.claimed_record,
+            attempt=self._attempt,
             id=job.saved_id(),
             queue=job.owner.name,
             strategies=list(job.owner.backoff_strategies),
@@ -188,18 +223,21 @@ class ChildProcess(asyncio.Protocol):
             raise
         finally:
             self._job = None
+            if not self.is_fit:
+                self.kill_now()  # the pool starts another one
 
     def _send(self, kind: str, body: bytes = b"", **facts: Any) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(encode(kind, body, **facts))
+            self._transport.write(encode(self._token, kind, body, **facts))
 
     def data_received(self, data: bytes) -> None:
         """Handle the child's messages."""
         try:
             for message in self._decoder.feed(data):
                 self._received(message)
-        except (KeyError, ValueError):
-            self._fault = "wrote something else to its connection to the worker"
+        except Exception:  # noqa: BLE001 - the handler may have written anything
+            self._fault = self._fault or "wrote something else to its connection to the worker"
+            self.is_fit = False
             self._kill_group()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -208,9 +246,23 @@ class ChildProcess(asyncio.Protocol):
             self._disconnected.set_result(None)
 
     def _received(self, message: Message) -> None:
-        if self._awaited.done():
-            return  # its attempt was given up; the child is about to be killed
-        match message.head["kind"]:
+        if self._fault or self._awaited.cancelled():
+            return  # it is being killed, or about to be
+        head = message.head
+        is_about_job = head["kind"] in {"begin", "call", "end"}
+        if not is_about_job and head["kind"] not in {"ready", "broken"}:
+            raise ValueError("unknown message")
+        if not is_about_job and self._child_pid == 0:
+            self._child_pid = head["pid"]
+        if (
+            head["pid"] != self._child_pid
+            or self._awaited.done()
+            or (self._job is not None) is not is_about_job
+            or (is_about_job and head["attempt"] != self._attempt)
+        ):
+            self._drop(head["kind"])
+            return
+        match head["kind"]:
             case "ready":
                 self._awaited.set_result(None)
             case "broken":
@@ -221,11 +273,25 @@ class ChildProcess(asyncio.Protocol):
                 self._called(message)
             case "end":
                 self._ended(message)
-            case kind:
-                raise ValueError(f"unknown message {kind}")
+
+    def _drop(self, kind: str) -> None:
+        """Have the child replaced, after its job: it sent what belongs to no live call.
+
+        A copy that its handler forked may have, or the handler itself, and it may do so again.
+        """
+        if not self.is_fit:
+            return  # it is being killed, or it was said
+        logger.warning("a child process is replaced: it sent %r, which belongs to no live call", kind)
+        self.is_fit = False
+        if self._job is None:
+            self.kill_now()
 
     def _called(self, message: Message) -> None:
         head = message.head
+        if not isinstance(head["number"], int) or head["number"] <= self._last_call:
+            self._drop(head["kind"])  # a copy counts as the original does
+            return
+        self._last_call = head["number"]
         job, arguments = self._parts(message)
         call = self._loop.create_task(self._answer(job, head["number"], head["command"], arguments))
         self._calls.add(call)
@@ -241,7 +307,7 @@ class ChildProcess(asyncio.Protocol):
     def _parts(self, message: Message) -> tuple[Job, Any]:
         """Return the job, with data and options from the second part, if any; and the first part's value."""
         if self._job is None:
-            raise ValueError("no job runs")
+            raise ValueError("no job runs")  # which was asked before
         size = message.head["size"]
         if len(message.body) > size:
             self._job.data, self._job.options = loads(message.body[size:])
@@ -249,11 +315,11 @@ class ChildProcess(asyncio.Protocol):
 
     async def _answer(self, job: Job, number: int, command: str, arguments: list[Any]) -> None:
         try:
-            value = await _run_command(job, command, arguments)
+            value = dumps(await _run_command(job, command, arguments))
         except Exception as error:  # noqa: BLE001 - it is raised in the child
             self._send("answer", dumps(error_to_json(error)), number=number, is_error=True)
         else:
-            self._send("answer", dumps(value), number=number, is_error=False)
+            self._send("answer", value, number=number, is_error=False)
 
 
 async def _run_command(job: Job, command: str, arguments: list[Any]) -> Any:

@@ -7,6 +7,15 @@ body that may be large. Everything in it is JSON, except for the body of ``load`
   command returned or raised);
 * child to worker: ``ready``, ``broken`` (the handler could not be loaded), ``begin`` (the handler is called
   now), ``call`` (a command of the job), ``end`` (what the handler returned or raised).
+
+The handler is the user's code, in the process that has the descriptor. It may fork, and its copy may write:
+
+* Each message of a child says which process sent it, and each about a job to which attempt it belongs
+  (``job`` gives that a number); calls are numbered upwards. The worker drops what belongs to no live call.
+* Each message begins with a token of the connection's own, which the worker makes. Where two wrote at once,
+  or one wrote a part, the token is missing at the beginning of a message, or there is one inside: the stream
+  is broken, and known to be as soon as the next message comes. (By lengths alone, half a message would take
+  in what follows, and both sides would wait for ever.)
 """
 
 import builtins
@@ -16,11 +25,15 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from beeq import errors
+from beeq.errors import kind_of
 from beeq.protocol.codec import dumps, loads
 from beeq.protocol.outcome import message_of, trace_of
 
-#: Lengths of head and body.
-_PREFIX = struct.Struct("!IQ")
+#: Its own bytes appear in a message by chance once in 2¹²⁸.
+TOKEN_BYTES = 16
+#: Lengths of head and body; they follow the token.
+_LENGTHS = struct.Struct("!IQ")
+_PREFIX_BYTES = TOKEN_BYTES + _LENGTHS.size
 #: A longer message is not beeq's: the handler's own code wrote to the descriptor.
 _MAX_HEAD_BYTES = 10_000_000
 _MAX_BODY_BYTES = 2**32
@@ -45,21 +58,26 @@ class Message(NamedTuple):
     body: bytes = b""
 
 
-def encode(kind: str, body: bytes = b"", **facts: Any) -> bytes:
-    """Return a message's bytes.
+def encode(token: bytes, kind: str, body: bytes = b"", **facts: Any) -> bytes:
+    """Return a message's bytes; the token is the connection's.
 
     Raises:
         TypeError: a fact cannot be written as JSON.
     """
     head = dumps({"kind": kind, **facts})
-    return b"".join((_PREFIX.pack(len(head), len(body)), head, body))
+    return b"".join((token, _LENGTHS.pack(len(head), len(body)), head, body))
 
 
 class Decoder:
-    """Turns the bytes of a stream, in chunks of any size, into messages."""
+    """Turns the bytes of a stream, in chunks of any size, into messages.
 
-    def __init__(self) -> None:
+    ``token`` is what each begins with; None: the first one shows it.
+    """
+
+    def __init__(self, token: bytes | None = None) -> None:
+        self.token = token
         self._buffer = bytearray()
+        self._searched_to = TOKEN_BYTES  # no further token begins before
 
     def feed(self, chunk: bytes) -> Iterator[Message]:
         """Yield the messages that ``chunk`` completes.
@@ -68,22 +86,41 @@ class Decoder:
             ValueError: the bytes are not a message.
         """
         self._buffer += chunk
-        while len(self._buffer) >= _PREFIX.size:
-            head_bytes, body_bytes = _PREFIX.unpack_from(self._buffer)
+        while self._buffer:
+            self._check_token()
+            if len(self._buffer) < _PREFIX_BYTES:
+                return
+            head_bytes, body_bytes = _LENGTHS.unpack_from(self._buffer, TOKEN_BYTES)
             if head_bytes > _MAX_HEAD_BYTES or body_bytes > _MAX_BODY_BYTES:
                 raise ValueError("not a message")
-            body_at = _PREFIX.size + head_bytes
+            body_at = _PREFIX_BYTES + head_bytes
             end = body_at + body_bytes
+            self._refuse_token_before(min(end, len(self._buffer)))
             if len(self._buffer) < end:
                 return
             view = memoryview(self._buffer)
-            raw_head, body = bytes(view[_PREFIX.size : body_at]), bytes(view[body_at:end])
+            raw_head, body = bytes(view[_PREFIX_BYTES:body_at]), bytes(view[body_at:end])
             view.release()
             del self._buffer[:end]
+            self._searched_to = TOKEN_BYTES
             head = loads(raw_head)
             if not isinstance(head, dict) or "kind" not in head:
                 raise ValueError("not a message")
             yield Message(head, body)
+
+    def _check_token(self) -> None:
+        """Let the buffer begin with the token, or the part of it that has come."""
+        start = bytes(self._buffer[:TOKEN_BYTES])
+        if self.token is None and len(start) == TOKEN_BYTES:
+            self.token = start
+        if self.token is not None and not self.token.startswith(start):
+            raise ValueError("not a message")
+
+    def _refuse_token_before(self, end: int) -> None:
+        """Refuse a message that begins before this one has ended."""
+        if self._buffer.find(self.token or b"", self._searched_to, end) >= 0:
+            raise ValueError("a message inside another one")
+        self._searched_to = max(TOKEN_BYTES, end - TOKEN_BYTES + 1)
 
 
 class ChildTraceback(Exception):
@@ -91,6 +128,10 @@ class ChildTraceback(Exception):
 
     def __str__(self) -> str:
         return f"in the child process\n{self.args[0]}"
+
+
+#: As ``type`` has it: a metaclass of the user's own may answer anything for it.
+_MODULE = type.__dict__["__module__"]
 
 
 def error_to_json(error: BaseException, *, base: type[Exception] | None = None) -> dict[str, Any]:
@@ -103,16 +144,25 @@ def error_to_json(error: BaseException, *, base: type[Exception] | None = None) 
         base: the class to raise it as, under its own name; None: the nearest one in ``_KNOWN``.
     """
     own = type(error)
-    attributes = getattr(error, "__dict__", {})
-    base = base or next((kind for kind in own.__mro__ if _KNOWN.get(kind.__name__) is kind), Exception)
+    attributes = _attributes_of(error)
+    base = base or next(
+        (kind for kind in own.__mro__ if any(kind is known for known in _KNOWN.values())), Exception
+    )
     return {
-        "name": own.__name__,
-        "module": str(own.__module__),
+        "name": kind_of(error),
+        "module": str(_MODULE.__get__(own)),
         "base": base.__name__,
         "message": message_of(error),
         "trace": trace_of(error),
         "facts": {name: _plain(attributes[name]) for name in _FACTS if name in attributes},
     }
+
+
+def _attributes_of(error: BaseException) -> dict[str, Any]:
+    try:
+        return dict(vars(error))
+    except BaseException:  # noqa: BLE001 - the user's own class may raise anything
+        return {}
 
 
 def _plain(value: Any) -> Any:

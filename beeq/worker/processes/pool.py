@@ -7,10 +7,12 @@ cancellation, close) it is killed, and the next job gets another one.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from beeq.job import Job
 from beeq.worker.processes.child_process import ChildDied, ChildProcess
+from beeq.worker.processes.group_keeper import GroupKeeper
 from beeq.worker.processes.handler_ref import HandlerRef
 
 
@@ -21,6 +23,7 @@ class ProcessPool:
         self._handler = handler
         self._handler_ref = HandlerRef.of(handler)
         self._limit = limit
+        self._keeper = GroupKeeper()
         self._children: set[ChildProcess] = set()  # all that live: starting, idle, busy, dying
         self._idle: list[ChildProcess] = []
         self._starts: set[asyncio.Task[None]] = set()
@@ -81,9 +84,13 @@ class ProcessPool:
     def _start_more(self) -> None:
         needed = sum(not waiting.done() for waiting in self._waiting)
         while len(self._starts) < needed and len(self._children) < self._limit and not self._is_closed:
-            child = ChildProcess(self._gone)
+            child = ChildProcess(self._gone, self._keeper)
             self._children.add(child)
-            start = asyncio.get_running_loop().create_task(self._start(child), name="beeq child's start")
+            start = asyncio.get_running_loop().create_task(
+                self._start(child),
+                name="beeq child's start",
+                context=Context(),  # the child and its transports outlive the job that needs it first
+            )
             self._starts.add(start)
             start.add_done_callback(self._started)
 
@@ -119,4 +126,10 @@ class ProcessPool:
             start.cancel()
         ends = [child.end() if child in self._idle else child.kill() for child in self._children]
         self._idle.clear()
-        await asyncio.gather(*ends, *self._starts, return_exceptions=True)  # each has its bound
+        try:
+            await asyncio.gather(*ends, *self._starts, return_exceptions=True)  # each has its bound
+            await self._keeper.close()
+        finally:  # a close has a bound, too
+            for child in self._children:
+                child.kill_now()
+            self._keeper.leave()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
 
-from beeq import Job, Queue, RedisUnavailable
+from beeq import Job, Queue
 from beeq.job_spec import JobSpec
 from beeq_cli.console import say
 from beeq_cli.fields import parse_object
@@ -74,7 +74,7 @@ async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None
             continue
         message, failure = explained(error)
         say(f"line {line.number}: {message}")
-        code = max(code, CANNOT_CONNECT if isinstance(error, RedisUnavailable) else failure)
+        code = max(code, failure)
     return code
 
 

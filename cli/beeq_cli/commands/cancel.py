@@ -10,7 +10,7 @@ from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import dumps
 from beeq.service import find_unfinished
 from beeq_cli.console import complain, print_bytes
-from beeq_cli.options import Common, common_options, option, read_mongo_url
+from beeq_cli.options import Common, common_options, option, read_mongo_url, wait_replicas_option
 from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
 
 
@@ -20,9 +20,10 @@ from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
     "--queue", "queue_name", metavar="QUEUE", help="The job's queue; the four built-in ones unless named."
 )
 @option("--json", "as_json", is_flag=True, help="Print an object with id and queue.")
+@wait_replicas_option()
 @common_options()
 @click.pass_obj
-def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool) -> None:
+def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool, wait_replicas: int) -> None:
     """End the job ID and print it; a running one is stopped where it runs.
 
     Exits with 1 if there is no such job, or it has ended.
@@ -32,7 +33,7 @@ def cancel(common: Common, job_id: str, queue_name: str | None, as_json: bool) -
     names = JOB_TYPES if queue_name is None else [queue_name]
     is_mirrored = names is JOB_TYPES or queue_name in JOB_TYPES
     mirrored = is_mirrored and read_mongo_url(None) is not None
-    queues = queues_to_look_into(names, common, mirrored=mirrored)
+    queues = queues_to_look_into(names, common, mirrored=mirrored, wait_replicas=wait_replicas)
     sys.exit(run(_cancel(queues, job_id, as_json=as_json)))
 
 

@@ -20,7 +20,14 @@ from beeq.protocol.codec import dumps
 from beeq_cli.commands import bulk
 from beeq_cli.console import complain, print_bytes
 from beeq_cli.fields import read_fields
-from beeq_cli.options import Common, common_options, option, parsed, read_mongo_url
+from beeq_cli.options import (
+    Common,
+    common_options,
+    option,
+    parsed,
+    read_mongo_url,
+    wait_replicas_option,
+)
 from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
 from beeq_cli.running import FAILURE, opened, run
 
@@ -86,6 +93,7 @@ def _parse_wait(text: str) -> int:
 )
 @option("--bulk", "bulk_path", metavar="FILE|-", help="One job for each line, a JSON object.")
 @option("--json", "as_json", is_flag=True, help="Print an object with id and queue for each job.")
+@wait_replicas_option()
 @common_options()
 @click.pass_obj
 def enqueue(  # noqa: PLR0917 - one parameter an option
@@ -101,6 +109,7 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
     wait_ms: int | None,
     bulk_path: str | None,
     as_json: bool,
+    wait_replicas: int,
 ) -> None:
     """Put a job into QUEUE and print its id.
 
@@ -132,6 +141,7 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
         store_jobs=wait_ms is not None,
         activate_delayed_jobs=wait_ms is not None,
         mirrored=queue_name in JOB_TYPES and read_mongo_url(None) is not None,
+        wait_replicas=wait_replicas,
     )
     try:
         spec.check(queue)

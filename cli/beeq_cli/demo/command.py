@@ -120,6 +120,7 @@ async def _working(folder: Path, media: Path, peers: Peers) -> AsyncIterator[dic
     settings = ProcessorSettings(
         media_root=media,
         webhook_secret=peers.webhook_secret,
+        webhook_keys="shared",  # there is one receiver
         webhook_allow_hosts=peers.host,
         ai_base_url=f"http://{peers.host}/v1",
         ai_api_key=peers.ai_key,

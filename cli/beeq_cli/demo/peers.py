@@ -49,6 +49,10 @@ class Peers(socketserver.ThreadingTCPServer):
         self.webhook_secret = "whsec_" + base64.b64encode(self._webhook_key).decode()
         #: How many videos were ordered.
         self.videos = 0
+        #: The last picture's prompt.
+        self.picture_prompt: Any = None
+        #: Whether the last video was to begin with the demo's picture, which was uploaded.
+        self.is_picture_uploaded = False
         #: The payloads of genuine webhooks, by webhook-id.
         self.received: dict[str, Any] = {}
 
@@ -79,9 +83,11 @@ class Peers(socketserver.ThreadingTCPServer):
                 text = json.dumps(SCRIPT) if "response_format" in json.loads(body) else DESCRIPTION
                 return {"choices": [{"message": {"role": "assistant", "content": text}}]}
             case "POST /v1/images/generations":
+                self.picture_prompt = json.loads(body)["prompt"]
                 return {"data": [{"b64_json": base64.b64encode(self._picture.read_bytes()).decode()}]}
             case "POST /v1/videos":
                 self.videos += 1
+                self.is_picture_uploaded = self._picture.read_bytes() in body
                 return _VIDEO
             case "GET /v1/videos/video_1":
                 percent = _PROGRESS[min(self._polls, len(_PROGRESS) - 1)]

@@ -1,4 +1,9 @@
-"""What ``beeq demo`` performs: ten jobs in three acts, and how each result is judged."""
+"""What ``beeq demo`` performs: ten jobs in five acts, and how each result is judged.
+
+One film goes through all of the acts, each made from the one before: the script's first scene is the
+picture's prompt, the video begins with the picture, the assembly begins with the video, and the webhook tells
+of that.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,24 +50,27 @@ class Scenes:
         sound = partial(self._is_media, wanted_s=film_s, kinds=_SOUND)
         yield [
             _generation("script", self._is_script, parameters={"topic": "bees", "scenes": 2}),
-            _generation("scene-description", self._is_description, prompt="A hive at dawn"),
-            _generation(
-                "image", self._is_image, prompt="A hive at dawn", parameters={"style": "watercolour"}
-            ),
-            _generation("video", self._is_video, prompt="Bees return", parameters={"imageUrl": "bees.png"}),
             _media("frame-extract", self._is_frame, self._clips[:1], "last.png"),
             _media("video-stitch", film, self._clips, "film.mp4"),
             _media("audio-stitch", sound, self._clips, "music.m4a"),
         ]
+        # If a step failed, those after it show it: they have nothing to begin with.
+        script = results.get("script", SCRIPT)
+        first, *_, last = (scene["description"] for scene in script["scenes"])
+        style = {"style": "watercolour"}
+        yield [
+            _generation("scene-description", self._is_description, prompt=first),
+            _generation("image", partial(self._is_image_of, first), prompt=first, parameters=style),
+            _media("music-mix", film, ["film.mp4"], "with-music.mp4", parameters={"musicTrack": "music.m4a"}),
+        ]
+        picture = results.get("image", {}).get("path", "none.png")
+        yield [_generation("video", self._is_video, prompt=last, parameters={"imageUrl": picture})]
         assembly = {
-            "sceneVideos": [results.get("video", {}).get("path", self._clips[0]), *self._clips[1:]],
+            "sceneVideos": [results.get("video", {}).get("path", "none.mp4"), *self._clips[1:]],
             "masterAudio": "music.m4a",
             "outputFormats": ["mp4", "webm"],
         }
-        yield [
-            _media("music-mix", film, ["film.mp4"], "with-music.mp4", parameters={"musicTrack": "music.m4a"}),
-            Step("assembly", "video-assembly", assembly, partial(self._are_films, film=film)),
-        ]
+        yield [Step("assembly", "video-assembly", assembly, partial(self._are_films, film=film))]
         payload = {"event": "film.ready", "film": results.get("assembly")}
         webhook = {"webhookUrl": f"http://{self._peers.host}/film", "payload": payload, "retryCount": 0}
         yield [Step("webhook", "webhook-processing", webhook, partial(self._is_delivered, payload=payload))]
@@ -86,6 +94,11 @@ class Scenes:
             raise WrongResult(f"{result['path']} is not a PNG picture")
         return f"a picture by the placeholder, {result['bytes']:,} bytes"
 
+    def _is_image_of(self, scene: str, result: Any) -> str:
+        if scene not in self._peers.picture_prompt:
+            raise WrongResult("its prompt is not the scene of the script")
+        return self._is_image(result)
+
     def _is_frame(self, result: Any) -> str:
         self._is_image(result)
         return f"{result['path']}, {result['width']}x{result['height']}, {result['bytes']:,} bytes"
@@ -94,6 +107,8 @@ class Scenes:
         self._is_media(result, self._clip_s, _FILM)
         if self._peers.videos != 1:
             raise WrongResult(f"the provider got {self._peers.videos} orders")
+        if not self._peers.is_picture_uploaded:
+            raise WrongResult("the provider did not get the picture that it begins with")
         return f"a video by the placeholder, {_facts(result)}"
 
     def _is_media(self, result: Any, wanted_s: float, kinds: list[str]) -> str:

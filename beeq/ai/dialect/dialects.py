@@ -1,0 +1,151 @@
+"""What each model of a provider refuses, and requests without it.
+
+The APIs are called compatible; yet a server may refuse a field that a request does not need, and the whole
+request with it. Such a refusal costs nothing: the request is sent again without the field, and where that
+succeeds, the field is left out of further requests to this model, as long as the process lives.
+"""
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from beeq.ai.dialect.refusals import SYSTEM_ROLE
+from beeq.ai.errors import AIRefused
+from beeq.ai.idempotency import ProviderRequests
+
+logger = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+#: A field, and its value in JSON; without a value it is refused with any.
+_Refused = tuple[str, str | None]
+#: Models are named by jobs, which anybody may write: so many are remembered, the latest ones, …
+_MAX_MODELS = 256
+#: … and so many refusals of each.
+_MAX_REFUSALS = 64
+_REFUSING = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKind:
+    """A kind of requests: what it needs, and what takes the place of fields that are left out."""
+
+    name: str
+    needed: frozenset[str]
+    rewrites: Mapping[str, Callable[[Body], Body]]
+
+    def fields(self, body: Body) -> list[str]:
+        """Return the fields of a request that it can do without."""
+        found = [name for name in body if name not in self.needed]
+        return [*found, SYSTEM_ROLE] if _has_system_role(body) else found
+
+    def without(self, body: Body, field: str) -> Body:
+        """Return the request without a field."""
+        rewrite = self.rewrites.get(field)
+        return rewrite(body) if rewrite else {name: value for name, value in body.items() if name != field}
+
+
+class Dialects:
+    """Asks one provider, and remembers what it refuses."""
+
+    def __init__(self) -> None:
+        self._refused: OrderedDict[tuple[str, str], dict[_Refused, None]] = OrderedDict()
+
+    async def ask(
+        self,
+        kind: RequestKind,
+        requests: ProviderRequests,
+        body: Body,
+        send: Callable[[Body], Awaitable[Any]],
+    ) -> Any:
+        """Return what ``send`` makes of the request, in the form that its ``model`` takes.
+
+        Raises AIRefused if the provider refuses what the request needs: the prompt, the model, the key.
+        """
+        key = (kind.name, str(body["model"]))
+        for field, value in self._refused.get(key, ()):
+            if _holds(kind, body, field, value):
+                body = kind.without(body, field)
+        found: dict[_Refused, None] = {}
+        while True:
+            try:
+                response = await send(body)
+            except AIRefused as refused:
+                fields = _refused_fields(kind, body, refused)
+                if not fields:
+                    raise
+                # The same idempotency key would get the same refusal, or another for the change.
+                await requests.discard()
+                for field in fields:
+                    found[field, _value(body, field) if _is_of_value(body, field, refused) else None] = None
+                    body = kind.without(body, field)
+            else:
+                self._remember(key, found)
+                return response
+
+    def _remember(self, key: tuple[str, str], found: dict[_Refused, None]) -> None:
+        if not found:
+            return
+        kind, model = key
+        names = ", ".join(dict.fromkeys(field for field, _ in found))
+        logger.warning("AI provider, %s: model %r does not take %s; left out from now on", kind, model, names)
+        known = self._refused.setdefault(key, {})
+        known.update(found)
+        while len(known) > _MAX_REFUSALS:
+            del known[next(iter(known))]
+        self._refused.move_to_end(key)
+        if len(self._refused) > _MAX_MODELS:
+            self._refused.popitem(last=False)
+
+
+def _refused_fields(kind: RequestKind, body: Body, refused: AIRefused) -> list[str]:
+    if refused.status not in _REFUSING or refused.refusal is None:
+        return []
+    return refused.refusal.fields(kind.fields(body))
+
+
+def _holds(kind: RequestKind, body: Body, field: str, value: str | None) -> bool:
+    return field in kind.fields(body) and (value is None or value == _value(body, field))
+
+
+def _is_of_value(body: Body, field: str, refused: AIRefused) -> bool:
+    """Return whether the field may be sent with another value: the refusal says so, or repeats the value."""
+    value, objection = body.get(field), refused.refusal
+    if objection is None:
+        return False
+    return objection.is_of_value or (isinstance(value, str) and value in objection.text)
+
+
+def _value(body: Body, field: str) -> str | None:
+    return json.dumps(body[field]) if field in body else None
+
+
+def _has_system_role(body: Body) -> bool:
+    return any(message["role"] == "system" for message in body.get("messages", ()))
+
+
+def _in_one_message(body: Body) -> Body:
+    """Return a chat without the system's role: one message of the user holds all texts."""
+    whole = "\n\n".join(message["content"] for message in body["messages"])
+    return {**body, "messages": [{"role": "user", "content": whole}]}
+
+
+def _by_its_new_name(body: Body) -> Body:
+    """Return a chat with the length's later name; servers take one or the other."""
+    return {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in body.items()}
+
+
+def _style_in_prompt(body: Body) -> Body:
+    rest = {name: value for name, value in body.items() if name != "style"}
+    return {**rest, "prompt": f"{body['prompt']}\n\nStyle: {body['style']}"}
+
+
+CHAT = RequestKind(
+    "chat",
+    frozenset(("model", "messages")),
+    {SYSTEM_ROLE: _in_one_message, "max_tokens": _by_its_new_name},
+)
+IMAGES = RequestKind("images", frozenset(("model", "prompt")), {"style": _style_in_prompt})

@@ -1,0 +1,155 @@
+"""Reads the body of a refusal: the fields of the request that it is about, or the prompt. No IO.
+
+Servers name a field as ``param``, in FastAPI's ``loc``, as a key of ``errors``, or only in the sentence. A
+word such as ``style`` in a sentence is a field's name if it stands in quotes, or if the sentence speaks of
+what is not supported.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from beeq.ai.bodies import json_of
+
+#: A message with a role that the model's template does not have; a field's name here, though it is in a list.
+SYSTEM_ROLE = "system role"
+_MAX_TEXT = 4000
+_MAX_LEVELS = 8
+#: The members that name fields, by the libraries that check requests.
+_NAMING = frozenset((
+    "param", "params", "parameter", "parameters", "field", "fields", "loc", "path", "pointer", "instancepath",
+    "property", "key", "keys", "argument", "additionalproperty", "unsupported_params", "invalid_params",
+))  # fmt: skip
+_PROMPT = frozenset(("prompt", "input"))
+_CONTENT = re.compile(
+    r"content.?polic|content.?filter|content.?management|moderation|responsible.?ai|safety|policy|prohibited|"
+    r"inappropriate|nsfw|violat|harmful|copyright|jailbreak",
+    re.IGNORECASE,
+)
+_REFUSING = re.compile(
+    r"un(?:known|supported|recogni[sz]ed|expected)|\bnot\b|n't\b|\bcannot\b|invalid|\bextra\b|\badditional\b|"
+    r"\bmust\b|\bonly\b|\bno such\b|deprecated|illegal|\balternate\b",
+    re.IGNORECASE,
+)
+_ROLE = re.compile(
+    r"messages\W{0,3}\d{1,3}\W{0,3}role|\bsystem['\"`]?[\s_-]{0,3}(?:role|message|prompt|instruction)|"
+    r"\broles?\b[^.]{0,60}\bsystem\b|roles must alternate|"
+    r"developer[ _]?(?:instruction|message|role)",
+    re.IGNORECASE,
+)
+_JSON_MODE = re.compile(
+    r"json[ _-]?(?:mode|object|schema)|structured.?output|response.?format", re.IGNORECASE
+)
+_OF_FIELD = re.compile(
+    r"unknown|unrecogni[sz]ed|unexpected|unsupported.?param|extra|additional|not permitted|cannot find|"
+    r"only the default|deprecated|not supported|does not support param|no such",
+    re.IGNORECASE,
+)
+_OF_VALUE = re.compile(
+    r"invalid.?value|unsupported.?value|must be|one of|supported values|input should be|"
+    r"too (?:large|small|long)|"
+    r"at (?:most|least)|between|range|greater|less|exceed|does not support|literal_error|not a valid",
+    re.IGNORECASE,
+)
+#: Codes of what the provider's customer has to pay for first; no attempt changes it.
+_NO_CREDIT = re.compile(
+    r"\b(?:insufficient_quota|billing_not_active|billing_hard_limit_reached|insufficient_(?:balance|credits?|funds)|"
+    r"exceeded_current_quota_error|credit_balance_too_low|payment_required)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What a provider objects to in a request: the fields that it names, and its text."""
+
+    names: tuple[str, ...]
+    text: str
+
+    @property
+    def is_of_value(self) -> bool:
+        """Whether the field would be taken with another value."""
+        return _OF_VALUE.search(self.text) is not None and _OF_FIELD.search(self.text) is None
+
+    def fields(self, sent: Iterable[str]) -> list[str]:
+        """Return those of the fields that were ``sent`` which are refused; none if the prompt is."""
+        if _CONTENT.search(self.text):
+            return []
+        sent = list(sent)
+        if found := [field for field in sent if self._is_named(field)]:
+            return found
+        if any(name in _PROMPT for name in self.names):
+            return []
+        quoted = [field for field in sent if _quoted(field, self.text)]
+        if quoted or not _REFUSING.search(self.text):
+            return quoted
+        # A refusal that names another field says nothing of these by a word in passing.
+        is_free = not any(name for name in self.names if not name.startswith("messages"))
+        return [field for field in sent if _is_meant(field, self.text)] if is_free else []
+
+    def _is_named(self, field: str) -> bool:
+        if field == SYSTEM_ROLE:
+            return any(re.fullmatch(r"messages\W{0,3}\d+\W{0,3}role", name) for name in self.names)
+        return any(re.match(rf"{re.escape(field)}(?!\w)", name) for name in self.names)
+
+
+def refusal_in(body: bytes, quote: Callable[[str], str]) -> Objection:
+    """Read the body of a refusal; ``quote`` makes its text free of secrets."""
+    try:
+        value = json_of(body)
+    except ValueError:
+        return Objection((), quote(body.decode(errors="replace"))[:_MAX_TEXT])
+    found = list(_walk(value))
+    names = tuple(name for name, is_name in found if is_name)
+    return Objection(names, quote(" ".join(text for text, _ in found))[:_MAX_TEXT])
+
+
+def is_no_credit(body: bytes) -> bool:
+    """Return whether a response says that the account has nothing left to pay with, or is closed."""
+    return _NO_CREDIT.search(body.decode(errors="replace")) is not None
+
+
+def _walk(value: Any, level: int = 0) -> Iterator[tuple[str, bool]]:
+    """Yield the texts in an error, and whether each is the name of a field."""
+    if isinstance(value, str):
+        yield value, False
+    elif isinstance(value, list) and level < _MAX_LEVELS:
+        for item in value:
+            yield from _walk(item, level + 1)
+    elif isinstance(value, dict) and level < _MAX_LEVELS:
+        for key, item in value.items():
+            if key.lower() in _NAMING:
+                yield from ((name, True) for name in _names(key.lower(), item))
+            elif key == "errors" and isinstance(item, dict):
+                yield from ((name, True) for name in item)
+                yield from _walk(item, level + 1)
+            elif key not in ("input", "ctx", "url"):  # FastAPI repeats there what was sent
+                yield from _walk(item, level + 1)
+
+
+def _names(key: str, value: Any) -> Iterator[str]:
+    """Yield the names that a member gives: one, a path, or several."""
+    if isinstance(value, str):
+        yield re.sub(r"^[#/$.]+", "", value).removeprefix("body.").removeprefix("body/")
+    elif isinstance(value, list) and key in ("loc", "path"):
+        yield ".".join(str(part) for part in value if part not in ("body", "query"))
+    elif isinstance(value, list):
+        yield from (item for item in value if isinstance(item, str))
+
+
+def _quoted(field: str, text: str) -> bool:
+    if field == SYSTEM_ROLE:
+        return False
+    name = re.escape(field)
+    return re.search(rf"['\"`‘“]{name}['\"`’”.\[:=]|(?<![\w.]){name}(?::\s|=)", text) is not None
+
+
+def _is_meant(field: str, text: str) -> bool:
+    """Return whether a sentence that refuses something is about this field, which has no quotes there."""
+    if field == SYSTEM_ROLE:
+        return _ROLE.search(text) is not None
+    if field == "response_format" and _JSON_MODE.search(text):
+        return True
+    words = re.escape(field).replace("_", "[ _]?")
+    return len(field) > 1 and re.search(rf"(?<![\w]){words}(?![\w])", text, re.IGNORECASE) is not None

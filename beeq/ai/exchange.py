@@ -1,0 +1,159 @@
+"""One request and its response over HTTP, with limits on time and size, and errors in plain sentences.
+
+httpcore is used directly, on the same connections as webhooks: it follows no redirect, keeps no cookie,
+reads no proxy or netrc from the environment, and logs no URL. Certificates are always verified, by the
+authorities of ``SSL_CERT_FILE`` if that is set.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from functools import partial
+
+import httpcore
+import httpx
+
+from beeq.ai.bodies import Unpacking, unpacked
+from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
+from beeq.webhooks.addresses import AllowedHosts
+from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
+from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+
+#: The body of an error response is read for its reason: this far …
+_MAX_ERROR_BYTES = 64 * 1024
+#: … and this long.
+_ERROR_S = 3.0
+_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
+
+
+class Exchanges:
+    """Sends requests, over connections that are kept for the next one.
+
+    Used on one event loop from the first request to ``aclose``; it may be used again after that. There are
+    as many connections as requests under way, and a few idle ones. With ``guarded`` they go to public
+    addresses and to these hosts only; with a ``proxy`` all of them go through it. ``quote`` makes another
+    program's text fit for a message.
+    """
+
+    def __init__(
+        self,
+        connect_s: float,
+        quote: Callable[[str], str],
+        *,
+        guarded: AllowedHosts | None = None,
+        proxy: HTTPProxy | None = None,
+    ) -> None:
+        self._connect_s = connect_s
+        self._quote = quote
+        self._guarded = guarded
+        self._proxy = proxy
+        self._connections: Connections | None = None
+
+    @contextlib.asynccontextmanager
+    async def ask(
+        self,
+        subject: str,
+        method: str,
+        url: httpx.URL,
+        *,
+        headers: dict[str, str],
+        limit_s: float,
+        silence_s: float,
+        content: bytes | None = None,
+    ) -> AsyncIterator[httpcore.Response]:
+        """Send a request and yield the response, of any status; messages begin with the ``subject``.
+
+        ``limit_s`` is the time to the end of the response, ``silence_s`` that between two pieces of it.
+        Raises AIRefused if the host must not be called, and AIFailed if there was no response, or it broke
+        off.
+        """
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        timeouts = {"connect": self._connect_s, "read": silence_s, "write": silence_s}
+        with self._explained(subject):
+            async with (
+                asyncio.timeout(limit_s),
+                self._open().borrow(target.origin) as connection,
+                connection.stream(
+                    method,
+                    target,
+                    headers=[("host", url.netloc), *headers.items()],
+                    content=content,
+                    extensions={"timeout": timeouts},
+                ) as response,
+            ):
+                yield response
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way fail."""
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.aclose()
+
+    def _open(self) -> Connections:
+        if self._connections is None:
+            resolver = Resolver()  # its threads begin with the first name
+            make_network: Callable[[], OwnedNetwork] = OwnedNetwork
+            if self._guarded is not None:
+                make_network = partial(GuardedBackend, self._guarded, resolver)
+            self._connections = Connections(
+                make_network, httpx.create_ssl_context(), self._proxy, on_close=resolver.close
+            )
+        return self._connections
+
+    @contextlib.contextmanager
+    def _explained(self, subject: str) -> Iterator[None]:
+        """Turn HTTP's errors into ``AIFailed``, without texts that may hold a secret."""
+        try:
+            yield
+        except WebhookRefused as refused:
+            raise AIRefused(f"{subject}: {refused}") from None
+        except httpcore.ConnectTimeout:
+            reason = "could not connect in time"
+        except httpcore.ConnectError as error:
+            reason = f"could not connect: {self._quote(str(error)) or 'it broke off'}"
+        except httpcore.ProxyError as error:
+            reason = f"the proxy answered {self._quote(str(error))}"
+        except (TimeoutError, httpcore.TimeoutException):
+            reason = "no response in time"
+        except _NETWORK_ERRORS:
+            reason = "the connection broke off, or the response was not HTTP"
+        else:
+            return
+        raise AIFailed(f"{subject}: {reason}") from None
+
+
+async def pieces(subject: str, response: httpcore.Response, max_bytes: int) -> AsyncGenerator[bytes]:
+    """Yield the body as it comes, unpacked; raises AIUnusable if it is longer than ``max_bytes``."""
+    unpacking = Unpacking(header(response, b"content-encoding"), max_bytes)
+    received = 0
+    try:
+        async for packed in response.aiter_stream():
+            for piece in unpacking.pieces(packed):
+                received += len(piece)
+                if received > max_bytes:
+                    raise AIUnusable(f"{subject}: its response is longer than {max_bytes} bytes")
+                yield piece
+        if rest := unpacking.rest():
+            yield rest
+    except ValueError as error:
+        raise AIFailed(f"{subject}: its response cannot be read: {error}") from None
+
+
+def header(response: httpcore.Response, name: bytes) -> str:
+    """Return a header, by its name in lower case; empty if there is none."""
+    found = next((value for key, value in response.headers if key.lower() == name), b"")
+    return found.decode("latin-1")
+
+
+async def error_body(response: httpcore.Response) -> bytes:
+    """Return the body of an error response, as much as comes in time; the status is enough without it."""
+    body = bytearray()
+    with contextlib.suppress(TimeoutError, httpcore.TimeoutException, *_NETWORK_ERRORS):
+        async with asyncio.timeout(_ERROR_S):
+            async for piece in response.aiter_stream():
+                body += piece
+                if len(body) > _MAX_ERROR_BYTES:
+                    break
+    packed = bytes(body[:_MAX_ERROR_BYTES])
+    return unpacked(packed, header(response, b"content-encoding"), _MAX_ERROR_BYTES)

@@ -1,0 +1,89 @@
+"""Pictures in a text: bytes from base64 in its forms, and what kind of picture the bytes are. No IO.
+
+Providers write base64 in one line or in several, in the alphabet of URLs, without padding, or as the content
+of a ``data:`` URL. The first bytes decide what a picture is, not the type or suffix that comes with it.
+"""
+
+import base64
+import re
+from urllib.parse import unquote_to_bytes
+
+from beeq.ai.errors import AIFailed
+
+#: The formats that are kept, for messages.
+KNOWN = "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, HEIC or JPEG XL"
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", ".png"),
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"GIF87a", ".gif"),
+    (b"GIF89a", ".gif"),
+    (b"II*\0", ".tiff"),
+    (b"MM\0*", ".tiff"),
+    (b"\xff\x0a", ".jxl"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"),
+)
+#: Brands of a file's first box. ``mif1`` and ``msf1`` stand for any of them: the brands after them tell.
+_BRANDS = {
+    b"avif": ".avif", b"avis": ".avif", b"heic": ".heic", b"heix": ".heic", b"heim": ".heic",
+    b"heis": ".heic", b"hevc": ".heic", b"hevx": ".heic",
+}  # fmt: skip
+_ANY_BRAND = (b"mif1", b"msf1")
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+_URL_TO_BASE64 = str.maketrans("-_", "+/")
+_DATA_URL = re.compile(r"data:([^,]*),", re.IGNORECASE)
+#: What a URL cannot be: much base64 without a dot or colon. Shorter texts are taken for paths.
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
+
+
+def image_suffix(head: bytes) -> str | None:
+    """Return the suffix for a picture that begins with ``head``; None if its format is not known."""
+    for magic, suffix in _MAGIC:
+        if head.startswith(magic):
+            return suffix
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return ".bmp"
+    return _boxed(head) if head[4:8] == b"ftyp" else None
+
+
+def _boxed(head: bytes) -> str | None:
+    major, box = head[8:12], head[: int.from_bytes(head[:4])]
+    if major in _BRANDS:
+        return _BRANDS[major]
+    brands = [box[place : place + 4] for place in range(16, len(box), 4)] if major in _ANY_BRAND else []
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+
+
+def is_data_url(text: str) -> bool:
+    """Return whether the text is a ``data:`` URL."""
+    return _DATA_URL.match(text.lstrip()) is not None
+
+
+def is_bare_base64(text: str) -> bool:
+    """Return whether a text that should be a URL is base64 instead."""
+    return _BARE_BASE64.fullmatch(text) is not None
+
+
+def decoded(text: str) -> bytes:
+    """Return the bytes in base64, or in a ``data:`` URL. Raises AIFailed if it is neither."""
+    text = text.strip()
+    found = _DATA_URL.match(text)
+    if found is None:
+        return _from_base64(text)
+    rest = text[found.end() :]
+    if not re.search(r";\s*base64\s*$", found[1], re.IGNORECASE):
+        return unquote_to_bytes(rest)
+    return _from_base64(unquote_to_bytes(rest).decode("latin-1") if "%" in rest else rest)
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)  # the usual form
+    except ValueError:
+        pass
+    plain = "".join(text.split()).translate(_URL_TO_BASE64).rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        raise AIFailed("AI provider: the picture in its response is not base64") from None

@@ -1,0 +1,104 @@
+"""Closing in its time: how long each part of it may take, and waits that end though others hang.
+
+A close returns at most ``CLOSE_GRACE_S`` after its timeout: the parts that follow the timeout add up to it.
+What has not ended by then is left alone, cancelled. (That is the bound of ``close()`` itself. A loop that is
+blocked closes nothing, and asyncio and the interpreter wait at their ends for threads that hang.)
+
+Who closes may be cancelled meanwhile, more than once: by a caller whose own time is over, or with all tasks
+of the loop, as ``asyncio.run`` does at its end. The jobs go back all the same (``Ending``): the bounds stay,
+and CancelledError is raised once it is done.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any
+
+#: A cancelled handler cleans up before its job may run elsewhere …
+CLEAN_UP_S = 1.0
+#: … and until so long after the timeout its job goes back to the queue.
+HAND_BACK_S = 1.5
+#: By then the pump, the heartbeat and the other duties, threads and child processes end. They have at least
+#: the difference; where no job had to go back, idle child processes have time for an end of their own.
+END_DUTIES_S = 2.0
+#: Listeners are cancelled, and connections ended; then the client that was passed in is left, and Sentinels.
+HANG_UP_S = 0.5
+LEAVE_S = 0.5
+
+#: The shortest timeout of a close, for which 0 is the default: jobs go back now.
+AT_ONCE_MS = 1
+
+CLOSE_GRACE_S = END_DUTIES_S + HANG_UP_S + LEAVE_S
+
+#: What nobody waits for any more; the loop itself would not hold it.
+_left: set[asyncio.Future[Any]] = set()
+
+
+async def within(limit_s: float, *awaitables: Awaitable[object]) -> bool:
+    """Await these beside each other; return whether all ended in time. What did not is cancelled.
+
+    Unlike ``asyncio.timeout`` this does not wait for the end of what it cancels. Raises the first error.
+    """
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    if not tasks:
+        return True
+    try:
+        await asyncio.wait(tasks, timeout=limit_s)
+    finally:
+        late = [task for task in tasks if not task.done()]
+        for task in late:
+            task.cancel()
+            _left.add(task)
+            task.add_done_callback(_forget)
+    errors = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    for error in filter(None, errors):
+        raise error
+    return not late
+
+
+class Ending:
+    """Takes an end through its steps, though its task is cancelled; ``over`` then raises that."""
+
+    def __init__(self) -> None:
+        self._cancelled: asyncio.CancelledError | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task was cancelled in one of the steps so far."""
+        return self._cancelled is not None
+
+    async def step(self, limit_s: float, begin: Callable[[], Iterable[Awaitable[object]]]) -> bool:
+        """Await what ``begin`` returns, ``within`` so long.
+
+        If the task is cancelled, ``begin`` is called again: what it returned may have been cancelled, too.
+        """
+        loop = asyncio.get_running_loop()
+        over_at_s = loop.time() + limit_s
+        while True:
+            try:
+                return await within(over_at_s - loop.time(), *begin())
+            except asyncio.CancelledError as error:
+                self._cancelled = self._cancelled or error
+
+    async def cut_short(self, awaitable: Awaitable[object]) -> None:
+        """Await it; if the task is cancelled, no longer."""
+        try:
+            await awaitable
+        except asyncio.CancelledError as error:
+            self._cancelled = self._cancelled or error
+
+    def over(self) -> None:
+        """Raise CancelledError if the task was cancelled meanwhile."""
+        if self._cancelled is not None:
+            raise self._cancelled
+
+
+async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait until the tasks have ended, in any way."""
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    _left.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody is left to hear of it

@@ -1,0 +1,105 @@
+"""Finds where the sound of an MP3, ADTS or FLAC file begins: behind tags, zeros or other bytes. No IO.
+
+Players look for the first frames. A frame counts if it says where the next one begins, and that one is there;
+right behind a tag, where a sound is expected, one frame is enough.
+"""
+
+from collections.abc import Callable
+
+Read = Callable[[int, int], bytes]
+
+_WINDOW_BYTES = 128 * 1024
+_MAX_ZEROS = 16 * 1024 * 1024
+_MAX_TAGS = 16
+_ID3_HEADER_BYTES, _HAS_FOOTER = 10, 0x10
+_FLAC = b"fLaC"
+#: A block of 34 bytes, the stream's description, comes first.
+_FLAC_BEGIN = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+_FRAMES = 3
+_HEADER_BYTES = 6
+#: Kilobits a second: of version 1 by layer, of versions 2 and 2.5 by layer.
+_BIT_RATES = {
+    (3, 3): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (3, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (3, 1): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 3): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (2, 1): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES_HZ = (44_100, 48_000, 32_000)
+_LAYER_1, _VERSION_1, _RESERVED = 3, 3, 1
+
+
+def sound_in(read: Read) -> tuple[str, int] | None:
+    """Return the demuxer for a sound without a header, and where it begins; None if there is none."""
+    place = _behind_tags(read)
+    window = read(place, _WINDOW_BYTES)
+    if window.startswith(_FLAC):
+        return "flac", place
+    if place and (demuxer := _frame(window[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0"))[0]):
+        return demuxer, place
+    flac = min((at for begin in _FLAC_BEGIN if (at := window.find(begin)) >= 0), default=len(window))
+    at = window.find(b"\xff")
+    while 0 <= at < flac:
+        if demuxer := _frames_at(window, at):
+            return demuxer, place + at
+        at = window.find(b"\xff", at + 1)
+    return ("flac", place + flac) if flac < len(window) else None
+
+
+def _behind_tags(read: Read) -> int:
+    place = 0
+    for _ in range(_MAX_TAGS):
+        head = read(place, _ID3_HEADER_BYTES)
+        if head.startswith(b"ID3") and len(head) == _ID3_HEADER_BYTES:
+            # Seven bits a byte.
+            length = 0
+            for byte in head[6:]:
+                length = length << 7 | byte & 0x7F
+            place += _ID3_HEADER_BYTES + length + (_ID3_HEADER_BYTES if head[5] & _HAS_FOOTER else 0)
+        elif head.startswith(b"\0"):
+            place = _behind_zeros(read, place)
+        else:
+            break
+    return place
+
+
+def _behind_zeros(read: Read, place: int) -> int:
+    end = place + _MAX_ZEROS
+    while place < end and (chunk := read(place, _WINDOW_BYTES)):
+        rest = chunk.lstrip(b"\0")
+        place += len(chunk) - len(rest)
+        if rest:
+            break
+    return place
+
+
+def _frames_at(window: bytes, at: int) -> str | None:
+    """Return the demuxer of some frames that follow each other; at a file's end fewer do."""
+    demuxer, found = None, 0
+    while found < _FRAMES and at < len(window):
+        kind, length = _frame(window[at : at + _HEADER_BYTES])
+        if kind is None or kind != (demuxer or kind):
+            return None
+        demuxer, found, at = kind, found + 1, at + length
+    return demuxer if found == _FRAMES else None
+
+
+def _frame(head: bytes) -> tuple[str | None, int]:
+    """Return the demuxer and the length of a frame; none and 0 for other bytes."""
+    if len(head) < _HEADER_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:  # noqa: PLR2004 - the sync word
+        return None, 0
+    if head[1] & 0xF6 == 0xF0:  # noqa: PLR2004 - layer 0 is ADTS
+        length = (head[3] & 0x03) << 11 | head[4] << 3 | head[5] >> 5
+        return ("aac", length) if length > _HEADER_BYTES else (None, 0)
+    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
+    rate, frequency, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if version == _RESERVED or not layer or not 0 < rate < 15 or frequency >= len(_RATES_HZ):  # noqa: PLR2004 - no rate
+        return None, 0
+    family = _VERSION_1 if version == _VERSION_1 else 2
+    bits = _BIT_RATES[family, layer][rate - 1] * 1000
+    hz = _RATES_HZ[frequency] // {3: 1, 2: 2, 0: 4}[version]
+    if layer == _LAYER_1:
+        return "mp3", (12 * bits // hz + padding) * 4
+    samples = 72 if layer == 1 and family != _VERSION_1 else 144
+    return "mp3", samples * bits // hz + padding

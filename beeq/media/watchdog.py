@@ -1,0 +1,48 @@
+"""Ends a run of ffmpeg that does not advance, such as one whose filter waits for a stream that never comes.
+
+A run advances if it writes (its progress and its output grow), or if it reads: seeking a picture in a long
+film takes minutes without an output. What it reads is known on Linux only.
+"""
+
+import asyncio
+from contextvars import ContextVar
+from pathlib import Path
+
+DEFAULT_S = 300.0
+#: How long a run may stand still, in seconds, for everything that this task and its children run.
+STALL_S: ContextVar[float] = ContextVar("media_stall_s", default=DEFAULT_S)
+#: Looks, not seconds, are counted: while the whole machine sleeps nothing advances, and nothing is looked at.
+_LOOKS = 10
+_READ = "rchar: "
+
+
+class Watchdog:
+    """Counts the looks at which a process has not advanced since the one before."""
+
+    def __init__(self, pid: int) -> None:
+        self.stall_s = STALL_S.get()
+        self._pid = pid
+        self._written: object = None
+
+    def note(self, written: object) -> None:
+        """Take what has been written so far; another value than before is an advance."""
+        self._written = written
+
+    async def stalled(self) -> None:
+        """Return when the process has not advanced for ``stall_s``."""
+        before, standing = self._seen(), 0
+        while standing < _LOOKS:
+            await asyncio.sleep(self.stall_s / _LOOKS)
+            now = self._seen()
+            standing, before = (standing + 1 if now == before else 0), now
+
+    def _seen(self) -> tuple[object, str]:
+        return self._written, _bytes_read(self._pid)
+
+
+def _bytes_read(pid: int) -> str:
+    try:
+        counted = Path(f"/proc/{pid}/io").read_text()
+    except OSError:
+        return ""
+    return next((line for line in counted.splitlines() if line.startswith(_READ)), "")

@@ -1,0 +1,135 @@
+"""Who may talk to the HTTP API: one guard, which every request passes before anything else is done. Pure.
+
+A page in a browser can send requests to any address that the browser reaches, and so to this machine. Three
+things keep it out. ``Host`` must be ours: a page whose own name was made to resolve to this machine (DNS
+rebinding) sends that name. ``Origin``, where there is one, must be the same, and ``Sec-Fetch-Site``, which no
+page can change, must not speak of another site. And with a token, the request must carry it.
+
+Without a token, only programs on this machine are answered. Under a server of its own (uvicorn, gunicorn)
+the application does not know on which addresses it is reached: both ends of the connection must be
+loopback's, and nothing may say that a proxy hands the request on for somebody else.
+"""
+
+import hmac
+import re
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from beeq.web.policy import HostAndPort, Policy, address_of
+from beeq.web.responses import Refusal
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+#: Headers by which proxies say for whom they ask; a client without a proxy has no reason to send one.
+_OF_A_PROXY = re.compile(
+    r"forwarded.*|via|cdn-loop|x-host"
+    r"|x-(forward|real|remote|original|originating|proxy|cluster|envoy|azure|arr)-?.*"
+    r"|(.*-)?(client|connecting|user|source)-?ip(v6)?|(cf|fly|tailscale)-.*",
+    re.ASCII,
+)
+#: Starlette's TestClient gives itself this address.
+_TEST_CLIENT = "testclient"
+
+
+def check_sender(scope: Scope, policy: Policy) -> None:
+    """Raise Refusal unless the request comes from where ``policy`` allows, and is for this application."""
+    headers = Headers(scope=scope)
+    host = _host(headers)
+    if not _is_ours(host, scope, policy):
+        raise Refusal(403, "This host is not allowed: --allow-host or BEEQ_ALLOW_HOST names those that are")
+    if not _is_from_a_page_of_ours(headers, host, scope, policy):
+        raise Refusal(403, "Requests from pages of other origins are not allowed")
+    if policy.token is None and not _is_local(scope, headers):
+        raise Refusal(
+            403, "Without BEEQ_WEB_TOKEN only programs on this machine are answered, and not through a proxy"
+        )
+
+
+def check_token(scope: Scope, policy: Policy) -> None:
+    """Raise Refusal unless the request carries the token, if there is one."""
+    if policy.token is None:
+        return
+    given = Headers(scope=scope).getlist("authorization")
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    is_equal = hmac.compare_digest(token.strip(" ").encode("latin-1"), policy.token.encode())
+    if scheme.lower() != "bearer" or not is_equal:
+        error = "Authorization must be Bearer and the token that BEEQ_WEB_TOKEN holds"
+        raise Refusal(401, error, headers={"www-authenticate": "Bearer"})
+
+
+def _host(headers: Headers) -> HostAndPort:
+    given = headers.getlist("host")
+    try:
+        (text,) = given
+        return HostAndPort.of(text)
+    except ValueError:
+        raise Refusal(400, "The request must name one valid Host") from None
+
+
+def _is_ours(host: HostAndPort, scope: Scope, policy: Policy) -> bool:
+    if host in policy.hosts or HostAndPort(host.host) in policy.hosts:
+        return True
+    address = host.address
+    if address is not None:
+        # An address cannot be made to resolve to another one. Which of them are ours nobody knows behind
+        # NAT; with a token it does not matter.
+        return address.is_loopback or policy.token is not None
+    return host.host == "localhost" or host.host == _in_process_name(scope)
+
+
+def _in_process_name(scope: Scope) -> str | None:
+    """Return the name by which an in-process client calls the application; None if there is a socket.
+
+    Transports of tests (``httpx.ASGITransport``, Starlette's TestClient) give the URL's host as the server's
+    address, where a server has that of its socket. No page gets there. Names with a dot do not count, so that
+    a test of an attacker's name is refused as it would be on a socket.
+    """
+    name = _end(scope, "server")
+    if name is None or address_of(name) is not None or re.fullmatch(r"[A-Za-z0-9-]+", name, re.ASCII) is None:
+        return None
+    return name.lower()
+
+
+def _is_from_a_page_of_ours(headers: Headers, host: HostAndPort, scope: Scope, policy: Policy) -> bool:
+    """Return whether no page sent the request, or one of this application's own origin."""
+    sites = headers.getlist("sec-fetch-site")
+    if sites and sites not in (["same-origin"], ["none"]):
+        return False
+    origins = headers.getlist("origin")
+    if not origins:
+        return True
+    scheme, separator, authority = origins[0].partition("://")
+    if len(origins) > 1 or not separator or scheme not in _DEFAULT_PORTS:
+        return False
+    if scheme == "http" and scope.get("scheme", "http") != "http":
+        return False  # the other way round a proxy may have taken the TLS off
+    try:
+        origin = HostAndPort.of(authority)
+    except ValueError:
+        return False
+    origin = _with_port(origin, scheme)
+    # A proxy may send a Host of its own: an allowed host's origin is ours as well.
+    ours = {_with_port(one, scheme) for one in (host, *policy.hosts)}
+    return origin in ours
+
+
+def _with_port(host: HostAndPort, scheme: str) -> HostAndPort:
+    return HostAndPort(host.host, _DEFAULT_PORTS[scheme] if host.port is None else host.port)
+
+
+def _is_local(scope: Scope, headers: Headers) -> bool:
+    client, server = _end(scope, "client"), _end(scope, "server")
+    if client is None or any(_OF_A_PROXY.fullmatch(name) for name in headers):
+        return False
+    address = address_of(client)
+    if address is None:
+        return client == _TEST_CLIENT and _in_process_name(scope) is not None
+    ours = None if server is None else address_of(server)
+    return address.is_loopback and (ours is None or ours.is_loopback)
+
+
+def _end(scope: Scope, name: str) -> str | None:
+    """Return the host of one end of the connection."""
+    end: Any = scope.get(name)
+    return str(end[0]) if end else None

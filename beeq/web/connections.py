@@ -1,0 +1,159 @@
+"""The connections of ``beeq web``: how many there may be, and how long a client may keep one waiting.
+
+uvicorn gives a client all the time it likes to send the head of a request and to take a response, and as many
+connections as the process has file descriptors. Here a connection is closed when a head is not there in time
+(counted from the connection's beginning, or from the end of the response before, however often a byte
+comes), and when its client takes no response. At the limit, a new connection takes the place of the one that
+has kept us waiting longest; only where every connection waits for us is the new one refused.
+"""
+
+import asyncio
+import resource
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+#: From the connection's beginning, or from the response before, to the end of a request's head.
+HEAD_TIMEOUT_S = 10.0
+#: In which a response must be taken.
+TAKE_TIMEOUT_S = 30.0
+MAX_CONNECTIONS = 500
+#: The loop accepts so many connections before it looks at the first of them.
+ACCEPTED_AT_ONCE = 64
+#: Descriptors for all else: Redis, MongoDB, the log.
+_OTHER_DESCRIPTORS = 64
+#: What a limit of descriptors leaves at the least.
+_FEWEST_CONNECTIONS = 16
+_LATE = b"408 Request Timeout", b'{"error":"The head of the request did not come in time"}'
+_FULL = b"503 Service Unavailable", b'{"error":"Too many connections at once"}'
+
+
+def connections_possible(limit: int) -> int:
+    """Return ``limit``, or how many connections this process has descriptors for, if they are fewer."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return limit
+    return min(limit, max(descriptors - ACCEPTED_AT_ONCE - _OTHER_DESCRIPTORS, _FEWEST_CONNECTIONS))
+
+
+class ClientConnections:
+    """The connections of one server, those first that have waited longest for their clients."""
+
+    def __init__(self, *, limit: int = MAX_CONNECTIONS, head_timeout_s: float = HEAD_TIMEOUT_S) -> None:
+        self._limit = limit
+        self._head_timeout_s = head_timeout_s
+        self._all: dict[ClientConnection, None] = {}
+
+    def add(self, connection: "ClientConnection") -> None:
+        """Take the connection in, in place of another one if need be; or refuse it."""
+        self._all[connection] = None
+        if len(self._all) <= self._limit:
+            return
+        found = next((one for one in self._all if one is not connection and one.waits_for_client), None)
+        if found is None:
+            connection.refuse(*_FULL)
+        else:
+            self.remove(found)
+            found.drop()
+
+    def renew(self, connection: "ClientConnection") -> None:
+        """The connection has had a response: it is the last again to have kept us waiting."""
+        if connection in self._all:
+            self.remove(connection)
+            self._all[connection] = None
+
+    def remove(self, connection: "ClientConnection") -> None:
+        """Forget the connection."""
+        self._all.pop(connection, None)
+
+    def close_late(self, now: float) -> None:
+        """Close those whose time is over, by the loop's clock; called every now and then."""
+        for connection in list(self._all):
+            if connection.takes_nothing(now):
+                connection.drop()
+            elif connection.waits_for_head and now - connection.since > self._head_timeout_s:
+                if connection.has_begun:
+                    connection.refuse(*_LATE)
+                else:
+                    connection.timeout_keep_alive_handler()
+
+
+class ClientConnection(H11Protocol):
+    """One connection."""
+
+    def __init__(self, connections: ClientConnections, **given: Any) -> None:
+        super().__init__(**given)
+        self._connections = connections
+        self._takes_since: float | None = None
+        #: When the wait for a head began, by the loop's clock.
+        self.since = self.loop.time()
+
+    # Its state.
+
+    @property
+    def waits_for_head(self) -> bool:
+        """Whether no request is under way."""
+        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the next step is the client's: to send the rest of a request, or to take a response."""
+        return (
+            self.transport.is_closing()
+            or self.cycle is None
+            or self.cycle.response_complete
+            or self.cycle.more_body
+            or self.flow.write_paused
+        )
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of a head is there."""
+        return bool(self.conn.trailing_data[0])
+
+    def takes_nothing(self, now: float) -> bool:
+        """Return whether there has been something to take for too long, by the loop's clock."""
+        if not self.transport.get_write_buffer_size():
+            self._takes_since = None
+            return False
+        if self._takes_since is None:
+            self._takes_since = now
+        return now - self._takes_since > TAKE_TIMEOUT_S
+
+    # What is done with it.
+
+    def drop(self) -> None:
+        """Close it at once; the client loses what it has not taken."""
+        self.transport.abort()
+
+    def refuse(self, status: bytes, body: bytes) -> None:
+        """Send this response without a request to it, and close."""
+        fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close" % len(body)
+        self.transport.write(b"HTTP/1.1 %s\r\n%s\r\n\r\n%s" % (status, fields, body))
+        self.transport.close()
+
+    # As asyncio and uvicorn call it.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin."""
+        super().connection_made(transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._connections.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read, unless the connection has been refused."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self.since = self.loop.time()
+        self._connections.renew(self)
+        super().on_response_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: any client may ask for it, as often as it likes."""

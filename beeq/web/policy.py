@@ -1,0 +1,150 @@
+"""What the HTTP API asks of a request's sender, and how much it takes: the settings, checked. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Self
+
+#: Jobs that may wait in a queue before the API takes no more for it.
+DEFAULT_MAX_WAITING = 10_000
+_MAX_PORT = 2**16 - 1
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{1,5}))?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
+#: What ``Authorization: Bearer`` can carry: visible ASCII characters.
+_TOKEN = re.compile(r"[!-~]{1,4096}", re.ASCII)
+
+Address = IPv4Address | IPv6Address
+
+
+def address_of(text: str) -> Address | None:
+    """Return the IP address that ``text`` is, an IPv4 one within an IPv6 one as IPv4; None if it is none.
+
+    Only the usual spellings count: ``127.1`` and ``0x7f000001`` are names here.
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+@dataclass(frozen=True, slots=True)
+class HostAndPort:
+    """A host as in ``Host`` and ``Origin``: in lower case, without a dot at its end; its port, if given."""
+
+    host: str
+    port: int | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return what ``text`` says; raises a ValueError, which does not repeat it."""
+        match = _AUTHORITY.fullmatch(text)
+        if match is None:
+            raise ValueError("it is not a host, or a host and a port")
+        port = None if match[2] is None else int(match[2])
+        if port is not None and port > _MAX_PORT:
+            raise ValueError("its port is not valid")
+        host = match[1].lower()
+        address = address_of(host.strip("[]"))
+        if address is not None:
+            return cls(str(address), port)
+        if host.startswith("["):
+            raise ValueError("it is not an IPv6 address")
+        host = host.removesuffix(".")
+        if _NAME.fullmatch(host) is None:
+            raise ValueError("it is not a host's name")
+        return cls(host, port)
+
+    @property
+    def address(self) -> Address | None:
+        """The IP address that the host is, if it is one."""
+        return address_of(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings of the HTTP API.
+
+    Args:
+        token: what requests must carry as ``Authorization: Bearer``, except those for ``/health``. None:
+            only programs on this machine are answered.
+        allowed_hosts: what ``Host`` may name, beside the names of loopback: ``host`` or ``host:port``.
+        max_waiting: jobs that may wait in a queue before requests for more are answered with 429.
+
+    Raises:
+        ValueError: a value is invalid; the message names the setting, and does not repeat a token.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    max_waiting: int = DEFAULT_MAX_WAITING
+    hosts: frozenset[HostAndPort] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            check_token(self.token)
+        object.__setattr__(self, "hosts", frozenset(map(_allowed_host, self.allowed_hosts)))
+        if isinstance(self.max_waiting, bool) or not isinstance(self.max_waiting, int):
+            raise ValueError(f"max_waiting must be an int, not {type(self.max_waiting).__name__}")  # noqa: TRY004 - as documented
+        if self.max_waiting < 1:
+            raise ValueError("max_waiting must be at least 1")
+
+
+def check_token(token: str) -> str:
+    """Return the token if a request can carry it; else raise a ValueError, which does not repeat it."""
+    if _TOKEN.fullmatch(token) is None:
+        raise ValueError("the token must have 1 to 4096 visible ASCII characters, and no space")
+    return token
+
+
+def host_list(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the hosts in comma lists; raises a ValueError if one of them is not a host."""
+    hosts = tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+    for host in hosts:
+        _allowed_host(host)
+    return hosts
+
+
+def name_in(host: str) -> tuple[str, ...]:
+    """Return the name, if ``host`` is one, as requests will have it that come to where it says."""
+    try:
+        given = HostAndPort.of(host)
+    except ValueError:
+        return ()
+    return () if given.address is not None else (given.host,)
+
+
+def _allowed_host(text: str) -> HostAndPort:
+    try:
+        return HostAndPort.of(text)
+    except ValueError:
+        raise ValueError(
+            f"{text[:100]!r} is not a host, or a host and a port, that could be allowed"
+        ) from None
+
+
+def web_token(environ: Mapping[str, str]) -> str | None:
+    """Return ``BEEQ_WEB_TOKEN``; None if there is none. Raises a ValueError, which names it, if invalid."""
+    text = environ.get("BEEQ_WEB_TOKEN")
+    try:
+        return None if text is None else check_token(text)
+    except ValueError as error:
+        raise ValueError(f"BEEQ_WEB_TOKEN: {error}") from None
+
+
+def policy_from_environment(environ: Mapping[str, str]) -> Policy:
+    """Return the policy that ``BEEQ_WEB_TOKEN``, ``BEEQ_ALLOW_HOST`` and ``BEEQ_MAX_WAITING`` configure.
+
+    Raises:
+        ValueError: a value is invalid; the message names the variable.
+    """
+    try:
+        hosts = host_list([environ.get("BEEQ_ALLOW_HOST", "")])
+    except ValueError as error:
+        raise ValueError(f"BEEQ_ALLOW_HOST: {error}") from None
+    text = environ.get("BEEQ_MAX_WAITING", str(DEFAULT_MAX_WAITING)).strip()
+    if not (text.isascii() and text.isdecimal() and len(text) < 16 and int(text) > 0):  # noqa: PLR2004 - digits enough
+        raise ValueError("BEEQ_MAX_WAITING: it is not a valid number of jobs, which is at least 1")
+    return Policy(token=web_token(environ), allowed_hosts=hosts, max_waiting=int(text))

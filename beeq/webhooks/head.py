@@ -1,0 +1,98 @@
+"""The head of a response, read from its bytes as they come, and forgiving. No IO, no clock.
+
+With its status line a receiver has decided. The HTTP library refuses the whole response over one malformed
+line after that, so the status is read here, before the library reads.
+"""
+
+import re
+from collections.abc import Callable
+
+#: Any version; after the status stands a space and a reason, or nothing.
+_STATUS_LINE = re.compile(rb"HTTP/[0-9](?:\.[0-9])?[ \t]+([1-9][0-9]{2})(?:[ \t\r\n]|\Z)", re.IGNORECASE)
+#: The longest beginning of a status line that leaves the status open, with some spaces too many.
+_LONGEST_BEGINNING = 64
+_SWITCHING_PROTOCOLS = 101
+_FIRST_FINAL = 200
+#: No more of one head is looked at.
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class ResponseHead:
+    """What one response's head says: its status, and the header lines that came, as far as they can be read.
+
+    Interim ones (1xx) are left out, malformed ones too. ``on_status`` is called once the status is known.
+
+    Attributes:
+        status: the final response's; None until it has come.
+        headers: names and values as they came, without the lines that are none.
+    """
+
+    def __init__(self, on_status: Callable[[], None] | None = None) -> None:
+        self._on_status = on_status
+        self._unread = b""
+        self._header_bytes = 0
+        self._in_interim = False
+        self._is_over = False  # nothing more is looked at
+        self.status: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Read the connection's next bytes, none at its end; return those that the HTTP library shall read.
+
+        They begin with the final response's status line, or with what is not HTTP.
+        """
+        if self._is_over:
+            return data
+        self._unread += data
+        passed = data
+        if self.status is None:
+            self._leave_out_interim()
+            self._read_status(is_end=not data)
+            if self.status is None and not self._is_over:
+                return b""
+            passed = self._unread
+        self._read_headers()
+        return passed
+
+    def _leave_out_interim(self) -> None:
+        """Take out the interim responses, and empty lines in front of a status line."""
+        while True:
+            if not self._in_interim:
+                self._unread = self._unread.lstrip(b"\r\n")
+                match = _STATUS_LINE.match(self._unread)
+                status = int(match[1]) if match else _FIRST_FINAL
+                self._in_interim = status < _FIRST_FINAL and status != _SWITCHING_PROTOCOLS
+            if not self._in_interim:
+                return
+            line, newline, rest = self._unread.partition(b"\n")
+            if not newline:
+                self._is_over = len(line) > MAX_HEAD_BYTES
+                return
+            self._unread = rest
+            self._in_interim = bool(line.strip(b"\r"))
+
+    def _read_status(self, *, is_end: bool) -> None:
+        if self._in_interim:
+            return
+        match = _STATUS_LINE.match(self._unread)
+        # At the end of what came so far three digits may be the first of more.
+        if match and (match.end() > match.end(1) or is_end):
+            self.status = int(match[1])
+            if self._on_status is not None:
+                self._on_status()
+        elif is_end or b"\n" in self._unread or len(self._unread) > _LONGEST_BEGINNING:
+            self._is_over = True
+
+    def _read_headers(self) -> None:
+        """Read the whole lines, up to the empty one."""
+        while not self._is_over:
+            line, newline, rest = self._unread.partition(b"\n")
+            if not newline:
+                self._is_over = len(line) > MAX_HEAD_BYTES
+                return
+            self._unread = rest
+            self._header_bytes += len(line)
+            name, colon, value = line.partition(b":")
+            if colon:
+                self.headers.append((name.strip(), value.strip()))
+            self._is_over = not line.strip(b"\r") or self._header_bytes > MAX_HEAD_BYTES

@@ -1,0 +1,85 @@
+"""Claims: what ``lua/exchange.lua`` notes for a job that it hands out, and jobs that are started early.
+
+An idle worker does not wait for the reply of the call that claims its job: the blocking fetch brings the
+record along, the call is sent, and the handler starts. The reply then grants the claim, or refuses it.
+"""
+
+#: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
+ClaimedJob = tuple[bytes, bytes, int, bytes]
+
+#: Only of a job that nobody was handed before is it known what the claim will be.
+FIRST_DELIVERY = 1
+
+
+def claim_of(token: bytes, place: int, deliveries: int) -> bytes:
+    """Return the claim of the job that has this place among those of one call."""
+    return b"%b.%d:%d" % (token, place, deliveries)
+
+
+def token_of(claim: bytes) -> bytes:
+    """Return the token of the call that claimed; empty if nobody has the job any more."""
+    return claim.rpartition(b":")[0].rpartition(b".")[0]
+
+
+class HeldClaims(dict[bytes, bytes]):
+    """What a worker holds, id → claim: its heartbeat beats for these until they are recorded, or lost.
+
+    Attributes:
+        early: the one whose job was started early, until Redis has granted it, or not; else empty.
+    """
+
+    __slots__ = ("early",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = b""
+
+    def hold_early(self, raw_id: bytes, claim: bytes) -> None:
+        """Hold a claim that Redis has not granted yet."""
+        self.early = claim  # first: see ``snapshot``
+        self[raw_id] = claim
+
+    def holds(self, raw_id: bytes, claim: bytes) -> bool:
+        """Return whether the id is held by this very claim."""
+        return self.get(raw_id) == claim
+
+    def release(self, raw_id: bytes, claim: bytes) -> bool:
+        """Hold the id no more, unless it was claimed again meanwhile; return whether it was held so."""
+        if self.get(raw_id) != claim:
+            return False
+        del self[raw_id]
+        return True
+
+    def snapshot(self) -> tuple[dict[bytes, bytes], bytes]:
+        """Return what is held, and ``early``; another thread may call this.
+
+        A claim is noted as early before it is held, and read the other way round: so each claim returned,
+        but for the early one, had been granted before the call.
+        """
+        held = dict(self)  # copies at one go; iterating would not
+        return held, self.early
+
+
+class FetchedJob:
+    """A job that a blocking fetch has moved into ``active``, and that no call has claimed yet.
+
+    Args:
+        raw_id: its id as Redis has it.
+        token: of the call that claims it, however often that call is sent: the claim stays the same.
+    """
+
+    __slots__ = ("claim", "is_started", "raw_id", "record", "token")
+
+    def __init__(self, raw_id: bytes, token: bytes) -> None:
+        self.raw_id = raw_id
+        self.token = token
+        #: What a call that grants it claims it with.
+        self.claim = claim_of(token, 0, FIRST_DELIVERY)
+        #: Whether its handler was started before the claim was granted, and with which record.
+        self.is_started = False
+        self.record = b""
+
+    def start_early(self, record: bytes) -> None:
+        """Note that its handler starts with this record, before the claim is granted."""
+        self.is_started = True
+        self.record = record

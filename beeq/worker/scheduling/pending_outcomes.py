@@ -1,0 +1,161 @@
+"""Outcomes on their way to Redis: how many one call carries, and what becomes of one that Redis refuses.
+
+A call that fails is sent again with half its outcomes, down to one; each answered call may carry twice as
+many again. An outcome whose call has failed though it carried nothing else is lonely: it is sent alone, now
+and then, and holds no other up. If Redis refuses its content (it is longer than the server takes), or hangs
+up on it again and again, the job fails instead, with an outcome that is short.
+
+Decisions only, for ``scheduler.py``.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from beeq.errors import RedisError, RedisSilent
+from beeq.protocol.outcome import refused_outcome
+from beeq.worker.scheduling.actions import MAX_BATCH, MAX_BATCH_BYTES, Failure, PendingOutcome
+
+#: Facts of ``lua/exchange.lua``: the outcome was recorded; what it would write is there already.
+_RECORDED, _THERE = 1, 2
+#: If Redis hangs up so often on an outcome that is sent alone, it does so for its content.
+MAX_HANGUPS = 5
+#: A server takes the content of an outcome of at most so many bytes.
+_SHORT_BYTES = 65_536
+
+
+class PendingOutcomes:
+    """One worker's, in the order in which they are sent."""
+
+    def __init__(self) -> None:
+        self._lonely: deque[PendingOutcome] = deque()
+        #: Those that go in company, as far as no call carries them.
+        self.waiting: list[PendingOutcome] = []
+        #: How many of those that go alone may be sent now.
+        self.lonely_due = 0
+        self._is_later_due = False  # ``retry_lonely`` is about to be called
+        #: Claims of those that Redis may have recorded, see ``allow_asking``.
+        self.unanswered: set[bytes] = set()
+        #: How much one call may carry, and ask for, at most: less after a failure.
+        self.limit = MAX_BATCH
+
+    def has(self, claim: bytes) -> bool:
+        """Return whether the outcome of the job with this claim is among them."""
+        return any(each.claim == claim for each in (*self.waiting, *self._lonely))
+
+    def take(self, *, alone: bool) -> list[PendingOutcome]:
+        """Return what the next call carries: so many, and not much more than ``MAX_BATCH_BYTES`` of them.
+
+        One that is lonely is all that its call does; without ``alone`` the call does more.
+        """
+        if alone and self.lonely_due:
+            self.lonely_due -= 1
+            return [self._lonely.popleft()]
+        waiting = self.waiting
+        if len(waiting) <= 1:
+            self.waiting = []
+            return waiting
+        count = size_bytes = 0
+        for each in waiting[: self.limit]:
+            outcome = each.outcome  # as ``size_bytes`` has it; a property costs each job a call
+            size_bytes += len(each.raw_id) + len(outcome.record) + len(outcome.message) + len(outcome.keep)
+            if count and size_bytes > MAX_BATCH_BYTES:
+                break
+            count += 1
+        self.waiting = waiting[count:]
+        return waiting[:count]
+
+    def allow_asking(self, outcomes: list[PendingOutcome]) -> bool:
+        """Return whether a call that carries these may ask for jobs.
+
+        Redis may have recorded an outcome whose reply was lost, and its job may wait again. Were that claimed
+        here before the outcome is sent again, the outcome would be taken for a lost one.
+        """
+        if outcomes and outcomes[0].is_lonely:
+            return False  # it may be refused again, and no job with it
+        return not self.unanswered or self.unanswered <= {each.claim for each in outcomes}
+
+    def put_back(self, outcomes: list[PendingOutcome]) -> None:
+        """Send these, which were taken, first: their call has not looked at them."""
+        self.waiting[:0] = outcomes
+
+    def answered(
+        self, sent: list[PendingOutcome], facts: Sequence[int], unclaimed: bytes
+    ) -> tuple[list[PendingOutcome], list[PendingOutcome]]:
+        """Return which outcomes of an executed call are recorded, and which are lost; others are sent again.
+
+        The next call may carry twice as much.
+
+        Args:
+            sent: what the call carried.
+            facts: its reply's, see ``lua/exchange.lua``; fewer if it did not look at all of them.
+            unclaimed: claim of a job that was started early, and that no call has claimed yet. Redis refused
+                the call that was to do so, and then this one, which was sent behind it, found no claim.
+        """
+        if self.limit < MAX_BATCH:
+            self.limit = min(self.limit * 2, MAX_BATCH)
+        if self.unanswered:
+            self.unanswered -= {each.claim for each in sent[: len(facts)]}
+        if facts.count(_RECORDED) == len(sent):
+            return sent, []
+        recorded: list[PendingOutcome] = []
+        lost: list[PendingOutcome] = []
+        again = sent[len(facts) :]
+        for each, fact in zip(sent, facts, strict=False):
+            if not fact and each.claim == unclaimed:
+                again.append(each)
+            elif each.is_unanswered if fact == _THERE else fact:
+                recorded.append(each)  # else another worker has written the same
+            else:
+                lost.append(each)
+        self.put_back(again)
+        return recorded, lost
+
+    def failed(self, outcomes: list[PendingOutcome], asked: int, failure: Failure, error: RedisError) -> bool:
+        """A call with these outcomes, which asked for so many jobs, has failed with ``error``.
+
+        Returns whether the next call may be made at once: it carries or asks for less, or something else.
+        """
+        if failure is Failure.SCRIPT_MISSING:
+            self.put_back(outcomes)
+            return True
+        for each in outcomes:
+            each.is_unanswered = True  # a refused call may have recorded outcomes, and then asked in vain
+            if failure is Failure.REPLY_LOST:
+                self.unanswered.add(each.claim)
+        if len(outcomes) == 1:
+            is_other = self._failed_alone(outcomes[0], failure, error)
+        else:
+            self.put_back(outcomes)
+            is_other = False
+        size = min(self.limit, max(len(outcomes), asked))
+        if size <= 1:
+            return is_other
+        self.limit = 1 if failure is Failure.CONTENT_REFUSED else size // 2
+        return True
+
+    def _failed_alone(self, pending: PendingOutcome, failure: Failure, error: RedisError) -> bool:
+        if failure is Failure.REPLY_LOST and pending.size_bytes <= _SHORT_BYTES:
+            self.put_back([pending])
+            return False
+        is_silent = isinstance(error, RedisSilent)  # or slow, which says nothing of the content
+        pending.hangups += failure is Failure.REPLY_LOST and not is_silent
+        if failure is Failure.CONTENT_REFUSED or pending.hangups >= MAX_HANGUPS:
+            pending.outcome = refused_outcome(pending.outcome, error, with_record=not pending.is_refusal)
+            pending.is_refusal, pending.hangups, pending.is_lonely = True, 0, False
+            self.put_back([pending])
+            return True
+        pending.is_lonely = True
+        self.unanswered.discard(pending.claim)  # or no job would be asked for, as long as it is refused
+        self._lonely.append(pending)
+        return bool(self.waiting)
+
+    def wants_later(self) -> bool:
+        """Return whether ``retry_lonely`` is to be called later; asked once after each failure."""
+        wants = bool(self._lonely) and not self._is_later_due
+        self._is_later_due = self._is_later_due or wants
+        return wants
+
+    def retry_lonely(self) -> None:
+        """Send those that are lonely again, one a call."""
+        self._is_later_due = False
+        self.lonely_due = len(self._lonely)

@@ -1,0 +1,92 @@
+"""The errors of all queues of a command as one log: what many queues meet alike is one line, then a count.
+
+Each queue says the same error of Redis's seldom (``beeq/supervision/error_reports.py``), but all of them
+say it. So the first to meet it is logged at once, with the queue's name; what the others say of the same
+class and text is counted, and logged with the next one after ``FIRST_REST_S``, then after twice as long
+each time. Once no queue is without Redis any more, one line says for how long it was away.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from beeq import Queue, RedisError, RedisUnavailable
+
+logger = logging.getLogger("beeq_cli")
+
+FIRST_REST_S = 10.0
+LONGEST_REST_S = 300.0
+#: So many errors are known at a time; the one that was met longest ago is forgotten.
+MAX_KINDS = 200
+
+
+class _Repetition:
+    """Errors of one class and text."""
+
+    __slots__ = ("count", "queues", "rest_s", "said_at")
+
+    def __init__(self, now: float) -> None:
+        self.said_at = now
+        self.rest_s = FIRST_REST_S
+        self.count = 0  # since it was said
+        self.queues: set[str] = set()
+
+
+class Outages:
+    """A process's. Follows queues of any number, all in one thread."""
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[tuple[type, str], _Repetition] = OrderedDict()
+        self._away: dict[str, float] = {}  # queues without Redis, and since when
+        self._seen: set[str] = set()  # queues that were, since all had it
+        self._errors = 0
+        self._since = 0.0
+
+    def follow(self, queue: Queue, log: Callable[[BaseException, str], None]) -> None:
+        """Log the queue's errors by ``log``, which gets an error and the text of a count, or an empty one."""
+        queue.on("error", lambda error: self._met(queue.name, error, log))
+        queue.on("reconnected", lambda _away_ms, errors: self._back(queue.name, errors))
+
+    def _met(self, name: str, error: BaseException, log: Callable[[BaseException, str], None]) -> None:
+        if not isinstance(error, RedisError):
+            log(error, "")
+            return
+        now = time.monotonic()
+        if isinstance(error, RedisUnavailable):
+            if not self._away:
+                self._since = now
+            self._away.setdefault(name, now)
+            self._seen.add(name)
+        key = type(error), str(error)
+        kind = self._kinds.pop(key, None)
+        if kind is None or now - kind.said_at > 2 * kind.rest_s:
+            self._kinds[key] = _Repetition(now)
+            if len(self._kinds) > MAX_KINDS:
+                self._kinds.popitem(last=False)
+            log(error, "")
+            return
+        self._kinds[key] = kind
+        kind.count += 1 + error.repeated
+        kind.queues.add(name)
+        if now - kind.said_at >= kind.rest_s:
+            log(error, f" ({kind.count} times, in {_queues(len(kind.queues))}, since it was last said)")
+            kind.said_at, kind.count, kind.queues = now, 0, set()
+            kind.rest_s = min(2 * kind.rest_s, LONGEST_REST_S)
+
+    def _back(self, name: str, errors: int) -> None:
+        self._errors += errors
+        self._away.pop(name, None)
+        if self._away:
+            return
+        away_s = time.monotonic() - self._since
+        logger.warning(
+            "Redis is back after %.1f s (%d errors, in %s)", away_s, self._errors, _queues(len(self._seen))
+        )
+        self._errors, self._seen = 0, set()
+        for key in [key for key in self._kinds if issubclass(key[0], RedisUnavailable)]:
+            del self._kinds[key]
+
+
+def _queues(count: int) -> str:
+    return "1 queue" if count == 1 else f"{count} queues"

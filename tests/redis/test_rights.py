@@ -1,0 +1,73 @@
+"""The table of rights: complete, and nothing in it that nobody needs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+import beeq
+from beeq.redis import rights, scripts
+
+PACKAGE = Path(beeq.__file__).parent
+#: Whose scripts a queue without a handler runs; the others are a worker's.
+QUEUE_SCRIPTS = {
+    "add_jobs", "cancel_job", "clean_jobs", "count_jobs", "raise_delayed", "read_outcome", "read_records",
+    "remove_job", "report_progress", "retry_job",
+}  # fmt: skip
+#: Commands whose rights are given by subcommand.
+CONTAINERS = {"CLIENT", "SCRIPT", "XGROUP", "XINFO", "CLUSTER", "ACL"}
+#: Codes of errors that are commands' names, too.
+CODES = {"readonly"}
+
+
+def commands_in(script: scripts.Script) -> set[str]:
+    return {name.lower() for name in re.findall(r"(?:call|write)\('([A-Z]+)'", script.source.decode())}
+
+
+def needed_by(*parts: str) -> set[str]:
+    return set(rights.needed_by(*parts))
+
+
+@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
+def test_a_script_needs_nothing_that_is_not_in_the_table(script):
+    part = "queue" if script.name in QUEUE_SCRIPTS else "worker"
+    assert commands_in(script) <= needed_by(part, "mirrored")
+
+
+def words_sent(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each word in capitals that follows the opening of a call or a tuple, and the next one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+        words = [part.value if isinstance(part, ast.Constant) else "" for part in parts]
+        if words and isinstance(words[0], str) and re.fullmatch("[A-Z]{3,}", words[0]):
+            yield words[0], str(words[1]) if len(words) > 1 else ""
+
+
+def sent_by(path: Path, known: set[str]) -> set[str]:
+    return {
+        f"{word}|{following}".lower() if word in CONTAINERS else word.lower()
+        for word, following in words_sent(path)
+        if word.lower() in known
+    }
+
+
+async def test_a_module_sends_nothing_that_is_not_in_the_table(redis):
+    known = set(await redis.command()) - CODES
+    sent = set()
+    rooms = [
+        PACKAGE.joinpath(name).rglob("*.py")
+        for name in ("redis", "client", "worker", "maintenance", "mirror")
+    ]
+    for path in chain(PACKAGE.glob("*.py"), *rooms):
+        if path.name != "rights.py":
+            sent |= sent_by(path, known)
+    table = {right.command for right in rights.RIGHTS}
+    assert sent - table == set(), "a line in beeq/redis/rights.py is missing"
+    in_scripts = set().union(*(commands_in(script) for script in scripts.ALL))
+    by_redis_py = {"select", "client|setname"}
+    assert table - sent - in_scripts - by_redis_py == set(), "a line there is not needed any more"
