@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from beeq.media.errors import MediaFailed, shown
+from beeq.media.limits import LIMITS
 from beeq.media.paths import OpenFile
 from beeq.media.watchdog import Watchdog
 from beeq.worker.processes.group_keeper import GroupKeeper
@@ -27,8 +28,7 @@ _DEATH_S = 5.0
 _HEAD_BYTES = 256 * 1024
 _TAIL_BYTES = 8 * 1024
 _CHUNK_BYTES = 16 * 1024
-#: The decoders refuse larger pictures, which would use up the memory.
-_MAX_PIXELS = 16384 * 16384
+_MIB = 1024 * 1024
 #: All that ffmpeg gets of the worker's environment, because that holds secrets.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 #: Runs a program that dies with the worker: PR_SET_PDEATHSIG outlives exec. (A ``preexec_fn`` could
@@ -114,8 +114,11 @@ def find_ffmpeg() -> str:
 def reading(file: OpenFile, *options: str) -> list[str]:
     """Return the arguments that make ``file`` an input: by its own demuxer, with no other files."""
     external = ["-enable_drefs", "0", "-use_absolute_path", "0"] if file.demuxer == "mov" else []
+    limits = LIMITS.get()
     return [
-        *("-protocol_whitelist", "file", "-max_pixels", str(_MAX_PIXELS), "-f", file.demuxer),
+        *("-protocol_whitelist", "file", "-f", file.demuxer, "-max_streams", str(limits.max_streams)),
+        # Also for a picture that comes later in a stream, larger than its first.
+        *("-max_pixels", str(limits.max_pixels), "-threads", str(limits.threads)),
         *external,
         *(("-skip_initial_bytes", str(file.begin)) if file.begin else ()),
         *options,
@@ -138,8 +141,12 @@ async def run(
     Raises MediaFailed if ffmpeg is not installed, cannot be started, stands still (``watchdog``), or
     took longer than ``LIMIT_S``.
     """
+    limits = LIMITS.get()
+    threads = str(limits.threads)
     command = [
         *(find_ffmpeg(), "-hide_banner", "-nostdin", "-y", "-v", log_level),
+        *("-max_alloc", str(limits.max_alloc_mb * _MIB)),
+        *("-filter_threads", threads, "-filter_complex_threads", threads),
         *("-nostats", *(() if on_output else ("-progress", "pipe:1")), *arguments),
     ]
     if _HAS_DEATH_SIGNAL:

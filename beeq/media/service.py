@@ -19,6 +19,7 @@ from beeq.media.formats import (
 from beeq.media.frames import extract_last_frame
 from beeq.media.inputs.facts import file_facts, image_facts
 from beeq.media.inputs.probe import probe
+from beeq.media.limits import LIMITS, MediaLimits
 from beeq.media.mix import mix_with_music
 from beeq.media.paths import MediaRoot, NewFile, OpenFile, Place
 from beeq.media.stitch import stitch_audio, stitch_videos
@@ -40,12 +41,13 @@ class LocalMedia:
 
     The suffix of ``output_path`` chooses the format; missing folders are created. An existing file is
     replaced once the new one is complete; of several new ones, once all are complete. An ffmpeg that does not
-    advance for ``stall_s`` seconds is ended.
+    advance for ``stall_s`` seconds is ended, and what is beyond the ``limits`` is refused.
     """
 
-    def __init__(self, root: Path, stall_s: float = DEFAULT_S) -> None:
+    def __init__(self, root: Path, stall_s: float = DEFAULT_S, limits: MediaLimits | None = None) -> None:
         self._root = MediaRoot(root)
         self._stall_s = stall_s
+        self._limits = limits or MediaLimits()
 
     async def stitch_videos(
         self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
@@ -100,7 +102,7 @@ class LocalMedia:
         if not scene_videos or not output_formats:
             raise MediaRefused("there must be a scene to show and a format to write")
         places = {name: self._root.locate(f"{output_name}.{name}") for name in output_formats}
-        STALL_S.set(self._stall_s)
+        self._bound()
         with contextlib.ExitStack() as stack:
             scenes = [stack.enter_context(self._root.reading(name)) for name in scene_videos]
             master = stack.enter_context(self._root.reading(master_audio))
@@ -113,6 +115,11 @@ class LocalMedia:
             for target, _ in targets.values():
                 target.publish()
             return facts
+
+    def _bound(self) -> None:
+        """Bound what this task runs from here on."""
+        STALL_S.set(self._stall_s)
+        LIMITS.set(self._limits)
 
     def _output(self, given: str, formats: Mapping[str, _Format]) -> tuple[Place, _Format]:
         place = self._root.locate(given)
@@ -129,7 +136,7 @@ class LocalMedia:
         wish: tuple[MediaParameters, Reach],
     ) -> dict[str, Any]:
         place, form = output
-        STALL_S.set(self._stall_s)
+        self._bound()
         with contextlib.ExitStack() as stack:
             sources = [stack.enter_context(self._root.reading(name)) for name in input_files]
             target = stack.enter_context(self._root.creating(place))

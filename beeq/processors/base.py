@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from beeq.errors import BeeqError, Discard
 from beeq.job import RunningJob
 from beeq.jobs import BaseJob, InvalidJob, validate
+from beeq.media.limits import MediaLimits
 from beeq.media.paths import PROJECT, safe_name
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class ProcessorSettings:
     Attributes:
         media_root: the folder of all media files; the current one by default.
         media_stall_s: an ffmpeg that does not advance for so many seconds is ended, and the attempt fails.
+        media_limits: what one media job may cost; read from ``BEEQ_MEDIA_MAX_…`` and ``BEEQ_MEDIA_THREADS``.
         media_projects: ``separate`` keeps each job in a folder of its ``projectId`` below the media root.
         media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
         webhook_secret: ``whsec_`` and base64, or several of these; what signs deliveries comes of it.
@@ -58,6 +60,7 @@ class ProcessorSettings:
 
     media_root: Path = field(default_factory=Path.cwd)
     media_stall_s: float = MEDIA_STALL_S
+    media_limits: MediaLimits = field(default_factory=MediaLimits)
     media_projects: Literal["shared", "separate"] = "shared"
     media_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
@@ -91,6 +94,7 @@ class ProcessorSettings:
         return cls(
             media_root=root.absolute(),
             media_stall_s=_seconds("BEEQ_MEDIA_STALL_S", environ, MEDIA_STALL_S),
+            media_limits=MediaLimits.from_environment(environ),
             media_projects=_choice("BEEQ_MEDIA_PROJECTS", environ, "shared", "separate"),
             media_url=_service_url("BEEQ_MEDIA_URL", environ),
             webhook_secret=environ.get("BEEQ_WEBHOOK_SECRET"),

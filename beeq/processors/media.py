@@ -17,7 +17,7 @@ from beeq.processors.base import Processor, ProcessorSettings, Progress, enter_p
 def media_of(settings: ProcessorSettings) -> LocalMedia | RemoteMedia:
     """Return the service for the settings: ffmpeg on this machine, or a remote one."""
     if settings.media_url is None:
-        return LocalMedia(settings.media_root, settings.media_stall_s)
+        return LocalMedia(settings.media_root, settings.media_stall_s, settings.media_limits)
     return RemoteMedia(settings.media_url)
 
 
