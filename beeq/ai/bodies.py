@@ -18,6 +18,8 @@ _ANY_HEAD = 32 + zlib.MAX_WBITS
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _DONE = b"[DONE]"
 _END = object()
+#: A packed body may be of so many parts: each costs time, also an empty one.
+_MAX_PARTS = 10_000
 
 
 class EndedEarly(ValueError):
@@ -49,6 +51,7 @@ class Unpacking:
             self._held = b""
             self._part = self._begun(piece)
             self._is_plain = self._part is None
+            self._parts = 1
         if self._is_plain:
             yield piece
         while piece and self._left > 0 and not self._is_plain:
@@ -56,7 +59,9 @@ class Unpacking:
                 if not piece.startswith(_GZIP[:1]):
                     return  # padding after the last part
                 self._part = zlib.decompressobj(_ANY_HEAD)
-            self._parts += 1
+                self._parts += 1
+                if self._parts > _MAX_PARTS:
+                    raise ValueError(f"it is packed in more than {_MAX_PARTS} parts")
             try:
                 found = self._part.decompress(piece, self._left)
             except zlib.error:

@@ -19,7 +19,7 @@ import httpx
 from beeq.ai.bodies import EndedEarly, json_of
 from beeq.ai.dialect.refusals import is_no_credit, refusal_in
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.exchange import Exchanges, error_body, header, pieces
+from beeq.ai.exchange import Exchanges, PieceCount, error_body, header, pieces
 from beeq.ai.provider import PLAIN_HEADERS, Provider, http_url
 from beeq.ai.responses import delay_ms_in, error_text
 from beeq.protocol.codec import dumps
@@ -139,16 +139,27 @@ class AIClient:
         )
         headers = {"content-type": content_type, "idempotency-key": idempotency_key}
         limit_s = self.limits.request_s
+        max_bytes = max_bytes or self.limits.json_bytes
         async with self._ask(
-            operation, "POST", url, limit_s=limit_s, silence_s=limit_s, headers=headers, content=content
+            operation,
+            "POST",
+            url,
+            limit_s=limit_s,
+            silence_s=limit_s,
+            max_bytes=max_bytes * _STREAM_FACTOR,
+            headers=headers,
+            content=content,
         ) as response:
-            return await self._json(operation, response, max_bytes or self.limits.json_bytes)
+            return await self._json(operation, response, max_bytes)
 
     async def get(self, operation: str, url: httpx.URL) -> Any:
         """GET a URL of the provider's own and return the JSON of the response."""
         limit_s = self.limits.poll_s
-        async with self._ask(operation, "GET", url, limit_s=limit_s, silence_s=limit_s) as response:
-            return await self._json(operation, response, self.limits.json_bytes)
+        max_bytes = self.limits.json_bytes
+        async with self._ask(
+            operation, "GET", url, limit_s=limit_s, silence_s=limit_s, max_bytes=max_bytes * _STREAM_FACTOR
+        ) as response:
+            return await self._json(operation, response, max_bytes)
 
     @contextlib.asynccontextmanager
     async def download(
@@ -167,6 +178,7 @@ class AIClient:
                 headers=self._provider.headers if is_own and with_key else PLAIN_HEADERS,
                 limit_s=limit_s,
                 silence_s=silence_s,
+                max_bytes=max_bytes,
             ) as response:
                 if is_own and not with_key and response.status in _ASKS_FOR_THE_KEY:
                     with_key = True  # a redirect within the provider's API
@@ -195,13 +207,16 @@ class AIClient:
                 headers=PLAIN_HEADERS,
                 limit_s=self.limits.reference_s,
                 silence_s=self.limits.silence_s,
+                max_bytes=max_bytes,
             ) as response:
                 location = _location(response)
                 if location is None:
                     if not _is_success(response):
                         raise _failure(response, f"{subject}: status {response.status}")
                     body = bytearray()
+                    count = PieceCount(subject)
                     async for piece in response.aiter_stream():
+                        count.add(piece)
                         body += piece
                         if len(body) > max_bytes:
                             raise AIRefused(f"{subject} is longer than {max_bytes} bytes")
@@ -236,6 +251,7 @@ class AIClient:
         *,
         limit_s: float,
         silence_s: float,
+        max_bytes: int,
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
     ) -> AsyncIterator[httpcore.Response]:
@@ -246,6 +262,7 @@ class AIClient:
             headers=self._provider.headers | (headers or {}),
             limit_s=limit_s,
             silence_s=silence_s,
+            max_bytes=max_bytes,
             content=content,
         ) as response:
             await self._check(operation, response)

@@ -19,12 +19,19 @@ from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
 
 #: The body of an error response is read for its reason: this far …
 _MAX_ERROR_BYTES = 64 * 1024
 #: … and this long.
 _ERROR_S = 3.0
 _NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
+#: Around a body comes its framing, which may be no longer than the largest body and this.
+_FRAMING_BYTES = 1024 * 1024
+#: A body may come in so many pieces of any size (a stream has one for each word) …
+_MAX_SMALL_PIECES = 100_000
+#: … beyond that they hold so many bytes on average.
+_PIECE_BYTES = 128
 
 
 class Exchanges:
@@ -60,20 +67,25 @@ class Exchanges:
         headers: dict[str, str],
         limit_s: float,
         silence_s: float,
+        max_bytes: int,
         content: bytes | None = None,
     ) -> AsyncIterator[httpcore.Response]:
         """Send a request and yield the response, of any status; messages begin with the ``subject``.
 
         ``limit_s`` is the time to the end of the response, ``silence_s`` that between two pieces of it.
+        ``max_bytes`` is what its body may have, for a bound on the framing; the caller bounds the body.
         Raises AIRefused if the host must not be called, and AIFailed if there was no response, or it broke
         off.
         """
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        most_bytes = MAX_HEAD_BYTES + 2 * max_bytes + _FRAMING_BYTES
         timeouts = {"connect": self._connect_s, "read": silence_s, "write": silence_s}
         with self._explained(subject):
             async with (
                 asyncio.timeout(limit_s),
-                self._open().borrow(target.origin) as connection,
+                self._open().borrow(
+                    target.origin, lambda: ResponseHead(max_rest_bytes=most_bytes).feed
+                ) as connection,
                 connection.stream(
                     method,
                     target,
@@ -114,6 +126,8 @@ class Exchanges:
             reason = f"could not connect: {self._quote(str(error)) or 'it broke off'}"
         except httpcore.ProxyError as error:
             reason = f"the proxy answered {self._quote(str(error))}"
+        except EndlessResponse as endless:
+            reason = f"its response did not end: {endless}"
         except (TimeoutError, httpcore.TimeoutException):
             reason = "no response in time"
         except _NETWORK_ERRORS:
@@ -123,12 +137,29 @@ class Exchanges:
         raise AIFailed(f"{subject}: {reason}") from None
 
 
+class PieceCount:
+    """Counts the pieces of one body: each costs time, however small it is."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._pieces = self._received_bytes = 0
+
+    def add(self, piece: bytes) -> None:
+        """Count a piece; raises AIUnusable if there are too many small ones."""
+        self._pieces += 1
+        self._received_bytes += len(piece)
+        if self._pieces > _MAX_SMALL_PIECES + self._received_bytes // _PIECE_BYTES:
+            raise AIUnusable(f"{self._subject}: its response comes in too many small pieces")
+
+
 async def pieces(subject: str, response: httpcore.Response, max_bytes: int) -> AsyncGenerator[bytes]:
     """Yield the body as it comes, unpacked; raises AIUnusable if it is longer than ``max_bytes``."""
     unpacking = Unpacking(header(response, b"content-encoding"), max_bytes)
+    count = PieceCount(subject)
     received = 0
     try:
         async for packed in response.aiter_stream():
+            count.add(packed)
             for piece in unpacking.pieces(packed):
                 received += len(piece)
                 if received > max_bytes:
@@ -149,7 +180,7 @@ def header(response: httpcore.Response, name: bytes) -> str:
 async def error_body(response: httpcore.Response) -> bytes:
     """Return the body of an error response, as much as comes in time; the status is enough without it."""
     body = bytearray()
-    with contextlib.suppress(TimeoutError, httpcore.TimeoutException, *_NETWORK_ERRORS):
+    with contextlib.suppress(TimeoutError, httpcore.TimeoutException, EndlessResponse, *_NETWORK_ERRORS):
         async with asyncio.timeout(_ERROR_S):
             async for piece in response.aiter_stream():
                 body += piece

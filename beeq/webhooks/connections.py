@@ -24,6 +24,7 @@ SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple
 
 
 #: Sees the bytes that a connection reads, none at its end; returns those that the HTTP library shall read.
+#: What it raises ends the request.
 Watch = Callable[[bytes], bytes]
 
 
@@ -37,7 +38,17 @@ class OwnedNetwork(httpcore.AsyncNetworkBackend):
     def __init__(self) -> None:
         self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
         self._stream: httpcore.AsyncNetworkStream | None = None
+        self._make_watch: Callable[[], Watch] | None = None
         self.watch: Watch | None = None
+
+    def watch_by(self, make_watch: Callable[[], Watch] | None) -> None:
+        """Let a new watch see what is read from now on, and another one what is read inside TLS."""
+        self._make_watch = make_watch
+        self.watch_anew()
+
+    def watch_anew(self) -> None:
+        """Begin with another watch: a proxy's response ends where TLS through it begins."""
+        self.watch = None if self._make_watch is None else self._make_watch()
 
     async def connect_tcp(
         self,
@@ -92,9 +103,9 @@ class WatchedStream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> httpcore.AsyncNetworkStream:
         """Return the stream inside TLS."""
-        return WatchedStream(
-            await self._stream.start_tls(ssl_context, server_hostname, timeout), self._network
-        )
+        inside = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        self._network.watch_anew()
+        return WatchedStream(inside, self._network)
 
     def get_extra_info(self, info: str) -> Any:
         """Return what the stream says of itself."""
@@ -186,22 +197,22 @@ class Connections:
 
     @asynccontextmanager
     async def borrow(
-        self, origin: httpcore.Origin, watch: Watch | None = None
+        self, origin: httpcore.Origin, make_watch: Callable[[], Watch] | None = None
     ) -> AsyncIterator[httpcore.AsyncConnectionInterface]:
         """Lend a connection to ``origin``; the first request on it opens it.
 
-        ``watch`` sees what is read meanwhile. Afterwards the connection is kept if its last response was read
-        to the end, and closed otherwise.
+        A watch sees what is read meanwhile: the first, before TLS, and another, inside it. Afterwards the
+        connection is kept if its last response was read to the end, and closed otherwise.
         """
         connection = self._take(origin) or _LentConnection(
             origin, self._make_network(), self._ssl_context, self._proxy
         )
         self._lent.add(connection)
-        connection.network.watch = watch
+        connection.network.watch_by(make_watch)
         try:
             yield connection.http
         finally:
-            connection.network.watch = None
+            connection.network.watch_by(None)
             if connection in self._lent and connection.http.is_available():
                 self._keep(connection)
             else:

@@ -19,7 +19,7 @@ from beeq.errors import BeeqError
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver
-from beeq.webhooks.head import ResponseHead
+from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
 from beeq.webhooks.keys import EndpointKeys
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse, retry_after_in
@@ -34,13 +34,16 @@ IO_TIMEOUT_S = 30.0
 ATTEMPT_TIMEOUT_S = 60.0
 #: What follows the status line is read for ``Retry-After``, and to use the connection again: this long …
 REST_TIMEOUT_S = 3.0
-#: … and this far.
+#: … and this far, without the framing of its chunks …
 MAX_BODY_BYTES = 64 * 1024
+#: … and with that and the rest of the head.
+MAX_REST_BYTES = MAX_HEAD_BYTES + 2 * MAX_BODY_BYTES
 _TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": IO_TIMEOUT_S, "write": IO_TIMEOUT_S}
 _NETWORK_ERRORS = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.TimeoutException,
+    EndlessResponse,
     TimeoutError,
     OSError,
 )
@@ -103,11 +106,11 @@ class WebhookSender:
             rest_s = min(REST_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2)
             deadline.reschedule(min(clock() + rest_s, started_s + ATTEMPT_TIMEOUT_S))
 
-        head = ResponseHead(on_status)
+        head = ResponseHead(on_status, max_rest_bytes=MAX_REST_BYTES)
         try:
             async with (
                 deadline,
-                connections.borrow(request_url.origin, head.feed) as connection,
+                connections.borrow(request_url.origin, lambda: head.feed) as connection,
                 connection.stream(
                     "POST", request_url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
                 ) as response,
@@ -170,18 +173,27 @@ async def _read_body(response: httpcore.Response) -> None:
 def _sentence(error: Exception | None, target: httpx.URL) -> str:
     """Return why there was no response, without quoting what the receiver sent."""
     where = target.netloc.decode("ascii")
-    tls_error = _tls_error(error)
-    if tls_error is not None:
-        return f"could not connect to {where}: TLS failed ({tls_error})"
-    if isinstance(error, httpcore.ConnectTimeout):
-        return f"could not connect to {where} in time"
-    if isinstance(error, httpcore.ConnectError):
-        return f"could not connect to {where}: {str(error) or 'the TLS handshake broke off'}"
+    if reason := _why_not_connected(error):
+        return f"could not connect to {where}{reason}"
+    if isinstance(error, EndlessResponse):
+        return f"webhook at {where} did not come to its status line: {error}"
     if isinstance(error, httpcore.TimeoutException | TimeoutError):
         return f"webhook at {where} did not answer in time"
     if isinstance(error, httpcore.ProtocolError):
         return f"webhook at {where} closed the connection or did not answer in HTTP"
     return f"the connection to {where} broke off before the webhook answered"
+
+
+def _why_not_connected(error: Exception | None) -> str | None:
+    """Return the rest of the sentence if the error is that of connecting."""
+    tls_error = _tls_error(error)
+    if tls_error is not None:
+        return f": TLS failed ({tls_error})"
+    if isinstance(error, httpcore.ConnectTimeout):
+        return " in time"
+    if isinstance(error, httpcore.ConnectError):
+        return f": {str(error) or 'the TLS handshake broke off'}"
+    return None
 
 
 def _tls_error(error: BaseException | None) -> str | None:

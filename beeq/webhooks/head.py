@@ -1,11 +1,14 @@
 """The head of a response, read from its bytes as they come, and forgiving. No IO, no clock.
 
 With its status line a receiver has decided. The HTTP library refuses the whole response over one malformed
-line after that, so the status is read here, before the library reads.
+line after that, so the status is read here, before the library reads. The library also reads interim
+responses (1xx) and empty lines for as long as they come; here both have an end.
 """
 
 import re
 from collections.abc import Callable
+
+from beeq.errors import BeeqError
 
 #: Any version; after the status stands a space and a reason, or nothing.
 _STATUS_LINE = re.compile(rb"HTTP/[0-9](?:\.[0-9])?[ \t]+([1-9][0-9]{2})(?:[ \t\r\n]|\Z)", re.IGNORECASE)
@@ -13,23 +16,37 @@ _STATUS_LINE = re.compile(rb"HTTP/[0-9](?:\.[0-9])?[ \t]+([1-9][0-9]{2})(?:[ \t\
 _LONGEST_BEGINNING = 64
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
-#: No more of one head is looked at.
+#: No more of one head is looked at, and no more is read in front of the final status line.
 MAX_HEAD_BYTES = 64 * 1024
+#: More interim responses than any server has a use for.
+MAX_INTERIM = 32
+
+
+class EndlessResponse(BeeqError):
+    """More came than is read of a response. The message is half a sentence, without what came."""
 
 
 class ResponseHead:
     """What one response's head says: its status, and the header lines that came, as far as they can be read.
 
     Interim ones (1xx) are left out, malformed ones too. ``on_status`` is called once the status is known.
+    After the status line ``max_rest_bytes`` are read at most: the rest of the head, and the body as it is
+    framed; None: the caller bounds it.
 
     Attributes:
         status: the final response's; None until it has come.
         headers: names and values as they came, without the lines that are none.
     """
 
-    def __init__(self, on_status: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, on_status: Callable[[], None] | None = None, *, max_rest_bytes: int | None = None
+    ) -> None:
         self._on_status = on_status
+        self._max_rest_bytes = max_rest_bytes
+        self._rest_bytes = 0
         self._unread = b""
+        self._left_out_bytes = 0
+        self._interim_count = 0
         self._header_bytes = 0
         self._in_interim = False
         self._is_over = False  # nothing more is looked at
@@ -39,8 +56,10 @@ class ResponseHead:
     def feed(self, data: bytes) -> bytes:
         """Read the connection's next bytes, none at its end; return those that the HTTP library shall read.
 
-        They begin with the final response's status line, or with what is not HTTP.
+        They begin with the final response's status line, or with what is not HTTP. Raises EndlessResponse.
         """
+        if self.status is not None:
+            self._count_rest(len(data))
         if self._is_over:
             return data
         self._unread += data
@@ -51,25 +70,41 @@ class ResponseHead:
             if self.status is None and not self._is_over:
                 return b""
             passed = self._unread
+            self._count_rest(len(passed))
         self._read_headers()
         return passed
 
+    def _count_rest(self, size_bytes: int) -> None:
+        self._rest_bytes += size_bytes
+        if self._max_rest_bytes is not None and self._rest_bytes > self._max_rest_bytes:
+            raise EndlessResponse(f"more than {self._max_rest_bytes} bytes")
+
     def _leave_out_interim(self) -> None:
         """Take out the interim responses, and empty lines in front of a status line."""
+        read_to = 0
         while True:
             if not self._in_interim:
-                self._unread = self._unread.lstrip(b"\r\n")
-                match = _STATUS_LINE.match(self._unread)
-                status = int(match[1]) if match else _FIRST_FINAL
-                self._in_interim = status < _FIRST_FINAL and status != _SWITCHING_PROTOCOLS
-            if not self._in_interim:
-                return
-            line, newline, rest = self._unread.partition(b"\n")
-            if not newline:
-                self._is_over = len(line) > MAX_HEAD_BYTES
-                return
-            self._unread = rest
-            self._in_interim = bool(line.strip(b"\r"))
+                read_to = len(self._unread) - len(self._unread[read_to:].lstrip(b"\r\n"))
+                if not self._is_interim_at(read_to):
+                    break
+                self._in_interim = True
+                self._interim_count += 1
+            line_end = self._unread.find(b"\n", read_to) + 1
+            if not line_end:
+                break
+            self._in_interim = bool(self._unread[read_to:line_end].strip(b"\r\n"))
+            read_to = line_end
+        self._unread = self._unread[read_to:]
+        self._left_out_bytes += read_to
+        held_bytes = len(self._unread) if self._in_interim else 0
+        if self._interim_count > MAX_INTERIM or self._left_out_bytes + held_bytes > MAX_HEAD_BYTES:
+            raise EndlessResponse(
+                f"more than {MAX_INTERIM} interim responses, or {MAX_HEAD_BYTES} bytes of them"
+            )
+
+    def _is_interim_at(self, begin: int) -> bool:
+        match = _STATUS_LINE.match(self._unread, begin)
+        return match is not None and int(match[1]) < _FIRST_FINAL and int(match[1]) != _SWITCHING_PROTOCOLS
 
     def _read_status(self, *, is_end: bool) -> None:
         if self._in_interim:
