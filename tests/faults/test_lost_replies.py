@@ -125,7 +125,10 @@ async def test_a_peer_that_falls_silent_is_left_and_found_again(
     """Half-open connections: every wait has a bound."""
     async with proxy_to(valkey.port) as proxy:
         producer = make_queue(is_worker=False)
-        worker = make_queue(redis=proxy.url, initial_redis_failure_retry_delay=10, redis_timeout=1000)
+        # A claim whose reply is lost comes back with the second stall check.
+        worker = make_queue(
+            redis=proxy.url, initial_redis_failure_retry_delay=10, redis_timeout=1000, stall_interval=1000
+        )
         await worker.ready()
 
         @worker.process(concurrency=2)
