@@ -46,6 +46,9 @@ class ProcessorSettings:
         webhook_signatures: ``v1``, ``v1a`` (ed25519), or both.
         webhook_endpoint_keys: a JSON object: URL → key, or list of keys, of that endpoint.
         webhook_allow_hosts: comma list of hosts that may be called although their address is private.
+        webhook_ports: comma list of ports and ranges that may be called, or ``any``; None: 80, 443 and those
+            from 1024 on.
+        webhook_deny_nets: comma list of networks (CIDR) that are not called, public or allowed by name.
         webhook_headers: a JSON object: origin → object of headers for its receivers, such as authentication.
         ai_base_url: of an OpenAI-compatible API, with its ``/v1``. Without it no AI job can run.
         ai_api_key: sent to that API only.
@@ -68,6 +71,8 @@ class ProcessorSettings:
     webhook_signatures: str | None = None
     webhook_endpoint_keys: str | None = field(default=None, repr=False)
     webhook_allow_hosts: str = ""
+    webhook_ports: str | None = None
+    webhook_deny_nets: str = ""
     webhook_headers: str | None = field(default=None, repr=False)
     ai_base_url: str | None = field(default=None, repr=False)
     ai_api_key: str | None = field(default=None, repr=False)
@@ -102,6 +107,8 @@ class ProcessorSettings:
             webhook_signatures=environ.get("BEEQ_WEBHOOK_SIGNATURES"),
             webhook_endpoint_keys=environ.get("BEEQ_WEBHOOK_ENDPOINT_KEYS") or None,
             webhook_allow_hosts=environ.get("BEEQ_WEBHOOK_ALLOW_HOSTS", ""),
+            webhook_ports=environ.get("BEEQ_WEBHOOK_PORTS") or None,
+            webhook_deny_nets=environ.get("BEEQ_WEBHOOK_DENY_NETS", ""),
             webhook_headers=environ.get("BEEQ_WEBHOOK_HEADERS") or None,
             ai_base_url=_service_url("BEEQ_AI_BASE_URL", environ, with_query=True),
             ai_api_key=environ.get("BEEQ_AI_API_KEY") or None,

@@ -13,6 +13,7 @@ from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import ATTEMPT_TIMEOUT_S, DeliveryFailed, WebhookSender
 from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
+from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,12 @@ _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 class WebhookProcessor(Processor[WebhookJob]):
     """POSTs each job's payload to its URL; the result is ``{"status": …, "duration": ms}``.
 
-    A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else the
-    job is retried as its policy says, and not before a ``Retry-After`` has passed.
+    A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else, a
+    name that leads nowhere or to an address that must not be called among it, the job is retried as its
+    policy says, and not before a ``Retry-After`` has passed.
 
-    Raises ValueError if a key or the allowed hosts are invalid; the message names the variable.
+    Raises ValueError if a key, the allowed hosts, the ports or networks are invalid; the message names the
+    variable.
     """
 
     queue_name = "webhook-processing"
@@ -49,10 +52,12 @@ class WebhookProcessor(Processor[WebhookJob]):
         self._has_derived_keys = keys.shortest_secret is not None and keys.use == "derived"
         allowed = AllowedHosts.parse(settings.webhook_allow_hosts)
         headers = settings.webhook_headers
+        limits = NetworkLimits.parse(settings.webhook_ports or USUAL_PORTS, settings.webhook_deny_nets)
         self._sender = WebhookSender(
             allowed,
             keys,
             headers=None if headers is None else ReceiverHeaders.parse(headers),
+            limits=limits,
         )
 
     async def perform(self, job: RunningJob, data: WebhookJob) -> dict[str, int]:

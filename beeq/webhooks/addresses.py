@@ -43,11 +43,24 @@ def is_public(address: str) -> bool:
         return _is_public_v4(parsed)
     if parsed.scope_id is not None:
         return False
-    if any(parsed in network for network in _WRAPPED_V4):
-        return _is_public_v4(IPv4Address(int(parsed) & 0xFFFF_FFFF))
+    inner = inner_address(parsed)
+    if isinstance(inner, IPv4Address):
+        return _is_public_v4(inner)
     return (
         parsed in _UNICAST_V6 and parsed.is_global and not any(parsed in network for network in _REFUSED_V6)
     )
+
+
+def inner_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address that an IPv6 one is another form of; the address itself if it is not."""
+    if isinstance(address, IPv6Address) and any(address in network for network in _WRAPPED_V4):
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address
+
+
+def is_address(host: str) -> bool:
+    """Return whether a URL's host is an address, in the usual form, and no name."""
+    return _as_address(host) is not None
 
 
 def _is_public_v4(address: IPv4Address) -> bool:

@@ -21,6 +21,7 @@ from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver
 from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
 from beeq.webhooks.keys import EndpointKeys
+from beeq.webhooks.network_limits import NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse, retry_after_in
 from beeq.webhooks.signature import message_id, webhook_signature
@@ -61,6 +62,7 @@ class WebhookSender:
 
     An endpoint without a key in ``keys`` gets its messages unsigned. Without ``resolve`` the system looks up
     names; without ``ssl_context`` the usual authorities verify certificates. ``headers`` are added by origin.
+    ``limits`` are the configuration's on ports and networks; by default there are none but the guard's own.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class WebhookSender:
         resolve: Resolve | None = None,
         ssl_context: ssl.SSLContext | None = None,
         headers: ReceiverHeaders | None = None,
+        limits: NetworkLimits | None = None,
     ) -> None:
         self._allowed = allowed
+        self._limits = limits
         self._keys = keys or EndpointKeys()
         self._receiver_headers = headers or ReceiverHeaders({})
         self._resolve = resolve
@@ -135,7 +139,7 @@ class WebhookSender:
         if self._connections is None:
             own = Resolver()  # its threads begin with the first name
             self._connections = Connections(
-                partial(GuardedBackend, self._allowed, self._resolve or own),
+                partial(GuardedBackend, self._allowed, self._resolve or own, self._limits),
                 self._ssl_context or httpx.create_ssl_context(),
                 on_close=own.close,
             )

@@ -3,21 +3,31 @@
 The HTTP client sees only host names, so the Host header, SNI and the certificate check are those of the
 URL; and it cannot bypass the check, because this is its only network. The address that was checked is the
 one connected to, so a name that resolves differently a moment later (DNS rebinding) gains nothing.
+
+Who reads a job's error must not learn which internal names there are. So a name without an address and one
+whose address must not be called fail alike, and are tried again alike, for a name may get its address late.
+The log, which is the operator's, says which of them it was.
 """
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from itertools import zip_longest
 from typing import Any
 
 import httpcore
 
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import AllowedHosts, is_public, may_resolve
+from beeq.webhooks.addresses import AllowedHosts, inner_address, is_address, is_public, may_resolve
 from beeq.webhooks.connections import OwnedNetwork, SocketOption, WatchedStream, connect_error_text
+from beeq.webhooks.network_limits import DENY_NETS_SETTING, PORTS_SETTING, NetworkLimits
+from beeq.webhooks.own_addresses import is_own
+
+logger = logging.getLogger(__name__)
 
 #: Resolves a host name to its addresses, in the order to try them; raises OSError.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -66,12 +76,16 @@ def _with_scope(sockaddr: tuple[Any, ...]) -> str:
 
 
 class GuardedBackend(OwnedNetwork):
-    """Opens one connection, to a public address or an allowed host only."""
+    """Opens one connection, to a public address that is not this machine's, or to an allowed host.
 
-    def __init__(self, allowed: AllowedHosts, resolve: Resolve) -> None:
+    ``limits`` hold which ports may be called, and which networks never, by the configuration.
+    """
+
+    def __init__(self, allowed: AllowedHosts, resolve: Resolve, limits: NetworkLimits | None = None) -> None:
         super().__init__()
         self._allowed = allowed
         self._resolve = resolve
+        self._limits = limits or NetworkLimits()
 
     async def connect_tcp(
         self,
@@ -83,7 +97,7 @@ class GuardedBackend(OwnedNetwork):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to ``host`` at the first of its addresses that accepts, within ``timeout`` seconds in all.
 
-        Raises WebhookRefused if the host, or any of its addresses, must not be called.
+        Raises WebhookRefused if the host or the port must not be called, whatever a name leads to.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (_CONNECT_TIMEOUT_S if timeout is None else timeout)
@@ -110,26 +124,49 @@ class GuardedBackend(OwnedNetwork):
 
     async def _checked(self, host: str, port: int) -> list[str]:
         """Return the addresses to try, at least one, after checking all of them."""
-        allowed = self._allowed.allows(host, port)
-        if not allowed and not may_resolve(host):
-            raise _refusal(host, port, self._allowed)
+        is_allowed = self._allowed.allows(host, port)
+        if not is_allowed and not self._limits.allows_port(port):
+            raise WebhookRefused(f"port {port} of the URL is not among those of {PORTS_SETTING}")
+        if not is_allowed and not may_resolve(host):
+            raise self._refusal(host, port)
         try:
             addresses = await self._resolve(host, port)
+            # One address that must not be called refuses the name, for its owner chooses the order.
+            faults = (self._fault(address, is_allowed=is_allowed) for address in addresses)
+            fault = next(filter(None, faults), None)
         except OSError as error:
-            raise httpcore.ConnectError(f"the name does not resolve ({error.strerror or error})") from error
-        if not addresses:
-            raise httpcore.ConnectError("the name has no address")
-        if not allowed and not all(is_public(address) for address in addresses):
-            # One address that is not public refuses the name, for its owner chooses the order.
-            raise _refusal(host, port, self._allowed)
+            addresses, fault = [], f"cannot be looked up ({error.strerror or error})"
+        if not addresses and fault is None:
+            fault = "has no address"
+        if fault is not None:
+            logger.info("%s:%d is not called: it %s", host, port, fault)
+            if is_address(host):
+                raise self._refusal(host, port, is_denied=self._limits.denies(host))
+            raise httpcore.ConnectError(
+                "its name does not resolve to an address that may be called"
+                f" ({self._allowed.setting} names exceptions)"
+            )
         return _by_turns(addresses)[:_MAX_TRIES]
 
+    def _fault(self, address: str, *, is_allowed: bool) -> str | None:
+        """Return why a resolved address must not be called; None if it may be."""
+        if self._limits.denies(address):
+            return f"leads to {address}, which {DENY_NETS_SETTING} denies"
+        if is_allowed:
+            return None
+        if not is_public(address):
+            return f"leads to {address}, which is not public"
+        if is_own(str(inner_address(ip_address(address)))):
+            return f"leads to {address}, which is this machine's own"
+        return None
 
-def _refusal(host: str, port: int, allowed: AllowedHosts) -> WebhookRefused:
-    shown = f"[{host}]" if ":" in host else host
-    return WebhookRefused(
-        f"host {shown}:{port} is not on the public internet, and {allowed.setting} does not allow it"
-    )
+    def _refusal(self, host: str, port: int, *, is_denied: bool = False) -> WebhookRefused:
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if is_denied:
+            return WebhookRefused(f"host {shown} is in a network that {DENY_NETS_SETTING} denies")
+        return WebhookRefused(
+            f"host {shown} is not on the public internet, and {self._allowed.setting} does not allow it"
+        )
 
 
 def _by_turns(addresses: list[str]) -> list[str]:

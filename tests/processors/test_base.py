@@ -121,6 +121,8 @@ def test_settings_come_from_the_environment_that_is_given(tmp_path: Path) -> Non
             "BEEQ_MEDIA_URL": "https://user:hidden@media.example/v1",
             "BEEQ_WEBHOOK_SECRET": "whsec_hidden",
             "BEEQ_WEBHOOK_ALLOW_HOSTS": "localhost",
+            "BEEQ_WEBHOOK_PORTS": "443",
+            "BEEQ_WEBHOOK_DENY_NETS": "203.0.113.0/24",
         }
     )
     assert settings == ProcessorSettings(
@@ -128,6 +130,8 @@ def test_settings_come_from_the_environment_that_is_given(tmp_path: Path) -> Non
         media_url="https://user:hidden@media.example/v1",
         webhook_secret="whsec_hidden",
         webhook_allow_hosts="localhost",
+        webhook_ports="443",
+        webhook_deny_nets="203.0.113.0/24",
     )
     assert "hidden" not in repr(settings)
 

@@ -88,7 +88,7 @@ async def test_a_public_name_is_connected_to_by_its_address() -> None:
 async def test_one_address_that_is_not_public_refuses_the_name(answer: list[str]) -> None:
     network = Network()
 
-    with pytest.raises(WebhookRefused, match=r"hooks\.example:80 .*BEEQ_WEBHOOK_ALLOW_HOSTS"):
+    with pytest.raises(httpcore.ConnectError, match="address that may be called .BEEQ_WEBHOOK_ALLOW_HOSTS"):
         await guard(Names(answer), network).connect_tcp("hooks.example", 80, timeout=5)
 
     assert network.tried == []
@@ -111,7 +111,7 @@ async def test_a_name_that_changes_its_address_after_the_check_fails() -> None:
     backend = guard(names, network)
 
     await backend.connect_tcp("rebind.example", 80, timeout=5)
-    with pytest.raises(WebhookRefused):
+    with pytest.raises(httpcore.ConnectError):
         await backend.connect_tcp("rebind.example", 80, timeout=5)
 
     assert names.asked == ["rebind.example", "rebind.example"]  # once for each connection
@@ -122,9 +122,9 @@ async def test_an_allowed_name_may_have_any_address() -> None:
     network = Network()
 
     await guard(Names(["10.1.2.3"]), network, "inside.example:81").connect_tcp("inside.example", 81)
-    with pytest.raises(WebhookRefused):
+    with pytest.raises(httpcore.ConnectError):
         await guard(Names(["10.1.2.3"]), network, "inside.example:81").connect_tcp("inside.example", 82)
-    with pytest.raises(WebhookRefused):
+    with pytest.raises(httpcore.ConnectError):
         await guard(Names(["10.1.2.3"]), network, "10.1.2.3").connect_tcp("inside.example", 81)
 
     assert network.tried == [("10.1.2.3", 81)]
@@ -155,12 +155,8 @@ async def test_the_families_take_turns_and_few_addresses_are_tried() -> None:
 @pytest.mark.parametrize(
     ("names", "network", "message"),
     [
-        (
-            Names(socket.gaierror(-2, "Name or service not known")),
-            Network(),
-            "does not resolve .Name or service",
-        ),
-        (Names([]), Network(), "no address"),
+        (Names(socket.gaierror(-2, "Name or service not known")), Network(), "does not resolve"),
+        (Names([]), Network(), "does not resolve"),
         (Names([PUBLIC]), Network(dead={PUBLIC}), "Connection refused"),
     ],
 )
