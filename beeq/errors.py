@@ -30,7 +30,15 @@ Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob`
 ``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``).
 """
 
+import re
 from datetime import timedelta
+
+#: The longest text in one line of a log, in characters.
+MAX_LINE = 4000
+#: Control characters of both sets, marks and changes of direction, Unicode's own line breaks, and halves of
+#: characters: what moves a cursor, forges a line, shows a text in another order, or cannot be written.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 #: A class's own name, whatever its metaclass makes of ``__name__``.
 _NAME = vars(type)["__name__"]
@@ -51,8 +59,37 @@ def text_of(error: BaseException) -> str:
 
 
 def kind_and_text_of(error: BaseException) -> str:
-    """Return the exception's class and its text, as a log has them."""
-    return f"{kind_of(error)}: {text_of(error)}"
+    """Return the exception's class and its text as one line of a log."""
+    return f"{kind_of(error)}: {line_of(error)}"
+
+
+def line_of(error: BaseException) -> str:
+    """Return the exception's text as one line of a log."""
+    return one_line(text_of(error))
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` as one line that cannot move a cursor, ring a bell or forge another line."""
+    return UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    number = ord(character)
+    return _NAMES.get(character, f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}")  # noqa: PLR2004 - one byte
+
+
+def shortened(text: str, limit: int = MAX_LINE) -> str:
+    """Return ``text``; of one of more than ``limit`` characters both ends, and how long it was."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 4
+    return f"{text[: limit - tail]} … {text[-tail:]} ({len(text)} characters)"
+
+
+def one_line(text: str) -> str:
+    """Return a stranger's text for a log: one line of bounded length."""
+    return escaped(shortened(text))
 
 
 class BeeqError(Exception):
@@ -231,3 +268,12 @@ class Discard(HandlerOutcome):
     def __init__(self, reason: str = "the handler discarded the job") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def is_expected(error: BaseException) -> bool:
+    """Return whether the error's text says all there is to know, so that a log has it as one line.
+
+    beeq's own errors are, and what a handler chose: a bad job, a refused address or path, ``Discard``,
+    ``Retry``. Every other one is a surprise, and is logged with its traceback.
+    """
+    return issubclass(type(error), (BeeqError, HandlerOutcome))

@@ -10,6 +10,7 @@ from typing import Any
 from beeq.client.reader import JobState, trace_text
 from beeq.protocol.codec import Record
 from beeq.protocol.options import created_ms_of
+from beeq.protocol.outcome import bounded
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
 #: The status of each state of a ``JobState``.
@@ -52,7 +53,7 @@ def status_document(queue_name: str, job_id: str, job_state: JobState) -> dict[s
         "status": _STATUS_OF[job_state.state],
         "jobData": None if record is None else record.data,
         "result": result,
-        "error": error,
+        "error": None if error is None else bounded(error),
         "projectId": project_of(None if record is None else record.data),
         "createdAt": created_at,
         "updatedAt": created_at,

@@ -7,7 +7,7 @@ decided where it is opened (``beeq.media.paths``).
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from beeq.errors import BeeqError
+from beeq.errors import BeeqError, shortened
 
 #: A path of the system's own length at most.
 MAX_PATH_LENGTH = 4096
@@ -39,15 +39,23 @@ MAX_FILES = 250
 MAX_URL_LENGTH = 8192
 MAX_NAME_LENGTH = 512
 MAX_PROMPT_LENGTH = 1_000_000
+#: The most faults of one job that are said.
+MAX_FAULTS = 20
+#: The longest name of a field in a fault, in characters: a stranger may have chosen it.
+_MAX_FIELD_LENGTH = 200
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class InvalidJob(BeeqError, ValueError):
-    """A job's fields are invalid. The message names every fault; ``faults`` has them one by one."""
+    """A job's fields are invalid. The message names each fault; ``faults`` has them one by one.
+
+    Of more than ``MAX_FAULTS`` = 20 the first are named, and the message says how many more there are.
+    """
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = tuple(faults)
+        self.faults = tuple(faults[:MAX_FAULTS])
+        more = len(faults) - len(self.faults)
+        super().__init__("; ".join([*self.faults, *([f"and {more} more faults"] if more else [])]))
 
 
 def _text(max_length: int) -> Callable[[str], str]:
@@ -84,11 +92,13 @@ def _one_of(literal: Any) -> Callable[[Any], Any]:
     return check
 
 
-def _filled(items: list[str]) -> list[str]:
-    if not items:
-        raise ValueError("must not be empty")
-    if len(items) > MAX_FILES:
-        raise ValueError(f"must have at most {MAX_FILES} entries, not {len(items)}")
+def _filled(items: Any) -> Any:
+    """Check a list's length, before its entries: each wrong one is a fault."""
+    if isinstance(items, Sized) and not isinstance(items, str | bytes | Mapping):
+        if not len(items):
+            raise ValueError("must not be empty")
+        if len(items) > MAX_FILES:
+            raise ValueError(f"must have at most {MAX_FILES} entries, not {len(items)}")
     return items
 
 
@@ -186,7 +196,7 @@ def _known_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
 Name = Annotated[StrictStr, AfterValidator(_text(MAX_NAME_LENGTH))]
 Reference = Annotated[str | int | None, BeforeValidator(_reference)]
 Path = Annotated[StrictStr, AfterValidator(_text(MAX_PATH_LENGTH))]
-Paths = Annotated[list[Path], AfterValidator(_filled)]
+Paths = Annotated[list[Path], BeforeValidator(_filled)]
 Moment = Annotated[StrictStr, BeforeValidator(_moment)]
 Url = Annotated[StrictStr, AfterValidator(_text(MAX_URL_LENGTH)), AfterValidator(_http_url)]
 AIType = Literal["script", "scene-description", "image", "video"]
@@ -269,7 +279,7 @@ class VideoAssemblyJob(BaseJob):
     master_audio: Path
     output_formats: Annotated[
         list[Annotated[OutputFormat, BeforeValidator(_one_of(OutputFormat))]],
-        AfterValidator(_filled),
+        BeforeValidator(_filled),
         AfterValidator(_unique),
     ]
     parameters: Parameters | None = None
@@ -308,7 +318,7 @@ JOB_TYPES: Mapping[str, JobType] = {
 def validate(queue_name: str, data: Any) -> BaseJob:
     """Check the fields of a job, a dict in camelCase or snake_case, and return it as its model.
 
-    Raises InvalidJob, which names every fault; or ValueError if the queue is not a built-in one.
+    Raises InvalidJob, which names the faults; or ValueError if the queue is not a built-in one.
     """
     check_built_in(queue_name)
     if not isinstance(data, dict):
@@ -332,7 +342,8 @@ def faults(error: ValidationError) -> list[str]:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
-        found[f"{where.lstrip('.') or 'job'}: {message[:1].lower()}{message[1:]}"] = None
+        field = shortened(where.lstrip(".") or "job", _MAX_FIELD_LENGTH)
+        found[f"{field}: {message[:1].lower()}{message[1:]}"] = None
     return list(found)
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from beeq.errors import escaped
+
 T = TypeVar("T")
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -136,7 +138,7 @@ def end_process(code: int, last_words: str = "") -> NoReturn:
 def _flush(last_words: str) -> None:
     if last_words:
         with suppress(Exception):
-            sys.stderr.write(f"{last_words}\n")
+            sys.stderr.write(f"{escaped(last_words)}\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # closed, or nobody reads it any more; or there is none
             stream.flush()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from beeq.client.reader import JobState, Stats
 from beeq.environment import check_project_id_type
-from beeq.errors import BeeqError, RedisError
+from beeq.errors import BeeqError, RedisError, line_of
 from beeq.job import Job
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.job_status import STATUSES, status_document
@@ -128,7 +128,7 @@ class QueueService:
         try:
             await mirror.flush(_CATCH_UP_S)
         except RedisError as error:
-            logger.warning("changes are not mirrored yet: %s", error)
+            logger.warning("changes are not mirrored yet: %s", line_of(error))
 
     async def __aenter__(self) -> Self:
         """Connect; if that fails, close."""
@@ -236,7 +236,7 @@ class QueueService:
         try:
             return await without_context(self._mirror.collection.find(job_id, self._names(queue_name)))
         except BeeqError as error:
-            logger.warning("the mirror did not answer: %s", error)
+            logger.warning("the mirror did not answer: %s", line_of(error))
             return None
 
     async def update_job_status(

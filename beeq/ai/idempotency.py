@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from beeq.ai.film.states import is_video_id
-from beeq.errors import RedisError
+from beeq.errors import RedisError, line_of
 from beeq.media.paths import safe_name
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ProviderRequests:
         except (RedisError, TimeoutError) as error:
             # The work goes on: the attempt's outcome will carry the memory to Redis too.
             self._is_remembered = False
-            logger.warning("job %r: the provider's id was not kept yet: %s", self.job_id, error)
+            logger.warning("job %.200r: the provider's id was not kept yet: %s", self.job_id, line_of(error))
         else:
             self._is_remembered = True
 

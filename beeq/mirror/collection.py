@@ -168,7 +168,7 @@ class StatusCollection:
             job_id = shared_id(change.queue_name, change.job_id) if is_shared else change.job_id
             again.append((change, job_id))
         for change, job_id in await self._write(again):
-            logger.error("MongoDB refused the state of job %r of %s", job_id, change.queue_name)
+            logger.error("MongoDB refused the state of job %.200r of %s", job_id, change.queue_name)
 
     async def _write(self, pending: Sequence[tuple[Change, str]]) -> list[tuple[Change, str]]:
         """Write; return the changes that met a duplicate key."""
@@ -211,7 +211,7 @@ class StatusCollection:
                 await self._documents.update_one(_document_of(change, job_id), update, upsert=True)
             except (WriteError, BSONError, OverflowError):
                 logger.error(  # noqa: TRY400 - the trace would repeat the job
-                    "job %r of %s cannot be mirrored: %s", job_id, change.queue_name, reason[:200]
+                    "job %.200r of %s cannot be mirrored: %.200r", job_id, change.queue_name, reason
                 )
 
     async def _owner_of(self, job_id: str) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from beeq.errors import BeeqError, Discard
+from beeq.errors import BeeqError, Discard, line_of
 from beeq.job import RunningJob
 from beeq.jobs import BaseJob, InvalidJob, validate
 from beeq.media.limits import MediaLimits
@@ -178,7 +178,7 @@ class Processor(ABC, Generic[JobData]):
     """A handler for the jobs of one built-in queue.
 
     Subclasses name their queue and do the work in ``perform``. A job with invalid fields is discarded
-    before that: it fails at once, uses up no retries, and its error names every fault.
+    before that: it fails at once, uses up no retries, and its error names the faults.
     """
 
     queue_name: ClassVar[str]
@@ -250,5 +250,7 @@ class Progress:
             try:
                 await self._job.report_progress(percent)
             except BeeqError as error:
-                logger.warning("job %r: progress %d%% not reported: %s", self._job.id, percent, error)
+                logger.warning(
+                    "job %.200r: progress %d%% not reported: %s", self._job.id, percent, line_of(error)
+                )
             self._sent = percent

@@ -194,7 +194,7 @@ def _is(error: BaseException, *kinds: type[BaseException]) -> bool:
 
 def message_of(error: BaseException) -> str:
     """Return the error's text, or its type's name where it has none, shortened."""
-    return _cut(text_of(error))
+    return bounded(text_of(error))
 
 
 def trace_of(error: BaseException) -> str:
@@ -203,17 +203,18 @@ def trace_of(error: BaseException) -> str:
     The first line is the error, where Node peers and dashboards expect it; Python's traceback follows.
     """
     if _is(error, JobTimedOut):
-        return f"Error: {text_of(error)}"  # Node's own text
+        return f"Error: {message_of(error)}"  # Node's own text
     first = f"{kind_of(error)}: {message_of(error)}"
     try:
         if error.__traceback__ is not None:
-            return _cut(first + "\n" + "".join(traceback.format_exception(error)))
+            return bounded(first + "\n" + "".join(traceback.format_exception(error)))
     except BaseException:  # noqa: BLE001 - __notes__, __cause__, a chained error's text may raise anything
-        return _cut(first)
-    return _cut(first)
+        return bounded(first)
+    return bounded(first)
 
 
-def _cut(text: str) -> str:
+def bounded(text: str) -> str:
+    """Return ``text``; of one of more than ``MAX_TRACE_BYTES`` both ends."""
     raw = text.encode("utf-8", "surrogatepass")
     if len(raw) <= MAX_TRACE_BYTES:
         return text

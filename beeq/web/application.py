@@ -241,7 +241,7 @@ class _Endpoint:
         except RedisError as error:
             return _unavailable(error).response()
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%.20r %.200r failed", scope["method"], scope["path"])
             return Refusal(500, "Internal error").response()
 
 

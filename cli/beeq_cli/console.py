@@ -1,29 +1,26 @@
-"""Lines for a person, on standard error, safe to show; data, on standard output."""
+"""All that the commands write: lines for a person, on standard error; data, on standard output.
 
-import re
+Jobs' ids, results and errors are strangers' texts. What may reach a terminal is escaped here.
+"""
+
 import sys
+from typing import Any
 
 import click
 
-#: Control characters of both sets, and Unicode's own line breaks and changes of direction.
-UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
-
-def escaped(text: str) -> str:
+def safe(text: str) -> str:
     """Return ``text`` as one line that cannot move a cursor, ring a bell or forge another line."""
-    return UNSAFE.sub(_escape, text)
+    if text.isprintable():
+        return text
+    from beeq.errors import escaped  # noqa: PLC0415 - loads the engine
 
-
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    number = ord(character)
-    return _NAMES.get(character, f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}")  # noqa: PLR2004 - one byte
+    return escaped(text)
 
 
 def say(line: str) -> None:
     """Say one line on standard error."""
-    click.echo(escaped(line), err=True)
+    click.echo(safe(line), err=True)
 
 
 def complain(message: str) -> None:
@@ -31,7 +28,32 @@ def complain(message: str) -> None:
     say(f"Error: {message}")
 
 
-def print_bytes(line: bytes) -> None:
-    """Write one line of data to standard output, at once."""
+def print_line(line: str = "") -> None:
+    """Write one line for a person to standard output."""
+    click.echo(safe(line))
+
+
+def print_id(text: str) -> None:
+    """Write an id as one line: as it is for a script, escaped for a terminal."""
+    if sys.stdout.isatty():
+        print_line(text)
+    else:
+        _write(text.encode())
+
+
+def print_json(value: Any) -> None:
+    """Write one value as one line of JSON, at once."""
+    _write(safe_json(value).encode())
+
+
+def safe_json(value: Any) -> str:
+    """Return a value's JSON; what is unsafe at a terminal is escaped, as JSON allows."""
+    from beeq.errors import UNSAFE  # noqa: PLC0415 - loads the engine
+    from beeq.protocol.codec import dumps  # noqa: PLC0415 - loads the engine
+
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", dumps(value).decode())
+
+
+def _write(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()

@@ -1,4 +1,7 @@
-"""What a worker logs to standard error: text for people, or JSON, one object a line; escaped."""
+"""What a worker logs to standard error: text for people, or JSON, one object a line; escaped, and bounded.
+
+An error that was to be expected is one line; a surprise has its traceback.
+"""
 
 import logging
 import sys
@@ -6,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beeq import Job, Queue
-from beeq.protocol.codec import dumps
-from beeq_cli.console import UNSAFE, escaped
+from beeq.errors import escaped, is_expected, kind_of, one_line, shortened, text_of
+from beeq_cli.console import safe_json
 from beeq_cli.outages import Outages
 
 logger = logging.getLogger("beeq_cli")
@@ -16,14 +19,25 @@ logger = logging.getLogger("beeq_cli")
 STARTED = "Queue worker started"
 
 
+#: The longest traceback, in characters.
+_MAX_TRACE = 20_000
+#: The longest id in a message, in characters.
+_MAX_ID = 200
+#: What no other line begins with: so none can be taken for a record's first.
+_INDENT = "    "
+
+
 class TextFormatter(logging.Formatter):
-    """One line a record: the queue's name, what happened, and with ``-v`` where."""
+    """One line a record: the queue's name and what happened. Lines of a traceback follow, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the line, or lines."""
         queue = getattr(record, "queue", None)
-        text = super().format(record)
-        return escaped(f"{queue}: {text}" if queue else text)
+        text = record.getMessage()
+        lines = [one_line(f"{queue}: {text}" if queue else text)]
+        if record.exc_info:
+            lines += [_INDENT + escaped(line) for line in _trace(self, record).split("\n")]
+        return "\n".join(lines)
 
 
 class JSONFormatter(logging.Formatter):
@@ -35,12 +49,22 @@ class JSONFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": shortened(record.getMessage()),
         }
-        entry |= {name: value for name in ("queue", "job") if (value := getattr(record, name, None))}
+        facts = ((name, getattr(record, name, None)) for name in ("queue", "job"))
+        entry |= {name: shortened(str(value)) for name, value in facts if value}
         if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", dumps(entry).decode())
+            entry["trace"] = _trace(self, record)
+        return safe_json(entry)
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Return the record's traceback, without its end if it is too long."""
+    try:
+        assert record.exc_info  # noqa: S101 - asked for only then
+        return shortened(formatter.formatException(record.exc_info), _MAX_TRACE)
+    except BaseException as error:  # noqa: BLE001 - a handler's exception may have notes that raise anything
+        return f"(its traceback cannot be shown: {kind_of(error)})"
 
 
 def configure(log_format: str, *, is_verbose: bool, is_quiet: bool) -> None:
@@ -62,15 +86,15 @@ def follow(queue: Queue) -> None:
     is_verbose = logger.isEnabledFor(logging.DEBUG)
 
     def log(level: int, message: str, *, job_id: Any = None, error: BaseException | None = None) -> None:
-        trace = error if is_verbose else None
+        trace = None if error is None or is_expected(error) else error
         logger.log(level, "%s", message, exc_info=trace, extra={"queue": queue.name, "job": job_id})
 
     def log_jobs(event: str, level: int, what: str) -> None:
         def heard(job: Job | str, detail: Any = None) -> None:
             job_id = job.id if isinstance(job, Job) else job
             error = detail if isinstance(detail, BaseException) else None
-            reason = f": {_text(error)}" if error is not None else ""
-            log(level, f"job {job_id} {what}{reason}", job_id=job_id, error=error)
+            reason = f": {text_of(error)}" if error is not None else ""
+            log(level, f"job {shortened(str(job_id), _MAX_ID)} {what}{reason}", job_id=job_id, error=error)
 
         queue.on(event, heard)
 
@@ -80,7 +104,7 @@ def follow(queue: Queue) -> None:
     log_jobs("cancelled", logging.WARNING, "was cancelled")
 
     def log_error(error: BaseException, count: str) -> None:
-        log(logging.ERROR, _text(error) + count, error=error)
+        log(logging.ERROR, text_of(error) + count, error=error)
 
     _outages.follow(queue, log_error)
     if is_verbose:
@@ -89,7 +113,3 @@ def follow(queue: Queue) -> None:
 
 
 _outages = Outages()
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -5,13 +5,14 @@ Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect, 4 a burst stopped earl
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
-from beeq_cli.console import complain
+from beeq_cli.console import complain, print_line, safe, say
 from beeq_cli.options import Common, common_options
 
 #: Where each command lives, and its line in the help: that must not need the engine.
@@ -61,15 +62,22 @@ class CommandGroup(click.Group):
                 LastResort(END_LIMIT_S, code=code).begin()
             raise
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command."""
+        with _safe_messages():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _safe_messages():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - a command ends with one line, not with a traceback
             if ctx.ensure_object(Common).is_verbose:
-                traceback.print_exc()
+                for line in traceback.format_exc().splitlines():
+                    say(line)
             from beeq_cli.running import explained  # noqa: PLC0415 - loads the engine
 
             message, code = explained(error)
@@ -77,11 +85,21 @@ class CommandGroup(click.Group):
             ctx.exit(code)
 
 
+@contextmanager
+def _safe_messages() -> Iterator[None]:
+    """Escape what click says of a wrong usage: it repeats arguments, which may be a stranger's ids."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = safe(error.message)  # final, to a type checker
+        raise
+
+
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
     if value:
         from beeq import __version__  # noqa: PLC0415 - loads the engine
 
-        click.echo(f"beeq {__version__}")
+        print_line(f"beeq {__version__}")
         ctx.exit()
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from beeq import BeeqError, NotReplicated, Queue, RedisUnavailable
+from beeq.errors import kind_and_text_of, text_of
 from beeq.process import END_LIMIT_S, LastResort, end_process, loop_factory
 from beeq.redis.urls import HashTagMissing, redact
 from beeq_cli.console import complain
@@ -26,10 +27,10 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, HashTagMissing):
         return str(error), USAGE
     if isinstance(error, RedisUnavailable) and not isinstance(error, NotReplicated):
-        return f"cannot connect to Redis: {redact(str(error))}", CANNOT_CONNECT
+        return f"cannot connect to Redis: {redact(text_of(error))}", CANNOT_CONNECT
     if isinstance(error, BeeqError):
-        return redact(str(error)), FAILURE
-    return redact(f"{type(error).__name__}: {error}"), FAILURE
+        return redact(text_of(error)), FAILURE
+    return redact(kind_and_text_of(error)), FAILURE
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

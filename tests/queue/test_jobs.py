@@ -90,6 +90,7 @@ ASSEMBLY = {"sceneVideos": ["a"], "masterAudio": "b", "outputFormats": ["mp4"]}
         ("media-processing", MEDIA | {"inputFiles": "a"}, ["inputFiles: input should be a valid list"]),
         ("media-processing", MEDIA | {"inputFiles": ["a", "", 3]}, ["inputFiles[1]: must not", "inputFiles[2]: input"]),
         ("media-processing", MEDIA | {"inputFiles": ["a"] * 251}, ["inputFiles: must have at most 250 entries, not 251"]),
+        ("media-processing", MEDIA | {"inputFiles": [0] * 500_000}, ["inputFiles: must have at most 250 entries, not 500000"]),
         ("media-processing", MEDIA | {"outputPath": "a\0b"}, ["outputPath: must not hold a NUL character"]),
         ("media-processing", MEDIA | {"outputPath": "a" * 4097}, ["outputPath: must have at most 4096"]),
         ("media-processing", MEDIA | {"outputPath": "\ud800"}, ["outputPath: must be valid Unicode"]),
@@ -116,6 +117,8 @@ ASSEMBLY = {"sceneVideos": ["a"], "masterAudio": "b", "outputFormats": ["mp4"]}
         ("ai-generation", {"type": "video"}, ["prompt: field required"]),
         ("ai-generation", {"type": "script", "prompt": 3}, ["prompt: input should be a valid string"]),
         ("video-assembly", ASSEMBLY | {"sceneVideos": []}, ["sceneVideos: must not be empty"]),
+        ("video-assembly", ASSEMBLY | {"sceneVideos": [{}] * 500_000}, ["sceneVideos: must have at most 250"]),
+        ("video-assembly", ASSEMBLY | {"outputFormats": [0] * 500_000}, ["outputFormats: must have at most 250"]),
         ("video-assembly", ASSEMBLY | {"outputFormats": []}, ["outputFormats: must not be empty"]),
         ("video-assembly", ASSEMBLY | {"outputFormats": ["mp4", "mp4"]}, ["outputFormats: must not name a format twice"]),
         ("video-assembly", ASSEMBLY | {"outputFormats": ["gif"]}, ["outputFormats[0]: unknown: 'gif'"]),
@@ -147,6 +150,21 @@ def test_every_fault_of_a_bad_job_is_named(queue: str, data: Any, faults: list[s
     for found, expected in zip(invalid.value.faults, faults, strict=True):
         assert found.startswith(expected)
     assert str(invalid.value) == "; ".join(invalid.value.faults)
+
+
+def test_of_many_faults_the_first_are_named() -> None:
+    with pytest.raises(InvalidJob) as invalid:
+        validate("media-processing", MEDIA | {"inputFiles": [0] * 250})
+    assert [fault.partition(":")[0] for fault in invalid.value.faults] == [
+        f"inputFiles[{at}]" for at in range(20)
+    ]
+    assert str(invalid.value) == "; ".join([*invalid.value.faults, "and 230 more faults"])
+
+
+def test_a_long_name_of_a_field_is_shortened() -> None:
+    with pytest.raises(InvalidJob) as invalid:
+        validate("ai-generation", {"type": "script", "parameters": {b"x" * 100_000: 1}})
+    assert len(str(invalid.value)) < 500
 
 
 def test_a_fault_does_not_repeat_what_was_given() -> None:

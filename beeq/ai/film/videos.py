@@ -165,7 +165,7 @@ class Videos:
                 state = None
                 failures += 1
                 wait_s = self._backoff_s(failures, failed.retry_after_ms)
-                logger.warning("job %r: %s; next look in %.1f s", requests.job_id, failed, wait_s)
+                logger.warning("job %.200r: %s; next look in %.1f s", requests.job_id, failed, wait_s)
             else:
                 failures = 0
                 wait_s = self._interval_s
@@ -188,7 +188,7 @@ class Videos:
             words.add(state.unknown)
             taken = "ready, as its url is there" if state.stage is Stage.DONE else "still being made"
             logger.warning(
-                "job %r: a video's status %.100r is not known; taken as %s", job_id, state.unknown, taken
+                "job %.200r: a video's status %.100r is not known; taken as %s", job_id, state.unknown, taken
             )
         return state
 
@@ -218,7 +218,7 @@ class Videos:
             wait_s = max(again_s, (failed.retry_after_ms or 0) / 1000)
             if loop.time() + wait_s > until_s:
                 raise failed from None
-            logger.info("job %r: %s; asked again in %.1f s", job_id, failed, wait_s)
+            logger.info("job %.200r: %s; asked again in %.1f s", job_id, failed, wait_s)
             await asyncio.sleep(wait_s)
             again_s *= 2
 

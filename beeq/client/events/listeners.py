@@ -12,7 +12,7 @@ from typing import Any
 
 from beeq.client.owning_loop import OwningLoop
 from beeq.emitter import Emitter, Subscription
-from beeq.errors import ListenerTooSlow, kind_and_text_of
+from beeq.errors import ListenerTooSlow, is_expected, kind_and_text_of, one_line
 from beeq.supervision.fence import is_ended_by
 
 logger = logging.getLogger("beeq")
@@ -129,13 +129,16 @@ def _close(awaitable: Any) -> None:
 
 
 def log_error(message: str, error: BaseException | None = None) -> None:
-    """Log an error; neither an exception that cannot be printed nor the program's log handlers stop this."""
+    """Log an error as one line, a surprise with its traceback.
+
+    Neither an exception that cannot be printed nor the program's log handlers stop this.
+    """
     trace = None
     with contextlib.suppress(BaseException):
-        if error is not None:
+        if error is not None and not is_expected(error):
             "".join(traceback.format_exception(error)).encode()
             trace = error
     if error is not None and trace is None:
         message += f": {kind_and_text_of(error)}"
     with contextlib.suppress(BaseException):
-        logger.error("%s", message.encode(errors="backslashreplace").decode(), exc_info=trace)
+        logger.error("%s", one_line(message), exc_info=trace)

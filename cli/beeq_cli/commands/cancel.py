@@ -7,9 +7,8 @@ import click
 
 from beeq import Queue
 from beeq.jobs import JOB_TYPES
-from beeq.protocol.codec import dumps
 from beeq.service import find_unfinished
-from beeq_cli.console import complain, print_bytes
+from beeq_cli.console import complain, print_id, print_json
 from beeq_cli.options import Common, common_options, option, read_mongo_url, wait_replicas_option
 from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
 
@@ -46,5 +45,8 @@ async def _cancel(queues: Sequence[Queue], job_id: str, *, as_json: bool) -> int
         if queue is None or not await queue.cancel_job(job_id):
             complain(f"no job {job_id} waits or runs")
             return FAILURE
-        print_bytes(dumps({"id": job_id, "queue": queue.name}) if as_json else job_id.encode())
+        if as_json:
+            print_json({"id": job_id, "queue": queue.name})
+        else:
+            print_id(job_id)
         return 0

@@ -16,9 +16,8 @@ import click
 from beeq import Job, JobFailed, Queue
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.jobs import JOB_TYPES
-from beeq.protocol.codec import dumps
 from beeq_cli.commands import bulk
-from beeq_cli.console import complain, print_bytes
+from beeq_cli.console import complain, print_id, print_json
 from beeq_cli.fields import read_fields
 from beeq_cli.options import (
     Common,
@@ -178,20 +177,23 @@ async def _print_result(job: Job, wait_ms: int, *, as_json: bool) -> int:
     except (JobFailed, TimeoutError) as error:
         complain(f"job {job.id} failed: {error}" if isinstance(error, JobFailed) else str(error))
         return FAILURE
-    print_bytes(dumps({"id": job.id, "queue": job.queue.name, "result": result} if as_json else result))
+    print_json({"id": job.id, "queue": job.queue.name, "result": result} if as_json else result)
     return 0
 
 
 async def _enqueue_bulk(
     queue: Queue, spec: JobSpec, source: BufferedReader, report: bulk.Report, *, as_json: bool
 ) -> int:
-    print_id = partial(_print_id, spec.queue_name, as_json=as_json)
+    say_id = partial(_print_id, spec.queue_name, as_json=as_json)
     async with opened(queue):
-        return await bulk.enqueue_lines(source, queue, spec, print_id=print_id, report=report)
+        return await bulk.enqueue_lines(source, queue, spec, print_id=say_id, report=report)
 
 
 def _print_id(queue_name: str, job_id: str, *, as_json: bool) -> None:
-    print_bytes(dumps({"id": job_id, "queue": queue_name}) if as_json else job_id.encode())
+    if as_json:
+        print_json({"id": job_id, "queue": queue_name})
+    else:
+        print_id(job_id)
 
 
 @contextmanager

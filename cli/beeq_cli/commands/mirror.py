@@ -9,9 +9,8 @@ from beeq.mirror.collection import MirrorUnavailable
 from beeq.mirror.mirror import Mirror
 from beeq.mirror.reconciler import Difference
 from beeq.process import stop_signals
-from beeq.protocol.codec import dumps
 from beeq_cli import logs
-from beeq_cli.console import complain, escaped, print_bytes
+from beeq_cli.console import complain, print_json, print_line
 from beeq_cli.options import (
     Common,
     common_options,
@@ -85,7 +84,7 @@ async def _repair(mirror_: Mirror) -> int:
         return CANNOT_CONNECT
     finally:
         await mirror_.stop()
-    click.echo(f"{repaired} documents repaired" if repaired else "there was nothing to repair")
+    print_line(f"{repaired} documents repaired" if repaired else "there was nothing to repair")
     return 0
 
 
@@ -101,7 +100,7 @@ async def _check(mirror_: Mirror, *, as_json: bool) -> int:
     finally:
         await mirror_.stop()
     if not as_json:
-        click.echo(f"{differing} jobs differ" if differing else "the mirror is as it should be")
+        print_line(f"{differing} jobs differ" if differing else "the mirror is as it should be")
     return FAILURE if differing else 0
 
 
@@ -117,7 +116,7 @@ def _print(difference: Difference, *, as_json: bool) -> None:
             "redis": in_redis,
             "mirror": in_mirror,
         }
-        print_bytes(dumps(shown))
+        print_json(shown)
         return
-    where = escaped(f"{difference.queue_name} {difference.job_id}")
-    click.echo(f"{where}: in Redis {in_redis or 'nothing'}, in the mirror {in_mirror or 'nothing'}")
+    where = f"{difference.queue_name} {difference.job_id}"
+    print_line(f"{where}: in Redis {in_redis or 'nothing'}, in the mirror {in_mirror or 'nothing'}")

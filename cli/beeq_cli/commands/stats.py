@@ -9,9 +9,8 @@ import click
 
 from beeq import Queue, Stats
 from beeq.jobs import JOB_TYPES
-from beeq.protocol.codec import dumps
 from beeq_cli.commands.conditions import Condition, parse_condition
-from beeq_cli.console import escaped, print_bytes, say
+from beeq_cli.console import print_json, print_line, safe, say
 from beeq_cli.options import Common, common_options, option, parsed
 from beeq_cli.quantities import show_duration
 from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
@@ -67,7 +66,7 @@ async def _watch(
             found = await asyncio.gather(*(queue.stats() for queue in queues))
             by_name = {queue.name: stats for queue, stats in zip(queues, found, strict=True)}
             if as_json:
-                print_bytes(dumps({name: stats.shown() for name, stats in by_name.items()}))
+                print_json({name: stats.shown() for name, stats in by_name.items()})
             else:
                 print_stats(by_name)
             if _report_failed(by_name, conditions):
@@ -76,7 +75,7 @@ async def _watch(
                 return 0
             await asyncio.sleep(interval_s)
             if not as_json:
-                click.echo()
+                print_line()
 
 
 def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]) -> bool:
@@ -102,7 +101,8 @@ def print_stats(by_name: Mapping[str, Stats]) -> None:
         _print_text(by_name)
     owed = [stats.owed for stats in by_name.values() if stats.owed is not None]
     if owed:
-        click.echo(f"\nowed to the mirror: {sum(owed)}")
+        print_line()
+        print_line(f"owed to the mirror: {sum(owed)}")
 
 
 def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
@@ -111,7 +111,7 @@ def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
         shown = stats.shown()
         counts = [shown[name] for name in list(shown)[: len(_COLUMNS) - 2]]
         oldest = "-" if stats.oldest_waiting_ms is None else show_duration(stats.oldest_waiting_ms)
-        rows.append([escaped(name), *map(str, counts), oldest])
+        rows.append([safe(name), *map(str, counts), oldest])
     return rows
 
 
@@ -124,7 +124,7 @@ def _print_text(by_name: Mapping[str, Stats]) -> None:
             first.ljust(widths[0]),
             *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)),
         ]
-        click.echo("  ".join(cells))
+        print_line("  ".join(cells))
 
 
 def _print_table(by_name: Mapping[str, Stats]) -> None:

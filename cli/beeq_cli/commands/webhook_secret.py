@@ -13,7 +13,7 @@ from beeq.webhooks.keys import (
     EndpointKeys,
 )
 from beeq.webhooks.urls import target_of
-from beeq_cli.console import print_bytes, say
+from beeq_cli.console import print_line, say
 from beeq_cli.options import Common, common_options, option
 
 
@@ -48,4 +48,4 @@ def webhook_secret(common: Common, url: str, is_public: bool) -> None:
         )
     if keys.is_shared(target) and not common.is_quiet:
         say(f"{USE_SETTING} is shared: all receivers have this key, and each of them can forge with it")
-    print_bytes(key.of_receiver().encode())
+    print_line(key.of_receiver())

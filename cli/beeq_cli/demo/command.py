@@ -22,9 +22,8 @@ from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.ffmpeg import run as run_ffmpeg
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
-from beeq.protocol.codec import dumps
 from beeq_cli.commands.stats import print_stats
-from beeq_cli.console import print_bytes, say
+from beeq_cli.console import print_json, print_line, say
 from beeq_cli.demo.peers import Peers
 from beeq_cli.demo.scenes import Scenes, Step
 from beeq_cli.demo.show import Show, progress_shown
@@ -77,7 +76,7 @@ async def _demo(folder: Path, *, as_json: bool, is_quiet: bool) -> int:
             stats = {name: await queue.stats() for name, queue in queues.items()}
     if as_json:
         by_queue = {name: numbers.shown() for name, numbers in stats.items()}
-        print_bytes(dumps({"jobs": report, "stats": by_queue}))
+        print_json({"jobs": report, "stats": by_queue})
     else:
         _print(report, stats)
     return FAILURE if any("error" in job for job in report) else 0
@@ -87,8 +86,8 @@ def _print(report: list[dict[str, Any]], stats: dict[str, Stats]) -> None:
     width = max(len(job["name"]) for job in report)
     for job in report:
         outcome = f"FAILED: {job['error']}" if "error" in job else job["done"]
-        click.echo(f"{job['name']:<{width}}  {outcome}")
-    click.echo()
+        print_line(f"{job['name']:<{width}}  {outcome}")
+    print_line()
     print_stats(stats)
 
 
