@@ -13,8 +13,9 @@ from fractions import Fraction
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import Run, failure, reading, run
+from beeq.media.ffmpeg import Run, encoding, failure, reading, run
 from beeq.media.formats import Container
+from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine, examine_all
 from beeq.media.inputs.facts import Audio, Facts, Video, picture_of, sound_of
 from beeq.media.outputs.colours import TAGGED, decoded_by
@@ -72,19 +73,23 @@ async def assemble_video(
     sound = sound_of(master, await examine(master, parameters))
     clips = await examine_all(sources, parameters, lambda percent: reach(_SURVEY_PERCENT / 100 * percent))
     videos = [picture_of(source, clip) for source, clip in zip(sources, clips, strict=True)]
+    check_sum(videos)
     look = look_of(videos, parameters)
     scenes = [
         scene_of(source, video, clip, (look.rate, parameters.still_seconds))
         for source, video, clip in zip(sources, videos, clips, strict=True)
     ]
     film = Film(tuple(scenes), look, sound)
+    check_output(film.length_s)
     if any(can_hold_copies(container) for _, container in targets) and are_candidates(sources, videos):
         copy = stream_copy_of(clips, videos, look.rate)
         if copy is not None and await _stream_copied(film, [master, *sources], targets, copy, reach):
             return
     ended = await _write(film, [master, *sources], targets, None, reach)
+    names = [source.given for source in [master, *sources]]
+    check_said(names, ended.log)
     if ended.exit_status:
-        raise failure([source.given for source in [master, *sources]], ended)
+        raise failure(names, ended)
 
 
 async def _stream_copied(
@@ -152,8 +157,9 @@ def arguments(
     encoded = [group for group in groups if joined is None or not can_hold_copies(group[0][0])]
     read = reading(inputs[0])
     if encoded:
+        threads = decoder_threads([scene.video for scene in film.scenes])
         for source, scene in zip(inputs[1:], film.scenes, strict=True):
-            read += reading(source, *decoded_by(scene.video))
+            read += reading(source, *decoded_by(scene.video), threads=threads)
     graph = sound_chain(film, len(groups))
     if encoded:
         graph = f"{picture_chains(film, len(encoded))};{graph}"
@@ -207,7 +213,7 @@ def written(group: Sequence[Output]) -> list[str]:
         *("-flags", "+global_header"),
         # Older versions would move the beginning to make room for pictures stored out of order.
         *("-avoid_negative_ts", "disabled"),
-        *(*UNTITLED, "-f", "tee"),
+        *(*UNTITLED, *encoding(), "-f", "tee"),
         "|".join(_in_list(container, url) for container, url in group),
     ]
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from beeq.media.errors import MediaFailed, shown
+from beeq.media.errors import MediaFailed, shown, shown_all
 from beeq.media.limits import LIMITS
 from beeq.media.paths import OpenFile
 from beeq.media.watchdog import Watchdog
@@ -111,19 +111,28 @@ def find_ffmpeg() -> str:
         ) from None
 
 
-def reading(file: OpenFile, *options: str) -> list[str]:
-    """Return the arguments that make ``file`` an input: by its own demuxer, with no other files."""
+def reading(file: OpenFile, *options: str, threads: int | None = None) -> list[str]:
+    """Return the arguments that make ``file`` an input: by its own demuxer, with no other files.
+
+    Each of its decoders has so many ``threads``, by default as many as the job's limits allow.
+    """
     external = ["-enable_drefs", "0", "-use_absolute_path", "0"] if file.demuxer == "mov" else []
     limits = LIMITS.get()
     return [
         *("-protocol_whitelist", "file", "-f", file.demuxer, "-max_streams", str(limits.max_streams)),
         # Also for a picture that comes later in a stream, larger than its first.
-        *("-max_pixels", str(limits.max_pixels), "-threads", str(limits.threads)),
+        *("-max_pixels", str(limits.max_pixels), "-threads", str(threads or limits.threads)),
         *external,
         *(("-skip_initial_bytes", str(file.begin)) if file.begin else ()),
         *options,
         *("-i", file.url),
     ]
+
+
+def encoding() -> list[str]:
+    """Return the options of an output that bound its encoders' threads; none where they take no more."""
+    threads = LIMITS.get().threads
+    return ["-threads", str(threads)] if threads < (os.cpu_count() or 1) else []
 
 
 async def run(
@@ -288,5 +297,4 @@ def failure(names: Sequence[str], run_: Run) -> MediaFailed:
     blamed = run_.blamed
     if blamed is not None and blamed < len(names):
         return MediaFailed(f"{shown(names[blamed])}: {run_.fault}")
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004 - as many are named
-    return MediaFailed(f"{', '.join(map(shown, names[:3]))}{more}: {run_.fault}")
+    return MediaFailed(f"{shown_all(names)}: {run_.fault}")

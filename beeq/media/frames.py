@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import failure, reading, run
+from beeq.media.ffmpeg import encoding, failure, reading, run
 from beeq.media.formats import ImageFormat
+from beeq.media.inputs.bounds import check_said
 from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Video, picture_of
 from beeq.media.outputs.colours import decoded_by, to_image
@@ -62,6 +63,7 @@ async def _last_window(
                 continue
         # The output counts, not the exit status: damaged input may end ffmpeg with an error after all.
         decoded = await run([*picked, "-f", "null", "-"], [source.fd])
+        check_said([source.given], decoded.log)
         if decoded.frames:
             return seek, decoded.frames
     raise MediaFailed(f"{shown(source.given)} has no picture that can be decoded: {decoded.fault}")
@@ -79,7 +81,7 @@ async def _write(
         [
             *reading(source, *decoded_by(video), *seek),
             *("-map", f"0:{video.index}", "-vf", ",".join(filters), "-frames:v", "1"),
-            *(*image.encoder, "-f", "image2", "-update", "1", target.url),
+            *(*image.encoder, *encoding(), "-f", "image2", "-update", "1", target.url),
         ],
         [source.fd, target.fd],
     )

@@ -37,7 +37,7 @@ class MediaLimits:
         max_picture: the largest picture, as stored and as shown, in pixels; lying or standing.
         max_megapixels: the sum of one picture of each input, for all are decoded at once.
         max_streams: the most streams of an input.
-        threads: of each decoder, encoder and filter.
+        threads: of each decoder and filter, and of encoders that would take more.
         max_alloc_mb: the largest piece of memory that ffmpeg asks for at a time, in MiB.
         max_memory_mb: the memory of one ffmpeg, in MiB.
         max_output_mb: the largest file that is written, in MiB.
@@ -53,7 +53,8 @@ class MediaLimits:
     max_streams: int = 64
     threads: int = field(default_factory=_default_threads)
     max_alloc_mb: int = 512
-    max_memory_mb: int = 4096
+    #: A film of the largest picture takes 6 GB, and 250 inputs of high definition take as much.
+    max_memory_mb: int = 8192
     max_output_mb: int = 16_384
     max_cpu_s: float = 300.0
 

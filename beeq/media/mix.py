@@ -14,6 +14,7 @@ from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.ffmpeg import failure, reading, run
 from beeq.media.formats import Container
+from beeq.media.inputs.bounds import check_output, check_said
 from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Audio, Video, own_sound_of, picture_of, sound_of
 from beeq.media.outputs.colours import TAGGED, decoded_by, is_plain
@@ -120,6 +121,7 @@ async def mix_with_music(
     length_s = (times and times.shown_end_s) or facts.duration_s
     if not length_s:
         raise MediaFailed(f"{shown(source.given)} does not say how long it is")
+    check_output(length_s)
     picture = _picture(source, video, container, parameters) if video is not None and container.video else []
     decoder = decoded_by(video) if video is not None and picture else []
     mix, limit_db = Mix(own, track, length_s, parameters), _LIMIT_DB
@@ -133,6 +135,7 @@ async def mix_with_music(
             [source.fd, music.fd, target.fd],
             on_time=lambda done_s: reach(100 * done_s / length_s),
         )
+        check_said([source.given, music.given], ended.log)
         if ended.exit_status:
             raise failure([source.given, music.given], ended)
         peak_db = await _true_peak_db(target.reading(container.demuxer))

@@ -9,8 +9,9 @@ job chooses.
 from collections.abc import Callable, Sequence
 
 from beeq.jobs import MediaParameters
-from beeq.media.ffmpeg import failure, reading, run
+from beeq.media.ffmpeg import encoding, failure, reading, run
 from beeq.media.formats import Container
+from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine_all
 from beeq.media.inputs.facts import Facts, Video, own_sound_of, picture_of, sound_of
 from beeq.media.outputs.colours import TAGGED, decoded_by
@@ -35,6 +36,7 @@ async def stitch_videos(
     videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
     for source, facts in zip(sources, clips, strict=True):
         own_sound_of(source, facts)
+    check_sum(videos)
     look = look_of(videos, parameters)
     if await _stream_copied(sources, (clips, videos, look), target, container, reach):
         return
@@ -49,7 +51,12 @@ async def stitch_videos(
         clip.duration_s or 0 if count is None else float(count / look.rate)
         for clip, count in zip(clips, counts, strict=True)
     ]
-    inputs = [reading(source, *decoded_by(video)) for source, video in zip(sources, videos, strict=True)]
+    check_output(sum(lengths_s))
+    threads = decoder_threads(videos)
+    inputs = [
+        reading(source, *decoded_by(video), threads=threads)
+        for source, video in zip(sources, videos, strict=True)
+    ]
     plan = (inputs, video_graph(clips, videos, look, counts), outputs)
     await _join(sources, plan, target, container, (sum(lengths_s), reach))
 
@@ -64,8 +71,10 @@ async def stitch_audio(
     """Write the sounds of the files in order."""
     clips = await examine_all(sources, parameters)
     sounds = [sound_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
+    length_s = sum(clip.duration_s or 0 for clip in clips)
+    check_output(length_s)
     plan = ([reading(source) for source in sources], audio_graph(sounds), ["-map", "[a]", *container.audio])
-    await _join(sources, plan, target, container, (sum(clip.duration_s or 0 for clip in clips), reach))
+    await _join(sources, plan, target, container, (length_s, reach))
 
 
 async def _join(
@@ -84,8 +93,10 @@ async def _join(
         [*(source.fd for source in sources), target.fd],
         on_time=lambda done_s: reach(100 * done_s / total_s if total_s else 0),
     )
+    names = [source.given for source in sources]
+    check_said(names, ended.log)
     if ended.exit_status:
-        raise failure([source.given for source in sources], ended)
+        raise failure(names, ended)
 
 
 async def _stream_copied(
@@ -110,6 +121,7 @@ async def _stream_copied(
             graph = copied_sound_graph(clips, videos, copy.lengths_s)
             sound = ["-filter_complex", graph, "-map", "[a]", *container.audio]
         total_s = float(sum(copy.lengths_s))
+        check_output(total_s)
         ended = await run(
             [*inputs, *copy.copied(0), *sound, *written_as(container), target.url],
             [*(source.fd for source in [script, *sources]), target.fd],
@@ -120,7 +132,7 @@ async def _stream_copied(
 
 def written_as(container: Container) -> list[str]:
     """Return the options of an output in a container, without the inputs' titles and chapters."""
-    return [*UNTITLED, *container.options, "-f", container.muxer]
+    return [*UNTITLED, *encoding(), *container.options, "-f", container.muxer]
 
 
 def video_graph(

@@ -15,6 +15,7 @@ from dataclasses import replace
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.ffmpeg import Run, reading, run
+from beeq.media.inputs.bounds import check_said, check_streams
 from beeq.media.inputs.completeness import Read, missing_bytes
 from beeq.media.inputs.encryption import encrypted_tracks
 from beeq.media.inputs.facts import Audio, Facts, Unusable, Video
@@ -54,14 +55,16 @@ async def examine(file: OpenFile, parameters: MediaParameters = _PLAIN) -> Facts
     Raises MediaRefused if a part of the file is missing (see ``MediaParameters.allow_broken``), or if nothing
     in it can be decoded; MediaFailed if it could not be read by a fault of the system's.
     """
-    packets = PacketReader()
+    packets = PacketReader(file.given)
     copied = await _copy(file, _ALL, packets)
+    check_said([file.given], copied.log)
     if _NOT_SET.search(copied.log):
         # Without the streams of which too little is known.
         known = [f"0:{stream.index}" for stream in parse(copied.log).streams if _is_described(stream)]
-        packets = PacketReader()
+        packets = PacketReader(file.given)
         copied = await _copy(file, [word for name in known for word in ("-map", name)], packets)
     declared = parse(copied.log)
+    check_streams(file, declared)
     if not parameters.allow_broken:
         _check_whole(file, declared, copied.log, packets)
     if not declared.streams:
@@ -230,7 +233,7 @@ async def _tried(file: OpenFile, streams: Sequence[Video | Audio]) -> dict[int, 
 
 async def _decode(file: OpenFile, streams: Sequence[Video | Audio], *options: str) -> tuple[set[int], str]:
     """Decode the first picture or sound of streams; return which have one, by index, and the log."""
-    packets = PacketReader()
+    packets = PacketReader(file.given)
     mapped = [word for stream in streams for word in ("-map", f"0:{stream.index}")]
     ended = await run(
         [

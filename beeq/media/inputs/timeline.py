@@ -12,9 +12,11 @@ import re
 from collections import Counter
 from fractions import Fraction
 
+from beeq.media.inputs.bounds import PacketBounds
 from beeq.media.inputs.facts import Timeline
 
-_HEADER = re.compile(rb"#(tb|extradata) (\d{1,4}): +(.*)")
+_HEADER = re.compile(rb"#(tb|media_type|extradata) (\d{1,4}): +(.*)")
+_SOUND = b"audio"
 _TIME_BASE = re.compile(rb"([1-9]\d*)/([1-9]\d*)")
 _EXTRADATA = re.compile(rb"(\d+, 0x[0-9a-f]+)")
 _PACKET = re.compile(rb"(\d{1,4}), +(-?\d+), +(-?\d+), +(\d+), +(\d+), (0x[0-9a-f]+)(.*)")
@@ -59,9 +61,13 @@ def kind_of(log: str, index: int) -> str:
 
 
 class PacketReader:
-    """Reads ``framecrc``, in pieces of any size."""
+    """Reads ``framecrc``, in pieces of any size; raises MediaRefused for packets beyond the job's limits.
 
-    def __init__(self) -> None:
+    Messages name the file by ``given``.
+    """
+
+    def __init__(self, given: str = "a file") -> None:
+        self._given = given
         self._rest = b""
         self._streams: dict[int, _Packets] = {}
 
@@ -82,7 +88,7 @@ class PacketReader:
         return self._of(number).zeroed
 
     def _of(self, number: int) -> _Packets:
-        return self._streams.setdefault(number, _Packets())
+        return self._streams.get(number) or self._streams.setdefault(number, _Packets(self._given))
 
     def timeline(self, number: int = 0, kind: str = "") -> Timeline | None:
         """Return the timeline of the packets read so far of an output stream; None without packets.
@@ -95,8 +101,10 @@ class PacketReader:
 class _Packets:
     """The packets of one stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: str) -> None:
+        self._given = given
         self._base: Fraction | None = None
+        self._bounds: PacketBounds | None = None
         self._extradata = ""
         self._shown = _Times()
         self._decoded = _Times()
@@ -107,6 +115,9 @@ class _Packets:
         """Take a line of the header."""
         if name == b"tb" and (base := _TIME_BASE.match(value)):
             self._base = Fraction(int(base[1]), int(base[2]))
+            self._bounds = PacketBounds(self._given, self._base)
+        elif name == b"media_type" and self._bounds is not None:
+            self._bounds.is_sound = value == _SOUND
         elif name == b"extradata" and (extradata := _EXTRADATA.match(value)):
             self._extradata = extradata[1].decode()
 
@@ -114,6 +125,8 @@ class _Packets:
         """Take a packet: its times of decoding and of presentation, its duration, its flags."""
         dts, pts, duration = times
         is_first = not self._decoded.count
+        if self._bounds is not None:
+            self._bounds.check(dts, max(dts, pts) + duration)
         self._is_plain &= pts == 0 and not flags if is_first else flags in (b"", _NOT_A_KEY_FRAME)
         self._decoded.add(dts, duration)
         if pts != _NO_TIME:

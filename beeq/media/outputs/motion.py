@@ -12,6 +12,8 @@ MOST_FPS = 60
 _LEAST_FPS = 1
 #: A rate above this is taken for a unit of time.
 _MOST_READ_FPS = 500
+#: A base above this is a unit of time, too; below it may be one that some pictures are spaced by.
+_MOST_BASE_FPS = 1000
 #: Rates that are printed as 23.98, 29.97 and so on.
 _TELEVISION_FPS = tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120, 240))
 _USUAL_FPS = (*map(Fraction, (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120, 240)), *_TELEVISION_FPS)
@@ -58,8 +60,8 @@ def on_grid(video: Video, rate: Fraction, *, is_held: bool) -> str:
     if not is_held or not _has_room(video, rate):
         return f"fps={rate}:start_time=0"
     # The end of the last picture may be on its place as well; with a copy behind it, it is shown.
-    copies = math.ceil(2 * (video.base_fps or 0) / rate) + 1
-    held = f"tpad=stop={copies}:stop_mode=clone," if video.base_fps else ""
+    base_fps = video.base_fps if video.base_fps and video.base_fps <= _MOST_BASE_FPS else None
+    held = f"tpad=stop={math.ceil(2 * base_fps / rate) + 1}:stop_mode=clone," if base_fps else ""
     moved = r"setpts=PTS+gte(PREV_OUTPTS\,PTS)"
     return f"{held}settb={1 / rate},{moved},fps={rate}:start_time=0"
 
