@@ -31,7 +31,8 @@ Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob`
 """
 
 import re
-from datetime import timedelta
+
+from beeq.settings import Duration, parse_duration
 
 #: The longest text in one line of a log, in characters.
 MAX_LINE = 4000
@@ -253,13 +254,13 @@ class Retry(HandlerOutcome):
     """Try the job again, using up one of its retries (none left: the job fails).
 
     Args:
-        after: wait this long (milliseconds or timedelta) instead of the job's backoff.
+        after: wait this long (int in ms, timedelta, or text like ``30s``) instead of the job's backoff.
         reason: what to record as the attempt's error.
     """
 
-    def __init__(self, after: int | timedelta | None = None, reason: str = "") -> None:
+    def __init__(self, after: Duration | None = None, reason: str = "") -> None:
         super().__init__(reason or "the handler asked for a retry")
-        self.after = after
+        self.after = parse_duration(after) if isinstance(after, str) else after
 
 
 class Discard(HandlerOutcome):

@@ -22,6 +22,7 @@ from beeq.protocol.options import (
     check_retries,
     check_timeout_ms,
 )
+from beeq.settings import Duration
 
 #: In place of options that have not been read yet.
 _LATER = object()
@@ -73,7 +74,7 @@ class JobOwner(Protocol):
     async def is_in_set(self, job_id: str, name: str) -> bool:
         """Return whether the job is in the named list or set."""
 
-    async def result(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+    async def result(self, job: Job, timeout: Duration | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; return its result, or raise its failure."""
 
     def new_emitter(self) -> Emitter:
@@ -226,12 +227,12 @@ class Job:
         self.options["retries"] = check_retries(n)
         return self
 
-    def backoff(self, strategy: str, delay: int | timedelta | None = None) -> Self:
+    def backoff(self, strategy: str, delay: Duration | None = None) -> Self:
         """Wait between attempts: ``immediate``, ``fixed``, ``exponential``, or one of the queue's own.
 
         Args:
             strategy: its name in ``queue.backoff_strategies``.
-            delay: ms or timedelta; every strategy but ``immediate`` needs it.
+            delay: ms, timedelta or text like ``30s``; every strategy but ``immediate`` needs it.
 
         Raises:
             ValueError: an unknown strategy, or a delay that is not a positive integer.
@@ -239,11 +240,12 @@ class Job:
         self.options["backoff"] = check_backoff(strategy, delay, self.owner.backoff_strategies)
         return self
 
-    def delay_until(self, when: datetime | float | timedelta) -> Self:
+    def delay_until(self, when: datetime | float | timedelta | str) -> Self:
         """Do not run the job before ``when``; a time that has passed changes nothing.
 
         Args:
-            when: a datetime (naive means local time), ms since the epoch, or a timedelta from now.
+            when: a datetime (naive means local time), ms since the epoch, or how long from now: a
+                timedelta, or text like ``5m``.
 
         Raises:
             ValueError: it is not such a time.
@@ -254,11 +256,11 @@ class Job:
             self.options["delay"] = due_ms
         return self
 
-    def timeout(self, timeout: int | timedelta) -> Self:
-        """Fail an attempt that runs longer than this (ms or timedelta); 0 means no limit.
+    def timeout(self, timeout: Duration) -> Self:
+        """Fail an attempt that runs longer than this (ms, timedelta, or text like ``30s``); 0 means no limit.
 
         Raises:
-            TypeError: neither int nor timedelta. ValueError: negative, or above 2^31 - 1 ms.
+            TypeError: not a duration. ValueError: text without a unit, negative, or above 2^31 - 1 ms.
         """
         self.options["timeout"] = check_timeout_ms(timeout)
         return self
@@ -328,11 +330,11 @@ class Job:
         """
         return await self.owner.is_in_set(self.saved_id(), name)
 
-    async def result(self, timeout: int | timedelta | None = None) -> Any:  # noqa: ASYNC109 - bee-queue's word for it, in ms
+    async def result(self, timeout: Duration | None = None) -> Any:  # noqa: ASYNC109 - bee-queue's word for it, in ms
         """Return what the handler returned, on any worker; wait for it if the job has not ended.
 
         Args:
-            timeout: how long to wait, in ms or as a timedelta; None: as long as it takes.
+            timeout: how long to wait, in ms, as a timedelta, or text like ``30s``; None: as long as it takes.
 
         Raises:
             JobFailed: the job failed for good; the message is its last error's.

@@ -12,6 +12,7 @@ from typing import Any, Self
 from beeq.job import Job
 from beeq.jobs import JOB_TYPES, BaseJob, fill, validate
 from beeq.queue import Queue
+from beeq.settings import Duration
 
 #: bee-queue's names of options, and beeq's.
 _ALIASES = {"delayUntil": "delay_until", "id": "job_id"}
@@ -19,16 +20,16 @@ _ALIASES = {"delayUntil": "delay_until", "id": "job_id"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """A job's options, see ``Queue.enqueue``; durations are ints in ms or timedeltas.
+    """A job's options, see ``Queue.enqueue``; durations are ints in ms, timedeltas, or text like ``30s``.
 
     None means the policy of a built-in queue, or bee-queue's default.
     """
 
     job_id: str | int | None = None
     retries: int | None = None
-    backoff: str | tuple[str, int | timedelta | None] | Mapping[str, Any] | None = None
-    timeout: int | timedelta | None = None
-    delay_until: datetime | float | timedelta | None = None
+    backoff: str | tuple[str, Duration | None] | Mapping[str, Any] | None = None
+    timeout: Duration | None = None
+    delay_until: datetime | float | timedelta | str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None) -> Self:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from beeq.client.closing import close_timeout_ms
 from beeq.client.context import QueueContext
 from beeq.client.events.event_hub import EventHub
 from beeq.client.events.listeners import Listeners, log_error
@@ -17,7 +18,7 @@ from beeq.client.events.missed_ends import MissedEnds
 from beeq.client.job_actions import JobActions
 from beeq.client.owning_loop import OwningLoop
 from beeq.client.reader import Health, JobState, Reader, Stats
-from beeq.client.session import CLOSE_TIMEOUT_MS, Session
+from beeq.client.session import Session
 from beeq.emitter import Listener
 from beeq.job import Job
 from beeq.process import now_ms
@@ -29,7 +30,7 @@ from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.probe import RedisProbe
 from beeq.redis.replicas import ReplicaWait
-from beeq.settings import Settings, milliseconds, whole
+from beeq.settings import Duration, Settings, milliseconds, whole
 from beeq.supervision.duties import Duties, patience_s_of
 from beeq.supervision.error_reports import ErrorReports
 from beeq.worker.consumer import Consumer
@@ -40,14 +41,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-def close_timeout_ms(timeout: int | timedelta | None) -> int:
-    """Return the timeout of a close in ms; None, 0 and negatives mean bee-queue's default."""
-    if isinstance(timeout, timedelta):
-        timeout = round(timeout.total_seconds() * 1000)
-    is_default = isinstance(timeout, bool) or not isinstance(timeout, int) or timeout <= 0
-    return CLOSE_TIMEOUT_MS if is_default or timeout is None else timeout
-
-
 class Queue:
     """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
 
@@ -56,7 +49,8 @@ class Queue:
         redis: a URL (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2:26379/name/0``,
             ``redis+cluster://h1,h2``, ``embedded:``, see ``redis/urls.py``), a client of ``redis.asyncio`` or
             ``valkey.asyncio``, of a cluster, too, or None for ``redis://127.0.0.1:6379``.
-        **settings: see ``Settings``; durations are ints in ms or timedeltas.
+        **settings: see ``Settings``; durations are ints in ms, timedeltas, or text
+            like ``30s``.
 
     Raises:
         TypeError, ValueError: a bad setting, name or URL, or a client that cannot be used (one that blocks,
@@ -167,13 +161,14 @@ class Queue:
         """Return whether the queue has not been closed."""
         return self._session.is_running
 
-    async def close(self, timeout: int | timedelta | None = None) -> None:  # noqa: ASYNC109 - bee-queue's word for it, in ms
+    async def close(self, timeout: Duration | None = None) -> None:  # noqa: ASYNC109 - bee-queue's word for it, in ms
         """Stop taking jobs, wait for the running ones, and hang up. Calling it again is fine.
 
         Args:
-            timeout: ms or timedelta; None, 0 and negatives mean 5000. What still runs then is
-                cancelled and goes to the front of the queue, its retries untouched. Whatever hangs
-                (handlers, threads, listeners, Redis), this returns at most 3 s after the timeout.
+            timeout: ms, timedelta, or text like ``30s``; None, 0 and negatives mean 5000. What still
+                runs then is cancelled and goes to the front of the queue, its retries untouched.
+                Whatever hangs (handlers, threads, listeners, Redis), this returns at most 3 s after the
+                timeout.
 
         Raises:
             TimeoutError: some jobs did not end in time (``Operation timed out.``). All is closed.
@@ -250,9 +245,9 @@ class Queue:
         *,
         id: str | int | None = None,  # noqa: A002 - the record's own word
         retries: int | None = None,
-        backoff: str | tuple[str, int | timedelta] | None = None,
-        timeout: int | timedelta | None = None,  # noqa: ASYNC109 - the job's, in ms
-        delay_until: datetime | float | timedelta | None = None,
+        backoff: str | tuple[str, Duration] | None = None,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the job's, in ms
+        delay_until: datetime | float | timedelta | str | None = None,
     ) -> Job:
         """Create, configure and save a job in one call; see ``Job`` for each option.
 
@@ -262,7 +257,7 @@ class Queue:
                 it is returned as it is in Redis; its ``is_new`` is False.
             retries: further attempts after a failed one.
             backoff: ``"immediate"``, or strategy and delay.
-            timeout: limit of one attempt, ms or timedelta.
+            timeout: limit of one attempt: ms, timedelta, or text like ``30s``.
             delay_until: not before then.
 
         Raises:
@@ -356,7 +351,7 @@ class Queue:
         text = check_job_id(job_id)
         return None if text is None else await self._reader.job_state(text)
 
-    async def result_of(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+    async def result_of(self, job: Job, timeout: Duration | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
         return await self._actions.result(job, timeout)
 
@@ -391,14 +386,14 @@ class Queue:
         """Keep facts with a running job; see ``Job.remember``."""
         await self._actions.remember(job, facts)
 
-    async def clean(self, kind: str, older_than: int | timedelta) -> int:
+    async def clean(self, kind: str, older_than: Duration) -> int:
         """Remove finished jobs created longer ago than ``older_than``; return how many.
 
         A job that is retried or saved again meanwhile stays.
 
         Args:
             kind: ``succeeded`` or ``failed``.
-            older_than: ms or timedelta, by the creation time in the record.
+            older_than: ms, timedelta, or text like ``7d``, by the creation time in the record.
 
         Raises:
             ValueError: another kind of job.
@@ -490,10 +485,11 @@ class Queue:
         """
         return self._consumer.health()
 
-    async def check_stalled_jobs(self, interval: int | timedelta | None = None) -> int:
+    async def check_stalled_jobs(self, interval: Duration | None = None) -> int:
         """Look for stalled jobs now; return how many went back to the queue.
 
-        Workers do this by themselves. With ``interval`` (ms or timedelta) it is repeated until ``close``.
+        Workers do this by themselves. With ``interval`` (ms, timedelta, or text like ``30s``) it is repeated
+        until ``close``.
         """
         return await self._session.check_stalled_jobs(
             milliseconds("interval", interval, at_least=1) if interval else None

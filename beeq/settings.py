@@ -4,8 +4,10 @@ Never reads the environment: the commands do that.
 """
 
 import math
+import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 _SAFE_INTEGER = 2**53 - 1
@@ -13,20 +15,56 @@ _SAFE_INTEGER = 2**53 - 1
 OUTBOX_LIMIT = 100_000
 
 
-def ceil_ms(duration: timedelta) -> int:
-    """Return a duration in ms, rounded up, because 0 often means "none"."""
-    return math.ceil(duration / timedelta(milliseconds=1))
+#: A duration: an int is milliseconds, as in bee-queue; text has its unit (``"30s"``).
+Duration = int | timedelta | str
+#: Durations as text, for messages.
+EXAMPLES = "500ms, 2s, 1.5s, 5m, 1h or 1d"
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)")
+
+
+def parse_duration(text: str) -> int:
+    """Return the milliseconds, rounded up, of ``500ms``, ``2s``, ``1.5s``, ``5m``, ``1h``, ``1d`` or ``0``.
+
+    Raises:
+        ValueError: it is none of these, or too long. A bare number could mean seconds or milliseconds.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"invalid duration {text!r}; write {EXAMPLES}")
+    number = Decimal(match[1])
+    if number and not match[2]:
+        raise ValueError(f"the duration {text!r} has no unit; write {EXAMPLES}")
+    duration_ms = math.ceil(number * _UNITS_MS[match[2] or "ms"])  # up, because 0 often means "none"
+    if duration_ms > _SAFE_INTEGER:
+        raise ValueError(f"{text!r} is too long")
+    return duration_ms
+
+
+def in_ms(duration: Any) -> Any:
+    """Return a timedelta or text in ms, rounded up; anything else unchanged, for the caller to check.
+
+    Raises:
+        ValueError: text that is not a duration.
+    """
+    if isinstance(duration, timedelta):
+        return math.ceil(duration / timedelta(milliseconds=1))
+    return parse_duration(duration) if isinstance(duration, str) else duration
 
 
 def milliseconds(name: str, value: Any, *, at_least: int = 0) -> int:
-    """Return a duration in ms, from an int in ms or a timedelta.
+    """Return a ``Duration`` in ms.
 
     Raises:
-        TypeError: it is neither. ValueError: it is below ``at_least``. Both name the setting.
+        TypeError: it is not one. ValueError: invalid text, or below ``at_least``. Both name the setting.
     """
-    if isinstance(value, timedelta):
-        value = ceil_ms(value)
-    return _checked(name, value, at_least, (" (milliseconds) or a timedelta", " (milliseconds)"))
+    try:
+        value = in_ms(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return _checked(
+        name, value, at_least, (" (milliseconds), a timedelta or text like 30s", " (milliseconds)")
+    )
 
 
 def whole(name: str, value: Any, *, at_least: int) -> int:
@@ -50,7 +88,7 @@ def _checked(name: str, value: Any, at_least: int, units: tuple[str, str]) -> in
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one queue; durations are ints in ms (a timedelta is converted).
+    """The settings of one queue; durations are ints in ms (a ``Duration`` is converted).
 
     Raises:
         TypeError: a value of the wrong type. ValueError: a value out of range. Both name it.

@@ -14,16 +14,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq import queue as asynchronous
 from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
-from beeq.client.closing import CLOSE_GRACE_S
+from beeq.client.closing import CLOSE_GRACE_S, close_timeout_ms
 from beeq.job import Job as AsyncJob
 from beeq.protocol.backoff import Strategy
-from beeq.settings import Settings
+from beeq.settings import Duration, Settings
 from beeq.worker.health import WorkerHealth
 
 if TYPE_CHECKING:
@@ -154,12 +153,12 @@ class Queue(_Connected):
         """Return the full name of one of the queue's keys."""
         return self._twin.to_key(suffix)
 
-    def close(self, timeout: int | timedelta | None = None) -> None:
+    def close(self, timeout: Duration | None = None) -> None:
         """Close, as the async method does.
 
         Raises TimeoutError also if a listener, which never returns, blocks the loop of all blocking queues.
         """
-        limit_s = asynchronous.close_timeout_ms(timeout) / 1000 + CLOSE_GRACE_S
+        limit_s = close_timeout_ms(timeout) / 1000 + CLOSE_GRACE_S
         self._portal.run(self._twin.close(timeout), limit_s=limit_s)
 
     def is_running(self) -> bool:
@@ -226,7 +225,7 @@ class QueueService(_Connected):
 
     def close(self) -> None:
         """Close, as the async method does. Raises TimeoutError if a listener blocks the loop."""
-        limit_s = asynchronous.close_timeout_ms(None) / 1000 + 2 * CLOSE_GRACE_S  # its queues, and its mirror
+        limit_s = close_timeout_ms(None) / 1000 + 2 * CLOSE_GRACE_S  # its queues, and its mirror
         self._portal.run(self._twin.close(), limit_s=limit_s)
 
     connect = blocking(service.QueueService.connect)

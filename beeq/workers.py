@@ -19,14 +19,13 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import timedelta
 from typing import Any, NoReturn
 
 from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, Ending, ended
 from beeq.errors import QueueClosed
 from beeq.process import END_LIMIT_S, STOPS, LastResort, end_process, loop_factory, stop_signals
 from beeq.queue import Queue
-from beeq.settings import milliseconds, whole
+from beeq.settings import Duration, milliseconds, whole
 from beeq.supervision.end_guard import EndGuard
 from beeq.supervision.signal_thread import signal_thread
 from beeq.worker.heartbeat import LeftJobs, give_back_all
@@ -268,7 +267,7 @@ def run_workers(
     *,
     processes: int,
     burst: bool = False,
-    shutdown_timeout: int | timedelta = SHUTDOWN_TIMEOUT_MS,
+    shutdown_timeout: Duration = SHUTDOWN_TIMEOUT_MS,
 ) -> None:
     """Work in several processes until SIGINT or SIGTERM comes; return when all have ended.
 
@@ -282,8 +281,8 @@ def run_workers(
         make: called in each process; returns a queue, or several, with their handlers (``process``).
         processes: how many.
         burst: end when nothing is left that is due.
-        shutdown_timeout: how long running jobs may take to end (ms or timedelta), after a signal or when too
-            many handlers hang; then they are handed back.
+        shutdown_timeout: how long running jobs may take to end (ms, timedelta or text like ``30s``), after a
+            signal or when too many handlers hang; then they are handed back.
 
     Raises:
         RuntimeError: called in another thread or inside a running loop; or the first process could not begin:

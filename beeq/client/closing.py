@@ -13,6 +13,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
+from beeq.settings import Duration, in_ms
+
+#: bee-queue's default for ``close``.
+CLOSE_TIMEOUT_MS = 5000
+
 #: A cancelled handler cleans up before its job may run elsewhere …
 CLEAN_UP_S = 1.0
 #: … and until so long after the timeout its job goes back to the queue.
@@ -31,6 +36,18 @@ CLOSE_GRACE_S = END_DUTIES_S + HANG_UP_S + LEAVE_S
 
 #: What nobody waits for any more; the loop itself would not hold it.
 _left: set[asyncio.Future[Any]] = set()
+
+
+def close_timeout_ms(timeout: Duration | None) -> int:
+    """Return the timeout of a close in ms; None, 0 and negatives mean bee-queue's default.
+
+    Raises:
+        ValueError: text that is not a duration.
+    """
+    timeout_ms = in_ms(timeout)
+    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms <= 0:
+        return CLOSE_TIMEOUT_MS
+    return timeout_ms
 
 
 async def within(limit_s: float, *awaitables: Awaitable[object]) -> bool:

@@ -6,7 +6,6 @@ the event hub which job objects hear of it.
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import timedelta
 from typing import Any, Protocol
 
 from beeq.client.commands import Commands
@@ -23,7 +22,7 @@ from beeq.protocol.backoff import Strategy
 from beeq.protocol.codec import decode_record
 from beeq.protocol.options import check_job_id
 from beeq.redis.pipeline import NOT_SENT
-from beeq.settings import milliseconds
+from beeq.settings import Duration, milliseconds
 
 #: An event is lost if the connection that hears it breaks.
 _EVENT_PATIENCE_S = 1.0
@@ -233,7 +232,7 @@ class JobActions:
         await self._session.ensure()
         return await self._reader.is_in(job_id, name)
 
-    async def result(self, job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+    async def result(self, job: Job, timeout: Duration | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end; see ``Job.result``."""
         is_hearing = self._session.is_hearing_in(asyncio.get_running_loop())
         if not is_hearing:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Protocol
 
-from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, HANG_UP_S, LEAVE_S, Ending, ended
+from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, CLOSE_TIMEOUT_MS, HANG_UP_S, LEAVE_S, Ending, ended
 from beeq.client.context import QueueContext
 from beeq.client.events.listeners import Listeners
 from beeq.client.events.missed_ends import MissedEnds
@@ -31,8 +31,6 @@ from beeq.supervision.duty import Duty
 
 logger = logging.getLogger("beeq")
 
-#: bee-queue's default for ``close``.
-CLOSE_TIMEOUT_MS = 5000
 #: What ends a block that has no time left.
 _CANCELS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from beeq.settings import ceil_ms, milliseconds
+from beeq.settings import in_ms, milliseconds, parse_duration
 
 #: JavaScript's timers hold no more; a Node worker would fire after 1 ms.
 MAX_TIMEOUT_MS = 2**31 - 1
@@ -27,9 +27,9 @@ def check_retries(retries: Any) -> int:
 
 
 def check_timeout_ms(timeout: Any) -> int:
-    """Return a timeout in ms, from an int in ms or a timedelta; 0 means none."""
-    if isinstance(timeout, timedelta):
-        timeout = ceil_ms(timeout)
+    """Return a timeout in ms, from a ``Duration``; 0 means none."""
+    if not isinstance(timeout, str):
+        timeout = in_ms(timeout)
     if isinstance(timeout, int) and timeout < 0:
         raise ValueError("Timeout cannot be negative")
     if isinstance(timeout, int) and timeout > _SAFE_INTEGER:
@@ -44,8 +44,10 @@ def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str
     """Return the ``backoff`` option: strategy, then delay in ms; ``immediate`` takes any delay, and none."""
     if not isinstance(strategy, str) or strategy not in known:
         raise ValueError("unknown strategy")
-    if isinstance(delay, timedelta):
-        delay = ceil_ms(delay)
+    try:
+        delay = in_ms(delay)
+    except ValueError as error:
+        raise ValueError("delay must be a positive integer") from error  # bee-queue's words
     if strategy == "immediate":
         return {"strategy": strategy} if delay is None else {"strategy": strategy, "delay": delay}
     if isinstance(delay, bool) or not isinstance(delay, int) or not 0 < delay <= _SAFE_INTEGER:
@@ -56,7 +58,8 @@ def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str
 def check_due_ms(when: Any, *, now_ms: int) -> int:
     """Return an absolute time in ms since the epoch, by the producer's clock.
 
-    ``when`` is a datetime (naive means local time), ms since the epoch, or a timedelta from now.
+    ``when`` is a datetime (naive means local time), ms since the epoch, or how long from now: a timedelta, or
+    text like ``5m``.
     """
     if isinstance(when, datetime):
         try:
@@ -65,6 +68,11 @@ def check_due_ms(when: Any, *, now_ms: int) -> int:
             raise ValueError("invalid delay timestamp") from None
     elif isinstance(when, timedelta):
         when = now_ms + when.total_seconds() * 1000
+    elif isinstance(when, str):
+        try:
+            when = now_ms + parse_duration(when)
+        except ValueError as error:
+            raise ValueError("invalid delay timestamp") from error  # bee-queue's words
     if isinstance(when, float) and math.isfinite(when):
         when = int(round(when, 3))
     if isinstance(when, bool) or not isinstance(when, int):

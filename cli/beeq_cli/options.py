@@ -31,6 +31,11 @@ def option(*names: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
     return click.option(*names, envvar=variable, **attributes)
 
 
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: how it is called. A test runs each line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
 @dataclass(slots=True)
 class Common:
     """The options of every command: where Redis is, and how much to say."""

@@ -2,24 +2,21 @@
 
 import re
 from datetime import datetime
-from decimal import Decimal
 from itertools import pairwise
 
-_UNITS_MS = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)")
-_MAX_MS = 2**53 - 1
-_LARGEST_FIRST = [(unit, _UNITS_MS[unit]) for unit in ("d", "h", "m", "s")]
+from beeq.settings import parse_duration
+
+_LARGEST_FIRST = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
+_BARE_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_SHORTEST_INTERVAL_MS, _LONGEST_INTERVAL_MS = 100, 86_400_000
 
 
-def parse_duration(text: str) -> int:
-    """Return milliseconds: of ``500ms``, ``2s``, ``1.5s``, ``5m``, ``1h``, ``1d``, or of a bare number."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"invalid duration {text!r}; write 500ms, 2s, 1.5s, 5m, 1h or 1d")
-    duration_ms = round(Decimal(match[1]) * _UNITS_MS[match[2]])
-    if duration_ms > _MAX_MS:
-        raise ValueError(f"{text!r} is too long")
-    return duration_ms
+def parse_interval(text: str) -> int:
+    """Return an interval between two looks in ms: a duration, or a bare number of seconds."""
+    interval_ms = parse_duration(f"{text.strip()}s" if _BARE_NUMBER.fullmatch(text.strip()) else text)
+    if not _SHORTEST_INTERVAL_MS <= interval_ms <= _LONGEST_INTERVAL_MS:
+        raise ValueError(f"{text!r} is not from 100ms to 1d")
+    return interval_ms
 
 
 def parse_moment(text: str) -> datetime:

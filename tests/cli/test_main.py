@@ -52,6 +52,8 @@ def test_the_version_is_printed(beeq: Beeq) -> None:
         ("stats", "-u", ""),
         ("stats", "-u", "localhost"),
         ("stats", "-i", "0"),
+        ("worker", "--shutdown-timeout", "30"),
+        ("web", "--head-timeout", "10"),
         ("worker", "-c", "0"),
         ("worker", "-w", "0"),
         ("worker", "--shutdown-timeout", "soon"),

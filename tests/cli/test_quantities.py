@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from beeq.settings import parse_duration
 from beeq_cli.commands.conditions import parse_condition
-from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment, show_duration
+from beeq_cli.quantities import parse_backoff, parse_interval, parse_moment, show_duration
 
 
 @pytest.mark.parametrize(
@@ -19,10 +20,10 @@ from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment, sho
         ("5m", 300_000),
         ("1h", 3_600_000),
         ("1d", 86_400_000),
-        ("250", 250),
         ("0", 0),
+        ("0.0", 0),
         (" 2s ", 2000),
-        ("0.1ms", 0),
+        ("0.1ms", 1),
     ],
 )
 def test_a_duration_is_read_in_milliseconds(text: str, duration_ms: int) -> None:
@@ -35,6 +36,25 @@ def test_a_duration_is_read_in_milliseconds(text: str, duration_ms: int) -> None
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|too long"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["30", "1.5", " 250 ", "00001"])
+def test_a_bare_number_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match=r"has no unit; write 500ms, 2s, 1.5s, 5m, 1h or 1d"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval_ms"), [("2", 2000), ("0.5", 500), (" 2 ", 2000), ("500ms", 500), ("5m", 300_000)]
+)
+def test_an_interval_may_be_a_bare_number_of_seconds(text: str, interval_ms: int) -> None:
+    assert parse_interval(text) == interval_ms
+
+
+@pytest.mark.parametrize("text", ["0", "0.01", "99ms", "86401", "2d", "x", "-1", "1e3"])
+def test_an_interval_has_bounds(text: str) -> None:
+    with pytest.raises(ValueError, match=r"100ms to 1d|invalid duration"):
+        parse_interval(text)
 
 
 def test_a_moment_is_iso_8601() -> None:
@@ -51,17 +71,17 @@ def test_anything_else_is_no_moment(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "backoff"),
-    [("immediate", "immediate"), ("fixed:2s", ("fixed", 2000)), ("exponential:500", ("exponential", 500))],
+    [("immediate", "immediate"), ("fixed:2s", ("fixed", 2000)), ("exponential:500ms", ("exponential", 500))],
 )
 def test_a_backoff_is_a_strategy_and_its_delay(text: str, backoff: object) -> None:
     assert parse_backoff(text) == backoff
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fixed", "fixed:", "fixed:0", "linear:2s", "immediate:2s", "exponential:x"]
+    "text", ["", "fixed", "fixed:", "fixed:0", "linear:2s", "immediate:2s", "exponential:x", "fixed:500"]
 )
 def test_anything_else_is_no_backoff(text: str) -> None:
-    with pytest.raises(ValueError, match=r"backoff|duration|longer than 0"):
+    with pytest.raises(ValueError, match=r"backoff|duration|longer than 0|no unit"):
         parse_backoff(text)
 
 
@@ -106,7 +126,8 @@ NUMBERS = {
         (" failed > 0 ", True),
         ("oldest>59s", True),
         ("oldest>1m", False),
-        ("oldest==60000", True),
+        ("oldest=60s", True),
+        ("oldest>0", True),
         ("workers<2.5", True),
         ("delayed>-1", True),
     ],
@@ -121,8 +142,21 @@ def test_no_condition_is_true_of_a_number_that_is_not_there() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "waiting", "waiting>", ">5", "waiting>x", "jobs>5", "waiting=>5", "waiting<>5", "waiting>5>6"],
+    [
+        "",
+        "waiting",
+        "waiting>",
+        ">5",
+        "waiting>x",
+        "jobs>5",
+        "waiting=>5",
+        "waiting<>5",
+        "waiting>5>6",
+        "waiting>5s",
+        "oldest>60000",
+        "oldest>-1",
+    ],
 )
 def test_anything_else_is_no_condition(text: str) -> None:
-    with pytest.raises(ValueError, match=r"condition|compare|duration"):
+    with pytest.raises(ValueError, match=r"condition|compare|duration|number"):
         parse_condition(text)

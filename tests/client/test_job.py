@@ -68,7 +68,7 @@ async def test_options_are_stored_in_the_order_they_were_asked_in(make_queue, re
         (lambda job: job.retries(math.nan), TypeError, "retries"),
         (lambda job: job.timeout(-1), ValueError, "^Timeout cannot be negative$"),
         (lambda job: job.timeout(math.nan), TypeError, "timeout"),
-        (lambda job: job.timeout("5"), TypeError, "timeout"),
+        (lambda job: job.timeout("5"), ValueError, "^timeout: the duration '5' has no unit"),
         (lambda job: job.timeout(2**31), ValueError, "timeout"),
         (lambda job: job.delay_until(None), ValueError, "^invalid delay timestamp$"),
         (lambda job: job.delay_until(math.nan), ValueError, "^invalid delay timestamp$"),
@@ -112,6 +112,32 @@ async def test_a_duration_may_be_a_timedelta(make_queue):
     job.timeout(timedelta(seconds=2)).backoff("fixed", timedelta(seconds=1))
     assert job.options["timeout"] == 2000
     assert job.options["backoff"] == {"strategy": "fixed", "delay": 1000}
+
+
+async def test_a_duration_may_be_text_with_a_unit(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    job = await queue.enqueue({}, timeout="30s", backoff=("exponential", "1.5s"), delay_until="5m")
+    options = (await stored(redis, queue, job))["options"]
+    assert options["timeout"] == 30_000
+    assert options["backoff"] == {"strategy": "exponential", "delay": 1500}
+    assert options["delay"] == pytest.approx(queue.now_ms() + 300_000, abs=5000)
+
+
+@pytest.mark.parametrize("text", ["30", "soon", ""])
+async def test_text_that_is_no_duration_is_refused(make_queue, text):
+    queue = make_queue(is_worker=False)
+    with pytest.raises(ValueError, match="^timeout: .*; write 500ms"):
+        queue.create_job().timeout(text)
+    with pytest.raises(ValueError, match="^delay must be a positive integer$"):
+        queue.create_job().backoff("fixed", text)
+    with pytest.raises(ValueError, match="^invalid delay timestamp$"):
+        queue.create_job().delay_until(text)
+    for name, wait in (
+        ("timeout", lambda: queue.create_job().set_id("x").result(text)),
+        ("older_than", lambda: queue.clean("failed", text)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: .*; write 500ms"):
+            await wait()
 
 
 async def test_a_record_read_back_has_options_nobody_here_knows(make_queue, redis):

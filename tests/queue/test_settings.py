@@ -86,9 +86,14 @@ def test_a_switch_can_be_set_either_way(name: str) -> None:
         (timedelta(days=2), 172_800_000),
         (timedelta(microseconds=1), 1),
         (timedelta(microseconds=1001), 2),
+        ("500ms", 500),
+        ("30s", 30_000),
+        ("1.5s", 1500),
+        ("2h", 7_200_000),
+        ("0.2ms", 1),
     ],
 )
-def test_a_duration_is_milliseconds_or_a_timedelta(name: str, duration: Any, duration_ms: int) -> None:
+def test_a_duration_is_milliseconds_timedelta_or_text(name: str, duration: Any, duration_ms: int) -> None:
     value = getattr(Settings(**{name: duration}), name)
     assert (value, type(value)) == (duration_ms, int)
 
@@ -100,7 +105,7 @@ def test_a_number_that_is_needed_cannot_be_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*DURATIONS, *COUNTS, *OPTIONAL_COUNTS])
-@pytest.mark.parametrize("value", ["5", 5.0, math.nan, math.inf, True, False, [5]], ids=repr)
+@pytest.mark.parametrize("value", [b"5s", 5.0, math.nan, math.inf, True, False, [5]], ids=repr)
 def test_not_a_number_of_milliseconds_or_things_is_refused(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=rf"^{name} must be an int.*, not {type(value).__name__}$"):
         Settings(**{name: value})
@@ -125,6 +130,20 @@ def test_the_least_value_is_allowed_and_what_is_below_it_is_not(name: str, least
 def test_a_timedelta_out_of_range_is_refused_by_name(name: str, duration: timedelta) -> None:
     with pytest.raises(ValueError, match=rf"^{name}\b"):
         Settings(**{name: duration})
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize("text", ["5", "1.5", "", "soon", "-1s", "5 s", "1w"])
+def test_text_without_a_unit_is_refused_with_examples(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: .*duration '{text}'.*; write 500ms, 2s, .* or 1d$"):
+        Settings(**{name: text})
+
+
+@pytest.mark.parametrize("name", [*COUNTS, *OPTIONAL_COUNTS])
+@pytest.mark.parametrize("text", ["5", "5s"])
+def test_a_count_is_not_text(name: str, text: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be an int, not str$"):
+        Settings(**{name: text})
 
 
 @pytest.mark.parametrize("window", [0, -1, timedelta(0)], ids=repr)

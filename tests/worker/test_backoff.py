@@ -171,7 +171,7 @@ async def test_retries_that_a_foreign_writer_stored_are_read_with_care(make_queu
     assert len(seen) == attempts
 
 
-@pytest.mark.parametrize("after", [30, timedelta(milliseconds=30)])
+@pytest.mark.parametrize("after", [30, timedelta(milliseconds=30), "30ms"])
 async def test_retry_replaces_the_backoff_and_uses_a_retry(make_queue, after):
     queue = make_queue(delayed_debounce=1)
     seen = []
@@ -187,6 +187,18 @@ async def test_retry_replaces_the_backoff_and_uses_a_retry(make_queue, after):
     await job.result(timeout=5000)
     assert [retries for retries, _ in seen] == [1, 0]
     assert seen[1][1] - seen[0][1] >= 0.029
+
+
+async def test_retry_after_text_without_a_unit_fails_the_attempt(make_queue):
+    queue = make_queue()
+
+    @queue.process
+    async def handler(_job):
+        raise Retry(after="30")
+
+    job = await queue.enqueue({})
+    with pytest.raises(JobFailed, match="the duration '30' has no unit; write 500ms"):
+        await job.result(timeout=5000)
 
 
 async def test_retry_without_a_retry_left_fails(make_queue):

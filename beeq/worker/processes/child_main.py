@@ -25,7 +25,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Coroutine
-from datetime import timedelta
 from typing import Any, NoReturn, TypeVar, cast
 
 from beeq.blocking import BlockingJob, Portal
@@ -34,7 +33,7 @@ from beeq.errors import Discard, JobLost, text_of
 from beeq.job import Job, SomeJob
 from beeq.process import now_ms
 from beeq.protocol.codec import decode_record, dumps, loads
-from beeq.settings import milliseconds
+from beeq.settings import Duration, milliseconds
 from beeq.worker.processes.handler_ref import HandlerRef, load
 from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
 
@@ -165,7 +164,7 @@ class RemoteQueue:
         """Return whether the job is in the named set."""
         return bool(self._call("is_in_set", [name]))
 
-    async def result(self, _job: Job, timeout: int | timedelta | None) -> Any:  # noqa: ASYNC109 - in ms
+    async def result(self, _job: Job, timeout: Duration | None) -> Any:  # noqa: ASYNC109 - in ms
         """Wait for the job's end."""
         return self._call("result", [None if timeout is None else milliseconds("timeout", timeout)])
 

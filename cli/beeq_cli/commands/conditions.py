@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from beeq_cli.quantities import parse_duration
+from beeq.settings import parse_duration
 
 #: The names, as ``stats --json`` has them, except for ``oldest``.
 NAMES = ("waiting", "active", "succeeded", "failed", "delayed", "workers", "oldest")
@@ -45,5 +45,12 @@ def parse_condition(text: str) -> Condition:
     name, sign, value = match.groups()
     if name not in NAMES:
         raise ValueError(f"cannot compare {name!r}; there are {', '.join(NAMES)}")
-    number = float(value) if _NUMBER.fullmatch(value) else float(parse_duration(value))
-    return Condition(name, sign, number, text.strip())
+    return Condition(name, sign, _number(name, value), text.strip())
+
+
+def _number(name: str, value: str) -> float:
+    if name == "oldest":
+        return parse_duration(value)
+    if _NUMBER.fullmatch(value) is None:
+        raise ValueError(f"{name} is compared with a number, not with {value!r}")
+    return float(value)

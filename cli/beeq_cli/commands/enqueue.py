@@ -1,6 +1,7 @@
 """``beeq enqueue``: one job, or with ``--bulk`` one a line. Prints ids; with ``--wait`` the result."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,48 +17,52 @@ import click
 from beeq import Job, JobFailed, Queue
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.jobs import JOB_TYPES
+from beeq.settings import parse_duration
 from beeq_cli.commands import bulk
 from beeq_cli.console import complain, print_id, print_json
 from beeq_cli.fields import read_fields
 from beeq_cli.options import (
     Common,
     common_options,
+    examples,
     option,
     parsed,
     read_mongo_url,
     wait_replicas_option,
 )
-from beeq_cli.quantities import parse_backoff, parse_duration, parse_moment
+from beeq_cli.quantities import parse_backoff, parse_moment
 from beeq_cli.running import FAILURE, opened, run
 
 _FOR_EVER = -1
+#: No field looks so: it has a "=".
+_LIKE_DURATION = re.compile(r"[0-9][0-9.]*[A-Za-z]*")
 
 
 class _EnqueueCommand(click.Command):
     """A command whose ``--wait`` may have a duration, or none."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give a bare ``--wait`` its value, "for ever", unless the next word is a duration."""
+        """Give a bare ``--wait`` its value, "for ever", unless the next word is meant as a duration."""
         end = args.index("--") if "--" in args else len(args)
         for at, (word, following) in enumerate(pairwise([*args[:end], ""])):
-            if word == "--wait" and not _is_duration(following):
+            if word == "--wait" and _LIKE_DURATION.fullmatch(following) is None:
                 args[at] = f"--wait={_FOR_EVER}"
         return super().parse_args(ctx, args)
-
-
-def _is_duration(word: str) -> bool:
-    try:
-        parse_duration(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _parse_wait(text: str) -> int:
     return _FOR_EVER if text == str(_FOR_EVER) else parse_duration(text)
 
 
-@click.command(cls=_EnqueueCommand, short_help="Put a job into a queue.")
+@click.command(
+    cls=_EnqueueCommand,
+    short_help="Put a job into a queue.",
+    epilog=examples(
+        "beeq enqueue greetings name=Ada age:=36 --retries 2 --backoff exponential:2s",
+        "beeq enqueue greetings name=Bob --delay 5m --timeout 30s",
+        """echo '{"name": "Cyd"}' | beeq enqueue greetings --bulk -""",
+    ),
+)
 @click.argument("queue_name", metavar="QUEUE")
 @click.argument("words", metavar="[FIELD]...", nargs=-1)
 @option("--id", "job_id", metavar="ID", help="The job's id; one that exists is left as it is.")
@@ -75,20 +80,25 @@ def _parse_wait(text: str) -> int:
     help="Not before this moment; without a zone it is local time.",
 )
 @option("--retries", metavar="N", type=click.IntRange(min=0), help="Further attempts after a failed one.")
-@option("--backoff", metavar="B", callback=parsed(parse_backoff), help="immediate, fixed:D or exponential:D.")
+@option(
+    "--backoff",
+    metavar="B",
+    callback=parsed(parse_backoff),
+    help="immediate, fixed:D or exponential:D, such as exponential:2s.",
+)
 @option(
     "--timeout",
     "timeout_ms",
     metavar="D",
     callback=parsed(parse_duration),
-    help="The longest attempt; 0 is no limit.",
+    help="The longest attempt (30s, 5m); 0 is no limit.",
 )
 @option(
     "--wait",
     "wait_ms",
     metavar="[=D]",
     callback=parsed(_parse_wait),
-    help="Wait for the result, and print it.",
+    help="Wait for the result, for up to D (30s, 5m), and print it.",
 )
 @option("--bulk", "bulk_path", metavar="FILE|-", help="One job for each line, a JSON object.")
 @option("--json", "as_json", is_flag=True, help="Print an object with id and queue for each job.")

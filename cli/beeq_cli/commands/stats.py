@@ -11,23 +11,25 @@ from beeq import Queue, Stats
 from beeq.jobs import JOB_TYPES
 from beeq_cli.commands.conditions import Condition, parse_condition
 from beeq_cli.console import print_json, print_line, safe, say
-from beeq_cli.options import Common, common_options, option, parsed
-from beeq_cli.quantities import show_duration
+from beeq_cli.options import Common, common_options, examples, option, parsed
+from beeq_cli.quantities import parse_interval, show_duration
 from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
 
 _COLUMNS = ("queue", "waiting", "active", "succeeded", "failed", "delayed", "newest job", "workers", "oldest")
-_SHORTEST_INTERVAL_S = 0.1
 
 
-@click.command(short_help="Show how queues are doing.")
+@click.command(
+    short_help="Show how queues are doing.",
+    epilog=examples("beeq stats greetings", "beeq stats --fail-if 'waiting>1000' --fail-if 'oldest>5m'"),
+)
 @click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
 @option(
     "-i",
     "--interval",
-    "interval_s",
-    metavar="SECONDS",
-    type=click.FloatRange(min=_SHORTEST_INTERVAL_S, max=86_400),
-    help="Look again and again.",
+    "interval_ms",
+    metavar="D",
+    callback=parsed(parse_interval),
+    help="Look again and again, each D (500ms, 2s, 5m; a bare number is seconds).",
 )
 @option(
     "--fail-if",
@@ -43,7 +45,7 @@ _SHORTEST_INTERVAL_S = 0.1
 def stats(
     common: Common,
     queue_names: tuple[str, ...],
-    interval_s: float | None,
+    interval_ms: int | None,
     conditions: tuple[Condition, ...],
     as_json: bool,
 ) -> None:
@@ -55,11 +57,11 @@ def stats(
         raise click.UsageError("QUEUE is empty")
     queues = queues_to_look_into(dict.fromkeys(queue_names or JOB_TYPES), common)
     with suppress(KeyboardInterrupt):  # that is how one stops looking
-        sys.exit(run(_watch(queues, interval_s, conditions, as_json=as_json)))
+        sys.exit(run(_watch(queues, interval_ms, conditions, as_json=as_json)))
 
 
 async def _watch(
-    queues: Sequence[Queue], interval_s: float | None, conditions: Sequence[Condition], *, as_json: bool
+    queues: Sequence[Queue], interval_ms: int | None, conditions: Sequence[Condition], *, as_json: bool
 ) -> int:
     async with opened(*queues):
         while True:
@@ -71,9 +73,9 @@ async def _watch(
                 print_stats(by_name)
             if _report_failed(by_name, conditions):
                 return FAILURE
-            if interval_s is None:
+            if interval_ms is None:
                 return 0
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(interval_ms / 1000)
             if not as_json:
                 print_line()
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from beeq.settings import parse_duration
 from beeq_cli import logs
 from beeq_cli.options import (
     Common,
     common_options,
+    examples,
     mongo_option,
     option,
     parsed,
@@ -20,7 +22,6 @@ from beeq_cli.options import (
     read_project_id,
     wait_replicas_option,
 )
-from beeq_cli.quantities import parse_duration
 from beeq_cli.running import run
 
 
@@ -31,7 +32,9 @@ def _seconds(text: str) -> float:
     return duration_ms / 1000
 
 
-@click.command(short_help="Serve the HTTP routes.")
+@click.command(
+    short_help="Serve the HTTP routes.", epilog=examples("beeq web --port 8000 --head-timeout 10s")
+)
 @option(
     "--host",
     metavar="HOST",

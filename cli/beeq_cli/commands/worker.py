@@ -16,12 +16,14 @@ from beeq.process import STOPS, LastResort, stop_signals
 from beeq.processors import build
 from beeq.processors.base import Processor, ProcessorSettings
 from beeq.redis.urls import CLUSTER_SCHEMES, has_hash_tag, scheme_of
+from beeq.settings import parse_duration
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
 from beeq.workers import HAND_BACK, WorkerProcess
 from beeq_cli import app, logs
 from beeq_cli.options import (
     Common,
     common_options,
+    examples,
     mongo_option,
     option,
     parsed,
@@ -29,7 +31,6 @@ from beeq_cli.options import (
     read_mongo_url,
     read_project_id,
 )
-from beeq_cli.quantities import parse_duration
 from beeq_cli.running import CANNOT_CONNECT, FAILURE, USAGE, connect, run
 
 #: How long the mirror may take to catch up in the end.
@@ -40,7 +41,10 @@ _CLOSE_S = 1.0
 _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
 
 
-@click.command(short_help="Work on queues.")
+@click.command(
+    short_help="Work on queues.",
+    epilog=examples("beeq worker webhook-processing --burst", "beeq worker --app jobs:queue -c 10 --burst"),
+)
 @click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
 @option(
     "-c",
@@ -69,7 +73,7 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
     metavar="D",
     callback=parsed(parse_duration),
     default="30s",
-    help="How long running jobs may take to end; then they are handed back [30s].",
+    help="How long running jobs may take to end (500ms, 30s, 5m); then they are handed back [30s].",
 )
 @mongo_option()
 @project_id_option()
