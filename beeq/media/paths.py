@@ -147,7 +147,7 @@ class NewFile:
         """Close the file, and delete it if it was not published."""
         os.close(self.fd)
         if self._is_named:
-            with contextlib.suppress(FileNotFoundError):
+            with _explained(self.given), contextlib.suppress(FileNotFoundError):
                 os.unlink(self._temporary, dir_fd=self._folder_fd)
 
 

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from beeq.environment import ProjectIdType, check_mongo_url, check_project_id_type
-from beeq.errors import BeeqError
+from beeq.errors import BeeqError, shortened
 from beeq.job_status import mirrored_name
 from beeq.jobs import JOB_TYPES
 from beeq.mirror.documents import Change, shared_id, storable, update_of
 from beeq.mirror.project_ids import converted, has_wrong_type, readable
 from beeq.protocol.codec import dumps
-from beeq.redis.urls import redact
+from beeq.redis.urls import redact, secrets_in
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
@@ -76,6 +76,7 @@ class StatusCollection:
             # "from None": the cause repeats parts of the URL.
             raise ValueError("the Mongo URL is malformed") from None
         self._documents: AsyncCollection[dict[str, Any]] = database[COLLECTION]
+        self._secrets = list(secrets_in(url))
         self._has_index = False
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -106,8 +107,8 @@ class StatusCollection:
         except TimeoutError:
             raise MirrorUnavailable("MongoDB did not answer in time") from None
         except PyMongoError as error:
-            text = redact(str(error)).partition(", Topology Description")[0]
-            raise MirrorUnavailable(f"MongoDB: {text[:300]}") from None
+            text = redact(str(error), *self._secrets).partition(", Topology Description")[0]
+            raise MirrorUnavailable(f"MongoDB: {shortened(text, 300)}") from None
         finally:
             self._in_flight -= 1
             if not self._in_flight:

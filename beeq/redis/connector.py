@@ -28,7 +28,7 @@ from beeq.redis.dialling.targets import pool_of_embedded, target_of_client, targ
 from beeq.redis.masters.fleet import Address, Fleet, OpenSentinel, Sentinels
 from beeq.redis.masters.server_watch import ServerWatch
 from beeq.redis.resp import RespProtocol
-from beeq.redis.urls import DEFAULT_URL, check_hash_tag, check_url, redact
+from beeq.redis.urls import DEFAULT_URL, check_hash_tag, check_url, shown_url
 from beeq.supervision.fence import fenced
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 #: Of the time that a connection may take, the part that one Sentinel or node gets to say where the master
 #: is: a second one, and the master itself, must have theirs too.
 _SHARE_OF_ONE_PEER = 1 / 3
+#: A client's options that hold a password.
+_PASSWORDS = ("password", "ssl_password")
 #: What a client cannot do that was made of what may belong to one loop.
 _ASKED_IN_LOOP = (
     "the credential provider {} may belong to the queue's event loop, and is asked there: while a handler "
@@ -123,7 +125,7 @@ async def _open_by(
 
 def _secrets_in(options: Any) -> list[str]:
     """Return the passwords that the options name: an error of somebody else's may repeat them."""
-    named = [options.get("password")] if isinstance(options, dict) else []
+    named = [options.get(name) for name in _PASSWORDS] if isinstance(options, dict) else []
     return [password for password in named if isinstance(password, str) and password]
 
 
@@ -177,7 +179,7 @@ class Connector:
             self._misdirection = Misdirection(options, is_tls=is_tls)
 
     def __repr__(self) -> str:
-        return f"Connector({redact(self._url) or type(self.client).__name__})"
+        return f"Connector({shown_url(self._url) if self._url else type(self.client).__name__})"
 
     def _own_pool_of(self, pool: Any) -> Any:
         """Return the pool, or a copy where it keeps connections to Sentinels, which may be another loop's."""

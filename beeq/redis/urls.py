@@ -1,4 +1,4 @@
-"""Redis URLs: which ones beeq understands, and how to show one. Text only.
+"""Redis URLs: which ones beeq understands, and what may be shown of URLs, Redis's and others'. Text only.
 
 ==============================================================  ==========================================
 ``redis://user:password@host:6379/0``                           one server, as redis-py reads it
@@ -15,16 +15,33 @@ are the master's, or the nodes'; the Sentinels' are ``?sentinel_username=…&sen
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 DEFAULT_URL = "redis://127.0.0.1:6379"
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES, "embedded")
-#: Up to the last @: a password may hold others, and slashes.
-_USERINFO = re.compile(r"(?<=//)\S*@")
-_CREDENTIAL = re.compile(r"([?&]\w*(?:username|password)=)[^&\s]*", re.IGNORECASE)
+#: What stands in place of what is not shown.
+HIDDEN = "***"
+#: Options that hold no secret, in which only words and numbers are shown.
+_SHOWN_OPTIONS = frozenset(
+    (
+        "client_name", "db", "decode_responses", "encoding", "health_check_interval", "max_connections",
+        "protocol", "socket_connect_timeout", "socket_timeout", "ssl_cert_reqs", "ssl_check_hostname",
+        "timeout",
+    )
+)  # fmt: skip
+_SHOWN_VALUE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_SHOWN_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
+_SHOWN_PATH = re.compile(r"[\w./~+-]*", re.ASCII)
+#: The name of an option in a text that may hold URLs …
+_OPTION_NAME = re.compile(r"(?<=[?&])([^\s=&?]{1,200})=")
+#: … and of one that may hold a secret.
+_SECRET_NAME = re.compile(r"auth|cred|key|pass|pwd|secret|sig|token|user", re.IGNORECASE)
+#: An @ that does not end what is hidden already.
+_BARE_AT = re.compile(r"(?<!\*{3})@")
 _SENTINEL_PORT, _CLUSTER_PORT = 26379, 6379
 _SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/name/0"
 _CLUSTER_FORM = "redis+cluster://host:6379,host:6379"
@@ -46,15 +63,88 @@ class ServerGroup:
 
     addresses: list[tuple[str, int]]
     name: str
-    url: str
-    sentinel_url: str = ""
+    url: str = field(repr=False)
+    sentinel_url: str = field(default="", repr=False)
+
+
+def shown_url(url: str) -> str:
+    """Return what may be shown of a URL: put together anew from what is understood, without any secret.
+
+    Of a URL that can be read in two ways, as one with a ``#`` or ``/`` in its password, only the scheme is.
+    """
+    scheme = scheme_of(url)
+    if scheme == "embedded":
+        return url
+    try:
+        parts = urlsplit(url)
+        options = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        parts, options = urlsplit(""), []
+    _userinfo, at, hosts = parts.netloc.rpartition("@")
+    is_clear = (
+        scheme in SCHEMES
+        and not parts.fragment
+        and "@" not in parts.path + parts.query
+        and _SHOWN_PATH.fullmatch(parts.path)
+        and (all(map(_SHOWN_HOST.fullmatch, hosts.split(","))) or (scheme == "unix" and not hosts))
+    )
+    if not is_clear:
+        return f"{scheme}:{HIDDEN}" if scheme in SCHEMES else HIDDEN
+    shown = [
+        f"{name}={value}"
+        for name, value in options
+        if name in _SHOWN_OPTIONS and _SHOWN_VALUE.fullmatch(value)
+    ]
+    if len(shown) < len(options):
+        shown.append(HIDDEN)
+    where = f"{HIDDEN}@{hosts}" if at else hosts
+    return f"{scheme}://{where}{parts.path}{'?' * bool(shown)}{'&'.join(shown)}"
+
+
+def secrets_in(url: str) -> Iterator[str]:
+    """Yield the user's password in a URL, as it is there and as it is meant, and its options' secrets."""
+    try:
+        parts = urlsplit(url)
+        options = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return
+    userinfo = parts.netloc.rpartition("@")[0]
+    given = [userinfo.partition(":")[2] or userinfo]
+    given += [value for name, value in options if _SECRET_NAME.search(name)]
+    for secret in given:
+        yield from (secret, unquote(secret))
 
 
 def redact(text: str, *secrets: str) -> str:
-    """Return ``text`` with these secrets, and the user and password of any URL in it, removed."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return _CREDENTIAL.sub(r"\1***", _USERINFO.sub("***@", text))
+    """Return ``text`` with these secrets, and those of any URL in it, removed: users, passwords, tokens.
+
+    Rather too much than too little: where a URL ends is not always known.
+    """
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = re.sub(r"\S+", _without_userinfo, text)
+    start, end = text.find("//") + 2, text.rfind("@")
+    if 2 <= start <= end and _BARE_AT.search(text, start):  # noqa: PLR2004 - there is a //
+        text = text[:start] + HIDDEN + text[end:]  # there is a blank in a password
+    return _without_secret_options(text)
+
+
+def _without_userinfo(token: re.Match[str]) -> str:
+    """Return a word of a text; of a URL without what ends with the last @: a password may hold others."""
+    text = token[0]
+    start, end = text.find("//") + 2, text.rfind("@")
+    return text[:start] + HIDDEN + text[end:] if 2 <= start <= end else text  # noqa: PLR2004 - there is a //
+
+
+def _without_secret_options(text: str) -> str:
+    kept: list[str] = []
+    at = 0
+    for name in _OPTION_NAME.finditer(text):
+        if name.start() >= at and _SECRET_NAME.search(unquote(name[1])):
+            kept += (text[at : name.end()], HIDDEN)
+            end = text.find("&", name.end())
+            at = len(text) if end < 0 else end
+    return "".join([*kept, text[at:]])
 
 
 def scheme_of(url: str) -> str:
@@ -103,6 +193,8 @@ def _check_form(scheme: str, url: str) -> None:
         raise _Malformed(f"several hosts are {_CLUSTER_FORM} or {_SENTINEL_FORM}")
     if not parts.hostname or parts.port == 0 or not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError
+    if not parts.hostname.isprintable() or " " in parts.hostname:
+        raise ValueError  # not a host; maybe a password
 
 
 def parse_server_group(url: str) -> ServerGroup:

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Generic, Protocol, TypeVar
 
+from beeq.errors import escaped, shortened
+
 T = TypeVar("T")
 Owner = TypeVar("Owner")
 
@@ -42,6 +44,8 @@ _LONGEST_PAUSE_S = 10.0
 _LONGEST_PAUSE_INTERVALS = 3
 #: The most ids of a queue that the log names.
 _MOST_IDS = 10
+#: The longest id that is shown, in characters.
+_LONGEST_ID = 200
 #: Where code is that is not the user's.
 _LIBRARY_FOLDERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<frozen")
 
@@ -176,7 +180,8 @@ class LoopWatch:
 def named(ids: Sequence[str]) -> str:
     """Return the ids as a log has them: the first of them, and how many more."""
     more = f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else ""
-    return f"{', '.join(ids[:_MOST_IDS])}{more}"
+    shown = (escaped(shortened(each, _LONGEST_ID)) for each in ids[:_MOST_IDS])
+    return f"{', '.join(shown)}{more}"
 
 
 def _warn(text: str, *facts: object) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
@@ -40,7 +40,7 @@ def examples(*commands: str) -> str:
 class Common:
     """The options of every command: where Redis is, and how much to say."""
 
-    redis_option: str | None = None
+    redis_option: str | None = field(default=None, repr=False)  # it may hold a password
     prefix: str = "bq"
     is_verbose: bool = False
     is_quiet: bool = False

@@ -101,6 +101,29 @@ def test_an_unreachable_redis_exits_with_3_and_one_line(beeq: Beeq, command: tup
     assert "secret" not in ran.stderr
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:sec ret@127.0.0.1:{port}",
+        "redis://me:sec\tret@127.0.0.1:{port}",
+        "redis://me:sec\n\x1bret@127.0.0.1:{port}",
+        "redis://me:1/sec ret@127.0.0.1:{port}",
+        "redis://me:1#sec ret@127.0.0.1:{port}",
+        "rediss://127.0.0.1:{port}?ssl_password=sec ret&password=sec ret",
+        "redis+sentinel://:sec ret@127.0.0.1:{port}/main?sentinel_password=sec ret",
+        "redis://sec ret",
+        "sec ret://127.0.0.1:{port}",
+    ],
+)
+def test_an_odd_url_shows_no_password(beeq: Beeq, url: str) -> None:
+    for options in ((), ("-v",)):
+        ran = beeq.run("stats", "-u", url.format(port=free_port()), *options)
+        assert ran.returncode in (2, 3)
+        assert "ret@" not in ran.stderr
+        assert "c ret" not in ran.stderr
+        assert "\\x1bret" not in ran.stderr
+
+
 def test_an_unreachable_redis_ends_processes_as_well(beeq: Beeq) -> None:
     ran = beeq.run("worker", "-w", "3", "webhook-processing", "-u", f"redis://127.0.0.1:{free_port()}")
     assert ran.returncode == 3

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.redis.urls import ServerGroup, check_hash_tag, check_url, parse_server_group, redact, scheme_of
+from beeq.redis.connector import Connector
+from beeq.redis.urls import (
+    ServerGroup,
+    check_hash_tag,
+    check_url,
+    parse_server_group,
+    redact,
+    scheme_of,
+    secrets_in,
+    shown_url,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -170,6 +180,9 @@ def test_a_fleets_url_names_its_servers(url, fleet):
             "Error connecting to redis://***@host:1 twice: redis://***@other.",
         ),
         ("embedded:folder", "embedded:folder"),
+        ("redis://user:hun ter2@host:6379/0", "redis://***@host:6379/0"),
+        ("at redis://u:hun\tter2@host and redis://v:p@other", "at redis://***@other"),
+        ("redis://u:p@hun ter2@host", "redis://***@host"),
         ("no URL, but an @ sign", "no URL, but an @ sign"),
     ],
 )
@@ -188,6 +201,10 @@ def test_what_is_shown_of_a_url_holds_neither_user_nor_password(text, shown):
         "redis+sentinel://host/main?sentinel_username=hunter2&sentinel_password=hunter2",
         "rediss://host?ssl_password=hunter2",
         "unix:///run/redis.sock?db=1&password=hunter2",
+        "rediss://host?ssl_password=my hunter2 is long",
+        "redis://host?pass%77ord=hunter2",
+        "redis://host?db=1 and redis://other?password=hunter2",
+        "https://host/v1?api-key=hunter2&access_token=hunter2",
     ],
 )
 def test_no_part_of_a_password_is_shown_wherever_it_stands(text):
@@ -212,3 +229,59 @@ def test_a_key_without_a_hash_tag_does_not(key):
     """An empty pair of braces makes Redis hash the whole key."""
     with pytest.raises(ValueError, match="needs a hash tag"):
         check_hash_tag(key)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("REDIS://me:hunter2@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://:hun ter2@host", "redis://***@host"),
+        ("redis://:hun\tter2@host", "redis://***@host"),
+        ("redis://:hun\n\x1bter2@host", "redis://***@host"),
+        ("redis://hunter2@[::1]:6379/1", "redis://***@[::1]:6379/1"),
+        ("redis://host?password=hunter2&db=1", "redis://host?db=1&***"),
+        ("rediss://host?ssl_password=hunter2&protocol=3", "rediss://host?protocol=3&***"),
+        ("redis://host?pass%77ord=hunter2", "redis://host?***"),
+        ("redis://host?db=hunter2%20", "redis://host?***"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        ("unix://:hunter2@/run/redis.sock", "unix://***@/run/redis.sock"),
+        (
+            "rediss+sentinel://u:hunter2@h1,h2:3/main/0?sentinel_password=hunter2",
+            "rediss+sentinel://***@h1,h2:3/main/0?***",
+        ),
+        ("redis+cluster://u:hunter2@h1:1,h2:2", "redis+cluster://***@h1:1,h2:2"),
+        ("embedded:folder", "embedded:folder"),
+        # What can be read in two ways, or not at all.
+        ("redis://:a/hunter2@host", "redis:***"),
+        ("redis://user:12#hunter2@host", "redis:***"),
+        ("redis://user:12?hunter2@host", "redis:***"),
+        ("redis://[hunter2", "redis:***"),
+        ("redis://hunter2\x1b[2J", "redis:***"),
+        ("hunter2://hunter2", "***"),
+        ("hunter2", "***"),
+    ],
+)
+def test_a_shown_url_is_put_together_from_what_is_no_secret(url, shown):
+    assert shown_url(url) == shown
+
+
+def test_long_texts_without_a_url_are_redacted_in_a_moment():
+    for text in ("//" * 300_000, "@" * 300_000, "?a" * 300_000, "&a=" * 300_000, "//a " * 200_000):
+        assert redact(text) == text
+
+
+def test_the_secrets_in_a_url_are_found_in_both_spellings():
+    found = set(secrets_in("mongodb://me:p%40ss@host/db?tlsCertificateKeyFilePassword=s3cret&w=1"))
+    assert found == {"p%40ss", "p@ss", "s3cret"}
+    assert set(secrets_in("redis://token@host")) == {"token"}
+    assert list(secrets_in("redis://[")) == []
+
+
+def test_nothing_that_is_made_of_a_url_shows_its_secrets():
+    url = "rediss+sentinel://me:hunter2@h1/main?sentinel_password=hunter2&ssl_password=hunter2"
+    assert "hunter2" not in repr(parse_server_group(url))
+    for text in (url, "redis://me:hun ter2@host", "redis://host?password=hunter2 ter2"):
+        shown = repr(Connector(text, timeout_ms=1000, slot_key="bq:{q}"))
+        assert "ter2" not in shown
+        assert shown.startswith("Connector(redis")

@@ -16,6 +16,7 @@ from typing import Any
 from beeq.ai.dialect.refusals import SYSTEM_ROLE
 from beeq.ai.errors import AIRefused
 from beeq.ai.idempotency import ProviderRequests
+from beeq.errors import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,10 @@ class Dialects:
         if not found:
             return
         kind, model = key
-        names = ", ".join(dict.fromkeys(field for field, _ in found))
-        logger.warning("AI provider, %s: model %r does not take %s; left out from now on", kind, model, names)
+        names = one_line(", ".join(dict.fromkeys(field for field, _ in found)))
+        logger.warning(
+            "AI provider, %s: model %.200r does not take %s; left out from now on", kind, model, names
+        )
         known = self._refused.setdefault(key, {})
         known.update(found)
         while len(known) > _MAX_REFUSALS:

@@ -281,7 +281,7 @@ class ChildProcess(asyncio.Protocol):
         """
         if not self.is_fit:
             return  # it is being killed, or it was said
-        logger.warning("a child process is replaced: it sent %r, which belongs to no live call", kind)
+        logger.warning("a child process is replaced: it sent %.200r, which belongs to no live call", kind)
         self.is_fit = False
         if self._job is None:
             self.kill_now()
