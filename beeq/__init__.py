@@ -21,6 +21,8 @@ from beeq.errors import (
     WorkerStuck,
 )
 from beeq.job import Job
+from beeq.operations.job_filter import OneOf
+from beeq.operations.many import BulkCounts, FoundJob
 from beeq.queue import Queue
 from beeq.settings import Settings
 from beeq.supervision.duty import DutyHealth
@@ -29,10 +31,12 @@ from beeq.workers import run_workers
 
 __all__ = [
     "BeeqError",
+    "BulkCounts",
     "Discard",
     "DutyEnded",
     "DutyHealth",
     "DutySilent",
+    "FoundJob",
     "Health",
     "Job",
     "JobFailed",
@@ -41,6 +45,7 @@ __all__ = [
     "JobTimedOut",
     "JobUnreadable",
     "NotReplicated",
+    "OneOf",
     "Queue",
     "QueueClosed",
     "RedisError",

@@ -1,6 +1,7 @@
 """The queue as its users see it: makes jobs, finds them, hears of them, works on them, closes.
 
 It is built of parts: ``Session`` opens and closes, ``JobActions`` does what jobs need, ``Consumer`` works.
+What acts on many jobs at once is inherited: ``operations/queue_methods.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from beeq.client.reader import Health, JobState, Reader, Stats
 from beeq.client.session import Session
 from beeq.emitter import Listener
 from beeq.job import Job
+from beeq.operations.queue_methods import OperatorMethods
 from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
 from beeq.protocol.keys import Keys
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-class Queue:
+class Queue(OperatorMethods):
     """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
 
     Args:
@@ -118,6 +120,7 @@ class Queue:
             self, context, session=self._session, listeners=self._listeners, reader=self._reader
         )
         self._consumer = Consumer(context, self._session, self._actions)
+        super().__init__(context, self._session, self._reader, self._actions)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
@@ -385,20 +388,6 @@ class Queue:
     async def remember(self, job: Job, facts: dict[str, Any]) -> None:
         """Keep facts with a running job; see ``Job.remember``."""
         await self._actions.remember(job, facts)
-
-    async def clean(self, kind: str, older_than: Duration) -> int:
-        """Remove finished jobs created longer ago than ``older_than``; return how many.
-
-        A job that is retried or saved again meanwhile stays.
-
-        Args:
-            kind: ``succeeded`` or ``failed``.
-            older_than: ms, timedelta, or text like ``7d``, by the creation time in the record.
-
-        Raises:
-            ValueError: another kind of job.
-        """
-        return await self._actions.clean(kind, older_than_ms=milliseconds("older_than", older_than))
 
     # Working.
 

@@ -12,15 +12,17 @@ import asyncio
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from beeq import queue as asynchronous
 from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
 from beeq.client.closing import CLOSE_GRACE_S, close_timeout_ms
 from beeq.job import Job as AsyncJob
+from beeq.operations.job_filter import Filters
+from beeq.operations.many import FoundJob
 from beeq.protocol.backoff import Strategy
 from beeq.settings import Duration, Settings
 from beeq.worker.health import WorkerHealth
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Queue", "QueueService"]
 
 Job = BlockingJob
+#: How many jobs are found before the thread that looks for them sees the first of them.
+_FOUND_AT_ONCE = 100
 
 
 class _Background(Portal):
@@ -175,6 +179,23 @@ class Queue(_Connected):
         errors = self._run(self._twin.save_all(list(blocking_jobs)))
         return {blocking_jobs[job]: error for job, error in errors.items()}
 
+    def find_jobs(self, **filters: Unpack[Filters]) -> Iterator[FoundJob[Job]]:
+        """Yield the jobs that the filters mean, as the async method does; each page when it is needed."""
+        found = aiter(self._twin.find_jobs(**filters))
+
+        async def some() -> list[FoundJob[AsyncJob]]:
+            portion: list[FoundJob[AsyncJob]] = []
+            async for each in found:
+                portion.append(each)
+                if len(portion) == _FOUND_AT_ONCE:
+                    break
+            return portion
+
+        while portion := self._run(some()):
+            for each in portion:
+                job = BlockingJob(each.job, self._portal)
+                yield FoundJob(job, each.state, each.created_ms, each.due_ms, each.error)
+
     def worker_health(self) -> WorkerHealth:
         """Return how the queue's background duties are; it has no worker here."""
         return self._twin.worker_health()
@@ -194,6 +215,12 @@ class Queue(_Connected):
     stats = blocking(asynchronous.Queue.stats)
     check_stalled_jobs = blocking(asynchronous.Queue.check_stalled_jobs)
     clean = blocking(asynchronous.Queue.clean)
+    retry_many = blocking(asynchronous.Queue.retry_many)
+    run_many = blocking(asynchronous.Queue.run_many)
+    cancel_many = blocking(asynchronous.Queue.cancel_many)
+    remove_many = blocking(asynchronous.Queue.remove_many)
+    purge = blocking(asynchronous.Queue.purge)
+    run_job = blocking(asynchronous.Queue.run_job)
 
 
 class QueueService(_Connected):

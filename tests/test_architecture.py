@@ -39,6 +39,7 @@ CORE = (
     "worker/scheduling/actions.py",
     "worker/scheduling/states.py",
     "worker/scheduling/claims.py",
+    "operations/job_filter.py",
 )
 FORBIDDEN_IN_CORE = {
     "asyncio", "httpx", "logging", "os", "pymongo", "random", "redis", "secrets", "socket", "subprocess", "threading", "time",
@@ -114,6 +115,7 @@ LAYERS = (
     ("beeq.redis", "beeq.environment"),
     ("beeq.client", "beeq.maintenance"),
     ("beeq.client.session", "beeq.client.job_actions"),
+    ("beeq.operations",),
     ("beeq.worker",),
     ("beeq.queue",),
     ("beeq.jobs", "beeq.job_spec", "beeq.job_status"),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
 from beeq.client.reader import Reader
@@ -22,6 +22,8 @@ _CLEAN_BYTES = 1_000_000
 _CLAIM_PATIENCE = 3
 #: Workers beat more often than this, with any stall interval.
 CANCELLED_MS = 10 * 60_000
+#: As text, or as Redis has it, which need not be text.
+AnyId = TypeVar("AnyId", str, bytes)
 
 
 class Commands:
@@ -43,12 +45,12 @@ class Commands:
         try:
             existed = await _told_of(job_id, remove)
         except NotReplicated:
-            self._forget(job_id)
+            self.forget(job_id)
             raise
-        self._forget(job_id)
+        self.forget(job_id)
         return bool(existed)
 
-    def _forget(self, job_id: str) -> None:
+    def forget(self, job_id: str) -> None:
         """Hold no events of a job that was removed, nor its objects."""
         self._event_hub.forget(job_id)
         self._event_hub.release(job_id)
@@ -181,7 +183,7 @@ class Commands:
                 for job_id, raw in await self._reader.records(ids)
                 if _created_ms(job_id, raw) < oldest_ms
             )
-            for portion in _portions(old):
+            for portion in portions(old):
                 removed += await self._remove_as_read(kind, portion)
             if cursor == b"0":
                 return removed
@@ -193,7 +195,7 @@ class Commands:
         )
         for (job_id, _raw), is_removed in zip(jobs, facts, strict=True):
             if is_removed:
-                self._forget(job_id)
+                self.forget(job_id)
         return sum(facts)
 
 
@@ -205,9 +207,9 @@ async def _told_of(job_id: str, call: Coroutine[Any, Any, Any]) -> Any:
         raise error.of(job_id) from None
 
 
-def _portions(jobs: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+def portions(jobs: Iterable[tuple[AnyId, bytes]]) -> Iterator[list[tuple[AnyId, bytes]]]:
     """Split ids and records into what one call may take."""
-    portion: list[tuple[str, bytes]] = []
+    portion: list[tuple[AnyId, bytes]] = []
     size_bytes = 0
     for job_id, raw in jobs:
         if portion and (len(portion) == _CLEAN_AT_ONCE or size_bytes + len(raw) > _CLEAN_BYTES):

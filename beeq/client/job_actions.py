@@ -136,7 +136,7 @@ class JobActions:
             return None
         moment = self._event_hub.moment
         raw = await self._reader.record(text)
-        return None if raw is None else self._found(text, raw, since=moment)
+        return None if raw is None else self.found(text, raw, since=moment)
 
     async def get_jobs(self, state: str, *, start: int, end: int, size: int) -> list[Job]:
         """Return jobs by state; see ``Queue.get_jobs``."""
@@ -146,12 +146,12 @@ class JobActions:
         jobs = []
         for job_id, raw in await self._reader.records(ids):
             try:
-                jobs.append(self._found(job_id, raw, since=moment))
+                jobs.append(self.found(job_id, raw, since=moment))
             except JobUnreadable as error:
                 self._report_error(error)
         return jobs
 
-    def _found(self, job_id: str, raw: bytes, *, since: int) -> Job:
+    def found(self, job_id: str, raw: bytes, *, since: int) -> Job:
         """Return the job of a record that was read after the moment ``since``.
 
         Its final event may have come before the record did. If the record says that the job has not ended, a
@@ -201,6 +201,10 @@ class JobActions:
         finally:
             self._event_hub.drop_waiter(text, heard)
         return is_cancelled
+
+    def forget(self, job_id: str) -> None:
+        """Hold no events of a job that was removed, nor its objects."""
+        self._commands.forget(job_id)
 
     async def retry(self, job: Job) -> bool:
         """Queue the failed job again; see ``Job.retry``."""

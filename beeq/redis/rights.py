@@ -82,6 +82,7 @@ RIGHTS = (
     Right("lpush", _BOTH, "new and due jobs", "LPUSH KEY x"),
     Right("rpush", _WORKER, "jobs handed back", "RPUSH KEY x"),
     Right("lrem", _BOTH, "jobs that ended, or were removed", "LREM KEY 1 x"),
+    Right("lset", _BOTH, "jobs removed from a long queue, many at once", "LSET KEY 0 x"),
     Right("lmove", _WORKER, "jobs taken", "LMOVE KEY KEY LEFT LEFT"),
     Right("ltrim", _WORKER, "several jobs taken at once", "LTRIM KEY 0 0"),
     # succeeded, failed, stalling.
@@ -95,6 +96,7 @@ RIGHTS = (
     Right("zadd", _BOTH, "delayed jobs", "ZADD KEY 1 m"),
     Right("zrem", _BOTH, "jobs that are not delayed any more", "ZREM KEY m"),
     Right("zscore", _ALL, "whether a job is delayed", "ZSCORE KEY m"),
+    Right("zrank", _BOTH, "the next page of delayed jobs", "ZRANK KEY m"),
     Right("zmscore", _WORKER, "which jobs were cancelled", "ZMSCORE KEY m"),
     Right("zrange", _ALL, "the next delayed job", "ZRANGE KEY 0 0"),
     Right("zrangebyscore", _BOTH, "delayed jobs that are due", "ZRANGEBYSCORE KEY 0 1"),

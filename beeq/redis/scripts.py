@@ -149,7 +149,7 @@ def _load(name: str, **traits: bool) -> Script:
 
 # These do not await replicas: what background duties write, for they do it again; a running job's outcome,
 # progress and memory: without them it runs again, and more surely so if a slow replica failed the attempt;
-# ``clean``, which finds again what has come back.
+# ``clean`` and what else is done to many jobs at once: a second call finds again what has come back.
 add_jobs = _load("add_jobs", awaits_replicas=True)
 beat = _load("beat")
 begin_stall_check = _load("begin_stall_check", is_repeatable=True)
@@ -161,6 +161,7 @@ exchange = _load("exchange")
 give_back = _load("give_back")
 keep_record = _load("keep_record", is_repeatable=True)
 mark_stalling = _load("mark_stalling", is_repeatable=True)
+page_ids = _load("page_ids", is_repeatable=True)
 peek_active = _load("peek_active")
 raise_delayed = _load("raise_delayed")
 read_outcome = _load("read_outcome", is_repeatable=True)
@@ -169,8 +170,11 @@ remove_job = _load("remove_job", is_repeatable=True, awaits_replicas=True)
 report_progress = _load("report_progress", is_repeatable=True)
 requeue_stalled = _load("requeue_stalled")
 retry_job = _load("retry_job", awaits_replicas=True)
+retry_jobs = _load("retry_jobs", is_repeatable=True)
+run_jobs = _load("run_jobs", is_repeatable=True)
 sweep = _load("sweep", is_repeatable=True)
 try_commands = _load("try_commands", is_repeatable=True)
+withdraw_jobs = _load("withdraw_jobs", is_repeatable=True)
 
 #: Every script, for loading them ahead of use.
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))

@@ -56,6 +56,12 @@ async def produce(queue) -> None:
     await queue.remove_job("later")
     await job.retry()
     await queue.clean("failed", 0)
+    await queue.enqueue("x", id="later", delay_until=timedelta(hours=1))
+    assert [found.job.id async for found in queue.find_jobs(state="delayed")] == ["later"]
+    await queue.retry_many()
+    await queue.run_many(limit=1)
+    await queue.cancel_many(limit=1)
+    await queue.remove_many(state=("waiting", "active", "delayed", "succeeded", "failed"), limit=1)
 
 
 async def work(queue, producer) -> None:

@@ -16,8 +16,8 @@ from beeq.redis import rights, scripts
 PACKAGE = Path(beeq.__file__).parent
 #: Whose scripts a queue without a handler runs; the others are a worker's.
 QUEUE_SCRIPTS = {
-    "add_jobs", "cancel_job", "clean_jobs", "count_jobs", "raise_delayed", "read_outcome", "read_records",
-    "remove_job", "report_progress", "retry_job",
+    "add_jobs", "cancel_job", "clean_jobs", "count_jobs", "page_ids", "raise_delayed", "read_outcome",
+    "read_records", "remove_job", "report_progress", "retry_job", "retry_jobs", "run_jobs", "withdraw_jobs",
 }  # fmt: skip
 #: Commands whose rights are given by subcommand.
 CONTAINERS = {"CLIENT", "SCRIPT", "XGROUP", "XINFO", "CLUSTER", "ACL"}
@@ -61,7 +61,7 @@ async def test_a_module_sends_nothing_that_is_not_in_the_table(redis):
     sent = set()
     rooms = [
         PACKAGE.joinpath(name).rglob("*.py")
-        for name in ("redis", "client", "worker", "maintenance", "mirror")
+        for name in ("redis", "client", "operations", "worker", "maintenance", "mirror")
     ]
     for path in chain(PACKAGE.glob("*.py"), *rooms):
         if path.name != "rights.py":

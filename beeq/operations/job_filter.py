@@ -1,0 +1,150 @@
+"""Which jobs are meant: by state, error, data and age. Pure: the caller brings record and clock."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+
+from beeq.protocol.codec import Record
+from beeq.settings import Duration, milliseconds, whole
+
+#: Where a job of a queue can be.
+State = Literal["waiting", "active", "delayed", "succeeded", "failed"]
+STATES: tuple[State, ...] = get_args(State)
+#: The states of jobs that have not ended.
+UNFINISHED: tuple[State, ...] = ("active", "waiting", "delayed")
+#: Members of a record that ``where`` may look into.
+_ROOTS = ("data", "options", "status", "progress")
+
+
+class OneOf(tuple[Any, ...]):
+    """Values of which ``where`` takes any: ``where={"data.user": OneOf((7, "7"))}``."""
+
+    __slots__ = ()
+
+
+class Filters(TypedDict, total=False):
+    """What the methods that take filters take; each is optional, and all that are given must hold.
+
+    ``state``: one of ``STATES`` or several. ``error``: text that the newest error or its trace has, in
+    either case of letters. ``where``: values of the record by their paths, ``{"data.user": 7}``; a number in
+    a path is an index of a list, ``OneOf`` takes any of several values. ``since`` and ``older_than``: ms,
+    timedelta, or text like ``7d``; the age of a job is counted from its creation. ``limit``: so many jobs at
+    most.
+    """
+
+    state: State | Sequence[State]
+    error: str
+    where: Mapping[str, Any]
+    since: Duration | None
+    older_than: Duration | None
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """A checked filter. Durations are ms."""
+
+    states: tuple[State, ...] = STATES
+    error: str = ""
+    where: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    since_ms: int | None = None
+    older_than_ms: int | None = None
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, allowed: Sequence[State], **filters: Unpack[Filters]) -> Self:
+        """Return the filter.
+
+        Args:
+            allowed: the states that may be meant; all of them are, where none is named.
+            **filters: see ``Filters``.
+
+        Raises:
+            TypeError: not a filter, or of the wrong type. ValueError: a state, path or number that cannot be.
+        """
+        unknown = filters.keys() - Filters.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"unknown filter: {', '.join(sorted(unknown))}")
+        named = filters.get("state", allowed)
+        states: tuple[State, ...] = (named,) if isinstance(named, str) else tuple(named)
+        for state in states:
+            if state not in allowed:
+                raise ValueError(f"state must be one of {', '.join(allowed)}, not {state!r}")
+        error = filters.get("error", "")
+        if not isinstance(error, str):
+            raise TypeError(f"error must be a str, not {type(error).__name__}")
+        since, older_than, limit = (filters.get(name) for name in ("since", "older_than", "limit"))
+        return cls(
+            states=tuple(dict.fromkeys(states)),
+            error=error.casefold(),
+            where=tuple(
+                (_checked_path(path), tuple(value) if isinstance(value, OneOf) else (value,))
+                for path, value in filters.get("where", {}).items()
+            ),
+            since_ms=None if since is None else milliseconds("since", since),
+            older_than_ms=None if older_than is None else milliseconds("older_than", older_than),
+            limit=None if limit is None else whole("limit", limit, at_least=1),
+        )
+
+    def matches(self, record: Record | None, *, last_ms: int, now_ms: int) -> bool:
+        """Return whether a job of one of the states is meant.
+
+        Args:
+            record: its record; None for one that cannot be read: it has no error, no data, and is old.
+            last_ms: when it was created, in ms since the epoch; 0: nobody knows.
+            now_ms: the clock.
+        """
+        age_ms = now_ms - last_ms
+        if self.since_ms is not None and age_ms > self.since_ms:
+            return False
+        if self.older_than_ms is not None and age_ms <= self.older_than_ms:
+            return False
+        if not (self.error or self.where):
+            return True
+        return record is not None and self._has_error(record) and self._has_values(record)
+
+    def _has_error(self, record: Record) -> bool:
+        return not self.error or self.error in newest_trace(record).casefold()
+
+    def _has_values(self, record: Record) -> bool:
+        members = {name: getattr(record, name) for name in _ROOTS}
+        return all(
+            any(_is_same(found, value) for found in _found_at(members, path) for value in values)
+            for path, values in self.where
+        )
+
+
+def newest_trace(record: Record) -> str:
+    """Return the trace of the newest failed attempt in a record; its first line is the error. "" if none."""
+    traces = record.options.get("stacktraces")
+    return str(traces[0]) if isinstance(traces, list) and traces else ""
+
+
+def _checked_path(path: Any) -> str:
+    if not isinstance(path, str):
+        raise TypeError(f"a path of where must be a str, not {type(path).__name__}")
+    if path.partition(".")[0] not in _ROOTS:
+        raise ValueError(f"where {path!r}: a path begins with {', '.join(_ROOTS)}, as in data.user")
+    return path
+
+
+def _found_at(value: Any, path: str) -> Iterator[Any]:
+    """Yield what lies at the path, in each of its readings: a key may have dots in it."""
+    if isinstance(value, dict):
+        if path in value:
+            yield value[path]
+        for at, character in enumerate(path):
+            if character == "." and path[:at] in value:
+                yield from _found_at(value[path[:at]], path[at + 1 :])
+    elif isinstance(value, list):
+        index, _, rest = path.partition(".")
+        if index.isdecimal() and int(index) < len(value):
+            if rest:
+                yield from _found_at(value[int(index)], rest)
+            else:
+                yield value[int(index)]
+
+
+def _is_same(found: Any, wanted: Any) -> bool:
+    """Return whether they are equal; True is not 1."""
+    return bool(found == wanted) and isinstance(found, bool) is isinstance(wanted, bool)

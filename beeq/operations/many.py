@@ -1,0 +1,245 @@
+"""Finds the jobs that a filter means, and acts on many at once; each only if it is still what was read.
+
+A call of Redis acts on a hundred jobs at most. Between two of them everybody else has a turn.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from beeq.client.commands import CANCELLED_MS, portions
+from beeq.client.context import QueueContext
+from beeq.client.job_actions import JobActions
+from beeq.client.reader import Reader
+from beeq.client.session import Session
+from beeq.errors import JobUnreadable
+from beeq.job import Job
+from beeq.operations.job_filter import JobFilter, State, newest_trace
+from beeq.operations.scans import Page, Scan
+from beeq.protocol.codec import Record, decode_record, dumps, encode_record
+from beeq.protocol.events import encode_event
+from beeq.protocol.options import created_ms_of
+from beeq.redis import scripts
+
+JobT = TypeVar("JobT")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundJob(Generic[JobT]):
+    """A job, and where it was found.
+
+    Attributes:
+        job: the job, as Redis had it. One whose record cannot be read has no data.
+        state: ``waiting``, ``active``, ``delayed``, ``succeeded`` or ``failed``.
+        created_ms: when it was created, in ms since the epoch; 0: nobody knows.
+        due_ms: when a delayed job is due, in ms since the epoch; None for the others.
+        error: the first line of its newest error: type and text; "" if it has none.
+    """
+
+    job: JobT
+    state: State
+    created_ms: int
+    due_ms: float | None
+    error: str
+
+
+@dataclass(slots=True)
+class BulkCounts:
+    """How many jobs there were, and what came of them.
+
+    Attributes:
+        seen: looked at.
+        matched: meant by the filter.
+        done: retried, removed, run, cancelled. 0 in a dry run.
+        moved: meant, and left alone: somebody has moved, ended or changed them meanwhile.
+        unreadable: meant, and left alone: a record that cannot be read cannot be retried.
+    """
+
+    seen: int = 0
+    matched: int = 0
+    done: int = 0
+    moved: int = 0
+    unreadable: int = 0
+
+
+#: Called now and then with the counts so far; a copy of its own.
+OnProgress = Callable[[BulkCounts], object]
+
+
+@dataclass(slots=True)
+class _Match:
+    """A job that the filter means. ``record`` is None if it cannot be read."""
+
+    job_id: bytes
+    raw: bytes
+    record: Record | None
+
+    @property
+    def created_ms(self) -> int:
+        return 0 if self.record is None else created_ms_of(self.record.options)
+
+
+@dataclass(slots=True)
+class _Portion:
+    """What was read at once: so many jobs of one page, and those that are meant."""
+
+    seen: int
+    matches: list[_Match]
+    page: Page
+    scan: Scan
+
+
+class Many:
+    """Finds and changes many jobs of one queue. ``Queue`` documents what each method promises."""
+
+    def __init__(
+        self, context: QueueContext, *, session: Session, reader: Reader, actions: JobActions
+    ) -> None:
+        self._context = context
+        self._session = session
+        self._reader = reader
+        self._actions = actions
+
+    async def find(self, job_filter: JobFilter) -> AsyncIterator[FoundJob[Job]]:
+        """Yield the jobs that are meant."""
+        await self._session.ensure()
+        moment = self._context.event_hub.moment
+        async for portion in self._portions(job_filter):
+            for match in portion.matches:
+                yield self._found(match, portion, moment)
+
+    def _found(self, match: _Match, portion: _Portion, moment: int) -> FoundJob[Job]:
+        state, job_id = portion.scan.state, match.job_id.decode(errors="replace")
+        due = portion.page.due.get(match.job_id)
+        due_ms = None if due is None else float(due)
+        try:
+            job = self._actions.found(job_id, match.raw, since=moment)
+        except JobUnreadable as error:
+            empty = Record({}, {"timestamp": 0, "stacktraces": []}, state)
+            return FoundJob(Job(self._actions, empty, job_id), state, 0, due_ms, str(error))
+        error_line = newest_trace(match.record).partition("\n")[0] if match.record is not None else ""
+        return FoundJob(job, state, match.created_ms, due_ms, error_line)
+
+    async def _portions(self, job_filter: JobFilter) -> AsyncIterator[_Portion]:
+        """Yield what is read at once, until ``limit`` jobs were meant."""
+        now_ms = self._context.now_ms()
+        left = job_filter.limit
+        for state in job_filter.states:
+            scan = Scan(self._context.pipeline, self._context.keys, state)
+            while (page := await scan.page()) is not None:
+                async for jobs in self._reader.portions(page.ids):
+                    matches = [
+                        match
+                        for match in (_match_of(job_id, raw) for job_id, raw in jobs)
+                        if job_filter.matches(match.record, last_ms=match.created_ms, now_ms=now_ms)
+                    ][:left]
+                    left = None if left is None else left - len(matches)
+                    yield _Portion(len(jobs), matches, page, scan)
+                    if left == 0:
+                        return
+
+    async def act(
+        self, verb: str, job_filter: JobFilter, *, dry_run: bool, on_progress: OnProgress | None
+    ) -> BulkCounts:
+        """Do ``verb`` (``retry``, ``remove``, ``run`` or ``cancel``) to the jobs that are meant."""
+        await self._session.ensure_hearing()
+        counts = BulkCounts()
+        async for portion in self._portions(job_filter):
+            counts.seen += portion.seen
+            counts.matched += len(portion.matches)
+            if not dry_run:
+                await self._act_on(verb, portion, counts)
+            if on_progress is not None:
+                on_progress(replace(counts))
+        return counts
+
+    async def _act_on(self, verb: str, portion: _Portion, counts: BulkCounts) -> None:
+        by_id = {match.job_id: match for match in portion.matches}
+        if verb == "retry":
+            for job_id in [job_id for job_id, match in by_id.items() if not _is_writable(match.record)]:
+                del by_id[job_id]
+                counts.unreadable += 1
+        for jobs in portions((match.job_id, match.raw) for match in by_id.values()):
+            matches = [by_id[job_id] for job_id, _raw in jobs]
+            while matches:
+                facts = await self._call(verb, portion, matches)
+                done = [match.job_id for match, fact in zip(matches, facts, strict=False) if fact]
+                counts.done += len(done)
+                counts.moved += len(facts) - len(done)
+                portion.scan.gone(done)
+                if verb == "remove":
+                    for job_id in done:
+                        self._actions.forget(job_id.decode(errors="replace"))
+                matches = matches[len(facts) :]
+
+    async def _call(self, verb: str, portion: _Portion, matches: Sequence[_Match]) -> list[int]:
+        """Act on some jobs of one state; return whether it was done, of each or at least of the first."""
+        state = portion.scan.state
+        pipeline, keys = self._context.pipeline, self._context.keys
+        outbox_limit = self._context.settings.outbox_limit
+        facts: list[int]
+        if verb == "retry":
+            facts = await scripts.retry_jobs(
+                pipeline, keys, outbox_limit=outbox_limit, jobs=(_retried(match) for match in matches)
+            )
+        elif verb == "run":
+            facts = await scripts.run_jobs(pipeline, keys, ids=((match.job_id,) for match in matches))
+        elif state in ("succeeded", "failed"):
+            facts = await scripts.clean_jobs(
+                pipeline,
+                keys,
+                state=state,
+                outbox_limit=outbox_limit,
+                jobs=((match.job_id, match.raw) for match in matches),
+            )
+        else:
+            facts = await scripts.withdraw_jobs(
+                pipeline,
+                keys,
+                state=state,
+                start=portion.page.start,
+                span=len(portion.page.ids),
+                keep_ms=self._context.settings.result_ttl,
+                memory_ms=CANCELLED_MS,
+                events=keys.events,
+                outbox_limit=outbox_limit,
+                jobs=(_withdrawn(match, is_told=verb == "cancel") for match in matches),
+            )
+        return facts
+
+    async def run_now(self, job_id: str) -> bool:
+        """Queue the delayed job now; return whether it was delayed."""
+        await self._session.ensure()
+        (fact,) = await scripts.run_jobs(self._context.pipeline, self._context.keys, ids=[(job_id,)])
+        return bool(fact)
+
+
+def _match_of(job_id: bytes, raw: bytes) -> _Match:
+    try:
+        return _Match(job_id, raw, decode_record(job_id.decode(errors="replace"), raw, now_ms=0))
+    except JobUnreadable:
+        return _Match(job_id, raw, None)
+
+
+def _is_writable(record: Record | None) -> bool:
+    """Return whether the record can be written again; JSON that was nested too deeply cannot."""
+    try:
+        return record is not None and bool(encode_record(record))
+    except TypeError:
+        return False
+
+
+def _retried(match: _Match) -> tuple[Any, ...]:
+    """Return id, record as it was read, and the record of the job that waits again."""
+    assert match.record is not None  # noqa: S101 - what cannot be read was left out
+    return match.job_id, match.raw, encode_record(replace(match.record, status="retrying"))
+
+
+def _withdrawn(match: _Match, *, is_told: bool) -> tuple[Any, ...]:
+    """Return id, record as it was read, and where the job is cancelled the outcome to keep and the event."""
+    if not is_told:
+        return match.job_id, match.raw, b"", b""
+    job_id = match.job_id.decode(errors="replace")
+    reason = f"Job {job_id} was cancelled"
+    keep = b"%d:c%b" % (match.created_ms, dumps(reason))
+    return match.job_id, match.raw, keep, encode_event(job_id, "failed", reason)

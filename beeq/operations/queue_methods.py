@@ -1,0 +1,104 @@
+"""The methods of ``Queue`` that act on many jobs."""
+
+from collections.abc import AsyncIterator
+from typing import Unpack
+
+from beeq.client.context import QueueContext
+from beeq.client.job_actions import JobActions
+from beeq.client.reader import Reader
+from beeq.client.session import Session
+from beeq.job import Job
+from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
+from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
+from beeq.protocol.options import check_job_id
+from beeq.settings import Duration, milliseconds
+
+
+class OperatorMethods:
+    """Finds and changes many jobs by a filter, see ``Filters``.
+
+    Jobs are read in pages, and changed a hundred at most by one call; each only if it is still as it was
+    read: what moves, ends or changes meanwhile is left alone, and counted as ``moved``. Not atomic as a
+    whole; whoever is interrupted may call again. ``wait_replicas`` is not asked: what a failover has undone,
+    a second call finds again. With ``dry_run`` the jobs are counted only. ``on_progress`` is called after
+    each page with the counts so far (for the blocking queue, in its background loop's thread).
+
+    All raise TypeError, ValueError: a filter that cannot be, named; RedisError; QueueClosed.
+    """
+
+    def __init__(self, context: QueueContext, session: Session, reader: Reader, actions: JobActions) -> None:
+        self._many = Many(context, session=session, reader=reader, actions=actions)
+        self._clean = actions.clean
+
+    def find_jobs(self, **filters: Unpack[Filters]) -> AsyncIterator[FoundJob[Job]]:
+        """Yield the jobs that the filters mean, in all states unless ``state`` names some.
+
+        Waiting, delayed and active jobs come in the order in which they run, finished ones in none. A job
+        that moves from state to state meanwhile may be missed, or found twice.
+        """
+        return self._many.find(JobFilter.of(STATES, **filters))
+
+    async def retry_many(
+        self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]
+    ) -> BulkCounts:
+        """Queue failed jobs again; see ``Job.retry``."""
+        meant = JobFilter.of(("failed",), **filters)
+        return await self._many.act("retry", meant, dry_run=dry_run, on_progress=on_progress)
+
+    async def run_many(
+        self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]
+    ) -> BulkCounts:
+        """Queue delayed jobs now, before they are due."""
+        meant = JobFilter.of(("delayed",), **filters)
+        return await self._many.act("run", meant, dry_run=dry_run, on_progress=on_progress)
+
+    async def cancel_many(
+        self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]
+    ) -> BulkCounts:
+        """End jobs that run, wait or are delayed; ``state`` may choose among these. See ``cancel_job``."""
+        meant = JobFilter.of(UNFINISHED, **filters)
+        return await self._many.act("cancel", meant, dry_run=dry_run, on_progress=on_progress)
+
+    async def remove_many(
+        self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]
+    ) -> BulkCounts:
+        """Remove jobs; ``state`` has to be named. See ``remove_job``, for those that run, too."""
+        if "state" not in filters:
+            raise ValueError(f"remove_many needs a state, of {', '.join(STATES)}")
+        meant = JobFilter.of(STATES, **filters)
+        return await self._many.act("remove", meant, dry_run=dry_run, on_progress=on_progress)
+
+    async def purge(
+        self,
+        state: State,
+        older_than: Duration | None = None,
+        *,
+        dry_run: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> BulkCounts:
+        """Remove all jobs of a state, or those that are older than this (ms, timedelta, or text like ``7d``).
+
+        Jobs that run cannot be purged: ``cancel_many(state="active")`` ends them.
+        """
+        states = tuple(each for each in STATES if each != "active")
+        meant = JobFilter.of(states, state=state, older_than=older_than)
+        return await self._many.act("remove", meant, dry_run=dry_run, on_progress=on_progress)
+
+    async def clean(self, kind: str, older_than: Duration) -> int:
+        """Remove finished jobs created longer ago than ``older_than``; return how many.
+
+        A job that is retried or saved again meanwhile stays.
+
+        Args:
+            kind: ``succeeded`` or ``failed``.
+            older_than: ms, timedelta, or text like ``7d``, by the creation time in the record.
+
+        Raises:
+            ValueError: another kind of job.
+        """
+        return await self._clean(kind, older_than_ms=milliseconds("older_than", older_than))
+
+    async def run_job(self, job_id: str | int) -> bool:
+        """Queue a delayed job now; return whether it was delayed."""
+        text = check_job_id(job_id)
+        return text is not None and await self._many.run_now(text)
