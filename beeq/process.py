@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -27,6 +27,11 @@ _INTERRUPTS_WITH_ASYNCIO = False
 _FLUSH_S = 1.0
 #: How long a command may take to end once its work is done.
 END_LIMIT_S = 2.0
+#: What programs need to find themselves and their libraries.
+_PLAIN = (
+    *("PATH", "HOME", "TMPDIR", "TZ"),
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+)
 #: Name of this process in the registries of all its queues; a fork gets its own.
 _process_names: dict[int, str] = {}
 
@@ -44,6 +49,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def now_ms() -> int:
     """Return this machine's clock, in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment a program gets that is not the user's own code: no secret is in it."""
+    return {name: environ[name] for name in _PLAIN if name in environ}
 
 
 def process_name() -> str:

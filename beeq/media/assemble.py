@@ -122,6 +122,7 @@ async def _write(
             *(target.fd for target, _ in targets),
         ],
         on_time=lambda done_s: reach(_SURVEY_PERCENT + percent_a_second * done_s),
+        media_s=film.length_s * len(targets),
     )
 
 

@@ -6,6 +6,7 @@ killed, ffmpeg is, too: by the kernel on Linux, elsewhere by a keeper's process,
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -13,10 +14,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from beeq.media.errors import MediaFailed, shown, shown_all
-from beeq.media.limits import LIMITS
+from beeq.media.errors import MediaFailed, MediaRefused, shown, shown_all
+from beeq.media.limits import LIMITS, MediaLimits, beyond
 from beeq.media.paths import OpenFile
+from beeq.media.sandbox import launcher
+from beeq.media.sandbox.confinement import confinement_of
+from beeq.media.sandbox.plan import Needs, launch, limits_of
 from beeq.media.watchdog import Watchdog
 from beeq.worker.processes.group_keeper import GroupKeeper
 
@@ -29,20 +34,6 @@ _HEAD_BYTES = 256 * 1024
 _TAIL_BYTES = 8 * 1024
 _CHUNK_BYTES = 16 * 1024
 _MIB = 1024 * 1024
-#: All that ffmpeg gets of the worker's environment, because that holds secrets.
-_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-#: Runs a program that dies with the worker: PR_SET_PDEATHSIG outlives exec. (A ``preexec_fn`` could
-#: do this too, but is not safe in a process with threads.)
-_DIES_WITH_WORKER = """\
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the worker is gone")
-try:
-    os.execv(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"ffmpeg cannot be started: {error.strerror}")
-"""
 _HAS_DEATH_SIGNAL = sys.platform == "linux"
 _CONTEXT = re.compile(r"^(\[[^\]]*\] ?)+")
 #: The operating system's errors are the cause of all other lines of a log.
@@ -59,7 +50,15 @@ _GENERAL = (
 _INPUT = re.compile(r"(?:\[[vas]?i[sn]t?#(\d+)[:/]|Error while decoding stream #(\d+):)")
 #: Keys of the progress that grow while a run advances.
 _GROWING = (b"frame", b"out_time_us", b"total_size")
-_CAUSES = ("No space left", "Permission denied", "Input/output error", "Cannot allocate", "Disk quota")
+_CAUSES = ("No space left", "Permission denied", "Input/output error", "Disk quota")
+#: What is said where the limit of memory was reached; the last: a thread has no room for its stack.
+_OUT_OF_MEMORY = (
+    *("Cannot allocate memory", "bad_alloc", "Out of memory", "malloc of size", "failed to map segment"),
+    "Resource temporarily unavailable",
+)
+_IS_TOO_LARGE = "File too large"
+#: ffmpeg's own way to end at the signal of the CPU limit, where the filter does not keep it from handling it.
+_ENDED_BY_SIGNAL, _SAYS_CPU = 255, f"received signal {int(signal.SIGXCPU)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,19 @@ class Run:
     @property
     def is_systems_fault(self) -> bool:
         """Whether the system ended the run, not the files: another attempt may succeed."""
+        if self.is_out_of_memory:
+            return False
+        return self.exit_status < 0 or self._says(*_CAUSES)
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether the run failed for want of memory: another attempt has the same limit."""
+        return self.exit_status != 0 and self._says(*_OUT_OF_MEMORY)
+
+    def _says(self, *texts: str) -> bool:
         # Texts of the file are indented.
         lines = [line for line in self.log.splitlines() if not line.startswith("  ")]
-        return self.exit_status < 0 or any(cause in line for line in lines for cause in _CAUSES)
+        return any(text in line for line in lines for text in texts)
 
     @property
     def fault(self) -> str:
@@ -86,7 +95,7 @@ class Run:
         # What a decoder says of single packets comes first in a log, and is hardly ever the cause.
         said = [line for line in logged if not _OF_A_DECODER.match(line)] or logged
         lines = [text for line in said if (text := _CONTEXT.sub("", line).strip())]
-        causes = [line for line in lines if any(cause in line for cause in _CAUSES)]
+        causes = [line for line in lines if any(cause in line for cause in (*_CAUSES, *_OUT_OF_MEMORY))]
         best = (causes or lines or [f"ffmpeg ended with exit status {self.exit_status}"])[0]
         return best[:300]
 
@@ -98,17 +107,20 @@ class Run:
 
 
 def find_ffmpeg() -> str:
-    """Return the path of the ffmpeg on ``PATH``, else of the one in ``imageio-ffmpeg``."""
+    """Return the path of the ffmpeg on ``PATH``, else of the one in ``imageio-ffmpeg``.
+
+    The package is not asked: it would start what it has, with all of this process's environment.
+    """
     if found := shutil.which("ffmpeg"):
         return found
-    try:
-        import imageio_ffmpeg  # noqa: PLC0415 - an optional dependency
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        raise MediaFailed(
-            "ffmpeg was not found: install ffmpeg, or 'beequeue[media]', which brings one"
-        ) from None
+    if chosen := os.environ.get("IMAGEIO_FFMPEG_EXE"):
+        return chosen
+    spec = importlib.util.find_spec("imageio_ffmpeg")
+    for package in spec.submodule_search_locations or () if spec is not None else ():
+        for binary in sorted(Path(package, "binaries").glob("ffmpeg-*")):
+            if os.access(binary, os.X_OK):
+                return str(binary)
+    raise MediaFailed("ffmpeg was not found: install ffmpeg, or 'beequeue[media]', which brings one")
 
 
 def reading(file: OpenFile, *options: str, threads: int | None = None) -> list[str]:
@@ -142,24 +154,36 @@ async def run(
     log_level: str = "error",
     on_time: Callable[[float], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
+    media_s: float | None = 0.0,
 ) -> Run:
     """Run ffmpeg to its end; ``files`` are the descriptors of the files that the arguments name.
 
+    It gets these files, to write those that are open for writing, and otherwise what ``beeq.media.sandbox``
+    leaves it. It gets CPU time for the ``media_s`` seconds of media that it decodes or encodes (None: nobody
+    knows how many), and for the size of its files.
+
     The log level ``info`` logs the facts of the inputs. ``on_time`` is called now and then with the seconds
     of output written so far, ``on_output`` with what ffmpeg writes to ``pipe:1``; then no frames are counted.
-    Raises MediaFailed if ffmpeg is not installed, cannot be started, stands still (``watchdog``), or
-    took longer than ``LIMIT_S``.
+    Raises MediaFailed if ffmpeg is not installed, too old, cannot be started, stands still (``watchdog``), or
+    took longer than ``LIMIT_S``; MediaRefused if it used up its CPU time or wrote too large a file.
     """
-    limits = LIMITS.get()
+    limits, needs = LIMITS.get(), Needs(tuple(files), media_s)
+    confinement = await confinement_of(find_ffmpeg())
     threads = str(limits.threads)
-    command = [
-        *(find_ffmpeg(), "-hide_banner", "-nostdin", "-y", "-v", log_level),
+    arguments = [
+        *("-hide_banner", "-nostdin", "-y", "-v", log_level),
         *("-max_alloc", str(limits.max_alloc_mb * _MIB)),
         *("-filter_threads", threads, "-filter_complex_threads", threads),
         *("-nostats", *(() if on_output else ("-progress", "pipe:1")), *arguments),
     ]
-    if _HAS_DEATH_SIGNAL:
-        command = [sys.executable, "-I", "-S", "-c", _DIES_WITH_WORKER, str(os.getpid()), *command]
+    command, environment = launch(
+        confinement.program,
+        arguments,
+        confinement.holds,
+        files=needs.files,
+        limits=limits_of(needs, limits),
+        dies_with_worker=_HAS_DEATH_SIGNAL,
+    )
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -167,8 +191,8 @@ async def run(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
-            pass_fds=tuple(files),
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            pass_fds=needs.files,
+            env=environment,
         )
     except OSError as error:
         raise MediaFailed(f"ffmpeg cannot be started: {error.strerror}") from None
@@ -187,7 +211,21 @@ async def run(
         await _end(process)
         await keeper.close()
     exit_status = process.returncode if process.returncode is not None else -signal.SIGKILL
-    return Run(exit_status, log.text(), progress.frames)
+    ended = Run(exit_status, log.text(), progress.frames)
+    _check_limits(ended, needs, limits)
+    return ended
+
+
+def _check_limits(ended: Run, needs: Needs, limits: MediaLimits) -> None:
+    """Raise MediaRefused if a limit ended the run, MediaFailed if the run never began."""
+    status, log = ended.exit_status, ended.log
+    if status == launcher.FAILED:
+        raise MediaFailed(f"ffmpeg cannot be started: {log.strip()}")
+    is_silent = status == _ENDED_BY_SIGNAL and (not log.strip() or _SAYS_CPU in log)
+    if status == -signal.SIGXCPU or is_silent:
+        raise beyond("ffmpeg needs more CPU time", f"{needs.cpu_s(limits)} s", "max_cpu_s")
+    if status == -signal.SIGXFSZ or (status and _IS_TOO_LARGE in log):
+        raise beyond("what ffmpeg writes is larger", f"{limits.max_output_mb} MiB", "max_output_mb")
 
 
 def _advancing(
@@ -292,9 +330,17 @@ class _LogReader:
         return (self._head + (b"\n" + self._tail if self._tail else b"")).decode(errors="replace")
 
 
-def failure(names: Sequence[str], run_: Run) -> MediaFailed:
+def failure(names: Sequence[str], run_: Run) -> MediaFailed | MediaRefused:
     """Return the error for a failed run on the files ``names``, in the order of the inputs."""
+    if run_.is_out_of_memory:
+        return out_of_memory(names[0])
     blamed = run_.blamed
     if blamed is not None and blamed < len(names):
         return MediaFailed(f"{shown(names[blamed])}: {run_.fault}")
     return MediaFailed(f"{shown_all(names)}: {run_.fault}")
+
+
+def out_of_memory(name: str) -> MediaRefused:
+    """Return the error for a run on a file, and maybe on others, that failed for want of memory."""
+    limit = f"{LIMITS.get().max_memory_mb} MiB"
+    return beyond(f"{shown(name)}: ffmpeg needs more memory for it", limit, "max_memory_mb")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import encoding, failure, reading, run
+from beeq.media.ffmpeg import encoding, failure, out_of_memory, reading, run
 from beeq.media.formats import ImageFormat
 from beeq.media.inputs.bounds import check_said
 from beeq.media.inputs.examine import examine
@@ -36,7 +36,7 @@ async def extract_last_frame(
     reach(10)
     window = await _last_window(source, video, facts.duration_s)
     reach(60)
-    await _write(source, target, image, video, window)
+    await _write(source, target, image, video, (*window, facts.duration_s))
     reach(90)
 
 
@@ -58,21 +58,27 @@ async def _last_window(
         if seek:
             # Copying starts at a key frame. In a window without one, as a transport stream may have,
             # pictures would be decoded from others that are missing.
-            copied = await run([*picked, "-c", "copy", "-f", "null", "-"], [source.fd])
+            copied = await run([*picked, "-c", "copy", "-f", "null", "-"], [source.fd], media_s=duration_s)
             if not copied.frames:
                 continue
         # The output counts, not the exit status: damaged input may end ffmpeg with an error after all.
-        decoded = await run([*picked, "-f", "null", "-"], [source.fd])
+        decoded = await run([*picked, "-f", "null", "-"], [source.fd], media_s=duration_s)
         check_said([source.given], decoded.log)
         if decoded.frames:
             return seek, decoded.frames
+    if decoded.is_out_of_memory:
+        raise out_of_memory(source.given)
     raise MediaFailed(f"{shown(source.given)} has no picture that can be decoded: {decoded.fault}")
 
 
 async def _write(
-    source: OpenFile, target: NewFile, image: ImageFormat, video: Video, window: tuple[tuple[str, ...], int]
+    source: OpenFile,
+    target: NewFile,
+    image: ImageFormat,
+    video: Video,
+    window: tuple[tuple[str, ...], int, float | None],
 ) -> None:
-    seek, count = window
+    seek, count, duration_s = window
     # At time 0: ffmpeg would put copies of a later picture before it.
     shown = to_image(video, video.shown_size, image.pixels)
     last = f"select=gte(n\\,{count - 1})"
@@ -84,6 +90,7 @@ async def _write(
             *(*image.encoder, *encoding(), "-f", "image2", "-update", "1", target.url),
         ],
         [source.fd, target.fd],
+        media_s=duration_s,
     )
     if not target.reading(image.demuxer).size():
         raise failure([source.given, target.given], written)

@@ -134,17 +134,18 @@ async def mix_with_music(
             ],
             [source.fd, music.fd, target.fd],
             on_time=lambda done_s: reach(100 * done_s / length_s),
+            media_s=length_s,
         )
         check_said([source.given, music.given], ended.log)
         if ended.exit_status:
             raise failure([source.given, music.given], ended)
-        peak_db = await _true_peak_db(target.reading(container.demuxer))
+        peak_db = await _true_peak_db(target.reading(container.demuxer), length_s)
         if peak_db is None or peak_db <= MAX_PEAK_DB:
             return
         limit_db -= peak_db - MAX_PEAK_DB + _SLACK_DB
 
 
-async def _true_peak_db(written: OpenFile) -> float | None:
+async def _true_peak_db(written: OpenFile, length_s: float) -> float | None:
     """Return the highest level of a file's sound, between its samples too; None for silence."""
     # As floating point numbers to the end: lossy sounds may be above full scale, where whole numbers stop.
     measured = (
@@ -154,6 +155,7 @@ async def _true_peak_db(written: OpenFile) -> float | None:
         [*reading(written), "-map", "0:a:0", "-af", measured, "-f", "null", "-"],
         [written.fd],
         log_level="info",
+        media_s=length_s,
     )
     found = _PEAK.search(ended.log)
     return float(found[1]) if found else None

@@ -92,6 +92,7 @@ async def _join(
         ],
         [*(source.fd for source in sources), target.fd],
         on_time=lambda done_s: reach(100 * done_s / total_s if total_s else 0),
+        media_s=total_s or None,
     )
     names = [source.given for source in sources]
     check_said(names, ended.log)
@@ -126,6 +127,7 @@ async def _stream_copied(
             [*inputs, *copy.copied(0), *sound, *written_as(container), target.url],
             [*(source.fd for source in [script, *sources]), target.fd],
             on_time=lambda done_s: reach(100 * done_s / total_s),
+            media_s=total_s,
         )
     return not ended.exit_status and await copy.is_complete(target.reading(container.demuxer))
 

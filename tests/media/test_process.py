@@ -235,7 +235,7 @@ def pretend(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
     def write(commands: str) -> Path:
-        program.write_text(f"#!/bin/sh\n{commands}\n")
+        program.write_text(f'#!/bin/sh\n[ "$*" = -version ] && exit\n{commands}\n')
         program.chmod(0o755)
         return program
 
@@ -313,5 +313,5 @@ def test_without_one_on_path_the_bundled_ffmpeg_is_found(monkeypatch: pytest.Mon
 async def test_an_ffmpeg_that_is_no_program_is_named(pretend: Callable[[str], Path]) -> None:
     program = pretend("")
     program.write_bytes(b"\x7fELFnothing")
-    ended = await ffmpeg_module.run([], [])
-    assert ended.fault == "ffmpeg cannot be started: Exec format error"
+    with pytest.raises(MediaFailed, match="^ffmpeg cannot be started: Exec format error$"):
+        await ffmpeg_module.run([], [])

@@ -14,7 +14,7 @@ from beeq.processors.base import ProcessorSettings
 
 async def test_an_ffmpeg_that_stands_still_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "ffmpeg"
-    script.write_text("#!/bin/sh\necho frame=1\nexec sleep 600\n")
+    script.write_text('#!/bin/sh\n[ "$*" = -version ] && exit\necho frame=1\nexec sleep 600\n')
     script.chmod(0o755)
     monkeypatch.setattr("beeq.media.ffmpeg.find_ffmpeg", lambda: str(script))
     STALL_S.set(0.5)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
-from beeq.media.ffmpeg import Run, reading, run
+from beeq.media.ffmpeg import Run, out_of_memory, reading, run
 from beeq.media.inputs.bounds import check_said, check_streams
 from beeq.media.inputs.completeness import Read, missing_bytes
 from beeq.media.inputs.encryption import encrypted_tracks
@@ -185,6 +185,8 @@ def _broken(file: OpenFile, what: str) -> MediaRefused:
 def _unreadable(file: OpenFile, copied: Run) -> MediaFailed | MediaRefused:
     if "Input #0" in copied.log:
         return MediaRefused(f"{shown(file.given)} cannot be read: it has neither picture nor sound")
+    if copied.is_out_of_memory:
+        return out_of_memory(file.given)
     if copied.is_systems_fault:
         return MediaFailed(f"{shown(file.given)} cannot be read: {copied.fault}")
     why = _BROKEN_TABLES if file.demuxer == "mov" else copied.fault
@@ -244,6 +246,8 @@ async def _decode(file: OpenFile, streams: Sequence[Video | Audio], *options: st
         log_level="info",
         on_output=packets.feed,
     )
+    if ended.is_out_of_memory:
+        raise out_of_memory(file.given)
     if ended.is_systems_fault:
         raise MediaFailed(f"{shown(file.given)} cannot be read: {ended.fault}")
     return {stream.index for place, stream in enumerate(streams) if packets.timeline(place)}, ended.log

@@ -1,0 +1,108 @@
+"""What an ffmpeg may use up: a job that hits a limit fails for good, and names the setting."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beeq.errors import Discard
+from beeq.media import ffmpeg as ffmpeg_module
+from beeq.media.errors import MediaFailed, MediaRefused
+from beeq.media.ffmpeg import Run, failure, run
+from beeq.media.limits import MediaLimits
+from beeq.media.sandbox import plan
+from beeq.media.sandbox.confinement import confinement_of
+from beeq.media.sandbox.plan import Needs
+from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import MediaProcessor
+from tests.media.clips import FakeJob, ffmpeg, tree
+
+pytestmark = pytest.mark.ffmpeg
+
+ENDLESS = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=30", "-f", "null", "-")
+
+
+async def stitched(root: Path, **limits: Any) -> Any:
+    settings = ProcessorSettings(media_root=root, media_limits=MediaLimits(**limits))
+    job = FakeJob(type="video-stitch", inputFiles=["clip.mp4", "other.mp4"], outputPath="out.mp4")
+    return await MediaProcessor(settings)(job)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for name, rate in (("clip", 25), ("other", 30)):
+        source = f"testsrc2=s=1280x720:r={rate}:d=2,noise=alls=40"
+        ffmpeg("-f", "lavfi", "-i", source, "-preset", "ultrafast", tmp_path / f"{name}.mp4")
+    return tmp_path
+
+
+async def test_a_job_that_writes_too_much_fails_for_good(clips: Path) -> None:
+    with pytest.raises(Discard, match=r"larger; the limit is 1 MiB \(BEEQ_MEDIA_MAX_OUTPUT_MB\)$"):
+        await stitched(clips, max_output_mb=1)
+    assert set(tree(clips)) == {"clip.mp4", "other.mp4"}
+
+
+async def test_a_job_that_needs_too_much_memory_fails_for_good(clips: Path) -> None:
+    with pytest.raises(Discard, match=r"memory for it; the limit is 300 MiB \(BEEQ_MEDIA_MAX_MEMORY_MB\)$"):
+        await stitched(clips, max_memory_mb=300)
+
+
+async def test_a_job_that_computes_too_long_fails_for_good(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_CPU_BASE_S", 1.0)
+    monkeypatch.setattr(plan, "_CPU_S_A_MIB", 0.0)
+    slow = ("-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=30", "-c:v", "libx264", "-f", "null", "-")
+    with pytest.raises(MediaRefused, match=r"CPU time; the limit is 1 s \(BEEQ_MEDIA_MAX_CPU_S\)$"):
+        await run(slow, [])
+
+
+async def test_ffmpegs_own_end_at_the_signal_is_the_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = confinement_of
+
+    async def without_a_filter(path: str) -> Any:
+        found = await known(path)
+        return type(found)(found.program, found.version, ("network", "landlock"))
+
+    monkeypatch.setattr(ffmpeg_module, "confinement_of", without_a_filter)
+    monkeypatch.setattr(plan, "_CPU_BASE_S", 1.0)
+    with pytest.raises(MediaRefused, match="BEEQ_MEDIA_MAX_CPU_S"):
+        await run(ENDLESS, [])
+
+
+def test_the_time_that_is_allowed_grows_with_the_media(tmp_path: Path) -> None:
+    limits = MediaLimits()
+    six_hours = Needs(media_s=6 * 3600.0).cpu_s(limits)
+    assert six_hours > 6 * 3600 * 100
+    assert Needs(media_s=None).cpu_s(limits) == six_hours
+    assert Needs(media_s=1.0).cpu_s(limits) < 600
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(4 << 30)
+        # Reading alone, of four GiB.
+        assert 3600 < Needs((file.fileno(),)).cpu_s(limits) < 36_000
+
+
+@pytest.mark.parametrize(("status", "log", "is_for_good"), [
+    (1, "[libx264 @ 0x1] malloc of size 9000 failed", True),
+    (1, "[AVHWFramesContext] Error while filtering: Cannot allocate memory", True),
+    (-signal.SIGABRT, "terminate called after throwing an instance of 'std::bad_alloc'", True),
+    (127, "ffmpeg: error while loading shared libraries: x: failed to map segment from shared object", True),
+    (1, "Error while opening encoder: Resource temporarily unavailable", True),
+    (1, "Error writing trailer: No space left on device", False),
+    (1, "Invalid data found when processing input", False),
+    # A title of the file's.
+    (1, "    title           : Cannot allocate memory", False),
+])  # fmt: skip
+def test_want_of_memory_is_told_from_other_faults(status: int, log: str, is_for_good: bool) -> None:
+    error = failure(["a.mp4"], Run(status, log, 0))
+    assert isinstance(error, MediaRefused if is_for_good else MediaFailed)
+
+
+def test_a_full_disk_may_be_retried_and_want_of_memory_not() -> None:
+    assert Run(1, "Error writing trailer: No space left on device", 0).is_systems_fault
+    assert not Run(1, "malloc of size 9000 failed: Cannot allocate memory", 0).is_systems_fault
+    assert Run(-signal.SIGKILL, "", 0).is_systems_fault
