@@ -29,6 +29,7 @@ from urllib.parse import quote
 
 from beeq.embedded import keeper
 from beeq.errors import RedisUnavailable
+from beeq.process import plain_environment
 
 DEFAULT_FOLDER = ".beeq"
 SCHEME = "embedded:"
@@ -215,6 +216,7 @@ def _start_keeper(folder: Path, lock_fd: int, deadline: float) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=plain_environment(os.environ),
                 pass_fds=(lock_fd, its_ready_fd),
                 start_new_session=True,
             )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+from beeq.process import plain_environment
 from beeq.supervision import end_guard_main
 
 logger = logging.getLogger("beeq")
@@ -38,6 +39,7 @@ class EndGuard:
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
+                env=plain_environment(os.environ),
                 pass_fds=(signals.fileno(),),
                 start_new_session=True,
             )

@@ -25,6 +25,11 @@ from beeq.sync import Queue
 BOUND_S = 60.0
 
 
+def knows(job):
+    """Return a variable of the handler's environment."""
+    return os.environ.get(job.data["name"])
+
+
 def act(job):
     """Do what ``job.data["do"]`` says."""
     return ACTS[job.data["do"]](job)

@@ -18,7 +18,7 @@ import sys
 from contextlib import suppress
 
 from beeq.client.closing import within
-from beeq.process import call_in_thread
+from beeq.process import call_in_thread, plain_environment
 from beeq.worker.processes import keeper_main
 
 logger = logging.getLogger("beeq")
@@ -69,6 +69,7 @@ class GroupKeeper:
                     ],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
+                    env=plain_environment(os.environ),
                     start_new_session=True,
                 )
             except BaseException:
