@@ -6,6 +6,7 @@ some room for what a lossy encoder adds, and the written file is measured. If it
 file is written again with as much more room.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from beeq.media.stitch import written_as
 UNDER_A_SOUND_DB = -12.0
 #: How far ``ducking: true`` lowers the music at most, in dB.
 DUCKING_DB = 12.0
+#: Music up to this length is repeated from memory, 23 MB a minute; longer music is read again.
+REPEATED_FROM_MEMORY_S = 600.0
 MAX_PEAK_DB = -1.0
 _LIMIT_DB = -2.0
 #: Measuring is exact to some hundredths.
@@ -57,7 +60,7 @@ class Mix:
             f"{_MORE_SAMPLES},alimiter=limit={_ratio(limit_db):.6f}:level=false:latency=true,"
             f"aresample={SAMPLE_RATE_HZ},{lasting(self.length_s)}[a]"
         )
-        music = f"[1:{self.music.index}]{self._music()}"
+        music = self._music()
         if self.own is None:
             return f"{music},{end}"
         own = f"[0:{self.own.index}]{alike_sound(self.own)},{lasting(self.length_s)}"
@@ -77,18 +80,34 @@ class Mix:
         wanted = self.parameters.ducking
         return DUCKING_DB * wanted if isinstance(wanted, bool) else wanted
 
+    @property
+    def music_inputs(self) -> int:
+        """How many inputs, from the second on, are the music: 1, or as often as long music is heard."""
+        long_s = self._long_music_s
+        return math.ceil(self.length_s / long_s) if self.parameters.loop and long_s else 1
+
+    @property
+    def _long_music_s(self) -> float | None:
+        """The length of the music, if that is known and too long to be repeated from memory."""
+        times = self.music.timeline
+        known_s = (times and times.shown_end_s) or 0.0
+        return known_s if known_s > REPEATED_FROM_MEMORY_S else None
+
     def _music(self) -> str:
-        """Return the filters that give the music its level, its fades and the length of the mix."""
+        """Return the filters from the music, to its level, its fades and the length of the mix."""
         wanted, times = self.parameters, self.music.timeline
         volume_db = wanted.music_volume
         if volume_db is None:
             volume_db = 0.0 if self.own is None else UNDER_A_SOUND_DB
-        filters = [alike_sound(self.music)]
-        end_s = self.length_s
-        if wanted.loop:
-            # It keeps the music in memory: 23 MB a minute.
+        begin, filters = f"[1:{self.music.index}]", [alike_sound(self.music)]
+        end_s, count = self.length_s, self.music_inputs
+        if wanted.loop and count > 1:
+            chains = [f"[{n}:{self.music.index}]{filters[0]}[m{n}];" for n in range(1, count + 1)]
+            pads = "".join(f"[m{n}]" for n in range(1, count + 1))
+            begin, filters = f"{''.join(chains)}{pads}", [f"concat=n={count}:v=0:a=1"]
+        elif wanted.loop and self._long_music_s is None:
             filters.append("aloop=loop=-1:size=2147483647")
-        elif times is not None and times.shown_end_s:
+        elif not wanted.loop and times is not None and times.shown_end_s:
             end_s = min(end_s, times.shown_end_s)
         filters.append(f"volume={volume_db:g}dB")
         if wanted.fade_in:
@@ -96,7 +115,7 @@ class Mix:
         if wanted.fade_out:
             begin_s = max(0.0, end_s - wanted.fade_out)
             filters.append(f"afade=t=out:st={begin_s:.6f}:d={end_s - begin_s:.6f}")
-        return ",".join([*filters, lasting(self.length_s)])
+        return begin + ",".join([*filters, lasting(self.length_s)])
 
 
 async def mix_with_music(
@@ -128,7 +147,7 @@ async def mix_with_music(
     for _ in range(1 + _MAX_REWRITES):
         ended = await run(
             [
-                *(*reading(source, *decoder), *reading(music)),
+                *(*reading(source, *decoder), *(reading(music) * mix.music_inputs)),
                 *("-filter_complex", mix.graph(limit_db), *picture, "-map", "[a]"),
                 *(*container.audio, *written_as(container), target.url),
             ],

@@ -73,8 +73,12 @@ async def test_ducked_music_gives_way_and_comes_back(both: Path, ducking: float,
     assert sound.level_db(VOICE_HZ, 0.6) == pytest.approx(-12, abs=WITHIN_DB)
 
 
+@pytest.mark.parametrize("from_memory_s", [600, 0.3])
 @pytest.mark.parametrize("is_looped", [True, False])
-async def test_short_music_is_repeated_if_asked(both: Path, is_looped: bool) -> None:
+async def test_short_music_is_repeated_if_asked(
+    both: Path, is_looped: bool, from_memory_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beeq.media.mix.REPEATED_FROM_MEMORY_S", from_memory_s)
     tone(both / "music.wav", MUSIC_HZ, -12, seconds=0.5)
     sound = await mixed(both, loop=is_looped)
     levels = [sound.level_db(MUSIC_HZ, second) for second in (0.1, 0.9, 1.7)]
