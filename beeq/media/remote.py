@@ -7,26 +7,36 @@
 format (``mp4``, ``webm``, ``mov``) is to be written to the name, a dot and the format, and the response
 is an object of each one's facts. Each gets ``parameters`` too, an object, if the job has any that
 ``beeq.jobs.MediaParameters`` names. The service decides which paths are allowed. Its responses are bounded,
-and its redirects are not followed.
+the interim ones (1xx) in front of them too, and its redirects are not followed.
 """
 
 import asyncio
+import base64
+import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
+import httpcore
 import httpx
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps, loads
+from beeq.webhooks.connections import Connections, OwnedNetwork
+from beeq.webhooks.head import EndlessResponse, ResponseHead
 
 #: The response holds facts, not a file.
 MAX_RESPONSE_BYTES = 1024 * 1024
 #: From sending the request to the end of the response; the job's own timeout is usually shorter.
 LIMIT_S = 3 * 60 * 60.0
 _CONNECT_S = 10.0
+#: The framing of a response in chunks may be as long as the response itself, and its head is as well bounded.
+_MAX_FRAMED_BYTES = 2 * MAX_RESPONSE_BYTES
+#: More pieces than that, of any size, are given up: each takes time.
+_MAX_PIECES = 100_000
+_NETWORK_ERRORS = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
 _PLAIN = MediaParameters()
 
 
@@ -38,8 +48,9 @@ class RemoteMedia:
 
     def __init__(self, url: str) -> None:
         given = httpx.URL(url.rstrip("/"))
-        # Not in the URL, which httpx writes into its log.
-        self._auth = (given.username, given.password) if given.userinfo else None
+        # Not in the URL, which messages may name.
+        user = f"{given.username}:{given.password}".encode()
+        self._auth = {"authorization": f"Basic {base64.b64encode(user).decode()}"} if given.userinfo else {}
         self._url = str(given.copy_with(userinfo=b""))
 
     async def stitch_videos(
@@ -109,35 +120,57 @@ class RemoteMedia:
         if given := parameters.as_given():
             arguments["parameters"] = given
         reach(1)
-        # One connection for each call: calls last minutes, and a proxy may have dropped an idle one.
-        timeouts = httpx.Timeout(LIMIT_S, connect=_CONNECT_S)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                status, body = await self._post(operation, dumps(arguments))
+        except EndlessResponse as endless:
+            raise MediaFailed(f"media service, {operation}: its response did not end: {endless}") from None
+        except (TimeoutError, *_NETWORK_ERRORS, httpx.InvalidURL) as error:
+            # The error's own text may repeat the URL.
+            raise MediaFailed(f"media service, {operation}: {type(error).__name__}") from None
+        return _result(operation, status, body)
+
+    async def _post(self, operation: str, content: bytes) -> tuple[int, bytes]:
+        """Return the status and the body of the response."""
+        url = httpx.URL(f"{self._url}/{operation}")
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         # "identity": the bound on the response would not bound what compressed bytes expand to.
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        headers = {
+            "host": url.netloc.decode(),
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            **self._auth,
+        }
+        # One connection for each call: calls last minutes, and a proxy may have dropped an idle one.
+        connections = Connections(OwnedNetwork, httpx.create_ssl_context(trust_env=False))
         try:
             async with (
-                asyncio.timeout(LIMIT_S),
-                # trust_env: no proxies or netrc of the environment.
-                httpx.AsyncClient(
-                    auth=self._auth, timeout=timeouts, trust_env=False, follow_redirects=False
-                ) as client,
-                client.stream(
-                    "POST", f"{self._url}/{operation}", content=dumps(arguments), headers=headers
+                connections.borrow(
+                    target.origin, lambda: ResponseHead(max_rest_bytes=_MAX_FRAMED_BYTES).feed
+                ) as connection,
+                connection.stream(
+                    "POST",
+                    target,
+                    headers=[*headers.items()],
+                    content=content,
+                    extensions={"timeout": {"connect": _CONNECT_S}},
                 ) as response,
             ):
-                body = await _body(response)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
-            # The error's own text may repeat the URL, and a password with it.
-            raise MediaFailed(f"media service, {operation}: {type(error).__name__}") from None
-        return _result(operation, response.status_code, body)
+                return response.status, await _body(response)
+        finally:
+            await connections.aclose()
 
 
-async def _body(response: httpx.Response) -> bytes:
-    body = b""
-    async for chunk in response.aiter_raw():
-        body += chunk
+async def _body(response: httpcore.Response) -> bytes:
+    body, pieces = bytearray(), 0
+    async for piece in response.aiter_stream():
+        body += piece
+        pieces += 1
         if len(body) > MAX_RESPONSE_BYTES:
             raise MediaFailed(f"media service: the response is longer than {MAX_RESPONSE_BYTES} bytes")
-    return body
+        if pieces > _MAX_PIECES:
+            raise MediaFailed(f"media service: the response has more than {_MAX_PIECES} pieces")
+    return bytes(body)
 
 
 def _result(operation: str, status: int, body: bytes) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,15 @@ from beeq.media.errors import MediaFailed
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
 from tests.media.clips import FakeJob
+from tests.webhooks.receiver import Script, send_for_ever
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
 class Service:
-    """Answers every request with ``status`` and ``body``; ``calls`` has what was asked."""
+    """Answers every request with ``status`` and ``body``, or by a script; ``calls`` has what was asked."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, str], Any]] = []
@@ -26,6 +33,7 @@ class Service:
         self.body = b'{"path": "out.mp4"}'
         self.headers = ""
         self.url = ""
+        self.script: Script | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -34,6 +42,10 @@ class Service:
         }
         content = await reader.readexactly(int(headers["content-length"]))
         self.calls.append((head[0], headers, json.loads(content)))
+        if self.script is not None:
+            with contextlib.suppress(ConnectionError):
+                await self.script(reader, writer)
+            return
         start = f"HTTP/1.1 {self.status}\r\ncontent-length: {len(self.body)}\r\n{self.headers}\r\n"
         writer.write(start.encode() + self.body)
         writer.close()
@@ -133,4 +145,36 @@ async def test_no_log_shows_the_services_password(service: Service, caplog: pyte
     ((_, headers, _),) = service.calls
     assert headers["authorization"].startswith("Basic ")
     assert "hidden" not in caplog.text
-    assert "/media/extract_last_frame" in caplog.text
+    assert "send_request_headers" in caplog.text
+
+
+ENDLESS = {
+    "interim responses": (send_for_ever(b"", (EARLY + b"\r\n") * 1000), "did not end: more than 32 interim"),
+    "one interim head": (send_for_ever(EARLY, b"a: b\r\n" * 1000), "did not end: more than 32 interim"),
+    "empty lines": (send_for_ever(b"", b"\r\n" * 1000), "did not end: more than 32 interim"),
+    "header lines": (send_for_ever(HEAD, b"a: b\r\n" * 1000), "RemoteProtocolError"),
+    "chunks of one byte": (send_for_ever(CHUNKED, b"1\r\n \r\n" * 1000), "more than 100000 pieces"),
+    "long extensions": (send_for_ever(CHUNKED, b"1;" + b"e" * 9000 + b"\r\n \r\n"), "did not end: more than"),
+    "a body": (send_for_ever(HEAD + b"\r\n", b" " * 60_000), "longer than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize(("script", "reason"), ENDLESS.values(), ids=ENDLESS)
+async def test_an_answer_without_an_end_fails_the_attempt(
+    service: Service, script: Script, reason: str
+) -> None:
+    service.script = script
+    began_s = time.process_time()
+    with pytest.raises(MediaFailed, match=reason):
+        await ask(service)
+    # Without the bounds it took all the time there was.
+    assert time.process_time() - began_s < 10
+
+
+async def test_a_few_interim_answers_are_no_fault(service: Service) -> None:
+    async def patient(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((EARLY + b"\r\n") * 5 + HEAD + b"content-length: 2\r\n\r\n{}")
+        writer.close()
+
+    service.script = patient
+    assert await ask(service) == {}
