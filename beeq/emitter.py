@@ -54,6 +54,18 @@ class Emitter:
             raise TypeError(f"a listener must be callable, not {type(fn).__name__}")
         self._subscriptions.setdefault(event, []).append(Subscription(event, fn, is_once=once))
 
+    def hand_over(self) -> dict[str, list[Subscription]]:
+        """Return the listeners by event, for ``take_over`` of another emitter, and call them no more."""
+        handed, self._subscriptions = self._subscriptions, {}
+        return handed
+
+    def take_over(self, handed: dict[str, list[Subscription]]) -> None:
+        """Call the listeners that an emitter, whose owner is closed, has handed over."""
+        for event, subscriptions in handed.items():
+            for subscription in subscriptions:
+                subscription.line = None  # what awaited it has ended with the owner
+            self._subscriptions.setdefault(event, []).extend(subscriptions)
+
     def off(self, event: str, fn: Listener) -> None:
         """Stop calling ``fn``, if it is a listener."""
         self._replace(event, [each for each in self._subscriptions.get(event, ()) if each.fn != fn])

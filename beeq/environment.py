@@ -1,8 +1,8 @@
-"""Where the commands and the HTTP application find Redis and MongoDB. Pure: the environment is passed in.
+"""Where everything finds Redis, and the commands find MongoDB. Pure: the environment is passed in.
 
-An option wins over ``BEEQ_*``, and that over the plain names; without any of them Redis is the embedded
-server. A value that is empty or invalid is a ValueError: it names the option or variable, and repeats no URL,
-which may hold a password.
+An option, or ``redis=``, wins over ``BEEQ_*``, and that over the plain names; without any of them the library
+goes to Redis on this machine, and the commands to the embedded server. A value that is empty or invalid is a
+ValueError: it names the option or variable, and repeats no URL, which may hold a password.
 """
 
 import re
@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
-from beeq.redis.urls import CLUSTER_SCHEMES, SENTINEL_SCHEMES, check_url
+from beeq.redis.urls import CLUSTER_SCHEMES, DEFAULT_URL, SENTINEL_SCHEMES, check_url
 
 #: How the mirror writes ``projectId``; ``beeq.mirror.project_ids`` says what each does.
 ProjectIdType = Literal["auto", "text", "objectid"]
 
 EMBEDDED = "embedded:"
+_URLS = ("BEEQ_REDIS_URL", "REDIS_URL")
 MONGO_SCHEMES = ("mongodb", "mongodb+srv")
 _HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]+(%\w+)?\]?")
 
@@ -34,6 +35,12 @@ def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
         url = _checked("REDIS_URL", environ["REDIS_URL"])
         return _filled(url, password=environ.get("REDIS_PASSWORD"), db=_number(environ, "REDIS_DB"))
     return _from_parts(environ)
+
+
+def library_redis_url(environ: Mapping[str, str]) -> str:
+    """Return the Redis URL of a queue made without ``redis=``; this machine's Redis if none is configured."""
+    url = redis_url(None, environ)
+    return url if url != EMBEDDED or any(name in environ for name in _URLS) else DEFAULT_URL
 
 
 def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:

@@ -1,42 +1,27 @@
 """The queue as its users see it: makes jobs, finds them, hears of them, works on them, closes.
 
-It is built of parts: ``Session`` opens and closes, ``JobActions`` does what jobs need, ``Consumer`` works.
-What acts on many jobs at once is inherited: ``operations/queue_methods.py``.
+It is built of parts (``worker/parts.py``): ``Session`` opens and closes, ``JobActions`` does what jobs need,
+``Consumer`` works. What acts on many jobs at once is inherited: ``operations/queue_methods.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from beeq.client.closing import close_timeout_ms
-from beeq.client.context import QueueContext
-from beeq.client.events.event_hub import EventHub
-from beeq.client.events.listeners import Listeners, log_error
-from beeq.client.events.missed_ends import MissedEnds
-from beeq.client.job_actions import JobActions
-from beeq.client.owning_loop import OwningLoop
-from beeq.client.reader import Health, JobState, Reader, Stats
-from beeq.client.session import Session
+from beeq.client.reader import Health, JobState, Stats
 from beeq.emitter import Listener
 from beeq.job import Job
 from beeq.operations.queue_methods import OperatorMethods
 from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
-from beeq.protocol.keys import Keys
 from beeq.protocol.options import check_job_id
-from beeq.redis.connection import Connection
-from beeq.redis.connector import Connector
-from beeq.redis.pipeline import Pipeline
-from beeq.redis.probe import RedisProbe
-from beeq.redis.replicas import ReplicaWait
 from beeq.settings import Duration, Settings, milliseconds, whole
-from beeq.supervision.duties import Duties, patience_s_of
-from beeq.supervision.error_reports import ErrorReports
-from beeq.worker.consumer import Consumer
 from beeq.worker.health import WorkerHealth
+from beeq.worker.parts import QueueParts
 from beeq.worker.runner import Executor, Handler
 
 if TYPE_CHECKING:
@@ -50,7 +35,8 @@ class Queue(OperatorMethods):
         name: the queue's name; any text.
         redis: a URL (``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://h1:26379,h2:26379/name/0``,
             ``redis+cluster://h1,h2``, ``embedded:``, see ``redis/urls.py``), a client of ``redis.asyncio`` or
-            ``valkey.asyncio``, of a cluster, too, or None for ``redis://127.0.0.1:6379``.
+            ``valkey.asyncio``, of a cluster, too. None: what the environment says (``BEEQ_REDIS_URL``,
+            ``REDIS_URL``, ``REDIS_HOST`` …), else ``redis://127.0.0.1:6379``.
         **settings: see ``Settings``; durations are ints in ms, timedeltas, or text
             like ``30s``.
 
@@ -75,65 +61,36 @@ class Queue(OperatorMethods):
         if unknown:
             raise TypeError(f"unknown setting: {', '.join(sorted(unknown))}")
         self.settings = Settings(**settings)
-        self.keys = Keys(self.settings.prefix, name)
         #: Strategies by name; add your own before a job asks for it.
         self.backoff_strategies: dict[str, Strategy] = builtin_strategies()
         #: Whether ``redis=`` was given.
         self.has_own_redis = redis is not None
-        timeout_ms = self.settings.redis_timeout
-        self.connector = Connector(redis, timeout_ms=timeout_ms, slot_key=self.keys.id)
-        wanted = self.settings.wait_replicas
-        replicas = ReplicaWait(wanted, key=self.keys.written, timeout_ms=timeout_ms) if wanted else None
-        self.pipeline = Pipeline(self.connector, timeout_ms=timeout_ms, replicas=replicas)
-        owning_loop = OwningLoop(name)
-        self._listeners = Listeners(name, owning_loop)
-        self.event_hub = EventHub(emit=self._listeners.emit, clock_ms=now_ms)
-        self._error_reports = ErrorReports(
-            name,
-            emit=self._listeners.emit,
-            log=log_error,
-            spawn=partial(owning_loop.spawn, name=f"beeq error reports of {name}"),
-            connection=Connection(self.connector, timeout_ms=timeout_ms),
-        )
-        probe = RedisProbe(self.connector, self.keys, timeout_ms=timeout_ms)
-        context = QueueContext(
-            name=name,
-            settings=self.settings,
-            keys=self.keys,
-            connector=self.connector,
-            pipeline=self.pipeline,
-            event_hub=self.event_hub,
-            emit=self._listeners.emit,
-            report_error=self._error_reports.report,
-            now_ms=now_ms,
-            duties=Duties(
-                on_error=self._error_reports.report,
-                patience_s=patience_s_of(self.settings.stall_interval),
-                is_redis_there=probe.is_answered,
-            ),
-            probe=probe,
-        )
-        self._reader = Reader(self.pipeline, self.keys, scan_count=self.settings.redis_scan_count)
-        missed_ends = MissedEnds(context, self._reader, owning_loop)
-        self._session = Session(context, owning_loop, self._listeners, missed_ends)
-        self._actions = JobActions(
-            self, context, session=self._session, listeners=self._listeners, reader=self._reader
-        )
-        self._consumer = Consumer(context, self._session, self._actions)
-        super().__init__(context, self._session, self._reader, self._actions)
+        self._redis = redis
+        self._build_of(QueueParts.build(self, name, self.settings, redis))
+
+    def _build_of(self, parts: QueueParts) -> None:
+        self._parts = parts
+        self.keys, self.connector, self.pipeline = parts.keys, parts.connector, parts.pipeline
+        self.event_hub, self._listeners, self._reader = parts.event_hub, parts.listeners, parts.reader
+        self._session, self._actions, self._consumer = parts.session, parts.actions, parts.consumer
+        OperatorMethods.__init__(self, parts.context, parts.session, parts.reader, parts.actions)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
 
-    def use_redis(self, redis: str | Redis) -> None:
-        """Choose the Redis of a queue that was made without ``redis=`` and has not connected yet.
+    def use(self, *, redis: str | Redis | None = None, prefix: str | None = None) -> None:
+        """Use another Redis, or prefix, than the queue was made with; None leaves it as it is.
 
         Raises:
-            RuntimeError: it has one of its own, or is connected. TypeError, ValueError: a bad one.
+            RuntimeError: the queue works already, or is open. TypeError, ValueError: a bad value.
         """
-        if self.has_own_redis or self._session.is_ready or self._consumer.has_begun:
-            raise RuntimeError(f"queue {self.name} has its Redis already")
-        self.connector.set_target(redis)
+        if self._session.is_ready or self._consumer.has_begun:
+            raise RuntimeError(f"queue {self.name} is open already")
+        settings = replace(self.settings, prefix=self.settings.prefix if prefix is None else prefix)
+        redis = self._redis if redis is None else redis
+        parts = QueueParts.build(self, self.name, settings, redis)
+        self.settings, self._redis = settings, redis
+        self._build_of(parts.succeed(self._parts))
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of one of the queue's keys."""
@@ -149,9 +106,16 @@ class Queue(OperatorMethods):
     async def connect(self) -> bool:
         """Connect, within bounded tries; fine when connected already.
 
+        A closed queue is opened again, in any loop. Its listeners stay, and the handler that it had from
+        ``process`` outside a loop, which ``run`` starts. What belongs to the time before, jobs and who waits
+        for them, stays closed.
+
         Raises:
-            RedisUnavailable: Redis cannot be reached; call again to try again. QueueClosed.
+            RedisUnavailable: Redis cannot be reached; call again to try again. QueueClosed: it closes.
         """
+        if self._session.is_over:
+            parts = QueueParts.build(self, self.name, self.settings, self._redis)
+            self._build_of(parts.succeed(self._parts))
         await self._session.connect()
         return True
 
@@ -167,6 +131,8 @@ class Queue(OperatorMethods):
     async def close(self, timeout: Duration | None = None) -> None:  # noqa: ASYNC109 - bee-queue's word for it, in ms
         """Stop taking jobs, wait for the running ones, and hang up. Calling it again is fine.
 
+        ``connect`` opens the queue again.
+
         Args:
             timeout: ms, timedelta, or text like ``30s``; None, 0 and negatives mean 5000. What still
                 runs then is cancelled and goes to the front of the queue, its retries untouched.
@@ -179,7 +145,7 @@ class Queue(OperatorMethods):
         await self._session.close(close_timeout_ms(timeout))
 
     async def __aenter__(self) -> Self:
-        """Connect; if that fails, or is cancelled, no worker goes on."""
+        """Connect, also after a close; if that fails, or is cancelled, no worker goes on."""
         try:
             await self.connect()
         except BaseException as error:
@@ -234,7 +200,7 @@ class Queue(OperatorMethods):
 
     def report_error(self, error: BaseException) -> None:
         """Emit ``error``, or count it if it was said lately; without a listener it is logged."""
-        self._error_reports.report(error)
+        self._parts.error_reports.report(error)
 
     # Jobs: making.
 

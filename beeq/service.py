@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from beeq.client.reader import JobState, Stats
@@ -83,9 +84,9 @@ class QueueService:
         self._has_noted = False  # whether a change may have been noted here
         self._is_closed = False
         check_project_id_type(mongo_project_id)
-        self._mirror: Mirror | None = None
-        if mongo_url is not None:
-            self._mirror = Mirror(mongo_url, redis=redis, prefix=prefix, project_id_type=mongo_project_id)
+        self._make_mirror = partial(Mirror, redis=redis, prefix=prefix, project_id_type=mongo_project_id)
+        self._mongo_url = mongo_url
+        self._mirror = None if mongo_url is None else self._make_mirror(mongo_url)
 
     @property
     def queues(self) -> Mapping[str, Queue]:
@@ -93,17 +94,20 @@ class QueueService:
         return dict(self._queues)
 
     async def connect(self) -> None:
-        """Connect all four queues; gives up after some attempts.
+        """Connect all four queues, also after a close; gives up after some attempts.
 
         Raises:
             RedisUnavailable: Redis cannot be reached; a further call tries again.
         """
         await asyncio.gather(*(queue.connect() for queue in self._queues.values()))
+        if self._is_closed:
+            self._is_closed = False
+            self._mirror = None if self._mongo_url is None else self._make_mirror(self._mongo_url)
         if self._mirror is not None and not self._mirror.is_running:
             self._mirror.start()
 
     async def close(self) -> None:
-        """Close all connections; further calls do nothing.
+        """Close all connections; further calls do nothing, and ``connect`` opens them again.
 
         Changes noted so far are mirrored first, if MongoDB takes them within a second; the others stay in
         Redis for the next writer. Whatever hangs, this returns at most 3 s after the queues have closed.

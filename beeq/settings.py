@@ -1,6 +1,6 @@
 """A queue's settings: bee-queue's, in snake_case, and beeq's own. Checked once, then frozen.
 
-Never reads the environment: the commands do that.
+Never reads the environment.
 """
 
 import math

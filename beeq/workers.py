@@ -304,7 +304,7 @@ def run_workers(
         is_burst=burst,
         shutdown_timeout_s=shutdown_timeout_ms / 1000,
         hopeless_codes=(_FAILED,),
-        on_started=lambda: logger.info("%d worker processes started", processes),
+        on_started=lambda _line: logger.info("%d worker processes started", processes),
     ).run()
     if isinstance(outcome, Lifeline):
         _be_child(make, outcome, burst=burst, shutdown_timeout_ms=shutdown_timeout_ms)

@@ -117,6 +117,11 @@ class Session:
         return not self._is_closing
 
     @property
+    def is_over(self) -> bool:
+        """Whether the queue is closed: its parts work no more."""
+        return self._is_closed
+
+    @property
     def is_ready(self) -> bool:
         """Whether the queue is connected."""
         return self._is_open
@@ -214,6 +219,8 @@ class Session:
 
     def listened_to(self, event: str) -> None:
         """Hear job events if a listener to ``event`` needs that. Not yet open, ``connect`` sees to it."""
+        if self._is_closed:
+            return  # ``connect`` opens another session, which takes the listeners over
         self.owning_loop.refuse_elsewhere()
         if event.startswith("job ") and self._is_open:
             self.owning_loop.spawn(self._hear_events_later())

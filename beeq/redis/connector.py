@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry as ConnectionRetry
 from redis.backoff import NoBackoff
 
+from beeq.environment import library_redis_url
 from beeq.errors import QueueClosed, RedisError
 from beeq.redis.dialling import look
 from beeq.redis.dialling.apart import Bound, Copy, copy_of, say_once
@@ -28,7 +30,7 @@ from beeq.redis.dialling.targets import pool_of_embedded, target_of_client, targ
 from beeq.redis.masters.fleet import Address, Fleet, OpenSentinel, Sentinels
 from beeq.redis.masters.server_watch import ServerWatch
 from beeq.redis.resp import RespProtocol
-from beeq.redis.urls import DEFAULT_URL, check_hash_tag, check_url, shown_url
+from beeq.redis.urls import check_hash_tag, check_url, shown_url
 from beeq.supervision.fence import fenced
 
 if TYPE_CHECKING:
@@ -156,7 +158,8 @@ class Connector:
         self._url = ""
         share_s = self._timeout_s * _SHARE_OF_ONE_PEER
         if target is None or isinstance(target, str):
-            self._url = check_url(DEFAULT_URL if target is None else target)
+            self._url = library_redis_url(os.environ) if target is None else check_url(target)
+            self._target = self._url
             found = target_of_url(self._url, share_s=share_s)
         else:
             found = target_of_client(target)
@@ -180,6 +183,15 @@ class Connector:
 
     def __repr__(self) -> str:
         return f"Connector({shown_url(self._url) if self._url else type(self.client).__name__})"
+
+    @property
+    def shown(self) -> str:
+        """Where it leads, for a person; no secret is in it."""
+        if self._url:
+            return shown_url(self._url).partition("?")[0]
+        server, db = self.place
+        parts = ":".join(str(part) for part in cast("tuple[object, ...]", server) if part is not None)
+        return f"{type(self.client).__name__}({parts}, db {db})"
 
     def _own_pool_of(self, pool: Any) -> Any:
         """Return the pool, or a copy where it keeps connections to Sentinels, which may be another loop's."""

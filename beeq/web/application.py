@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from beeq.environment import mongo_project_id, mongo_url, redis_url
+from beeq.environment import library_redis_url, mongo_project_id, mongo_url
 from beeq.environment import wait_replicas as configured_replicas
 from beeq.errors import NotReplicated, RedisError, RedisRefused
 from beeq.jobs import InvalidJob
@@ -80,7 +80,7 @@ def service_from_environment(environ: Mapping[str, str]) -> QueueService:
         ImportError: there is a Mongo URL, but PyMongo is not installed.
     """
     mirror_url = mongo_url(None, environ)
-    url, prefix = redis_url(None, environ), environ.get("BEEQ_PREFIX", "bq")
+    url, prefix = library_redis_url(environ), environ.get("BEEQ_PREFIX", "bq")
     return service_for(
         url,
         prefix,

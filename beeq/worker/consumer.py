@@ -34,6 +34,7 @@ class Consumer:
         self._session = session
         self._owner = owner
         self._executor: Executor = "auto"
+        self._is_of_session = False  # the handler was given in a running loop, and ends with the queue
         self._starts_on_opening = False  # process() came before connect(), and auto_connect is off
         self._closing: set[asyncio.Task[None]] = set()  # by signals
         self._runs: dict[asyncio.Task[Any], int] = {}  # who runs this → how often that was cancelled before
@@ -47,6 +48,18 @@ class Consumer:
         self.max_hung = context.settings.max_hung
         #: None while no jobs are taken.
         self.worker: Worker | None = None
+
+    def hand_over(self, later: "Consumer") -> None:
+        """Let ``later``, of the queue opened again, have the handler that was given outside a loop."""
+        if self.handler is not None and not self._is_of_session:
+            later.inherit(self.handler, self.concurrency, self._executor, self._variables)
+        later.max_hung = self.max_hung
+
+    def inherit(self, handler: Handler, concurrency: int, executor: Executor, variables: Context) -> None:
+        """Take a handler from before the queue was closed; ``run`` starts it."""
+        self.handler, self.concurrency, self._executor = handler, concurrency, executor
+        self._variables = variables
+        self._session.attach(self)
 
     def process(
         self, handler: Handler | None, concurrency: int, executor: Executor
@@ -77,6 +90,7 @@ class Consumer:
             asyncio.get_running_loop()
         except RuntimeError:
             return  # run() starts it
+        self._is_of_session = True
         if self._session.may_connect:
             self._start()
         else:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from beeq.errors import escaped
+
 logger = logging.getLogger("beeq")
 
 #: A child that lived shorter is replaced no sooner than this after its start.
@@ -27,6 +29,8 @@ _GRACE_S = 8.0
 _KILLING_SIGNALS = 3
 #: How a process ends in which too many handlers hang, once its other jobs have ended or gone back.
 HANDLERS_HANG = 4
+#: A child's word that it works, in bytes: below PIPE_BUF, so that several children's do not mix.
+_LONGEST_WORD = 4000
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -37,9 +41,10 @@ class Lifeline:
     stop_fd: int
     ready_fd: int
 
-    def report_ready(self) -> None:
-        """Report to the parent that the child works."""
-        os.write(self.ready_fd, b"%d\n" % os.getpid())
+    def report_ready(self, line: str = "") -> None:
+        """Report to the parent that the child works, with a line for its ``on_started``, maybe cut."""
+        text = escaped(line).encode("utf-8", "replace")[:_LONGEST_WORD]
+        os.write(self.ready_fd, b"%d %b\n" % (os.getpid(), text))
 
 
 @dataclass(slots=True)
@@ -59,7 +64,7 @@ class ProcessSupervisor:
         shutdown_timeout_s: how long the children may take to end.
         hopeless_codes: exit codes of a child that could not begin. If the first child ends with one, no
             other is started, and the code is the parent's own.
-        on_started: called once, when all children work.
+        on_started: called once, when all children work, with the line that the last of them has reported.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class ProcessSupervisor:
         is_burst: bool,
         shutdown_timeout_s: float,
         hopeless_codes: Collection[int],
-        on_started: Callable[[], None],
+        on_started: Callable[[str], None],
     ) -> None:
         self._count = count
         self._is_burst = is_burst
@@ -90,6 +95,7 @@ class ProcessSupervisor:
         self.was_forced = False
         self._wakeup_fd, self._wakeup_end = os.pipe()
         self._ready_fd, self._ready_end = os.pipe()
+        self._words = b""  # of children, from that pipe, without a line's end yet
 
     def run(self) -> Lifeline | int:
         """Return the exit code when all children have ended; in each child return its lifeline at once."""
@@ -134,10 +140,11 @@ class ProcessSupervisor:
         if self._wakeup_fd in readable:
             os.read(self._wakeup_fd, 4096)
         if self._ready_fd in readable:
-            for pid in os.read(self._ready_fd, 4096).split():
-                self._child_ready(int(pid))
+            *words, self._words = (self._words + os.read(self._ready_fd, 4096)).split(b"\n")
+            for pid, _, line in (word.partition(b" ") for word in words):
+                self._child_ready(int(pid), line.decode("utf-8", "replace"))
 
-    def _child_ready(self, pid: int) -> None:
+    def _child_ready(self, pid: int, line: str) -> None:
         if pid in self._children:
             self._children[pid].is_ready = True
         if not self._was_ready:
@@ -146,7 +153,7 @@ class ProcessSupervisor:
         ready = sum(child.is_ready for child in self._children.values())
         if ready == self._count and not self._has_reported:
             self._has_reported = True
-            self._on_started()
+            self._on_started(line)
 
     # Children.
 

@@ -2,16 +2,32 @@
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
 from beeq import Queue
+from beeq.errors import escaped, kind_of, text_of
+from beeq.redis.urls import redact
+from beeq_cli.options import Common
+
+#: So many of the last calls that led to an import's failure are shown.
+_FRAMES = 3
 
 
-def load_queues(path: str, *, redis_url: str) -> list[Queue]:
+class AppNotLoaded(ValueError):
+    """There are no queues to take; ``lines`` say where in the app's own code that comes from."""
+
+    def __init__(self, message: str, lines: list[str]) -> None:
+        super().__init__(message)
+        self.lines = lines
+
+
+def load_queues(path: str, common: Common) -> list[Queue]:
     """Import the module, which may lie in the current folder, and return its queue or queues.
 
-    A queue made there without ``redis=`` takes ``redis_url``. A ValueError says why there is none to take.
+    A queue made there without ``redis=`` has the command's Redis; ``-u`` and ``-p`` of the command line win
+    over what it was made with. A ValueError says why there is none to take.
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
@@ -19,8 +35,9 @@ def load_queues(path: str, *, redis_url: str) -> list[Queue]:
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds text
     try:
         found: Any = import_module(module_name)
-    except Exception as error:
-        raise ValueError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = redact(f"{kind_of(error)}: {text_of(error)}")
+        raise AppNotLoaded(f"{module_name} cannot be imported: {reason}", _own_lines(error)) from error
     try:
         for name in attribute.split("."):
             found = getattr(found, name)
@@ -32,8 +49,22 @@ def load_queues(path: str, *, redis_url: str) -> list[Queue]:
             raise ValueError(f"{path} holds {type(queue).__name__}, not a beeq.Queue")  # noqa: TRY004 - a usage error
         if queue.handler is None:
             raise ValueError(f"queue {queue.name} of {path} has no handler: call its process()")
-        if not queue.has_own_redis:
-            queue.use_redis(redis_url)
+        url = None if queue.has_own_redis and common.redis_option is None else common.redis_url()
+        if url is not None or common.prefix_option is not None:
+            queue.use(redis=url, prefix=common.prefix_option)
     if not queues:
         raise ValueError(f"{path} is an empty list")
     return queues
+
+
+def _own_lines(error: BaseException) -> list[str]:
+    """Return the last lines of the traceback that are the app's, each call with file and line."""
+    calls = [
+        call
+        for call in traceback.extract_tb(error.__traceback__)
+        if call.filename != __file__ and "importlib" not in call.filename
+    ]
+    shown = traceback.format_list(calls[-_FRAMES:])
+    if isinstance(error, SyntaxError):
+        shown += traceback.format_exception_only(error)[:-1]  # the file, the line, and where in it
+    return [escaped(redact(line)) for line in "".join(shown).splitlines()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -38,10 +39,15 @@ def examples(*commands: str) -> str:
 
 @dataclass(slots=True)
 class Common:
-    """The options of every command: where Redis is, and how much to say."""
+    """The options of every command: where Redis is, and how much to say.
+
+    ``redis_option`` and ``prefix_option`` are those of the command line, which win over what an app's queue
+    was made with; the environment does not.
+    """
 
     redis_option: str | None = field(default=None, repr=False)  # it may hold a password
     prefix: str = "bq"
+    prefix_option: str | None = None
     is_verbose: bool = False
     is_quiet: bool = False
 
@@ -133,3 +139,10 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     common = ctx.ensure_object(Common)
     if param.name is not None and value not in (None, False):
         setattr(common, _ATTRIBUTES[param.name], value)
+        if param.name == "prefix" and is_on_command_line(ctx, "prefix"):
+            common.prefix_option = value
+
+
+def is_on_command_line(ctx: click.Context, name: str) -> bool:
+    """Return whether the option was given on the command line: not by the environment, and no default."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -69,13 +69,14 @@ def is_gone(pid: int) -> bool:
 
 
 def test_it_says_on_stderr_that_it_started_and_nothing_else(
-    start: Callable[..., Running],
+    start: Callable[..., Running], queue_name: str
 ) -> None:
     worker = start()
-    assert worker.until(STARTED) == STARTED
+    assert worker.until(STARTED).startswith(f"{STARTED}: {queue_name} (1 place) on redis://")
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 0
-    assert (worker.stdout, worker.stderr) == ("", STARTED)
+    assert worker.stdout == ""
+    assert len(worker.seen) == 1
 
 
 def test_with_q_it_says_nothing(beeq: Beeq, start: Callable[..., Running], queue_name: str) -> None:
@@ -118,12 +119,10 @@ def test_c_is_the_number_of_jobs_at_once(beeq: Beeq, start: Callable[..., Runnin
         (("--app", "app:APP"), "no APP"),
         (("--app", "app:nested"), "not a beeq.Queue"),
         (("--app", "app:silent"), "has no handler"),
-        (("--app", "broken:queue"), "SyntaxError"),
     ],
 )
 def test_what_it_cannot_work_on_exits_with_2(beeq: Beeq, arguments: tuple[str, ...], complaint: str) -> None:
     beeq.app(APP)
-    (beeq.folder / "broken.py").write_text("def")
     ran = beeq.run("worker", *arguments, TEST_QUEUE="addition")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert complaint in ran.stderr
@@ -135,31 +134,6 @@ def test_a_bad_processor_setting_exits_2_and_is_not_shown(beeq: Beeq) -> None:
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "BEEQ_WEBHOOK_SECRET" in ran.stderr
     assert "hush" not in ran.stderr
-
-
-def test_an_app_without_names_adds_to_the_built_in_queues(
-    beeq: Beeq, own_valkey: Server, queue_name: str
-) -> None:
-    beeq.app(APP)
-    beeq.environment["BEEQ_REDIS_URL"] = own_valkey.url
-    worker = beeq.start("worker", "--app", "app:queue", TEST_QUEUE=queue_name)
-    worker.until(STARTED)
-    eventually(lambda: beeq.stats(queue_name)["workers"] == 1)
-    eventually(lambda: beeq.stats("webhook-processing")["workers"] == 1)
-    worker.signal(signal.SIGTERM)
-    assert worker.ended() == 0
-    assert beeq.stats(queue_name)["workers"] == 0
-
-
-def test_a_queue_with_a_redis_of_its_own_keeps_it(beeq: Beeq, own_valkey: Server, queue_name: str) -> None:
-    beeq.app(APP)
-    beeq.ok("enqueue", "other", "-u", own_valkey.url)
-    beeq.ok("enqueue", queue_name)
-    names = (queue_name, "other", "--app", "app:both", "--burst")
-    ran = beeq.run("worker", *names, TEST_QUEUE=queue_name, OTHER_URL=own_valkey.url)
-    assert ran.returncode == 0, ran.stderr
-    assert beeq.stats(queue_name)["succeeded"] == 1
-    assert json.loads(beeq.ok("stats", "other", "--json", "-u", own_valkey.url))["other"]["succeeded"] == 1
 
 
 def test_uvloop_is_used_when_it_is_there(beeq: Beeq, queue_name: str) -> None:
@@ -199,7 +173,7 @@ def test_the_log_may_be_json_one_object_a_line(
     worker = start("--burst", "--log-format", "json")
     assert worker.ended() == 0
     first, second = (json.loads(line) for line in worker.seen)
-    assert (first["level"], first["message"]) == ("info", STARTED)
+    assert (first["level"], first["message"].partition(":")[0]) == ("info", STARTED)
     assert (second["level"], second["queue"], second["job"]) == ("error", queue_name, "1")
     assert second["message"] == "job 1 failed: evil\x1b[2J\nline"
 
@@ -231,7 +205,7 @@ def test_the_first_signal_lets_running_jobs_end(
     beeq.ok("enqueue", queue_name)
     (beeq.folder / "go").touch()
     assert worker.ended() == 0
-    assert worker.stderr == STARTED
+    assert len(worker.seen) == 1
     numbers = beeq.stats(queue_name)
     assert (numbers["succeeded"], numbers["waiting"], numbers["active"]) == (1, 1, 0)
 
@@ -315,7 +289,8 @@ def test_w_runs_children_under_a_parent_that_works_on_nothing(
     worker.signal(signal.SIGTERM)
     (beeq.folder / "go").touch()
     assert worker.ended() == 0
-    assert worker.seen == [STARTED]
+    assert len(worker.seen) == 1
+    assert worker.stderr.endswith("; 3 processes")
     assert all(map(is_gone, pids))
     assert beeq.stats(queue_name)["succeeded"] == 3
 
@@ -406,7 +381,8 @@ def test_a_picture_passes_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> 
     job_id = bare_beeq.ok("enqueue", "media-processing", *fields).strip()
     assert bare_beeq.stats("media-processing")["waiting"] == 1
     ran = bare_beeq.run("worker", "--burst")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", STARTED + "\n")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (0, "", 1)
+    assert ran.stderr.startswith(f"{STARTED}: ai-generation (1 place), media-processing (1 place), ")
     assert (bare_beeq.folder / "last.png").read_bytes().startswith(b"\x89PNG")
     assert bare_beeq.stats("media-processing")["succeeded"] == 1
     shown = bare_beeq.ok("enqueue", "media-processing", *fields, "--id", job_id, "--wait")

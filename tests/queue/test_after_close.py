@@ -1,4 +1,7 @@
-"""Nothing comes back to life after ``close``: who waits, or calls later, hears QueueClosed, and nobody dials."""
+"""Nothing comes back to life after ``close``: who waits, or calls later, hears QueueClosed, and nobody dials.
+
+``connect`` opens another session: ``test_reopening.py``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ Call = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
 #: Every awaitable of a queue or of a job of it.
 CALLS: dict[str, Call] = {
-    "connect": lambda queue, _job: queue.connect(),
     "ready": lambda queue, _job: queue.ready(),
     "enqueue": lambda queue, _job: queue.enqueue("late"),
     "enqueue, own id": lambda queue, _job: queue.enqueue("late", id="late"),
@@ -191,7 +193,6 @@ async def test_no_thread_of_the_blocking_queue_outlives_close(valkey, queue_name
     await eventually(lambda: len(ends) == 5, ENDS_S)
     assert {type(error) for error in ends} == {QueueClosed}
     late = (
-        queue.connect,
         queue.ready,
         lambda: queue.enqueue("late"),
         lambda: queue.save_all([queue.create_job(1)]),
@@ -217,7 +218,6 @@ async def test_a_service_refuses_every_call_after_close(valkey, queue_name):
     await service.connect()
     await service.close()
     for call in (
-        service.connect(),
         service.get_job_status("x"),
         service.cancel_job("x"),
         service.queue_stats(),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.environment import mongo_url, redis_url
+from beeq import Queue, sync
+from beeq.environment import library_redis_url, mongo_url, redis_url
+from beeq.service import QueueService
 
 pytestmark = pytest.mark.fast
 
@@ -35,6 +37,39 @@ pytestmark = pytest.mark.fast
 )
 def test_the_environment_says_where_redis_is(environment: dict[str, str], url: str) -> None:
     assert redis_url(None, environment) == url
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "redis://127.0.0.1:6379"),
+        ({"BEEQ_REDIS_URL": "redis://beeq", "REDIS_URL": "redis://plain"}, "redis://beeq"),
+        ({"REDIS_URL": "redis://plain", "REDIS_HOST": "h"}, "redis://plain"),
+        ({"REDIS_HOST": "h", "REDIS_PORT": "7"}, "redis://h:7"),
+        ({"REDIS_URL": "embedded:"}, "embedded:"),
+        ({"BEEQ_REDIS_URL": "embedded:data"}, "embedded:data"),
+    ],
+)
+def test_the_library_finds_redis_as_the_commands_do(
+    monkeypatch, environment: dict[str, str], url: str
+) -> None:
+    for name in ("BEEQ_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert library_redis_url(environment) == url
+    assert Queue("mail").connector.shown == url
+    assert QueueService().queues["webhook-processing"].connector.shown == url
+    assert sync.Queue("mail")._twin.connector.shown == url
+    assert Queue("mail", redis="redis://own").connector.shown == "redis://own"
+
+
+def test_a_bad_variable_is_named_where_a_queue_is_made(monkeypatch) -> None:
+    monkeypatch.setenv("BEEQ_REDIS_URL", "http://:hush@h")
+    with pytest.raises(ValueError, match="^BEEQ_REDIS_URL: ") as caught:
+        Queue("mail")
+    assert "hush" not in str(caught.value)
+    assert Queue("mail", redis="redis://own").connector.shown == "redis://own"
 
 
 def test_the_option_wins() -> None:

@@ -82,7 +82,7 @@ async def test_a_queue_without_auto_connect_can_be_closed_unopened(make_queue):
     queue = make_queue(auto_connect=False)
     await queue.close()
     with pytest.raises(QueueClosed, match="^closed$"):
-        await queue.connect()
+        await queue.ready()
 
 
 async def test_a_worker_without_auto_connect_takes_jobs_on_connect(make_queue):

@@ -15,15 +15,16 @@ from beeq.mirror.mirror import Mirror
 from beeq.process import STOPS, LastResort, stop_signals
 from beeq.processors import build
 from beeq.processors.base import Processor, ProcessorSettings
-from beeq.redis.urls import CLUSTER_SCHEMES, has_hash_tag, scheme_of
 from beeq.settings import parse_duration
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
 from beeq.workers import HAND_BACK, WorkerProcess
 from beeq_cli import app, logs
+from beeq_cli.console import say
 from beeq_cli.options import (
     Common,
     common_options,
     examples,
+    is_on_command_line,
     mongo_option,
     option,
     parsed,
@@ -51,7 +52,7 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
     "--concurrency",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Jobs at once, per queue and process [1].",
+    help="Jobs at once, per queue and process [1, or what --app says].",
 )
 @option(
     "-w", "--processes", metavar="N", type=click.IntRange(1, 1024), default=1, help="Worker processes [1]."
@@ -65,7 +66,10 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
 )
 @option("-b", "--burst", is_flag=True, help="End when nothing is left that is due.")
 @option(
-    "--app", "app_path", metavar="MODULE:ATTR", help="Your own Queue, or list of them, with their handlers."
+    "--app",
+    "app_path",
+    metavar="MODULE:ATTR",
+    help="Work on your own Queue, or list of them: jobs:queue is queue in jobs.py.",
 )
 @option(
     "--shutdown-timeout",
@@ -81,9 +85,9 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="How the log is written [text]."
 )
 @common_options()
-@click.pass_obj
+@click.pass_context
 def worker(  # noqa: PLR0917 - one parameter an option
-    common: Common,
+    ctx: click.Context,
     queue_names: tuple[str, ...],
     concurrency: int | None,
     processes: int,
@@ -95,12 +99,14 @@ def worker(  # noqa: PLR0917 - one parameter an option
     mongo_project_id: str | None,
     log_format: str,
 ) -> None:
-    """Work on each QUEUE: the built-in ones and those of --app unless named.
+    """Work on each QUEUE. Unless named: those of --app, or without it the built-in ones.
 
+    With --app, -u, -p and -c of this line win over what its queues were made with; BEEQ_… variables do not.
     The first SIGTERM or SIGINT lets running jobs end; the second hands them back to their queue. A process
     that a handler keeps from stopping is ended some seconds after its time, with exit code 1. With -w or
     --max-hung a parent runs the processes, and replaces those that die or in which too many handlers hang.
     """
+    common = ctx.ensure_object(Common)
     redis_url, mirror_url = common.redis_url(), read_mongo_url(mongo_url)
     id_type = read_project_id(mongo_project_id)
     logs.configure(log_format, is_verbose=common.is_verbose, is_quiet=common.is_quiet)
@@ -111,22 +117,27 @@ def worker(  # noqa: PLR0917 - one parameter an option
             is_burst=burst,
             shutdown_timeout_s=shutdown_timeout_ms / 1000 + (0 if mirror_url is None else _CATCH_UP_S),
             hopeless_codes=(FAILURE, USAGE, CANNOT_CONNECT),
-            on_started=lambda: logs.logger.info(logs.STARTED),
+            on_started=lambda line: logs.logger.info("%s", line),
         )
         outcome = supervisor.run()
         if isinstance(outcome, int):
             sys.exit(outcome or (FAILURE if supervisor.was_forced else 0))
         lifeline = outcome
     try:
-        queues = _own_queues(queue_names, app_path, redis_url, concurrency)
+        queues = _own_queues(queue_names, app_path, common)
+        if is_on_command_line(ctx, "concurrency"):
+            for queue in queues:
+                queue.concurrency = concurrency or 1
         mirror = (
             None
             if mirror_url is None
             else Mirror(mirror_url, redis=redis_url, prefix=common.prefix, project_id_type=id_type)
         )
-        built_in = _built_in(queue_names, queues, is_own_only=app_path is not None and _has_no_tag(common))
+        built_in = _built_in(queue_names, queues, has_app=app_path is not None)
         processors = build(ProcessorSettings.from_environment(os.environ)) if built_in else {}
     except ValueError as error:
+        for line in getattr(error, "lines", ()):
+            say(line)
         raise click.UsageError(str(error)) from error
     for name in built_in:
         # This process has no use for the events of jobs that run elsewhere.
@@ -143,40 +154,43 @@ def worker(  # noqa: PLR0917 - one parameter an option
     for queue in queues:
         queue.max_hung = max_hung or queue.max_hung
     work = _work(
-        queues, processors, mirror, lifeline=lifeline, burst=burst, shutdown_timeout_ms=shutdown_timeout_ms
+        queues,
+        processors,
+        mirror,
+        lifeline=lifeline,
+        burst=burst,
+        shutdown_timeout_ms=shutdown_timeout_ms,
+        started_line=_started_line(queues, processes),
     )
     sys.exit(run(work))
 
 
-def _has_no_tag(common: Common) -> bool:
-    """Return whether Redis is a cluster that would not take the built-in queues under this prefix."""
-    return scheme_of(common.redis_url()) in CLUSTER_SCHEMES and not has_hash_tag(common.prefix)
-
-
-def _built_in(names: Sequence[str], own: Sequence[Queue], *, is_own_only: bool) -> list[str]:
-    """Return the built-in queues to work on; none that are not named where ``is_own_only``."""
-    if is_own_only and not names:
-        logs.logger.info(
-            "the built-in queues are left out: in a cluster they need a hash tag, as with --prefix {bq}"
-        )
+def _built_in(names: Sequence[str], own: Sequence[Queue], *, has_app: bool) -> list[str]:
+    """Return the built-in queues to work on: with an app, only those that are named."""
     own_names = {queue.name for queue in own}
-    wanted = names or (() if is_own_only else JOB_TYPES)
+    wanted = names or (() if has_app else JOB_TYPES)
     return [name for name in dict.fromkeys(wanted) if name not in own_names]
 
 
-def _own_queues(
-    names: Sequence[str], app_path: str | None, redis_url: str, concurrency: int | None
-) -> list[Queue]:
+def _own_queues(names: Sequence[str], app_path: str | None, common: Common) -> list[Queue]:
     """Return the queues of ``--app`` to work on. Raises ValueError if a queue has no handler."""
-    own = [] if app_path is None else app.load_queues(app_path, redis_url=redis_url)
+    own = [] if app_path is None else app.load_queues(app_path, common)
     known = dict.fromkeys([*JOB_TYPES, *sorted(queue.name for queue in own)])
     for name in names:
         if name not in known:
             raise ValueError(f"no handler for a queue {name!r}; there are {', '.join(known)}")
-    queues = [queue for queue in own if not names or queue.name in names]
+    return [queue for queue in own if not names or queue.name in names]
+
+
+def _started_line(queues: Sequence[Queue], processes: int) -> str:
+    """Return what the log says once all queues are ready: which, where, and how many jobs at once."""
+    places: dict[str, list[str]] = {}
     for queue in queues:
-        queue.concurrency = concurrency or queue.concurrency
-    return queues
+        where = f"on {queue.connector.shown}, prefix {queue.settings.prefix}"
+        count = f"{queue.concurrency} place{'s' if queue.concurrency > 1 else ''}"
+        places.setdefault(where, []).append(f"{queue.name} ({count})")
+    groups = [f"{', '.join(names)} {where}" for where, names in places.items()]
+    return f"{logs.STARTED}: {'; '.join(groups)}; {processes} process{'es' if processes > 1 else ''}"
 
 
 async def _work(
@@ -187,6 +201,7 @@ async def _work(
     lifeline: Lifeline | None,
     burst: bool,
     shutdown_timeout_ms: int,
+    started_line: str,
 ) -> int:
     """Work on the queues, and write the mirror, until stopped or done; return the exit code."""
     for queue in queues:
@@ -199,9 +214,9 @@ async def _work(
         if mirror is not None:
             mirror.start()
         if lifeline is not None:
-            lifeline.report_ready()
+            lifeline.report_ready(started_line)
         else:
-            logs.logger.info(logs.STARTED)
+            logs.logger.info("%s", started_line)
 
     process = WorkerProcess(queues, connect=connect, on_hand_back=hand_back)
     last_resort = LastResort(

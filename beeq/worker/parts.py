@@ -1,0 +1,112 @@
+"""The parts of which a queue is built: made together, and anew when a closed queue is opened again.
+
+What was closed stays closed: who still waits in old parts hears ``QueueClosed``. Listeners go over to the new
+parts, and so does a handler that was given outside an event loop, at the top level of a module, say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from beeq.client.context import QueueContext
+from beeq.client.events.event_hub import EventHub
+from beeq.client.events.listeners import Listeners, log_error
+from beeq.client.events.missed_ends import MissedEnds
+from beeq.client.job_actions import HasStrategies, JobActions
+from beeq.client.owning_loop import OwningLoop
+from beeq.client.reader import Reader
+from beeq.client.session import Session
+from beeq.process import now_ms
+from beeq.protocol.keys import Keys
+from beeq.redis.connection import Connection
+from beeq.redis.connector import Connector
+from beeq.redis.pipeline import Pipeline
+from beeq.redis.probe import RedisProbe
+from beeq.redis.replicas import ReplicaWait
+from beeq.settings import Settings
+from beeq.supervision.duties import Duties, patience_s_of
+from beeq.supervision.error_reports import ErrorReports
+from beeq.worker.consumer import Consumer
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+@dataclass(frozen=True, slots=True)
+class QueueParts:
+    """One queue's, from its opening to its close."""
+
+    context: QueueContext
+    keys: Keys
+    connector: Connector
+    pipeline: Pipeline
+    listeners: Listeners
+    event_hub: EventHub
+    error_reports: ErrorReports
+    reader: Reader
+    session: Session
+    actions: JobActions
+    consumer: Consumer
+
+    @classmethod
+    def build(cls, queue: HasStrategies, name: str, settings: Settings, redis: str | Redis | None) -> Self:
+        """Return the parts of ``queue``, unopened. Raises what ``Queue`` raises of a bad ``redis``."""
+        keys = Keys(settings.prefix, name)
+        timeout_ms = settings.redis_timeout
+        connector = Connector(redis, timeout_ms=timeout_ms, slot_key=keys.id)
+        wanted = settings.wait_replicas
+        replicas = ReplicaWait(wanted, key=keys.written, timeout_ms=timeout_ms) if wanted else None
+        pipeline = Pipeline(connector, timeout_ms=timeout_ms, replicas=replicas)
+        owning_loop = OwningLoop(name)
+        listeners = Listeners(name, owning_loop)
+        event_hub = EventHub(emit=listeners.emit, clock_ms=now_ms)
+        error_reports = ErrorReports(
+            name,
+            emit=listeners.emit,
+            log=log_error,
+            spawn=partial(owning_loop.spawn, name=f"beeq error reports of {name}"),
+            connection=Connection(connector, timeout_ms=timeout_ms),
+        )
+        probe = RedisProbe(connector, keys, timeout_ms=timeout_ms)
+        context = QueueContext(
+            name=name,
+            settings=settings,
+            keys=keys,
+            connector=connector,
+            pipeline=pipeline,
+            event_hub=event_hub,
+            emit=listeners.emit,
+            report_error=error_reports.report,
+            now_ms=now_ms,
+            duties=Duties(
+                on_error=error_reports.report,
+                patience_s=patience_s_of(settings.stall_interval),
+                is_redis_there=probe.is_answered,
+            ),
+            probe=probe,
+        )
+        reader = Reader(pipeline, keys, scan_count=settings.redis_scan_count)
+        session = Session(context, owning_loop, listeners, MissedEnds(context, reader, owning_loop))
+        actions = JobActions(queue, context, session=session, listeners=listeners, reader=reader)
+        consumer = Consumer(context, session, actions)
+        return cls(
+            context,
+            keys,
+            connector,
+            pipeline,
+            listeners,
+            event_hub,
+            error_reports,
+            reader,
+            session,
+            actions,
+            consumer,
+        )
+
+    def succeed(self, earlier: QueueParts) -> Self:
+        """Take over the listeners, and the handler that was given outside a loop; return these parts."""
+        self.listeners.take_over(earlier.listeners.hand_over())
+        earlier.consumer.hand_over(self.consumer)
+        return self
