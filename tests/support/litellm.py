@@ -28,7 +28,7 @@ _PROXY_NEEDS = (
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _INSTALL_TIMEOUT_S = 240
 #: It imports some thousand modules.
-_START_TIMEOUT_S = 120
+_START_TIMEOUT_S = 300
 #: What clients of the proxy call with.
 PROXY_KEY = "sk-proxy/hunter3+key"
 
