@@ -177,6 +177,7 @@ async def test_a_database_that_fills_later_is_noticed(database: Open, eventually
     assert told == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
 
 
+@pytest.mark.more_rights("a user of its own")
 async def test_where_info_is_forbidden_every_outcome_is_checked(
     own_valkey: Any, make_queue: Callable[..., Queue]
 ) -> None:

@@ -196,6 +196,7 @@ async def test_a_job_that_cannot_be_added_is_refused_not_unconfirmed(queue, serv
 
 async def test_nothing_is_asked_of_replicas_by_default(servers, make_queue):
     queue = make_queue(redis=servers.primary.url)
+    await queue.ready()
     before = servers.calls("wait"), servers.calls("set")
     with servers.replica_frozen():
         job = await queue.enqueue()

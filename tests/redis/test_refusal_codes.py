@@ -170,6 +170,7 @@ def url_of(server: Server, code: str) -> str:
     return server.url.replace("redis://", "redis://few:pw@") if code == "NOPERM" else server.url
 
 
+@pytest.mark.more_rights("users of its own")
 @pytest.mark.parametrize("cause", CAUSES)
 async def test_a_refusal_has_its_code_in_every_shape(each_server, cause):
     code, is_so = CAUSES[cause]
@@ -188,6 +189,7 @@ async def test_a_refusal_has_its_code_in_every_shape(each_server, cause):
     await connector.close()
 
 
+@pytest.mark.more_rights("users of its own")
 @pytest.mark.parametrize("cause", CAUSES)
 async def test_saves_raise_the_code_and_go_on_once_it_passes(each_server, cause):
     code, is_so = CAUSES[cause]
@@ -211,6 +213,7 @@ async def test_saves_raise_the_code_and_go_on_once_it_passes(each_server, cause)
 
 
 @pytest.mark.external
+@pytest.mark.more_rights("sends GET to a key of no queue")
 async def test_a_server_that_loads_its_data_is_away_for_now(each_server, monkeypatch):
     with is_loading(each_server, monkeypatch):
         connector = Connector(each_server.url, timeout_ms=5000, slot_key=KEY)
