@@ -18,6 +18,7 @@ from beeq.job import Job
 from beeq.operations.queue_methods import OperatorMethods
 from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
+from beeq.protocol.codec import payload
 from beeq.protocol.options import check_job_id
 from beeq.settings import Duration, Settings, milliseconds, whole
 from beeq.worker.health import WorkerHealth
@@ -206,7 +207,7 @@ class Queue(OperatorMethods):
 
     def create_job(self, data: Any = None) -> Job:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
-        return Job.new(self._actions, data, now_ms=now_ms())
+        return Job.new(self._actions, payload(data), now_ms=now_ms())
 
     async def enqueue(
         self,
@@ -221,7 +222,8 @@ class Queue(OperatorMethods):
         """Create, configure and save a job in one call; see ``Job`` for each option.
 
         Args:
-            data: the payload.
+            data: the payload; None means ``{}``. 0, "" and False stay what they are, which bee-queue makes
+                ``{}``: so a Node peer reads them, and writes them back if it runs the job.
             id: its name; None for the counter's next. If it exists, nothing is written, and the job that has
                 it is returned as it is in Redis; its ``is_new`` is False.
             retries: further attempts after a failed one.
@@ -236,7 +238,7 @@ class Queue(OperatorMethods):
             CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent to
                 Redis, or was sent, so that it may be added. With an ``id``, ``get_job`` tells.
         """
-        job = self.create_job(data)
+        job = Job.new(self._actions, data, now_ms=now_ms())
         if id is not None:
             job.set_id(id)
         if retries is not None:

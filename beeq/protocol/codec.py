@@ -152,7 +152,7 @@ class Record:
 
 
 def payload(data: Any) -> Any:
-    """Return ``data`` as bee-queue stores it: what JavaScript calls falsy becomes ``{}``."""
+    """Return ``data`` as bee-queue's ``createJob`` stores it: what JavaScript calls falsy becomes ``{}``."""
     if data is None or data is False or data == "":
         return {}
     if isinstance(data, int | float) and not isinstance(data, bool) and (not data or data != data):  # noqa: PLR0124 - NaN is the one value unequal to itself
@@ -198,7 +198,7 @@ def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
         options["stacktraces"] = [traces] if traces else []
     data = members.get("data")
     return Record(
-        data=data if isinstance(data, dict) else payload(data),
+        data={} if data is None else data,
         options=options,
         status=members.get("status", "created"),
         progress=members.get("progress", 0),

@@ -50,7 +50,7 @@ def test_a_job_that_runs_is_stopped_and_its_worker_says_so(beeq: Beeq, queue_nam
     eventually((beeq.folder / "stopped").exists)
     assert worker.until("job 7 was cancelled")
     assert waiting.ended() == 1
-    assert waiting.stderr == "Error: job 7 failed: Job 7 was cancelled"
+    assert waiting.seen == ["job 7", "Error: job 7 failed: Job 7 was cancelled"]
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 0
     started, cancelled = worker.seen

@@ -90,7 +90,10 @@ def test_an_id_may_be_chosen_and_one_that_exists_is_success(
     beeq: Beeq, queue_name: str, record: Callable[..., Any]
 ) -> None:
     assert beeq.ok("enqueue", queue_name, "n:=1", "--id", "mine") == "mine\n"
-    assert beeq.ok("enqueue", queue_name, "n:=2", "--id", "mine") == "mine\n"
+    again = beeq.run("enqueue", queue_name, "n:=2", "--id", "mine")
+    assert (again.returncode, again.stdout) == (0, "mine\n")
+    assert again.stderr == f"job mine exists already in {queue_name}, and is left as it is\n"
+    assert beeq.ok("enqueue", queue_name, "n:=2", "--id", "mine", "-q") == "mine\n"
     assert record("mine")["data"] == {"n": 1}
 
 
@@ -189,7 +192,7 @@ def test_options_override_the_policy(beeq: Beeq, prefix: str, record: Callable[.
 
 def test_the_jobs_own_id_becomes_the_queues(beeq: Beeq, prefix: str) -> None:
     assert beeq.ok("enqueue", *MEDIA, "id=theirs", "-p", prefix) == "theirs\n"
-    assert beeq.ok("enqueue", *MEDIA, "id=theirs", "-p", prefix) == "theirs\n"
+    assert beeq.ok("enqueue", *MEDIA, "id=theirs", "-p", prefix, "-q") == "theirs\n"
 
 
 def test_python_names_are_written_as_the_wire_has_them(
@@ -219,12 +222,13 @@ def test_two_ids_exit_with_2(beeq: Beeq, prefix: str) -> None:
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("wait", [("--wait",), ("--wait=30s",), ("--wait", "30s")], ids=" ".join)
 def test_wait_prints_the_result_as_json(beeq: Beeq, queue_name: str, wait: tuple[str, ...]) -> None:
-    assert beeq.ok("enqueue", queue_name, *wait, 'answer:={"x":[1,null]}') == '{"x":[1,null]}\n'
+    ran = beeq.run("enqueue", queue_name, *wait, 'answer:={"x":[1,null]}')
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, '{"x":[1,null]}\n', "job 1\n")
 
 
 @pytest.mark.usefixtures("worker")
 def test_wait_and_json_print_result_and_id(beeq: Beeq, queue_name: str) -> None:
-    printed = json.loads(beeq.ok("enqueue", queue_name, "--wait", "--json", "answer=x"))
+    printed = json.loads(beeq.ok("enqueue", queue_name, "--wait", "--json", "answer=x", "-q"))
     assert printed == {"id": "1", "queue": queue_name, "result": "x"}
 
 
@@ -232,20 +236,23 @@ def test_wait_and_json_print_result_and_id(beeq: Beeq, queue_name: str) -> None:
 def test_wait_for_a_job_that_fails_exits_with_1(beeq: Beeq, queue_name: str) -> None:
     ran = beeq.run("enqueue", queue_name, "fail=two\nlines", "--wait")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "Error: job 1 failed: two\\nlines\n"
+    assert ran.stderr == "job 1\nError: job 1 failed: two\\nlines\n"
 
 
 @pytest.mark.usefixtures("worker")
 def test_wait_for_an_id_that_exists_prints_the_result_it_had(beeq: Beeq, queue_name: str) -> None:
-    assert beeq.ok("enqueue", queue_name, "answer=first", "--id", "x", "--wait") == '"first"\n'
-    assert beeq.ok("enqueue", queue_name, "answer=second", "--id", "x", "--wait") == '"first"\n'
+    assert beeq.ok("enqueue", queue_name, "answer=first", "--id", "x", "--wait", "-q") == '"first"\n'
+    again = beeq.run("enqueue", queue_name, "answer=second", "--id", "x", "--wait")
+    assert (again.returncode, again.stdout) == (0, '"first"\n')
+    assert again.stderr == f"job x exists already in {queue_name}, and is left as it is\n"
 
 
 def test_wait_that_takes_too_long_exits_with_1(beeq: Beeq, queue_name: str) -> None:
     ran = beeq.run("enqueue", queue_name, "--wait=200ms")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr.count("\n") == 1
-    assert "200 ms" in ran.stderr
+    first, last = ran.stderr.splitlines()
+    assert first == "job 1"
+    assert "200 ms" in last
 
 
 # Many.
@@ -276,7 +283,9 @@ def test_bulk_checks_the_fields_of_built_in_jobs(beeq: Beeq, prefix: str) -> Non
     lines = [json.dumps(job) for job in (good, {"id": "b"}, good, {**good, "id": "c"})]
     ran = beeq.run("enqueue", "webhook-processing", "--bulk", "-", "-p", prefix, stdin="\n".join(lines))
     assert (ran.returncode, ran.stdout) == (1, "a\na\nc\n")
-    assert ran.stderr.startswith("line 2: webhookUrl: field required; payload: field required")
+    first, last = ran.stderr.splitlines()
+    assert first.startswith("line 2: webhookUrl: field required; payload: field required")
+    assert last == "1 of the jobs existed already in webhook-processing, and are left as they are"
 
 
 def test_bulk_with_json_prints_an_object_a_job(beeq: Beeq, queue_name: str) -> None:
@@ -321,7 +330,7 @@ def test_a_printed_job_survives_all_processes_and_runs_later(bare_beeq: Beeq) ->
     assert ran.stderr.startswith(
         "Queue worker started: addition (1 place) on embedded:, prefix bq; 1 process\n"
     )
-    assert bare_beeq.ok("enqueue", "addition", "--id", "x", "--wait") == "7\n"
+    assert bare_beeq.ok("enqueue", "addition", "--id", "x", "--wait", "-q") == "7\n"
 
 
 def test_a_change_that_no_replica_confirms_is_no_success(beeq: Beeq, queue_name: str, record: Any) -> None:

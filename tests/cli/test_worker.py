@@ -140,7 +140,7 @@ def test_uvloop_is_used_when_it_is_there(beeq: Beeq, queue_name: str) -> None:
     beeq.app(APP.replace("return os.getpid()", "return type(asyncio.get_running_loop()).__module__"))
     beeq.ok("enqueue", queue_name)
     beeq.run("worker", "--burst", queue_name, "--app", "app:queue", TEST_QUEUE=queue_name)
-    shown = beeq.ok("enqueue", queue_name, "--id", "1", "--wait")
+    shown = beeq.ok("enqueue", queue_name, "--id", "1", "--wait", "-q")
     assert json.loads(shown) == "uvloop"
 
 
@@ -268,7 +268,7 @@ def test_a_started_worker_waits_for_a_redis_that_went_away(beeq: Beeq, own_valke
     worker.until("addition: ")  # it says so
     assert worker.process.poll() is None
     own_valkey.start()
-    beeq.ok("enqueue", "addition", "--wait=20s")
+    beeq.ok("enqueue", "addition", "--wait=20s", "-q")
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 0
 
@@ -385,5 +385,5 @@ def test_a_picture_passes_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> 
     assert ran.stderr.startswith(f"{STARTED}: ai-generation (1 place), media-processing (1 place), ")
     assert (bare_beeq.folder / "last.png").read_bytes().startswith(b"\x89PNG")
     assert bare_beeq.stats("media-processing")["succeeded"] == 1
-    shown = bare_beeq.ok("enqueue", "media-processing", *fields, "--id", job_id, "--wait")
+    shown = bare_beeq.ok("enqueue", "media-processing", *fields, "--id", job_id, "--wait", "-q")
     assert json.loads(shown)["path"] == "last.png"

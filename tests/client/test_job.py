@@ -36,6 +36,31 @@ async def test_a_payload_javascript_calls_falsy_is_an_empty_object(make_queue, r
     assert (await stored(redis, queue, job))["data"] == {}
 
 
+@pytest.mark.parametrize("data", [False, 0, 0.0, ""])
+async def test_enqueue_keeps_a_falsy_value_and_its_handler_gets_it(make_queue, redis, data):
+    queue, seen = make_queue(), []
+
+    @queue.process
+    async def handler(job):
+        seen.append(job.data)
+        if len(seen) == 1:
+            raise ValueError("again")
+
+    job = await queue.enqueue(data, retries=1)
+    await job.result(timeout=5000)
+    assert seen == [data, data]
+    assert [type(value) for value in seen] == [type(data)] * 2
+    assert (await stored(redis, queue, job))["data"] == data
+    assert (await queue.get_job(job.id)).data == data
+
+
+async def test_enqueue_without_data_gives_an_empty_object(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    for job in (await queue.enqueue(), await queue.enqueue(None)):
+        assert job.data == {}
+        assert (await stored(redis, queue, job))["data"] == {}
+
+
 @pytest.mark.parametrize("data", [[], [None], True, 1, "text", {"a": []}, [[[]]], -1.5])
 async def test_any_other_payload_is_kept(make_queue, redis, data):
     """An empty list is one of them."""

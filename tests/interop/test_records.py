@@ -96,12 +96,25 @@ async def test_python_reads_what_node_wrote(queue: Queue, node: NodeBee, data: A
 async def test_a_falsy_payload_becomes_an_object_on_both_sides(
     queue: Queue, node: NodeBee, falsy: Any
 ) -> None:
-    job = await queue.enqueue(falsy)
+    job = await queue.create_job(falsy).save()
     theirs = await node.save(falsy)
     assert (await node.job(job.saved_id()))["data"] == {}
     found = await queue.get_job(theirs)
     assert found is not None
     assert found.data == {}
+
+
+@pytest.mark.parametrize("data", [False, 0, ""])
+async def test_an_enqueued_falsy_value_is_an_object_to_node_only(
+    make_queue: MakeQueue, make_node: MakeNode, redis: Redis, data: Any
+) -> None:
+    """It stays what it is in Redis, until an attempt by Node writes the record again."""
+    producer = make_queue(is_worker=False)
+    job = await producer.enqueue(data, retries=1)
+    assert json.loads(await raw(redis, producer, job.saved_id()))["data"] == data
+    node = await make_node(concurrency=1)
+    await node.until("succeeded")
+    assert json.loads(await raw(redis, producer, job.saved_id()))["data"] == {}
 
 
 async def test_option_keys_unknown_to_either_side_survive_its_rewrite(

@@ -32,11 +32,18 @@ class _Line:
 
 
 async def enqueue_lines(
-    source: BufferedReader, queue: Queue, spec: JobSpec, *, print_id: Callable[[str], None], report: Report
+    source: BufferedReader,
+    queue: Queue,
+    spec: JobSpec,
+    *,
+    print_id: Callable[[str], None],
+    report: Report,
+    is_quiet: bool,
 ) -> int:
     """Enqueue one job for each line of ``source``; return the exit code."""
     code = 0
     number = 0
+    existed = 0
     lines: list[_Line] = []
     async for chunk in _chunks(source):
         for text in chunk:
@@ -51,31 +58,37 @@ async def enqueue_lines(
                 say(f"line {number}: {error}")
                 code = FAILURE
             if len(lines) >= _BATCH:
-                code = await _save(queue, lines, print_id) or code
+                failure, known = await _save(queue, lines, print_id)
+                code, existed = failure or code, existed + known
                 report(0, len(lines))
                 lines = []
         if lines:
-            code = await _save(queue, lines, print_id) or code
+            failure, known = await _save(queue, lines, print_id)
+            code, existed = failure or code, existed + known
         report(sum(map(len, chunk)), len(lines))
         lines = []
         if code == CANNOT_CONNECT:
             break
+    if existed and not is_quiet:
+        say(f"{existed} of the jobs existed already in {queue.name}, and are left as they are")
     return code
 
 
-async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None]) -> int:
+async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None]) -> tuple[int, int]:
+    """Save the lines' jobs; return the exit code, and how many of their ids existed already."""
     errors = await queue.save_all([line.job for line in lines])
-    code = 0
+    code = existed = 0
     for line in lines:
         error = errors.get(line.job)
         if error is None:
             # Without an id after the save, the line's id existed already: not a failure, the job is there.
+            existed += line.job.id is None
             print_id(line.job.id or line.job_id or "")
             continue
         message, failure = explained(error)
         say(f"line {line.number}: {message}")
         code = max(code, failure)
-    return code
+    return code, existed
 
 
 async def _chunks(source: BufferedReader) -> AsyncIterator[list[bytes]]:

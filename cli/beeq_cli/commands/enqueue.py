@@ -14,12 +14,12 @@ from typing import Any
 
 import click
 
-from beeq import Job, JobFailed, Queue
+from beeq import Queue
 from beeq.job_spec import JobOptions, JobSpec
 from beeq.jobs import JOB_TYPES
 from beeq.settings import parse_duration
-from beeq_cli.commands import bulk
-from beeq_cli.console import complain, print_id, print_json
+from beeq_cli.commands import bulk, waiting
+from beeq_cli.console import print_id, print_json, say
 from beeq_cli.fields import read_fields
 from beeq_cli.options import (
     Common,
@@ -31,7 +31,7 @@ from beeq_cli.options import (
     wait_replicas_option,
 )
 from beeq_cli.quantities import parse_backoff, parse_moment
-from beeq_cli.running import FAILURE, opened, run
+from beeq_cli.running import opened, run
 
 _FOR_EVER = -1
 #: No field looks so: it has a "=".
@@ -60,6 +60,7 @@ def _parse_wait(text: str) -> int:
     epilog=examples(
         "beeq enqueue greetings name=Ada age:=36 --retries 2 --backoff exponential:2s",
         "beeq enqueue greetings name=Bob --delay 5m --timeout 30s",
+        "beeq enqueue greetings name=Dan --wait=2s || echo 'no worker is running'",
         """echo '{"name": "Cyd"}' | beeq enqueue greetings --bulk -""",
     ),
 )
@@ -120,7 +121,7 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
     as_json: bool,
     wait_replicas: int,
 ) -> None:
-    """Put a job into QUEUE and print its id.
+    """Put a job into QUEUE and print its id, or with --wait its result; the id is on stderr then.
 
     A FIELD is key=text, key:=json, @file.json, or - for JSON on standard input; later ones override.
     The queues ai-generation, media-processing, video-assembly and webhook-processing check their fields.
@@ -160,43 +161,49 @@ def enqueue(  # noqa: PLR0917 - one parameter an option
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     if bulk_path is None:
-        code = run(_enqueue_one(queue, spec, data, wait_ms=wait_ms, as_json=as_json))
+        code = run(
+            _enqueue_one(queue, spec, data, wait_ms=wait_ms, as_json=as_json, is_quiet=common.is_quiet)
+        )
     else:
         with (
             _opened(bulk_path) as (source, size_bytes),
             bulk.progress(size_bytes, is_quiet=common.is_quiet) as report,
         ):
-            code = run(_enqueue_bulk(queue, spec, source, report, as_json=as_json))
+            code = run(_enqueue_bulk(queue, spec, source, report, as_json=as_json, is_quiet=common.is_quiet))
     sys.exit(code)
 
 
 async def _enqueue_one(
-    queue: Queue, spec: JobSpec, data: dict[str, Any], *, wait_ms: int | None, as_json: bool
+    queue: Queue, spec: JobSpec, data: dict[str, Any], *, wait_ms: int | None, as_json: bool, is_quiet: bool
 ) -> int:
     async with opened(queue):
         job = await spec.save(queue, data)
+        job_id = job.saved_id()
+        if not (job.is_new or is_quiet):
+            say(f"job {job_id} exists already in {spec.queue_name}, and is left as it is")
         if wait_ms is None:
-            _print_id(spec.queue_name, job.saved_id(), as_json=as_json)
+            _print_id(spec.queue_name, job_id, as_json=as_json)
             return 0
-        return await _print_result(job, wait_ms, as_json=as_json)
-
-
-async def _print_result(job: Job, wait_ms: int, *, as_json: bool) -> int:
-    try:
-        result = await job.result(None if wait_ms == _FOR_EVER else wait_ms)
-    except (JobFailed, TimeoutError) as error:
-        complain(f"job {job.id} failed: {error}" if isinstance(error, JobFailed) else str(error))
-        return FAILURE
-    print_json({"id": job.id, "queue": job.queue.name, "result": result} if as_json else result)
-    return 0
+        if job.is_new and not is_quiet:
+            say(f"job {job_id}")
+        timeout_ms = None if wait_ms == _FOR_EVER else wait_ms
+        return await waiting.print_result(job, queue, timeout_ms, as_json=as_json, is_quiet=is_quiet)
 
 
 async def _enqueue_bulk(
-    queue: Queue, spec: JobSpec, source: BufferedReader, report: bulk.Report, *, as_json: bool
+    queue: Queue,
+    spec: JobSpec,
+    source: BufferedReader,
+    report: bulk.Report,
+    *,
+    as_json: bool,
+    is_quiet: bool,
 ) -> int:
     say_id = partial(_print_id, spec.queue_name, as_json=as_json)
     async with opened(queue):
-        return await bulk.enqueue_lines(source, queue, spec, print_id=say_id, report=report)
+        return await bulk.enqueue_lines(
+            source, queue, spec, print_id=say_id, report=report, is_quiet=is_quiet
+        )
 
 
 def _print_id(queue_name: str, job_id: str, *, as_json: bool) -> None:

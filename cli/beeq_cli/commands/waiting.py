@@ -1,0 +1,78 @@
+"""Waiting for one job as a person does: hears at once that nobody works, and sees how far the job is."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from beeq import Job, JobFailed, Queue, RedisError
+from beeq_cli.console import complain, print_json, safe, say
+from beeq_cli.running import FAILURE
+
+#: A job that nobody takes waits so long before it is said.
+_PATIENCE_S = 1.0
+#: The longest progress that is no number, in characters.
+_MOST_SHOWN = 60
+
+
+async def print_result(
+    job: Job, queue: Queue, timeout_ms: int | None, *, as_json: bool, is_quiet: bool
+) -> int:
+    """Wait for the job's end, print its result, and return the exit code.
+
+    ``timeout_ms`` None: as long as it takes. Interrupted, it says the id; the job is left as it is.
+    """
+    watch = asyncio.create_task(_say_if_nobody_works(queue, is_quiet=is_quiet))
+    try:
+        with _progress(job, is_quiet=is_quiet):
+            result = await job.result(timeout_ms)
+    except (JobFailed, TimeoutError) as error:
+        complain(f"job {job.id} failed: {error}" if isinstance(error, JobFailed) else str(error))
+        return FAILURE
+    except asyncio.CancelledError:  # Ctrl-C
+        say(f"job {job.id} is left in {queue.name}; no longer waiting for it")
+        return FAILURE
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+    print_json({"id": job.id, "queue": queue.name, "result": result} if as_json else result)
+    return 0
+
+
+async def _say_if_nobody_works(queue: Queue, *, is_quiet: bool) -> None:
+    """Say it after a moment, if no beeq worker lives. A Node worker is known only by the jobs that run."""
+    await asyncio.sleep(_PATIENCE_S)
+    try:
+        stats = await queue.stats()
+    except RedisError:
+        return  # who waits for the result hears of it
+    if not (stats.workers or stats.active or is_quiet):
+        say(f"no worker is taking jobs from {queue.name}")
+
+
+@contextmanager
+def _progress(job: Job, *, is_quiet: bool) -> Iterator[None]:
+    """Show the job's progress, if a person looks on."""
+    if is_quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - only for a person
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - only for a person
+
+    name, shown = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[shown]}"))
+    with Progress(name, BarColumn(), shown, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(safe(f"job {job.id}"), total=100.0, shown="")
+
+        def show(progress: Any) -> None:
+            is_percent = isinstance(progress, int | float) and not isinstance(progress, bool)
+            text = f"{progress:g} %" if is_percent else safe(str(progress))
+            bar.update(task, completed=progress if is_percent else None, shown=text[:_MOST_SHOWN])
+
+        if job.progress:
+            show(job.progress)
+        job.on("progress", show)
+        try:
+            yield
+        finally:
+            job.off("progress", show)
