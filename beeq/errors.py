@@ -1,4 +1,4 @@
-"""The engine's errors, and the two exceptions by which a handler chooses an outcome.
+"""The engine's errors, and the three exceptions by which a handler chooses an outcome.
 
 ::
 
@@ -23,6 +23,7 @@
 
     HandlerOutcome                        raised by handlers, the built-in processors among them
     ├── Retry                      try again, maybe after a given delay
+    ├── Postpone                   try later; this was no attempt
     └── Discard                    fail now and for good
 
 Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob``, ``MediaRefused`` and
@@ -263,6 +264,21 @@ class Retry(HandlerOutcome):
         self.after = parse_duration(after) if isinstance(after, str) else after
 
 
+class Postpone(HandlerOutcome):
+    """Put the job back for later, as if it had not begun: no retry is used up, and no failure is recorded.
+
+    A job waits so for a day in all; then it fails.
+
+    Args:
+        after: wait this long (int in ms, timedelta, or text like ``30s``), at least 100 ms.
+        reason: why, for the ``postponed`` event and the log.
+    """
+
+    def __init__(self, after: Duration, reason: str = "") -> None:
+        super().__init__(reason or "the handler postponed the job")
+        self.after = parse_duration(after) if isinstance(after, str) else after
+
+
 class Discard(HandlerOutcome):
     """Fail the job now and for good, also if retries are left."""
 
@@ -275,6 +291,6 @@ def is_expected(error: BaseException) -> bool:
     """Return whether the error's text says all there is to know, so that a log has it as one line.
 
     beeq's own errors are, and what a handler chose: a bad job, a refused address or path, ``Discard``,
-    ``Retry``. Every other one is a surprise, and is logged with its traceback.
+    ``Retry``, ``Postpone``. Every other one is a surprise, and is logged with its traceback.
     """
     return issubclass(type(error), (BeeqError, HandlerOutcome))

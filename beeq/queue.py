@@ -174,9 +174,9 @@ class Queue(OperatorMethods):
         ``reconnected(away_ms, errors)`` when Redis is back and an ``error`` has said that it was away;
         ``stalled(id)``, ``raised jobs(count)``; of jobs that run here ``succeeded(job, result)``,
         ``retrying(job, error)``, ``failed(job, error)`` at every failed attempt, ``failed:fatal(job,
-        error)``, ``cancelled(job)``; ``hung(count)`` when so many handlers go on after their time that no
-        job is taken (``max_hung``); of all jobs, wherever they run, ``job succeeded``, ``job retrying``,
-        ``job failed``, ``job progress`` with id and data.
+        error)``, ``postponed(job, error)``, ``cancelled(job)``; ``hung(count)`` when so many handlers go on
+        after their time that no job is taken (``max_hung``); of all jobs, wherever they run, ``job
+        succeeded``, ``job retrying``, ``job failed``, ``job postponed``, ``job progress`` with id and data.
 
         It sees the context variables of who calls ``on``, in a copy of that context.
         """

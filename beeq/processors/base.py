@@ -49,6 +49,8 @@ class ProcessorSettings:
         webhook_ports: comma list of ports and ranges that may be called, or ``any``; None: 80, 443 and those
             from 1024 on.
         webhook_deny_nets: comma list of networks (CIDR) that are not called, public or allowed by name.
+        webhook_breaker_failures: so many failures in a row, and a receiver is left alone; 0: never.
+        webhook_slow_places: how many places slow attempts at one host may hold; None: half of the worker's.
         webhook_headers: a JSON object: origin → object of headers for its receivers, such as authentication.
         ai_base_url: of an OpenAI-compatible API, with its ``/v1``. Without it no AI job can run.
         ai_api_key: sent to that API only.
@@ -73,6 +75,8 @@ class ProcessorSettings:
     webhook_allow_hosts: str = ""
     webhook_ports: str | None = None
     webhook_deny_nets: str = ""
+    webhook_breaker_failures: str | None = None
+    webhook_slow_places: str | None = None
     webhook_headers: str | None = field(default=None, repr=False)
     ai_base_url: str | None = field(default=None, repr=False)
     ai_api_key: str | None = field(default=None, repr=False)
@@ -109,6 +113,8 @@ class ProcessorSettings:
             webhook_allow_hosts=environ.get("BEEQ_WEBHOOK_ALLOW_HOSTS", ""),
             webhook_ports=environ.get("BEEQ_WEBHOOK_PORTS") or None,
             webhook_deny_nets=environ.get("BEEQ_WEBHOOK_DENY_NETS", ""),
+            webhook_breaker_failures=environ.get("BEEQ_WEBHOOK_BREAKER_FAILURES") or None,
+            webhook_slow_places=environ.get("BEEQ_WEBHOOK_SLOW_PLACES") or None,
             webhook_headers=environ.get("BEEQ_WEBHOOK_HEADERS") or None,
             ai_base_url=_service_url("BEEQ_AI_BASE_URL", environ, with_query=True),
             ai_api_key=environ.get("BEEQ_AI_API_KEY") or None,

@@ -1,23 +1,37 @@
 """The processor of ``webhook-processing``: what a response means for the job. ``beeq.webhooks`` delivers."""
 
+import asyncio
 import logging
+import math
+import time
 from http import HTTPStatus
 
-from beeq.errors import Discard, Retry
+from beeq.errors import Discard, Postpone, Retry
 from beeq.job import RunningJob
 from beeq.jobs import WebhookJob
 from beeq.processors.base import Processor, ProcessorSettings
 from beeq.protocol.codec import dumps
 from beeq.protocol.options import backoff_ms_of, timeout_ms_of
 from beeq.webhooks.addresses import AllowedHosts
-from beeq.webhooks.delivery import ATTEMPT_TIMEOUT_S, DeliveryFailed, WebhookSender
+from beeq.webhooks.delivery import (
+    ATTEMPT_TIMEOUT_S,
+    DeliveryFailed,
+    DeliveryGivenUp,
+    Patience,
+    WebhookSender,
+)
 from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
 from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
+from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers, Visit
+from beeq.webhooks.response import WebhookResponse
+from beeq.webhooks.urls import target_of
 
 logger = logging.getLogger(__name__)
 
+#: A timer may fire a little early.
+_ALMOST = 0.98
 #: How receivers answer a signature that they do not accept.
 _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -27,15 +41,17 @@ class WebhookProcessor(Processor[WebhookJob]):
 
     A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else, a
     name that leads nowhere or to an address that must not be called among it, the job is retried as its
-    policy says, and not before a ``Retry-After`` has passed.
+    policy says, and not before a ``Retry-After`` has passed. A receiver that failed too often is left alone
+    for a while, and one that is slow holds no more than its share of the worker's places: their jobs wait in
+    the queue, and use up no retries. ``receivers`` are the limits of that, in place of the settings'.
 
-    Raises ValueError if a key, the allowed hosts, the ports or networks are invalid; the message names the
+    Raises ValueError if a key, the allowed hosts, or another setting is invalid; the message names the
     variable.
     """
 
     queue_name = "webhook-processing"
 
-    def __init__(self, settings: ProcessorSettings) -> None:
+    def __init__(self, settings: ProcessorSettings, *, receivers: ReceiverLimits | None = None) -> None:
         keys = EndpointKeys.parse(
             settings.webhook_secret,
             use=settings.webhook_keys,
@@ -53,6 +69,9 @@ class WebhookProcessor(Processor[WebhookJob]):
         allowed = AllowedHosts.parse(settings.webhook_allow_hosts)
         headers = settings.webhook_headers
         limits = NetworkLimits.parse(settings.webhook_ports or USUAL_PORTS, settings.webhook_deny_nets)
+        self._receivers = Receivers(
+            receivers or ReceiverLimits.parse(settings.webhook_breaker_failures, settings.webhook_slow_places)
+        )
         self._sender = WebhookSender(
             allowed,
             keys,
@@ -61,18 +80,44 @@ class WebhookProcessor(Processor[WebhookJob]):
         )
 
     async def perform(self, job: RunningJob, data: WebhookJob) -> dict[str, int]:
-        """Deliver once."""
+        """Deliver once, unless the receiver is left alone at the moment."""
+        # A job without a queue, as in a test of one's own, has no neighbours that wait for places.
+        places = getattr(getattr(job, "queue", None), "concurrency", None)
+        try:
+            with self._receivers.admit(target_of(data.webhook_url), places) as visit:
+                response = await self._deliver(job, data, visit)
+                visit.answered(response.status)
+        except WebhookRefused as refused:
+            raise Discard(str(refused)) from None
+        except ReceiverBusy as busy:
+            raise Postpone(math.ceil(busy.wait_s * 1000), str(busy)) from None
+        return self._result(job, response)
+
+    async def _deliver(self, job: RunningJob, data: WebhookJob, visit: Visit) -> WebhookResponse:
         assert job.id is not None  # noqa: S101 - a running job has an id
         timeout_ms = timeout_ms_of(job.options)
+        timeout_s = timeout_ms / 1000 if timeout_ms else ATTEMPT_TIMEOUT_S
+        began_s = time.monotonic()
         try:
-            response = await self._sender.deliver(
+            return await self._sender.deliver(
                 data.webhook_url,
                 job.id,
                 dumps(data.payload),
-                timeout_s=timeout_ms / 1000 if timeout_ms else ATTEMPT_TIMEOUT_S,
+                timeout_s=timeout_s,
+                patience=Patience(min(self._receivers.limits.slow_s, timeout_s / 2), visit.is_too_slow),
             )
-        except WebhookRefused as refused:
-            raise Discard(str(refused)) from None
+        except DeliveryGivenUp:
+            raise visit.given_up() from None
+        except DeliveryFailed as failure:
+            visit.failed(is_connected=failure.is_connected)
+            raise
+        except asyncio.CancelledError:
+            # By the job's timeout, which is shorter than that of an attempt; or with the worker, or the job.
+            if time.monotonic() - began_s >= timeout_s * _ALMOST:
+                visit.failed(is_connected=True)
+            raise
+
+    def _result(self, job: RunningJob, response: WebhookResponse) -> dict[str, int]:
         if response.accepted:
             return {"status": response.status, "duration": response.duration_ms}
         reason = f"webhook answered {response.status}"

@@ -143,6 +143,12 @@ def backoff_ms_of(options: dict[str, Any]) -> int:
     return max(int(delay_ms), 0)
 
 
+def postponed_ms_of(options: dict[str, Any]) -> int:
+    """Return for how long the job was postponed so far, in ms; 0 for nonsense."""
+    own = options.get("beeq")
+    return _whole(own.get("postponed")) if isinstance(own, dict) else 0
+
+
 def created_ms_of(options: dict[str, Any]) -> int:
     """Return the creation time in a record, in ms since the epoch; 0 for nonsense."""
     created = options.get("timestamp")

@@ -18,6 +18,7 @@ from beeq.errors import (
     JobStalled,
     JobTimedOut,
     JobUnreadable,
+    Postpone,
     RedisError,
     RedisRefused,
     Retry,
@@ -27,12 +28,22 @@ from beeq.errors import (
 from beeq.protocol.backoff import MAX_DELAY_MS, Strategy
 from beeq.protocol.codec import RecordLike, decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
-from beeq.protocol.options import created_ms_of, retries_left
+from beeq.protocol.options import created_ms_of, postponed_ms_of, retries_left
 
 #: A longer trace keeps this many bytes, from both ends.
 MAX_TRACE_BYTES = 10_000
 #: A record keeps this many traces, the newest.
 MAX_TRACES = 100
+#: A handler may put a job off for so long, all its postponements together …
+MAX_POSTPONED_MS = 24 * 60 * 60 * 1000
+#: … and no shorter at once: the job would be claimed again in the same moment.
+MIN_POSTPONED_MS = 100
+
+_LOCAL_EVENTS = {
+    "succeeded": ("succeeded",),
+    "retrying": ("retrying", "failed"),
+    "failed": ("failed", "failed:fatal"),
+}
 
 
 class AttemptedJob(RecordLike, Protocol):
@@ -59,10 +70,19 @@ class Outcome:
     keep: bytes = b""
     #: Retrying: how long to wait first, in ms. 0: back to ``waiting`` at once.
     delay_ms: int = 0
+    #: Retrying: the attempt does not count, its handler has put the job off.
+    is_postponed: bool = False
     #: Succeeded: what the handler returned.
     result: Any = None
     #: Otherwise: what it raised.
     error: BaseException | None = None
+
+    @property
+    def local_events(self) -> tuple[str, ...]:
+        """The events that the worker's own queue emits, in bee-queue's order."""
+        if self.is_postponed:
+            return ("postponed",)
+        return _LOCAL_EVENTS[self.status]
 
 
 def succeed(job: AttemptedJob, result: Any) -> Outcome:
@@ -88,6 +108,8 @@ def fail(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strat
     """Decide what follows the error that a handler raised: a retry after a delay, or failure for good."""
     if _is(error, Discard, JobStalled, JobUnreadable):
         return _failure(job, error)
+    if _is(error, Postpone):
+        return _postponed(job, error)
     retries = retries_left(job.options)
     try:
         delay_ms = _retry_delay_ms(job, error, strategies) if retries > 0 else None
@@ -129,8 +151,7 @@ def _retry_delay_ms(
     """
     after = getattr(error, "after", None) if _is(error, Retry) else None
     if after is not None:
-        after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
-        return max(0, _whole_ms(min(after_ms, MAX_DELAY_MS)))  # a handler may ask to wait for ever
+        return _asked_ms(after)
     backoff = job.options.get("backoff")
     if not isinstance(backoff, dict):
         return 0
@@ -141,6 +162,32 @@ def _retry_delay_ms(
     if not delay_ms >= 0:  # negative, or NaN
         return None
     return _whole_ms(delay_ms)
+
+
+def _postponed(job: AttemptedJob, error: BaseException) -> Outcome:
+    """Put the job back as it is, but for the sum of its postponements; fail it if that is used up."""
+    try:
+        delay_ms = max(MIN_POSTPONED_MS, _asked_ms(getattr(error, "after", None)))
+    except BaseException as broken:  # noqa: BLE001 - a handler may give anything as time
+        broken.__context__ = error
+        return _failure(job, broken)
+    total_ms = postponed_ms_of(job.options) + delay_ms
+    if total_ms > MAX_POSTPONED_MS:
+        return _failure(job, Discard(f"{message_of(error)}; the job was postponed for a day in all"))
+    own = job.options.get("beeq")
+    job.options["beeq"] = {**(own if isinstance(own, dict) else {}), "postponed": total_ms}
+    try:
+        record = encode_record(job)
+    except TypeError as fault:
+        return _failure(job, TypeError(f"cannot be written as JSON: {fault}"))
+    event = encode_event(job.saved_id(), "postponed", message_of(error))
+    return Outcome(job, "retrying", record, event, delay_ms=delay_ms, is_postponed=True, error=error)
+
+
+def _asked_ms(after: Any) -> int:
+    """Return a delay that a handler asks for, a timedelta or ms; raise if it is neither."""
+    after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
+    return max(0, _whole_ms(min(after_ms, MAX_DELAY_MS)))  # a handler may ask to wait for ever
 
 
 def _whole_ms(delay_ms: Any) -> int:
@@ -156,6 +203,8 @@ def _failure(job: AttemptedJob, error: BaseException, status: str = "failed", de
         return outcome  # its text stays as it is, for an operator to see
     job.status = status
     _add_trace(job.options, trace_of(error))
+    if status == "failed":
+        _forget_postponements(job.options)
     try:
         outcome.record = encode_record(job)
     except TypeError:
@@ -178,6 +227,13 @@ def _claimed_record(job: AttemptedJob, error: BaseException) -> bytes:
         return encode_record(claimed)
     except TypeError:
         return b""  # its text stays as it is: it can be read, but not written again
+
+
+def _forget_postponements(options: dict[str, Any]) -> None:
+    """Let a job that is queued again by hand be postponed from zero."""
+    own = options.get("beeq")
+    if isinstance(own, dict) and "postponed" in own:
+        options["beeq"] = {name: value for name, value in own.items() if name != "postponed"}
 
 
 def _add_trace(options: dict[str, Any], trace: str) -> None:

@@ -8,6 +8,8 @@ or netrc from the environment, and logs no URL. Its only network is the ``guard`
 import asyncio
 import ssl
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -51,7 +53,32 @@ _NETWORK_ERRORS = (
 
 
 class DeliveryFailed(BeeqError):
-    """The attempt got no response. The message is one sentence; of the URL it holds host and port at most."""
+    """The attempt got no response. The message is one sentence; of the URL it holds host and port at most.
+
+    Attributes:
+        is_connected: whether there was a connection, and TLS where it was asked for.
+    """
+
+    def __init__(self, message: str, *, is_connected: bool = True) -> None:
+        super().__init__(message)
+        self.is_connected = is_connected
+
+
+class DeliveryGivenUp(BeeqError):
+    """The attempt got no response so far, and its ``Patience`` was over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait without asking.
+
+    Attributes:
+        wait_s: an attempt that has no status line by then …
+        is_over: … calls this, once; True: it is to be given up.
+    """
+
+    wait_s: float
+    is_over: Callable[[], bool]
 
 
 class WebhookSender:
@@ -84,13 +111,20 @@ class WebhookSender:
         self._connections: Connections | None = None
 
     async def deliver(
-        self, url: str, job_id: str, body: bytes, *, timeout_s: float = ATTEMPT_TIMEOUT_S
+        self,
+        url: str,
+        job_id: str,
+        body: bytes,
+        *,
+        timeout_s: float = ATTEMPT_TIMEOUT_S,
+        patience: Patience | None = None,
     ) -> WebhookResponse:
         """POST ``body`` to ``url`` and return the response, with any status.
 
         ``job_id`` is the message's id, the same on every attempt. ``timeout_s`` is how long the caller will
         wait; what follows the status line takes at most half of the rest of it. Raises WebhookRefused if the
-        URL must not be called, now or later, and DeliveryFailed if no status line came.
+        URL must not be called, now or later, DeliveryFailed if no status line came, and DeliveryGivenUp if
+        ``patience`` was over before.
         """
         target = target_of(url)
         request_url = httpcore.URL(
@@ -110,7 +144,16 @@ class WebhookSender:
             rest_s = min(REST_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2)
             deadline.reschedule(min(clock() + rest_s, started_s + ATTEMPT_TIMEOUT_S))
 
+        is_given_up = False
+
+        def ask() -> None:
+            nonlocal is_given_up
+            if head.status is None and patience is not None and patience.is_over():
+                is_given_up = True
+                deadline.reschedule(clock())
+
         head = ResponseHead(on_status, max_rest_bytes=MAX_REST_BYTES)
+        asking = None if patience is None else asyncio.get_running_loop().call_later(patience.wait_s, ask)
         try:
             async with (
                 deadline,
@@ -124,8 +167,13 @@ class WebhookSender:
             # After the status line nothing changes the outcome: a head that cannot be read, a body that
             # breaks off, either of them without end.
             failure = error
+        finally:
+            if asking is not None:
+                asking.cancel()
+        if head.status is None and is_given_up:
+            raise DeliveryGivenUp
         if head.status is None:
-            raise DeliveryFailed(_sentence(failure, target))
+            raise _failure(failure, target)
         retry_after_ms = retry_after_in(head.headers, datetime.now(UTC))
         return WebhookResponse(head.status, round(elapsed_s * 1000), retry_after_ms)
 
@@ -174,18 +222,18 @@ async def _read_body(response: httpcore.Response) -> None:
             return
 
 
-def _sentence(error: Exception | None, target: httpx.URL) -> str:
+def _failure(error: Exception | None, target: httpx.URL) -> DeliveryFailed:
     """Return why there was no response, without quoting what the receiver sent."""
     where = target.netloc.decode("ascii")
     if reason := _why_not_connected(error):
-        return f"could not connect to {where}{reason}"
+        return DeliveryFailed(f"could not connect to {where}{reason}", is_connected=False)
     if isinstance(error, EndlessResponse):
-        return f"webhook at {where} did not come to its status line: {error}"
+        return DeliveryFailed(f"webhook at {where} did not come to its status line: {error}")
     if isinstance(error, httpcore.TimeoutException | TimeoutError):
-        return f"webhook at {where} did not answer in time"
+        return DeliveryFailed(f"webhook at {where} did not answer in time")
     if isinstance(error, httpcore.ProtocolError):
-        return f"webhook at {where} closed the connection or did not answer in HTTP"
-    return f"the connection to {where} broke off before the webhook answered"
+        return DeliveryFailed(f"webhook at {where} closed the connection or did not answer in HTTP")
+    return DeliveryFailed(f"the connection to {where} broke off before the webhook answered")
 
 
 def _why_not_connected(error: Exception | None) -> str | None:

@@ -278,17 +278,10 @@ class Worker:
 
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
-        emit = self._context.emit
         for outcome in outcomes:
-            job, error = outcome.job, outcome.error
-            if outcome.status == "succeeded":
-                emit("succeeded", job, outcome.result)
-            elif outcome.status == "retrying":
-                emit("retrying", job, error)
-                emit("failed", job, error)
-            else:
-                emit("failed", job, error)
-                emit("failed:fatal", job, error)
+            detail = outcome.result if outcome.error is None else outcome.error
+            for event in outcome.local_events:
+                self._context.emit(event, outcome.job, detail)
 
     def lost(self, outcomes: list[Outcome]) -> None:
         """Report each job as lost."""

@@ -81,7 +81,7 @@ def configure(log_format: str, *, is_verbose: bool, is_quiet: bool) -> None:
 def follow(queue: Queue) -> None:
     """Log what happens in the queue: its errors, and the jobs that do not simply succeed.
 
-    Successes are logged with ``-v`` only: there may be many thousands a second.
+    Successes and postponements are logged with ``-v`` only: there may be many thousands a second.
     """
     is_verbose = logger.isEnabledFor(logging.DEBUG)
 
@@ -109,6 +109,7 @@ def follow(queue: Queue) -> None:
     _outages.follow(queue, log_error)
     if is_verbose:
         log_jobs("succeeded", logging.DEBUG, "succeeded")
+        log_jobs("postponed", logging.DEBUG, "waits")
         queue.on("ready", lambda: log(logging.DEBUG, "ready"))
 
 

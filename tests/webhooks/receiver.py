@@ -83,7 +83,7 @@ def drip(head: bytes, part: bytes, pause_s: float = 0.01) -> Script:
 
 
 class Receiver:
-    """A server on a free port of 127.0.0.1 that plays its scripts in turn, the last one for ever.
+    """A server on a free port of a loopback address that plays its scripts in turn, the last one for ever.
 
     Attributes:
         requests: what came, in order.
@@ -91,7 +91,8 @@ class Receiver:
         server_names: the names asked for by TLS clients.
     """
 
-    def __init__(self, *scripts: Script, tls: Path | None = None) -> None:
+    def __init__(self, *scripts: Script, tls: Path | None = None, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._scripts = list(scripts or [reply()])
         self._tls_folder = tls
         self._open = 0
@@ -103,7 +104,7 @@ class Receiver:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", 0, ssl=self._tls() if self._tls_folder else None
+            self._serve, self._address, 0, ssl=self._tls() if self._tls_folder else None
         )
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
@@ -120,9 +121,9 @@ class Receiver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
-    def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
+    def url(self, path: str = "/hook", host: str | None = None) -> str:
         """Return the URL of ``path`` at this server."""
-        return f"{'https' if self._tls_folder else 'http'}://{host}:{self.port}{path}"
+        return f"{'https' if self._tls_folder else 'http'}://{host or self._address}:{self.port}{path}"
 
     async def until_requests(self, count: int) -> None:
         """Wait until that many requests have come."""

@@ -1,0 +1,189 @@
+"""Whether a receiver is called now, or its job waits: circuits and places of one worker process together.
+
+Two circuits concern a URL. That of its origin (scheme, host, port) opens when no connection came about, that
+of its endpoint when the answer was 5xx or 429, or none came in time: then the other endpoints of a host go
+on, and a URL that makes somebody else's server hang stands in nobody's way but its own. Places are counted by
+host. The state is in this process, and goes with it.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from beeq.errors import BeeqError
+from beeq.webhooks.addresses import canonical
+from beeq.webhooks.receivers.breaker import Breaker
+from beeq.webhooks.receivers.places import Places
+from beeq.webhooks.urls import endpoint_of
+
+logger = logging.getLogger(__name__)
+
+FAILURES_SETTING = "BEEQ_WEBHOOK_BREAKER_FAILURES"
+SLOW_PLACES_SETTING = "BEEQ_WEBHOOK_SLOW_PLACES"
+_MAX_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverLimits:
+    """When receivers are left alone for a while.
+
+    Attributes:
+        max_failures: so many failures in a row open a circuit; 0: none is opened.
+        first_pause_s: how long it stays open first; each further time twice as long …
+        longest_pause_s: … and no longer than this.
+        slow_s: an attempt that has no answer by then is a slow one.
+        slow_memory_s: so long after its latest slow attempt a host counts as slow.
+        slow_places: how many places the slow attempts of one host may hold; None: half of the worker's.
+    """
+
+    max_failures: int = 10
+    first_pause_s: float = 5.0
+    longest_pause_s: float = 300.0
+    slow_s: float = 5.0
+    slow_memory_s: float = 300.0
+    slow_places: int | None = None
+
+    @classmethod
+    def parse(cls, failures: str | None, slow_places: str | None) -> Self:
+        """Read both settings; None stands for the default.
+
+        Raises ValueError if one is not a whole number, or the places are 0; the message names the setting.
+        """
+        usual = cls()
+        return cls(
+            max_failures=usual.max_failures if failures is None else _number(FAILURES_SETTING, failures, 0),
+            slow_places=None if slow_places is None else _number(SLOW_PLACES_SETTING, slow_places, 1),
+        )
+
+
+class ReceiverBusy(BeeqError):
+    """The receiver is not called now. The message holds its host and port at most.
+
+    Attributes:
+        wait_s: how long to wait before the next try.
+    """
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class Receivers:
+    """Admits attempts, and learns from how they end. ``clock`` and ``spread``: see ``Breaker``."""
+
+    def __init__(
+        self,
+        limits: ReceiverLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self.limits = limits
+        self.breaker = Breaker(
+            limits.max_failures, limits.first_pause_s, limits.longest_pause_s, clock=clock, spread=spread
+        )
+        self.places = Places(limits.slow_memory_s, limits.slow_places, clock=clock)
+
+    def admit(self, target: httpx.URL, count: int | None) -> "Visit":
+        """Return the attempt that may begin at a webhook's URL; raises ReceiverBusy if none may.
+
+        ``count`` is how many jobs the worker runs at once; None: unknown, and places are not looked at.
+        """
+        visit = Visit(self, target, count)
+        visit.check()
+        return visit
+
+
+class Visit:
+    """One attempt: its place, and what it tells of the receiver. Enter it to begin, leave it at the end."""
+
+    def __init__(self, receivers: Receivers, target: httpx.URL, count: int | None) -> None:
+        self._breaker, self._places, self._count = receivers.breaker, receivers.places, count
+        self._where = target.netloc.decode("ascii")
+        self._host = canonical(target.raw_host.decode("ascii"))
+        self._endpoint = endpoint_of(target)
+        self._origin = self._endpoint.removesuffix(target.raw_path.partition(b"?")[0].decode("ascii"))
+        self._trials: set[str] = set()
+        self._is_told = False
+
+    def check(self) -> None:
+        """Raise ReceiverBusy if the attempt must not begin now."""
+        wait_s = max(self._breaker.wait_s(self._origin), self._breaker.wait_s(self._endpoint))
+        if wait_s > 0:
+            raise ReceiverBusy(
+                f"webhook at {self._where} failed too often, and is left alone for now", wait_s
+            )
+        if self._count is not None and (wait_s := self._places.wait_s(self._host, self._count)) > 0:
+            raise self._slow(wait_s)
+
+    def __enter__(self) -> Self:
+        self._trials = {name for name in (self._origin, self._endpoint) if self._breaker.begin(name)}
+        self._place = self._places.take(self._host)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._places.leave(self._place)
+        if not self._is_told:
+            self._left(self._origin)
+            self._left(self._endpoint)
+
+    def is_too_slow(self) -> bool:
+        """Note that there is no answer after ``slow_s``; return whether to give the attempt up for others."""
+        return self._count is not None and self._places.is_too_slow(self._place, self._count)
+
+    def given_up(self) -> ReceiverBusy:
+        """Return why, and for how long, a job waits whose attempt was given up."""
+        assert self._count is not None  # noqa: S101 - else it is not given up
+        return self._slow(self._places.put_off_s(self._host, self._count))
+
+    def answered(self, status: int) -> None:
+        """Tell that the receiver answered: a failure of its endpoint if it cannot take messages now."""
+        self._is_told = True
+        self._succeeded(self._origin)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._failed(self._endpoint)
+        else:
+            self._succeeded(self._endpoint)
+
+    def failed(self, *, is_connected: bool) -> None:
+        """Tell that no answer came."""
+        self._is_told = True
+        if is_connected:
+            self._succeeded(self._origin)
+            self._failed(self._endpoint)
+        else:
+            self._failed(self._origin)
+            self._left(self._endpoint)
+
+    # The log names host and port only: a path may hold a secret.
+
+    def _succeeded(self, name: str) -> None:
+        if self._breaker.succeeded(name):
+            logger.info("webhooks to %s go on", self._where)
+
+    def _failed(self, name: str) -> None:
+        if self._breaker.failed(name, is_trial=name in self._trials):
+            what = "it cannot be connected to" if name == self._origin else "an endpoint gives no good answer"
+            logger.warning("webhooks to %s wait: %s, several times in a row", self._where, what)
+
+    def _left(self, name: str) -> None:
+        self._breaker.left(name, is_trial=name in self._trials)
+
+    def _slow(self, wait_s: float) -> ReceiverBusy:
+        return ReceiverBusy(f"webhook at {self._where} is slow, and holds its share of the places", wait_s)
+
+
+def _number(name: str, text: str, least: int) -> int:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > _MAX_DIGITS or int(digits) < least:
+        raise ValueError(f"{name} must be a whole number from {least} to {10**_MAX_DIGITS - 1}")
+    return int(digits)
