@@ -5,8 +5,10 @@ becomes is bounded like any other: it is unpacked piece by piece.
 """
 
 import contextlib
+import itertools
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from beeq.protocol.codec import loads
@@ -22,8 +24,21 @@ _END = object()
 _MAX_PARTS = 10_000
 
 
+#: The most values of a response, or an event of a stream: each takes up to a hundred bytes of memory.
+MAX_PARTS = 1_000_000
+MAX_LINES = 1_000_000
+#: In a longer text what stands in strings is counted, too: it holds pictures, in base64.
+_MAX_SEARCHED = 8 * 1024 * 1024
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_LINE = re.compile(rb"([^\r\n]*+)(?:\r\n|\r|\n|\Z)")
+
+
 class EndedEarly(ValueError):
     """A stream ended before the response was whole."""
+
+
+class TooManyParts(ValueError):
+    """A response has so many small values that they would fill the memory."""
 
 
 class Unpacking:
@@ -104,67 +119,102 @@ def unpacked(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
 def json_of(body: bytes) -> Any:
     """Return the value of a body in JSON, or what the events of a stream make up.
 
-    Raises ValueError if it is neither, and EndedEarly if a stream is not whole.
+    Raises ValueError if it is neither, EndedEarly if a stream is not whole, and TooManyParts if reading it
+    would take too much memory.
     """
     text = body.removeprefix(_BOM).lstrip()
     if text.startswith(_FIELDS):
         return _joined(_events(text))
     try:
-        return loads(text)
+        return _value(text)
     except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(lines) < 2 or not lines[0].startswith(b"{"):  # noqa: PLR2004 - a stream of JSON lines
+        lines = (line for line in _lines(text) if line.strip())
+        first, second = next(lines, b""), next(lines, b"")
+        if not second or not first.startswith(b"{"):  # no stream of JSON lines
             raise
-        return _joined([loads(line) for line in lines])
+        return _joined(map(_value, itertools.chain((first, second), lines)))
 
 
-def _events(text: bytes) -> list[Any]:
-    """Return the data of server-sent events."""
-    events: list[Any] = []
+def _value(text: bytes) -> Any:
+    """Return the value of a text in JSON, if it has no more parts than a response may have."""
+    if _parts(text) > MAX_PARTS and (len(text) > _MAX_SEARCHED or _parts(_STRING.sub(b"", text)) > MAX_PARTS):
+        raise TooManyParts(f"it has more than {MAX_PARTS} parts")
+    return loads(text)
+
+
+def _parts(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _lines(text: bytes) -> Iterator[bytes]:
+    """Yield the lines, without their ends, and an empty one at the end."""
+    for count, line in enumerate(_LINE.finditer(text)):
+        if count > MAX_LINES:
+            raise TooManyParts(f"it has more than {MAX_LINES} lines")
+        yield line[1]
+
+
+def _events(text: bytes) -> Iterator[Any]:
+    """Yield the data of server-sent events."""
     data: list[bytes] = []
-    for line in [*text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""]:
+    for line in _lines(text):
         if line.startswith(b"data:"):
             data.append(line.removeprefix(b"data:").removeprefix(b" "))
         elif not line and data:
             whole = b"\n".join(data).strip()
             data = []
             if whole:
-                events.append(_END if whole == _DONE else loads(whole))
-    return events
+                yield _END if whole == _DONE else _value(whole)
 
 
-def _joined(events: list[Any]) -> Any:
-    """Return the response whose pieces the events are."""
-    objects = [event for event in events if isinstance(event, dict)]
-    for event in objects:
+def _joined(events: Iterable[Any]) -> Any:
+    """Return the response whose pieces the events are. Of each is kept what counts, so that none piles up."""
+    chat = _Chat()
+    picture = last = None
+    for event in events:
+        if event is _END:
+            chat.is_whole = True
+        if not isinstance(event, dict):
+            continue
         if event.get("error"):
             return event
-    if any("choices" in event for event in objects):
-        return _joined_chat(objects, is_whole=_END in events)
-    for event in reversed(objects):
-        if isinstance(event.get("data"), list):
-            return event
-        if isinstance(event.get("b64_json"), str):
-            return {"data": [event]}  # the last is the finished picture
-    if not objects:
+        if "choices" in event:
+            chat.add(event)
+        elif isinstance(event.get("data"), list):
+            picture = event
+        elif isinstance(event.get("b64_json"), str):
+            picture = {"data": [event]}  # the last is the finished picture
+        last = event
+    if last is None:
         raise ValueError("an empty stream")
-    return objects[-1]
+    return chat.completion() if chat.has_begun else picture or last
 
 
-def _joined_chat(events: list[dict[str, Any]], *, is_whole: bool) -> dict[str, Any]:
-    """Return the chat completion of a stream; only the first choice of a chunk is read."""
-    message: dict[str, str] = {"content": "", "refusal": ""}
-    reason = None
-    for event in events:
+class _Chat:
+    """The chat completion of a stream; only the first choice of a chunk is read."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self.is_whole = False
+        self._texts: dict[str, list[str]] = {"content": [], "refusal": []}
+        self._reason: Any = None
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Add a chunk."""
+        self.has_begun = True
         choice = _first_choice(event)
         delta = choice.get("delta") or choice.get("message")
-        for name, text in (delta if isinstance(delta, dict) else {}).items():
-            if name in message:
-                message[name] += _text_of(text)
-        reason = choice.get("finish_reason") or reason
-    if reason is None and not is_whole:
-        raise EndedEarly
-    return {"choices": [{"message": message, "finish_reason": reason}]}
+        if isinstance(delta, dict):
+            for name, texts in self._texts.items():
+                texts.append(_text_of(delta.get(name)))
+        self._reason = choice.get("finish_reason") or self._reason
+
+    def completion(self) -> dict[str, Any]:
+        """Return the whole. Raises EndedEarly if its end is missing."""
+        if self._reason is None and not self.is_whole:
+            raise EndedEarly
+        message = {name: "".join(texts) for name, texts in self._texts.items()}
+        return {"choices": [{"message": message, "finish_reason": self._reason}]}
 
 
 def _first_choice(event: dict[str, Any]) -> dict[str, Any]:

@@ -16,20 +16,23 @@ from typing import Any
 import httpcore
 import httpx
 
-from beeq.ai.bodies import EndedEarly, json_of
+from beeq.ai.bodies import EndedEarly, TooManyParts, json_of
 from beeq.ai.dialect.refusals import is_no_credit, refusal_in
-from beeq.ai.errors import AIFailed, AIRefused
+from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.ai.exchange import Exchanges, PieceCount, error_body, header, pieces
 from beeq.ai.provider import PLAIN_HEADERS, Provider, http_url
 from beeq.ai.responses import delay_ms_in, error_text
+from beeq.process import call_in_thread
 from beeq.protocol.codec import dumps
 from beeq.webhooks.addresses import AllowedHosts
 
 ALLOW_HOSTS_SETTING = "BEEQ_AI_ALLOW_HOSTS"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
-#: A stream repeats the response's head around every word.
-_STREAM_FACTOR = 8
+#: A stream repeats the response's head around every word: it may be longer by so many times ``json_bytes``.
+_STREAM_FACTOR = 7
+#: A shorter body is read in less time than a thread takes to begin.
+_SHORT_BYTES = 64 * 1024
 _ASKS_FOR_THE_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -43,6 +46,8 @@ class Limits:
     download_s: float = 60 * 60.0  # the same for a file
     silence_s: float = 60.0  # between two pieces of a file
     json_bytes: int = 8 * 1024 * 1024  # except a response that holds a picture
+    text_bytes: int = 1_000_000  # of what a model writes
+    scenes: int = 1000  # of a script
     image_bytes: int = 64 * 1024 * 1024
     video_bytes: int = 2 * 1024 * 1024 * 1024
     reference_bytes: int = 20 * 1024 * 1024  # of a picture that a video begins with
@@ -146,7 +151,7 @@ class AIClient:
             url,
             limit_s=limit_s,
             silence_s=limit_s,
-            max_bytes=max_bytes * _STREAM_FACTOR,
+            max_bytes=max_bytes + self._more_of_streams,
             headers=headers,
             content=content,
         ) as response:
@@ -156,8 +161,9 @@ class AIClient:
         """GET a URL of the provider's own and return the JSON of the response."""
         limit_s = self.limits.poll_s
         max_bytes = self.limits.json_bytes
+        most_bytes = max_bytes + self._more_of_streams
         async with self._ask(
-            operation, "GET", url, limit_s=limit_s, silence_s=limit_s, max_bytes=max_bytes * _STREAM_FACTOR
+            operation, "GET", url, limit_s=limit_s, silence_s=limit_s, max_bytes=most_bytes
         ) as response:
             return await self._json(operation, response, max_bytes)
 
@@ -268,17 +274,23 @@ class AIClient:
             await self._check(operation, response)
             yield response
 
+    @property
+    def _more_of_streams(self) -> int:
+        return _STREAM_FACTOR * self.limits.json_bytes
+
     async def _json(self, operation: str, response: httpcore.Response, max_bytes: int) -> Any:
         subject = f"AI provider, {operation}"
         if "event-stream" in header(response, b"content-type"):
-            max_bytes *= _STREAM_FACTOR
+            max_bytes += self._more_of_streams
         body = bytearray()
         async for piece in pieces(subject, response, max_bytes):
             body += piece
         try:
-            return json_of(bytes(body))
+            return await parsed(body)
         except EndedEarly:
             raise AIFailed(f"{subject}: its stream ended early") from None
+        except TooManyParts as error:
+            raise AIUnusable(f"{subject}: its response cannot be read: {error}") from None
         except ValueError:
             raise AIFailed(f"{subject}: its response is not JSON") from None
 
@@ -297,6 +309,13 @@ class AIClient:
             objection = refusal_in(body, self.redactor.quoted)
             failure = AIRefused(message, status=response.status, refusal=objection)
         raise failure
+
+
+async def parsed(body: bytearray) -> Any:
+    """Return what ``json_of`` makes of a body; a long one is read in a thread, and the loop goes on."""
+    if len(body) < _SHORT_BYTES:
+        return json_of(bytes(body))
+    return await call_in_thread(lambda: json_of(bytes(body)))
 
 
 def _is_success(response: httpcore.Response) -> bool:

@@ -1,6 +1,7 @@
 """The four kinds of AI jobs, each from the job's fields to its result."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +19,10 @@ from beeq.ai.writing.thinking import answer_in
 from beeq.jobs import AIGenerationJob
 from beeq.media.paths import MediaRoot
 from beeq.media.service import Reach
+from beeq.process import call_in_thread
 from beeq.protocol.codec import dumps
 
+TEXT_BYTES_SETTING = "BEEQ_AI_MAX_TEXT_BYTES"
 _DESCRIBER = """\
 You write descriptions of scenes for films. Answer with the description and nothing else.
 """
@@ -45,6 +48,7 @@ class Generation:
         )
         self._dialects = Dialects()
         self._quote = client.redactor.quoted
+        self._script = partial(script, max_scenes=client.limits.scenes)
 
     async def generate(
         self, requests: ProviderRequests, data: AIGenerationJob, model: str, reach: Reach
@@ -53,7 +57,7 @@ class Generation:
         match data.type:
             case "script":
                 wanted = {"response_format": {"type": "json_object"}}
-                return await self._chat(requests, data, model, INSTRUCTIONS, script, **wanted)
+                return await self._chat(requests, data, model, INSTRUCTIONS, self._script, **wanted)
             case "scene-description":
                 return {"text": await self._chat(requests, data, model, _DESCRIBER, _answer)}
             case "image":
@@ -87,8 +91,16 @@ class Generation:
                 idempotency_key=requests.idempotency_key,
             ),
         )
-        found = await _read(requests, response, lambda whole: read(chat_text(whole, self._quote)))
-        return self._client.redactor.redacted(found)
+        return await _read(requests, lambda: self._client.redactor.redacted(read(self._text_in(response))))
+
+    def _text_in(self, response: Any) -> str:
+        text = chat_text(response, self._quote)
+        max_bytes = self._client.limits.text_bytes
+        if len(text.encode(errors="surrogatepass")) > max_bytes:
+            raise AIRefused(
+                f"AI provider: the model's text is longer than {max_bytes} bytes ({TEXT_BYTES_SETTING})"
+            )
+        return text
 
     async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
         self._files.check(requests.job_id)
@@ -105,7 +117,7 @@ class Generation:
                 max_bytes=self._client.limits.image_response_bytes,
             ),
         )
-        found = await _read(requests, response, lambda whole: picture(whole, self._quote))
+        found = await _read(requests, lambda: picture(response, self._quote))
         try:
             return await self._saved(requests, found)
         except AIFailed:
@@ -127,10 +139,13 @@ class Generation:
             return await self._files.save_image(requests.job_id, pieces)
 
 
-async def _read(requests: ProviderRequests, response: Any, read: Callable[[Any], _Result]) -> _Result:
-    """Read a whole response. One that is of no use must not come again for the same idempotency key."""
+async def _read(requests: ProviderRequests, read: Callable[[], _Result]) -> _Result:
+    """Read a whole response, in a thread: a large one takes its time.
+
+    One that is of no use must not come again for the same idempotency key.
+    """
     try:
-        return read(response)
+        return await call_in_thread(read)
     except AIFailed:
         await requests.discard()
         raise

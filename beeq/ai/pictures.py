@@ -6,6 +6,7 @@ of a ``data:`` URL. The first bytes decide what a picture is, not the type or su
 
 import base64
 import re
+import string
 from urllib.parse import unquote_to_bytes
 
 from beeq.ai.errors import AIFailed
@@ -29,8 +30,12 @@ _BRANDS = {
 }  # fmt: skip
 _ANY_BRAND = (b"mif1", b"msf1")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-_URL_TO_BASE64 = str.maketrans("-_", "+/")
-_DATA_URL = re.compile(r"data:([^,]*),", re.IGNORECASE)
+_URL_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+_DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
+#: Of characters in percent encoding, each of which is decoded apart.
+_MAX_ESCAPES = 1_000_000
+#: So many of the first characters tell base64 from a URL.
+_TELLING = 1000
 #: What a URL cannot be: much base64 without a dot or colon. Shorter texts are taken for paths.
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
 
@@ -62,7 +67,7 @@ def is_data_url(text: str) -> bool:
 
 def is_bare_base64(text: str) -> bool:
     """Return whether a text that should be a URL is base64 instead."""
-    return _BARE_BASE64.fullmatch(text) is not None
+    return _BARE_BASE64.fullmatch(text[:_TELLING]) is not None
 
 
 def decoded(text: str) -> bytes:
@@ -72,6 +77,8 @@ def decoded(text: str) -> bytes:
     if found is None:
         return _from_base64(text)
     rest = text[found.end() :]
+    if rest.count("%") > _MAX_ESCAPES:
+        raise AIFailed("AI provider: the picture in its response has too many characters in percent encoding")
     if not re.search(r";\s*base64\s*$", found[1], re.IGNORECASE):
         return unquote_to_bytes(rest)
     return _from_base64(unquote_to_bytes(rest).decode("latin-1") if "%" in rest else rest)
@@ -82,8 +89,9 @@ def _from_base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)  # the usual form
     except ValueError:
         pass
-    plain = "".join(text.split()).translate(_URL_TO_BASE64).rstrip("=")
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        # As bytes: of a text in many small pieces no list is made.
+        plain = text.encode("ascii").translate(_URL_TO_BASE64, string.whitespace.encode()).rstrip(b"=")
+        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except ValueError:
         raise AIFailed("AI provider: the picture in its response is not base64") from None

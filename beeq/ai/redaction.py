@@ -9,6 +9,10 @@ from typing import Any
 REDACTED = "***"
 #: Local servers take any key, so it is often a word such as ``none``, which results may contain.
 SHORTEST_IN_RESULTS = 8
+#: So much is read of a text that is quoted: messages show less.
+_MAX_QUOTED = 20_000
+#: The longest spelling of one character.
+_LONGEST_SPELLING = 12
 
 
 class Redactor:
@@ -17,15 +21,19 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: a secret may be the beginning of another.
         found = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._longest = len(found[0]) if found else 0
         self._every = _pattern(found)
         self._long = _pattern([secret for secret in found if len(secret) >= SHORTEST_IN_RESULTS])
 
     def quoted(self, text: str) -> str:
         """Return another program's text for a message: one line, printable, without secrets."""
         # Invisible characters are removed first: they may split a secret.
-        spaced = re.sub(r"\s+", " ", text)
+        spaced = re.sub(r"\s+", " ", text[:_MAX_QUOTED])
         visible = "".join(character for character in spaced if character.isprintable())
-        return _replaced(self._every, visible).strip()
+        shown = _replaced(self._every, visible)
+        if len(text) > _MAX_QUOTED:  # its last words may be the beginning of a secret
+            shown = shown[: -self._longest * _LONGEST_SPELLING or None]
+        return shown.strip()
 
     def is_in(self, text: str) -> bool:
         """Return whether the text holds a secret."""

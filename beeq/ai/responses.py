@@ -22,6 +22,7 @@ Quote = Callable[[str], str]
 
 #: Where a picture is in a response; the names after the first two are those of servers for Stable Diffusion.
 _PICTURES = ("b64_json", "url", "base64", "b64", "image_base64", "image", "image_url")
+_SCHEME_LENGTH = len("https://")
 
 
 def chat_text(response: Any, quote: Quote) -> str:
@@ -57,7 +58,7 @@ def picture(response: Any, quote: Quote) -> bytes | str:
         text = _get(text, "url") if isinstance(text, dict) else text
         if not isinstance(text, str) or not text.strip():
             continue
-        if text.lower().startswith(("http://", "https://")):
+        if text[:_SCHEME_LENGTH].lower().startswith(("http://", "https://")):
             return text
         if name == "url" and not is_data_url(text) and not is_bare_base64(text):
             return text

@@ -48,7 +48,7 @@ class AIProcessor(Processor[AIGenerationJob]):
             self._client = AIClient(
                 settings.ai_base_url,
                 settings.ai_api_key,
-                limits,
+                limits or Limits(text_bytes=settings.ai_max_text_bytes, scenes=settings.ai_max_scenes),
                 headers=settings.ai_headers,
                 proxy=settings.ai_proxy,
                 allow_hosts=settings.ai_allow_hosts,

@@ -55,6 +55,8 @@ class ProcessorSettings:
         ai_base_url: of an OpenAI-compatible API, with its ``/v1``. Without it no AI job can run.
         ai_api_key: sent to that API only.
         ai_text_model, ai_image_model, ai_video_model: the models of jobs that name none.
+        ai_max_text_bytes: what a model may write, in bytes; a longer text fails the job.
+        ai_max_scenes: the most scenes of a script.
         ai_poll_interval_ms: the time between two polls of a video that is being made.
         ai_headers: a JSON object of further headers for that API.
         ai_proxy: URL of an HTTP proxy for requests to that API, and for nothing else.
@@ -83,6 +85,8 @@ class ProcessorSettings:
     ai_text_model: str | None = None
     ai_image_model: str | None = None
     ai_video_model: str | None = None
+    ai_max_text_bytes: int = 1_000_000
+    ai_max_scenes: int = 1000
     ai_poll_interval_ms: int = DEFAULT_POLL_INTERVAL_MS
     ai_headers: str | None = field(default=None, repr=False)
     ai_proxy: str | None = field(default=None, repr=False)
@@ -121,7 +125,11 @@ class ProcessorSettings:
             ai_text_model=environ.get("BEEQ_AI_TEXT_MODEL") or None,
             ai_image_model=environ.get("BEEQ_AI_IMAGE_MODEL") or None,
             ai_video_model=environ.get("BEEQ_AI_VIDEO_MODEL") or None,
-            ai_poll_interval_ms=_interval_ms(environ.get("BEEQ_AI_POLL_INTERVAL")),
+            ai_max_text_bytes=_whole("BEEQ_AI_MAX_TEXT_BYTES", environ, 1_000_000, "bytes"),
+            ai_max_scenes=_whole("BEEQ_AI_MAX_SCENES", environ, 1000, "scenes"),
+            ai_poll_interval_ms=_whole(
+                "BEEQ_AI_POLL_INTERVAL", environ, DEFAULT_POLL_INTERVAL_MS, "milliseconds"
+            ),
             ai_headers=environ.get("BEEQ_AI_HEADERS") or None,
             ai_proxy=environ.get("BEEQ_AI_PROXY") or None,
             ai_allow_hosts=environ.get("BEEQ_AI_ALLOW_HOSTS", ""),
@@ -129,11 +137,12 @@ class ProcessorSettings:
         )
 
 
-def _interval_ms(text: str | None) -> int:
+def _whole(variable: str, environ: Mapping[str, str], default: int, unit: str) -> int:
+    text = environ.get(variable)
     if text is None:
-        return DEFAULT_POLL_INTERVAL_MS
+        return default
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise ValueError("BEEQ_AI_POLL_INTERVAL must be a whole number of milliseconds above 0")
+        raise ValueError(f"{variable} must be a whole number of {unit} above 0")
     return int(text)
 
 

@@ -74,6 +74,8 @@ _LOOKS_LIKE_A_URL = re.compile(r"https?://|/[^/\s]", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%?\s*")
 _ALL = 100
+#: A longer text tells no state.
+_LONGEST_WORD = 200
 
 
 class Stage(Enum):
@@ -193,7 +195,8 @@ def _places(response: Any, level: int = 0) -> Iterator[dict[str, Any]]:
 
 def _word(place: dict[str, Any]) -> str | None:
     found = (place.get(name) for name in _STATUS_NAMES)
-    return next((word for word in found if isinstance(word, str) and word.strip()), None)
+    words = (word for word in found if isinstance(word, str) and len(word) <= _LONGEST_WORD)
+    return next((word for word in words if word.strip()), None)
 
 
 def _url(response: Any) -> str | None:
@@ -216,7 +219,7 @@ def _fault(places: list[dict[str, Any]]) -> str:
 
 def _percent(place: dict[str, Any]) -> float | None:
     value = place.get("progress", place.get("percent", place.get("percentage")))
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _LONGEST_WORD:
         match = _PERCENT.fullmatch(value)
         value = float(match[1]) if match else None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -15,14 +15,13 @@ from typing import Any
 
 import httpx
 
-from beeq.ai.client import AIClient, Form
+from beeq.ai.client import AIClient, Form, parsed
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.ai.files import MediaFiles
 from beeq.ai.film.reference import Picture, References
 from beeq.ai.film.states import Stage, VideoState, video_id, video_state
 from beeq.ai.idempotency import ProviderRequests, shielded
 from beeq.media.service import Reach
-from beeq.protocol.codec import loads
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +246,7 @@ class Videos:
             if len(text) > self._client.limits.json_bytes:
                 raise AIUnusable("AI provider: its video is not MP4, MOV, WebM or Matroska")
         try:
-            return loads(bytes(text))
+            return await parsed(text)
         except ValueError:
             raise AIUnusable("AI provider: its video is not MP4, MOV, WebM or Matroska") from None
 

@@ -81,8 +81,13 @@ def answer_in(text: str) -> str:
 
 def _unwrapped(answer: str) -> str:
     plain = answer.strip()
-    while tail := next((tail for tail in _TAILS if plain.endswith(tail)), None):
-        plain = answer = plain.removesuffix(tail).rstrip()
+    end = len(plain)
+    while tail := next((tail for tail in _TAILS if plain.endswith(tail, 0, end)), None):
+        end -= len(tail)
+        while end and plain[end - 1].isspace():
+            end -= 1
+    if end < len(plain):
+        plain = answer = plain[:end]
     wrapper = _WRAPPER.match(plain)
     if wrapper is None:
         return answer
