@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import Run, encoding, failure, reading, run
+from beeq.media.ffmpeg import UNTITLED, Run, encoding, failure, reading, run
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine, examine_all
@@ -23,7 +23,7 @@ from beeq.media.outputs.film import Look, alike, look_of
 from beeq.media.outputs.motion import pictures_of
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.sound import alike_sound, lasting
-from beeq.media.stitch import UNTITLED, written_as
+from beeq.media.stitch import written_as
 from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, reading_script, stream_copy_of
 
 Target = tuple[NewFile, Container]
@@ -87,7 +87,7 @@ async def assemble_video(
             return
     ended = await _write(film, [master, *sources], targets, None, reach)
     names = [source.given for source in [master, *sources]]
-    check_said(names, ended.log)
+    check_said(names, ended.complained)
     if ended.exit_status:
         raise failure(names, ended)
 

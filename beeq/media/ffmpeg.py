@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from beeq.media.errors import MediaFailed, MediaRefused, shown, shown_all
 from beeq.media.limits import LIMITS, MediaLimits, beyond
+from beeq.media.logs.complaints import Complaint, blamed_input, cause_of
+from beeq.media.logs.reader import COLOURED, LogReader
 from beeq.media.paths import OpenFile
 from beeq.media.sandbox import launcher
 from beeq.media.sandbox.confinement import confinement_of
@@ -29,34 +30,13 @@ from beeq.worker.processes.group_keeper import GroupKeeper
 LIMIT_S = 3 * 60 * 60.0
 #: A killed process is gone at once, unless the system itself hangs.
 _DEATH_S = 5.0
-#: Of ffmpeg's log the beginning (facts of inputs, the first fault) and the end are kept.
-_HEAD_BYTES = 256 * 1024
-_TAIL_BYTES = 8 * 1024
 _CHUNK_BYTES = 16 * 1024
 _MIB = 1024 * 1024
 _HAS_DEATH_SIGNAL = sys.platform == "linux"
-_CONTEXT = re.compile(r"^(\[[^\]]*\] ?)+")
-#: The operating system's errors are the cause of all other lines of a log.
-_OF_A_DECODER = re.compile(
-    r"^\[(?:[a-z]*ist#\d+:\d+/\S+ @ \w+\] \[)?(?:dec:)?(?!lib|out|in#|Parsed|[afv][cf]#|graph)[a-z0-9_]+ @ "
-)
-#: Lines that only say that something went wrong.
-_GENERAL = (
-    "Conversion failed",
-    "Nothing was written",
-    "Error opening output files",
-    "    Last message repeated",
-)
-_INPUT = re.compile(r"(?:\[[vas]?i[sn]t?#(\d+)[:/]|Error while decoding stream #(\d+):)")
 #: Keys of the progress that grow while a run advances.
 _GROWING = (b"frame", b"out_time_us", b"total_size")
-_CAUSES = ("No space left", "Permission denied", "Input/output error", "Disk quota")
-#: What is said where the limit of memory was reached; the last: a thread has no room for its stack.
-_OUT_OF_MEMORY = (
-    *("Cannot allocate memory", "bad_alloc", "Out of memory", "malloc of size", "failed to map segment"),
-    "Resource temporarily unavailable",
-)
-_IS_TOO_LARGE = "File too large"
+#: Titles, chapters, languages and other texts of the inputs are not passed on.
+UNTITLED = ("-map_metadata", "-1", "-map_metadata:s", "-1", "-map_chapters", "-1")
 #: ffmpeg's own way to end at the signal of the CPU limit, where the filter does not keep it from handling it.
 _ENDED_BY_SIGNAL, _SAYS_CPU = 255, f"received signal {int(signal.SIGXCPU)}"
 
@@ -66,7 +46,8 @@ class Run:
     """How a run ended."""
 
     exit_status: int  # 0 for success; negative: the signal that ended it
-    log: str  # without the middle if it was long
+    complaints: tuple[Complaint, ...]  # without the middle if there were very many
+    said: str  # what else it logged, in which there may be any text of a file (see ``LogReader``)
     frames: int  # the number of pictures written to the first output
 
     @property
@@ -74,36 +55,34 @@ class Run:
         """Whether the system ended the run, not the files: another attempt may succeed."""
         if self.is_out_of_memory:
             return False
-        return self.exit_status < 0 or self._says(*_CAUSES)
+        return self.exit_status < 0 or any(each.is_the_systems for each in self.complaints)
 
     @property
     def is_out_of_memory(self) -> bool:
         """Whether the run failed for want of memory: another attempt has the same limit."""
-        return self.exit_status != 0 and self._says(*_OUT_OF_MEMORY)
+        return self.exit_status != 0 and any(each.is_of_memory for each in self.complaints)
 
-    def _says(self, *texts: str) -> bool:
-        # Texts of the file are indented.
-        lines = [line for line in self.log.splitlines() if not line.startswith("  ")]
-        return any(text in line for line in lines for text in texts)
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the run failed because its output was too large."""
+        return self.exit_status != 0 and any(each.is_of_size for each in self.complaints)
 
     @property
     def fault(self) -> str:
-        """The line of the log that most likely gives the cause."""
+        """What most likely is the cause, in ffmpeg's words."""
         if self.exit_status < 0:
             return f"ffmpeg was ended by signal {-self.exit_status}"
-        logged = [line for line in self.log.splitlines() if not line.startswith(_GENERAL)]
-        # What a decoder says of single packets comes first in a log, and is hardly ever the cause.
-        said = [line for line in logged if not _OF_A_DECODER.match(line)] or logged
-        lines = [text for line in said if (text := _CONTEXT.sub("", line).strip())]
-        causes = [line for line in lines if any(cause in line for cause in (*_CAUSES, *_OUT_OF_MEMORY))]
-        best = (causes or lines or [f"ffmpeg ended with exit status {self.exit_status}"])[0]
-        return best[:300]
+        return cause_of(self.complaints) or f"ffmpeg ended with exit status {self.exit_status}"
 
     @property
     def blamed(self) -> int | None:
-        """The number of the one input that the log complains of; None if it names none, or several."""
-        found = {int(first or second) for first, second in _INPUT.findall(self.log)}
-        return found.pop() if len(found) == 1 else None
+        """The number of the one input that ffmpeg complains of; None if it names none, or several."""
+        return blamed_input(self.complaints)
+
+    @property
+    def complained(self) -> str:
+        """All warnings and errors, a line each."""
+        return "\n".join(each.text for each in self.complaints)
 
 
 def find_ffmpeg() -> str:
@@ -155,6 +134,7 @@ async def run(
     on_time: Callable[[float], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
     media_s: float | None = 0.0,
+    mark: str = "",
 ) -> Run:
     """Run ffmpeg to its end; ``files`` are the descriptors of the files that the arguments name.
 
@@ -162,8 +142,10 @@ async def run(
     leaves it. It gets CPU time for the ``media_s`` seconds of media that it decodes or encodes (None: nobody
     knows how many), and for the size of its files.
 
-    The log level ``info`` logs the facts of the inputs. ``on_time`` is called now and then with the seconds
-    of output written so far, ``on_output`` with what ffmpeg writes to ``pipe:1``; then no frames are counted.
+    The log level ``info`` logs what ffmpeg finds out; what surrounds ``mark`` there is kept. ``on_time`` is
+    called now and then with the seconds of output written so far, ``on_output`` with what ffmpeg writes to
+    ``pipe:1``; then no frames are counted.
+
     Raises MediaFailed if ffmpeg is not installed, too old, cannot be started, stands still (``watchdog``), or
     took longer than ``LIMIT_S``; MediaRefused if it used up its CPU time or wrote too large a file.
     """
@@ -192,11 +174,12 @@ async def run(
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
             pass_fds=needs.files,
-            env=environment,
+            env=environment | COLOURED,
         )
     except OSError as error:
         raise MediaFailed(f"ffmpeg cannot be started: {error.strerror}") from None
-    progress, log, watchdog = _ProgressReader(on_time), _LogReader(), Watchdog(process.pid)
+    progress, watchdog = _ProgressReader(on_time), Watchdog(process.pid)
+    log = LogReader(mark, only_complaints=log_level != "info")
     keeper = GroupKeeper()
     try:
         if not _HAS_DEATH_SIGNAL:
@@ -211,20 +194,20 @@ async def run(
         await _end(process)
         await keeper.close()
     exit_status = process.returncode if process.returncode is not None else -signal.SIGKILL
-    ended = Run(exit_status, log.text(), progress.frames)
+    ended = Run(exit_status, log.complaints(), log.said(), progress.frames)
     _check_limits(ended, needs, limits)
     return ended
 
 
 def _check_limits(ended: Run, needs: Needs, limits: MediaLimits) -> None:
     """Raise MediaRefused if a limit ended the run, MediaFailed if the run never began."""
-    status, log = ended.exit_status, ended.log
+    status = ended.exit_status
     if status == launcher.FAILED:
-        raise MediaFailed(f"ffmpeg cannot be started: {log.strip()}")
-    is_silent = status == _ENDED_BY_SIGNAL and (not log.strip() or _SAYS_CPU in log)
-    if status == -signal.SIGXCPU or is_silent:
+        raise MediaFailed(f"ffmpeg cannot be started: {ended.complained}")
+    is_silent = not (ended.complaints or ended.said) or _SAYS_CPU in ended.said
+    if status == -signal.SIGXCPU or (status == _ENDED_BY_SIGNAL and is_silent):
         raise beyond("ffmpeg needs more CPU time", f"{needs.cpu_s(limits)} s", "max_cpu_s")
-    if status == -signal.SIGXFSZ or (status and _IS_TOO_LARGE in log):
+    if status == -signal.SIGXFSZ or ended.is_too_large:
         raise beyond("what ffmpeg writes is larger", f"{limits.max_output_mb} MiB", "max_output_mb")
 
 
@@ -313,21 +296,6 @@ class _ProgressReader:
                 self.frames = int(number)
             elif key == b"out_time_us" and self._on_time is not None:
                 self._on_time(int(number) / 1_000_000)
-
-
-class _LogReader:
-    """Keeps the beginning and the end of ffmpeg's log."""
-
-    def __init__(self) -> None:
-        self._head = self._tail = b""
-
-    def feed(self, chunk: bytes) -> None:
-        room = _HEAD_BYTES - len(self._head)
-        self._head += chunk[:room]
-        self._tail = (self._tail + chunk[room:])[-_TAIL_BYTES:]
-
-    def text(self) -> str:
-        return (self._head + (b"\n" + self._tail if self._tail else b"")).decode(errors="replace")
 
 
 def failure(names: Sequence[str], run_: Run) -> MediaFailed | MediaRefused:

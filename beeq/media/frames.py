@@ -20,6 +20,8 @@ from beeq.media.paths import NewFile, OpenFile
 _FIRST_WINDOW_S = 4.0
 #: Each window is so much wider that the empty ones before it hardly count.
 _WIDENING = 4.0
+#: The widest but the whole file: 18 hours.
+_MOST_WINDOWS = 8
 
 
 async def extract_last_frame(
@@ -43,7 +45,9 @@ async def extract_last_frame(
 def windows(duration_s: float | None) -> Iterator[tuple[str, ...]]:
     """Yield the options that make ffmpeg start near the end, then further from it, at last at 0."""
     window_s = _FIRST_WINDOW_S
-    while duration_s is not None and window_s < duration_s:
+    for _ in range(_MOST_WINDOWS):
+        if duration_s is None or window_s >= duration_s:
+            break
         yield ("-ss", f"{duration_s - window_s:.3f}")
         window_s *= _WIDENING
     yield ()
@@ -63,7 +67,7 @@ async def _last_window(
                 continue
         # The output counts, not the exit status: damaged input may end ffmpeg with an error after all.
         decoded = await run([*picked, "-f", "null", "-"], [source.fd], media_s=duration_s)
-        check_said([source.given], decoded.log)
+        check_said([source.given], decoded.complained)
         if decoded.frames:
             return seek, decoded.frames
     if decoded.is_out_of_memory:

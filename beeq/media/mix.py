@@ -42,7 +42,7 @@ _DUCKED = "sidechaincompress=threshold=0.01:ratio=20:attack=20:release=500:link=
 #: ``sidechaincompress`` ends when either input has ended, whatever it still holds of the other. With some
 #: more of both, which is asked for only when all before is through, and cut off behind it, nothing is lost.
 _LONGER = "apad=pad_dur=1"
-_PEAK = re.compile(r"Peak level dB: (-?[\d.]+)")
+_PEAK = re.compile(r"Peak level dB: (-?\d{1,4}\.\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ async def mix_with_music(
             on_time=lambda done_s: reach(100 * done_s / length_s),
             media_s=length_s,
         )
-        check_said([source.given, music.given], ended.log)
+        check_said([source.given, music.given], ended.complained)
         if ended.exit_status:
             raise failure([source.given, music.given], ended)
         peak_db = await _true_peak_db(target.reading(container.demuxer), length_s)
@@ -176,7 +176,7 @@ async def _true_peak_db(written: OpenFile, length_s: float) -> float | None:
         log_level="info",
         media_s=length_s,
     )
-    found = _PEAK.search(ended.log)
+    found = _PEAK.search(ended.said)
     return float(found[1]) if found else None
 
 

@@ -9,7 +9,7 @@ job chooses.
 from collections.abc import Callable, Sequence
 
 from beeq.jobs import MediaParameters
-from beeq.media.ffmpeg import encoding, failure, reading, run
+from beeq.media.ffmpeg import UNTITLED, encoding, failure, reading, run
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine_all
@@ -19,9 +19,6 @@ from beeq.media.outputs.film import Look, alike, look_of, pictures_of_clip
 from beeq.media.paths import NewFile, OpenFile, text_file
 from beeq.media.sound import audio_graph, copied_sound_graph, sound_of_clip
 from beeq.media.stream_copy import are_candidates, can_hold_copies, reading_script, stream_copy_of
-
-#: Titles, chapters and other texts of the inputs are not passed on.
-UNTITLED = ("-map_metadata", "-1", "-map_chapters", "-1")
 
 
 async def stitch_videos(
@@ -95,7 +92,7 @@ async def _join(
         media_s=total_s or None,
     )
     names = [source.given for source in sources]
-    check_said(names, ended.log)
+    check_said(names, ended.complained)
     if ended.exit_status:
         raise failure(names, ended)
 

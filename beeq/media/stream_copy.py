@@ -23,6 +23,7 @@ from beeq.media.formats import Container
 from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Facts, Video
 from beeq.media.outputs.colours import COPIED_TAGS, is_described, is_standard
+from beeq.media.outputs.film import PACKET_S
 from beeq.media.paths import OpenFile, takes_open_files
 
 _DEMUXER = "mov"
@@ -114,8 +115,8 @@ def stream_copy_of(clips: Sequence[Facts], videos: Sequence[Video], rate: Fracti
         times = video.timeline
         if times is None or (times.step_s, times.kind) != (first.step_s, first.kind):
             return None
-        # A file that is longer than its pictures has lost some, or its sound goes on after them.
-        if clip.duration_s is None or clip.duration_s > times.end_s + first.step_s:
+        # The sound goes on after the pictures. A packet of it is not cut where they end.
+        if clip.duration_s is None or clip.duration_s > times.end_s + first.step_s + PACKET_S:
             return None
         counts.append(times.count)
     return StreamCopy(videos[0].index, first.step_s, tuple(counts), is_described(videos[0]))

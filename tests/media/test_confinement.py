@@ -212,9 +212,9 @@ async def test_a_script_in_ffmpegs_place_reaches_no_more_than_it(
     finally:
         os.environ["PATH"] = before
     assert ended.exit_status == 0
-    assert "secret: Permission denied" in ended.log or "cannot open" in ended.log
-    assert "read:" not in ended.log
-    assert "wrote" not in ended.log
+    assert "secret: Permission denied" in ended.complained or "cannot open" in ended.complained
+    assert "read:" not in ended.complained
+    assert "wrote" not in ended.complained
 
 
 async def test_an_ffmpeg_that_does_not_start_confined_runs_with_less(

@@ -10,7 +10,7 @@ import pytest
 
 from beeq.media.formats import AUDIO_CONTAINERS, VIDEO_CONTAINERS
 from beeq.media.inputs.facts import Audio, Colours, Facts, Timeline, Video
-from beeq.media.inputs.timeline import PacketReader, kind_of
+from beeq.media.inputs.timeline import PacketReader
 from beeq.media.paths import OpenFile
 from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, stream_copy_of
 
@@ -79,38 +79,7 @@ def test_packets_missing_or_in_unequal_steps_are_not_steady(
     assert times.step_s is None
 
 
-LOG = """\
-Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:/proc/self/fd/7':
-  Metadata:
-    title           : a
-                    :   Stream #0:0: Video: fake, yuv420p, 9x9
-  Duration: 00:00:01.30, start: 0.000000, bitrate: 95 kb/s
-  Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 64x48 [SAR 1:1 DAR 4:3], 16 kb/s, 10 fps, 10 tbr, 10240 tbn, start 0.020000 (default) (forced)
-    Metadata:
-      handler_name    : VideoHandler
-  Stream #0:1[0x2](und): Audio: aac (LC) (mp4a / 0x6134706D), 44100 Hz, mono, fltp, 69 kb/s (default)
-    Side data:
-      something
-Stream mapping:
-  Stream #0:1 -> #0:0 (copy)
-Output #0, framecrc, to 'pipe:':
-  Stream #0:0(und): Video: h264 (High) (avc1 / 0x31637661), yuv420p, 64x48, q=2-31, 16 kb/s, 10 fps (default)
-    Side data:
-      something
-"""
 PICTURES = "Video: h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 64x48 [SAR 1:1 DAR 4:3], 10 fps, 10 tbr, 10240 tbn"
-
-
-@pytest.mark.parametrize(("index", "kind"), [(0, PICTURES), (1, ""), (2, "")])
-def test_a_streams_kind_leaves_out_what_is_individual(index: int, kind: str) -> None:
-    assert kind_of(LOG, index) == kind
-
-
-def test_a_stream_that_is_shown_in_another_way_has_no_kind() -> None:
-    turned = LOG.replace(
-        "VideoHandler\n", "VideoHandler\n    Side data:\n      Display Matrix: rotation of 180\n"
-    )
-    assert kind_of(turned, 0) == ""
 
 
 def test_a_kind_includes_decoder_settings_and_preroll() -> None:

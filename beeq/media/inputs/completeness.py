@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from beeq.media.inputs.leading import samples_of
+
 #: Reads bytes: offset and size.
 Read = Callable[[int, int], bytes]
 
@@ -138,20 +140,40 @@ def _of_packets(size: int, read: Read) -> int | None:
 
 
 def _of_xing(size: int, read: Read) -> int:
-    begin = 0  # of the first frame: tags may be left before it
+    begin, counted = _xing(read)
+    lacking = begin + (counted[1] or 0) - size if counted else 0
+    return lacking if lacking > _FRAME_BYTES // 4 else 0
+
+
+def counted_s(demuxer: str, read: Read) -> float | None:
+    """Return the length in seconds by the samples that an MP3's or FLAC's header counts; None without."""
+    if demuxer == "flac":
+        head = read(0, 26)
+        if len(head) < 26 or head[:4] != b"fLaC" or head[4] & 0x7F:  # noqa: PLR2004 - up to the count's end
+            return None
+        rate_hz, samples = int.from_bytes(head[18:21]) >> 4, int.from_bytes(head[21:26]) & (1 << 36) - 1
+        return samples / rate_hz if samples and rate_hz else None
+    if demuxer != "mp3":
+        return None
+    begin, counted = _xing(read)
+    known = samples_of(read(begin, 6))
+    return counted[0] * known[0] / known[1] if counted and counted[0] and known else None
+
+
+def _xing(read: Read) -> tuple[int, tuple[int | None, int | None] | None]:
+    """Return where the first frame of an MP3 begins, and the frames and bytes that its Xing header counts."""
+    begin = 0  # tags may be left before it
     head = read(0, 10)
     if head[:3] == b"ID3" and len(head) == _ID3_HEADER_BYTES:
         begin = 10 + sum((byte & 0x7F) << 7 * (3 - place) for place, byte in enumerate(head[6:10]))
     head = read(begin, _FRAME_BYTES)
     place = max(head[:64].find(b"Xing"), head[:64].find(b"Info"))
     if place < 0 or len(head) < place + 16:
-        return 0
-    (flags,) = struct.unpack_from(">I", head, place + 4)
-    if not flags & 2:
-        return 0
-    (length,) = struct.unpack_from(">I", head, place + 8 + 4 * (flags & 1))
-    lacking = begin + int(length) - size
-    return lacking if lacking > _FRAME_BYTES // 4 else 0
+        return begin, None
+    flags, first, second = struct.unpack_from(">3I", head, place + 4)
+    frames = int(first) if flags & 1 else None
+    length = int(second if flags & 1 else first) if flags & 2 else None
+    return begin, (frames, length)
 
 
 def _of_png(size: int, read: Read) -> int | None:

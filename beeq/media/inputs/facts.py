@@ -3,7 +3,7 @@
     a file ──examine──> Facts ──the operations──> what the output shall be ──> how ffmpeg is asked for it
 
 ``examine`` makes these facts by reading every packet and decoding the first of each stream, so a stream that
-a file only declares is not among them. What ffmpeg's log says of a file before that is read by ``probe``.
+a file only declares is not among them. What ffmpeg says of a stream before that is read by ``probe``.
 """
 
 from dataclasses import dataclass, field
@@ -64,7 +64,6 @@ class Video:
     #: Pictures a second on average, and ffmpeg's guess of the constant rate below it, where known.
     fps: float | None = None
     base_fps: float | None = None
-    is_cover: bool = False
     #: How far players turn the picture, in degrees clockwise: 0, 90, 180 or 270.
     rotation: int = 0
     pixel_format: str = ""  # in ffmpeg's words, such as ``yuv420p10le``
@@ -116,7 +115,7 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The streams of a file. ``duration_s`` is that of the longest; None if it is not known."""
+    """The streams of a file, covers left out. ``duration_s`` is the longest's; None if it is not known."""
 
     duration_s: float | None
     streams: tuple[Video | Audio, ...]
@@ -124,8 +123,8 @@ class Facts:
 
     @property
     def video(self) -> Video | None:
-        """The video stream that players show: the default one, else the first; no cover picture."""
-        videos = [item for item in self.streams if isinstance(item, Video) and not item.is_cover]
+        """The video stream that players show: the default one, else the first."""
+        videos = [item for item in self.streams if isinstance(item, Video)]
         return next((item for item in videos if item.is_default), videos[0] if videos else None)
 
     @property

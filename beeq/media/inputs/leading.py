@@ -47,6 +47,18 @@ def sound_in(read: Read) -> tuple[str, int] | None:
     return ("flac", place + flac) if flac < len(window) else None
 
 
+def samples_of(head: bytes) -> tuple[int, int] | None:
+    """Return the samples in a frame of MPEG audio, and those in a second; None for other bytes."""
+    demuxer, _ = _frame(head[:_HEADER_BYTES])
+    if demuxer != "mp3":
+        return None
+    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
+    hz = _RATES_HZ[head[2] >> 2 & 3] // {3: 1, 2: 2, 0: 4}[version]
+    if layer == _LAYER_1:
+        return 384, hz
+    return (576 if layer == 1 and version != _VERSION_1 else 1152), hz
+
+
 def _behind_tags(read: Read) -> int:
     place = 0
     for _ in range(_MAX_TAGS):

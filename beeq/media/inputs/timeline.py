@@ -1,8 +1,8 @@
 """Reads the times and the kind of the streams' packets by copying them, without decoding.
 
-This reads the file once, for all streams. ``PacketReader`` and ``kind_of`` are pure: the one reads the output
-of ffmpeg's ``framecrc``, a header and then a line a packet (stream, dts, pts, duration, size, checksum,
-flags), the other ffmpeg's log of the same run.
+This reads the file once, for all streams. ``PacketReader`` is pure: it reads the output of ffmpeg's
+``framecrc``, a header and then a line a packet (stream, dts, pts, duration, size, checksum, flags), without
+any text of the file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from beeq.media.inputs.facts import Timeline
 
 _HEADER = re.compile(rb"#(tb|media_type|extradata) (\d{1,4}): +(.*)")
 _SOUND = b"audio"
-_TIME_BASE = re.compile(rb"([1-9]\d*)/([1-9]\d*)")
-_EXTRADATA = re.compile(rb"(\d+, 0x[0-9a-f]+)")
-_PACKET = re.compile(rb"(\d{1,4}), +(-?\d+), +(-?\d+), +(\d+), +(\d+), (0x[0-9a-f]+)(.*)")
+_TIME_BASE = re.compile(rb"([1-9]\d{0,9})/([1-9]\d{0,9})")
+_EXTRADATA = re.compile(rb"(\d{1,10}, 0x[0-9a-f]{8})")
+_PACKET = re.compile(
+    rb"(\d{1,4}), +(-?\d{1,19}), +(-?\d{1,19}), +(\d{1,19}), +(\d{1,10}), (0x[0-9a-f]{8})(.*)"
+)
+#: Side data of the packet follow.
+_SIDE_DATA = b", S="
 #: The rest of the line is empty for a key frame, and this for another picture. Other flags mark a packet
 #: as damaged or not to be shown; side data change how it is shown.
 _NOT_A_KEY_FRAME = b", F=0x0"
@@ -35,29 +39,6 @@ _MOST_GAPS = 4096
 #: So many of the distances are shorter than the usual one of a moving picture, at most; and so far around it
 #: the others scatter.
 _SHORTER, _SCATTER = 0.15, 1.25
-#: The log's next line after the facts of the inputs.
-_AFTER_INPUTS = re.compile(r"^(Stream mapping:|Output #)", re.MULTILINE)
-_STREAM = re.compile(r"^ {2,4}Stream #0:(\d+)[^ ]*: (.*)$")
-#: What may differ between streams of one kind: bit rate, start, disposition.
-_INDIVIDUAL = re.compile(r", \d+ kb/s|, start [\d.]+|( \([a-z ]+\))+$")
-_SIDE_DATA = re.compile(r"^ {4,8}Side data:")
-
-
-def kind_of(log: str, index: int) -> str:
-    """Return what a run's log says of an input stream, without what may differ within a kind.
-
-    Returns an empty text if the stream has side data, which are not in its packets.
-    """
-    found = ""
-    end = _AFTER_INPUTS.search(log)
-    for line in log[: end.start() if end else None].splitlines():
-        if match := _STREAM.match(line):
-            if found:
-                break
-            found = _INDIVIDUAL.sub("", match[2]) if int(match[1]) == index else ""
-        elif found and _SIDE_DATA.match(line):
-            return ""
-    return found
 
 
 class PacketReader:
@@ -87,13 +68,17 @@ class PacketReader:
         """Return how many packets of an output stream hold zeros and nothing else."""
         return self._of(number).zeroed
 
+    def has_side_data(self, number: int = 0) -> bool:
+        """Return whether the first packet of an output stream has more than its content."""
+        return self._of(number).has_side_data
+
     def _of(self, number: int) -> _Packets:
         return self._streams.get(number) or self._streams.setdefault(number, _Packets(self._given))
 
     def timeline(self, number: int = 0, kind: str = "") -> Timeline | None:
         """Return the timeline of the packets read so far of an output stream; None without packets.
 
-        ``kind`` is what ``kind_of`` has given.
+        ``kind`` is what ``Described.alike`` gives.
         """
         return self._of(number).timeline(kind)
 
@@ -109,6 +94,7 @@ class _Packets:
         self._shown = _Times()
         self._decoded = _Times()
         self._is_plain = True
+        self.has_side_data = False
         self.zeroed = 0
 
     def describe(self, name: bytes, value: bytes) -> None:
@@ -127,6 +113,7 @@ class _Packets:
         is_first = not self._decoded.count
         if self._bounds is not None:
             self._bounds.check(dts, max(dts, pts) + duration)
+        self.has_side_data |= is_first and _SIDE_DATA in flags
         self._is_plain &= pts == 0 and not flags if is_first else flags in (b"", _NOT_A_KEY_FRAME)
         self._decoded.add(dts, duration)
         if pts != _NO_TIME:

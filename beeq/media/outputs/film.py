@@ -14,7 +14,7 @@ from beeq.media.outputs.motion import on_grid, pictures_of, rate_of_film
 _DEINTERLACED = "bwdif=mode=send_frame:parity=auto:deint=all,"
 
 #: So much longer than its pictures is the sound of a clip that ends with them: a packet of it is not cut.
-_PACKET_S = Fraction(3, 100)
+PACKET_S = Fraction(3, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def pictures_of_clip(clip: Facts, video: Video, look: Look, still_s: float) -> i
     times = clip.audio.timeline if clip.audio is not None else None
     if count is None or times is None or times.shown_end_s is None:
         return count
-    return max(count, math.ceil((Fraction(times.shown_end_s) - _PACKET_S) * look.rate))
+    return max(count, math.ceil((Fraction(times.shown_end_s) - PACKET_S) * look.rate))
 
 
 def even(size: tuple[int, int]) -> tuple[int, int]:
