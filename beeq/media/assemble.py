@@ -167,7 +167,7 @@ def arguments(
     found = [*read, *(reading_script(joined[1]) if joined else ()), "-filter_complex", graph]
     for number, group in enumerate(groups):
         if joined is None or group in encoded:
-            pictures = ["-map", f"[v{encoded.index(group)}]", *group[0][0].video]
+            pictures = ["-map", f"[v{encoded.index(group)}]", *group[0][0].encoder(film.look.size)]
         else:
             pictures = joined[0].copied(read.count("-i"))
         found += [*pictures, "-map", f"[a{number}]", *written(group)]

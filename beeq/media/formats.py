@@ -51,6 +51,12 @@ _H264_FIRST = frozenset((6, 7, 9))  # extra information, sequence parameters, ac
 _HEVC_FIRST = frozenset((32, 35))  # video parameters, access unit delimiter
 
 
+#: Pictures of more pixels are large: of 8192x4320 an encoder that looks ahead as usual holds 5 GB.
+_LARGE_PIXELS = 4096 * 2304
+#: How many pictures of them an encoder looks ahead.
+_AHEAD_OF_LARGE = {"libx264": ("-rc-lookahead", "10"), "libvpx-vp9": ("-lag-in-frames", "8")}
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """What a suffix stands for: muxer, demuxer, and the encoders with their options."""
@@ -62,6 +68,11 @@ class Container:
     options: tuple[str, ...] = ()
     #: Video codecs that are copied, not encoded again, if they come from a container of the same family.
     copies: frozenset[str] = frozenset()
+
+    def encoder(self, size: tuple[int, int]) -> list[str]:
+        """Return the video encoder for pictures of a size, with its options."""
+        is_large = size[0] * size[1] > _LARGE_PIXELS
+        return [*self.video, *(_AHEAD_OF_LARGE[self.video[1]] if is_large and self.video else ())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,4 +191,5 @@ def _picture(source: OpenFile, video: Video, container: Container, parameters: M
     if is_family and is_plain(video) and parameters.fps is None:
         return [*chosen, "-c:v", "copy"]
     look = look_of([video], parameters)
-    return [*chosen, "-vf", f"{alike(video, look, pictures_of(video, look.rate))},{TAGGED}", *container.video]
+    filters = f"{alike(video, look, pictures_of(video, look.rate))},{TAGGED}"
+    return [*chosen, "-vf", filters, *container.encoder(look.size)]

@@ -37,7 +37,7 @@ async def stitch_videos(
     look = look_of(videos, parameters)
     if await _stream_copied(sources, (clips, videos, look), target, container, reach):
         return
-    outputs = ["-map", "[v]", *container.video]
+    outputs = ["-map", "[v]", *container.encoder(look.size)]
     if any(clip.audio is not None for clip in clips):
         outputs += ["-map", "[a]", *container.audio]
     counts = [

@@ -55,9 +55,12 @@ def attack(root: Path, *jobs: dict[str, Any], **settings: str) -> Attack:
     return Attack(*json.loads(ended.stdout))
 
 
-def gif(width: int, height: int) -> bytes:
+def gif(width: int, height: int, *, count: int = 1, hundredths: int = 0) -> bytes:
+    """One picture, or several of the first pixel; each is shown for so many hundredths of a second."""
     screen = struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
-    return b"GIF89a" + screen + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\2\2\x44\1\0;"
+    control = b"!\xf9\4\0" + struct.pack("<H", hundredths) + b"\0\0"
+    picture = b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\2\2\x44\1\0"
+    return b"GIF89a" + screen + (control + picture) * count + b";"
 
 
 def png(width: int, height: int, lines: int = 16) -> bytes:

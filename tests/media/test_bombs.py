@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from beeq.errors import JobFailed
+from beeq.job import RunningJob
+from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import MediaProcessor
 from tests.media.bombs import attack, bmp, gif, jpeg, mp4, png, wav, webp, y4m
 from tests.media.clips import ffmpeg, tree
 
@@ -100,6 +104,7 @@ def test_a_sound_that_is_a_bomb_is_refused_in_every_job(
         ("days.mov", mp4([(10, 100_000)], is_sound=False, timescale=1), LONG),
         ("end.mov", mp4([(10, 20), (1, 30_000_000)], is_sound=False), LONG),
         ("slow.y4m", y4m(rate="1:20000"), LONG),
+        ("slow.gif", gif(16, 16, count=60, hundredths=65_535), LONG),
         ("wide.y4m", y4m(aspect="65535:1"), f"shows pictures of 4194240x48 pixels; {LARGE}"),
         ("large.y4m", y4m(SIDE, SIDE), f"has pictures of 16000x16000 pixels; {LARGE}"),
         ("tracks.mov", mp4([(10, 20)], is_sound=False, tracks=2000), r"64 \(BEEQ_MEDIA_MAX_STREAMS\)"),
@@ -193,3 +198,21 @@ def test_what_is_just_within_the_limits_is_done(root: Path) -> None:
     assert {kind for kind, _ in attacked.outcomes} == {"done"}, attacked.outcomes
     first, *_ = attacked.outcomes
     assert first[1]["duration"] == pytest.approx(4.4, abs=0.05)
+
+
+async def test_a_bomb_is_not_tried_again(root: Path, make_queue: Callable[..., Any]) -> None:
+    (root / "days.mov").write_bytes(mp4([(10, 100_000)], is_sound=True, timescale=1))
+    processor, attempts = MediaProcessor(ProcessorSettings(media_root=root)), []
+
+    async def attempt(running: RunningJob) -> Any:
+        attempts.append(running.id)
+        return await processor(running)
+
+    queue = make_queue()
+    queue.process(attempt)
+    bomb = await queue.enqueue(
+        job("audio-stitch", "days.mov", output="out.wav"), retries=2, backoff="immediate"
+    )
+    with pytest.raises(JobFailed, match=LONG):
+        await bomb.result(timeout=60_000)
+    assert attempts == [bomb.id]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from beeq.media.limits import MediaLimits
+from beeq.media.formats import VIDEO_CONTAINERS
+from beeq.media.inputs.bounds import decoder_threads
+from beeq.media.inputs.facts import Video
+from beeq.media.limits import LIMITS, MediaLimits
 from beeq.processors.base import ProcessorSettings
 
 
@@ -54,3 +57,17 @@ def test_a_picture_may_lie_or_stand() -> None:
     assert limits.allows_size((1080, 1920))
     assert not limits.allows_size((1921, 100))
     assert not limits.allows_size((1100, 1100))
+
+
+def test_an_encoder_looks_less_far_ahead_in_large_pictures() -> None:
+    for suffix, option in ((".mp4", "-rc-lookahead"), (".webm", "-lag-in-frames")):
+        container = VIDEO_CONTAINERS[suffix]
+        assert container.encoder((3840, 2160)) == [*container.video]
+        assert container.encoder((4320, 8192))[:-2] == [*container.video]
+        assert container.encoder((4320, 8192))[-2] == option
+
+
+@pytest.mark.parametrize(("count", "size", "threads"), [(2, 8192, 4), (3, 8192, 1), (50, 64, 4), (51, 64, 1)])
+def test_many_or_large_inputs_have_one_thread_each(count: int, size: int, threads: int) -> None:
+    LIMITS.set(MediaLimits(threads=4))
+    assert decoder_threads([Video(0, "h264", size, 4320)] * count) == threads
