@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Facts
 from beeq.media.inputs.probe import probe
 from beeq.media.paths import MediaRoot
+from beeq.processors.base import ProcessorSettings
+from beeq.processors.media import MediaProcessor
 from tests.media.clips import H264, colour_at, colour_clip, ffmpeg, run_job
 from tests.media.forgeries import KEYS, PLAIN_KEYS, raw_film, renamed, tagged, tagged_png, tagged_webp
+from tests.support.waiting import Recorder
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -149,6 +153,25 @@ async def test_a_forged_length_costs_no_more_runs(tmp_path: Path, started: list[
         )
         await run_job(tmp_path, "frame-extract", ["forged.mp4"], "out.png")
     assert len(started) == 3 * usual
+
+
+async def test_a_running_workers_first_attempt_is_enough(
+    tmp_path: Path, make_queue: Callable[..., Any]
+) -> None:
+    forged(clip_of(tmp_path, "mp4"))
+    raw_film(tmp_path / "words.mkv", doctype=WORD)
+    raw_film(tmp_path / "codec.mkv", codec=WORD)
+    queue = make_queue()
+    record = Recorder(queue, "succeeded", "retrying", "failed")
+    queue.process(MediaProcessor(ProcessorSettings(media_root=tmp_path)))
+    good = {"type": "video-stitch", "inputFiles": ["forged.mp4", "words.mkv"], "outputPath": "out.mp4"}
+    job = await queue.create_job(good).retries(3).save()
+    facts = await job.result(timeout="90s")
+    assert facts["duration"] == pytest.approx(0.5, abs=0.2)
+    await queue.create_job({**good, "inputFiles": ["codec.mkv"]}).retries(3).save()
+    ((_, error, *_),) = await record.until("failed")
+    assert str(error).isprintable()
+    assert record.of("retrying") == []
 
 
 async def test_a_files_words_do_not_have_its_job_retried(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ def test_endless_logs_are_kept_in_part() -> None:
     assert (len(reader.said()) < 300_000, reader.said()[-5:]) == (True, "last\n")
 
 
+def test_a_long_text_does_not_choose_where_a_complaint_ends() -> None:
+    cause = b"No space left on device"
+    for length in range(2000, 2100):
+        (complaint,) = read(RED + b"x" * length + cause + b" and so on\n" + OFF).complaints()
+        assert not complaint.is_the_systems
+
+
 def test_the_surroundings_of_the_mark_are_kept() -> None:
     far = b"z" * 1_000_000
     said = read(

@@ -51,7 +51,7 @@ class Complaint:
     @property
     def is_of_memory(self) -> bool:
         """Whether it is for want of memory."""
-        return any(text in self.text for text in _OUT_OF_MEMORY)
+        return self.is_error and any(text in self.text for text in _OUT_OF_MEMORY)
 
     @property
     def is_of_size(self) -> bool:

@@ -125,7 +125,9 @@ class LogReader:
     def _complaint(self, said: bytes, *, is_error: bool = False) -> Complaint:
         text = " ".join(said.decode(errors="replace").split())
         printable = "".join(each if each.isprintable() else "?" for each in text)
-        return Complaint(tuple(self._contexts), printable, is_error or self._is_error)
+        # A long text of a file must not choose where a complaint ends: there the cause is looked for.
+        cut = "…" if len(said) >= _MAX_BYTES else ""
+        return Complaint(tuple(self._contexts), printable + cut, is_error or self._is_error)
 
     def _keep(self, text: bytes) -> None:
         if self._room_bytes is not None:
