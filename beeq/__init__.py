@@ -22,8 +22,10 @@ from beeq.errors import (
     WorkerStuck,
 )
 from beeq.job import Job
+from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.many import BulkCounts, FoundJob
+from beeq.protocol.attempts import FailedAttempt
 from beeq.queue import Queue
 from beeq.settings import Settings
 from beeq.supervision.duty import DutyHealth
@@ -37,9 +39,11 @@ __all__ = [
     "DutyEnded",
     "DutyHealth",
     "DutySilent",
+    "FailedAttempt",
     "FoundJob",
     "Health",
     "Job",
+    "JobDetails",
     "JobFailed",
     "JobLost",
     "JobStalled",

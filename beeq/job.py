@@ -137,9 +137,12 @@ class Job:
         "is_new",
         "owner",
         "progress",
+        "started_ms",
         "status",
     )
     _created_ms: int  # of a new job
+    #: When this process took the job, in ms since the epoch; only of one that runs here.
+    started_ms: int
 
     def __init__(self, owner: JobOwner, record: Record, job_id: str | None = None) -> None:
         self.owner = owner

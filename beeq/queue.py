@@ -74,7 +74,7 @@ class Queue(OperatorMethods):
         self.keys, self.connector, self.pipeline = parts.keys, parts.connector, parts.pipeline
         self.event_hub, self._listeners, self._reader = parts.event_hub, parts.listeners, parts.reader
         self._session, self._actions, self._consumer = parts.session, parts.actions, parts.consumer
-        OperatorMethods.__init__(self, parts.context, parts.session, parts.reader, parts.actions)
+        OperatorMethods.__init__(self, parts.context, parts.session, parts.actions)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"

@@ -21,6 +21,7 @@ from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
 from beeq.client.closing import CLOSE_GRACE_S, close_timeout_ms
 from beeq.job import Job as AsyncJob
+from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import Filters
 from beeq.operations.many import FoundJob
 from beeq.protocol.backoff import Strategy
@@ -103,6 +104,22 @@ def _jobs(jobs: list[AsyncJob], portal: Portal) -> list[Job]:
 
 def _job_or_none(job: AsyncJob | None, portal: Portal) -> Job | None:
     return None if job is None else BlockingJob(job, portal)
+
+
+def _details_or_none(details: JobDetails[AsyncJob] | None, portal: Portal) -> JobDetails[Job] | None:
+    if details is None:
+        return None
+    return JobDetails(
+        _job_or_none(details.job, portal),
+        details.state,
+        details.created_ms,
+        details.due_ms,
+        details.ahead,
+        details.deliveries,
+        details.ended,
+        details.attempts,
+        details.problem,
+    )
 
 
 class _Connected(BlockingTwin, ABC):
@@ -221,6 +238,7 @@ class Queue(_Connected):
     remove_many = blocking(asynchronous.Queue.remove_many)
     purge = blocking(asynchronous.Queue.purge)
     run_job = blocking(asynchronous.Queue.run_job)
+    inspect_job = blocking(asynchronous.Queue.inspect_job, _details_or_none)
 
 
 class QueueService(_Connected):

@@ -9,6 +9,7 @@
 -- KEYS[7] evenResults  hash, the same of a job whose record was dropped
 -- KEYS[8] oddResults   the same, of other periods
 -- KEYS[9] outbox       stream of changed ids, for the mirror
+-- KEYS[10] attempts    hash, id → failed attempts of the job
 -- ARGV[1]  earlier_delayed  name of the earlierDelayed channel
 -- ARGV[2]  outbox_limit     how many changes the outbox holds at most, "0" to note none
 -- ARGV[3…] jobs             id ("" for an automatic one), record and due time in ms ("" for now) of each
@@ -20,11 +21,11 @@
 -- gets false. An automatic id that a user has taken already is passed over, or the job would not exist: first one
 -- by one, and after LONGEST_WALK of them by leaps, so that many imported ids do not hold up Redis. The counter is
 -- written with %.0f, for Lua's own text of 10^14 is "1e+14"; beyond LAST_NUMBER a number's text would be that of
--- its neighbour. Claims and results of an earlier job of the same id (removed by a Node peer, which
+-- its neighbour. Claims, results and attempts of an earlier job of the same id (removed by a Node peer, which
 -- knows nothing of them) are dropped: no old worker may finish this one. Queueing comes last; if anything
 -- is refused (a key of the wrong type), the records are taken back.
 
-local counter, jobs, waiting, delayed, claims, results, even_results, odd_results, outbox = unpack(KEYS)
+local counter, jobs, waiting, delayed, claims, results, even_results, odd_results, outbox, attempts = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
 local FIRST, STEP = 3, 3
 local count = (#ARGV - FIRST + 1) / STEP
@@ -174,8 +175,8 @@ if not added[1] then
   return refused or ids
 end
 
-if not refused and call('EXISTS', claims, results, even_results, odd_results) > 0 then
-  for _, key in ipairs({ claims, results, even_results, odd_results }) do
+if not refused and call('EXISTS', claims, results, even_results, odd_results, attempts) > 0 then
+  for _, key in ipairs({ claims, results, even_results, odd_results, attempts }) do
     if not is_error(refused) then
       refused = pcall('HDEL', key, unpack(added))
     end

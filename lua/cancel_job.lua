@@ -13,6 +13,7 @@
 -- KEYS[11] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
 -- KEYS[12] cancelled    sorted set, claim → when it was cancelled, in ms; also the name of a channel
 -- KEYS[13] outbox       stream of changed ids, for the mirror
+-- KEYS[14] attempts     hash, id → failed attempts of the job
 -- ARGV[1] job_id        the job
 -- ARGV[2] keep          text to keep as its outcome
 -- ARGV[3] keep_ms       how long to keep that
@@ -27,7 +28,7 @@
 -- channel, or by its next beat; a Node worker does not, and works on to its own end.
 -- What may be refused (a key of the wrong type) comes before the job leaves a list.
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, cancelled, outbox = unpack(KEYS)
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, cancelled, outbox, attempts = unpack(KEYS)
 local job_id, keep, keep_ms, memory_ms, events, message, outbox_limit = unpack(ARGV)
 keep_ms = tonumber(keep_ms)
 -- See exchange.lua: a key with results outlives its last entry by so much.
@@ -44,7 +45,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local claim = redis.call('HGET', claims, job_id)
-for _, key in ipairs({ results, even_results, odd_results }) do
+for _, key in ipairs({ results, even_results, odd_results, attempts }) do
   redis.call('HDEL', key, job_id) -- what an earlier job of the id has left
 end
 local period = math.floor(now / keep_ms)

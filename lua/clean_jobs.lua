@@ -9,6 +9,7 @@
 -- KEYS[7] claims     hash, id → token.place:deliveries
 -- KEYS[8] results    hash, id → result or error text
 -- KEYS[9] outbox     stream of changed ids, for the mirror
+-- KEYS[10] attempts  hash, id → failed attempts of the job
 -- ARGV[1]  state         which jobs: "succeeded" or "failed"
 -- ARGV[2]  outbox_limit  how many changes the outbox holds at most, "0" to note none
 -- ARGV[3…] jobs          id of each job, and its record as the caller read it
@@ -22,7 +23,7 @@
 -- from waiting where it is met, like every id without a record.
 -- What may be refused (a key of the wrong type) comes before anything is changed.
 
-local succeeded, failed, active, stalling, jobs, delayed, claims, results, outbox = unpack(KEYS)
+local succeeded, failed, active, stalling, jobs, delayed, claims, results, outbox, attempts = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 3, 2
 local state, outbox_limit = unpack(ARGV, 1, 2)
@@ -31,7 +32,7 @@ local finished = state == 'succeeded' and succeeded or failed
 for _, key in ipairs({ succeeded, failed, stalling }) do
   call('SCARD', key)
 end
-for _, key in ipairs({ jobs, claims, results }) do
+for _, key in ipairs({ jobs, claims, results, attempts }) do
   call('HLEN', key)
 end
 call('ZCARD', delayed)
@@ -57,6 +58,7 @@ for at = FIRST, #ARGV, STEP do
     call('SREM', stalling, id)
     call('HDEL', claims, id)
     call('HDEL', results, id)
+    call('HDEL', attempts, id)
     call('HDEL', jobs, id)
   end
   facts[#facts + 1] = is_same and 1 or 0

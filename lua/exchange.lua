@@ -12,6 +12,7 @@
 -- KEYS[10] evenResults  hash, id → due time in ms:result or error text, of dropped jobs; used in even
 -- KEYS[11] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
 -- KEYS[12] outbox       stream of changed ids, for the mirror
+-- KEYS[13] attempts     hash, id → failed attempts of the job, newest first, one a line
 -- ARGV[1]   events           name of the events channel, or "" to publish no job events
 -- ARGV[2]   earlier_delayed  name of the earlierDelayed channel
 -- ARGV[3]   keep_ms          how long to keep the result of a job whose record is dropped
@@ -28,8 +29,8 @@
 -- ARGV[13]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
 --                            Its place is 0, whether it is claimed or not
 -- ARGV[14…] outcomes         of each id, claim, status (succeeded, retrying, failed), record ("" leaves it
---                            as it is), event message, delay in ms (retrying only), result or error text
---                            to keep ("" for none)
+--                            as it is), event message, delay in ms (0 unless retrying; of a failure a colon
+--                            and the attempt to note may follow), result or error text to keep ("" for none)
 --
 -- Returns {facts, is_empty, jobs, is_granted, counted}. facts: for each outcome 1 if it was recorded, 0 if the job had
 -- another owner or no record any more (nothing was written), 2 if nobody has the job, and what this outcome
@@ -51,7 +52,7 @@
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
-local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, even_results, odd_results, outbox = unpack(KEYS)
+local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, even_results, odd_results, outbox, attempts = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
 local FIRST, STEP = 14, 7
 local free, fetched, is_started = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
@@ -88,6 +89,9 @@ local NEAR = 1000
 -- What a fetch has just moved is among so many of the newest; if it is there twice, its job runs.
 local FETCHED_WITHIN = 10000
 local COLON = 58
+-- A job's failed attempts that are kept, and for how long they outlive the last failure of the queue: what is left of
+-- jobs that Node peers have removed goes in the end, with no process alive.
+local MOST_ATTEMPTS, ATTEMPTS_MS = 20, 30 * 24 * 3600 * 1000
 -- Records read at one go: so many beyond max_bytes are read in vain, at most.
 local PIECE = 16
 local length, is_mixed, counted = tonumber(ARGV[8]), ARGV[9] == '1', nil
@@ -99,6 +103,19 @@ if not length then
 end
 local walked = 0
 
+-- Notes a failed attempt in front of the earlier ones; a refusal costs nobody a job.
+local function note_attempt(id, attempt)
+  local before = pcall('HGET', attempts, id)
+  if type(before) == 'string' then
+    local last = 0
+    for _ = 2, MOST_ATTEMPTS do
+      last = last and string.find(before, '\n', last + 1, true)
+    end
+    attempt = attempt .. '\n' .. string.sub(before, 1, (last or 0) - 1)
+  end
+  pcall('HSET', attempts, id, attempt)
+end
+
 -- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
 local ids, owned = {}, {}
@@ -106,7 +123,7 @@ for at = FIRST, #ARGV, STEP do
   ids[#ids + 1] = ARGV[at]
 end
 local holders = ids[1] and call('HMGET', claims, unpack(ids))
-local succeeded_ids, failed_ids, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now
+local succeeded_ids, failed_ids, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
 
 for n, id in ipairs(ids) do
   if walked > LONGEST_WALK then
@@ -155,6 +172,15 @@ for n, id in ipairs(ids) do
     end
     if fact == 1 then
       local delay_ms = ARGV[at + 5]
+      if status ~= 'succeeded' then
+        local attempt
+        delay_ms, attempt = string.match(delay_ms, '^(%d+):?(.*)$')
+        if attempt ~= '' and not is_dropped then
+          noted = noted or {}
+          noted[#noted + 1] = id
+          noted[#noted + 1] = attempt
+        end
+      end
       if status == 'retrying' and delay_ms ~= '0' then -- it is due by Redis's clock
         now, delayed_entries = now or now_ms(), delayed_entries or {}
         delayed_entries[#delayed_entries + 1] = string.format('%.0f', now + delay_ms)
@@ -247,6 +273,15 @@ if owned[1] then
   call('HDEL', claims, unpack(owned))
   if dropped_ids then
     call('HDEL', jobs, unpack(dropped_ids))
+    if call('EXISTS', attempts) == 1 then
+      pcall('HDEL', attempts, unpack(dropped_ids))
+    end
+  end
+  for n = 1, #(noted or {}), 2 do
+    note_attempt(noted[n], noted[n + 1])
+  end
+  if noted then
+    pcall('PEXPIRE', attempts, ATTEMPTS_MS)
   end
   if delayed_entries then
     -- A new head is announced, so that the processes that raise delayed jobs look in time.

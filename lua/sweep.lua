@@ -7,13 +7,14 @@
 -- KEYS[5] failed     set of ids
 -- KEYS[6] active     list of ids
 -- KEYS[7] swept      hash, claims → where in them the next call goes on
+-- KEYS[8] attempts   hash, id → failed attempts of the job
 -- ARGV[1] count        how many fields of each hash to look at, about
 -- ARGV[2] lifetime_ms  how long the cursors are kept without a call
 --
 -- Returns 1 if it is worth going on at once: the end of the claims was not reached, and there are more of them than
--- jobs that run; or a tenth of the results that were looked at, and not all were, had no job.
+-- jobs that run; or a tenth of the results, or attempts, that were looked at, and not all were, had no job.
 --
--- The cursor is the fleet's: its processes go through the claims together, from call to call. Results may be large,
+-- The cursor is the fleet's: its processes go through the claims together, from call to call. Results and attempts may be large,
 -- and HSCAN would bring them along: their ids are drawn at random.
 --
 -- Bounded by its count, and by LONGEST_WALK: each ended id with a claim is looked for in active. A claim without
@@ -21,7 +22,7 @@
 -- all the same, where Node has queued it once more than needed: its claim stays, or its outcome would find no
 -- owner.
 
-local claims, results, jobs, succeeded, failed, active, swept = unpack(KEYS)
+local claims, results, jobs, succeeded, failed, active, swept, attempts = unpack(KEYS)
 local count, lifetime_ms = unpack(ARGV)
 
 -- Entries of active that one call passes by at most, looking for its ids: a few milliseconds' worth.
@@ -60,12 +61,19 @@ end
 local has_more_claims = sweep(claims, 'claims', function(id)
   return redis.call('HEXISTS', jobs, id) == 0 or (has_ended(id) and is_at_rest(id))
 end)
-local drawn, dropped = redis.call('HRANDFIELD', results, count), 0
-for _, id in ipairs(drawn) do
-  if redis.call('HEXISTS', jobs, id) == 0 then
-    dropped = dropped + redis.call('HDEL', results, id)
-  end
-end
-local has_more_results = #drawn == tonumber(count) and dropped * 10 >= #drawn
 
-return (has_more_results or (has_more_claims and redis.call('HLEN', claims) > length)) and 1 or 0
+-- Drops fields without a job among some that are drawn; returns whether there are likely to be many more.
+local function draw(key)
+  local drawn, dropped = redis.call('HRANDFIELD', key, count), 0
+  for _, id in ipairs(drawn) do
+    if redis.call('HEXISTS', jobs, id) == 0 then
+      dropped = dropped + redis.call('HDEL', key, id)
+    end
+  end
+  return #drawn == tonumber(count) and dropped * 10 >= #drawn
+end
+
+local has_more_results = draw(results)
+local has_more_attempts = draw(attempts)
+
+return (has_more_results or has_more_attempts or (has_more_claims and redis.call('HLEN', claims) > length)) and 1 or 0

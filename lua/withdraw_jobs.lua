@@ -14,6 +14,7 @@
 -- KEYS[11] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
 -- KEYS[12] cancelled    sorted set, claim → when it was cancelled, in ms; also the name of a channel
 -- KEYS[13] outbox       stream of changed ids, for the mirror
+-- KEYS[14] attempts     hash, id → failed attempts of the job
 -- ARGV[1]  state         where the jobs are: "waiting", "active" or "delayed"
 -- ARGV[2]  start         of a list: about how many entries lie to the right of the first of the jobs
 -- ARGV[3]  span          of a list: among about how many entries the jobs are
@@ -33,7 +34,7 @@
 -- the job (not in the list), it has ended, was removed, or removed and saved again (no such record). What may be
 -- refused (a key of the wrong type) comes before a job leaves a list.
 
-local waiting, active, delayed, succeeded, failed, stalling, jobs, claims, results, even_results, odd_results, cancelled, outbox = unpack(KEYS)
+local waiting, active, delayed, succeeded, failed, stalling, jobs, claims, results, even_results, odd_results, cancelled, outbox, attempts = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 8, 4
 local state, start, span, keep_ms, memory_ms, events, outbox_limit = unpack(ARGV, 1, 7)
@@ -49,7 +50,7 @@ local GONE = '\0gone\0'
 for _, key in ipairs({ succeeded, failed, stalling }) do
   call('SCARD', key)
 end
-for _, key in ipairs({ jobs, claims, results, even_results, odd_results }) do
+for _, key in ipairs({ jobs, claims, results, even_results, odd_results, attempts }) do
   call('HLEN', key)
 end
 call('ZCARD', cancelled)
@@ -73,8 +74,8 @@ if list then
 end
 
 local function keep_outcome(id, keep)
-  for _, key in ipairs({ results, even_results, odd_results }) do
-    call('HDEL', key, id) -- what an earlier job of the id has left
+  for _, key in ipairs({ results, even_results, odd_results, attempts }) do
+    call('HDEL', key, id) -- what this and earlier jobs of the id have left
   end
   if keep == '' then
     return

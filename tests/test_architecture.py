@@ -23,6 +23,7 @@ LUA = sorted((ROOT / "lua").glob("*.lua"))
 #: Modules that decide and never do: no IO, no clock, no chance.
 CORE = (
     "protocol/keys.py",
+    "protocol/attempts.py",
     "protocol/codec.py",
     "protocol/events.py",
     "protocol/backoff.py",

@@ -1,6 +1,5 @@
 """Looks into a queue: jobs by id and by state, counts, outcomes. Writes nothing."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,26 +105,20 @@ class Reader:
 
     async def records(self, ids: list[bytes]) -> list[tuple[str, bytes]]:
         """Return id and record of those that have one, in the order asked for."""
-        return [
-            (job_id.decode(errors="replace"), raw)
-            async for portion in self.portions(ids)
-            for job_id, raw in portion
-        ]
-
-    async def portions(self, ids: list[bytes]) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        """Yield id and record of those that have one, as many at once as one call reads."""
+        found: list[tuple[str, bytes]] = []
         start = 0
         while start < len(ids):
             page = ids[start : start + _READ_AT_ONCE]
             raws = await scripts.read_records(
                 self._pipeline, self._keys, max_bytes=_READ_BYTES, ids=((job_id,) for job_id in page)
             )
-            start += len(raws)
-            yield [
-                (job_id, raw)
+            found += [
+                (job_id.decode(errors="replace"), raw)
                 for job_id, raw in zip(page, raws, strict=False)  # those that fit
                 if raw is not None
             ]
+            start += len(raws)
+        return found
 
     async def ids(self, kind: str, *, start: int, end: int, size: int) -> list[bytes]:
         """Return ids in a state; lists by inclusive ``start`` and ``end``, sets by ``size``."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
-from beeq.protocol.codec import Record
+from beeq.protocol.codec import Record, RecordLike
 from beeq.settings import Duration, milliseconds, whole
 
 #: Where a job of a queue can be.
@@ -28,7 +28,8 @@ class Filters(TypedDict, total=False):
     ``state``: one of ``STATES`` or several. ``error``: text that the newest error or its trace has, in
     either case of letters. ``where``: values of the record by their paths, ``{"data.user": 7}``; a number in
     a path is an index of a list, ``OneOf`` takes any of several values. ``since`` and ``older_than``: ms,
-    timedelta, or text like ``7d``; the age of a job is counted from its creation. ``limit``: so many jobs at
+    timedelta, or text like ``7d``; the age of a job is counted from its last failed
+    attempt where that is noted, else from its creation. ``limit``: so many jobs at
     most.
     """
 
@@ -91,7 +92,7 @@ class JobFilter:
 
         Args:
             record: its record; None for one that cannot be read: it has no error, no data, and is old.
-            last_ms: when it was created, in ms since the epoch; 0: nobody knows.
+            last_ms: when it last failed, or else was created, in ms since the epoch; 0: nobody knows.
             now_ms: the clock.
         """
         age_ms = now_ms - last_ms
@@ -114,7 +115,7 @@ class JobFilter:
         )
 
 
-def newest_trace(record: Record) -> str:
+def newest_trace(record: RecordLike) -> str:
     """Return the trace of the newest failed attempt in a record; its first line is the error. "" if none."""
     traces = record.options.get("stacktraces")
     return str(traces[0]) if isinstance(traces, list) and traces else ""

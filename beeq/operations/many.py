@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 from beeq.client.commands import CANCELLED_MS, portions
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
-from beeq.client.reader import Reader
 from beeq.client.session import Session
 from beeq.errors import JobUnreadable
 from beeq.job import Job
@@ -22,6 +21,8 @@ from beeq.protocol.options import created_ms_of
 from beeq.redis import scripts
 
 JobT = TypeVar("JobT")
+#: One call reads not much more than so many bytes of records.
+_READ_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,15 @@ class _Match:
     job_id: bytes
     raw: bytes
     record: Record | None
+    failed_ms: int  # when its newest failed attempt ended; 0: none is noted
 
     @property
     def created_ms(self) -> int:
         return 0 if self.record is None else created_ms_of(self.record.options)
+
+    @property
+    def last_ms(self) -> int:
+        return max(self.created_ms, self.failed_ms)
 
 
 @dataclass(slots=True)
@@ -92,12 +98,9 @@ class _Portion:
 class Many:
     """Finds and changes many jobs of one queue. ``Queue`` documents what each method promises."""
 
-    def __init__(
-        self, context: QueueContext, *, session: Session, reader: Reader, actions: JobActions
-    ) -> None:
+    def __init__(self, context: QueueContext, *, session: Session, actions: JobActions) -> None:
         self._context = context
         self._session = session
-        self._reader = reader
         self._actions = actions
 
     async def find(self, job_filter: JobFilter) -> AsyncIterator[FoundJob[Job]]:
@@ -127,16 +130,33 @@ class Many:
         for state in job_filter.states:
             scan = Scan(self._context.pipeline, self._context.keys, state)
             while (page := await scan.page()) is not None:
-                async for jobs in self._reader.portions(page.ids):
+                async for jobs in self._survey(page.ids):
                     matches = [
                         match
-                        for match in (_match_of(job_id, raw) for job_id, raw in jobs)
-                        if job_filter.matches(match.record, last_ms=match.created_ms, now_ms=now_ms)
+                        for match in jobs
+                        if job_filter.matches(match.record, last_ms=match.last_ms, now_ms=now_ms)
                     ][:left]
                     left = None if left is None else left - len(matches)
                     yield _Portion(len(jobs), matches, page, scan)
                     if left == 0:
                         return
+
+    async def _survey(self, ids: list[bytes]) -> AsyncIterator[list[_Match]]:
+        """Yield the jobs with a record, as many at once as one call reads."""
+        while ids:
+            found = await scripts.survey_jobs(
+                self._context.pipeline,
+                self._context.keys,
+                max_bytes=_READ_BYTES,
+                ids=((job_id,) for job_id in ids),
+            )
+            count = len(found) // 2
+            yield [
+                _match_of(job_id, raw, failed_ms)
+                for job_id, raw, failed_ms in zip(ids[:count], found[::2], found[1::2], strict=True)
+                if raw is not None
+            ]
+            ids = ids[count:]
 
     async def act(
         self, verb: str, job_filter: JobFilter, *, dry_run: bool, on_progress: OnProgress | None
@@ -214,11 +234,12 @@ class Many:
         return bool(fact)
 
 
-def _match_of(job_id: bytes, raw: bytes) -> _Match:
+def _match_of(job_id: bytes, raw: bytes, failed_ms: bytes) -> _Match:
     try:
-        return _Match(job_id, raw, decode_record(job_id.decode(errors="replace"), raw, now_ms=0))
+        record = decode_record(job_id.decode(errors="replace"), raw, now_ms=0)
     except JobUnreadable:
-        return _Match(job_id, raw, None)
+        record = None
+    return _Match(job_id, raw, record, int(failed_ms or 0))
 
 
 def _is_writable(record: Record | None) -> bool:

@@ -5,9 +5,9 @@ from typing import Unpack
 
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
-from beeq.client.reader import Reader
 from beeq.client.session import Session
 from beeq.job import Job
+from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
 from beeq.protocol.options import check_job_id
@@ -26,8 +26,9 @@ class OperatorMethods:
     All raise TypeError, ValueError: a filter that cannot be, named; RedisError; QueueClosed.
     """
 
-    def __init__(self, context: QueueContext, session: Session, reader: Reader, actions: JobActions) -> None:
-        self._many = Many(context, session=session, reader=reader, actions=actions)
+    def __init__(self, context: QueueContext, session: Session, actions: JobActions) -> None:
+        self._many = Many(context, session=session, actions=actions)
+        self._inspector = Inspector(context, session, actions)
         self._clean = actions.clean
 
     def find_jobs(self, **filters: Unpack[Filters]) -> AsyncIterator[FoundJob[Job]]:
@@ -37,6 +38,11 @@ class OperatorMethods:
         that moves from state to state meanwhile may be missed, or found twice.
         """
         return self._many.find(JobFilter.of(STATES, **filters))
+
+    async def inspect_job(self, job_id: str | int) -> JobDetails[Job] | None:
+        """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None."""
+        text = check_job_id(job_id)
+        return None if text is None else await self._inspector.inspect(text)
 
     async def retry_many(
         self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]

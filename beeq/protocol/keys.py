@@ -41,6 +41,7 @@ beeq:requeued    set        ids that the stall check which goes on has queued ag
 beeq:swept       hash       how far the sweep through claims has come; has a TTL
 beeq:written     string     nothing: a write that replicas confirm (``wait_replicas``); has a TTL
 beeq:tried       string     there while one script call tries the user's rights, and gone at its end
+beeq:attempts    hash       id → the job's failed attempts, newest first, one a line; has a TTL
 ================ ========== ================================================================
 """
 
@@ -75,6 +76,7 @@ SIDE_SUFFIXES = (
     "beeq:swept",
     "beeq:tried",
     "beeq:written",
+    "beeq:attempts",
 )
 
 #: Keys of earlier versions of beeq, which nobody reads any more; ``destroy`` deletes them too.
@@ -122,6 +124,7 @@ class Keys:
     swept = Key("beeq:swept")
     tried = Key("beeq:tried")
     written = Key("beeq:written")
+    attempts = Key("beeq:attempts")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""

@@ -50,6 +50,7 @@ class AttemptedJob(RecordLike, Protocol):
     """What an outcome needs of a job: its record, as its handler left it and as it was claimed."""
 
     claimed_record: bytes
+    started_ms: int
 
     def saved_id(self) -> str:
         """Return the id, which a job that runs has."""
@@ -72,6 +73,8 @@ class Outcome:
     delay_ms: int = 0
     #: Retrying: the attempt does not count, its handler has put the job off.
     is_postponed: bool = False
+    #: Unless it succeeded, or is put off: what is noted of the attempt (``attempts.py``), by the worker.
+    attempt: bytes = b""
     #: Succeeded: what the handler returned.
     result: Any = None
     #: Otherwise: what it raised.

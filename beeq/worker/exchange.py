@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from beeq.errors import BeeqError
+from beeq.process import now_ms, process_name
+from beeq.protocol.attempts import encode_attempt
 from beeq.protocol.keys import Keys
 from beeq.protocol.options import created_ms_of
+from beeq.protocol.outcome import Outcome
 from beeq.redis import scripts
 from beeq.settings import Settings
 from beeq.worker.scheduling.actions import MAX_BATCH_BYTES, ExchangeCall
@@ -41,6 +45,18 @@ class ExchangePacker:
         self._counted = counted
         self._calls_until_count = _COUNT_EVERY
 
+    @staticmethod
+    def note_attempt(outcome: Outcome) -> None:
+        """Write down who made the attempt that has failed now, and how it ended."""
+        job = outcome.job
+        outcome.attempt = encode_attempt(
+            created_ms=created_ms_of(job.options),
+            started_ms=job.started_ms,
+            ended_ms=now_ms(),
+            worker=process_name(),
+            error=outcome.error if outcome.error is not None else BeeqError("unknown"),
+        )
+
     def packed(self, call: ExchangeCall) -> bytes:
         """Return the command."""
         self._calls_until_count -= 1
@@ -56,13 +72,18 @@ class ExchangePacker:
                 keep = b"%d:snull" % created_ms_of(outcome.job.options)
             elif self._without_result and outcome.status in self._without_result:
                 keep = b""
+            delay: int | bytes = outcome.delay_ms
+            if outcome.status != "succeeded":
+                if not (outcome.attempt or outcome.is_postponed):  # a success that Redis refused
+                    self.note_attempt(outcome)
+                delay = b"%d:%b" % (outcome.delay_ms, outcome.attempt)
             arguments += (
                 pending.raw_id,
                 pending.claim,
                 outcome.status,
                 outcome.record,
                 outcome.message,
-                outcome.delay_ms,
+                delay,
                 keep,
             )
         return self._prefix.pack(arguments)

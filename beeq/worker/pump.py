@@ -114,6 +114,8 @@ class Pump:
 
     def outcome_ready(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> None:
         """Take the outcome of a claimed job; a later call sends it to Redis."""
+        if outcome.status != "succeeded" and not outcome.is_postponed:
+            self._packer.note_attempt(outcome)
         self._carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
 
     def give_back(self, claims: list[tuple[bytes, bytes]]) -> None:

@@ -251,9 +251,11 @@ class Worker:
         except JobUnreadable as error:
             context.report_error(error)
             job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
+            job.started_ms = now_ms
             self.pump.outcome_ready(raw_id, claim, fail(job, error, {}))
             return
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
+        job.started_ms = now_ms
         if deliveries > context.settings.max_stalls + 1:
             # A stall check only requeues. The worker that claims a job too often fails it, unrun.
             self.pump.outcome_ready(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
@@ -331,16 +333,14 @@ class Worker:
             return _decide(self._as_claimed(attempt), result, error, self._owner)
         except BaseException as worse:  # noqa: BLE001 - a result or an error that cannot even be looked at
             what = "result" if error is None else f"{kind_of(error)}"
-            return fail(
-                self._as_claimed(attempt), Discard(f"the {what} cannot be read: {kind_of(worse)}"), {}
-            )
+            reason = Discard(f"the {what} cannot be read: {kind_of(worse)}")
+            return fail(self._as_claimed(attempt), reason, {})
 
     def _as_claimed(self, attempt: Attempt) -> Job:
         """Return the attempt's job as it was claimed, without what its handler changed."""
         raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
-        record = decode_record(job_id, raw_record, now_ms=self._context.now_ms())
-        job = Job(self._owner, record, job_id)
-        job.claim, job.claimed_record = attempt.claim, raw_record
+        job = Job(self._owner, decode_record(job_id, raw_record, now_ms=self._context.now_ms()), job_id)
+        job.claim, job.claimed_record, job.started_ms = attempt.claim, raw_record, attempt.job.started_ms
         return job
 
     def _ended_late(self, job: Job, error: BaseException | None) -> None:

@@ -137,9 +137,11 @@ class End:
     message: str | None = None
     delay_ms: int = 0
     keep: str = ""
+    attempt: str = ""
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the seven arguments."""
         record = f"{self.job_id} {self.status}" if self.record is None else self.record
         message = f"event {self.job_id}" if self.message is None else self.message
-        return (self.job_id, self.claim, self.status, record, message, self.delay_ms, self.keep)
+        delay = f"{self.delay_ms}:{self.attempt}" if self.attempt else self.delay_ms
+        return (self.job_id, self.claim, self.status, record, message, delay, self.keep)

@@ -169,7 +169,7 @@ def test_a_record_of_any_bytes_arrives_unchanged(bench, valkey):
             bench.key(name)
             for name in (
                 *("id", "jobs", "waiting", "delayed", "claims"),
-                *("results", "evenResults", "oddResults", "outbox"),
+                *("results", "evenResults", "oddResults", "outbox", "attempts"),
             )
         ]
         client.eval(

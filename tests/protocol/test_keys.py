@@ -35,6 +35,7 @@ NAMES = [
     ("swept", "bq:mail:beeq:swept"),
     ("tried", "bq:mail:beeq:tried"),
     ("written", "bq:mail:beeq:written"),
+    ("attempts", "bq:mail:beeq:attempts"),
 ]
 
 

@@ -51,7 +51,9 @@ def faults(redis: Redis, keys: Keys) -> list[str]:
     found += [f"a claim of {job_id!r} outlived its record" for job_id in claims - records]
     results = set(redis.hkeys(keys.results))
     found += [f"a result of {job_id!r} outlived its record" for job_id in results - records]
-    passing = (keys.even_results, keys.odd_results, keys.requeued, keys.swept, keys.written)
+    attempts = set(redis.hkeys(keys.attempts))
+    found += [f"attempts of {job_id!r} outlived its record" for job_id in attempts - records]
+    passing = (keys.even_results, keys.odd_results, keys.requeued, keys.swept, keys.written, keys.attempts)
     found += [f"{key} never expires" for key in passing if redis.ttl(key) == -1]
     return found
 

@@ -1,0 +1,93 @@
+"""All that a queue knows of one job, for a person who looks."""
+
+from dataclasses import dataclass
+from typing import Generic
+
+from beeq.client.context import QueueContext
+from beeq.client.job_actions import JobActions
+from beeq.client.reader import Ended, kept_outcome
+from beeq.client.session import Session
+from beeq.errors import JobFailed, JobUnreadable
+from beeq.job import Job
+from beeq.operations.job_filter import newest_trace
+from beeq.operations.many import JobT
+from beeq.protocol.attempts import FailedAttempt, decode_attempts
+from beeq.protocol.options import created_ms_of
+from beeq.redis import scripts
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetails(Generic[JobT]):
+    """A job, where it is, and what came of its attempts.
+
+    Attributes:
+        job: the job, as Redis has it; None if its record is gone, or cannot be read.
+        state: ``waiting``, ``active``, ``delayed``, ``succeeded``, ``failed`` or ``cancelled``; ``nowhere``
+            for a record whose id no list and no set has, as when a peer died in the midst of saving it.
+        created_ms: when it was created, in ms since the epoch; 0: nobody knows.
+        due_ms: when it is due, if it is delayed.
+        ahead: how many jobs run before it, if it waits; None if they are a quarter of a million or more.
+        deliveries: how often beeq workers have taken it, since it was saved, ended, or was retried by hand.
+        ended: how it ended, if that is known: with a value, or with an error (of a Node worker, the trace).
+        attempts: those that failed on beeq workers, the newest first. Attempts on Node workers are in the
+            job's ``options["stacktraces"]`` only, which has the traces of all.
+        problem: why the record cannot be read, or "".
+    """
+
+    job: JobT | None
+    state: str
+    created_ms: int
+    due_ms: float | None
+    ahead: int | None
+    deliveries: int
+    ended: Ended | None
+    attempts: list[FailedAttempt]
+    problem: str = ""
+
+
+class Inspector:
+    """Looks at single jobs of one queue."""
+
+    def __init__(self, context: QueueContext, session: Session, actions: JobActions) -> None:
+        self._context = context
+        self._session = session
+        self._actions = actions
+
+    async def inspect(self, job_id: str) -> JobDetails[Job] | None:
+        """Return what is known of the job; None if that is nothing."""
+        await self._session.ensure()
+        moment = self._context.event_hub.moment
+        state, raw, kept, lines, claim, where = await scripts.inspect_job(
+            self._context.pipeline, self._context.keys, job_id=job_id
+        )
+        if raw is None and kept is None:
+            return None
+        job, problem, created_ms = None, "", None
+        if raw is not None:
+            try:
+                job = self._actions.found(job_id, raw, since=moment)
+                created_ms = created_ms_of(job.options)
+            except JobUnreadable as error:
+                problem = str(error)
+        ended = None
+        if kept is not None and (raw is None or state in (b"succeeded", b"failed")):
+            ended = kept_outcome(job_id, kept, created_ms=created_ms)
+        if ended is None and job is not None and state == b"failed":
+            ended = Ended(error=JobFailed(job_id, newest_trace(job) or "the job failed"))
+        name = state.decode()
+        if raw is None:
+            is_cancelled = ended is not None and ended.is_cancelled
+            has_failed = ended is not None and ended.error is not None
+            name = "cancelled" if is_cancelled else "failed" if has_failed else "succeeded"
+        deliveries = b"" if claim is None else claim.rpartition(b":")[2]
+        return JobDetails(
+            job,
+            name or "nowhere",
+            created_ms or 0,
+            float(where) if state == b"delayed" else None,
+            int(where) if state == b"waiting" and int(where) >= 0 else None,
+            int(deliveries) if deliveries.isdigit() else 0,
+            ended,
+            [] if lines is None else decode_attempts(lines, created_ms=created_ms),
+            problem,
+        )

@@ -1,0 +1,70 @@
+-- Reads all that a queue knows of one job, at one moment. Writes nothing.
+--
+-- KEYS[1]  jobs         hash, id → record
+-- KEYS[2]  waiting      list of ids; workers pop right
+-- KEYS[3]  active       list of ids
+-- KEYS[4]  delayed      sorted set, id → due time in ms
+-- KEYS[5]  succeeded    set of ids
+-- KEYS[6]  failed       set of ids
+-- KEYS[7]  claims       hash, id → token.place:deliveries
+-- KEYS[8]  results      hash, id → result or error text, as long as the job is there
+-- KEYS[9]  evenResults  hash, id → due time in ms:result or error text, of dropped jobs
+-- KEYS[10] oddResults   the same, of other periods
+-- KEYS[11] attempts     hash, id → failed attempts of the job, newest first, one a line
+-- ARGV[1] job_id  the job
+--
+-- Returns {state, record, kept, attempts, claim, where}: state is that of the lists and sets, "" if none has the id; kept
+-- its result, by the rules of read_outcome; where is the due time of a delayed job as text, or how many jobs
+-- run before one that waits, -1 if they are more than LONGEST_WALK. What is not there is false.
+--
+-- An id may be in several places after a Node peer's retry: where it runs, or is to run, comes first. Bounded by
+-- LONGEST_WALK in waiting; active is as long as many jobs run in the whole fleet.
+
+local jobs, waiting, active, delayed, succeeded, failed, claims, results, even_results, odd_results, attempts = unpack(KEYS)
+local call, job_id = redis.call, ARGV[1]
+-- Entries of waiting that are passed by at most: some milliseconds' worth.
+local LONGEST_WALK = 250000
+
+local function kept_result()
+  local kept = call('HGET', results, job_id)
+  if kept then
+    return kept
+  end
+  kept = call('HGET', even_results, job_id) or call('HGET', odd_results, job_id)
+  local due = kept and string.match(kept, '^%d+')
+  if not due then
+    return false
+  end
+  local time = call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  return tonumber(due) > now and string.sub(kept, #due + 2)
+end
+
+local record = call('HGET', jobs, job_id)
+local state, where = '', false
+if record then
+  local due = call('ZSCORE', delayed, job_id)
+  local place = not due and call('LPOS', waiting, job_id, 'RANK', -1, 'MAXLEN', LONGEST_WALK)
+  if call('LPOS', active, job_id) then
+    state = 'active'
+  elseif due then
+    state, where = 'delayed', due
+  elseif place then
+    state, where = 'waiting', call('LLEN', waiting) - place - 1
+  elseif call('SISMEMBER', succeeded, job_id) == 1 then
+    state = 'succeeded'
+  elseif call('SISMEMBER', failed, job_id) == 1 then
+    state = 'failed'
+  elseif call('LLEN', waiting) > LONGEST_WALK then
+    state, where = 'waiting', -1
+  end
+end
+local lines = redis.pcall('HGET', attempts, job_id)
+return {
+  state,
+  record,
+  kept_result(),
+  type(lines) == 'string' and lines,
+  call('HGET', claims, job_id),
+  where,
+}
