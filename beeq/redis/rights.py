@@ -123,6 +123,7 @@ RIGHTS = (
     Right("blmove", _OPTIONAL, "an idle worker waits for a job; without it, it asks every half second"),
     Right("client|id", _OPTIONAL, "ends that wait; without it, a wait lasts half a second"),
     Right("client|unblock", _OPTIONAL, "ends that wait; without it, a wait lasts half a second"),
+    Right("scan", _OPTIONAL, "commands that find a job's queue by its id; without it, name the queue"),
     Right("select", _OPTIONAL, "a database other than 0; without it, only that one can be used"),
     Right("wait", _OPTIONAL, "the setting wait_replicas; without it, leave that out"),
     Right("client|setname", _OPTIONAL, "?client_name=… in a URL; without it, leave that out"),

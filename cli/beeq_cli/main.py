@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -19,8 +20,17 @@ from beeq_cli.options import Common, common_options
 _COMMANDS = {
     "worker": ("beeq_cli.commands.worker", "Work on queues."),
     "enqueue": ("beeq_cli.commands.enqueue", "Put a job into a queue."),
-    "cancel": ("beeq_cli.commands.cancel", "End a job, running or not."),
     "stats": ("beeq_cli.commands.stats", "Show how queues are doing."),
+    "jobs": ("beeq_cli.commands.operate.listing", "Show the jobs of a queue."),
+    "show": (
+        "beeq_cli.commands.operate.show",
+        "Show one job: where it is, and what came of its attempts.",
+    ),
+    "retry": ("beeq_cli.commands.operate.acting", "Queue failed jobs again."),
+    "run": ("beeq_cli.commands.operate.acting", "Queue delayed jobs now."),
+    "cancel": ("beeq_cli.commands.operate.acting", "End jobs, running or not."),
+    "remove": ("beeq_cli.commands.operate.acting", "Remove jobs, wherever they are."),
+    "purge": ("beeq_cli.commands.operate.purge", "Remove all jobs of a state, or the older ones."),
     "web": ("beeq_cli.commands.web", "Serve the HTTP routes."),
     "webhook-secret": (
         "beeq_cli.commands.webhook_secret",
@@ -44,6 +54,18 @@ class CommandGroup(click.Group):
             return None
         command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of one that there is not, say which was perhaps meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], _COMMANDS, n=2, cutoff=0.5)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(near)}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the commands' lines, without loading them."""

@@ -1,0 +1,82 @@
+"""Which queues a Redis holds, and which of them have a job of some id."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from beeq.errors import RedisRefused
+from beeq.protocol.keys import Keys
+from beeq.redis.pipeline import Pipeline
+from beeq.redis.rights import is_lack_of_right
+
+#: A search looks at so many keys at most, for so long at most; one call at so many.
+MOST_KEYS = 200_000
+LONGEST_S = 3.0
+_KEYS_AT_ONCE = 1000
+#: Queues that are asked at once.
+_ASKED_AT_ONCE = 100
+
+
+async def find_queue_names(pipeline: Pipeline, prefix: str) -> tuple[list[str], bool]:
+    """Return the names of queues that have jobs, sorted, and whether all keys were looked at.
+
+    A Redis user without the right to SCAN finds none. In a cluster only the node is asked that the pipeline
+    leads to. Raises RedisUnavailable, QueueClosed.
+    """
+    head, tail = f"{prefix or 'bq'}:", ":jobs"
+    pattern = f"{_escaped(head)}*{tail}"
+    names: set[str] = set()
+    cursor, looked_at, ends_s = b"0", 0, time.monotonic() + LONGEST_S
+    while True:
+        try:
+            cursor, keys = await pipeline.call(
+                "SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE, repeatable=True
+            )
+        except RedisRefused as refused:
+            if not is_lack_of_right(refused):
+                raise
+            return sorted(names), False
+        for key in keys:
+            name = key.decode(errors="replace").removeprefix(head).removesuffix(tail)
+            if name and Keys(prefix, name).jobs.encode() == key:
+                names.add(name)
+        looked_at += _KEYS_AT_ONCE
+        if cursor == b"0":
+            return sorted(names), True
+        if looked_at >= MOST_KEYS or time.monotonic() > ends_s:
+            return sorted(names), False
+
+
+async def queues_with(
+    pipeline: Pipeline, prefix: str, names: Iterable[str], job_id: str, *, is_gone_too: bool = False
+) -> list[str]:
+    """Return those of the queues that have a job of that id, or with ``is_gone_too`` its outcome.
+
+    A queue that this connection cannot ask, because it lies on another node of a cluster, is passed over.
+    """
+    wanted = list(dict.fromkeys(names))
+    found = []
+    for start in range(0, len(wanted), _ASKED_AT_ONCE):
+        some = wanted[start : start + _ASKED_AT_ONCE]
+        answers = await asyncio.gather(
+            *(_has(pipeline, Keys(prefix, name), job_id, is_gone_too=is_gone_too) for name in some)
+        )
+        found += [name for name, has in zip(some, answers, strict=True) if has]
+    return found
+
+
+async def _has(pipeline: Pipeline, keys: Keys, job_id: str, *, is_gone_too: bool) -> bool:
+    hashes = [keys.jobs, *((keys.even_results, keys.odd_results) if is_gone_too else ())]
+    try:
+        for key in hashes:
+            if await pipeline.call("HEXISTS", key, job_id, repeatable=True):
+                return True
+    except RedisRefused as refused:
+        if refused.code not in ("MOVED", "CROSSSLOT", "NOPERM"):
+            raise
+    return False
+
+
+def _escaped(text: str) -> str:
+    """Return a pattern of SCAN that matches the text and nothing else."""
+    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)

@@ -1,0 +1,43 @@
+"""Before much is changed: the number, a question, and how far it is."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from beeq import BulkCounts
+from beeq.operations.many import OnProgress
+
+
+def _is_person_there() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def refuse_unasked(verb: str) -> None:
+    """Raise a usage error where nobody can be asked."""
+    if not _is_person_there():
+        raise click.UsageError(
+            f"nobody can be asked here before {verb} acts on many jobs: add --yes, or --dry-run to see them"
+        )
+
+
+def agreed(question: str) -> bool:
+    """Ask a person; no answer means no."""
+    return click.confirm(question, err=True)
+
+
+@contextmanager
+def progress(*, is_quiet: bool) -> Iterator[OnProgress]:
+    """Show how far it is, if a person looks on."""
+    if is_quiet or not sys.stderr.isatty():
+        yield lambda _counts: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only for a person
+
+    with Console(stderr=True).status("looking") as status:
+
+        def report(counts: BulkCounts) -> None:
+            status.update(f"{counts.seen:,} looked at, {counts.matched:,} meant, {counts.done:,} done")
+
+        yield report
