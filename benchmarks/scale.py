@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import json
 import os
 import platform
 import random
@@ -326,6 +327,81 @@ async def large(stage: Stage) -> None:
     await queue.close()
 
 
+async def operator(stage: Stage) -> None:
+    """An operator who looks, retries, cancels and purges in a long queue, beside a client that pings."""
+    many, failed = stage.count(1_000_000), stage.count(200_000)
+    queue = stage.queue(is_worker=False, activate_delayed_jobs=False)
+
+    async def fill() -> None:
+        for first in range(0, many, 1000):
+            jobs = [queue.create_job({"user": i % 1000}) for i in range(first, min(first + 1000, many))]
+            await queue.save_all(jobs)
+        _put_failed(stage, queue, failed)
+
+    async def first_page(state: Any) -> None:
+        shown = [found async for found in queue.find_jobs(state=state, limit=100)]
+        _expect(len(shown) == min(100, failed), "the first page is full")
+
+    async def search() -> None:
+        counts = await queue.retry_many(error="no such text", dry_run=True)
+        _expect(
+            (counts.seen, counts.matched) == (failed, 0), f"every failed job was looked at once: {counts}"
+        )
+
+    async def cancel() -> None:
+        counts = await queue.cancel_many(state="waiting", where={"data.user": 7})
+        _expect(counts.done == len(range(7, many, 1000)), f"every job was cancelled: {counts}")
+
+    async def retry() -> None:
+        counts = await queue.retry_many()
+        _expect(counts.done == failed, f"every job was retried: {counts}")
+
+    async def purge() -> None:
+        counts = await queue.purge("waiting")
+        left = (await queue.check_health()).waiting
+        _expect(not (counts.moved or left), f"every job was purged: {counts}, {left} left")
+
+    size = f"{_spaced(many)} waiting, {_spaced(failed)} failed"
+    await stage.step(f"{size}: saved", fill)
+    for title, action in (
+        ("the first 100 that wait", lambda: first_page("waiting")),
+        ("the first 100 that failed", lambda: first_page("failed")),
+        ("a text looked for in all that failed", search),
+        ("one in a thousand that wait cancelled", cancel),
+        ("all that failed retried", retry),
+        ("all that wait purged", purge),
+    ):
+        waits: list[str] = []
+        with _pinging(stage.url, waits):
+            await stage.step(title, action)
+        print(f"{'… the longest wait of a PING meanwhile':<52} {waits[0]:>20}", flush=True)
+    await queue.close()
+
+
+def _expect(is_so: bool, what: str) -> None:
+    if not is_so:
+        raise AssertionError(f"it is not so that {what}")
+
+
+def _put_failed(stage: Stage, queue: Queue, count: int) -> None:
+    """Put failed jobs into the queue, as a worker has left them."""
+    trace = "ValueError: no such town\n" + "  at some line\n" * 20
+    for first in range(0, count, 1000):
+        records: Any = {
+            f"f{i}": json.dumps(
+                {
+                    "data": {"user": i % 1000},
+                    "options": {"timestamp": 1, "stacktraces": [trace]},
+                    "status": "failed",
+                    "progress": 0,
+                }
+            )
+            for i in range(first, min(first + 1000, count))
+        }
+        stage.client.hset(queue.keys.jobs, mapping=records)
+        stage.client.sadd(queue.keys.failed, *records)
+
+
 async def queues(stage: Stage) -> None:
     """Very many queues in one process."""
     many, each = stage.count(500), 5
@@ -359,7 +435,7 @@ async def queues(stage: Stage) -> None:
     await stage.step(f"{_spaced(many)} queues: closed", close_all)
 
 
-SCENES = {scene.__name__: scene for scene in (waiting, due, active, large, queues)}
+SCENES = {scene.__name__: scene for scene in (waiting, due, active, large, operator, queues)}
 
 
 def _play(name: str, url: str, *, divisor: int) -> None:

@@ -71,9 +71,7 @@ def _arguments(*states: str) -> Callable[[Decorated], Decorated]:
         wait_replicas_option(),
         option("--json", "as_json", is_flag=True, help="Print an object a line: id and queue, or counts."),
         click.option("--yes", "is_agreed", is_flag=True, help="Act on many without asking."),
-        click.option(
-            "--dry-run", is_flag=True, help="Show the jobs that are meant, and leave them as they are."
-        ),
+        click.option("--dry-run", is_flag=True, help="Show the jobs that are meant, and leave them."),
         filter_options(states=states),
         queue_option,
         click.argument("words", metavar="ID...|QUEUE", nargs=-1, required=True),
@@ -125,7 +123,7 @@ def remove(common: Common, /, **options: Any) -> None:
 @_arguments("delayed")
 @click.pass_obj
 def run(common: Common, /, **options: Any) -> None:
-    """Queue delayed jobs now, before they are due: each ID, or with a filter those of QUEUE that are meant."""
+    """Queue delayed jobs now, before they are due: each ID, or with a filter those of QUEUE."""
     sys.exit(_do(RUN, common, **options))
 
 
