@@ -22,7 +22,7 @@ from beeq.redis import scripts
 
 JobT = TypeVar("JobT")
 #: One call reads not much more than so many bytes of records.
-_READ_BYTES = 1_000_000
+_READ_BYTES = 500_000
 
 
 @dataclass(frozen=True, slots=True)

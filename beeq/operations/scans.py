@@ -15,7 +15,7 @@ from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
 #: How many ids one call reads.
-PAGE = 500
+PAGE = 250
 #: How many ids that have stayed mark the place where a page ended.
 _ANCHORS = 10
 _REMEMBERED = 10_000

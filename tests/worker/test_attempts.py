@@ -43,7 +43,7 @@ async def test_each_failed_attempt_is_told_the_newest_first(make_queue):
     assert [before_ms, *moments, queue.now_ms()] == sorted([before_ms, *moments, queue.now_ms()])
 
 
-async def test_a_success_after_failures_keeps_them_and_one_without_has_none(make_queue, redis):
+async def test_a_success_keeps_earlier_failures_and_adds_none(make_queue, redis):
     queue = make_queue()
 
     @queue.process

@@ -12,7 +12,7 @@ from beeq.operations.job_filter import STATES, UNFINISHED, Filters
 from beeq_cli.commands.operate.agreement import agreed, progress, refuse_unasked
 from beeq_cli.commands.operate.filters import filter_options, filters_of
 from beeq_cli.commands.operate.listing import print_found
-from beeq_cli.commands.operate.targets import QueueFinder, Target, only_one, queue_option
+from beeq_cli.commands.operate.targets import JobTarget, QueueFinder, only_one, queue_option
 from beeq_cli.console import complain, print_id, print_json, print_line, say
 from beeq_cli.options import Common, Decorated, common_options, option, wait_replicas_option
 from beeq_cli.running import FAILURE
@@ -35,26 +35,26 @@ class Verb:
     name: str
     done: str
     states: tuple[str, ...]
-    one: Callable[[Target], Awaitable[bool]]
+    one: Callable[[JobTarget], Awaitable[bool]]
     many: Callable[..., Awaitable[BulkCounts]]
     missing: str
 
 
-async def _retry(target: Target) -> bool:
+async def _retry(target: JobTarget) -> bool:
     job = target.details.job
     return job is not None and await job.retry()
 
 
-async def _remove(target: Target) -> bool:
+async def _remove(target: JobTarget) -> bool:
     await target.queue.remove_job(target.job_id)
     return True
 
 
-async def _run(target: Target) -> bool:
+async def _run(target: JobTarget) -> bool:
     return await target.queue.run_job(target.job_id)
 
 
-async def _cancel(target: Target) -> bool:
+async def _cancel(target: JobTarget) -> bool:
     return await target.queue.cancel_job(target.job_id)
 
 
@@ -194,7 +194,7 @@ async def _on_ids(
     return code
 
 
-def _hint(targets: Sequence[Target]) -> str:
+def _hint(targets: Sequence[JobTarget]) -> str:
     """Return where the job is, if it is anywhere."""
     places = ", ".join(f"{each.details.state} in {each.queue.name}" for each in targets)
     return f" (it is {places})" if places else ""

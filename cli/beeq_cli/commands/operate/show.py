@@ -12,7 +12,7 @@ from beeq.job import Job
 from beeq.protocol.attempts import FailedAttempt
 from beeq.protocol.codec import dumps
 from beeq_cli.commands.operate.lines import age, moment
-from beeq_cli.commands.operate.targets import QueueFinder, Target, only_one, queue_option
+from beeq_cli.commands.operate.targets import JobTarget, QueueFinder, only_one, queue_option
 from beeq_cli.console import complain, print_json, print_line
 from beeq_cli.options import Common, common_options, option
 from beeq_cli.quantities import show_duration
@@ -56,7 +56,7 @@ async def _show(finder: QueueFinder, job_id: str, *, as_json: bool, is_verbose: 
     return 0
 
 
-def details_object(target: Target) -> dict[str, Any]:
+def details_object(target: JobTarget) -> dict[str, Any]:
     """Return what ``--json`` prints of a job; what is not known is null."""
     details = target.details
     job, ended = details.job, details.ended
@@ -80,7 +80,7 @@ def details_object(target: Target) -> dict[str, Any]:
     }
 
 
-def details_lines(target: Target, *, is_verbose: bool) -> list[str]:
+def details_lines(target: JobTarget, *, is_verbose: bool) -> list[str]:
     """Return the lines for a person, not yet escaped."""
     details = target.details
     job, ended = details.job, details.ended

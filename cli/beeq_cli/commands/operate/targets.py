@@ -24,7 +24,7 @@ queue_option = option(
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class JobTarget:
     """A job, and the queue that has it, which is open."""
 
     job_id: str
@@ -73,7 +73,7 @@ class QueueFinder:
                 say("Not all of Redis's keys could be looked at; name the queue of other jobs with --queue")
         return self._names
 
-    async def having(self, job_id: str, *, is_gone_too: bool = False) -> list[Target]:
+    async def having(self, job_id: str, *, is_gone_too: bool = False) -> list[JobTarget]:
         """Return the job of that id in each queue that has one."""
         if not job_id:
             raise click.UsageError("ID is empty")
@@ -87,11 +87,11 @@ class QueueFinder:
             queue = await self.queue(name)
             details = await queue.inspect_job(job_id)
             if details is not None:
-                targets.append(Target(job_id, queue, details))
+                targets.append(JobTarget(job_id, queue, details))
         return targets
 
 
-def only_one(job_id: str, targets: Sequence[Target]) -> Target | None:
+def only_one(job_id: str, targets: Sequence[JobTarget]) -> JobTarget | None:
     """Return the one target, or None; several are a usage error, which names them."""
     if len(targets) > 1:
         names = ", ".join(target.queue.name for target in targets)
