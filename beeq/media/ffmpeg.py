@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beeq.media.errors import MediaFailed, MediaRefused, shown, shown_all
+from beeq.media.formats import DECODERS
 from beeq.media.limits import LIMITS, MediaLimits, beyond
 from beeq.media.logs.complaints import Complaint, blamed_input, cause_of
 from beeq.media.logs.reader import COLOURED, LogReader
@@ -111,6 +112,8 @@ def reading(file: OpenFile, *options: str, threads: int | None = None) -> list[s
     limits = LIMITS.get()
     return [
         *("-protocol_whitelist", "file", "-f", file.demuxer, "-max_streams", str(limits.max_streams)),
+        # Also for what is inside: subtitles of an AVI file have a demuxer of their own.
+        *("-format_whitelist", file.demuxer, "-codec_whitelist", ",".join(DECODERS)),
         # Also for a picture that comes later in a stream, larger than its first.
         *("-max_pixels", str(limits.max_pixels), "-threads", str(threads or limits.threads)),
         *external,

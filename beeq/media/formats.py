@@ -1,4 +1,4 @@
-"""Which containers beeq reads, by content, and which it writes, by suffix. No IO.
+"""Which containers beeq reads, by content, what it decodes, and what it writes, by suffix. No IO.
 
 The first bytes of a file choose its demuxer, and ffmpeg uses no other. So playlists, concat scripts and
 other files that name further files are refused under any name.
@@ -55,6 +55,67 @@ _HEVC_FIRST = frozenset((32, 35))  # video parameters, access unit delimiter
 _LARGE_PIXELS = 4096 * 2304
 #: How many pictures of them an encoder looks ahead.
 _AHEAD_OF_LARGE = {"libx264": ("-rc-lookahead", "10"), "libvpx-vp9": ("-lag-in-frames", "8")}
+#: The decoders that may be used, by ffmpeg's names, which differ between builds: for what cameras, phones,
+#: browsers, recorders, editors and speech programs write. Of the others, of games and of forgotten programs,
+#: no user's file needs one, and any may be the one that breaks.
+DECODERS = (
+    *("h264", "libopenh264", "hevc", "av1", "libdav1d", "libaom-av1", "vp8", "libvpx", "vp9", "libvpx-vp9"),
+    *(
+        "mpeg1video",
+        "mpeg2video",
+        "mpegvideo",
+        "mpeg4",
+        "h263",
+        "h263p",
+        "h263i",
+        "flv",
+        "vp6",
+        "vp6f",
+        "vp6a",
+    ),
+    *("msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "wmv3", "vc1", "theora", "vp3", "svq1", "svq3"),
+    *("prores", "dnxhd", "cfhd", "dvvideo", "hap", "qtrle", "ffv1", "huffyuv", "ffvhuff", "utvideo"),
+    *("rawvideo", "v210", "r210", "yuv4", "ayuv", "cinepak", "jpeg2000", "libopenjpeg"),
+    *("mjpeg", "mjpegb", "png", "apng", "gif", "webp", "webp_anim", "bmp"),
+    *("aac", "aac_fixed", "aac_latm", "libfdk_aac", "mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float"),
+    *("opus", "libopus", "vorbis", "libvorbis", "flac", "alac", "wavpack", "tta", "speex", "libspeex"),
+    *(
+        "ac3",
+        "ac3_fixed",
+        "eac3",
+        "dca",
+        "truehd",
+        "mlp",
+        "wmav1",
+        "wmav2",
+        "wmapro",
+        "wmalossless",
+        "wmavoice",
+    ),
+    *("amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb", "gsm", "gsm_ms", "libgsm", "libgsm_ms"),
+    *(
+        "nellymoser",
+        "qdm2",
+        "adpcm_ms",
+        "adpcm_ima_wav",
+        "adpcm_ima_qt",
+        "adpcm_swf",
+        "g722",
+        "g726",
+        "g726le",
+    ),
+    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
+    *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_s64le", "pcm_s64be", "pcm_alaw", "pcm_mulaw"),
+    *(
+        "pcm_bluray",
+        "pcm_dvd",
+        "pcm_s16le_planar",
+        "pcm_s16be_planar",
+        "pcm_s24le_planar",
+        "pcm_s32le_planar",
+    ),
+    "pcm_s8_planar",
+)
 
 
 @dataclass(frozen=True, slots=True)

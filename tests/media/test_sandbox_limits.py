@@ -11,14 +11,16 @@ import pytest
 from beeq.errors import Discard
 from beeq.media import ffmpeg as ffmpeg_module
 from beeq.media.errors import MediaFailed, MediaRefused
-from beeq.media.ffmpeg import Run, failure, run
+from beeq.media.ffmpeg import Run, failure, reading, run
 from beeq.media.limits import MediaLimits
+from beeq.media.logs.complaints import Complaint
+from beeq.media.paths import MediaRoot
 from beeq.media.sandbox import plan
 from beeq.media.sandbox.confinement import confinement_of
 from beeq.media.sandbox.plan import Needs
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.media.clips import FakeJob, ffmpeg, tree
+from tests.media.clips import FakeJob, colour_clip, ffmpeg, tree
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -86,23 +88,37 @@ def test_the_time_that_is_allowed_grows_with_the_media(tmp_path: Path) -> None:
         assert 3600 < Needs((file.fileno(),)).cpu_s(limits) < 36_000
 
 
-@pytest.mark.parametrize(("status", "log", "is_for_good"), [
-    (1, "[libx264 @ 0x1] malloc of size 9000 failed", True),
-    (1, "[AVHWFramesContext] Error while filtering: Cannot allocate memory", True),
+def ended(status: int, text: str) -> Run:
+    return Run(status, (Complaint((), text),), "", 0)
+
+
+@pytest.mark.parametrize(("status", "text", "is_for_good"), [
+    (1, "malloc of size 9000 failed", True),
+    (1, "Error while filtering: Cannot allocate memory", True),
     (-signal.SIGABRT, "terminate called after throwing an instance of 'std::bad_alloc'", True),
     (127, "ffmpeg: error while loading shared libraries: x: failed to map segment from shared object", True),
     (1, "Error while opening encoder: Resource temporarily unavailable", True),
     (1, "Error writing trailer: No space left on device", False),
     (1, "Invalid data found when processing input", False),
-    # A title of the file's.
-    (1, "    title           : Cannot allocate memory", False),
 ])  # fmt: skip
-def test_want_of_memory_is_told_from_other_faults(status: int, log: str, is_for_good: bool) -> None:
-    error = failure(["a.mp4"], Run(status, log, 0))
+def test_want_of_memory_is_told_from_other_faults(status: int, text: str, is_for_good: bool) -> None:
+    error = failure(["a.mp4"], ended(status, text))
     assert isinstance(error, MediaRefused if is_for_good else MediaFailed)
 
 
 def test_a_full_disk_may_be_retried_and_want_of_memory_not() -> None:
-    assert Run(1, "Error writing trailer: No space left on device", 0).is_systems_fault
-    assert not Run(1, "malloc of size 9000 failed: Cannot allocate memory", 0).is_systems_fault
-    assert Run(-signal.SIGKILL, "", 0).is_systems_fault
+    assert ended(1, "Error writing trailer: No space left on device").is_systems_fault
+    assert not ended(1, "malloc of size 9000 failed: Cannot allocate memory").is_systems_fault
+    assert ended(-signal.SIGKILL, "").is_systems_fault
+
+
+async def test_250_inputs_have_room_for_their_command_and_threads(tmp_path: Path) -> None:
+    clip = colour_clip(tmp_path / "clip.mp4", "red", size="1280x720", seconds=0.2)
+    with MediaRoot(tmp_path).reading(clip.name) as file:
+        inputs = [word for _ in range(250) for word in reading(file, threads=1)]
+        # As long as the filters of clips are.
+        chains = "".join(f"[{number}:0]{'setsar=1,' * 40}null[v{number}];" for number in range(250))
+        pads = "".join(f"[v{number}]" for number in range(250))
+        graph = ("-filter_complex", f"{chains}{pads}concat=n=250[v]", "-map", "[v]")
+        done = await run([*inputs, *graph, "-f", "null", "-"], [file.fd], media_s=50.0)
+    assert (done.exit_status, done.frames) == (0, 500)

@@ -48,6 +48,8 @@ _CONCEALED = re.compile(r"concealing \d+ DC")
 _CANNOT = re.compile(
     r"not implemented|Decoder .*not found|Unknown decoder|unsupported|No decoder", re.IGNORECASE
 )
+#: … and of one that is not in the list.
+_NOT_ALLOWED = re.compile(r"^Codec \(\S+\) not on whitelist ", re.MULTILINE)
 _BROKEN_TABLES = "its index is missing or broken"
 _NOTHING = "its track holds nothing that can be decoded"
 #: Examined at once.
@@ -268,6 +270,8 @@ async def _decode(file: OpenFile, streams: Sequence[Described], *options: str) -
 
 def _why(stream: Described, ended: Run) -> str:
     """Return why nothing of a stream can be decoded, by what ffmpeg complains of."""
+    if _NOT_ALLOWED.search(ended.complained):
+        return f"codec {stream.codec} is not one that beeq decodes"
     name = stream.name
     if name != "none" and not _CANNOT.search(ended.complained):
         return f"nothing in its {name} stream can be decoded"

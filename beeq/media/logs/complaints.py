@@ -20,8 +20,11 @@ _TOO_LARGE = "File too large"
 _DECODER = re.compile(
     r"(?:[a-z]*ist#\d+:\d+/\S+ @ \w+ )?(?:dec:)?(?!lib|out|in#|Parsed|[afv][cf]#|graph)[a-z0-9_]+ @ "
 )
-#: Complaints that only say that something went wrong.
-_GENERAL = ("Conversion failed", "Nothing was written", "Error opening output files")
+#: Complaints that only say that something went wrong; the last also of streams that nobody asked for.
+_GENERAL = (
+    *("Conversion failed", "Nothing was written", "Error opening output files"),
+    "Failed to open codec in avformat_find_stream_info",
+)
 _INPUT_CONTEXT = re.compile(r"[vas]?i[sn]t?#(\d{1,6})[:/ ]")
 _INPUT_NAMED = re.compile(r"Error while decoding stream #(\d{1,6}):")
 

@@ -24,8 +24,9 @@ _MIB = 1024 * 1024
 _CPU_BASE_S, _CPU_S_A_MIB = 120.0, 2.0
 #: Between the signal that names the limit and the one that cannot be handled.
 _CPU_GRACE_S = 5
-#: Threads of ffmpeg need little of it. It counts as memory, the system's own 8 MiB for each of them.
-_STACK_BYTES = 2 * _MIB
+#: Threads need little of it, and it counts as memory, the system's own 8 MiB for each of them. A command may
+#: be as long as a quarter of it: one of 250 inputs has some 600 kB.
+_STACK_BYTES = 4 * _MIB
 #: An ffmpeg of 250 inputs has ten threads for each.
 _MOST_THREADS = 4096
 _FILES_BESIDES = 256
