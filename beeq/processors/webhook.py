@@ -6,6 +6,8 @@ import math
 import time
 from http import HTTPStatus
 
+import httpx
+
 from beeq.errors import Discard, Postpone, Retry
 from beeq.job import RunningJob
 from beeq.jobs import WebhookJob
@@ -84,8 +86,9 @@ class WebhookProcessor(Processor[WebhookJob]):
         # A job without a queue, as in a test of one's own, has no neighbours that wait for places.
         places = getattr(getattr(job, "queue", None), "concurrency", None)
         try:
-            with self._receivers.admit(target_of(data.webhook_url), places) as visit:
-                response = await self._deliver(job, data, visit)
+            target = target_of(data.webhook_url)
+            with self._receivers.admit(target, places) as visit:
+                response = await self._deliver(job, target, dumps(data.payload), visit)
                 visit.answered(response.status)
         except WebhookRefused as refused:
             raise Discard(str(refused)) from None
@@ -93,16 +96,18 @@ class WebhookProcessor(Processor[WebhookJob]):
             raise Postpone(math.ceil(busy.wait_s * 1000), str(busy)) from None
         return self._result(job, response)
 
-    async def _deliver(self, job: RunningJob, data: WebhookJob, visit: Visit) -> WebhookResponse:
+    async def _deliver(
+        self, job: RunningJob, target: httpx.URL, body: bytes, visit: Visit
+    ) -> WebhookResponse:
         assert job.id is not None  # noqa: S101 - a running job has an id
         timeout_ms = timeout_ms_of(job.options)
         timeout_s = timeout_ms / 1000 if timeout_ms else ATTEMPT_TIMEOUT_S
         began_s = time.monotonic()
         try:
             return await self._sender.deliver(
-                data.webhook_url,
+                target,
                 job.id,
-                dumps(data.payload),
+                body,
                 timeout_s=timeout_s,
                 patience=Patience(min(self._receivers.limits.slow_s, timeout_s / 2), visit.is_too_slow),
             )

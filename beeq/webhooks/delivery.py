@@ -112,7 +112,7 @@ class WebhookSender:
 
     async def deliver(
         self,
-        url: str,
+        url: str | httpx.URL,
         job_id: str,
         body: bytes,
         *,
@@ -121,12 +121,12 @@ class WebhookSender:
     ) -> WebhookResponse:
         """POST ``body`` to ``url`` and return the response, with any status.
 
-        ``job_id`` is the message's id, the same on every attempt. ``timeout_s`` is how long the caller will
-        wait; what follows the status line takes at most half of the rest of it. Raises WebhookRefused if the
-        URL must not be called, now or later, DeliveryFailed if no status line came, and DeliveryGivenUp if
-        ``patience`` was over before.
+        A URL that is not text is what ``target_of`` gave. ``job_id`` is the message's id, the same on every
+        attempt. ``timeout_s`` is how long the caller will wait; what follows the status line takes at most
+        half of the rest of it. Raises WebhookRefused if the URL must not be called, now or later,
+        DeliveryFailed if no status line came, and DeliveryGivenUp if ``patience`` was over before.
         """
-        target = target_of(url)
+        target = target_of(url) if isinstance(url, str) else url
         request_url = httpcore.URL(
             scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path
         )
