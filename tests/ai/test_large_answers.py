@@ -306,7 +306,7 @@ async def test_a_worker_outlasts_an_answer_of_8_megabytes(
         worker.returncode = os.waitstatus_to_exitcode(status)
         worker.stderr.close()
         assert worker.returncode == 0
-        (line,) = [line for line in log.splitlines() if job.id is not None and job.id in line]
+        (line,) = [line for line in log.splitlines() if f"job {job.id} " in line]
         assert line.endswith("the model's text is longer than 1000000 bytes (BEEQ_AI_MAX_TEXT_BYTES)")
         assert len(server.asked(CHAT)) == 1
         assert usage.ru_maxrss < 400 * 1024

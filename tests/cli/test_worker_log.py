@@ -136,7 +136,7 @@ def test_a_job_of_many_wrong_entries_is_one_short_line(
     try:
         worker = beeq.start("worker", queue_name, "--burst", "-p", prefix, BEEQ_MEDIA_ROOT=str(tmp_path))
         assert worker.ended() == 0
-        (line,) = [line for line in worker.seen if "bomb" in line]
+        (line,) = [line for line in worker.seen if "job bomb " in line]
         assert line.startswith(f"{queue_name}: job bomb failed: bad job: ")
         assert len(line) < 300
         stored = json.loads(str(sync_redis.hget(keys.jobs, "bomb")))
