@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from beeq.errors import JobLost, QueueClosed
-from beeq.job import Job
+from beeq.job import Data, Job, Result
+from beeq.settings import Duration
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -171,16 +172,16 @@ def _twin_of(
     return twin_method
 
 
-class BlockingJob(BlockingTwin):
+class BlockingJob(BlockingTwin, Generic[Data, Result]):
     """A job whose methods block; otherwise each method and attribute is as in ``Job``.
 
     Handlers that are plain functions get one; so do the users of ``beeq.sync``.
     """
 
     __slots__ = ("_is_detached",)
-    _twin: Job
+    _twin: Job[Data, Result]
 
-    def __init__(self, job: Job, portal: Portal) -> None:
+    def __init__(self, job: Job[Data, Result], portal: Portal) -> None:
         super().__init__(job, portal)
         self._is_detached = False
 
@@ -215,16 +216,16 @@ class BlockingJob(BlockingTwin):
         return self._twin.memory
 
     @property
-    def data(self) -> Any:
+    def data(self) -> Data:
         """The payload."""
         return self._twin.data
 
     @data.setter
-    def data(self, data: Any) -> None:
+    def data(self, data: Data) -> None:
         self._twin.data = data
 
     @property
-    def asynchronous(self) -> Job:
+    def asynchronous(self) -> Job[Data, Result]:
         """The async job, for code in its queue's loop."""
         return self._twin
 
@@ -242,6 +243,10 @@ class BlockingJob(BlockingTwin):
         """Keep facts with the job, for its next attempt."""
         self._run(self._twin.remember(**facts))
 
+    def result(self, timeout: Duration | None = None) -> Result:
+        """Return what the handler returned; wait for it if the job has not ended. See ``Job.result``."""
+        return self._run(self._twin.result(timeout))
+
     set_id = chained(Job.set_id)
     retries = chained(Job.retries)
     backoff = chained(Job.backoff)
@@ -253,7 +258,6 @@ class BlockingJob(BlockingTwin):
     cancel = blocking(Job.cancel)
     retry = blocking(Job.retry)
     is_in_set = blocking(Job.is_in_set)
-    result = blocking(Job.result)
     on = chained(Job.on, in_loop=True)
     once = chained(Job.once, in_loop=True)
     off = chained(Job.off, in_loop=True)

@@ -10,10 +10,13 @@ import asyncio
 import threading
 from collections.abc import Collection, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, cast
+
+from typing_extensions import TypeVar  # with defaults, which typing has from Python 3.13 on
 
 from beeq.emitter import Emitter, Listener
-from beeq.protocol.codec import Record, encode_new_record, encode_record
+from beeq.protocol.codec import Record, encode_new_record, encode_record, plain
+from beeq.protocol.events import JobEventName
 from beeq.protocol.options import (
     check_backoff,
     check_delay,
@@ -30,6 +33,10 @@ _LOOKING = threading.Lock()
 
 
 SomeJob = TypeVar("SomeJob", bound="Job")
+#: What a queue's jobs carry …
+Data = TypeVar("Data", default=Any)
+#: … and what their handler returns.
+Result = TypeVar("Result", default=Any)
 
 
 class JobOwner(Protocol):
@@ -110,7 +117,7 @@ class RunningJob(Protocol):
         """Keep facts with the job, for its next attempt, in any process."""
 
 
-class Job:
+class Job(Generic[Data, Result]):
     """One job of a queue. Made by ``Queue.create_job``, not by hand.
 
     Attributes:
@@ -143,6 +150,7 @@ class Job:
     _created_ms: int  # of a new job
     #: When this process took the job, in ms since the epoch; only of one that runs here.
     started_ms: int
+    data: Data
 
     def __init__(self, owner: JobOwner, record: Record, job_id: str | None = None) -> None:
         self.owner = owner
@@ -162,8 +170,8 @@ class Job:
 
     @classmethod
     def new(cls, owner: JobOwner, data: Any, *, now_ms: int) -> Self:
-        """Return a job that begins now, with ``data`` as it is; None becomes ``{}``."""
-        job = cls(owner, Record({} if data is None else data, {}))
+        """Return a job that begins now, with ``data`` as ``plain`` makes it."""
+        job = cls(owner, Record(plain(data), {}))
         # Its options are made when somebody looks at them: the garbage collector's visits to them would
         # take a sixth of the time of 20 000 saves at once.
         job._options = _LATER
@@ -333,7 +341,7 @@ class Job:
         """
         return await self.owner.is_in_set(self.saved_id(), name)
 
-    async def result(self, timeout: Duration | None = None) -> Any:  # noqa: ASYNC109 - bee-queue's word for it, in ms
+    async def result(self, timeout: Duration | None = None) -> Result:  # noqa: ASYNC109 - bee-queue's word for it, in ms
         """Return what the handler returned, on any worker; wait for it if the job has not ended.
 
         Args:
@@ -343,11 +351,11 @@ class Job:
             JobFailed: the job failed for good; the message is its last error's.
             TimeoutError: the time is over. QueueClosed: the queue was closed meanwhile.
         """
-        return await self.owner.result(self, timeout)
+        return cast("Result", await self.owner.result(self, timeout))  # whoever ran it returned it
 
     # Listeners.
 
-    def on(self, event: str, fn: Listener) -> Self:
+    def on(self, event: JobEventName, fn: Listener) -> Self:
         """Call ``fn`` at every ``succeeded``, ``retrying``, ``failed`` or ``progress`` of the job.
 
         Events are lost while their connection is down; the job's end is told all the same, once it is back.
@@ -357,13 +365,13 @@ class Job:
         self.owner.listening_changed(self)
         return self
 
-    def once(self, event: str, fn: Listener) -> Self:
+    def once(self, event: JobEventName, fn: Listener) -> Self:
         """Call ``fn`` at the next such event only."""
         self._emitter().on(event, fn, once=True)
         self.owner.listening_changed(self)
         return self
 
-    def off(self, event: str, fn: Listener) -> Self:
+    def off(self, event: JobEventName, fn: Listener) -> Self:
         """Stop calling ``fn``."""
         self._emitter().off(event, fn)
         self.owner.listening_changed(self)

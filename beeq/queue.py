@@ -9,27 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, Unpack, cast, overload
 
 from beeq.client.closing import close_timeout_ms
 from beeq.client.reader import Health, JobState, Stats
 from beeq.emitter import Listener
-from beeq.job import Job
+from beeq.job import Data, Job, Result
 from beeq.operations.queue_methods import OperatorMethods
 from beeq.process import now_ms
 from beeq.protocol.backoff import Strategy, builtin_strategies
-from beeq.protocol.codec import payload
+from beeq.protocol.codec import Model, payload, plain
+from beeq.protocol.events import QueueEventName
+from beeq.protocol.keys import JobSetName
 from beeq.protocol.options import check_job_id
-from beeq.settings import Duration, Settings, milliseconds, whole
+from beeq.settings import Duration, QueueSettings, Settings, milliseconds, whole
 from beeq.worker.health import WorkerHealth
 from beeq.worker.parts import QueueParts
-from beeq.worker.runner import Executor, Handler
+from beeq.worker.runner import Executor, Handler, SomeHandler
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-class Queue(OperatorMethods):
+class Queue(OperatorMethods, Generic[Data, Result]):
     """A queue on Redis, shared with bee-queue's Node peers. Protocol: their wire format, unchanged.
 
     Args:
@@ -38,12 +40,14 @@ class Queue(OperatorMethods):
             ``redis+cluster://h1,h2``, ``embedded:``, see ``redis/urls.py``), a client of ``redis.asyncio`` or
             ``valkey.asyncio``, of a cluster, too. None: what the environment says (``BEEQ_REDIS_URL``,
             ``REDIS_URL``, ``REDIS_HOST`` …), else ``redis://127.0.0.1:6379``.
-        **settings: see ``Settings``; durations are ints in ms, timedeltas, or text
+        **settings: see ``Settings`` and ``QueueSettings``; durations are ints in ms, timedeltas, or text
             like ``30s``.
 
     Raises:
         TypeError, ValueError: a bad setting, name or URL, or a client that cannot be used (one that blocks,
             fakeredis's); the message names it, and says what to pass instead.
+
+    ``Queue[Data, Result]("mail")`` tells a type checker what the jobs carry, and what their handler returns.
 
     Connects at the first await, in ``connect``, ``ready``, or ``async with``; works in that event loop only,
     and not beyond a fork: elsewhere its methods raise RuntimeError. Its duties and connections keep nothing
@@ -54,14 +58,16 @@ class Queue(OperatorMethods):
     says so once. What any of these raises means that Redis is away: it is reported, and tried again.
     """
 
-    def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
+    def __init__(
+        self, name: str, *, redis: str | Redis | None = None, **settings: Unpack[QueueSettings]
+    ) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError("a queue needs a name, a str that is not empty")
         self.name = name
         unknown = settings.keys() - Settings.__dataclass_fields__.keys()
         if unknown:
             raise TypeError(f"unknown setting: {', '.join(sorted(unknown))}")
-        self.settings = Settings(**settings)
+        self.settings = Settings(**cast("dict[str, Any]", settings))
         #: Strategies by name; add your own before a job asks for it.
         self.backoff_strategies: dict[str, Strategy] = builtin_strategies()
         #: Whether ``redis=`` was given.
@@ -167,7 +173,7 @@ class Queue(OperatorMethods):
 
     # Listeners.
 
-    def on(self, event: str, fn: Listener) -> Self:
+    def on(self, event: QueueEventName, fn: Listener) -> Self:
         """Call ``fn`` at every ``event``; it may be a coroutine function.
 
         ``ready()``; ``error(error)``, the same one of Redis's seldom, see ``supervision/error_reports.py``;
@@ -184,13 +190,13 @@ class Queue(OperatorMethods):
         self._session.listened_to(event)
         return self
 
-    def once(self, event: str, fn: Listener) -> Self:
+    def once(self, event: QueueEventName, fn: Listener) -> Self:
         """Call ``fn`` at the next ``event`` only."""
         self._listeners.on(event, fn, once=True)
         self._session.listened_to(event)
         return self
 
-    def off(self, event: str, fn: Listener) -> Self:
+    def off(self, event: QueueEventName, fn: Listener) -> Self:
         """Stop calling ``fn``."""
         self._listeners.off(event, fn)
         return self
@@ -205,25 +211,26 @@ class Queue(OperatorMethods):
 
     # Jobs: making.
 
-    def create_job(self, data: Any = None) -> Job:
+    def create_job(self, data: Data | Model | None = None) -> Job[Data, Result]:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
-        return Job.new(self._actions, payload(data), now_ms=now_ms())
+        return Job.new(self._actions, payload(plain(data)), now_ms=now_ms())
 
     async def enqueue(
         self,
-        data: Any = None,
+        data: Data | Model | None = None,
         *,
         id: str | int | None = None,  # noqa: A002 - the record's own word
         retries: int | None = None,
         backoff: str | tuple[str, Duration] | None = None,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the job's, in ms
         delay_until: datetime | float | timedelta | str | None = None,
-    ) -> Job:
+    ) -> Job[Data, Result]:
         """Create, configure and save a job in one call; see ``Job`` for each option.
 
         Args:
-            data: the payload; None means ``{}``. 0, "" and False stay what they are, which bee-queue makes
-                ``{}``: so a Node peer reads them, and writes them back if it runs the job.
+            data: the payload; None means ``{}``. A pydantic model is stored as its JSON, and read as a dict.
+                0, "" and False stay what they are, which bee-queue makes ``{}``: so a Node peer reads them,
+                and writes them back if it runs the job.
             id: its name; None for the counter's next. If it exists, nothing is written, and the job that has
                 it is returned as it is in Redis; its ``is_new`` is False.
             retries: further attempts after a failed one.
@@ -238,7 +245,7 @@ class Queue(OperatorMethods):
             CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent to
                 Redis, or was sent, so that it may be added. With an ``id``, ``get_job`` tells.
         """
-        job = Job.new(self._actions, data, now_ms=now_ms())
+        job: Job[Data, Result] = Job.new(self._actions, data, now_ms=now_ms())
         if id is not None:
             job.set_id(id)
         if retries is not None:
@@ -251,7 +258,7 @@ class Queue(OperatorMethods):
             job.delay_until(delay_until)
         return await self.save_or_find(job)
 
-    async def save_or_find(self, job: Job) -> Job:
+    async def save_or_find(self, job: Job[Data, Result]) -> Job[Data, Result]:
         """Save the job and return it; or return the job that has its id already, as it is in Redis.
 
         ``is_new`` of the returned job says which. Raises what ``Job.save`` raises, and JobUnreadable: the
@@ -259,7 +266,7 @@ class Queue(OperatorMethods):
         """
         return await self._actions.save_or_find(job)
 
-    async def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
+    async def save_all(self, jobs: Iterable[Job[Data, Result]]) -> dict[Job[Data, Result], Exception]:
         """Put many jobs into the queue, in order, in few script calls; return those that failed, and why.
 
         A job whose id exists does not count as failed: its id is then None. Not atomic as a whole.
@@ -273,7 +280,7 @@ class Queue(OperatorMethods):
 
     # Jobs: finding.
 
-    async def get_job(self, job_id: str | int) -> Job | None:
+    async def get_job(self, job_id: str | int) -> Job[Data, Result] | None:
         """Return the job as Redis has it now, or None.
 
         Raises:
@@ -283,11 +290,11 @@ class Queue(OperatorMethods):
 
     async def get_jobs(
         self,
-        type: str,  # noqa: A002 - bee-queue's word for it
+        type: JobSetName,  # noqa: A002 - bee-queue's word for it
         start: int = 0,
         end: int = 100,
         size: int = 100,
-    ) -> list[Job]:
+    ) -> list[Job[Data, Result]]:
         """Return jobs by state; one with an unreadable record is left out, with an ``error`` event.
 
         Args:
@@ -360,11 +367,13 @@ class Queue(OperatorMethods):
     # Working.
 
     @overload
-    def process(self, handler: Handler, concurrency: int = 1, *, executor: Executor = "auto") -> Handler: ...
+    def process(
+        self, handler: SomeHandler, concurrency: int = 1, *, executor: Executor = "auto"
+    ) -> SomeHandler: ...
     @overload
     def process(
         self, handler: None = None, concurrency: int = 1, *, executor: Executor = "auto"
-    ) -> Callable[[Handler], Handler]: ...
+    ) -> Callable[[SomeHandler], SomeHandler]: ...
     def process(
         self, handler: Handler | None = None, concurrency: int = 1, *, executor: Executor = "auto"
     ) -> Handler | Callable[[Handler], Handler]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from beeq.client.reader import JobState, Stats
 from beeq.environment import check_project_id_type
@@ -22,6 +22,7 @@ from beeq.jobs import JOB_TYPES, BaseJob, check_built_in
 from beeq.mirror.documents import fingerprint_of
 from beeq.mirror.mirror import Mirror
 from beeq.queue import Queue
+from beeq.settings import ServiceSettings
 from beeq.supervision.fence import without_context
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class QueueService:
         mongo_url: str | None = None,
         mongo_project_id: str = "auto",
         prefix: str = "bq",
-        **settings: Any,
+        **settings: Unpack[ServiceSettings],
     ) -> None:
         settings.setdefault("is_worker", False)
         settings.setdefault("mirrored", mongo_url is not None)

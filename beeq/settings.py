@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 
 _SAFE_INTEGER = 2**53 - 1
 #: Changes, some hundred bytes each. Those dropped beyond this are found by the mirror's reconciler.
@@ -84,6 +84,39 @@ def _checked(name: str, value: Any, at_least: int, units: tuple[str, str]) -> in
     if value > _SAFE_INTEGER:
         raise ValueError(f"{name} must be at most {_SAFE_INTEGER}{units[1]}, not {value}")
     return value
+
+
+class ServiceSettings(TypedDict, total=False):
+    """The settings of a queue but for its prefix, as arguments; ``Settings`` says what each does."""
+
+    is_worker: bool
+    get_events: bool
+    send_events: bool
+    store_jobs: bool
+    ensure_scripts: bool
+    activate_delayed_jobs: bool
+    remove_on_success: bool
+    remove_on_failure: bool
+    stall_interval: Duration
+    near_term_window: Duration
+    delayed_debounce: Duration
+    redis_scan_count: int
+    initial_redis_failure_retry_delay: Duration
+    quit_command_client: bool | None
+    auto_connect: bool
+    max_stalls: int
+    result_ttl: Duration
+    keep_results: bool
+    mirrored: bool
+    max_hung: int | None
+    redis_timeout: Duration
+    wait_replicas: int
+
+
+class QueueSettings(ServiceSettings, total=False):
+    """The settings of a queue, as arguments."""
+
+    prefix: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,18 +14,22 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
 from beeq import queue as asynchronous
 from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
 from beeq.client.closing import CLOSE_GRACE_S, close_timeout_ms
+from beeq.job import Data, Result
 from beeq.job import Job as AsyncJob
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import Filters
 from beeq.operations.many import FoundJob
 from beeq.protocol.backoff import Strategy
-from beeq.settings import Duration, Settings
+from beeq.protocol.codec import Model
+from beeq.protocol.keys import JobSetName
+from beeq.settings import Duration, QueueSettings, ServiceSettings, Settings
 from beeq.worker.health import WorkerHealth
 
 if TYPE_CHECKING:
@@ -142,16 +146,18 @@ class _Connected(BlockingTwin, ABC):
         """Close, in a time that has a bound also where a listener blocks the loop."""
 
 
-class Queue(_Connected):
+class Queue(_Connected, Generic[Data, Result]):
     """A queue whose methods block; otherwise each method is as in ``beeq.Queue``.
 
     ``with Queue("addition") as queue: …`` connects and closes. It does not work on jobs: the async queue
     does, or ``beeq worker``.
     """
 
-    _twin: asynchronous.Queue
+    _twin: asynchronous.Queue[Data, Result]
 
-    def __init__(self, name: str, *, redis: str | Redis | None = None, **settings: Any) -> None:
+    def __init__(
+        self, name: str, *, redis: str | Redis | None = None, **settings: Unpack[QueueSettings]
+    ) -> None:
         settings.setdefault("is_worker", False)
         super().__init__(lambda: asynchronous.Queue(name, redis=redis, **settings))
 
@@ -186,11 +192,37 @@ class Queue(_Connected):
         """Return whether the queue has not been closed."""
         return self._twin.is_running()
 
-    def create_job(self, data: Any = None) -> Job:
+    def create_job(self, data: Data | Model | None = None) -> Job[Data, Result]:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
         return BlockingJob(self._twin.create_job(data), self._portal)
 
-    def save_all(self, jobs: Iterable[Job]) -> dict[Job, Exception]:
+    if TYPE_CHECKING:  # the decorator, which makes these, would forget the types of the jobs
+
+        def enqueue(  # noqa: D102 - see beeq.Queue
+            self,
+            data: Data | Model | None = None,
+            *,
+            id: str | int | None = None,  # noqa: A002 - the record's own word
+            retries: int | None = None,
+            backoff: str | tuple[str, Duration] | None = None,
+            timeout: Duration | None = None,
+            delay_until: datetime | float | timedelta | str | None = None,
+        ) -> Job[Data, Result]: ...
+        def get_job(self, job_id: str | int) -> Job[Data, Result] | None: ...  # noqa: D102 - see beeq.Queue
+        def get_jobs(  # noqa: D102 - see beeq.Queue
+            self,
+            type: JobSetName,  # noqa: A002 - bee-queue's word for it
+            start: int = 0,
+            end: int = 100,
+            size: int = 100,
+        ) -> list[Job[Data, Result]]: ...
+
+    else:
+        enqueue = blocking(asynchronous.Queue.enqueue, BlockingJob)
+        get_job = blocking(asynchronous.Queue.get_job, _job_or_none)
+        get_jobs = blocking(asynchronous.Queue.get_jobs, _jobs)
+
+    def save_all(self, jobs: Iterable[Job[Data, Result]]) -> dict[Job[Data, Result], Exception]:
         """Put many jobs into the queue, as the async method does; return those that failed, and why."""
         blocking_jobs = {job.asynchronous: job for job in jobs}
         errors = self._run(self._twin.save_all(list(blocking_jobs)))
@@ -223,9 +255,6 @@ class Queue(_Connected):
     on = chained(asynchronous.Queue.on, in_loop=True)
     once = chained(asynchronous.Queue.once, in_loop=True)
     off = chained(asynchronous.Queue.off, in_loop=True)
-    enqueue = blocking(asynchronous.Queue.enqueue, BlockingJob)
-    get_job = blocking(asynchronous.Queue.get_job, _job_or_none)
-    get_jobs = blocking(asynchronous.Queue.get_jobs, _jobs)
     remove_job = chained(asynchronous.Queue.remove_job)
     cancel_job = blocking(asynchronous.Queue.cancel_job)
     check_health = blocking(asynchronous.Queue.check_health)
@@ -256,7 +285,7 @@ class QueueService(_Connected):
         mongo_url: str | None = None,
         mongo_project_id: str = "auto",
         prefix: str = "bq",
-        **settings: Any,
+        **settings: Unpack[ServiceSettings],
     ) -> None:
         super().__init__(
             lambda: service.QueueService(

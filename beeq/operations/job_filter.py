@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+from typing import Any, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from beeq.protocol.codec import Record, RecordLike
+from beeq.protocol.keys import JobSetName
 from beeq.settings import Duration, milliseconds, whole
 
 #: Where a job of a queue can be.
-State = Literal["waiting", "active", "delayed", "succeeded", "failed"]
+State: TypeAlias = JobSetName
 STATES: tuple[State, ...] = get_args(State)
 #: The states of jobs that have not ended.
 UNFINISHED: tuple[State, ...] = ("active", "waiting", "delayed")

@@ -10,6 +10,7 @@ from beeq.job import Job
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
+from beeq.protocol.keys import EndedSetName
 from beeq.protocol.options import check_job_id
 from beeq.settings import Duration, milliseconds
 
@@ -90,7 +91,7 @@ class OperatorMethods:
         meant = JobFilter.of(states, state=state, older_than=older_than)
         return await self._many.act("remove", meant, dry_run=dry_run, on_progress=on_progress)
 
-    async def clean(self, kind: str, older_than: Duration) -> int:
+    async def clean(self, kind: EndedSetName, older_than: Duration) -> int:
         """Remove finished jobs created longer ago than ``older_than``; return how many.
 
         A job that is retried or saved again meanwhile stays.

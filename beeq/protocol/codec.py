@@ -151,6 +151,22 @@ class Record:
     progress: Any = 0
 
 
+class Model(Protocol):
+    """A pydantic model, of which its JSON is stored. Importing pydantic for it would take long."""
+
+    def model_dump(self, *, mode: str, by_alias: bool) -> Any:
+        """Return what the model's JSON is made of."""
+
+
+def plain(data: Any) -> Any:
+    """Return a pydantic model as its JSON has it, None as ``{}``, anything else unchanged."""
+    if data is None:
+        return {}
+    if type(data) is not dict and hasattr(type(data), "model_dump"):
+        return data.model_dump(mode="json", by_alias=True)
+    return data
+
+
 def payload(data: Any) -> Any:
     """Return ``data`` as bee-queue's ``createJob`` stores it: what JavaScript calls falsy becomes ``{}``."""
     if data is None or data is False or data == "":

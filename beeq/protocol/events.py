@@ -6,9 +6,18 @@ Text in, events out; no IO and no clock: callers pass the time.
 """
 
 from collections import OrderedDict
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from beeq.protocol.codec import dumps, loads
+
+#: What ``Queue.on`` takes; it says what each is called with.
+QueueEventName = Literal[
+    "ready", "error", "reconnected", "stalled", "raised jobs", "hung",
+    "succeeded", "retrying", "failed", "failed:fatal", "cancelled", "postponed",
+    "job succeeded", "job retrying", "job failed", "job postponed", "job progress",
+]  # fmt: skip
+#: What ``Job.on`` takes.
+JobEventName = Literal["succeeded", "retrying", "failed", "progress"]
 
 
 class _Absent:

@@ -48,6 +48,12 @@ beeq:attempts    hash       id → the job's failed attempts, newest first, one 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: The lists and sets that a job is in, one at a time.
+JobSetName = Literal["waiting", "active", "delayed", "succeeded", "failed"]
+#: Those of jobs that have ended.
+EndedSetName = Literal["succeeded", "failed"]
 
 #: bee-queue's own keys, in the order in which ``destroy`` names them.
 BEE_SUFFIXES = (

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from beeq.blocking import BlockingJob, Portal
 from beeq.errors import JobTimedOut
@@ -27,6 +27,7 @@ from beeq.worker.thread_pool import ThreadPool
 GRACE_S = 1.0
 
 Handler = Callable[[Any], Any]
+SomeHandler = TypeVar("SomeHandler", bound=Handler)
 #: Where handlers run; ``auto``: coroutine functions on the loop, plain functions in threads.
 Executor = Literal["auto", "thread", "process"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from beeq import Job, Queue
 from beeq.errors import escaped, is_expected, kind_of, one_line, shortened, text_of
+from beeq.protocol.events import QueueEventName
 from beeq_cli.console import safe_json
 from beeq_cli.outages import Outages
 
@@ -89,7 +90,7 @@ def follow(queue: Queue) -> None:
         trace = None if error is None or is_expected(error) else error
         logger.log(level, "%s", message, exc_info=trace, extra={"queue": queue.name, "job": job_id})
 
-    def log_jobs(event: str, level: int, what: str) -> None:
+    def log_jobs(event: QueueEventName, level: int, what: str) -> None:
         def heard(job: Job | str, detail: Any = None) -> None:
             job_id = job.id if isinstance(job, Job) else job
             error = detail if isinstance(detail, BaseException) else None
