@@ -33,7 +33,7 @@ Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob`
 
 import re
 
-from beeq.settings import Duration, parse_duration
+from beeq.settings import Duration
 
 #: The longest text in one line of a log, in characters.
 MAX_LINE = 4000
@@ -261,7 +261,7 @@ class Retry(HandlerOutcome):
 
     def __init__(self, after: Duration | None = None, reason: str = "") -> None:
         super().__init__(reason or "the handler asked for a retry")
-        self.after = parse_duration(after) if isinstance(after, str) else after
+        self.after = after
 
 
 class Postpone(HandlerOutcome):
@@ -276,7 +276,7 @@ class Postpone(HandlerOutcome):
 
     def __init__(self, after: Duration, reason: str = "") -> None:
         super().__init__(reason or "the handler postponed the job")
-        self.after = parse_duration(after) if isinstance(after, str) else after
+        self.after = after
 
 
 class Discard(HandlerOutcome):

@@ -44,12 +44,13 @@ def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str
     """Return the ``backoff`` option: strategy, then delay in ms; ``immediate`` takes any delay, and none."""
     if not isinstance(strategy, str) or strategy not in known:
         raise ValueError("unknown strategy")
+    if strategy == "immediate":
+        delay = in_ms(delay) if isinstance(delay, timedelta) else delay
+        return {"strategy": strategy} if delay is None else {"strategy": strategy, "delay": delay}
     try:
         delay = in_ms(delay)
     except ValueError as error:
         raise ValueError("delay must be a positive integer") from error  # bee-queue's words
-    if strategy == "immediate":
-        return {"strategy": strategy} if delay is None else {"strategy": strategy, "delay": delay}
     if isinstance(delay, bool) or not isinstance(delay, int) or not 0 < delay <= _SAFE_INTEGER:
         raise ValueError("delay must be a positive integer")
     return {"strategy": strategy, "delay": delay}

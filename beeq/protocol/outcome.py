@@ -10,7 +10,6 @@ import operator
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Protocol
 
 from beeq.errors import (
@@ -29,6 +28,7 @@ from beeq.protocol.backoff import MAX_DELAY_MS, Strategy
 from beeq.protocol.codec import RecordLike, decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
 from beeq.protocol.options import created_ms_of, postponed_ms_of, retries_left
+from beeq.settings import in_ms
 
 #: A longer trace keeps this many bytes, from both ends.
 MAX_TRACE_BYTES = 10_000
@@ -188,8 +188,8 @@ def _postponed(job: AttemptedJob, error: BaseException) -> Outcome:
 
 
 def _asked_ms(after: Any) -> int:
-    """Return a delay that a handler asks for, a timedelta or ms; raise if it is neither."""
-    after_ms = after.total_seconds() * 1000 if isinstance(after, timedelta) else after
+    """Return a delay that a handler asks for, a ``Duration``, in ms; raise if it is neither."""
+    after_ms = in_ms(after)
     return max(0, _whole_ms(min(after_ms, MAX_DELAY_MS)))  # a handler may ask to wait for ever
 
 

@@ -87,7 +87,7 @@ def test_a_timeout_beyond_all_bounds_is_not_called_negative(timeout: int) -> Non
         check_timeout_ms(timeout)
 
 
-@pytest.mark.parametrize("timeout", [None, "5", 5.0, math.nan, True], ids=repr)
+@pytest.mark.parametrize("timeout", [None, b"5", 5.0, math.nan, True], ids=repr)
 def test_a_timeout_of_another_type_is_refused_by_name(timeout: Any) -> None:
     with pytest.raises(TypeError, match=r"^timeout must be an int"):
         check_timeout_ms(timeout)

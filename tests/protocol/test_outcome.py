@@ -263,7 +263,7 @@ def test_a_retry_after_too_long_comes_after_the_longest_delay(after: Any) -> Non
     assert (outcome.status, outcome.delay_ms) == ("retrying", 2**31 - 1)
 
 
-@pytest.mark.parametrize("after", ["soon", math.nan, object()], ids=lambda after: repr(after)[:6])
+@pytest.mark.parametrize("after", ["soon", "30", math.nan, object()], ids=lambda after: repr(after)[:6])
 def test_a_bad_delay_by_a_handler_fails_the_job_with_that_error(after: Any) -> None:
     outcome = fail(make_job({"retries": 3}), Retry(after=after, reason="busy"), STRATEGIES)
     failed_for_good(outcome, message=str(outcome.error))

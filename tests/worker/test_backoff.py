@@ -189,14 +189,14 @@ async def test_retry_replaces_the_backoff_and_uses_a_retry(make_queue, after):
     assert seen[1][1] - seen[0][1] >= 0.029
 
 
-async def test_retry_after_text_without_a_unit_fails_the_attempt(make_queue):
+async def test_retry_after_text_without_a_unit_fails_the_job(make_queue):
     queue = make_queue()
 
     @queue.process
     async def handler(_job):
         raise Retry(after="30")
 
-    job = await queue.enqueue({})
+    job = await queue.enqueue({}, retries=3)
     with pytest.raises(JobFailed, match="the duration '30' has no unit; write 500ms"):
         await job.result(timeout=5000)
 
