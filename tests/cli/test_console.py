@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_an_id_is_escaped_at_a_terminal_only(beeq: Beeq, queue_name: str) -> Non
         cwd=beeq.folder, env=beeq.environment, capture_output=True, check=True,
     )  # fmt: skip
     assert ran.stdout == EVIL.encode() + b"\n"
+
+
+def test_what_is_shown_of_a_job_obeys_nobody_at_a_terminal(beeq: Beeq, queue_name: str) -> None:
+    beeq.ok("enqueue", queue_name, "--id", EVIL, f"name={EVIL}")
+    for arguments in (("show", EVIL), ("show", EVIL, "--json"), ("jobs", queue_name), ("stats", queue_name)):
+        lines = at_terminal(beeq, *arguments).removesuffix("\r\n").split("\r\n")
+        plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]  # the command's own colours
+        assert [line for line in plain if safe(line) != line] == []
 
 
 def test_json_means_the_same_and_holds_nothing_unsafe(beeq: Beeq, queue_name: str) -> None:
