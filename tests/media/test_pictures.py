@@ -10,6 +10,7 @@ import pytest
 from beeq.errors import Discard
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import AssemblyProcessor
+from tests.media.bombs import y4m
 from tests.media.clips import FakeJob, colour_clip, ffmpeg, frame_count, run_job, varying_clip
 from tests.support.judges import colour_of, described, flashes_ms, near
 
@@ -216,3 +217,10 @@ async def test_the_containers_pixel_shape_is_that_of_players(tmp_path: Path) -> 
     assert (facts["streams"][0]["width"], facts["streams"][0]["height"]) == (240, 120)
     still = await run_job(tmp_path, "frame-extract", ["1.mp4"], "out.png")
     assert (still["width"], still["height"]) == (240, 120)
+
+
+@pytest.mark.parametrize("rate", ["1000:1", "1000000:1"])
+async def test_a_film_shorter_than_one_picture_is_one_picture(tmp_path: Path, rate: str) -> None:
+    (tmp_path / "short.y4m").write_bytes(y4m(rate=rate, count=3))
+    await run_job(tmp_path, "video-stitch", ["short.y4m", "short.y4m"], "out.mp4", fps=25)
+    assert frame_count(tmp_path / "out.mp4") == 2

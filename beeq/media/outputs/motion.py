@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from fractions import Fraction
 
-from beeq.media.inputs.facts import Video
+from beeq.media.inputs.facts import Timeline, Video
 
 DEFAULT_FPS = Fraction(25)
 #: The highest rate that is chosen; a job may ask for more.
@@ -55,7 +55,7 @@ def on_grid(video: Video, rate: Fraction, *, is_held: bool) -> str:
     only picture.
     """
     times = video.timeline
-    if is_held and (video.is_still or (times is not None and times.count == 1)):
+    if is_held and (video.is_still or (times is not None and _is_short(times, rate))):
         return f"settb={1 / rate},loop=loop=-1:size=1:start=0,setpts=N,fps={rate}"
     if not is_held or not _has_room(video, rate):
         return f"fps={rate}:start_time=0"
@@ -77,6 +77,11 @@ def pictures_of(video: Video, rate: Fraction) -> int | None:
         is_moved = times.last_gap_s is not None and times.last_gap_s * rate < _CLOSE
         count = max(count, round(times.last_s * rate) + 1 + is_moved)
     return max(1, count)
+
+
+def _is_short(times: Timeline, rate: Fraction) -> bool:
+    """Return whether there is one picture, or time for less than one: ``fps`` would leave out all of them."""
+    return times.count == 1 or (times.is_timed and round(times.end_s * rate) < 1)
 
 
 def _has_room(video: Video, rate: Fraction) -> bool:
