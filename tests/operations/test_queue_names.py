@@ -1,0 +1,67 @@
+"""Which queues a Redis holds, and which of them have a job of some id."""
+
+from __future__ import annotations
+
+import pytest
+
+from beeq.operations import queue_names
+from beeq.operations.queue_names import find_queue_names, queues_with
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+async def pipeline(make_queue):
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    return queue.pipeline
+
+
+@pytest.fixture
+async def prefix(queue_name, redis):
+    """A prefix that a pattern could take for another one; its keys go with the test."""
+    prefix = f"{queue_name}[a]*"
+    yield prefix
+    names = [key async for key in redis.scan_iter(count=1000) if key.startswith(queue_name)]
+    if names:
+        await redis.delete(*names)
+
+
+async def test_every_queue_with_jobs_is_found_by_its_name(pipeline, prefix, redis):
+    for name in ("mail", "a:b", "größe", "x y"):
+        await redis.hset(f"{prefix}:{name}:jobs", "1", "{}")
+    await redis.hset(f"{prefix.replace('*', 'Z')}:other:jobs", "1", "{}")
+    await redis.set(f"{prefix}:empty:id", "5")
+    await redis.set(f"{prefix}:jobs", "not a queue's")
+    assert await find_queue_names(pipeline, prefix) == (["a:b", "größe", "mail", "x y"], True)
+
+
+async def test_a_search_ends_at_its_bound_and_says_so(pipeline, prefix, redis, monkeypatch):
+    monkeypatch.setattr(queue_names, "MOST_KEYS", 1000)
+    await redis.mset({f"{prefix}:{n}:id": "1" for n in range(3000)})
+    names, is_complete = await find_queue_names(pipeline, prefix)
+    assert (names, is_complete) == ([], False)
+
+
+async def test_only_queues_that_have_the_job_are_told(pipeline, prefix, redis):
+    await redis.hset(f"{prefix}:mail:jobs", "7", "{}")
+    await redis.hset(f"{prefix}:films:beeq:evenResults", "7", "1:1:s5")
+    names = ["mail", "films", "music", "mail"]
+    assert await queues_with(pipeline, prefix, names, "7") == ["mail"]
+    assert await queues_with(pipeline, prefix, names, "7", is_gone_too=True) == ["mail", "films"]
+    assert await queues_with(pipeline, prefix, names, "8", is_gone_too=True) == []
+
+
+@pytest.mark.more_rights("a user of its own")
+@pytest.mark.real_redis("fakeredis has no users")
+async def test_a_user_who_may_not_scan_finds_none(make_queue, valkey, redis, queue_name):
+    await redis.execute_command(
+        "ACL", "SETUSER", queue_name, "reset", "on", ">pw", "~*", "&*", "+@all", "-scan"
+    )
+    url = f"redis://{queue_name}:pw@127.0.0.1:{valkey.port}"
+    try:
+        queue = make_queue(redis=url, is_worker=False)
+        assert await find_queue_names((await queue.ready()).pipeline, "bq") == ([], False)
+        await queue.close()
+    finally:
+        await redis.execute_command("ACL", "DELUSER", queue_name)
