@@ -14,7 +14,7 @@ from beeq_cli.commands.operate.filters import filter_options, filters_of
 from beeq_cli.commands.operate.listing import print_found
 from beeq_cli.commands.operate.targets import JobTarget, QueueFinder, only_one, queue_option
 from beeq_cli.console import complain, print_id, print_json, print_line, say
-from beeq_cli.options import Common, Decorated, common_options, option, wait_replicas_option
+from beeq_cli.options import Common, Decorated, common_options, examples, option, wait_replicas_option
 from beeq_cli.running import FAILURE
 from beeq_cli.running import run as run_coroutine
 
@@ -87,7 +87,7 @@ def _arguments(*states: str) -> Callable[[Decorated], Decorated]:
 
 @click.command(
     short_help="Queue failed jobs again.",
-    epilog=("\b\nExamples:\n  beeq retry 17 18\n  beeq retry mail --state failed --error timeout --yes\n"),
+    epilog=examples("beeq retry 17 18", "beeq retry mail --state failed --error timeout --yes"),
 )
 @_arguments("failed")
 @click.pass_obj
@@ -102,9 +102,7 @@ def retry(common: Common, /, **options: Any) -> None:
 
 @click.command(
     short_help="Remove jobs, wherever they are.",
-    epilog=(
-        "\b\nExamples:\n  beeq remove 17\n  beeq remove mail --state waiting --where data.user=7 --dry-run\n"
-    ),
+    epilog=examples("beeq remove 17", "beeq remove mail --state waiting --where data.user=7 --dry-run"),
 )
 @_arguments(*STATES)
 @click.pass_obj
@@ -118,7 +116,7 @@ def remove(common: Common, /, **options: Any) -> None:
 
 @click.command(
     short_help="Queue delayed jobs now.",
-    epilog=("\b\nExamples:\n  beeq run 19\n  beeq run mail --state delayed --limit 10 --yes\n"),
+    epilog=examples("beeq run 19", "beeq run mail --state delayed --limit 10 --yes"),
 )
 @_arguments("delayed")
 @click.pass_obj
@@ -129,7 +127,7 @@ def run(common: Common, /, **options: Any) -> None:
 
 @click.command(
     short_help="End jobs, running or not.",
-    epilog=("\b\nExamples:\n  beeq cancel 20\n  beeq cancel mail --state waiting --since 10m --yes\n"),
+    epilog=examples("beeq cancel 20", "beeq cancel mail --state waiting --since 10m --yes"),
 )
 @_arguments(*UNFINISHED)
 @click.pass_obj

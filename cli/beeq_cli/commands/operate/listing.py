@@ -10,7 +10,7 @@ from beeq.operations.job_filter import Filters
 from beeq_cli.commands.operate.filters import filter_options, filters_of
 from beeq_cli.commands.operate.lines import found_line, found_object
 from beeq_cli.console import print_json, print_line, say
-from beeq_cli.options import Common, common_options, option
+from beeq_cli.options import Common, common_options, examples, option
 from beeq_cli.running import opened, queues_to_look_into, run
 
 #: How many jobs are shown unless ``--limit`` says so.
@@ -19,7 +19,7 @@ _SHOWN = 100
 
 @click.command(
     short_help="Show the jobs of a queue.",
-    epilog=("\b\nExample:\n  beeq jobs mail --state failed --error timeout --where data.user=7 --since 1h\n"),
+    epilog=examples("beeq jobs mail --state failed --error timeout --where data.user=7 --since 1h"),
 )
 @click.argument("queue_name", metavar="QUEUE")
 @filter_options()

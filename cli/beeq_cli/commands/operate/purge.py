@@ -8,14 +8,14 @@ from beeq import Queue
 from beeq.operations.job_filter import STATES, Filters, State
 from beeq.settings import parse_duration
 from beeq_cli.commands.operate.acting import run_many
-from beeq_cli.options import Common, common_options, option, parsed
+from beeq_cli.options import Common, common_options, examples, option, parsed
 
 _STATES = tuple(state for state in STATES if state != "active")
 
 
 @click.command(
     short_help="Remove all jobs of a state, or the older ones.",
-    epilog=("\b\nExample:\n  beeq purge mail --state failed --older-than 7d --yes\n"),
+    epilog=examples("beeq purge mail --state failed --older-than 7d --yes"),
 )
 @click.argument("queue_name", metavar="QUEUE")
 @click.option("--state", required=True, type=click.Choice(_STATES), help="Which jobs.")

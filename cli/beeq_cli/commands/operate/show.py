@@ -14,7 +14,7 @@ from beeq.protocol.codec import dumps
 from beeq_cli.commands.operate.lines import age, moment
 from beeq_cli.commands.operate.targets import JobTarget, QueueFinder, only_one, queue_option
 from beeq_cli.console import complain, print_json, print_line
-from beeq_cli.options import Common, common_options, option
+from beeq_cli.options import Common, common_options, examples, option
 from beeq_cli.quantities import show_duration
 from beeq_cli.running import FAILURE, run
 
@@ -26,7 +26,7 @@ _SHOWN_ELSEWHERE = ("timestamp", "stacktraces", "delay")
 
 @click.command(
     short_help="Show one job: where it is, and what came of its attempts.",
-    epilog=("\b\nExample:\n  beeq show 17\n"),
+    epilog=examples("beeq show 17"),
 )
 @click.argument("job_id", metavar="ID")
 @queue_option
