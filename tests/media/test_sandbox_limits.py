@@ -20,6 +20,7 @@ from beeq.media.sandbox.confinement import confinement_of
 from beeq.media.sandbox.plan import Needs
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
+from tests.media.bombs import attack, gif, mp4
 from tests.media.clips import FakeJob, colour_clip, ffmpeg, tree
 
 pytestmark = pytest.mark.ffmpeg
@@ -122,3 +123,31 @@ async def test_250_inputs_have_room_for_their_command_and_threads(tmp_path: Path
         graph = ("-filter_complex", f"{chains}{pads}concat=n=250[v]", "-map", "[v]")
         done = await run([*inputs, *graph, "-f", "null", "-"], [file.fd], media_s=50.0)
     assert (done.exit_status, done.frames) == (0, 500)
+
+
+#: Whoever opens all checks of what a file says still has the limits of what its ffmpeg does.
+OPEN = {
+    "BEEQ_MEDIA_MAX_SECONDS": "99999999",
+    "BEEQ_MEDIA_MAX_GAP_S": "99999999",
+    "BEEQ_MEDIA_MAX_PICTURE": "16384x16384",
+    "BEEQ_MEDIA_MAX_MEGAPIXELS": "999999",
+    "BEEQ_MEDIA_MAX_ALLOC_MB": "4096",
+    "BEEQ_MEDIA_MAX_OUTPUT_MB": "200",
+    "BEEQ_MEDIA_MAX_MEMORY_MB": "1500",
+}
+BOMBS = {
+    "a sound of days": (mp4([(10, 100_000)], is_sound=True, timescale=1), "audio-stitch", "o.wav", "OUTPUT"),
+    "a huge picture": (gif(16_000, 16_000), "frame-extract", "o.png", "MEMORY"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_that_passes_the_checks_ends_at_a_limit(tmp_path: Path, name: str) -> None:
+    content, kind, output, limit = BOMBS[name]
+    (tmp_path / "bomb.mov").write_bytes(content)
+    attacked = attack(tmp_path, {"type": kind, "inputFiles": ["bomb.mov"], "outputPath": output}, **OPEN)
+    ((error, text),) = attacked.outcomes
+    assert error == "Discard", text
+    assert f"(BEEQ_MEDIA_MAX_{limit}_MB)" in text
+    assert attacked.peak_mb < 1600
+    assert set(tree(tmp_path)) == {"bomb.mov"}

@@ -261,11 +261,13 @@ async def _decode(file: OpenFile, streams: Sequence[Described], *options: str) -
         log_level="warning",
         on_output=packets.feed,
     )
-    if ended.is_out_of_memory:
+    decoded = {stream.index for place, stream in enumerate(streams) if packets.timeline(place)}
+    # ffmpeg may end well after a picture for which there was no memory.
+    if ended.is_out_of_memory or (not decoded and any(each.is_of_memory for each in ended.complaints)):
         raise out_of_memory(file.given)
     if ended.is_systems_fault:
         raise MediaFailed(f"{shown(file.given)} cannot be read: {ended.fault}")
-    return {stream.index for place, stream in enumerate(streams) if packets.timeline(place)}, ended
+    return decoded, ended
 
 
 def _why(stream: Described, ended: Run) -> str:

@@ -13,7 +13,7 @@ _CAUSES = (
 #: What is said where the limit of memory was reached; the last: a thread has no room for its stack.
 _OUT_OF_MEMORY = (
     *("Cannot allocate memory", "bad_alloc", "Out of memory", "malloc of size", "failed to map segment"),
-    "Resource temporarily unavailable",
+    *("Failed to allocate", "Resource temporarily unavailable"),
 )
 _TOO_LARGE = "File too large"
 #: A decoder's context, perhaps behind its stream's: not that of a library, an input, an output or a filter.
