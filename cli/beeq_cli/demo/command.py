@@ -20,6 +20,7 @@ from beeq import BeeqError, Queue, Stats
 from beeq.job_spec import JobSpec
 from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.ffmpeg import run as run_ffmpeg
+from beeq.media.paths import MediaRoot
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
 from beeq_cli.commands.stats import print_stats
@@ -147,13 +148,17 @@ async def _make_clips(media: Path) -> list[str]:
         await _draw(
             media / name,
             *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"{picture}=s={size}:r={rate},format=yuv420p"),
-            *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"sine=f={220 * number}"),
+            *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"sine=f={220 * number}", "-f", "mp4"),
         )
-    await _draw(media.parent / PICTURE, "-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", "1")
+    one_picture = ("-frames:v", "1", "-c:v", "png", "-f", "image2", "-update", "1")
+    await _draw(media.parent / PICTURE, "-f", "lavfi", "-i", "testsrc=s=64x64", *one_picture)
     return names
 
 
 async def _draw(path: Path, *arguments: str) -> None:
-    made = await run_ffmpeg([*arguments, str(path)], ())
-    if made.exit_status:
-        raise BeeqError(f"ffmpeg did not make {path.name}: {made.fault}")
+    folder = MediaRoot(path.parent)
+    with folder.creating(folder.locate(path.name)) as new:
+        made = await run_ffmpeg([*arguments, new.url], [new.fd], media_s=_CLIP_S)
+        if made.exit_status:
+            raise BeeqError(f"ffmpeg did not make {path.name}: {made.fault}")
+        new.publish()
