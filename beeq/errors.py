@@ -37,9 +37,13 @@ from beeq.settings import Duration
 
 #: The longest text in one line of a log, in characters.
 MAX_LINE = 4000
-#: Control characters of both sets, marks and changes of direction, Unicode's own line breaks, and halves of
-#: characters: what moves a cursor, forges a line, shows a text in another order, or cannot be written.
-UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Control characters of both sets, marks and changes of direction, Unicode's own line breaks, halves of
+#: characters, and what is not seen at all: what moves a cursor, forges a line, shows a text in another order,
+#: makes two texts look alike, or cannot be written. Joiners stay, for emoji and some scripts need them.
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+    "\u00ad\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 #: A class's own name, whatever its metaclass makes of ``__name__``.
@@ -78,6 +82,8 @@ def escaped(text: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     character = match[0]
     number = ord(character)
+    if number > 0xFFFF:  # noqa: PLR2004 - two bytes
+        return f"\\U{number:08x}"
     return _NAMES.get(character, f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}")  # noqa: PLR2004 - one byte
 
 

@@ -9,6 +9,7 @@ when the connection is closed would get an error in place of the response.
 """
 
 import asyncio
+import math
 import re
 from typing import Annotated, Any
 
@@ -143,9 +144,12 @@ def parsed(content: bytes) -> Any:
 
 
 def _check_shape(value: Any) -> None:
-    """Raise Refusal if the value is nested too deeply, or holds so many that reading it takes long."""
+    """Raise Refusal for a value nested too deeply, so many that reading takes long, or numbers like 1e999."""
     count, level = 0, [value]
     for _ in range(MAX_DEPTH + 1):
+        # "1e999" is JSON, but what it is read as is not, and would be kept as null.
+        if any(isinstance(entry, float) and math.isinf(entry) for entry in level):
+            raise Refusal(400, "The body holds a number that is too large")
         containers = [entry for entry in level if isinstance(entry, dict | list)]
         if not containers:
             return

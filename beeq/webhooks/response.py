@@ -10,7 +10,10 @@ from http import HTTPStatus
 
 #: A receiver may ask for a delay of a day at most.
 MAX_RETRY_AFTER_MS = 24 * 60 * 60 * 1000
-_SECONDS = re.compile(r"0*([0-9]*)(\.[0-9]{1,9})?[0-9]*")
+#: Possessive, for neighbours take the same digits: many zeros would be tried in all possible parts.
+_SECONDS = re.compile(r"0*+([0-9]*+)(\.[0-9]{1,9}+)?+[0-9]*+")
+#: No date of HTTP is longer than this.
+_MAX_DATE_CHARS = 100
 _MAX_SECONDS_DIGITS = 6  # a day has 86400 seconds
 
 
@@ -52,6 +55,8 @@ def retry_after_ms(value: str, now: datetime) -> int | None:
         if len(whole) > _MAX_SECONDS_DIGITS:
             return MAX_RETRY_AFTER_MS
         return min(math.ceil(float(f"{whole or '0'}{fraction}") * 1000), MAX_RETRY_AFTER_MS)
+    if len(text) > _MAX_DATE_CHARS:
+        return None
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

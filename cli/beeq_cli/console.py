@@ -3,6 +3,7 @@
 Jobs' ids, results and errors are strangers' texts. What may reach a terminal is escaped here.
 """
 
+import json
 import sys
 from typing import Any
 
@@ -51,7 +52,7 @@ def safe_json(value: Any) -> str:
     from beeq.errors import UNSAFE  # noqa: PLC0415 - loads the engine
     from beeq.protocol.codec import dumps  # noqa: PLC0415 - loads the engine
 
-    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", dumps(value).decode())
+    return UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1], dumps(value).decode())
 
 
 def _write(line: bytes) -> None:

@@ -22,6 +22,7 @@ from beeq.ai.film.states import video_state
 from beeq.ai.pictures import decoded
 from beeq.ai.redaction import Redactor
 from beeq.ai.responses import chat_text, picture
+from beeq.ai.writing.objects import object_of
 from beeq.ai.writing.script import script
 from beeq.ai.writing.thinking import answer_in
 from beeq.errors import Discard
@@ -49,6 +50,14 @@ MB = 2**20
 def scenes(count: int) -> str:
     """Return the text of a script of so many empty scenes."""
     return '{"title": "Bees", "scenes": [' + ",".join(["{}"] * count) + "]}"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("slip", ["//\n", "/**/", " ", "// ,\n", ", ", " ,/**/", "[", "/*"])
+def test_a_megabyte_of_slips_is_read_at_once(slip: str) -> None:
+    """It would take minutes, with the interpreter held, if each space were a beginning to look on from."""
+    text = '{"title":"a","scenes":[{}]' + slip * (1_000_000 // len(slip)) + "}"
+    assert object_of(text) in ({"title": "a", "scenes": [{}]}, None)
 
 
 # Limits with a setting.

@@ -35,11 +35,11 @@ def test_a_surprise_is_logged_with_its_traceback(
 
 
 def test_an_id_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    evil = JobLost("1\nERROR forged\x1b[2J\u2028\u202e\x85\ud800")
+    evil = JobLost("1\nERROR forged\x1b[2J\u2028\u202e\x85\ud800\u200b\U000e0041")
     log_error(f"queue q: {kind_and_text_of(evil)}")
     (message,) = caplog.messages
     assert message.isprintable()
-    assert "1\\nERROR forged\\x1b[2J\\u2028\\u202e\\x85\\ud800" in message
+    assert "1\\nERROR forged\\x1b[2J\\u2028\\u202e\\x85\\ud800\\u200b\\U000e0041" in message
 
 
 def test_a_line_is_bounded_and_shows_both_ends() -> None:

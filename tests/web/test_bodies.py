@@ -70,6 +70,14 @@ async def test_what_is_no_object_is_answered_with_400(client, content):
     assert error_of(answer) == "The body must be a JSON object"
 
 
+@pytest.mark.parametrize("value", [b"1e999", b"[-1e999]", b'{"b":[1,1e400]}'])
+async def test_a_number_beyond_all_bounds_is_refused(client, value):
+    """It would be kept as null."""
+    content = b'{"projectId":1,"userId":1,"parameters":{"a":%s}}' % value
+    answer = await client.post(SCRIPT, content=content, headers=JSON)
+    assert (answer.status_code, error_of(answer)) == (400, "The body holds a number that is too large")
+
+
 @pytest.mark.parametrize("kind", ["[]", "{}"])
 async def test_depth_has_a_bound_and_up_to_it_all_is_kept(client, kind):
     def nested(depth: int) -> bytes:

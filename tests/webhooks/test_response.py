@@ -72,6 +72,15 @@ def test_retry_after_is_seconds_or_a_date_and_at_most_a_day(value: str, expected
     assert retry_after_ms(value, NOW) == expected_ms
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "value", ["0" * 65_000 + "x", "1" * 65_000 + "x", f"0.{'5' * 65_000}x", "Mon," * 16_000]
+)
+def test_a_long_retry_after_is_read_at_once(value: str) -> None:
+    """It would take days if the parts of the number competed for its digits."""
+    assert retry_after_ms(value, NOW) is None
+
+
 def test_retry_after_compares_moments_not_clock_faces() -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-9)))
 

@@ -14,8 +14,9 @@ MAX_DEPTH = 50
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _COMMENT = r"//[^\n]*+|/\*.*?(?:\*/|\Z)"
 _TOKEN = re.compile(rf"{_STRING}|{_COMMENT}|[{{}}\[\]]", re.DOTALL)
-_STRING_OR_SPACE = re.compile(rf"({_STRING})|{_COMMENT}|\s++", re.DOTALL)
-_STRING_OR_COMMAS = re.compile(rf"({_STRING})|([{{\[]?)(?: *,)+( *[}}\]])?", re.DOTALL)
+#: Neighbouring comments and spaces become one space, so that what looks for commas meets no more than one.
+_STRING_OR_SPACE = re.compile(rf"({_STRING})|(?:{_COMMENT}|\s)++", re.DOTALL)
+_STRING_OR_COMMAS = re.compile(rf"({_STRING})|([{{\[]?)(?: ?,)++( ?[}}\]])?", re.DOTALL)
 
 
 def end_of_object(text: str, start: int) -> tuple[int, bool]:
