@@ -1,5 +1,6 @@
 """The media operations on this machine: a caller gives names and gets facts."""
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -104,8 +105,7 @@ class LocalMedia:
         places = {name: self._root.locate(f"{output_name}.{name}") for name in output_formats}
         self._bound()
         with contextlib.ExitStack() as stack:
-            scenes = [stack.enter_context(self._root.reading(name)) for name in scene_videos]
-            master = stack.enter_context(self._root.reading(master_audio))
+            *scenes, master = await self._opened(stack, [*scene_videos, master_audio])
             targets = {
                 name: (stack.enter_context(self._root.creating(place)), FILM_CONTAINERS[name])
                 for name, place in places.items()
@@ -120,6 +120,15 @@ class LocalMedia:
         """Bound what this task runs from here on."""
         STALL_S.set(self._stall_s)
         LIMITS.set(self._limits)
+
+    async def _opened(self, stack: contextlib.ExitStack, names: Sequence[str]) -> list[OpenFile]:
+        """Open the inputs until the stack ends."""
+        files = list[OpenFile]()
+        for name in names:
+            files.append(stack.enter_context(self._root.reading(name)))
+            # What a file is takes some milliseconds to find out at worst: others get their turn between two.
+            await asyncio.sleep(0)
+        return files
 
     def _output(self, given: str, formats: Mapping[str, _Format]) -> tuple[Place, _Format]:
         place = self._root.locate(given)
@@ -138,7 +147,7 @@ class LocalMedia:
         place, form = output
         self._bound()
         with contextlib.ExitStack() as stack:
-            sources = [stack.enter_context(self._root.reading(name)) for name in input_files]
+            sources = await self._opened(stack, input_files)
             target = stack.enter_context(self._root.creating(place))
             await operation(sources, target, form, *wish)
             facts = await _facts_of(target, form)

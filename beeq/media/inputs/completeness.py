@@ -21,7 +21,8 @@ _BOXES = frozenset(
     (b"mdat", b"moov", b"moof", b"ftyp", b"free", b"skip", b"wide", b"styp", b"sidx", b"uuid", b"meta")
 )
 _LARGE_BOX, _BOX_HEADER_BYTES = 1, 8
-_MAX_BOXES = 100_000
+#: A film of six hours in fragments of half a second has fewer.
+MAX_BOXES = 100_000
 _OGG_HEADER_BYTES, _OGG_PAGE_BYTES = 27, 65_307
 _TAIL_BYTES = 2 * _OGG_PAGE_BYTES
 _TS_PACKET_BYTES = 188
@@ -60,7 +61,7 @@ def boxes(read: Read, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
     The end of the last may lie behind ``end``.
     """
-    for _ in range(_MAX_BOXES):
+    for _ in range(MAX_BOXES):
         head = read(begin, 16) if begin + _BOX_HEADER_BYTES <= end else b""
         if len(head) < _BOX_HEADER_BYTES:
             return
@@ -103,7 +104,7 @@ def _of_chunks(size: int, read: Read) -> int:
     if head[:4] not in _CHUNK_LISTS or not 0 < int.from_bytes(head[4:8], order) < _STREAMED:
         return 0
     place = 12
-    for _ in range(_MAX_BOXES):
+    for _ in range(MAX_BOXES):
         chunk = read(place, 8)
         if len(chunk) < _CHUNK_HEADER_BYTES or not chunk[:4].isascii():
             break
@@ -178,7 +179,7 @@ def _xing(read: Read) -> tuple[int, tuple[int | None, int | None] | None]:
 
 def _of_png(size: int, read: Read) -> int | None:
     place = 8
-    for _ in range(_MAX_BOXES):
+    for _ in range(MAX_BOXES):
         chunk = read(place, 8)
         if len(chunk) < _CHUNK_HEADER_BYTES:
             return None

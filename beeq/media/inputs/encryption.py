@@ -4,6 +4,7 @@ ffmpeg says nothing of it: it shows the codec that the encrypted samples would h
 make of the noise may look like a picture.
 """
 
+import itertools
 from collections.abc import Iterator
 
 from beeq.media.inputs.completeness import Read, boxes
@@ -14,29 +15,30 @@ _IN_ORDER = (b"mdia", b"minf", b"stbl", b"stsd")
 _ENCRYPTED = (b"encv", b"enca", b"encs", b"drms", b"drmi")
 
 
-def encrypted_tracks(demuxer: str, size: int, read: Read) -> frozenset[int]:
-    """Return the places, from 0 on, of the encrypted tracks among all tracks of a file."""
+def encrypted_tracks(demuxer: str, size: int, read: Read, max_tracks: int) -> frozenset[int]:
+    """Return the places, from 0 on, of the encrypted tracks among the first ``max_tracks`` of a file."""
     if demuxer != "mov":
         return frozenset()
     for kind, begin, end in boxes(read, 0, size):
         if kind == b"moov" and end - begin <= _MAX_MOOV_BYTES:
-            found = (b for b in boxes(read, begin, min(end, size)) if b[0] == b"trak")
-            return frozenset(
-                place for place, (_, first, last) in enumerate(found) if _is_encrypted(read, first, last)
-            )
+            tracks = itertools.islice(_inside(read, b"trak", begin, min(end, size)), max_tracks)
+            return frozenset(place for place, track in enumerate(tracks) if _is_encrypted(read, *track))
     return frozenset()
 
 
 def _is_encrypted(read: Read, begin: int, end: int) -> bool:
     for kind in _IN_ORDER:
-        inner = next((box for box in boxes(read, begin, end) if box[0] == kind), None)
+        inner = next(_inside(read, kind, begin, end), None)
         if inner is None:
             return False
-        _, begin, end = inner
+        begin, end = inner
     # The description's version and count go before its entries.
-    return any(kind in _ENCRYPTED for kind in _entries(read, begin + 8, end))
+    return any(kind in _ENCRYPTED for kind, _, _ in boxes(read, begin + 8, end))
 
 
-def _entries(read: Read, begin: int, end: int) -> Iterator[bytes]:
-    for kind, _, _ in boxes(read, begin, end):
-        yield kind
+def _inside(read: Read, kind: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Return where each box of a kind begins and ends in its parent, whatever it says of its own length.
+
+    One that reached out of it would have the rest of the file read again for each of its parents.
+    """
+    return ((first, min(last, end)) for found, first, last in boxes(read, begin, end) if found == kind)

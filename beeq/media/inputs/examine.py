@@ -7,7 +7,6 @@ picture or sound that can be decoded is tried to its end.
 """
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,8 @@ from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.ffmpeg import Run, out_of_memory, reading, run
 from beeq.media.inputs.bounds import check_said, check_streams
-from beeq.media.inputs.completeness import Read, counted_s, missing_bytes
+from beeq.media.inputs.container import Told, told_of
 from beeq.media.inputs.dump import Described, described, describing, new_mark
-from beeq.media.inputs.encryption import encrypted_tracks
 from beeq.media.inputs.facts import Audio, Facts, Unusable, Video
 from beeq.media.inputs.probe import streams_of
 from beeq.media.inputs.timeline import PacketReader
@@ -83,11 +81,12 @@ async def examine(file: OpenFile, parameters: MediaParameters = _PLAIN) -> Facts
         copied = await _copied(file, _KNOWN)
     streams = copied.streams
     check_streams(file, Facts(None, tuple(streams)))
+    told = await told_of(file)
     if not parameters.allow_broken:
-        _check_whole(file, copied)
+        _check_whole(file, copied, told)
     if not streams:
         raise _unreadable(file, copied.run)
-    reasons = await _reasons(file, copied)
+    reasons = await _reasons(file, copied, told.encrypted)
     usable = tuple(stream for stream in streams if stream.index not in reasons)
     unusable = [Unusable(stream, reasons[stream.index]) for stream in streams if stream.index in reasons]
     unusable += [Unusable(_nothing(kind), _NOTHING) for kind in lost]
@@ -154,29 +153,23 @@ def _with_packets(stream: Video | Audio, packets: PacketReader, found: Described
     return replace(stream, timeline=timeline)
 
 
-def _reader(file: OpenFile) -> Read:
-    """Return what reads from a file, by the offset in its content and the size."""
-    return lambda place, count: os.pread(file.fd, count, file.begin + place)
-
-
 def _nothing(kind: type[Video | Audio]) -> Video | Audio:
     """Return a stream of which only the kind is known."""
     return Video(-1, "none", 0, 0) if kind is Video else Audio(-1, "none", 0, None)
 
 
-def _check_whole(file: OpenFile, copied: _Copied) -> None:
+def _check_whole(file: OpenFile, copied: _Copied, told: Told) -> None:
     """Raise MediaRefused if a part of the file is missing."""
-    size, read = file.size() - file.begin, _reader(file)
-    lacking = missing_bytes(file.demuxer, size, read)
+    lacking, length_s = told.lacking_bytes, told.length_s
     if lacking:
-        whole = size + lacking
+        whole = file.size() - file.begin + lacking
         raise _broken(file, f"the last {lacking} of {whole} bytes ({round(100 * lacking / whole) or 1} %)")
     cut = _CUT if file.demuxer in _NEVER_SAY else _CUT_OR_CORRUPT
     if lacking is None or cut.search(copied.run.complained):
         raise _broken(file, "its end")
     if not copied.streams and _NO_INDEX.search(copied.run.complained):
         raise _broken(file, "its index (moov), which comes last")
-    length_s, times = counted_s(file.demuxer, read), copied.packets.timeline(0)
+    times = copied.packets.timeline(0)
     if length_s and times and length_s - times.end_s > _SLACK_S:
         raise _broken(file, f"the last {length_s - times.end_s:.1f} of {length_s:.1f} s")
 
@@ -212,9 +205,8 @@ def _unreadable(file: OpenFile, ended: Run) -> MediaFailed | MediaRefused:
     return MediaRefused(f"{shown(file.given)} cannot be read: {why}")
 
 
-async def _reasons(file: OpenFile, copied: _Copied) -> dict[int, str]:
+async def _reasons(file: OpenFile, copied: _Copied, encrypted: frozenset[int]) -> dict[int, str]:
     """Return why streams cannot be decoded, by their indices."""
-    encrypted = encrypted_tracks(file.demuxer, file.size(), _reader(file))
     reasons: dict[int, str] = {}
     tried = list[Described]()
     for stream in copied.streams:
