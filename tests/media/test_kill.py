@@ -210,7 +210,7 @@ async def test_a_job_that_is_ended_takes_ffmpeg_and_its_files_along(
 
     job = queue.create_job(job_of(kind, "clip.mp4")).set_id("film-1")
     if end == "timed out":
-        job.timeout(8000)
+        job.timeout(15_000)  # the reading before it takes a while on one core
     is_writing = writing(job, kind)
     others = {pid for pid, (parent, _) in processes().items() if parent == os.getpid()}
     await job.save()
