@@ -21,7 +21,8 @@
 -- LONGEST_WALK in waiting; active is as long as many jobs run in the whole fleet.
 
 local jobs, waiting, active, delayed, succeeded, failed, claims, results, even_results, odd_results, attempts = unpack(KEYS)
-local call, job_id = redis.call, ARGV[1]
+local job_id = unpack(ARGV)
+local call = redis.call
 -- Entries of waiting that are passed by at most: some milliseconds' worth.
 local LONGEST_WALK = 250000
 

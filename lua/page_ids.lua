@@ -18,7 +18,7 @@
 
 local waiting, active, delayed = unpack(KEYS)
 local state, count, offset, due = unpack(ARGV, 1, 4)
-local FIRST = 5
+local FIRST, STEP = 5, 1
 count, offset = tonumber(count), tonumber(offset)
 -- Entries on either side of the expected place in which the anchors are looked for first.
 local NEAR = 500
@@ -27,7 +27,7 @@ local FARTHER = 10000
 
 if state == 'delayed' then
   local place
-  for at = FIRST, #ARGV do
+  for at = FIRST, #ARGV, STEP do
     place = place or redis.call('ZRANK', delayed, ARGV[at])
   end
   if place then
@@ -43,7 +43,7 @@ end
 local list = state == 'waiting' and waiting or active
 if #ARGV >= FIRST and redis.call('LINDEX', list, -offset) ~= ARGV[FIRST] then
   local is_anchor, found = {}, nil
-  for at = FIRST, #ARGV do
+  for at = FIRST, #ARGV, STEP do
     is_anchor[ARGV[at]] = true
   end
   local last = math.max(0, offset - NEAR)

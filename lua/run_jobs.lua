@@ -16,12 +16,13 @@ local delayed, waiting, jobs = unpack(KEYS)
 redis.call('LLEN', waiting) -- of the wrong type: refused before anything is changed
 redis.call('HLEN', jobs)
 local facts = {}
-for n, id in ipairs(ARGV) do
+for at = 1, #ARGV, 1 do
+  local id = ARGV[at]
   local was_delayed = redis.call('ZREM', delayed, id) == 1
   local is_moved = was_delayed and redis.call('HEXISTS', jobs, id) == 1
   if is_moved then
     redis.call('LPUSH', waiting, id)
   end
-  facts[n] = is_moved and 1 or 0
+  facts[at] = is_moved and 1 or 0
 end
 return facts
