@@ -269,6 +269,71 @@ def test_no_call_that_every_ffmpeg_makes_is_refused(machine: str) -> None:
     assert refused.isdisjoint(needed[machine])
 
 
+def answer(machine: seccomp.Machine, number: int, *arguments: int, is_script: bool = False) -> str | int:
+    """Return what the filter says to a call, as the kernel reads it: "allowed", or an error's number."""
+    halves = {0: number, 4: machine.audit}
+    for place, argument in enumerate(arguments):
+        halves[16 + 8 * place], halves[20 + 8 * place] = argument & 0xFFFFFFFF, argument >> 32
+    program = seccomp.program(machine, is_script=is_script)
+    held = place = 0
+    while True:
+        code, yes, no, operand = program[place]
+        value = operand if isinstance(operand, int) else {"pid": 1234}.get(operand[0], 0)
+        place += 1
+        if code == 0x06:
+            return "allowed" if value == 0x7FFF0000 else value & 0xFFFF
+        if code == 0x20:
+            held = halves.get(value, 0)
+        else:
+            holds = {0x15: held == value, 0x35: held >= value, 0x45: bool(held & value)}[code]
+            place += yes if holds else no
+
+
+MACHINES_AND_PROGRAMS = [
+    (machine, is_script) for machine in seccomp.MACHINES.values() for is_script in (True, False)
+]
+
+
+@pytest.mark.parametrize(("machine", "is_script"), MACHINES_AND_PROGRAMS)
+def test_every_named_call_is_refused(machine: seccomp.Machine, is_script: bool) -> None:
+    for group in seccomp.CALLS.values():
+        for name, numbers in group.items():
+            if (number := numbers[machine.column]) >= 0:
+                assert (name, answer(machine, number, is_script=is_script)) == (name, EPERM)
+
+
+@pytest.mark.parametrize(("machine", "is_script"), MACHINES_AND_PROGRAMS)
+def test_unknown_calls_are_not_there(machine: seccomp.Machine, is_script: bool) -> None:
+    gap = range((337, 295)[machine.column], 424)
+    for number in (*gap, *range(471, 600), 0x3FFFFFFF):
+        assert (number, answer(machine, number, is_script=is_script)) == (number, ENOSYS)
+    assert answer(machine, 444) == "allowed"
+    assert answer(machine, 462) == "allowed"
+
+
+@pytest.mark.parametrize(("machine", "is_script"), MACHINES_AND_PROGRAMS)
+def test_commands_to_files_are_those_of_use(machine: seccomp.Machine, is_script: bool) -> None:
+    fcntl, ioctl = ((72, 16), (25, 29))[machine.column]
+    allowed = {
+        number
+        for number in (*range(64), *range(1024, 1100))
+        if answer(machine, fcntl, 3, number, is_script=is_script) == "allowed"
+    }
+    assert allowed == {*range(8), 36, 37, 38, 1030, 1031, 1032, 1034}
+    for command in (0x8901, 0x8902, 0x5452, 0x5412, 0x541C, 0x40305828, 0x4030582A, 0x40305839, 0x40086602):
+        # The kernel reads the lower half alone.
+        for number in (command, command | 1 << 32):
+            assert answer(machine, ioctl, 3, number, is_script=is_script) == EPERM
+    assert answer(machine, ioctl, 3, 0x5401, is_script=is_script) == "allowed"
+
+
+@pytest.mark.parametrize(("machine", "is_script"), MACHINES_AND_PROGRAMS)
+def test_only_its_own_processors_are_chosen(machine: seccomp.Machine, is_script: bool) -> None:
+    affinity = (203, 122)[machine.column]
+    said = [answer(machine, affinity, pid, 8, 0, is_script=is_script) for pid in (0, 1234, 1, 1235)]
+    assert said == ["allowed", "allowed", EPERM, EPERM]
+
+
 HEADERS = {0: "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 1: "/usr/include/asm-generic/unistd.h"}
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
 
 from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.limits import MediaLimits
-from beeq.media.sandbox import launcher
+from beeq.media.sandbox import launcher, seccomp
 from beeq.media.sandbox.confinement import confinement_of
 from beeq.media.sandbox.files import program_at
 from beeq.media.sandbox.plan import STEPS, Needs, launch, limits_of
@@ -152,7 +155,7 @@ TRIED = {
     "trace its worker": ("ptrace(16, os.getppid(), 0, 0)", "PermissionError"),
 }  # fmt: skip
 ATTACK = """
-import os, sys, _ctypes, ctypes, resource, _socket as socket
+import os, sys, _ctypes, ctypes, struct, resource, _socket as socket
 root, source, target, tried = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 libc = ctypes.CDLL(None, use_errno=True)
 def calling(name):
@@ -161,7 +164,20 @@ def calling(name):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
     return call
-prctl, unshare, ptrace = map(calling, ("prctl", "unshare", "ptrace"))
+prctl, unshare, ptrace, syscall = map(calling, ("prctl", "unshare", "ptrace", "syscall"))
+def signal_by_pipe(pid):
+    import fcntl
+    read, write = os.pipe()
+    fcntl.fcntl(read, fcntl.F_SETFL, os.O_ASYNC)
+    fcntl.fcntl(read, fcntl.F_SETSIG, 9)
+    fcntl.fcntl(read, fcntl.F_SETOWN, pid)
+    os.write(write, b"x")
+def control(fd, command, value=bytes(64)):
+    import fcntl
+    fcntl.ioctl(fd, command, value)
+def command(number, value):
+    import fcntl
+    fcntl.fcntl(target, number, value)
 try:
     eval(tried)
     print("done")
@@ -212,6 +228,85 @@ def test_what_has_taken_ffmpeg_over_can_not(root: Path, name: str) -> None:
 ])  # fmt: skip
 def test_the_same_can_be_done_without_the_confinement(root: Path, name: str) -> None:
     assert attack(root, TRIED[name][0], ()) in ("done", "done\ndone", "hello")
+
+
+OWNER = "os.getpid().to_bytes(4, 'little')"
+SPACE = "struct.pack('hhqqIi16x', 0, 0, 0, 8 << 20, 0, 0)"
+#: Tried with the filter of system calls alone, as on kernels whose Landlock knows less of it.
+FILTERED = {
+    "let a process be signalled": "command(8, os.getpid())",
+    "let a process be signalled otherwise": "command(15, b'\\0' * 8)",
+    "choose the signal": "command(10, 9)",
+    "have a lease": "command(1024, 2)",
+    "hear of a folder": "command(1026, 1)",
+    "let a process be signalled by a command": f"control(os.pipe()[0], 0x8901, {OWNER})",
+    "let a group be signalled by a command": f"control(os.pipe()[0], 0x8902, {OWNER})",
+    "have signals sent": "control(os.pipe()[0], 0x5452, b'\\1\\0\\0\\0')",
+    "type into a terminal": "control(os.open('/dev/ptmx', 2), 0x5412)",
+    "paste into a console": "control(os.open('/dev/ptmx', 2), 0x541C)",
+    "take space": "syscall($fallocate, target, 1, ctypes.c_long(0), ctypes.c_long(8 << 20))",
+    "take space by a command": f"control(target, 0x40305828, {SPACE})",
+    "take space by a wide command": f"control(target, 0x4030582A, {SPACE})",
+    "mark its output": "control(target, 0x40086602)",
+    "move a process to a processor": "os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0))",
+    "find a process's locks": "syscall($get_robust_list, os.getppid(), bytes(8), bytes(8))",
+    "end a set of semaphores": "syscall($semctl, 0, 0, 0, 0)",
+    "wait for semaphores": "syscall($semtimedop, 0, bytes(6), 1, bytes(16))",
+    "end a queue of messages": "syscall($msgctl, 0, 0, 0)",
+    "read a queue of messages": "syscall($msgrcv, 0, bytes(99), 64, 0, 0o4000)",
+    "read a queue by descriptor": "syscall($mq_timedreceive, target, bytes(99), 64, 0, 0)",
+    "watch files": "syscall($inotify_init1, 0)",
+    "watch a folder": "syscall($inotify_add_watch, target, b'/', 0xFFF)",
+    "read attributes": "os.getxattr(root + '/other.mp4', 'user.x')",
+    "list attributes": "os.listxattr(root)",
+    "list mounts": "syscall($listmount, bytes(24), bytes(800), 100, 0)",
+    "describe a mount": "syscall($statmount, bytes(24), bytes(800), 800, 0)",
+    "remove attributes": "syscall($removexattrat, -100, b'/', 0, b'user.x')",
+    "set a file's attributes": "syscall($file_setattr, target, b'', bytes(24), 24, 0x1000)",
+    "copy a mount": "syscall($open_tree_attr, -100, b'/', 1, 0, 0)",
+    "sync the machine": "os.sync() or syscall($sync)",
+    "let all trace it": "prctl(0x59616D61, ctypes.c_long(-1), 0, 0, 0)",
+    "share a core": "prctl(62, 2, os.getppid(), 0, 0)",
+    "know its addresses": "syscall($personality, 0x40000)",
+}  # fmt: skip
+
+
+def filtered(root: Path, tried: str) -> str:
+    """Let a program try something under the filter alone; ``$name`` is a system call's number."""
+    column = seccomp.MACHINES[platform.machine()].column
+    numbers = {name: both[column] for group in seccomp.CALLS.values() for name, both in group.items()}
+    return attack(root, Template(tried).substitute(numbers, personality=(135, 92)[column]), ("seccomp",))
+
+
+@pytest.mark.parametrize("name", FILTERED)
+def test_what_the_filter_alone_keeps_off(root: Path, name: str) -> None:
+    assert filtered(root, FILTERED[name]) == "PermissionError"
+
+
+def test_a_pipe_signals_no_process_of_the_same_user(root: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            assert filtered(root, f"signal_by_pipe({other.pid})") == "PermissionError"
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(0.2)
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("number", [337, 423, 471, 500, 4095])
+def test_calls_of_later_kernels_are_not_there(root: Path, number: int) -> None:
+    said = f"print(libc.syscall({number}, -1, 0, 0, 0, 0, 0), ctypes.get_errno())"
+    assert filtered(root, said) == f"-1 {errno.ENOSYS}\ndone"
+
+
+@pytest.mark.parametrize("tried", [
+    "os.dup(source)", "os.set_inheritable(source, True)", "os.set_blocking(target, False)", "os.isatty(source)",
+    "os.sched_setaffinity(0, os.sched_getaffinity(0))", "os.sched_setaffinity(os.getpid(), os.sched_getaffinity(0))",
+    "os.access('/etc/passwd', 4)", "os.stat('/etc/passwd')", "os.ftruncate(target, 1 << 20)", "prctl(15, b'name')",
+    "syscall($personality, 0xFFFFFFFF)",
+])  # fmt: skip
+def test_what_is_of_use_the_filter_allows(root: Path, tried: str) -> None:
+    assert filtered(root, tried) == "done"
 
 
 WORKS = {
