@@ -40,7 +40,7 @@ def test_a_burst_ends_with_its_changes_written(beeq: Beeq, mongo: MongoServer, q
     assert ran.returncode == 0
     (document,) = mongo.documents(queue_name)
     assert (document["jobId"], document["status"], document["projectId"]) == (job_id, "failed", "p-1")
-    assert "BEEQ_WEBHOOK_ALLOW_HOSTS" in document["error"]
+    assert "BEEQ_WEBHOOK_PORTS" in document["error"]
     assert json.loads(beeq.ok("stats", "--json"))["webhook-processing"]["owed"] == 0
 
 

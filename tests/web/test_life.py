@@ -54,8 +54,10 @@ async def test_the_app_reads_the_environment_when_it_starts(environ, valkey, pre
         assert (await client.get(f"/v1/jobs/{job_id}/status")).status_code == 404
 
 
-async def test_with_nothing_set_it_is_the_folders_own_server(environ, tmp_path):
+async def test_it_may_be_the_folders_own_server(environ, tmp_path):
+    """Without a setting it is the local Redis, as for the library."""
     environ.chdir(tmp_path)
+    environ.setenv("BEEQ_REDIS_URL", "embedded:")
     async with serving(app_of_the_environment) as client:
         answer = await client.post(SCRIPT, json=WANTED)
         assert answer.status_code == 200
