@@ -305,7 +305,7 @@ class AIClient:
         text = self.redactor.quoted(error_text(body))
         message += f": {text}" if text else ""
         failure = _failure(response, message)
-        if isinstance(failure, AIRefused) or is_no_credit(body):
+        if isinstance(failure, AIRefused) or is_no_credit(body.decode(errors="replace")):
             objection = refusal_in(body, self.redactor.quoted)
             failure = AIRefused(message, status=response.status, refusal=objection)
         raise failure

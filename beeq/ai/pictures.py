@@ -80,8 +80,15 @@ def decoded(text: str) -> bytes:
     if rest.count("%") > _MAX_ESCAPES:
         raise AIFailed("AI provider: the picture in its response has too many characters in percent encoding")
     if not re.search(r";\s*base64\s*$", found[1], re.IGNORECASE):
-        return unquote_to_bytes(rest)
-    return _from_base64(unquote_to_bytes(rest).decode("latin-1") if "%" in rest else rest)
+        return _unquoted(rest)
+    return _from_base64(_unquoted(rest).decode("latin-1") if "%" in rest else rest)
+
+
+def _unquoted(text: str) -> bytes:
+    try:
+        return unquote_to_bytes(text)
+    except UnicodeEncodeError:  # half a character
+        raise AIFailed("AI provider: the picture in its response is not a data URL") from None
 
 
 def _from_base64(text: str) -> bytes:

@@ -14,7 +14,6 @@ from beeq.ai.bodies import is_answer_part, json_of
 from beeq.ai.dialect.refusals import is_no_credit
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.pictures import decoded, is_bare_base64, is_data_url
-from beeq.protocol.codec import dumps
 from beeq.webhooks.response import MAX_RETRY_AFTER_MS, retry_after_in
 
 #: Makes the provider's text printable, and free of secrets.
@@ -90,7 +89,7 @@ def delay_ms_in(headers: Iterable[tuple[bytes, bytes]], now: datetime) -> int | 
 def _check_error(response: Any, quote: Quote) -> None:
     error = _get(response, "error")
     if text := reason_of(error):
-        kind = AIRefused if is_no_credit(dumps(error)) else AIFailed
+        kind = AIRefused if is_no_credit(error) else AIFailed
         raise kind(f"AI provider: {quote(text)}")
 
 

@@ -5,6 +5,7 @@ word such as ``style`` in a sentence is a field's name if it stands in quotes, o
 what is not supported.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from beeq.ai.bodies import json_of
 #: A message with a role that the model's template does not have; a field's name here, though it is in a list.
 SYSTEM_ROLE = "system role"
 _MAX_TEXT = 4000
+#: So many characters and values of an error are searched, the first: it may be as long as a picture.
+_MAX_SEARCHED = 64 * 1024
+_END = object()
 _MAX_LEVELS = 8
 #: The members that name fields, by the libraries that check requests.
 _NAMING = frozenset((
@@ -105,9 +109,30 @@ def refusal_in(body: bytes, quote: Callable[[str], str]) -> Objection:
     return Objection(names, quote(" ".join(text for text, _ in found))[:_MAX_TEXT])
 
 
-def is_no_credit(body: bytes) -> bool:
-    """Return whether a response says that the account has nothing left to pay with, or is closed."""
-    return _NO_CREDIT.search(body.decode(errors="replace")) is not None
+def is_no_credit(error: Any) -> bool:
+    """Return whether an error, a text or a JSON value, says that nothing is left to pay with.
+
+    The first 64 Ki characters and values tell.
+    """
+    return _NO_CREDIT.search("\n".join(_first_texts(error))) is not None
+
+
+def _first_texts(error: Any) -> Iterator[str]:
+    """Yield the texts and keys in an error of any depth, up to ``_MAX_SEARCHED``."""
+    left = _MAX_SEARCHED
+    levels: list[Iterator[Any]] = [iter((error,))]
+    while levels and left > 0:
+        value = next(levels[-1], _END)
+        left -= 1
+        if value is _END:
+            levels.pop()
+        elif isinstance(value, str):
+            yield value[:left]
+            left -= len(value)
+        elif isinstance(value, dict):
+            levels.append(itertools.chain.from_iterable(value.items()))
+        elif isinstance(value, list):
+            levels.append(iter(value))
 
 
 def _walk(value: Any, level: int = 0) -> Iterator[tuple[str, bool]]:
@@ -133,7 +158,9 @@ def _names(key: str, value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield re.sub(r"^[#/$.]+", "", value).removeprefix("body.").removeprefix("body/")
     elif isinstance(value, list) and key in ("loc", "path"):
-        yield ".".join(str(part) for part in value if part not in ("body", "query"))
+        yield ".".join(
+            str(part) for part in value if isinstance(part, str | int) and part not in ("body", "query")
+        )
     elif isinstance(value, list):
         yield from (item for item in value if isinstance(item, str))
 
