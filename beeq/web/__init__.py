@@ -19,6 +19,9 @@ except ImportError:
 
 from beeq.web.application import Application, create_app, service_for, service_from_environment
 from beeq.web.policy import Policy, policy_from_environment
+from beeq.webhooks.header_lines import read_lines_in_one_pass
+
+read_lines_in_one_pass()  # requests, too
 
 #: Configured by the environment.
 app = create_app(lambda: service_from_environment(os.environ))

@@ -16,6 +16,10 @@ from typing import Any
 
 import httpcore
 
+from beeq.webhooks.header_lines import read_lines_in_one_pass
+
+read_lines_in_one_pass()
+
 #: Shorter than the keep-alive of common servers (5 s), which might close just as a request is sent.
 KEEPALIVE_S = 2.0
 MAX_IDLE = 50
