@@ -120,6 +120,13 @@ class Reader:
             start += len(raws)
         return found
 
+    async def sizes(self, ids: list[str]) -> list[int]:
+        """Return how many bytes Redis has of each job: of its record, and its results."""
+        found: list[int] = await scripts.measure_jobs(
+            self._pipeline, self._keys, ids=((job_id,) for job_id in ids)
+        )
+        return found
+
     async def ids(self, kind: str, *, start: int, end: int, size: int) -> list[bytes]:
         """Return ids in a state; lists by inclusive ``start`` and ``end``, sets by ``size``."""
         key = self._keys.to_key(kind)

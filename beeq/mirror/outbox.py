@@ -1,6 +1,6 @@
 """The mirror's side of Redis: the outbox streams, the jobs' states, and the lease of the reconciler."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ GROUP = "mirror"
 _MAX_CHANGES = 1000
 #: How long one XREADGROUP waits at empty outboxes.
 _WAIT_MS = 2000
+#: The jobs that are read at once have about so many bytes; as objects they may take ten times as much.
+_PORTION_BYTES = 8_000_000
 #: An entry that is unacknowledged this long may be claimed by another writer.
 _ABANDONED_MS = 30_000
 #: A consumer that has been idle this long, with nothing pending, is deleted from the group.
@@ -190,6 +192,20 @@ class Outbox:
     async def job_state(self, queue_name: str, job_id: str) -> JobState | None:
         """Return a job's present state."""
         return await self._readers[queue_name].job_state(job_id)
+
+    async def portions(self, queue_name: str, job_ids: list[str], most_jobs: int) -> AsyncIterator[list[str]]:
+        """Yield the ids in portions to read at once: of so many jobs at most, and of about 8 MB."""
+        for start in range(0, len(job_ids), most_jobs):
+            page = job_ids[start : start + most_jobs]
+            portion: list[str] = []
+            portion_bytes = 0
+            for job_id, size in zip(page, await self._readers[queue_name].sizes(page), strict=True):
+                if portion and portion_bytes + size > _PORTION_BYTES:
+                    yield portion
+                    portion, portion_bytes = [], 0
+                portion.append(job_id)
+                portion_bytes += size
+            yield portion
 
     async def page(self, queue_name: str, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
         """Return the next HSCAN cursor (b"0" begins, and ends) and some ids of jobs with a record."""

@@ -118,14 +118,18 @@ class Reconciler:
     async def _differences(
         self, queue_name: str, job_ids: list[str], known: dict[str, str]
     ) -> list[Difference]:
-        job_states = await asyncio.gather(*(self._outbox.job_state(queue_name, job_id) for job_id in job_ids))
         differences = []
-        for job_id, job_state in zip(job_ids, job_states, strict=True):
-            in_redis = None if job_state is None else fingerprint_of(job_state)
-            if in_redis is None and has_ended(known.get(job_id)):
-                continue  # the job ended and was removed: there is nothing left to compare with
-            if in_redis != known.get(job_id):
-                differences.append(Difference(queue_name, job_id, in_redis, known.get(job_id)))
+        async for portion in self._outbox.portions(queue_name, job_ids, _PAGE):
+            self._turn()
+            job_states = await asyncio.gather(
+                *(self._outbox.job_state(queue_name, job_id) for job_id in portion)
+            )
+            for job_id, job_state in zip(portion, job_states, strict=True):
+                in_redis = None if job_state is None else fingerprint_of(job_state)
+                if in_redis is None and has_ended(known.get(job_id)):
+                    continue  # the job ended and was removed: there is nothing left to compare with
+                if in_redis != known.get(job_id):
+                    differences.append(Difference(queue_name, job_id, in_redis, known.get(job_id)))
         return differences
 
     async def _note(self, differences: list[Difference]) -> None:

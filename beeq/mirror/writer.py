@@ -28,10 +28,12 @@ _REST_S = 0.05
 _LONGEST_REST_S = 1.0
 #: How often abandoned entries are looked for.
 _CLAIM_ABANDONED_S = 10.0
-#: Jobs in one write, and states read at once.
+#: Jobs in one write, and states read at once, unless they are large.
 _JOBS_A_WRITE = 250
 #: How much later than the answer of Redis an event may be heard.
 _EVENT_DELAY_S = 0.2
+#: Changes are made so long before the loop has another turn; that of a large job takes longer by itself.
+_TURN_S = 0.005
 
 
 class MirrorWriter:
@@ -99,9 +101,9 @@ class MirrorWriter:
 
     async def _write_batch(self, batch: ChangeBatch) -> None:
         job_ids = list(batch.revisions)
-        for start in range(0, len(job_ids), _JOBS_A_WRITE):
+        async for portion in self._outbox.portions(batch.queue_name, job_ids, _JOBS_A_WRITE):
             started_s = time.monotonic()
-            await self._write(batch, job_ids[start : start + _JOBS_A_WRITE])
+            await self._write(batch, portion)
             await self._rest(min(max(_REST_S, time.monotonic() - started_s), self._longest_rest_s))
         await self._outbox.acknowledge(batch)
 
@@ -133,6 +135,7 @@ class MirrorWriter:
         job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))
         await self._hear_of(name, job_ids, job_states)
         changes = []
+        turn_s = time.monotonic()
         for job_id, found in zip(job_ids, job_states, strict=True):
             final = batch.final_states.get(job_id)
             job_state = found or final
@@ -146,6 +149,9 @@ class MirrorWriter:
             else:
                 self._heard.forget(name, job_id, before_s=asked_at_s)  # known, or of an earlier run
             changes.append(change)
+            if time.monotonic() - turn_s > _TURN_S:
+                await asyncio.sleep(0)
+                turn_s = time.monotonic()
         self._heard.forget_old(asked_at_s)
         return changes
 
