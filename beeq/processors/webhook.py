@@ -13,7 +13,7 @@ from beeq.job import RunningJob
 from beeq.jobs import WebhookJob
 from beeq.processors.base import Processor, ProcessorSettings
 from beeq.protocol.codec import dumps
-from beeq.protocol.options import backoff_ms_of, timeout_ms_of
+from beeq.protocol.options import backoff_ms_of, postponed_ms_of, timeout_ms_of
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import (
     ATTEMPT_TIMEOUT_S,
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 #: A timer may fire a little early.
 _ALMOST = 0.98
+#: Who asks first gets the one attempt that a circuit grants. So that nobody is overtaken for a day, and then
+#: lost, a job that was postponed for longer, all its postponements together, attempts what it would.
+_OVERDUE_MS = 60 * 60 * 1000
 #: How receivers answer a signature that they do not accept.
 _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -87,7 +90,8 @@ class WebhookProcessor(Processor[WebhookJob]):
         places = getattr(getattr(job, "queue", None), "concurrency", None)
         try:
             target = target_of(data.webhook_url)
-            with self._receivers.admit(target, places) as visit:
+            is_overdue = postponed_ms_of(job.options) > _OVERDUE_MS
+            with self._receivers.admit(target, places, is_overdue=is_overdue) as visit:
                 response = await self._deliver(job, target, dumps(data.payload), visit)
                 visit.answered(response.status)
         except WebhookRefused as refused:

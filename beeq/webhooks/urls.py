@@ -6,6 +6,8 @@ from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, canonical
 from beeq.webhooks.guard import WebhookRefused
 
 _MAX_PORT = 65535
+#: No name in the DNS is longer.
+_MAX_HOST_CHARACTERS = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -28,6 +30,8 @@ def target_of(url: str) -> httpx.URL:
         )
     if not host or not 0 < (1 if target.port is None else target.port) <= _MAX_PORT:
         raise WebhookRefused("the webhook URL has no usable host and port")
+    if len(target.raw_host.removesuffix(b".")) > _MAX_HOST_CHARACTERS:
+        raise WebhookRefused(f"the webhook URL's host has more than {_MAX_HOST_CHARACTERS} characters")
     return target
 
 

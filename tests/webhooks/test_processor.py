@@ -274,6 +274,14 @@ async def test_a_gone_receiver_and_a_refused_one_use_up_no_retries(
     assert SECRET.removeprefix("whsec_") not in told
 
 
+async def test_a_host_longer_than_any_name_is_refused(make_processor: MakeProcessor) -> None:
+    name = ".".join(["a" * 61] * 4) + ".example"
+    with pytest.raises(Discard, match="host has more than 253 characters"):
+        await make_processor()(webhook(f"http://{name}/"))
+    with pytest.raises(Discard, match="host has more than 253 characters"):
+        await make_processor()(webhook(f"http://a{'.' * 300}/"))
+
+
 async def test_a_2xx_with_a_malformed_head_is_sent_once(make_processor: MakeProcessor, queue: Queue) -> None:
     queue.process(make_processor())
     async with Receiver(send(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n")) as receiver:

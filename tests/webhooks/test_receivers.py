@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from beeq import Job, JobFailed, Queue
@@ -15,7 +17,7 @@ from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import DeliveryGivenUp, Patience, WebhookSender
-from beeq.webhooks.receivers.admission import ReceiverLimits
+from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers
 from tests.support.server import free_port
 from tests.webhooks.receiver import Receiver, Script, reply, send
 
@@ -140,6 +142,61 @@ async def test_a_job_that_waited_for_a_day_fails_with_the_reason(
 
     assert f"127.0.0.1:{receiver.port} " in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("postponed", "is_sent"), [(3_600_001, True), (3_600_000, False)])
+async def test_a_job_put_off_for_an_hour_is_sent_in_spite_of_all(
+    queue: Queue, work: Callable[..., None], postponed: int, is_sent: bool
+) -> None:
+    async with Receiver(reply(500), reply(500), reply(200)) as receiver:
+        work(1, max_failures=2, first_pause_s=30 * 60, longest_pause_s=30 * 60)
+        for job in await enqueue(queue, receiver.url(), 2):
+            with pytest.raises(JobFailed, match="answered 500"):
+                await job.result(WAIT_MS)
+        put_off = queue.create_job({"webhookUrl": receiver.url(), "payload": {}})
+        put_off.options["beeq"] = {"postponed": postponed}
+        await put_off.save()
+        if is_sent:
+            assert (await put_off.result(WAIT_MS))["status"] == 200
+            (next_one,) = await enqueue(queue, receiver.url(), 1)  # a success closes the circuit
+            assert (await next_one.result(WAIT_MS))["status"] == 200
+        else:
+
+            async def it_waits() -> bool:
+                return (await queue.check_health()).delayed == 1
+
+            await until(it_waits, queue)
+            assert len(receiver.requests) == 2
+
+
+async def test_an_attempt_in_spite_of_the_circuit_uses_a_retry(
+    queue: Queue, work: Callable[..., None]
+) -> None:
+    async with Receiver(reply(500)) as receiver:
+        work(1, max_failures=1, first_pause_s=3600, longest_pause_s=3600)
+        put_off = queue.create_job({"webhookUrl": receiver.url(), "payload": {}}).retries(3)
+        put_off.options["beeq"] = {"postponed": 2 * 3_600_000}
+        await put_off.save()
+        with pytest.raises(JobFailed, match="answered 500"):
+            await put_off.result(WAIT_MS)
+    assert len(receiver.requests) == 4
+
+
+async def test_long_urls_are_not_kept_in_memory() -> None:
+    receivers = Receivers(ReceiverLimits(max_failures=1, first_pause_s=3600, longest_pause_s=3600))
+    rest = "/" + "é" * 10_000  # six characters each, as it is sent
+    tracemalloc.start()
+    try:
+        for n in range(20):
+            with receivers.admit(httpx.URL(f"http://h{n}.example{rest}{n}"), None) as visit:
+                visit.answered(500)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(ReceiverBusy):  # it is remembered nevertheless
+        receivers.admit(httpx.URL(f"http://h7.example{rest}7"), None)
+    receivers.admit(httpx.URL(f"http://h7.example{rest}8"), None)
+    assert kept_bytes < 300_000  # 20 of 60 KB would be 1.2 MB
 
 
 async def test_a_receiver_that_outlasts_the_jobs_timeout_has_failed(

@@ -6,6 +6,7 @@ on, and a URL that makes somebody else's server hang stands in nobody's way but 
 host. The state is in this process, and goes with it.
 """
 
+import hashlib
 import logging
 import random
 import time
@@ -91,13 +92,14 @@ class Receivers:
         )
         self.places = Places(limits.slow_memory_s, limits.slow_places, clock=clock)
 
-    def admit(self, target: httpx.URL, count: int | None) -> "Visit":
+    def admit(self, target: httpx.URL, count: int | None, *, is_overdue: bool = False) -> "Visit":
         """Return the attempt that may begin at a webhook's URL; raises ReceiverBusy if none may.
 
         ``count`` is how many jobs the worker runs at once; None: unknown, and places are not looked at.
+        A job that is overdue does not wait for its endpoint's circuit any more.
         """
         visit = Visit(self, target, count)
-        visit.check()
+        visit.check(is_overdue=is_overdue)
         return visit
 
 
@@ -108,14 +110,17 @@ class Visit:
         self._breaker, self._places, self._count = receivers.breaker, receivers.places, count
         self._where = target.netloc.decode("ascii")
         self._host = canonical(target.raw_host.decode("ascii"))
-        self._endpoint = endpoint_of(target)
-        self._origin = self._endpoint.removesuffix(target.raw_path.partition(b"?")[0].decode("ascii"))
+        endpoint = endpoint_of(target)
+        origin = endpoint.removesuffix(target.raw_path.partition(b"?")[0].decode("ascii"))
+        self._endpoint, self._origin = _digest(endpoint), _digest(origin)
         self._trials: set[str] = set()
         self._is_told = False
 
-    def check(self) -> None:
+    def check(self, *, is_overdue: bool) -> None:
         """Raise ReceiverBusy if the attempt must not begin now."""
-        wait_s = max(self._breaker.wait_s(self._origin), self._breaker.wait_s(self._endpoint))
+        wait_s = self._breaker.wait_s(self._origin)
+        if not is_overdue:
+            wait_s = max(wait_s, self._breaker.wait_s(self._endpoint))
         if wait_s > 0:
             raise ReceiverBusy(
                 f"webhook at {self._where} failed too often, and is left alone for now", wait_s
@@ -180,6 +185,11 @@ class Visit:
 
     def _slow(self, wait_s: float) -> ReceiverBusy:
         return ReceiverBusy(f"webhook at {self._where} is slow, and holds its share of the places", wait_s)
+
+
+def _digest(name: str) -> str:
+    """Return what stands for a circuit's name in memory: a URL's path may have 98 KB."""
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _number(name: str, text: str, least: int) -> int:
