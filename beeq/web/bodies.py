@@ -29,6 +29,8 @@ MAX_BODY_BYTES = 1 << 20
 MAX_VALUES = 50_000
 #: So much of a body that is too large is read before the response.
 MAX_DISCARDED_BYTES = 16 << 20
+#: The most pieces that the server may hand a body over in: each costs time, also of a body to discard.
+MAX_PIECES = 10_000
 #: The longest time from a body's first byte to its last.
 READ_TIMEOUT_S = 10.0
 #: As RFC 9562 writes one; digits in either case.
@@ -45,6 +47,7 @@ class RequestBody:
         self._held_bytes = held_bytes
         self._held = 0  # of them, by this body
         self._size = 0
+        self._piece_count = 0
         self._is_at_end = False
         self._give_up_at: float | None = None  # by the loop's clock
 
@@ -58,8 +61,8 @@ class RequestBody:
     async def read(self) -> bytes:
         """Return the body, which must be JSON by its type; its bytes count as held until ``release``.
 
-        Raises Refusal: 415, its content type is not JSON; 413, it is too large; 408, it does not come in
-        time; 503, too much is held; and ClientDisconnect.
+        Raises Refusal: 415, its content type is not JSON; 413, it is too large, or in too many pieces; 408,
+        it does not come in time; 503, too much is held; and ClientDisconnect.
         """
         self._check_type()
         if self._declared_size() > MAX_BODY_BYTES:
@@ -72,6 +75,8 @@ class RequestBody:
                 raise Refusal(408, "The body did not come in time") from None
             if self._size > MAX_BODY_BYTES:
                 raise _too_large()
+            if self._piece_count > MAX_PIECES:
+                raise Refusal(413, f"The body comes in more than {MAX_PIECES} pieces")
             self._held_bytes.add(len(piece))
             self._held += len(piece)
             content += piece
@@ -90,6 +95,8 @@ class RequestBody:
             return False
         try:
             while not self._is_at_end and self._size <= MAX_DISCARDED_BYTES:
+                if self._piece_count > MAX_PIECES:
+                    return False
                 await self._next_piece()
         except (TimeoutError, ClientDisconnect):
             return False
@@ -126,6 +133,7 @@ class RequestBody:
         self._is_at_end = not message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         self._size += len(piece)
+        self._piece_count += 1
         return piece
 
 

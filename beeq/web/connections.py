@@ -5,12 +5,16 @@ connections as the process has file descriptors. Here a connection is closed whe
 (counted from the connection's beginning, or from the end of the response before, however often a byte
 comes), and when its client takes no response. At the limit, a new connection takes the place of the one that
 has kept us waiting longest; only where every connection waits for us is the new one refused.
+
+Each chunk of a body takes h11 some 20 µs, however small it is, also of a request that is refused. So there
+may be so many in a request and no more: with the first beyond, the connection is closed.
 """
 
 import asyncio
 import resource
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: From the connection's beginning, or from the response before, to the end of a request's head.
@@ -20,6 +24,8 @@ TAKE_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 500
 #: The loop accepts so many connections before it looks at the first of them.
 ACCEPTED_AT_ONCE = 64
+#: In a request's body, of any size: 16 MiB come in chunks of 4 KiB and more.
+MAX_CHUNKS = 4096
 #: Descriptors for all else: Redis, MongoDB, the log.
 _OTHER_DESCRIPTORS = 64
 #: What a limit of descriptors leaves at the least.
@@ -78,11 +84,31 @@ class ClientConnections:
                     connection.timeout_keep_alive_handler()
 
 
+class _BoundedRequests(h11.Connection):
+    """The requests of one connection, each with a bound of chunks."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER)
+        self._chunk_count = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return what came next; raises RemoteProtocolError, which uvicorn answers by 400 and the end."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunk_count = 0
+        elif isinstance(event, h11.Data):
+            self._chunk_count += event.chunk_start
+            if self._chunk_count > MAX_CHUNKS:
+                raise h11.RemoteProtocolError(f"more than {MAX_CHUNKS} chunks")
+        return event
+
+
 class ClientConnection(H11Protocol):
     """One connection."""
 
     def __init__(self, connections: ClientConnections, **given: Any) -> None:
         super().__init__(**given)
+        self.conn = _BoundedRequests()
         self._connections = connections
         self._takes_since: float | None = None
         #: When the wait for a head began, by the loop's clock.

@@ -200,6 +200,24 @@ async def test_a_body_without_an_end_is_cut_off(client, path):
     assert MIB < sent <= 18 * MIB
 
 
+@pytest.mark.parametrize("path", [SCRIPT, "/nowhere", "/health"])
+@pytest.mark.parametrize("piece", [b" ", b""], ids=["one byte", "nothing"])
+async def test_a_body_of_endless_small_pieces_is_cut_off(client, path, piece):
+    """Of pieces without a byte nothing else is counted."""
+    sent = 0
+
+    async def body():
+        nonlocal sent
+        for _ in range(15 * bodies.MAX_PIECES // 10):
+            sent += 1
+            yield piece
+
+    answer = await client.post(path, content=body(), headers=JSON)
+    assert answer.status_code in (404, 405, 413)
+    assert answer.headers["connection"] == "close"
+    assert sent <= bodies.MAX_PIECES + 2
+
+
 async def test_a_client_that_expects_a_go_ahead_is_answered_first(client):
     async def body():
         raise AssertionError("nobody asked for the body")
@@ -216,6 +234,7 @@ async def test_a_client_that_expects_a_go_ahead_is_answered_first(client):
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(bodies, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(bodies, "MAX_PIECES", 1 << 60)  # time is all that ends a body
     return 0.3
 
 

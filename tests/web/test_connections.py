@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from beeq.web.connections import (
     HEAD_TIMEOUT_S,
+    MAX_CHUNKS,
     TAKE_TIMEOUT_S,
     ClientConnection,
     ClientConnections,
@@ -194,3 +195,44 @@ async def test_where_all_wait_for_us_a_new_connection_is_refused(eventually):
 def test_there_are_no_more_connections_than_descriptors(monkeypatch, descriptors, limit, possible):
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (descriptors, descriptors))
     assert connections_possible(limit) == possible
+
+
+class Reading:
+    """An application that reads a body to its end, and answers after it."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        message: Any = {"more_body": True}
+        while message.get("more_body"):
+            message = await receive()
+            self.size += len(message.get("body", b""))
+        await answering()(scope, receive, send)
+
+
+POST = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def test_a_body_of_countless_chunks_ends_the_connection(eventually):
+    app = Reading()
+    async with served(app) as server:
+        reader, writer = await server.connect()
+        writer.write(POST + b"1\r\n \r\n" * 100_000)
+        answer = await rest_of(reader)
+        assert answer == b"reset" or answer.startswith(b"HTTP/1.1 400 ")
+        await eventually(lambda: server.open == [])
+        writer.close()
+    assert app.size <= MAX_CHUNKS
+
+
+async def test_each_request_of_a_connection_has_all_its_chunks():
+    app = Reading()
+    async with served(app) as server:
+        reader, writer = await server.connect()
+        for _ in range(3):
+            writer.write(POST + b"400\r\n%s\r\n" % (b" " * 1024) * MAX_CHUNKS + b"0\r\n\r\n")
+            assert b" 200 " in await head_of(reader)
+            await reader.readexactly(2)
+        writer.close()
+    assert app.size == 3 * MAX_CHUNKS * 1024
