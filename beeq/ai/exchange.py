@@ -18,7 +18,7 @@ from beeq.ai.bodies import Unpacking, unpacked
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
-from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.webhooks.guard import GuardedBackend, Resolver, ResolverBusy, WebhookRefused
 from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
 
 #: The body of an error response is read for its reason: this far …
@@ -120,6 +120,8 @@ class Exchanges:
             yield
         except WebhookRefused as refused:
             raise AIRefused(f"{subject}: {refused}") from None
+        except ResolverBusy as busy:
+            reason = str(busy)
         except httpcore.ConnectTimeout:
             reason = "could not connect in time"
         except httpcore.ConnectError as error:

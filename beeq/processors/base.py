@@ -18,6 +18,7 @@ from beeq.job import RunningJob
 from beeq.jobs import BaseJob, InvalidJob, validate
 from beeq.media.limits import MediaLimits
 from beeq.media.paths import PROJECT, safe_name
+from beeq.protocol.options import retries_left
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ _Choice = TypeVar("_Choice", bound=str)
 
 DEFAULT_POLL_INTERVAL_MS = 5000
 MEDIA_STALL_S = 300.0
+#: A job of a built-in queue has no more retries than this left. Who may choose a record could else have its
+#: request made without end.
+MAX_RETRIES = 100
 #: How long the last report may take when Redis does not answer.
 _LAST_REPORT_S = 5.0
 
@@ -204,6 +208,9 @@ class Processor(ABC, Generic[JobData]):
             data: Any = validate(self.queue_name, job.data)
         except InvalidJob as error:
             raise Discard(f"bad job: {error}") from None
+        if retries_left(job.options) > MAX_RETRIES:
+            logger.info("job %.200r: its retries are cut to %d", job.id, MAX_RETRIES)
+            job.options["retries"] = MAX_RETRIES
         return await self.perform(job, data)
 
     @abstractmethod

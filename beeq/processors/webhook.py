@@ -22,7 +22,7 @@ from beeq.webhooks.delivery import (
     Patience,
     WebhookSender,
 )
-from beeq.webhooks.guard import WebhookRefused
+from beeq.webhooks.guard import ResolverBusy, WebhookRefused
 from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
 from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
@@ -37,6 +37,8 @@ _ALMOST = 0.98
 #: Who asks first gets the one attempt that a circuit grants. So that nobody is overtaken for a day, and then
 #: lost, a job that was postponed for longer, all its postponements together, attempts what it would.
 _OVERDUE_MS = 60 * 60 * 1000
+#: So long waits a job whose host this worker could not look up, for slow names.
+_RESOLVER_WAIT_MS = 5000
 #: How receivers answer a signature that they do not accept.
 _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -98,6 +100,8 @@ class WebhookProcessor(Processor[WebhookJob]):
             raise Discard(str(refused)) from None
         except ReceiverBusy as busy:
             raise Postpone(math.ceil(busy.wait_s * 1000), str(busy)) from None
+        except ResolverBusy as busy:  # the worker's own trouble: no circuit hears of it
+            raise Postpone(_RESOLVER_WAIT_MS, str(busy)) from None
         return self._result(job, response)
 
     async def _deliver(
@@ -106,6 +110,7 @@ class WebhookProcessor(Processor[WebhookJob]):
         assert job.id is not None  # noqa: S101 - a running job has an id
         timeout_ms = timeout_ms_of(job.options)
         timeout_s = timeout_ms / 1000 if timeout_ms else ATTEMPT_TIMEOUT_S
+        slow_s = self._receivers.limits.slow_s
         began_s = time.monotonic()
         try:
             return await self._sender.deliver(
@@ -113,7 +118,7 @@ class WebhookProcessor(Processor[WebhookJob]):
                 job.id,
                 body,
                 timeout_s=timeout_s,
-                patience=Patience(min(self._receivers.limits.slow_s, timeout_s / 2), visit.is_too_slow),
+                patience=Patience(slow_s, visit.is_too_slow),
             )
         except DeliveryGivenUp:
             raise visit.given_up() from None
@@ -122,7 +127,8 @@ class WebhookProcessor(Processor[WebhookJob]):
             raise
         except asyncio.CancelledError:
             # By the job's timeout, which is shorter than that of an attempt; or with the worker, or the job.
-            if time.monotonic() - began_s >= timeout_s * _ALMOST:
+            # A job may set a timeout that no receiver can keep: that tells nothing of this one.
+            if timeout_s >= slow_s and time.monotonic() - began_s >= timeout_s * _ALMOST:
                 visit.failed(is_connected=True)
             raise
 

@@ -124,7 +124,8 @@ class WebhookSender:
         A URL that is not text is what ``target_of`` gave. ``job_id`` is the message's id, the same on every
         attempt. ``timeout_s`` is how long the caller will wait; what follows the status line takes at most
         half of the rest of it. Raises WebhookRefused if the URL must not be called, now or later,
-        DeliveryFailed if no status line came, and DeliveryGivenUp if ``patience`` was over before.
+        DeliveryFailed if no status line came, DeliveryGivenUp if ``patience`` was over before, and
+        ResolverBusy if this worker has no thread to look up the name.
         """
         target = target_of(url) if isinstance(url, str) else url
         request_url = httpcore.URL(

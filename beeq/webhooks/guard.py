@@ -38,10 +38,19 @@ _CONNECT_TIMEOUT_S = 10.0
 _MAX_TRIES = 4
 #: Slow names block these threads only, not the loop's own, in which handlers run.
 _RESOLVER_THREADS = 16
+#: A look-up waits so long for one of them: less than the time to connect, so that it has some of that, too.
+_THREAD_WAIT_S = 3.0
 
 
 class WebhookRefused(BeeqError):
     """The URL must not be called, now or later. The message holds the host at most."""
+
+
+class ResolverBusy(BeeqError):
+    """Other names hold all threads of the resolver, which tells nothing of the one to be looked up."""
+
+    def __init__(self) -> None:
+        super().__init__("this worker looks up too many slow host names at the moment")
 
 
 class Resolver:
@@ -49,11 +58,27 @@ class Resolver:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="beeq-resolve")
+        self._free = asyncio.Semaphore(_RESOLVER_THREADS)
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """Return the addresses of ``host``; a scoped one keeps its scope (``fe80::1%2``). Raises OSError."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _addresses, host, port)
+        """Return the addresses of ``host``; a scoped one keeps its scope (``fe80::1%2``).
+
+        Raises OSError if it has none, and ResolverBusy if no thread came free to look it up.
+        """
+        try:
+            async with asyncio.timeout(_THREAD_WAIT_S):
+                await self._free.acquire()
+        except TimeoutError:
+            raise ResolverBusy from None
+        lookup = asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host, port)
+        lookup.add_done_callback(self._ended)
+        await asyncio.wait({lookup})  # who is cancelled here leaves the thread to its look-up
+        return lookup.result()
+
+    def _ended(self, lookup: asyncio.Future[list[str]]) -> None:
+        self._free.release()
+        if not lookup.cancelled():
+            lookup.exception()  # nobody may be there to take it
 
     def close(self) -> None:
         """Stop the threads; a look-up under way ends by the resolver's own time limit."""
@@ -97,7 +122,8 @@ class GuardedBackend(OwnedNetwork):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to ``host`` at the first of its addresses that accepts, within ``timeout`` seconds in all.
 
-        Raises WebhookRefused if the host or the port must not be called, whatever a name leads to.
+        Raises WebhookRefused if the host or the port must not be called, whatever a name leads to, and
+        ResolverBusy if other names are in the way.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (_CONNECT_TIMEOUT_S if timeout is None else timeout)

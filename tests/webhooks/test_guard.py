@@ -11,8 +11,9 @@ from typing import Any
 import httpcore
 import pytest
 
+from beeq.webhooks import guard as guard_module
 from beeq.webhooks.addresses import AllowedHosts
-from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.webhooks.guard import GuardedBackend, Resolver, ResolverBusy, WebhookRefused
 
 PUBLIC = "93.184.215.14"
 PUBLIC_V6 = "2606:4700:4700::1111"
@@ -207,6 +208,35 @@ async def test_the_systems_resolver_is_asked_in_a_thread_of_its_own(
     assert await resolver("a.example", 80) == [PUBLIC, PUBLIC_V6, "fe80::1%3"]
     assert asked[0][0] == "a.example"
     assert asked[0][1].startswith("beeq-resolve")
+
+
+async def test_a_name_without_a_thread_to_look_it_up_is_told_so(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        assert go_on.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(guard_module, "_THREAD_WAIT_S", 0.1)
+    slow = [asyncio.create_task(resolver(f"slow{n}.example", 80)) for n in range(16)]
+    try:
+        await asyncio.sleep(0)  # each has taken its thread
+        for task in slow[:8]:
+            task.cancel()  # nobody waits any more, but the threads are held
+        backend = GuardedBackend(AllowedHosts.parse(""), resolver)
+        with pytest.raises(ResolverBusy, match="too many slow host names"):
+            await backend.connect_tcp("good.example", 80, timeout=10)
+        assert "good.example" not in asked
+    finally:
+        go_on.set()
+    assert await asyncio.gather(*slow[8:]) == [[PUBLIC]] * 8
+    monkeypatch.setattr(guard_module, "_THREAD_WAIT_S", 60)
+    assert await resolver("good.example", 80) == [PUBLIC]
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", "x" * 300])

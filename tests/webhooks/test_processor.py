@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -15,10 +17,10 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from beeq import Discard, JobFailed, Queue, Retry
+from beeq import Discard, JobFailed, Postpone, Queue, Retry
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks import delivery
+from beeq.webhooks import delivery, guard
 from beeq.webhooks.delivery import DeliveryFailed
 from tests.webhooks.receiver import Receiver, drip, reply, send
 
@@ -280,6 +282,46 @@ async def test_a_host_longer_than_any_name_is_refused(make_processor: MakeProces
         await make_processor()(webhook(f"http://{name}/"))
     with pytest.raises(Discard, match="host has more than 253 characters"):
         await make_processor()(webhook(f"http://a{'.' * 300}/"))
+
+
+async def test_slow_names_of_others_use_up_nothing_of_a_job(
+    make_processor: MakeProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, held, ask = threading.Event(), threading.Semaphore(0), socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, **given: Any) -> Any:
+        if host.startswith("slow"):
+            held.release()
+            assert go_on.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return ask("127.0.0.1" if host == "good.example" else host, port, **given)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(guard, "_THREAD_WAIT_S", 0.01)
+    processor = make_processor("good.example")
+    async with Receiver() as receiver:
+        slow = [asyncio.create_task(processor(webhook(f"http://slow{n}.example/"))) for n in range(16)]
+        try:
+            for _ in slow:
+                assert await asyncio.to_thread(held.acquire, timeout=30)
+            for _ in range(12):  # more than open a circuit
+                with pytest.raises(Postpone, match="too many slow host names"):
+                    await processor(webhook(receiver.url(host="good.example")))
+        finally:
+            go_on.set()
+        failures = await asyncio.gather(*slow, return_exceptions=True)
+        assert {type(failure) for failure in failures} == {DeliveryFailed}
+        assert (await processor(webhook(receiver.url(host="good.example"))))["status"] == 200
+
+
+async def test_a_job_has_no_more_than_100_retries(make_processor: MakeProcessor, queue: Queue) -> None:
+    queue.process(make_processor())
+    async with Receiver(reply(404)) as receiver:
+        job = await queue.enqueue(webhook(receiver.url()).data, retries=9 * 10**15)
+        with pytest.raises(JobFailed, match="answered 404"):
+            await job.result(timeout=60_000)
+
+    assert len(receiver.requests) == 1 + 100
 
 
 async def test_a_2xx_with_a_malformed_head_is_sent_once(make_processor: MakeProcessor, queue: Queue) -> None:

@@ -203,7 +203,7 @@ async def test_a_receiver_that_outlasts_the_jobs_timeout_has_failed(
     queue: Queue, work: Callable[..., None]
 ) -> None:
     async with Receiver(send(hang_up=False)) as silent:
-        work(1, max_failures=2, first_pause_s=3600, longest_pause_s=3600)
+        work(1, max_failures=2, first_pause_s=3600, longest_pause_s=3600, slow_s=0.1)
         jobs = await enqueue(queue, silent.url(), 3, timeout=200)
         for job in jobs[:2]:
             with pytest.raises(JobFailed, match="timed out"):
@@ -214,6 +214,20 @@ async def test_a_receiver_that_outlasts_the_jobs_timeout_has_failed(
 
         await until(one_waits, queue)
         assert len(silent.requests) <= 2  # a busy machine's attempt may end before it is sent
+
+
+async def test_a_timeout_too_short_tells_nothing_of_the_receiver(
+    queue: Queue, work: Callable[..., None]
+) -> None:
+    postponed: list[object] = []
+    queue.on("postponed", lambda job, *_: postponed.append(job))
+    async with Receiver(send(hang_up=False)) as silent:
+        work(3, max_failures=2, first_pause_s=3600, longest_pause_s=3600)
+        for job in await enqueue(queue, silent.url(), 9, timeout=200):
+            with pytest.raises(JobFailed, match="timed out"):
+                await job.result(WAIT_MS)
+
+    assert postponed == []  # neither is the circuit open, nor the host a slow one
 
 
 # --- Places ---------------------------------------------------------------------------------
