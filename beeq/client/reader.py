@@ -186,7 +186,8 @@ class Reader:
         )
         if not exists:
             is_own = kept is not None and (not created_ms or kept.startswith((b"0:", b"%d:" % created_ms)))
-            return is_own, kept_outcome(job_id, kept, created_ms=None) if is_own else None
+            ended = kept_outcome(job_id, kept, created_ms=None) if is_own else None
+            return ended is not None, ended
         if not (has_succeeded or has_failed):
             return True, None
         ended = Ended() if kept is None else kept_outcome(job_id, kept, created_ms=created_ms)
@@ -231,21 +232,29 @@ def _state_of(ended: Ended) -> str:
 
 
 def kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
-    """Read an entry of ``beeq:results``; None if it is of an earlier job of the same id."""
+    """Read an entry of ``beeq:results``.
+
+    None if it is of an earlier job of the same id, or nothing that beeq has written.
+    """
     created, _, text = kept.partition(b":")
     if created_ms is not None and created != b"%d" % created_ms:
         return None
-    value = loads(text[1:])
+    try:
+        value = loads(text[1:])
+    except ValueError:
+        return None
     if text[:1] == b"s":
         return Ended(value)
+    if text[:1] not in (b"f", b"c") or not isinstance(value, str):
+        return None
     return Ended(error=JobFailed(job_id, value), is_cancelled=text[:1] == b"c")
 
 
 def trace_text(record: Record) -> str:
-    """Return the newest trace in a record, by a worker of any kind."""
+    """Return the newest trace in a record, by a worker of any kind, if it is a text."""
     traces = record.options["stacktraces"]
     newest = traces[0] if traces else "the job failed"
-    return newest if isinstance(newest, str) else str(newest)
+    return newest if isinstance(newest, str) else "the job failed"
 
 
 def _number(counter: bytes) -> int:

@@ -17,7 +17,7 @@ from beeq.environment import ProjectIdType
 from beeq.errors import JobFailed
 from beeq.job_status import mirrored_name, status_document
 from beeq.mirror.project_ids import converted, written_as
-from beeq.protocol.codec import Record, dumps
+from beeq.protocol.codec import Record, dumps, dumps_shown
 
 #: A stream id is a time in ms and a number; both fit into 63 bits, in order.
 _SEQUENCE_BITS = 20
@@ -67,7 +67,7 @@ def fingerprint_of(job_state: JobState) -> str:
         facts.append(len(traces) if isinstance(traces, list) else 0)
     if ended is not None:
         facts += [ended.value, str(ended.error or "")]
-    return f"{job_state.state}-{zlib.crc32(dumps(facts)):08x}"
+    return f"{job_state.state}-{zlib.crc32(dumps_shown(facts)):08x}"
 
 
 def has_ended(fingerprint: str | None) -> bool:

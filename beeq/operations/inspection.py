@@ -12,7 +12,7 @@ from beeq.job import Job
 from beeq.operations.job_filter import newest_trace
 from beeq.operations.many import JobT
 from beeq.protocol.attempts import FailedAttempt, decode_attempts
-from beeq.protocol.options import created_ms_of
+from beeq.protocol.options import created_ms_of, whole_in
 from beeq.redis import scripts
 
 
@@ -72,6 +72,8 @@ class Inspector:
         ended = None
         if kept is not None and (raw is None or state in (b"succeeded", b"failed")):
             ended = kept_outcome(job_id, kept, created_ms=created_ms)
+        if raw is None and ended is None:
+            return None
         if ended is None and job is not None and state == b"failed":
             ended = Ended(error=JobFailed(job_id, newest_trace(job) or "the job failed"))
         name = state.decode()
@@ -86,7 +88,7 @@ class Inspector:
             created_ms or 0,
             float(where) if state == b"delayed" else None,
             int(where) if state == b"waiting" and int(where) >= 0 else None,
-            int(deliveries) if deliveries.isdigit() else 0,
+            whole_in(deliveries),
             ended,
             [] if lines is None else decode_attempts(lines, created_ms=created_ms),
             problem,

@@ -119,7 +119,8 @@ class JobFilter:
 def newest_trace(record: RecordLike) -> str:
     """Return the trace of the newest failed attempt in a record; its first line is the error. "" if none."""
     traces = record.options.get("stacktraces")
-    return str(traces[0]) if isinstance(traces, list) and traces else ""
+    newest = traces[0] if isinstance(traces, list) and traces else ""
+    return newest if isinstance(newest, str) else ""
 
 
 def _checked_path(path: Any) -> str:

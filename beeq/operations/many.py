@@ -17,7 +17,7 @@ from beeq.operations.job_filter import JobFilter, State, newest_trace
 from beeq.operations.scans import Page, Scan
 from beeq.protocol.codec import Record, decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
-from beeq.protocol.options import created_ms_of
+from beeq.protocol.options import created_ms_of, whole_in
 from beeq.redis import scripts
 
 JobT = TypeVar("JobT")
@@ -239,7 +239,7 @@ def _match_of(job_id: bytes, raw: bytes, failed_ms: bytes) -> _Match:
         record = decode_record(job_id.decode(errors="replace"), raw, now_ms=0)
     except JobUnreadable:
         record = None
-    return _Match(job_id, raw, record, int(failed_ms or 0))
+    return _Match(job_id, raw, record, whole_in(failed_ms))
 
 
 def _is_writable(record: Record | None) -> bool:

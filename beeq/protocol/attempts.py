@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from beeq.errors import kind_of, text_of
 from beeq.protocol.codec import dumps, loads
+from beeq.protocol.options import SAFE_INTEGER
 
 #: A longer text of an error is cut; the record has it at length, with the trace.
 MAX_ERROR_CHARACTERS = 500
@@ -58,6 +59,7 @@ def decode_attempts(lines: bytes, *, created_ms: int | None) -> list[FailedAttem
         created, started, ended, worker, error = members[:_MEMBERS]
         if created_ms is not None and created != created_ms:
             continue
-        if isinstance(started, int) and isinstance(ended, int):
-            attempts.append(FailedAttempt(str(worker), started, ended, str(error)))
+        is_text = isinstance(worker, str) and isinstance(error, str)
+        if is_text and all(isinstance(at, int) and abs(at) <= SAFE_INTEGER for at in (started, ended)):
+            attempts.append(FailedAttempt(worker, started, ended, error))
     return attempts

@@ -10,6 +10,7 @@ way round, through ``_write`` and the standard library.
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ _DIGITS_TO_ZERO = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else 0 
 _MAYBE_BIG_INT = b"0" * 19
 _NEW_RECORD = b'{"data":%b,"options":{"timestamp":%d,"stacktraces":[]},"status":"created","progress":0}'
 _WORDS = {None: "null", True: "true", False: "false"}
+#: So many levels of lists and objects are shown. Not every JSON library can read more.
+MAX_SHOWN_LEVELS = 100
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -41,6 +44,31 @@ def dumps(value: Any) -> bytes:
         return orjson.dumps(value)
     except Exception:  # noqa: BLE001 - what it refuses may still be written the exact way
         return _dumps_exactly(value)
+
+
+def dumps_shown(value: Any) -> bytes:
+    """Return ``value`` as JSON for somebody who looks: what cannot be written is made ``shallow``."""
+    try:
+        return dumps(value)
+    except TypeError:
+        return dumps(shallow(value))
+
+
+def shallow(value: Any, *, as_text: Callable[[Any], str] = str, levels_left: int = MAX_SHOWN_LEVELS) -> Any:
+    """Return a value that can be written as JSON: ``(nested too deeply)`` stands for what lies deeper.
+
+    Values without a JSON type become what ``as_text`` makes of them.
+    """
+    if isinstance(value, dict | list) and not levels_left:
+        return "(nested too deeply)"
+    if isinstance(value, dict):
+        return {
+            str(name): shallow(entry, as_text=as_text, levels_left=levels_left - 1)
+            for name, entry in value.items()
+        }
+    if isinstance(value, list):
+        return [shallow(entry, as_text=as_text, levels_left=levels_left - 1) for entry in value]
+    return value if value is None or isinstance(value, str | int | float) else as_text(value)
 
 
 def _dumps_exactly(value: Any) -> bytes:

@@ -12,7 +12,8 @@ from beeq.settings import in_ms, milliseconds, parse_duration
 
 #: JavaScript's timers hold no more; a Node worker would fire after 1 ms.
 MAX_TIMEOUT_MS = 2**31 - 1
-_SAFE_INTEGER = 2**53 - 1
+#: The largest whole number that a Node peer counts with.
+SAFE_INTEGER = 2**53 - 1
 
 
 def check_retries(retries: Any) -> int:
@@ -21,7 +22,7 @@ def check_retries(retries: Any) -> int:
         raise TypeError(f"retries must be an int, not {type(retries).__name__}")
     if retries < 0:
         raise ValueError("Retries cannot be negative")
-    if retries > _SAFE_INTEGER:
+    if retries > SAFE_INTEGER:
         raise ValueError("retries is beyond what JavaScript can count")
     return retries
 
@@ -32,8 +33,8 @@ def check_timeout_ms(timeout: Any) -> int:
         timeout = in_ms(timeout)
     if isinstance(timeout, int) and timeout < 0:
         raise ValueError("Timeout cannot be negative")
-    if isinstance(timeout, int) and timeout > _SAFE_INTEGER:
-        timeout = _SAFE_INTEGER
+    if isinstance(timeout, int) and timeout > SAFE_INTEGER:
+        timeout = SAFE_INTEGER
     timeout_ms = milliseconds("timeout", timeout)
     if timeout_ms > MAX_TIMEOUT_MS:
         raise ValueError(f"timeout must be at most {MAX_TIMEOUT_MS} ms, not {timeout_ms}")
@@ -51,7 +52,7 @@ def check_backoff(strategy: Any, delay: Any, known: Collection[str]) -> dict[str
         delay = in_ms(delay)
     except ValueError as error:
         raise ValueError("delay must be a positive integer") from error  # bee-queue's words
-    if isinstance(delay, bool) or not isinstance(delay, int) or not 0 < delay <= _SAFE_INTEGER:
+    if isinstance(delay, bool) or not isinstance(delay, int) or not 0 < delay <= SAFE_INTEGER:
         raise ValueError("delay must be a positive integer")
     return {"strategy": strategy, "delay": delay}
 
@@ -79,7 +80,7 @@ def check_due_ms(when: Any, *, now_ms: int) -> int:
     if isinstance(when, bool) or not isinstance(when, int):
         raise ValueError("invalid delay timestamp")  # noqa: TRY004 - bee-queue's one error for all of it
     due_ms: int = when
-    if not 0 <= due_ms <= _SAFE_INTEGER:
+    if not 0 <= due_ms <= SAFE_INTEGER:
         raise ValueError("invalid delay timestamp")
     return due_ms
 
@@ -139,9 +140,10 @@ def backoff_ms_of(options: dict[str, Any]) -> int:
     if not isinstance(backoff, dict) or backoff.get("strategy") == "immediate":
         return 0
     delay_ms = backoff.get("delay")
-    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float) or not math.isfinite(delay_ms):
+    if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float):
         return 0
-    return max(int(delay_ms), 0)
+    # Compared first: an integer of any length is no float. NaN is not less than anything.
+    return int(delay_ms) if 0 < delay_ms <= SAFE_INTEGER else 0
 
 
 def postponed_ms_of(options: dict[str, Any]) -> int:
@@ -155,7 +157,13 @@ def created_ms_of(options: dict[str, Any]) -> int:
     created = options.get("timestamp")
     if isinstance(created, float) and math.isfinite(created):
         created = int(created)
-    return created if isinstance(created, int) and abs(created) <= _SAFE_INTEGER else 0
+    return created if isinstance(created, int) and abs(created) <= SAFE_INTEGER else 0
+
+
+def whole_in(digits: bytes) -> int:
+    """Return a number as Redis has it, in digits; 0 for nonsense, and for one beyond 2^53."""
+    is_short = len(digits) <= len(str(SAFE_INTEGER))
+    return int(digits) if is_short and digits.isdigit() and int(digits) <= SAFE_INTEGER else 0
 
 
 def _whole(number: Any) -> int:
@@ -163,5 +171,5 @@ def _whole(number: Any) -> int:
     if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
         return 0
     if isinstance(number, float):
-        return math.ceil(min(number, _SAFE_INTEGER)) if math.isfinite(number) else 0
-    return min(number, _SAFE_INTEGER)
+        return math.ceil(min(number, SAFE_INTEGER)) if math.isfinite(number) else 0
+    return min(number, SAFE_INTEGER)

@@ -7,10 +7,10 @@ from typing import Any
 from starlette.responses import Response
 
 from beeq.jobs import iso_text
-from beeq.protocol.codec import dumps
+from beeq.protocol.codec import MAX_SHOWN_LEVELS, dumps, shallow
 
-#: Levels of lists and objects. Not every JSON library can read more.
-MAX_DEPTH = 100
+#: Levels of lists and objects in a request, and of those in a job that are answered.
+MAX_DEPTH = MAX_SHOWN_LEVELS
 #: Of a status document.
 _FIELDS = (
     *("jobId", "queueName", "status", "jobData", "result", "error"),
@@ -66,17 +66,9 @@ def status_object(document: Mapping[str, Any]) -> dict[str, Any]:
     try:
         dumps(shown)
     except TypeError:
-        return {name: _as_json(value, MAX_DEPTH) for name, value in shown.items()}
+        return {name: shallow(value, as_text=_as_text) for name, value in shown.items()}
     return shown
 
 
-def _as_json(value: Any, levels_left: int) -> Any:
-    if isinstance(value, dict) and levels_left:
-        return {str(name): _as_json(entry, levels_left - 1) for name, entry in value.items()}
-    if isinstance(value, list) and levels_left:
-        return [_as_json(entry, levels_left - 1) for entry in value]
-    if isinstance(value, dict | list):
-        return "(nested too deeply)"
-    if isinstance(value, datetime):
-        return iso_text(value)
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+def _as_text(value: Any) -> str:
+    return iso_text(value) if isinstance(value, datetime) else str(value)

@@ -48,11 +48,14 @@ def print_json(value: Any) -> None:
 
 
 def safe_json(value: Any) -> str:
-    """Return a value's JSON; what is unsafe at a terminal is escaped, as JSON allows."""
-    from beeq.errors import UNSAFE  # noqa: PLC0415 - loads the engine
-    from beeq.protocol.codec import dumps  # noqa: PLC0415 - loads the engine
+    """Return a value's JSON; what is unsafe at a terminal is escaped, as JSON allows.
 
-    return UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1], dumps(value).decode())
+    What is nested too deeply is shown as that.
+    """
+    from beeq.errors import UNSAFE  # noqa: PLC0415 - loads the engine
+    from beeq.protocol.codec import dumps_shown  # noqa: PLC0415 - loads the engine
+
+    return UNSAFE.sub(lambda match: json.dumps(match[0])[1:-1], dumps_shown(value).decode())
 
 
 def _write(line: bytes) -> None:

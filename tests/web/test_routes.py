@@ -398,3 +398,18 @@ async def test_a_websocket_is_turned_away(valkey):
 
     await app_on(valkey.url)({"type": "websocket", "path": "/health"}, None, send)
     assert said == ["websocket.close"]
+
+
+@pytest.mark.parametrize(
+    ("trace", "kept"), [("[" * 900 + "]" * 900, None), ('"Error: x"', "no JSON"), ('"Error: x"', "1:f5")]
+)
+async def test_bookkeeping_that_nobody_wrote_is_answered(client, redis, prefix, trace, kept):
+    record = f'{{"options":{{"timestamp":1,"stacktraces":[{trace}]}},"data":{{}}}}'
+    await redis.hset(f"{prefix}:media-processing:jobs", "odd", record)
+    await redis.sadd(f"{prefix}:media-processing:failed", "odd")
+    if kept is not None:
+        await redis.hset(f"{prefix}:media-processing:beeq:results", "odd", kept)
+    answer = await client.get("/v1/jobs/odd/status")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "failed"
+    assert answer.json()["error"] == ("the job failed" if kept is None else "x")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beeq import FoundJob, Job
-from beeq.protocol.codec import dumps
+from beeq.protocol.codec import dumps_shown
 from beeq_cli.quantities import show_duration
 
 _LONGEST_TEXT = 100
@@ -30,7 +30,7 @@ def found_object(queue_name: str, found: FoundJob[Job]) -> dict[str, Any]:
 def found_line(found: FoundJob[Job]) -> str:
     """Return id, state, age, and the error or else the data, as far as there is room; not yet escaped."""
     when = age(found.created_ms) if found.due_ms is None else f"due {moment(found.due_ms)}"
-    text = found.error or dumps(found.job.data).decode(errors="replace")
+    text = found.error or dumps_shown(found.job.data).decode(errors="replace")
     cut = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
     return f"{found.job.id}  {found.state}  {when}  {cut}"
 

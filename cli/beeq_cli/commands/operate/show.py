@@ -10,7 +10,7 @@ import orjson
 from beeq import JobDetails
 from beeq.job import Job
 from beeq.protocol.attempts import FailedAttempt
-from beeq.protocol.codec import dumps
+from beeq.protocol.codec import dumps_shown
 from beeq_cli.commands.operate.lines import age, moment
 from beeq_cli.commands.operate.targets import JobTarget, QueueFinder, only_one, queue_option
 from beeq_cli.console import complain, print_json, print_line
@@ -97,7 +97,7 @@ def details_lines(target: JobTarget, *, is_verbose: bool) -> list[str]:
     if ended is not None and ended.error is not None:
         add("error", str(ended.error).partition("\n")[0])
     elif ended is not None:
-        add("result", dumps(ended.value).decode(errors="replace"))
+        add("result", dumps_shown(ended.value).decode(errors="replace"))
     if details.attempts:
         lines.append(f"{len(details.attempts)} failed attempts, the newest first:")
         lines += map(_attempt_line, details.attempts)
@@ -120,9 +120,9 @@ def _add_place(details: JobDetails[Job], add: Add) -> None:
 def _add_job(job: Job, add: Add, lines: list[str]) -> None:
     options = {name: value for name, value in job.options.items() if name not in _SHOWN_ELSEWHERE}
     if options:
-        add("options", dumps(options).decode(errors="replace"))
+        add("options", dumps_shown(options).decode(errors="replace"))
     if job.progress:
-        add("progress", dumps(job.progress).decode(errors="replace"))
+        add("progress", dumps_shown(job.progress).decode(errors="replace"))
     lines.append("data")
     lines += [f"  {line}" for line in _indented(job.data).split("\n")]
 
@@ -130,8 +130,8 @@ def _add_job(job: Job, add: Add, lines: list[str]) -> None:
 def _indented(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    except TypeError:  # an integer beyond 64 bits, half a character
-        return dumps(value).decode(errors="replace")
+    except TypeError:  # an integer beyond 64 bits, half a character, too many levels
+        return dumps_shown(value).decode(errors="replace")
 
 
 def _attempt_line(attempt: FailedAttempt) -> str:
@@ -140,7 +140,7 @@ def _attempt_line(attempt: FailedAttempt) -> str:
 
 
 def _trace_lines(job: Job, *, is_verbose: bool) -> list[str]:
-    traces = [str(trace) for trace in job.options["stacktraces"]]
+    traces = [trace if isinstance(trace, str) else "" for trace in job.options["stacktraces"]]
     lines = []
     for number, trace in enumerate(traces if is_verbose else traces[:1]):
         lines.append("newest trace:" if number == 0 else "the one before:")
