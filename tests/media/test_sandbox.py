@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import platform
@@ -64,8 +65,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
 
     async def watched(*command: str, **options: Any) -> asyncio.subprocess.Process:
         process = await start(*command, **options)
-        found.append(stopped(process.pid))
-        os.kill(process.pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # a short one may have ended
+            found.append(stopped(process.pid))
+            os.kill(process.pid, signal.SIGCONT)
         return process
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", watched)
