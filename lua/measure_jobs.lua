@@ -8,10 +8,12 @@
 --
 -- Returns the bytes of each job's record and results together; 0 for one that has none.
 
+local jobs, results, even_results, odd_results = unpack(KEYS)
+
 local sizes = {}
-for at = 1, #ARGV do
+for at = 1, #ARGV, 1 do
   local size = 0
-  for _, key in ipairs(KEYS) do
+  for _, key in ipairs({ jobs, results, even_results, odd_results }) do
     size = size + redis.call('HSTRLEN', key, ARGV[at])
   end
   sizes[at] = size
