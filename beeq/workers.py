@@ -27,9 +27,9 @@ from beeq.process import END_LIMIT_S, STOPS, LastResort, end_process, loop_facto
 from beeq.queue import Queue
 from beeq.settings import Duration, milliseconds, whole
 from beeq.supervision.end_guard import EndGuard
+from beeq.supervision.loop_watch import named
 from beeq.supervision.signal_thread import signal_thread
 from beeq.worker.heartbeat import LeftJobs, give_back_all
-from beeq.worker.loop_watch import named
 from beeq.worker.supervisor import HANDLERS_HANG, Lifeline, ProcessSupervisor
 
 logger = logging.getLogger("beeq")

@@ -24,7 +24,7 @@ from beeq.media.paths import OpenFile
 from beeq.media.sandbox import launcher
 from beeq.media.sandbox.confinement import confinement_of
 from beeq.media.sandbox.plan import Needs, launch, limits_of
-from beeq.media.watchdog import Watchdog
+from beeq.media.sandbox.watchdog import Watchdog
 from beeq.worker.processes.group_keeper import GroupKeeper
 
 #: The longest run, for jobs with a longer timeout or none.

@@ -23,8 +23,8 @@ from beeq.media.inputs.probe import probe
 from beeq.media.limits import LIMITS, MediaLimits
 from beeq.media.mix import mix_with_music
 from beeq.media.paths import MediaRoot, NewFile, OpenFile, Place
+from beeq.media.sandbox.watchdog import DEFAULT_S, STALL_S
 from beeq.media.stitch import stitch_audio, stitch_videos
-from beeq.media.watchdog import DEFAULT_S, STALL_S
 
 #: Called with the part of the work that is done, in percent.
 Reach = Callable[[float], None]

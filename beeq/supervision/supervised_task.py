@@ -118,13 +118,18 @@ class SupervisedTask:
         task.cancel()
         self._begin_again(error)
 
-    def _outlived(self, cancelled_at_s: float) -> None:
-        """Begin again after a cancellation, if the loop goes on."""
+    def _outlived(self, cancelled_at_s: float, went_on: bool = False) -> None:
+        """Begin again after a cancellation, if the loop goes on, at two looks in a row.
+
+        From the end of the last cancelled task to that of ``asyncio.run`` the loop takes a few more steps,
+        and looks in them as if it went on.
+        """
         assert self._loop is not None  # noqa: S101 - ``start`` was called
-        if self._may_begin_again(cancelled_at_s):
+        goes_on = self._may_begin_again(cancelled_at_s)
+        if goes_on and went_on:
             self._begin_again(DutyEnded(self.duty.name, "was cancelled"))
         else:
-            self._again = self._loop.call_later(_CANCELLED_S, self._outlived, cancelled_at_s)
+            self._again = self._loop.call_later(_CANCELLED_S, self._outlived, cancelled_at_s, goes_on)
 
     def _begin_again(self, error: BaseException) -> None:
         assert self._loop is not None  # noqa: S101 - ``start`` was called

@@ -36,8 +36,8 @@ from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.settings import Settings
 from beeq.supervision.duty import Duty
+from beeq.supervision.loop_watch import LOOK_S, look_at_loops
 from beeq.supervision.supervised_task import SupervisedTask
-from beeq.worker.loop_watch import LOOK_S, look_at_loops
 
 #: The registry of workers needs more beats than a long stall interval would bring.
 _LONGEST_INTERVAL_MS = 10_000

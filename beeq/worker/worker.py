@@ -33,8 +33,8 @@ from beeq.process import call_in_thread, process_name
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.outcome import Outcome, fail, succeed
 from beeq.supervision.duty import Duty
+from beeq.supervision.loop_watch import InLoop, leave_loop, watch_loop
 from beeq.worker.heartbeat import Heartbeat
-from beeq.worker.loop_watch import InLoop, leave_loop, watch_loop
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
 from beeq.worker.runner import Attempt, Executor, Handler, Runner

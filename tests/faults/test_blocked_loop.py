@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from beeq.worker.loop_watch import BLOCKED_S, is_watched
+from beeq.supervision.loop_watch import BLOCKED_S, is_watched
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from beeq import Queue
-from beeq.worker import loop_watch
+from beeq.supervision import loop_watch
 from tests.support.waiting import pause
 
 PATIENCE_S = 30

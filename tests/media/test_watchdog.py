@@ -8,7 +8,7 @@ import pytest
 
 from beeq.media.errors import MediaFailed
 from beeq.media.ffmpeg import run
-from beeq.media.watchdog import STALL_S
+from beeq.media.sandbox.watchdog import STALL_S
 from beeq.processors.base import ProcessorSettings
 
 

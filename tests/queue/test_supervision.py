@@ -12,6 +12,7 @@ import pytest
 from beeq.errors import DutyEnded, DutySilent
 from beeq.supervision.duties import Duties, patience_s_of
 from beeq.supervision.duty import Duty
+from beeq.supervision.supervised_task import SupervisedTask
 
 PATIENCE_S = 0.2
 
@@ -110,6 +111,28 @@ def test_a_loop_that_ends_with_its_duties_reports_none():
 
     asyncio.run(main())
     assert (len(begun), team.errors) == (1, [])
+
+
+async def test_one_look_at_a_loop_that_goes_on_is_not_enough(eventually):
+    """A loop that ends takes its last steps when all that was cancelled has ended."""
+    looks = [True, False, True, True]
+    left = looks.copy()
+    begun: list[Duty] = []
+    errors: list[BaseException] = []
+    supervised = SupervisedTask(
+        "duty",
+        breaking_once(asyncio.Event().wait, begun),
+        patience_s=PATIENCE_S,
+        on_error=errors.append,
+        may_begin_again=lambda _cancelled_at_s: left.pop(0),
+    )
+    supervised.start()
+    await eventually(lambda: begun)
+    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "beeq duty"]
+    task.cancel()
+    await eventually(lambda: len(begun) == 2)
+    assert (left, len(errors)) == ([], 1)
+    await supervised.stop(1)
 
 
 async def test_one_that_ignores_its_cancellation_is_replaced(team, eventually):

@@ -6,6 +6,7 @@ the kernel and the worker's rights allow it: Landlock (it reads its inputs and i
 its output), an empty network namespace, and a filter of system calls (no sockets, no other programs). What of
 these holds is found out once for each ffmpeg (``confinement``), and said in the log.
 
-Here: the plan of a run (``plan``), what ffmpeg may open (``files``), the filter (``seccomp``). Not here: what
-is run, and what comes of it, which is ``beeq.media.ffmpeg``.
+Here, too: the plan of a run (``plan``), what ffmpeg may open (``files``), the filter (``seccomp``), and the
+end of a run that stands still (``watchdog``). Not here: what is run, and what comes of it, which is
+``beeq.media.ffmpeg``.
 """
