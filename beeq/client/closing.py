@@ -25,14 +25,16 @@ HAND_BACK_S = 1.5
 #: By then the pump, the heartbeat and the other duties, threads and child processes end. They have at least
 #: the difference; where no job had to go back, idle child processes have time for an end of their own.
 END_DUTIES_S = 2.0
-#: Listeners are cancelled, and connections ended; then the client that was passed in is left, and Sentinels.
-HANG_UP_S = 0.5
-LEAVE_S = 0.5
+#: Who waits for the last jobs that ended here hears of them;
+TELL_S = 0.2
+#: listeners are cancelled, and connections ended; then the client that was passed in is left, and Sentinels.
+HANG_UP_S = 0.4
+LEAVE_S = 0.4
 
 #: The shortest timeout of a close, for which 0 is the default: jobs go back now.
 AT_ONCE_MS = 1
 
-CLOSE_GRACE_S = END_DUTIES_S + HANG_UP_S + LEAVE_S
+CLOSE_GRACE_S = END_DUTIES_S + TELL_S + HANG_UP_S + LEAVE_S
 
 #: What nobody waits for any more; the loop itself would not hold it.
 _left: set[asyncio.Future[Any]] = set()

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Protocol
 
-from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, CLOSE_TIMEOUT_MS, HANG_UP_S, LEAVE_S, Ending, ended
+from beeq.client.closing import (
+    AT_ONCE_MS,
+    CLOSE_GRACE_S,
+    CLOSE_TIMEOUT_MS,
+    HANG_UP_S,
+    LEAVE_S,
+    TELL_S,
+    Ending,
+    ended,
+)
 from beeq.client.context import QueueContext
 from beeq.client.events.listeners import Listeners
 from beeq.client.events.missed_ends import MissedEnds
@@ -319,11 +328,24 @@ class Session:
     async def _close(self, timeout_ms: int) -> None:
         try:
             is_drained = self._work is None or await self._work.stop(timeout_ms / 1000)
+            await self._tell_last_ends()
         finally:
             self._is_closed = True
             await self._hang_up()
         if not is_drained:
             raise TimeoutError("Operation timed out.")
+
+    async def _tell_last_ends(self) -> None:
+        """Hear what was published so far: ends of jobs that were worked on here to the last."""
+        is_wanted = self._context.event_hub.is_awaited or self._listeners.want_job_events()
+        if self._work is None or not (self._hears_events and is_wanted):
+            return
+        try:
+            async with asyncio.timeout(TELL_S):
+                await self._subscriber.catch_up()
+                await self.own_events.settled()
+        except (TimeoutError, RedisError):
+            pass  # who waits will hear QueueClosed
 
     async def _hang_up(self) -> None:
         self._context.event_hub.close()

@@ -49,6 +49,7 @@ class Subscriber:
         self._asked: deque[str] = deque()  # channels that Redis has not answered for, in their order
         self._adding: dict[str, list[asyncio.Future[None]]] = {}  # in the order of their calls
         self._asking_again: asyncio.TimerHandle | None = None
+        self._pings: deque[asyncio.Future[None]] = deque()  # that Redis has not answered, in their order
         self._failures = 0  # in a row
         self._is_closed = False
         self._resp: RespProtocol | None = None
@@ -92,6 +93,30 @@ class Subscriber:
         finally:
             waiting.remove(answered)
 
+    async def catch_up(self) -> None:
+        """Return when all that was published before this call has been heard.
+
+        Raises RedisUnavailable: there is no connection, or it ended meanwhile.
+        """
+        await self._ping()
+
+    def _ping(self) -> asyncio.Future[None]:
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._resp is None:
+            answered.set_exception(RedisUnavailable("Redis is away"))
+        else:
+            self._pings.append(answered)
+            self._send("PING")
+        return answered
+
+    def _ponged(self, error: RedisError | None = None) -> None:
+        if not self._pings:
+            return  # it was not asked
+        answered = self._pings.popleft()
+        settle(answered, None, error)
+        if error is not None and not answered.cancelled():
+            answered.exception()  # the watch's own pings are awaited by nobody
+
     def _answer(self, channel: str, error: Exception | None) -> bool:
         """Tell those who add the channel; return whether there were any."""
         waiting = self._adding.pop(channel, [])
@@ -131,7 +156,7 @@ class Subscriber:
                 raise RedisUnavailable("the event connection went silent")
             is_pinged = self._is_silent
             if is_pinged:
-                self._send("PING")
+                self._ping()
 
     @staticmethod
     async def _listen(resp: RespProtocol, duty: Duty) -> None:
@@ -150,8 +175,9 @@ class Subscriber:
         if isinstance(message, RedisRefused):
             self._refused(message)
             return
-        if message == b"PONG":
-            return  # what Redis says where nothing is subscribed
+        if message == b"PONG" or message[0] == b"pong":  # the first where nothing is subscribed
+            self._ponged()
+            return
         kind, channel = message[0], message[1].decode()
         if kind == b"message":
             self._on_message(channel, message[2])
@@ -166,7 +192,8 @@ class Subscriber:
     def _refused(self, refusal: RedisRefused) -> None:
         """Tell it to those who add the channel, or ask again later; hang up if it is about no channel."""
         if refusal.code == "NOPERM" and not self._asked:
-            return  # to PING: Redis is there
+            self._ponged()  # to PING, then: Redis is there
+            return
         if not self._asked or not_now(refusal):
             self._hang_up(refusal)
             return
@@ -203,6 +230,8 @@ class Subscriber:
 
     def _hang_up(self, reason: RedisError) -> None:
         self._asked.clear()
+        while self._pings:
+            self._ponged(reason)
         if self._asking_again is not None:
             self._asking_again.cancel()
             self._asking_again = None

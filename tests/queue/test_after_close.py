@@ -170,6 +170,25 @@ async def test_a_worker_that_waits_for_a_job_hears_of_the_close(make_queue):
     assert isinstance(await outcome(results[1]), QueueClosed)
 
 
+async def test_listeners_hear_of_the_last_job_before_the_end_of_close(make_queue):
+    """Its event comes by another connection than the reply to its outcome, and later."""
+    queue = make_queue()
+    started, heard = asyncio.Event(), []
+    queue.on("job succeeded", lambda job_id, value: heard.append((job_id, value)))
+
+    @queue.process
+    async def handler(job):
+        started.set()
+        await asyncio.sleep(0.2)
+        return job.data
+
+    job = await queue.enqueue("runs")
+    job.on("succeeded", heard.append)
+    await started.wait()
+    await queue.close()
+    assert sorted(heard, key=str) == sorted([(job.id, "runs"), "runs"], key=str)
+
+
 def threads() -> set[threading.Thread]:
     return set(threading.enumerate())
 

@@ -237,6 +237,11 @@ class EventHub:
         """Return the ids of jobs whose end somebody waits for: a listener, or a caller of ``result``."""
         return list(dict.fromkeys([*self._kept, *self._waiters]))
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the end of a job."""
+        return bool(self._kept or self._waiters)
+
     def objects(self, job_id: str) -> list[Job]:
         """Return the job objects of the id that events are delivered to."""
         first = self._job(job_id)

@@ -32,6 +32,7 @@ channel, as it is another key; two pairs of prefix and name that make one channe
 too, and are one queue.
 """
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -111,6 +112,8 @@ class OwnEvents:
         self._held_bytes = 0
         self._dropped = 0
         self._is_working = False
+        self._is_settled = asyncio.Event()  # nothing is held
+        self._is_settled.set()
         #: By job and kind of event: the mark of the run whose event was told last.
         self._marks: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
@@ -126,6 +129,10 @@ class OwnEvents:
     def is_holding(self) -> bool:
         """Whether messages wait until it is known whose they are."""
         return bool(self._held)
+
+    async def settled(self) -> None:
+        """Return when each message so far was passed on, or was another database's."""
+        await self._is_settled.wait()
 
     def hear(self, message: bytes) -> None:
         """Take a message of the events channel; pass it on now, or once Redis has said whose it is."""
@@ -152,6 +159,7 @@ class OwnEvents:
     def _begin(self) -> None:
         if not self._is_working:
             self._is_working = True
+            self._is_settled.clear()
             self._spawn(self._work())
 
     async def _work(self) -> None:
@@ -170,6 +178,7 @@ class OwnEvents:
                     break
         finally:
             self._is_working = False
+            self._is_settled.set()
         if self._dropped:
             logger.warning(
                 "queue %s: %d events were dropped, for Redis did not say whose they are",
