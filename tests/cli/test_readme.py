@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -78,18 +79,49 @@ def test_each_command_runs_in_an_empty_folder(tmp_path):
         assert ran.returncode == 0, f"{command}: {ran.stderr}"
 
 
-def test_the_quick_start_has_two_commands_and_ci_runs_one():
-    assert len(QUICK_START) == 2
-    assert "beeq demo" in QUICK_START[0]
+def test_the_quick_starts_test_command_is_the_one_ci_runs():
+    assert len(QUICK_START) == 3
     assert "pip install -q '.[all]'" in QUICK_START[0]
-    assert "pip install -q -e '.[all,dev]'" in QUICK_START[1]
-    assert "pytest" in QUICK_START[1]
-    assert "sed -n 2p" in (ROOT / ".ci" / "run").read_text()
+    assert "beeq demo" in QUICK_START[1]
+    (test_command,) = [line for line in QUICK_START if "pytest" in line]
+    assert "pip install -q -e '.[all,dev]'" in test_command
+    script = (ROOT / ".ci" / "run").read_text()
+    reading = re.search(r"^test_command=.*$", script, re.MULTILINE)
+    assert reading is not None
+    read = run(f'{reading[0]}; printf %s "$test_command"', ROOT)
+    assert read.stdout == test_command
+
+
+def test_a_newcomer_sees_what_the_first_steps_say(bare_beeq):
+    steps = SECTIONS["Quick start"].partition("A tour of everything")[0]
+    (jobs,) = re.findall(r"```py\n(.*?)```", steps, re.DOTALL)
+    (work, enqueue) = re.findall(r"```console\n\$ beeq (.*?)\n(.*?)```", steps, re.DOTALL)
+    (bare_beeq.folder / "jobs.py").write_text(jobs)
+    worker = bare_beeq.start(*work[0].split())
+    worker.until("started")
+    assert without_times(worker.seen) == without_times(work[1].splitlines())
+    enqueued = subprocess.run(
+        [sys.executable, "-m", "beeq_cli", *enqueue[0].split()],
+        cwd=bare_beeq.folder,
+        env=bare_beeq.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # as on a terminal
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert enqueued.stdout == enqueue[1]
+    worker.signal(signal.SIGINT)
+    assert worker.ended() == 0
+
+
+def without_times(lines: list[str]) -> list[str]:
+    return [re.sub(r"^[0-9-]{10}[T ][0-9:.,]+Z? ", "", line) for line in lines]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.external
-def test_the_first_command_works_in_a_copy_of_the_checkout(tmp_path):
+def test_the_demo_command_works_in_a_copy_of_the_checkout(tmp_path):
     copy = tmp_path / "checkout"
     listed = subprocess.run(
         ("git", "ls-files", "--cached", "--others", "--exclude-standard"),
@@ -103,7 +135,7 @@ def test_the_first_command_works_in_a_copy_of_the_checkout(tmp_path):
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
-    ran = run(QUICK_START[0], copy, timeout=580, PYTHONPATH="")
+    ran = run(QUICK_START[1], copy, timeout=580, PYTHONPATH="")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for name in ("script", "frame-extract", "video-stitch", "assembly", "webhook"):
         assert re.search(f"^{name} ", ran.stdout, re.MULTILINE), name
