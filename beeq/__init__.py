@@ -26,6 +26,7 @@ from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.many import BulkCounts, FoundJob
 from beeq.protocol.attempts import FailedAttempt
+from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
 from beeq.settings import Settings
 from beeq.supervision.duty import DutyHealth
@@ -51,6 +52,7 @@ __all__ = [
     "JobUnreadable",
     "NotReplicated",
     "OneOf",
+    "Pause",
     "Postpone",
     "Queue",
     "QueueClosed",

@@ -267,6 +267,7 @@ class Queue(_Connected, Generic[Data, Result]):
     remove_many = blocking(asynchronous.Queue.remove_many)
     purge = blocking(asynchronous.Queue.purge)
     run_job = blocking(asynchronous.Queue.run_job)
+    paused = blocking(asynchronous.Queue.paused)
     inspect_job = blocking(asynchronous.Queue.inspect_job, _details_or_none)
 
 

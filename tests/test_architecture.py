@@ -24,6 +24,7 @@ LUA = sorted((ROOT / "lua").glob("*.lua"))
 CORE = (
     "protocol/keys.py",
     "protocol/attempts.py",
+    "protocol/pauses.py",
     "protocol/codec.py",
     "protocol/events.py",
     "protocol/backoff.py",

@@ -10,8 +10,10 @@ from beeq.job import Job
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
+from beeq.operations.pauses import Pauses
 from beeq.protocol.keys import EndedSetName
 from beeq.protocol.options import check_job_id
+from beeq.protocol.pauses import Pause
 from beeq.settings import Duration, milliseconds
 
 
@@ -31,6 +33,7 @@ class OperatorMethods:
         self._many = Many(context, session=session, actions=actions)
         self._inspector = Inspector(context, session, actions)
         self._clean = actions.clean
+        self._pauses = Pauses(context, session)
 
     def find_jobs(self, **filters: Unpack[Filters]) -> AsyncIterator[FoundJob[Job]]:
         """Yield the jobs that the filters mean, in all states unless ``state`` names some.
@@ -109,3 +112,7 @@ class OperatorMethods:
         """Queue a delayed job now; return whether it was delayed."""
         text = check_job_id(job_id)
         return text is not None and await self._many.run_now(text)
+
+    async def paused(self) -> Pause | None:
+        """Return since when the queue is paused, by whom, why and until when; None if it is not."""
+        return await self._pauses.now()

@@ -42,6 +42,9 @@ beeq:swept       hash       how far the sweep through claims has come; has a TTL
 beeq:written     string     nothing: a write that replicas confirm (``wait_replicas``); has a TTL
 beeq:tried       string     there while one script call tries the user's rights, and gone at its end
 beeq:attempts    hash       id → the job's failed attempts, newest first, one a line; has a TTL
+beeq:paused      string     there while the queue is paused: since when, by whom, why, as JSON; has a TTL if
+                            it ends by itself; also a channel
+beeq:hidden      list       ids that wait, as in ``waiting`` and before these, while they are hidden from Node
 ================ ========== ================================================================
 """
 
@@ -83,6 +86,8 @@ SIDE_SUFFIXES = (
     "beeq:tried",
     "beeq:written",
     "beeq:attempts",
+    "beeq:paused",
+    "beeq:hidden",
 )
 
 #: Keys of earlier versions of beeq, which nobody reads any more; ``destroy`` deletes them too.
@@ -131,6 +136,8 @@ class Keys:
     tried = Key("beeq:tried")
     written = Key("beeq:written")
     attempts = Key("beeq:attempts")
+    paused = Key("beeq:paused")
+    hidden = Key("beeq:hidden")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""

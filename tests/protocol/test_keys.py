@@ -36,6 +36,8 @@ NAMES = [
     ("tried", "bq:mail:beeq:tried"),
     ("written", "bq:mail:beeq:written"),
     ("attempts", "bq:mail:beeq:attempts"),
+    ("paused", "bq:mail:beeq:paused"),
+    ("hidden", "bq:mail:beeq:hidden"),
 ]
 
 

@@ -1,0 +1,56 @@
+"""What is written down of a paused queue: since when, by whom, why, and until when.
+
+The text in ``beeq:paused`` is JSON, with times by Redis's clock. Whatever text is
+there, the queue is paused: one that somebody has set by hand says nothing more.
+"""
+
+from dataclasses import dataclass
+
+from beeq.protocol.codec import loads
+from beeq.protocol.options import SAFE_INTEGER
+
+#: The longest reason, and the longest name, in characters.
+MAX_REASON_CHARACTERS = 500
+MAX_BY_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A queue's pause. Times are ms since the epoch, by Redis's clock.
+
+    Attributes:
+        since_ms: when it began; 0: nobody knows.
+        by: who paused the queue, as a rule ``user@host``; "" if nobody knows.
+        reason: why; "" if none was given.
+        until_ms: when it ends by itself; None: when somebody resumes the queue.
+        everyone: whether waiting jobs are hidden from Node workers, too.
+    """
+
+    since_ms: int
+    by: str
+    reason: str
+    until_ms: int | None
+    everyone: bool
+
+
+def decode_pause(raw: bytes) -> Pause:
+    """Return what the text of ``beeq:paused`` says; what it does not say is unknown."""
+    try:
+        members = loads(raw)
+    except ValueError:
+        members = None
+    if not isinstance(members, dict):
+        members = {}
+    by, reason = members.get("by"), members.get("reason")
+    return Pause(
+        _time_in(members.get("since")) or 0,
+        by if isinstance(by, str) else "",
+        reason if isinstance(reason, str) else "",
+        _time_in(members.get("until")),
+        members.get("everyone") is True,
+    )
+
+
+def _time_in(value: object) -> int | None:
+    is_time = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= SAFE_INTEGER
+    return value if is_time and isinstance(value, int) else None
