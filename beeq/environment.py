@@ -39,8 +39,12 @@ def redis_url(option: str | None, environ: Mapping[str, str]) -> str:
 
 def library_redis_url(environ: Mapping[str, str]) -> str:
     """Return the Redis URL of a queue made without ``redis=``; this machine's Redis if none is configured."""
-    url = redis_url(None, environ)
-    return url if url != EMBEDDED or any(name in environ for name in _URLS) else DEFAULT_URL
+    return redis_url(None, environ) if is_redis_configured(environ) else DEFAULT_URL
+
+
+def is_redis_configured(environ: Mapping[str, str]) -> bool:
+    """Return whether the environment says where Redis is. A ValueError as in ``redis_url``."""
+    return redis_url(None, environ) != EMBEDDED or any(name in environ for name in _URLS)
 
 
 def mongo_url(option: str | None, environ: Mapping[str, str]) -> str | None:

@@ -88,10 +88,12 @@ class Queue(OperatorMethods, Generic[Data, Result]):
     def use(self, *, redis: str | Redis | None = None, prefix: str | None = None) -> None:
         """Use another Redis, or prefix, than the queue was made with; None leaves it as it is.
 
+        For a queue that is not open: not yet, as in an app that is loaded, or no more, as between two tests.
+
         Raises:
             RuntimeError: the queue works already, or is open. TypeError, ValueError: a bad value.
         """
-        if self._session.is_ready or self._consumer.has_begun:
+        if not self._session.is_over and (self._session.is_ready or self._consumer.has_begun):
             raise RuntimeError(f"queue {self.name} is open already")
         settings = replace(self.settings, prefix=self.settings.prefix if prefix is None else prefix)
         redis = self._redis if redis is None else redis

@@ -19,8 +19,8 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry as ConnectionRetry
 from redis.backoff import NoBackoff
 
-from beeq.environment import library_redis_url
-from beeq.errors import QueueClosed, RedisError
+from beeq.environment import is_redis_configured, library_redis_url
+from beeq.errors import QueueClosed, RedisError, RedisUnavailable
 from beeq.redis.dialling import look
 from beeq.redis.dialling.apart import Bound, Copy, copy_of, say_once
 from beeq.redis.dialling.cluster import ClusterNodes
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 #: Of the time that a connection may take, the part that one Sentinel or node gets to say where the master
 #: is: a second one, and the master itself, must have theirs too.
 _SHARE_OF_ONE_PEER = 1 / 3
+#: What is said on top if Redis is not where it is without being configured.
+_UNCONFIGURED = (
+    "no Redis is configured: set REDIS_URL, or BEEQ_REDIS_URL=embedded: to share the commands' own"
+)
 #: A client's options that hold a password.
 _PASSWORDS = ("password", "ssl_password")
 #: What a client cannot do that was made of what may belong to one loop.
@@ -156,6 +160,7 @@ class Connector:
         self._target = target
         self.client: Redis | None = None
         self._url = ""
+        self._is_unconfigured = target is None and not is_redis_configured(os.environ)
         share_s = self._timeout_s * _SHARE_OF_ONE_PEER
         if target is None or isinstance(target, str):
             self._url = library_redis_url(os.environ) if target is None else check_url(target)
@@ -259,6 +264,8 @@ class Connector:
         if not is_no_master(error):
             secrets = _secrets_in(getattr(self._pool, "connection_kwargs", None))
             meant = mapped(error, secrets=secrets, sentinels=sentinels)
+            if self._is_unconfigured and isinstance(meant, RedisUnavailable):
+                meant = RedisUnavailable(f"{str(meant).rstrip('.')}; {_UNCONFIGURED}")
             return meant if self._misdirection is None else self._misdirection.of_a_dial(meant)
         its_pool = self._pool.sentinel_manager.sentinels[0].connection_pool  # it speaks for all
         kind, options = its_pool.connection_class, its_pool.connection_kwargs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq import Queue, sync
+from beeq import Queue, RedisUnavailable, sync
 from beeq.environment import library_redis_url, mongo_url, redis_url
 from beeq.service import QueueService
 
@@ -119,3 +119,19 @@ def test_a_malformed_mongo_url_is_named_by_source_not_repeated(source, text):
     with pytest.raises(ValueError, match=f"^{source}: the Mongo URL must begin") as refused:
         mongo_url(None, {source: text})
     assert "hunter2" not in str(refused.value)
+
+
+async def test_without_configuration_an_error_says_what_to_set(monkeypatch):
+    for name in ("BEEQ_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("beeq.environment.DEFAULT_URL", "redis://127.0.0.1:1")
+
+    async def refused(**settings):
+        queue = Queue("mail", initial_redis_failure_retry_delay=1, **settings)
+        with pytest.raises(RedisUnavailable) as caught:
+            await queue.connect()
+        await queue.close()
+        return str(caught.value)
+
+    assert "set REDIS_URL, or BEEQ_REDIS_URL=embedded:" in await refused()
+    assert "set REDIS_URL" not in await refused(redis="redis://127.0.0.1:1")

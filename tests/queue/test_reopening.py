@@ -157,6 +157,37 @@ async def test_a_queue_that_is_open_keeps_its_redis_and_prefix(make_queue):
         queue.use(prefix="other")
 
 
+def test_a_closed_queue_may_use_another_redis(valkey, queue_name):
+    queue = Queue(queue_name, redis="redis://127.0.0.1:1")
+
+    @queue.process
+    async def double(job):
+        return 2 * job.data
+
+    async def work():
+        async with queue:
+            job = await queue.enqueue(21)
+            await queue.run(burst=True)
+            result = await job.result()
+            await queue.destroy()
+            return result
+
+    for prefix in ("bq", "other"):
+        queue.use(redis=valkey.url, prefix=prefix)
+        assert asyncio.run(work()) == 42
+        assert queue.keys.jobs.startswith(prefix)
+
+
+def test_a_blocking_queue_may_use_another_redis_too(valkey, queue_name):
+    queue = sync.Queue(queue_name, redis="redis://127.0.0.1:1")
+    queue.use(redis=valkey.url)
+    with queue:
+        assert queue.enqueue(1).id == "1"
+        with pytest.raises(RuntimeError, match="open already"):
+            queue.use(prefix="other")
+        queue.destroy()
+
+
 def test_a_queue_not_yet_open_may_use_another_redis_and_prefix():
     queue = Queue("mail", redis="redis://127.0.0.1:1", prefix="a", stall_interval=7000)
 
