@@ -25,6 +25,7 @@ from beeq.job import Job
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.many import BulkCounts, FoundJob
+from beeq.operations.watching import JobNews
 from beeq.protocol.attempts import FailedAttempt
 from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
@@ -47,6 +48,7 @@ __all__ = [
     "JobDetails",
     "JobFailed",
     "JobLost",
+    "JobNews",
     "JobStalled",
     "JobTimedOut",
     "JobUnreadable",

@@ -356,7 +356,7 @@ class Job(Generic[Data, Result]):
     # Listeners.
 
     def on(self, event: JobEventName, fn: Listener) -> Self:
-        """Call ``fn`` at every ``succeeded``, ``retrying``, ``failed`` or ``progress`` of the job.
+        """Call ``fn`` at each ``succeeded``, ``retrying``, ``failed``, ``postponed`` or ``progress`` of it.
 
         Events are lost while their connection is down; the job's end is told all the same, once it is back.
         A job that is gone by then, no result kept, is told as failed.

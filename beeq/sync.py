@@ -26,6 +26,7 @@ from beeq.job import Job as AsyncJob
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import Filters
 from beeq.operations.many import FoundJob
+from beeq.operations.watching import JobNews
 from beeq.protocol.backoff import Strategy
 from beeq.protocol.codec import Model
 from beeq.protocol.keys import JobSetName
@@ -248,6 +249,16 @@ class Queue(_Connected, Generic[Data, Result]):
             for each in portion:
                 job = BlockingJob(each.job, self._portal)
                 yield FoundJob(job, each.state, each.created_ms, each.due_ms, each.error)
+
+    def watch_job(self, job_id: str | int, timeout: Duration | None = None) -> Iterator[JobNews]:
+        """Yield what happens to a job until it has ended, as the async method does."""
+        news = aiter(self._twin.watch_job(job_id, timeout))
+
+        async def next_news() -> JobNews | None:
+            return await anext(news, None)
+
+        while (each := self._run(next_news())) is not None:
+            yield each
 
     def worker_health(self) -> WorkerHealth:
         """Return how the queue's background duties are; it has no worker here."""

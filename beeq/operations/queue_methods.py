@@ -1,6 +1,6 @@
 """The methods of ``Queue`` that act on many jobs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Unpack
 
 from beeq.client.context import QueueContext
@@ -11,6 +11,7 @@ from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
 from beeq.operations.pauses import Pauses
+from beeq.operations.watching import JobNews, Watcher
 from beeq.protocol.keys import EndedSetName
 from beeq.protocol.options import check_job_id
 from beeq.protocol.pauses import Pause
@@ -32,6 +33,7 @@ class OperatorMethods:
     def __init__(self, context: QueueContext, session: Session, actions: JobActions) -> None:
         self._many = Many(context, session=session, actions=actions)
         self._inspector = Inspector(context, session, actions)
+        self._watcher = Watcher(context, session, self._inspector)
         self._clean = actions.clean
         self._pauses = Pauses(context, session)
 
@@ -47,6 +49,19 @@ class OperatorMethods:
         """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None."""
         text = check_job_id(job_id)
         return None if text is None else await self._inspector.inspect(text)
+
+    def watch_job(self, job_id: str | int, timeout: Duration | None = None) -> AsyncGenerator[JobNews, None]:
+        """Yield what happens to a job until it has ended, by workers of any kind; see ``JobNews``.
+
+        First comes where it is now, last how it ended; of a job that is not there only ``gone``.
+        While Redis is away it waits.
+
+        Args:
+            job_id: the job's id.
+            timeout: raise TimeoutError then: ms, timedelta, or text like ``30s``; None: never.
+        """
+        timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
+        return self._watcher.watch(check_job_id(job_id) or "", timeout_ms=timeout_ms)
 
     async def retry_many(
         self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]

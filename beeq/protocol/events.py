@@ -17,7 +17,7 @@ QueueEventName = Literal[
     "job succeeded", "job retrying", "job failed", "job postponed", "job progress",
 ]  # fmt: skip
 #: What ``Job.on`` takes.
-JobEventName = Literal["succeeded", "retrying", "failed", "progress"]
+JobEventName = Literal["succeeded", "retrying", "failed", "postponed", "progress"]
 
 
 class _Absent:

@@ -26,6 +26,7 @@ _COMMANDS = {
         "beeq_cli.commands.operate.show",
         "Show one job: where it is, and what came of its attempts.",
     ),
+    "watch": ("beeq_cli.commands.diagnose.watch", "Watch one job until it has ended."),
     "retry": ("beeq_cli.commands.operate.acting", "Queue failed jobs again."),
     "run": ("beeq_cli.commands.operate.acting", "Queue delayed jobs now."),
     "cancel": ("beeq_cli.commands.operate.acting", "End jobs, running or not."),

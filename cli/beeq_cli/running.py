@@ -66,10 +66,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def queues_to_look_into(names: Iterable[str], common: Common, **settings: Any) -> list[Queue]:
-    """Return queues that hear no events, load no scripts and raise no delayed jobs: they write nothing."""
+    """Return queues that load no scripts and raise no delayed jobs: they write nothing.
+
+    They hear no events, unless the settings say so.
+    """
     url = common.redis_url()
     off = ("is_worker", "get_events", "store_jobs", "ensure_scripts", "activate_delayed_jobs")
-    settings |= dict.fromkeys(off, False)
+    settings = {**dict.fromkeys(off, False), **settings}
     return [Queue(name, redis=url, prefix=common.prefix, **settings) for name in names]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,12 @@ from beeq.protocol.backoff import builtin_strategies
 from beeq.protocol.codec import Record, decode_record, encode_record
 
 NOW_MS = 1_795_488_864_455
+
+
+def job_record(status: str = "created", *, created_ms: int = 1, trace: str = "", **data: Any) -> str:
+    """Return the text of a job's record."""
+    options = {"timestamp": created_ms, "stacktraces": [trace] if trace else [], "retries": 0}
+    return json.dumps({"data": data, "options": options, "status": status, "progress": 0})
 
 
 class Errors(list[tuple[str, BaseException]]):
