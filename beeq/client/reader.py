@@ -93,7 +93,7 @@ class JobState:
 class Reader:
     """Reads one queue."""
 
-    def __init__(self, pipeline: Pipeline, keys: Keys, *, scan_count: int) -> None:
+    def __init__(self, pipeline: Pipeline, keys: Keys, *, scan_count: int = 100) -> None:
         self._pipeline = pipeline
         self._keys = keys
         self._scan_count = scan_count

@@ -27,6 +27,10 @@ _COMMANDS = {
         "Show one job: where it is, and what came of its attempts.",
     ),
     "watch": ("beeq_cli.commands.diagnose.watch", "Watch one job until it has ended."),
+    "health": (
+        "beeq_cli.commands.diagnose.health",
+        "Say by the exit code whether Redis answers and workers take jobs.",
+    ),
     "retry": ("beeq_cli.commands.operate.acting", "Queue failed jobs again."),
     "run": ("beeq_cli.commands.operate.acting", "Queue delayed jobs now."),
     "cancel": ("beeq_cli.commands.operate.acting", "End jobs, running or not."),

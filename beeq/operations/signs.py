@@ -1,0 +1,62 @@
+"""Tells whether anybody works on a queue: beeq's workers by their beats, Node's by the jobs that they run.
+
+A Node worker writes nothing of itself. One that runs a job is seen by an active id that no beeq worker has
+claimed and that has given its sign of life; one that is idle cannot be seen.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from beeq.client.reader import Stats
+from beeq.protocol.keys import Keys
+from beeq.redis.pipeline import Pipeline
+
+#: Of the active jobs that no beeq worker has claimed, so many of the newest are looked at.
+_LOOKED_AT = 100
+#: A stall check has marked all active jobs just now: Node's signs of life come within half of its interval.
+_PAUSE_S, _PATIENCE_S = 0.5, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersSeen:
+    """Who was seen at a queue.
+
+    Attributes:
+        beeq: beeq worker processes that have beaten within the last 30 s.
+        node_jobs: active jobs of Node workers, of a hundred that were looked at.
+    """
+
+    beeq: int
+    node_jobs: int
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anybody works."""
+        return bool(self.beeq or self.node_jobs)
+
+
+async def workers_seen(pipeline: Pipeline, keys: Keys, stats: Stats) -> WorkersSeen:
+    """Return who works on the queue whose counts these are. Looking writes nothing; up to three seconds.
+
+    Raises RedisError, QueueClosed.
+    """
+    tries = round(_PATIENCE_S / _PAUSE_S)
+    for left in reversed(range(tries)):
+        seen, are_marked = await _node_jobs(pipeline, keys) if stats.active else (0, False)
+        if stats.workers or seen or not are_marked or not left:
+            break
+        await asyncio.sleep(_PAUSE_S)
+    return WorkersSeen(stats.workers, seen)
+
+
+async def _node_jobs(pipeline: Pipeline, keys: Keys) -> tuple[int, bool]:
+    """Return how many active jobs are a Node worker's, and whether others may be."""
+    ids = await pipeline.call("LRANGE", keys.active, 0, _LOOKED_AT - 1, repeatable=True)
+    if not ids:
+        return 0, False
+    claims, marks = await asyncio.gather(
+        pipeline.call("HMGET", keys.claims, *ids, repeatable=True),
+        asyncio.gather(*(pipeline.call("SISMEMBER", keys.stalling, each, repeatable=True) for each in ids)),
+    )
+    unclaimed = [bool(mark) for claim, mark in zip(claims, marks, strict=True) if claim is None]
+    return unclaimed.count(False), any(unclaimed)

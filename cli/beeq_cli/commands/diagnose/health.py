@@ -1,0 +1,142 @@
+"""``beeq health``: an exit code for a container's health check, and one line that says what is wrong."""
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from beeq import Pause, RedisError, RedisRefused, Stats
+from beeq.client.reader import Reader
+from beeq.jobs import JOB_TYPES
+from beeq.operations.pauses import read_pause
+from beeq.operations.queue_names import find_queue_names
+from beeq.operations.signs import WorkersSeen, workers_seen
+from beeq.protocol.keys import Keys
+from beeq.redis.pipeline import Pipeline
+from beeq.settings import parse_duration
+from beeq_cli.console import complain, print_json, print_line
+from beeq_cli.options import Common, common_options, examples, option, parsed
+from beeq_cli.running import CANNOT_CONNECT, FAILURE, explained, opened, queues_to_look_into, run
+
+#: So many queues are named in a line.
+_MOST_NAMED = 3
+
+
+@click.command(
+    short_help="Say by the exit code whether Redis answers and workers take jobs.",
+    epilog=examples("beeq health || echo 'something is wrong'", "beeq health greetings --json || exit 0"),
+)
+@click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
+@option(
+    "--timeout",
+    "timeout_ms",
+    metavar="D",
+    default="5s",
+    callback=parsed(parse_duration),
+    help="The longest that it may take (2s, 10s) [5s].",
+)
+@option("--json", "as_json", is_flag=True, help="Print an object.")
+@common_options()
+@click.pass_obj
+def health(common: Common, /, queue_names: tuple[str, ...], timeout_ms: int, as_json: bool) -> None:
+    """Exit with 0 if Redis answers and a worker takes jobs, from each QUEUE, or without one from any queue.
+
+    Else with 1, or with 3 if Redis does not answer, and one line says what is wrong. beeq's workers are known
+    by their beat, the last of which may be 30 s ago; Node's by jobs that they run, so an idle one is not
+    seen. A paused queue's workers count.
+    """
+    if "" in queue_names:
+        raise click.UsageError("QUEUE is empty")
+    sys.exit(run(_health(common, list(dict.fromkeys(queue_names)), timeout_ms, as_json=as_json)))
+
+
+async def _health(common: Common, names: list[str], timeout_ms: int, *, as_json: bool) -> int:
+    problem, code, found = "", 0, {}
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            found = await _look(common, names)
+        problem = _problem(found, is_each=bool(names))
+        code = FAILURE if problem else 0
+    except RedisError as error:
+        problem, code = explained(error)
+    except TimeoutError:
+        problem, code = f"Redis has not answered within {timeout_ms} ms", CANNOT_CONNECT
+    if as_json:
+        shown = {name: _shown(*facts) for name, facts in found.items()}
+        print_json({"healthy": not problem, "problem": problem or None, "queues": shown})
+    elif problem:
+        complain(problem)
+    elif not common.is_quiet:
+        print_line(f"ok: {_good(found)}")
+    return code
+
+
+#: What is known of a queue.
+_Facts = tuple[Stats, WorkersSeen, Pause | None]
+
+
+async def _look(common: Common, names: list[str]) -> dict[str, _Facts]:
+    """Return what is known of each queue that is meant."""
+    if names:
+        queues = queues_to_look_into(names, common)
+        async with opened(*queues):
+            facts = await asyncio.gather(*(_facts(queue.pipeline, queue.keys) for queue in queues))
+        return dict(zip(names, facts, strict=True))
+    (queue,) = queues_to_look_into([next(iter(JOB_TYPES))], common)
+    async with opened(queue):
+        names, _ = await find_queue_names(queue.pipeline, queue.settings.prefix)
+        looks = (_facts_or_none(queue.pipeline, Keys(queue.settings.prefix, name)) for name in names)
+        found = await asyncio.gather(*looks)
+    return {name: each for name, each in zip(names, found, strict=True) if each is not None}
+
+
+async def _facts(pipeline: Pipeline, keys: Keys) -> _Facts:
+    stats = await Reader(pipeline, keys).stats(with_age=False)
+    seen, pause = await asyncio.gather(workers_seen(pipeline, keys, stats), read_pause(pipeline, keys))
+    return stats, seen, pause
+
+
+async def _facts_or_none(pipeline: Pipeline, keys: Keys) -> _Facts | None:
+    """Return what is known; None of a queue that cannot be asked: on another node, without a right, odd."""
+    try:
+        return await _facts(pipeline, keys)
+    except RedisRefused:
+        return None
+
+
+def _problem(found: dict[str, _Facts], *, is_each: bool) -> str:
+    """Return what is wrong, or ""."""
+    idle = {name: stats for name, (stats, seen, _) in found.items() if not seen.is_any}
+    if not idle if is_each else len(idle) < len(found):
+        return ""
+    waiting = sum(stats.waiting for stats in idle.values())
+    jobs = f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}"
+    where = _names(list(idle)) if is_each else "any queue"
+    return f"no worker is seen that takes jobs from {where} ({jobs})"
+
+
+def _good(found: dict[str, _Facts]) -> str:
+    worked_on = {name: facts for name, facts in found.items() if facts[1].is_any}
+    beeq = sum(seen.beeq for _, seen, _ in worked_on.values())
+    node = any(seen.node_jobs for _, seen, _ in worked_on.values())
+    who = [f"{beeq} beeq {'worker' if beeq == 1 else 'workers'}"] if beeq else []
+    who += ["Node workers"] if node else []
+    paused = [name for name, facts in worked_on.items() if facts[2] is not None]
+    rest = f"; paused: {_names(paused)}" if paused else ""
+    return f"{' and '.join(who)} at {_names(list(worked_on))}{rest}"
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _shown(stats: Stats, seen: WorkersSeen, pause: Pause | None) -> dict[str, Any]:
+    return {
+        "workers": seen.beeq,
+        "nodeJobs": seen.node_jobs,
+        "waiting": stats.waiting,
+        "active": stats.active,
+        "paused": pause is not None,
+    }
