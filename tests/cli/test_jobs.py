@@ -15,50 +15,8 @@ import pytest
 import redis
 
 from beeq.protocol.keys import Keys
-from beeq_cli.main import cli
 from tests.cli.command import Beeq
-
-#: The commands of this file, whose help has examples.
-COMMANDS = ("jobs", "show", "retry", "remove", "run", "cancel", "purge")
-HOUR_MS = 3_600_000
-
-
-def record(created_ms: int, status: str = "created", trace: str = "", **data: Any) -> str:
-    options = {"timestamp": created_ms, "stacktraces": [trace] if trace else [], "retries": 0}
-    return json.dumps({"data": data, "options": options, "status": status, "progress": 0})
-
-
-class Shop:
-    """A queue ``mail`` under a prefix of its own: 17 and 18 have failed, 19 is delayed, 20 and 21 wait."""
-
-    def __init__(self, client: redis.Redis, prefix: str) -> None:
-        self.redis = client
-        self.keys = Keys(prefix, "mail")
-        now_ms = int(client.time()[0]) * 1000  # type: ignore[index]  # a blocking client
-        records = {
-            "17": record(now_ms, "failed", "TimeoutError: late\n  at x", user=7),
-            "18": record(now_ms - 48 * HOUR_MS, "failed", "ValueError: no \x1b[31m\nred", user=8),
-            "19": record(now_ms, user=7),
-            "20": record(now_ms, user=7),
-            "21": record(now_ms, user=9, text="a\nb\x1b]0;x\x07"),
-        }
-        client.hset(self.keys.jobs, mapping=records)
-        client.sadd(self.keys.failed, "17", "18")
-        client.zadd(self.keys.delayed, {"19": now_ms + HOUR_MS})
-        client.lpush(self.keys.waiting, "20", "21")
-        attempt = [now_ms, now_ms - 1500, now_ms, "host:1:abc", "TimeoutError: late"]
-        client.hset(self.keys.attempts, "17", json.dumps(attempt, separators=(",", ":")))
-        client.expire(self.keys.attempts, 3600)
-
-    def where(self) -> dict[str, list[str]]:
-        """Return the ids of each state that has some."""
-        client: Any = self.redis
-        states = {
-            "failed": sorted(client.smembers(self.keys.failed)),
-            "delayed": client.zrange(self.keys.delayed, 0, -1),
-            "waiting": client.lrange(self.keys.waiting, 0, -1)[::-1],
-        }
-        return {state: ids for state, ids in states.items() if ids}
+from tests.cli.shop import Shop, record
 
 
 @pytest.fixture
@@ -243,17 +201,3 @@ def test_a_person_is_asked_with_the_number(beeq: Beeq, shop: Shop, answer: bytes
         os.close(leader)
         assert process.wait(30) == code
     assert ("failed" in shop.where()) is (code == 1)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_examples_of_the_help_run(beeq: Beeq, shop: Shop, name: str) -> None:
-    text = beeq.ok(name, "--help")
-    examples = re.findall(r"^ +beeq (.+)$", text, re.MULTILINE)
-    assert examples, "the help has no example"
-    for example in examples:
-        ran = beeq.run(*example.split())
-        assert ran.returncode == 0, f"{example}: {ran.stderr}"
-
-
-def test_every_command_is_one_of_these_or_tested_elsewhere() -> None:
-    assert set(COMMANDS) <= set(cli.list_commands(None))  # type: ignore[arg-type]  # asks no context

@@ -14,6 +14,7 @@ from beeq_cli.console import complain, print_json, print_line
 from beeq_cli.options import (
     Common,
     common_options,
+    examples,
     mongo_option,
     option,
     project_id_option,
@@ -25,7 +26,10 @@ from beeq_cli.running import CANNOT_CONNECT, FAILURE, run
 _FLUSH_S = 10.0
 
 
-@click.command(short_help="Write the status mirror, check it, or repair it.")
+@click.command(
+    short_help="Write the status mirror, check it, or repair it.",
+    epilog=examples("beeq mirror", "beeq mirror --check --json", "beeq mirror --repair"),
+)
 @option("--check", is_flag=True, help="Compare once, say what differs, and write nothing.")
 @option("--json", "as_json", is_flag=True, help="With --check: print an object for each difference.")
 @option("--repair", is_flag=True, help="Write each projectId in the type that is wanted, and end.")

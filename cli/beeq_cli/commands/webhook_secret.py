@@ -14,10 +14,17 @@ from beeq.webhooks.keys import (
 )
 from beeq.webhooks.urls import target_of
 from beeq_cli.console import print_line, say
-from beeq_cli.options import Common, common_options, option
+from beeq_cli.options import Common, common_options, examples, option
 
 
-@click.command("webhook-secret", short_help="Print the key that a webhook's receiver verifies with.")
+@click.command(
+    "webhook-secret",
+    short_help="Print the key that a webhook's receiver verifies with.",
+    epilog=examples(
+        "BEEQ_WEBHOOK_SECRET=whsec_$(head -c 24 /dev/urandom | base64)"
+        " beeq webhook-secret https://hooks.example.com/films"
+    ),
+)
 @click.argument("url", metavar="URL")
 @option("--public", "is_public", is_flag=True, help="The public key (whpk_…), of ed25519 signatures.")
 @common_options(has_redis=False)

@@ -28,7 +28,7 @@ from beeq_cli.console import print_json, print_line, say
 from beeq_cli.demo.peers import Peers
 from beeq_cli.demo.scenes import Scenes, Step
 from beeq_cli.demo.show import Show, progress_shown
-from beeq_cli.options import Common, common_options, option
+from beeq_cli.options import Common, common_options, examples, option
 from beeq_cli.running import FAILURE, connect, run
 
 PREFIX = "beeq-demo"
@@ -40,7 +40,9 @@ PICTURE = "picture.png"
 _JOB_TIMEOUT_MS = 120_000
 
 
-@click.command(short_help="Run real jobs in a folder of their own, and show them.")
+@click.command(
+    short_help="Run real jobs in a folder of their own, and show them.", epilog=examples("beeq demo")
+)
 @option("--json", "as_json", is_flag=True, help="Print one object with the results and the stats.")
 @common_options(has_redis=False)
 @click.pass_obj
