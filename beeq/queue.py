@@ -169,9 +169,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
     async def destroy(self) -> int:
         """Delete the queue: every key, bee-queue's and beeq's. Return how many there were."""
         await self._session.ensure()
-        deleted = int(await self.pipeline.call("DEL", *self.keys.every()))
-        self.event_hub.forget_all()
-        return deleted
+        return await self._actions.destroy()
 
     # Listeners.
 

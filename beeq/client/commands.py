@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
 from beeq.client.reader import Reader
-from beeq.errors import JobLost, JobUnreadable, NotReplicated, RedisUnavailable
+from beeq.errors import JobLost, JobUnreadable, NotReplicated, RedisRefused, RedisUnavailable
 from beeq.job import Job
 from beeq.protocol.codec import decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
@@ -49,6 +50,13 @@ class Commands:
             raise
         self.forget(job_id)
         return bool(existed)
+
+    async def destroy(self) -> int:
+        """Delete every key of the queue; return how many there were."""
+        deleted = int(await self._pipeline.call("DEL", *self._keys.every()))
+        with suppress(RedisRefused):  # the registry belongs to all queues; the right to it may lack
+            await self._pipeline.call("ZREM", self._keys.queues, self._keys.queue_name, repeatable=True)
+        return deleted
 
     def forget(self, job_id: str) -> None:
         """Hold no events of a job that was removed, nor its objects."""

@@ -219,6 +219,14 @@ class JobActions:
         await self._session.ensure()
         return await self._commands.clean(kind, older_than_ms=older_than_ms)
 
+    async def destroy(self) -> int:
+        """Delete the queue; see ``Queue.destroy``."""
+        await self._session.ensure()
+        deleted = await self._commands.destroy()
+        self._producer.note.forget()
+        self._event_hub.forget_all()
+        return deleted
+
     async def report_progress(self, job: Job, value: Any) -> int:
         """Publish the job's progress; see ``Job.report_progress``."""
         await self._session.ensure()

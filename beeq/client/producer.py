@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from beeq.client.context import QueueContext
+from beeq.client.registry import QueueNote
 from beeq.errors import NotReplicated, QueueClosed, RedisError, RedisRefused, RedisUnavailable
 from beeq.job import Job
 from beeq.protocol.options import check_job_id
@@ -36,6 +37,8 @@ class Producer:
         self._prefix = scripts.add_jobs.prefix(
             keys, earlier_delayed=keys.earlier_delayed, outbox_limit=settings.outbox_limit
         )
+        #: Goes before the first save, and then one an hour.
+        self.note = QueueNote(keys)
         self._batch: SaveBatch | None = None  # the latest; further saves may join until it is sent
 
     def save(self, job: Job, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[int], SaveBatch]:
@@ -74,6 +77,8 @@ class Producer:
                 self._event_hub.expect(job)  # its events may overtake the reply
         batch = self._batch
         if batch is None or not batch.has_room(size_bytes) or not self._pipeline.is_last(batch.call):
+            if self.note.is_due():
+                self.note.send_along(self._pipeline)
             batch = self._batch = SaveBatch(self._pipeline, self._prefix, self)
         batch.add(job, job_id, record, moment, waiter, due_ms=due_ms, size_bytes=size_bytes)
         return batch

@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from beeq.client.registry import MOST_QUEUES
 from beeq.errors import RedisRefused
-from beeq.protocol.keys import Keys
+from beeq.protocol.keys import Keys, registry_key
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.rights import is_lack_of_right
 
@@ -17,20 +18,24 @@ _KEYS_AT_ONCE = 1000
 _ASKED_AT_ONCE = 100
 
 
-async def find_queue_names(pipeline: Pipeline, prefix: str) -> tuple[list[str], bool]:
-    """Return the names of queues that have jobs, sorted, and whether all keys were looked at.
+async def find_queue_names(
+    pipeline: Pipeline, prefix: str, *, registry: str | None = None
+) -> tuple[list[str], bool]:
+    """Return the names of queues, sorted, and whether all keys were looked at.
 
-    A Redis user without the right to SCAN finds none. In a cluster only the node is asked that the pipeline
-    leads to. Raises RedisUnavailable, QueueClosed.
+    Those that beeq uses are in a registry, see ``registry_key``; ``registry`` names another one. Those that
+    only Node uses are found by their keys, if they have jobs, as far as a search goes. A Redis user without
+    the right to SCAN, or to the registry, finds what is left. In a cluster only the node is asked that the
+    pipeline leads to. Raises RedisUnavailable, QueueClosed.
     """
+    names = await _registered(pipeline, registry_key(prefix) if registry is None else registry)
     head, tail = f"{prefix or 'bq'}:", ":jobs"
     pattern = f"{_escaped(head)}*{tail}"
-    names: set[str] = set()
     cursor, looked_at, ends_s = b"0", 0, time.monotonic() + LONGEST_S
     while True:
         try:
             cursor, keys = await pipeline.call(
-                "SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE, repeatable=True
+                "SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE, "TYPE", "hash", repeatable=True
             )
         except RedisRefused as refused:
             if not is_lack_of_right(refused):
@@ -45,6 +50,22 @@ async def find_queue_names(pipeline: Pipeline, prefix: str) -> tuple[list[str], 
             return sorted(names), True
         if looked_at >= MOST_KEYS or time.monotonic() > ends_s:
             return sorted(names), False
+
+
+async def _registered(pipeline: Pipeline, registry: str) -> set[str]:
+    try:
+        found = await pipeline.call("ZRANGE", registry, -MOST_QUEUES, -1, repeatable=True)
+    except RedisRefused:  # no right to it, a stranger's key of another type, another node's slot
+        return set()
+    return {name for name in map(_text_of, found) if name}
+
+
+def _text_of(raw: bytes) -> str:
+    """Return the name; "" for what is no text, which no queue of beeq's is called."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 async def queues_with(

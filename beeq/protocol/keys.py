@@ -46,6 +46,10 @@ beeq:paused      string     there while the queue is paused: since when, by whom
                             it ends by itself; also a channel
 beeq:hidden      list       ids that wait, as in ``waiting`` and before these, while they are hidden from Node
 ================ ========== ================================================================
+
+All queues of a prefix share one key, the registry ``<prefix>:beeq:queues``: a sorted set, name of a queue →
+when beeq last used it, ms since the epoch. In a cluster each hash tag has its own; those whose tag is in the
+queues' names are ``<prefix>:beeq:queues:{tag}``.
 """
 
 from __future__ import annotations
@@ -105,12 +109,21 @@ class Key:
         return keys.to_key(self._suffix)
 
 
+class RegistryKey(Key):
+    """The key that queues share: in a cluster those of one hash tag, else those of one prefix."""
+
+    def __get__(self, keys: Keys, _owner: type) -> str:
+        """Return its name."""
+        return registry_key(keys.prefix, keys.queue_name if keys.is_in_cluster else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The key names of one queue. An empty prefix means ``bq``, as in bee-queue."""
 
     prefix: str
     queue_name: str
+    is_in_cluster: bool = False
 
     id = Key("id")
     jobs = Key("jobs")
@@ -138,6 +151,7 @@ class Keys:
     attempts = Key("beeq:attempts")
     paused = Key("beeq:paused")
     hidden = Key("beeq:hidden")
+    queues = RegistryKey("beeq:queues")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""
@@ -146,3 +160,19 @@ class Keys:
     def every(self) -> list[str]:
         """Return each key the queue may own, bee-queue's, beeq's, and those of earlier versions."""
         return [self.to_key(suffix) for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES, *OLD_SUFFIXES)]
+
+
+def hash_tag_of(key: str) -> str:
+    """Return the part of a key by which a Redis Cluster places it; "" if that is all of it."""
+    tag, closing, _ = key.partition("{")[2].partition("}")
+    return tag if closing else ""
+
+
+def registry_key(prefix: str, queue_name: str = "") -> str:
+    """Return the key of the registry that has this queue in a cluster; without a name, the prefix's.
+
+    It lies in the queue's slot, if that is decided by a hash tag in the prefix or in the name.
+    """
+    key = f"{prefix or 'bq'}:beeq:queues"
+    tag = hash_tag_of(f"{prefix or 'bq'}:{queue_name}:")
+    return key if not tag or hash_tag_of(key) == tag else f"{key}:{{{tag}}}"

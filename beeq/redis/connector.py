@@ -190,6 +190,11 @@ class Connector:
         return f"Connector({shown_url(self._url) if self._url else type(self.client).__name__})"
 
     @property
+    def is_of_cluster(self) -> bool:
+        """Whether it leads to a cluster, of which it reaches the owner of the queue's slot."""
+        return self._cluster is not None
+
+    @property
     def shown(self) -> str:
         """Where it leads, for a person; no secret is in it."""
         if self._url:

@@ -2,8 +2,8 @@
 
 A user needs the keys and channels of its queues, ``~<prefix>:<queue>:*`` and ``&<prefix>:<queue>:*``, and
 the commands of the table below, as far as its processes play the part that a command is for. What is needed
-by no part is optional: beeq does without, as the reason says. README.md has the rules for ACL SETUSER that
-are made of this table.
+by no part is optional: beeq does without, as the reason says; so is the key ``<prefix>:beeq:queues``, by
+which commands find queues. README.md has the rules for ACL SETUSER that are made of this table.
 
 ``advice_on`` says of a refusal which right is missing. Most servers do not name the command that a script may
 not run; they name the script and the line.
@@ -123,7 +123,7 @@ RIGHTS = (
     Right("blmove", _OPTIONAL, "an idle worker waits for a job; without it, it asks every half second"),
     Right("client|id", _OPTIONAL, "ends that wait; without it, a wait lasts half a second"),
     Right("client|unblock", _OPTIONAL, "ends that wait; without it, a wait lasts half a second"),
-    Right("scan", _OPTIONAL, "commands that find a job's queue by its id; without it, name the queue"),
+    Right("scan", _OPTIONAL, "commands that find queues by themselves; without it, name the queue"),
     Right("select", _OPTIONAL, "a database other than 0; without it, only that one can be used"),
     Right("wait", _OPTIONAL, "the setting wait_replicas; without it, leave that out"),
     Right("client|setname", _OPTIONAL, "?client_name=… in a URL; without it, leave that out"),

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from beeq.protocol.keys import hash_tag_of
+
 DEFAULT_URL = "redis://127.0.0.1:6379"
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
@@ -249,8 +251,7 @@ class HashTagMissing(ValueError):
 
 def has_hash_tag(key: str) -> bool:
     """Return whether a Redis Cluster would place a key by a part of it in braces."""
-    tag, closing, _ = key.partition("{")[2].partition("}")
-    return bool(tag and closing)
+    return bool(hash_tag_of(key))
 
 
 def check_hash_tag(key: str) -> None:

@@ -29,6 +29,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 
 from beeq.client.reader import WORKER_LIFETIME_MS
+from beeq.client.registry import QueueNote
 from beeq.errors import RedisError
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
@@ -177,6 +178,7 @@ class Heartbeat:
         timeout_ms = min(settings.redis_timeout, max(1000, settings.stall_interval // 3))
         self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._worker = worker
+        self._note = QueueNote(keys)
         self._held = held
         self._on_cancelled = on_cancelled
         self._on_lost = on_lost
@@ -261,6 +263,7 @@ class Heartbeat:
                 try:
                     await self.once()
                     duty.turn()
+                    await self._note_queue()
                     again_s = _FIRST_AGAIN_S
                     rest_s = max(next_s - self._loop.time(), self._interval_s * _SHORTEST_REST)
                 except RedisError as error:
@@ -299,6 +302,14 @@ class Heartbeat:
                 self._on_cancelled(cancelled)
             if lost:
                 self._on_lost(lost)
+
+    async def _note_queue(self) -> None:
+        """Let commands know the queue, at first and then once an hour; without the right, they do not."""
+        if self._note.is_due():
+            try:
+                await self._connection.run(scripts.note_queue, self._note.packed())
+            except RedisError as error:
+                self._note.failed(error)
 
     async def give_back(self, left: LeftJobs) -> None:
         """Give back what runs here, in ``loop``, over a connection for just that. Raises RedisError."""

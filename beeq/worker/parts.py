@@ -6,7 +6,7 @@ parts, and so does a handler that was given outside an event loop, at the top le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -56,6 +56,7 @@ class QueueParts:
         keys = Keys(settings.prefix, name)
         timeout_ms = settings.redis_timeout
         connector = Connector(redis, timeout_ms=timeout_ms, slot_key=keys.id)
+        keys = replace(keys, is_in_cluster=connector.is_of_cluster)
         wanted = settings.wait_replicas
         replicas = ReplicaWait(wanted, key=keys.written, timeout_ms=timeout_ms) if wanted else None
         pipeline = Pipeline(connector, timeout_ms=timeout_ms, replicas=replicas)

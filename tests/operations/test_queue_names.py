@@ -36,6 +36,40 @@ async def test_every_queue_with_jobs_is_found_by_its_name(pipeline, prefix, redi
     assert await find_queue_names(pipeline, prefix) == (["a:b", "größe", "mail", "x y"], True)
 
 
+async def test_who_saves_or_works_notes_the_queue_till_its_end(
+    make_queue, pipeline, prefix, redis, eventually, queue_name
+):
+    registry = f"{prefix}:beeq:queues"
+    looking = make_queue(prefix=prefix, is_worker=False)
+    await looking.stats()
+    assert await redis.exists(registry) == 0, "who only looks writes nothing"
+    producer = make_queue("films", prefix=prefix, is_worker=False)
+    await producer.enqueue({})
+    assert await redis.zrange(registry, 0, -1) == ["films"]
+    worker = make_queue("a:b", prefix=prefix)
+    worker.process(lambda _job: None)
+
+    async def is_noted() -> bool:
+        return (await find_queue_names(pipeline, prefix))[0] == ["a:b", "films"]
+
+    await eventually(is_noted)
+    await worker.close()
+    await producer.destroy()
+    assert (await find_queue_names(pipeline, prefix))[0] == ["a:b"]
+    await producer.enqueue({})
+    assert (await find_queue_names(pipeline, prefix))[0] == ["a:b", "films"], "it is in use again"
+    await producer.destroy()
+
+
+async def test_a_registry_of_another_type_hides_no_queue(make_queue, pipeline, prefix, redis):
+    await redis.set(f"{prefix}:beeq:queues", "a stranger's")
+    await redis.set(f"{prefix}:strange:jobs", "no hash")
+    producer = make_queue("films", prefix=prefix, is_worker=False)
+    await producer.enqueue({})
+    assert await find_queue_names(pipeline, prefix) == (["films"], True)
+    await producer.destroy()
+
+
 async def test_a_search_ends_at_its_bound_and_says_so(pipeline, prefix, redis, monkeypatch):
     monkeypatch.setattr(queue_names, "MOST_KEYS", 1000)
     await redis.mset({f"{prefix}:{n}:id": "1" for n in range(3000)})
@@ -54,14 +88,20 @@ async def test_only_queues_that_have_the_job_are_told(pipeline, prefix, redis):
 
 @pytest.mark.more_rights("a user of its own")
 @pytest.mark.real_redis("fakeredis has no users")
-async def test_a_user_who_may_not_scan_finds_none(make_queue, valkey, redis, queue_name):
+async def test_a_user_who_may_not_scan_finds_those_that_are_noted(
+    make_queue, valkey, redis, queue_name, prefix
+):
     await redis.execute_command(
         "ACL", "SETUSER", queue_name, "reset", "on", ">pw", "~*", "&*", "+@all", "-scan"
     )
     url = f"redis://{queue_name}:pw@127.0.0.1:{valkey.port}"
     try:
-        queue = make_queue(redis=url, is_worker=False)
-        assert await find_queue_names((await queue.ready()).pipeline, "bq") == ([], False)
+        await redis.hset(f"{prefix}:mail:jobs", "1", "{}")
+        queue = make_queue("films", redis=url, prefix=prefix, is_worker=False)
+        assert await find_queue_names((await queue.ready()).pipeline, prefix) == ([], False)
+        await queue.enqueue({})
+        assert await find_queue_names(queue.pipeline, prefix) == (["films"], False)
+        await queue.destroy()
         await queue.close()
     finally:
         await redis.execute_command("ACL", "DELUSER", queue_name)

@@ -7,7 +7,15 @@ import re
 import pytest
 
 from beeq.protocol import keys as keys_module
-from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES, Key, Keys
+from beeq.protocol.keys import (
+    BEE_SUFFIXES,
+    SIDE_SUFFIXES,
+    Key,
+    Keys,
+    RegistryKey,
+    hash_tag_of,
+    registry_key,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -48,7 +56,29 @@ def test_each_key_has_its_name_on_the_wire(name: str, key: str) -> None:
 
 def test_every_key_that_the_class_offers_is_pinned_above() -> None:
     offered = {name for name, value in vars(Keys).items() if isinstance(value, Key)}
-    assert offered == {name for name, _ in NAMES}
+    shared = {name for name, value in vars(Keys).items() if isinstance(value, RegistryKey)}
+    assert offered - shared == {name for name, _ in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "queue_name", "key"),
+    [
+        ("bq", "mail", "bq:beeq:queues"),
+        ("", "mail", "bq:beeq:queues"),
+        ("{bq}", "{mail}", "{bq}:beeq:queues"),  # the first tag counts
+        ("bq", "{mail}", "bq:beeq:queues:{mail}"),
+        ("bq", "a:{mail}:b{c}", "bq:beeq:queues:{mail}"),
+        ("bq", "{}mail", "bq:beeq:queues"),
+        ("{}bq", "{mail}", "{}bq:beeq:queues"),
+    ],
+)
+def test_in_a_cluster_the_registry_lies_in_the_queues_slot(prefix: str, queue_name: str, key: str) -> None:
+    assert Keys(prefix, queue_name, is_in_cluster=True).queues == registry_key(prefix, queue_name) == key
+    assert hash_tag_of(key) == hash_tag_of(Keys(prefix, queue_name).jobs)
+
+
+def test_without_a_cluster_all_queues_share_the_registry() -> None:
+    assert Keys("bq", "{mail}").queues == Keys("bq", "films").queues == registry_key("bq")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from beeq.redis import rights, scripts
 PACKAGE = Path(beeq.__file__).parent
 #: Whose scripts a queue without a handler runs; the others are a worker's.
 QUEUE_SCRIPTS = {
-    "add_jobs", "cancel_job", "clean_jobs", "count_jobs", "inspect_job", "measure_jobs", "page_ids", "raise_delayed",
+    "add_jobs", "cancel_job", "clean_jobs", "count_jobs", "inspect_job", "measure_jobs", "note_queue", "page_ids", "raise_delayed",
     "read_outcome", "read_records", "remove_job", "report_progress", "retry_job", "retry_jobs", "run_jobs", "survey_jobs", "withdraw_jobs",
 }  # fmt: skip
 #: Commands whose rights are given by subcommand.

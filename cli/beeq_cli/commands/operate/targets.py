@@ -67,7 +67,9 @@ class QueueFinder:
 
     async def _all_names(self, queue: Queue) -> list[str]:
         if self._names is None:
-            found, is_complete = await find_queue_names(queue.pipeline, queue.settings.prefix)
+            found, is_complete = await find_queue_names(
+                queue.pipeline, queue.settings.prefix, registry=queue.keys.queues
+            )
             self._names = list(dict.fromkeys([*JOB_TYPES, *found]))
             if not is_complete and not self._common.is_quiet:
                 say("Not all of Redis's keys could be looked at; name the queue of other jobs with --queue")
