@@ -36,7 +36,7 @@ async def test_twenty_thousand_results_go_with_nobody_alive(own_valkey, redis, e
         return await redis.keys("*Results") == []
 
     await eventually(is_gone)
-    assert set(await redis.keys("*")) <= {"bq:q:id", "bq:q:stallBlock"}
+    assert set(await redis.keys("*")) <= {"bq:q:id", "bq:q:stallBlock", "bq:beeq:queues"}
 
 
 async def test_results_that_keep_coming_take_up_two_periods(own_valkey, redis):
