@@ -22,6 +22,7 @@ from beeq.errors import (
     WorkerStuck,
 )
 from beeq.job import Job
+from beeq.operations.diagnosis.findings import Finding
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.many import BulkCounts, FoundJob
@@ -42,6 +43,7 @@ __all__ = [
     "DutyHealth",
     "DutySilent",
     "FailedAttempt",
+    "Finding",
     "FoundJob",
     "Health",
     "Job",

@@ -42,6 +42,7 @@ CORE = (
     "worker/scheduling/states.py",
     "worker/scheduling/claims.py",
     "operations/job_filter.py",
+    "operations/diagnosis/findings.py",
 )
 FORBIDDEN_IN_CORE = {
     "asyncio", "httpx", "logging", "os", "pymongo", "random", "redis", "secrets", "socket", "subprocess", "threading", "time",

@@ -1,12 +1,15 @@
 """The methods of ``Queue`` that act on many jobs."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Unpack
 
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
 from beeq.client.session import Session
 from beeq.job import Job
+from beeq.operations.diagnosis.doctor import Doctor
+from beeq.operations.diagnosis.findings import Finding
+from beeq.operations.diagnosis.places import OnLooked
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
@@ -34,6 +37,7 @@ class OperatorMethods:
         self._many = Many(context, session=session, actions=actions)
         self._inspector = Inspector(context, session, actions)
         self._watcher = Watcher(context, session, self._inspector)
+        self._doctor = Doctor(context, session)
         self._clean = actions.clean
         self._pauses = Pauses(context, session)
 
@@ -49,6 +53,28 @@ class OperatorMethods:
         """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None."""
         text = check_job_id(job_id)
         return None if text is None else await self._inspector.inspect(text)
+
+    async def diagnose(self, *, on_looked: OnLooked | None = None) -> list[Finding]:
+        """Return what is wrong with the queue. Changes nothing.
+
+        Every id is looked at, up to a million of each list and set, in pages; ``on_looked`` is called after
+        each with their number.
+        """
+        return await self._doctor.diagnose(on_looked)
+
+    async def diagnose_server(self) -> list[Finding]:
+        """Return what is wrong with Redis: settings, clock, version, and what the user may not do.
+
+        Changes nothing, but for a key of the queue that is there while the user's rights are tried.
+        """
+        return await self._doctor.diagnose_server()
+
+    async def repair(self, findings: Iterable[Finding]) -> int:
+        """Do what the findings' ``fix`` says, to the ids that they name; return how many were mended.
+
+        An id that is somewhere else by now is left alone.
+        """
+        return await self._doctor.repair(findings)
 
     def watch_job(self, job_id: str | int, timeout: Duration | None = None) -> AsyncGenerator[JobNews, None]:
         """Yield what happens to a job until it has ended, by workers of any kind; see ``JobNews``.

@@ -31,6 +31,10 @@ _COMMANDS = {
         "beeq_cli.commands.diagnose.health",
         "Say by the exit code whether Redis answers and workers take jobs.",
     ),
+    "doctor": (
+        "beeq_cli.commands.diagnose.doctor",
+        "Say what is wrong with Redis, queues and this machine, and mend it.",
+    ),
     "retry": ("beeq_cli.commands.operate.acting", "Queue failed jobs again."),
     "run": ("beeq_cli.commands.operate.acting", "Queue delayed jobs now."),
     "cancel": ("beeq_cli.commands.operate.acting", "End jobs, running or not."),

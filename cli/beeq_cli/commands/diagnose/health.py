@@ -25,7 +25,10 @@ _MOST_NAMED = 3
 
 @click.command(
     short_help="Say by the exit code whether Redis answers and workers take jobs.",
-    epilog=examples("beeq health || echo 'something is wrong'", "beeq health greetings --json || exit 0"),
+    epilog=examples(
+        "beeq health || echo 'something is wrong'",
+        "beeq health greetings --timeout 2s || echo 'nobody greets'",
+    ),
 )
 @click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
 @option(
