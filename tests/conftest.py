@@ -39,7 +39,7 @@ from tests.support import audit as audits
 from tests.support.acl import UserOfUrls
 from tests.support.fake_server import FakeServer
 from tests.support.ffmpeg import describe_ffmpeg, hide_ffmpeg
-from tests.support.node import NodeMissing, install_bee_queue, install_payload
+from tests.support.node import NodeMissing, install_arena, install_bee_queue, install_payload
 from tests.support.server import Server
 from tests.support.waiting import Recorder
 from tests.support.waiting import eventually as wait_until
@@ -87,6 +87,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+#: The fixtures of tests with Node.
+_NODES = {"node_modules", "arena_modules"}
+
+
 def is_on_fakeredis(config: pytest.Config) -> bool:
     """Return whether fakeredis stands in for the session's server."""
     return bool(config.getoption("markexpr") == "fast")
@@ -114,13 +118,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item
         for item in items
         if item.get_closest_marker("real_redis")
-        or not {"own_valkey", "each_server", "node_modules"}.isdisjoint(getattr(item, "fixturenames", ()))
+        or not {"own_valkey", "each_server", *_NODES}.isdisjoint(getattr(item, "fixturenames", ()))
     ]
     _leave_out(config, items, needs_more)
 
 
 def _has_node(item: pytest.Item) -> bool:
-    return "node_modules" in getattr(item, "fixturenames", ())
+    return not _NODES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: list[pytest.Item]) -> None:
@@ -282,6 +286,12 @@ def node_modules() -> Path:
 def payload_modules() -> Path:
     """The folder with npm's Payload, likewise."""
     return _fetched(install_payload)
+
+
+@pytest.fixture(scope="session")
+def arena_modules() -> Path:
+    """The folder with npm's Arena and bee-queue, likewise."""
+    return _fetched(install_arena)
 
 
 def _fetched(install: Callable[[], Path]) -> Path:

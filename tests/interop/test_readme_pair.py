@@ -17,7 +17,7 @@ from beeq.webhooks.keys import EndpointKeys
 from tests.support.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
-_BESIDE_NODE = (ROOT / "README.md").read_text().partition("### Beside Node")[2].partition("\n## ")[0]
+_BESIDE_NODE = (ROOT / "README.md").read_text().partition("### Beside Node")[2].partition("\n##")[0]
 BLOCKS = dict(re.findall(r"^```(js|py|text)\n(.*?)^```", _BESIDE_NODE, re.DOTALL | re.MULTILINE))
 
 

@@ -15,6 +15,8 @@ BEE_QUEUE_VERSION = "2.0.0"
 PAYLOAD_VERSION = "3.90.2"
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
+#: The web page of bee-queue's Node side.
+ARENA_VERSION = "4.10.0"
 #: npm may have to fetch some hundred files.
 _INSTALL_TIMEOUT_S = 240
 
@@ -31,6 +33,11 @@ def install_bee_queue(folder: Path = _CHECKOUT / ".node") -> Path:
 def install_payload(folder: Path = _CHECKOUT / ".node-payload") -> Path:
     """Return the ``node_modules`` folder that holds Payload and its MongoDB adapter; see ``install``."""
     return install(folder, {"payload": PAYLOAD_VERSION, "@payloadcms/db-mongodb": PAYLOAD_VERSION})
+
+
+def install_arena(folder: Path = _CHECKOUT / ".node-arena") -> Path:
+    """Return the ``node_modules`` folder that holds Arena and bee-queue; see ``install``."""
+    return install(folder, {"bull-arena": ARENA_VERSION, "bee-queue": BEE_QUEUE_VERSION})
 
 
 def install(folder: Path, versions: Mapping[str, str]) -> Path:
