@@ -30,7 +30,7 @@ from beeq.operations.watching import JobNews
 from beeq.protocol.attempts import FailedAttempt
 from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
-from beeq.settings import Settings
+from beeq.settings import Keep, Settings
 from beeq.supervision.duty import DutyHealth
 from beeq.worker.health import WorkerHealth
 from beeq.workers import run_workers
@@ -54,6 +54,7 @@ __all__ = [
     "JobStalled",
     "JobTimedOut",
     "JobUnreadable",
+    "Keep",
     "NotReplicated",
     "OneOf",
     "Pause",

@@ -85,8 +85,8 @@ class Queue(OperatorMethods, Generic[Data, Result]):
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
 
-    def use(self, *, redis: str | Redis | None = None, prefix: str | None = None) -> None:
-        """Use another Redis, or prefix, than the queue was made with; None leaves it as it is.
+    def use(self, *, redis: str | Redis | None = None, **changes: Unpack[QueueSettings]) -> None:
+        """Use another Redis, or other settings, than the queue was made with; None leaves it as it is.
 
         For a queue that is not open: not yet, as in an app that is loaded, or no more, as between two tests.
 
@@ -95,7 +95,8 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         """
         if not self._session.is_over and (self._session.is_ready or self._consumer.has_begun):
             raise RuntimeError(f"queue {self.name} is open already")
-        settings = replace(self.settings, prefix=self.settings.prefix if prefix is None else prefix)
+        given = {name: value for name, value in changes.items() if value is not None}
+        settings = replace(self.settings, **cast("dict[str, Any]", given))
         redis = self._redis if redis is None else redis
         parts = QueueParts.build(self, self.name, settings, redis)
         self.settings, self._redis = settings, redis

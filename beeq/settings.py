@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 _SAFE_INTEGER = 2**53 - 1
 #: Changes, some hundred bytes each. Those dropped beyond this are found by the mirror's reconciler.
@@ -19,6 +19,8 @@ OUTBOX_LIMIT = 100_000
 Duration = int | timedelta | str
 #: Durations as text, for messages.
 EXAMPLES = "500ms, 2s, 1.5s, 5m, 1h or 1d"
+#: What ``Keep.of`` reads, for messages.
+KEEP_EXAMPLES = "7d, 10000, 7d,10000 or all"
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)")
 
@@ -86,6 +88,115 @@ def _checked(name: str, value: Any, at_least: int, units: tuple[str, str]) -> in
     return value
 
 
+def duration_text(duration_ms: int) -> str:
+    """Return the duration as ``parse_duration`` reads it, in the largest unit without a fraction: ``7d``."""
+    for unit, unit_ms in reversed(_UNITS_MS.items()):
+        if duration_ms % unit_ms == 0 and (duration_ms or unit == "s"):
+            return f"{duration_ms // unit_ms}{unit}"
+    raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which ended jobs stay in Redis: ``Keep(age="7d", count=10_000)``. The others are dropped, step by step.
+
+    As text (``Keep.of``): ``7d``, ``10000``, ``7d,10000``, ``7d,10000,own`` or ``all``.
+
+    Attributes:
+        age: how long ago a job may have ended, in ms (any ``Duration`` is converted). None: any time.
+        count: how many may stay; the oldest go. None: any number.
+        own: whether only jobs go, and are counted, that workers with such a setting have recorded. Off: all
+            of the queue, Node's too; of those that others have recorded, the age counts from when they were
+            first seen.
+
+    Raises:
+        TypeError, ValueError: not a duration, not a count.
+    """
+
+    age: Duration | None = None
+    count: int | None = None
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.age is not None:
+            object.__setattr__(self, "age", milliseconds("age", self.age))
+        if self.count is not None:
+            whole("count", self.count, at_least=0)
+        if not isinstance(self.own, bool):
+            raise TypeError(f"own must be a bool, not {type(self.own).__name__}")
+
+    @property
+    def age_ms(self) -> int | None:
+        """The age in ms."""
+        return None if self.age is None else milliseconds("age", self.age)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is dropped."""
+        return self.age is None and self.count is None
+
+    def __str__(self) -> str:
+        """Return it as ``of`` reads it."""
+        age_ms = self.age_ms
+        parts = [
+            "" if age_ms is None else duration_text(age_ms),
+            "" if self.count is None else str(self.count),
+            "own" if self.own else "",
+        ]
+        return "all" if self.is_all else ",".join(filter(None, parts))
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """Return what is meant: a ``Keep``, an int (a count), a timedelta (an age), or text.
+
+        Raises:
+            TypeError: none of these. ValueError: text that says nothing, or a thing twice; a negative number.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, timedelta):
+            return cls(age=value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls(count=value)
+        if not isinstance(value, str):
+            raise TypeError(f"it must be a Keep, a count, a timedelta or text, not {type(value).__name__}")
+        return cls._read(value)
+
+    @classmethod
+    def _read(cls, text: str) -> Self:
+        if text.strip() == "all":
+            return cls()
+        found: dict[str, Any] = {}
+        for part in map(str.strip, text.split(",")):
+            name, value = cls._part(part)
+            if name in found:
+                raise ValueError(f"{text!r} names two {name}s; write {KEEP_EXAMPLES}")
+            found[name] = value
+        if found.keys() == {"own"}:
+            raise ValueError(f"{text!r} names no age and no count; write {KEEP_EXAMPLES}")
+        return cls(**found)
+
+    @staticmethod
+    def _part(part: str) -> tuple[str, Any]:
+        if part == "own":
+            return "own", True
+        if part.isascii() and part.isdecimal():
+            return "count", int(part)
+        try:
+            return "age", parse_duration(part)
+        except ValueError:
+            raise ValueError(f"{part!r} is no age and no count; write {KEEP_EXAMPLES}") from None
+
+
+def keep(name: str, value: Any) -> Keep | None:
+    """Return what ``Keep.of`` does; None stays None. Its errors name the setting."""
+    try:
+        return None if value is None else Keep.of(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
 class ServiceSettings(TypedDict, total=False):
     """The settings of a queue but for its prefix, as arguments; ``Settings`` says what each does."""
 
@@ -111,6 +222,9 @@ class ServiceSettings(TypedDict, total=False):
     max_hung: int | None
     redis_timeout: Duration
     wait_replicas: int
+    keep_succeeded: Keep | int | timedelta | str | None
+    keep_failed: Keep | int | timedelta | str | None
+    job_timeout: Duration
 
 
 class QueueSettings(ServiceSettings, total=False):
@@ -179,6 +293,15 @@ class Settings:
     #: no failover undoes what was told as done; with one of two it may, for the other may be promoted.
     #: 0: none is asked. What a worker records is not waited for: if a failover undoes it, the job runs again.
     wait_replicas: int = 0
+    #: Which succeeded jobs this queue's workers keep; what is beyond that they drop, the oldest first, with
+    #: its result, and its id may be used again. ``Keep.of`` says what may be given. None: none is dropped, as
+    #: with ``all``; but ``beeq worker`` has a default for None. Workers that differ drop each what it may.
+    keep_succeeded: Keep | None = None
+    #: The same of failed jobs.
+    keep_failed: Keep | None = None
+    #: The limit of an attempt that runs here, if its job has no ``timeout`` of its own (0 is one: no limit),
+    #: whoever has enqueued it. 0: none. The record stays as it is.
+    job_timeout: int = 0
 
     @property
     def outbox_limit(self) -> int:
@@ -205,6 +328,7 @@ class Settings:
             ("initial_redis_failure_retry_delay", 1),
             ("result_ttl", 1),
             ("redis_timeout", 1),
+            ("job_timeout", 0),
         ):
             self._set(name, milliseconds(name, getattr(self, name), at_least=at_least))
         whole("redis_scan_count", self.redis_scan_count, at_least=1)
@@ -212,6 +336,8 @@ class Settings:
         whole("wait_replicas", self.wait_replicas, at_least=0)
         if self.max_hung is not None:
             whole("max_hung", self.max_hung, at_least=1)
+        for name in ("keep_succeeded", "keep_failed"):
+            self._set(name, keep(name, getattr(self, name)))
 
     def _near_term_window(self) -> int:
         window_ms = milliseconds("near_term_window", self.near_term_window, at_least=-_SAFE_INTEGER)

@@ -10,6 +10,8 @@
 -- KEYS[8] results    hash, id → result or error text
 -- KEYS[9] outbox     stream of changed ids, for the mirror
 -- KEYS[10] attempts  hash, id → failed attempts of the job
+-- KEYS[11] succeededAt  sorted set, id → when the job succeeded; dropped later
+-- KEYS[12] failedAt     sorted set, the same of jobs that have failed
 -- ARGV[1]  state         which jobs: "succeeded" or "failed"
 -- ARGV[2]  outbox_limit  how many changes the outbox holds at most, "0" to note none
 -- ARGV[3…] jobs          id of each job, and its record as the caller read it
@@ -23,7 +25,7 @@
 -- from waiting where it is met, like every id without a record.
 -- What may be refused (a key of the wrong type) comes before anything is changed.
 
-local succeeded, failed, active, stalling, jobs, delayed, claims, results, outbox, attempts = unpack(KEYS)
+local succeeded, failed, active, stalling, jobs, delayed, claims, results, outbox, attempts, succeeded_at, failed_at = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 3, 2
 local state, outbox_limit = unpack(ARGV, 1, 2)
@@ -60,6 +62,8 @@ for at = FIRST, #ARGV, STEP do
     call('HDEL', results, id)
     call('HDEL', attempts, id)
     call('HDEL', jobs, id)
+    redis.pcall('ZREM', succeeded_at, id)
+    redis.pcall('ZREM', failed_at, id)
   end
   facts[#facts + 1] = is_same and 1 or 0
 end

@@ -13,11 +13,13 @@
 -- KEYS[11] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
 -- KEYS[12] outbox       stream of changed ids, for the mirror
 -- KEYS[13] attempts     hash, id → failed attempts of the job, newest first, one a line
+-- KEYS[14] succeededAt  sorted set, id → when the job succeeded, in ms, and its record's mark (drop_finished.lua)
+-- KEYS[15] failedAt     sorted set, the same of jobs that have failed
 -- ARGV[1]   events           name of the events channel, or "" to publish no job events
 -- ARGV[2]   earlier_delayed  name of the earlierDelayed channel
 -- ARGV[3]   keep_ms          how long to keep the result of a job whose record is dropped
--- ARGV[4]   drop_succeeded   "1": drop the record of a job that succeeded
--- ARGV[5]   drop_failed      "1": drop the record of a job that failed
+-- ARGV[4]   drop_succeeded   "1": drop the record of a job that succeeded; "later": note in succeededAt when it did
+-- ARGV[5]   drop_failed      "1": drop the record of a job that failed; "later": note in failedAt when it did
 -- ARGV[6]   outbox_limit     how many changes the outbox holds at most, "0" to note none
 -- ARGV[7]   max_bytes        of the ids and records handed out; the first goes however long it is
 -- ARGV[8]   active_length    how long active was when it was last counted, or "" to count now
@@ -52,7 +54,7 @@
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
-local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, even_results, odd_results, outbox, attempts = unpack(KEYS)
+local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, results, even_results, odd_results, outbox, attempts, succeeded_at, failed_at = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
 local FIRST, STEP = 14, 7
 local free, fetched, is_started = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
@@ -92,6 +94,8 @@ local COLON = 58
 -- A job's failed attempts that are kept, and for how long they outlive the last failure of the queue: what is left of
 -- jobs that Node peers have removed goes in the end, with no process alive.
 local MOST_ATTEMPTS, ATTEMPTS_MS = 20, 30 * 24 * 3600 * 1000
+-- Records longer than this are marked by their length alone.
+local LONGEST_MARKED = 4096
 -- Records read at one go: so many beyond max_bytes are read in vain, at most.
 local PIECE = 16
 local length, is_mixed, counted = tonumber(ARGV[8]), ARGV[9] == '1', nil
@@ -116,6 +120,21 @@ local function note_attempt(id, attempt)
   pcall('HSET', attempts, id, attempt)
 end
 
+-- Notes when jobs have ended; a refusal costs nobody a job.
+local function note_ends(key, ended, records)
+  local now, entries = now_ms(), {}
+  for n, id in ipairs(ended) do
+    local record = records[n]
+    if record == '' then
+      record = call('HGET', jobs, id)
+    end
+    local mark = #record > LONGEST_MARKED and #record or tonumber(string.sub(redis.sha1hex(record), 1, 8), 16)
+    entries[2 * n - 1] = string.format('%.17g', now + mark % 2048 / 2048)
+    entries[2 * n] = id
+  end
+  pcall('ZADD', key, unpack(entries))
+end
+
 -- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
 local ids, owned = {}, {}
@@ -123,7 +142,7 @@ for at = FIRST, #ARGV, STEP do
   ids[#ids + 1] = ARGV[at]
 end
 local holders = ids[1] and call('HMGET', claims, unpack(ids))
-local succeeded_ids, failed_ids, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
+local succeeded_ids, failed_ids, succeeded_records, failed_records, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
 
 for n, id in ipairs(ids) do
   if walked > LONGEST_WALK then
@@ -197,11 +216,17 @@ for n, id in ipairs(ids) do
           passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
         end
       elseif status == 'succeeded' then
-        succeeded_ids = succeeded_ids or {}
+        if not succeeded_ids then
+          succeeded_ids, succeeded_records = {}, {}
+        end
         succeeded_ids[#succeeded_ids + 1] = id
+        succeeded_records[#succeeded_ids] = record
       else
-        failed_ids = failed_ids or {}
+        if not failed_ids then
+          failed_ids, failed_records = {}, {}
+        end
         failed_ids[#failed_ids + 1] = id
+        failed_records[#failed_ids] = record
       end
       if keep ~= '' and not is_dropped then
         kept_entries = kept_entries or {}
@@ -282,6 +307,12 @@ if owned[1] then
   end
   if noted then
     pcall('PEXPIRE', attempts, ATTEMPTS_MS)
+  end
+  if succeeded_ids and ARGV[4] == 'later' then
+    note_ends(succeeded_at, succeeded_ids, succeeded_records)
+  end
+  if failed_ids and ARGV[5] == 'later' then
+    note_ends(failed_at, failed_ids, failed_records)
   end
   if delayed_entries then
     -- A new head is announced, so that the processes that raise delayed jobs look in time.

@@ -13,6 +13,8 @@
 -- KEYS[11] oddResults   the same, of other periods
 -- KEYS[12] outbox       stream of changed ids, for the mirror
 -- KEYS[13] attempts     hash, id → failed attempts of the job
+-- KEYS[14] succeededAt  sorted set, id → when the job succeeded; dropped later
+-- KEYS[15] failedAt     sorted set, the same of jobs that have failed
 -- ARGV[1] job_id        the job
 -- ARGV[2] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
@@ -22,7 +24,7 @@
 -- Node peer's manual retry. A job that runs is stopped by its worker's next beat; without its claim and its
 -- record, its outcome is refused.
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, outbox, attempts = unpack(KEYS)
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, outbox, attempts, succeeded_at, failed_at = unpack(KEYS)
 local job_id, outbox_limit = unpack(ARGV)
 
 if outbox_limit ~= '0' then
@@ -50,4 +52,6 @@ redis.call('HDEL', results, job_id)
 redis.call('HDEL', even_results, job_id)
 redis.call('HDEL', odd_results, job_id)
 redis.call('HDEL', attempts, job_id)
+redis.pcall('ZREM', succeeded_at, job_id)
+redis.pcall('ZREM', failed_at, job_id)
 return redis.call('HDEL', jobs, job_id)

@@ -6,6 +6,7 @@
 -- KEYS[4] claims   hash, id → token.place:deliveries
 -- KEYS[5] results  hash, id → error text of the failure
 -- KEYS[6] outbox   stream of changed ids, for the mirror
+-- KEYS[7] failedAt sorted set, id → when the job failed; dropped later
 -- ARGV[1] job_id        the job
 -- ARGV[2] seen          its record as the caller read it
 -- ARGV[3] record        the one to write, which no longer says failed
@@ -17,7 +18,7 @@
 -- Two callers: the second finds the id gone from failed and does nothing, so no id is queued twice
 -- and none that runs, waits or was removed.
 
-local failed, waiting, jobs, claims, results, outbox = unpack(KEYS)
+local failed, waiting, jobs, claims, results, outbox, failed_at = unpack(KEYS)
 local job_id, seen, record, outbox_limit = unpack(ARGV)
 
 if redis.call('SISMEMBER', failed, job_id) == 0 then
@@ -37,6 +38,7 @@ redis.call('SREM', failed, job_id)
 redis.call('HSET', jobs, job_id, record)
 redis.call('HDEL', claims, job_id)
 redis.call('HDEL', results, job_id)
+redis.pcall('ZREM', failed_at, job_id)
 if outbox_limit ~= '0' then
   redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', job_id)
 end

@@ -6,6 +6,7 @@
 -- KEYS[4] claims   hash, id → token.place:deliveries
 -- KEYS[5] results  hash, id → error text of the failure
 -- KEYS[6] outbox   stream of changed ids, for the mirror
+-- KEYS[7] failedAt sorted set, id → when the job failed; dropped later
 -- ARGV[1]  outbox_limit  how many changes the outbox holds at most, "0" to note none
 -- ARGV[2…] jobs          id of each job, its record as the caller read it, and the one to write
 --
@@ -15,7 +16,7 @@
 -- is sent again because its reply was lost finds the record that it would write, and says 1 of it. What may be
 -- refused (a key of the wrong type) comes before anything is changed.
 
-local failed, waiting, jobs, claims, results, outbox = unpack(KEYS)
+local failed, waiting, jobs, claims, results, outbox, failed_at = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 2, 3
 local outbox_limit = unpack(ARGV, 1, 1)
@@ -38,6 +39,7 @@ for at = FIRST, #ARGV, STEP do
     call('HSET', jobs, id, record)
     call('HDEL', claims, id)
     call('HDEL', results, id)
+    redis.pcall('ZREM', failed_at, id)
     if outbox_limit ~= '0' then
       redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
     end

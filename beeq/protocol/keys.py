@@ -45,6 +45,13 @@ beeq:attempts    hash       id → the job's failed attempts, newest first, one 
 beeq:paused      string     there while the queue is paused: since when, by whom, why, as JSON; has a TTL if
                             it ends by itself; also a channel
 beeq:hidden      list       ids that wait, as in ``waiting`` and before these, while they are hidden from Node
+beeq:succeededAt sorted set id → when a worker that is to drop ended jobs in time has recorded the
+                            success, ms since the epoch; the fraction is a mark of the record; has a TTL
+beeq:failedAt    sorted set the same of jobs that have failed
+beeq:seenSuccess sorted set id → when a job that others have finished was first seen succeeded; the same
+                            otherwise
+beeq:seenFailure sorted set the same of jobs that have failed
+beeq:retention   string     what the workers keep that have looked last for jobs to drop; has a TTL
 ================ ========== ================================================================
 
 All queues of a prefix share one key, the registry ``<prefix>:beeq:queues``: a sorted set, name of a queue →
@@ -92,6 +99,11 @@ SIDE_SUFFIXES = (
     "beeq:attempts",
     "beeq:paused",
     "beeq:hidden",
+    "beeq:succeededAt",
+    "beeq:failedAt",
+    "beeq:seenSuccess",
+    "beeq:seenFailure",
+    "beeq:retention",
 )
 
 #: Keys of earlier versions of beeq, which nobody reads any more; ``destroy`` deletes them too.
@@ -152,6 +164,11 @@ class Keys:
     paused = Key("beeq:paused")
     hidden = Key("beeq:hidden")
     queues = RegistryKey("beeq:queues")
+    succeeded_at = Key("beeq:succeededAt")
+    failed_at = Key("beeq:failedAt")
+    seen_success = Key("beeq:seenSuccess")
+    seen_failure = Key("beeq:seenFailure")
+    retention = Key("beeq:retention")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""

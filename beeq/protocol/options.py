@@ -129,9 +129,14 @@ def retries_left(options: dict[str, Any]) -> int:
     return _whole(retries)
 
 
-def timeout_ms_of(options: dict[str, Any]) -> int:
-    """Return the timeout a record asks for, in ms; 0 when it asks for none, or for nonsense."""
-    return _whole(options.get("timeout"))
+def timeout_ms_of(options: dict[str, Any], default_ms: int = 0) -> int:
+    """Return the timeout a record asks for, in ms; 0 when it asks for none, by a 0.
+
+    The default counts when it says nothing of a timeout, or nonsense.
+    """
+    timeout = options.get("timeout")
+    is_none = timeout == 0 and not isinstance(timeout, bool)
+    return 0 if is_none else _whole(timeout) or default_ms
 
 
 def backoff_ms_of(options: dict[str, Any]) -> int:

@@ -30,7 +30,7 @@ class DutyHealth:
 
     Attributes:
         name: ``pump``, ``blocking fetch``, ``heartbeat``, ``stall check``, ``repeated stall check``,
-            ``delayed activator``, ``subscriber``; ``mirror writer``, ``mirror reconciler``,
+            ``retention``, ``delayed activator``, ``subscriber``; ``mirror writer``, ``mirror reconciler``,
             ``mirror subscription``.
         state: ``running``, ``restarting``, ``stopped`` or ``failed``.
         last_turn_ms: when it last took a turn, in ms since the epoch.

@@ -10,7 +10,7 @@ from beeq.protocol.keys import Keys
 from beeq.protocol.options import created_ms_of
 from beeq.protocol.outcome import Outcome
 from beeq.redis import scripts
-from beeq.settings import Settings
+from beeq.settings import Keep, Settings
 from beeq.worker.scheduling.actions import MAX_BATCH_BYTES, ExchangeCall
 
 #: One call in so many counts the jobs that run in the whole fleet; the others go by what it has found.
@@ -26,8 +26,8 @@ class ExchangePacker:
             events=keys.events if settings.send_events else "",
             earlier_delayed=keys.earlier_delayed,
             keep_ms=settings.result_ttl,
-            drop_succeeded="1" if settings.remove_on_success else "",
-            drop_failed="1" if settings.remove_on_failure else "",
+            drop_succeeded=_drop(settings.keep_succeeded, is_at_once=settings.remove_on_success),
+            drop_failed=_drop(settings.keep_failed, is_at_once=settings.remove_on_failure),
             outbox_limit=settings.outbox_limit,
             max_bytes=MAX_BATCH_BYTES,
         )
@@ -87,3 +87,10 @@ class ExchangePacker:
                 keep,
             )
         return self._prefix.pack(arguments)
+
+
+def _drop(keep: Keep | None, *, is_at_once: bool) -> str:
+    """Return when to drop ended jobs, as the script has it: ``1``, ``later`` or never."""
+    if is_at_once:
+        return "1"
+    return "" if keep is None or keep.is_all else "later"

@@ -67,6 +67,7 @@ class Runner:
         on_late: called with the job and the error or None when a handler ends whose attempt was given up.
         on_hung: called when ``hung`` has changed.
         variables: the context of which each attempt runs in a copy.
+        default_timeout_ms: the limit of attempts whose job has none; 0: no limit.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Runner:
         on_late: Callable[[Job, BaseException | None], None],
         on_hung: Callable[[], None] = lambda: None,
         variables: Context | None = None,
+        default_timeout_ms: int = 0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
@@ -86,6 +88,7 @@ class Runner:
         self._on_hung = on_hung
         #: The context variables of each attempt, as it begins.
         self.variables = copy_context() if variables is None else variables
+        self._default_timeout_ms = default_timeout_ms
         #: How many handlers go on though their attempts have ended.
         self.hung = 0
         self._threads = ThreadPool(self._loop)
@@ -100,7 +103,8 @@ class Runner:
 
     def start(self, attempt: Attempt) -> None:
         """Run the handler; ``on_end`` may be called before this returns."""
-        if self._processes is None and "timeout" in attempt.job.options:
+        is_limited = self._default_timeout_ms or "timeout" in attempt.job.options
+        if self._processes is None and is_limited:
             self._limit(attempt)
         attempt.task = asyncio.Task(
             self._run(attempt), loop=self._loop, context=self.variables.copy(), **self._task_options
@@ -108,7 +112,7 @@ class Runner:
 
     def _limit(self, attempt: Attempt) -> None:
         """Let the attempt's timeout begin, unless something else ends it already."""
-        timeout_ms = timeout_ms_of(attempt.job.options)
+        timeout_ms = timeout_ms_of(attempt.job.options, self._default_timeout_ms)
         if timeout_ms and attempt.timer is None and not attempt.has_ended:
             attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt, timeout_ms)
 

@@ -28,6 +28,7 @@ from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
 from beeq.errors import Discard, HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated, kind_of
 from beeq.job import Job
+from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import call_in_thread, process_name
 from beeq.protocol.codec import Record, decode_record
@@ -96,6 +97,7 @@ class Worker:
             on_late=self._ended_late,
             on_hung=self._hung_changed,
             variables=variables,
+            default_timeout_ms=context.settings.job_timeout,
         )
         self._max_hung = max_hung or max(concurrency, _LEAST_MAX_HUNG)
         self.pump = Pump(context, concurrency=concurrency, listener=self)
@@ -113,6 +115,7 @@ class Worker:
             on_over=self._pump_over.set,
         )
         self._stalls_task = context.duties.start("stall check", self._check_stalls)
+        self._retention_tasks = Retention(context).start()
 
     def _begin_heartbeat(self) -> Heartbeat:
         """Beat for what is held here; the thread that does so keeps nothing of this in memory."""
@@ -483,8 +486,8 @@ class Worker:
 
         def ends() -> tuple[Awaitable[object], ...]:
             joined = call_in_thread(functools.partial(self._heartbeat.join, left_s))
-            tasks = (duties.stop(self._pump_task), duties.stop(self._stalls_task))
-            return *tasks, joined, self._runner.close(), self.pump.close()
+            tasks = (self._pump_task, self._stalls_task, *self._retention_tasks)
+            return *map(duties.stop, tasks), joined, self._runner.close(), self.pump.close()
 
         await ending.step(left_s, ends)
 

@@ -13,6 +13,7 @@ from tests.cli.command import Beeq
 from tests.support.server import Server
 
 STARTED = "Queue worker started"
+KEEPS = "keeps 7d,10000,own succeeded and 30d,10000,own failed jobs"
 APP = """
 import os
 from beeq import Queue
@@ -50,7 +51,7 @@ def started_line(beeq: Beeq, *arguments: str, **environment: str) -> str:
 
 def test_an_app_is_worked_on_and_no_built_in_queue(app: Beeq, own_valkey: Server, queue_name: str) -> None:
     line = started_line(app, "--app", "app:plain", "-u", own_valkey.url)
-    assert line == f"{STARTED}: {queue_name} (1 place) on {own_valkey.url}, prefix bq; 1 process"
+    assert line == f"{STARTED}: {queue_name} (1 place) on {own_valkey.url}, prefix bq; 1 process; {KEEPS}"
     with own_valkey.sync_client() as client:
         assert {key.split(":")[1] for key in client.scan_iter("bq:*")} <= {queue_name}
 
@@ -65,7 +66,7 @@ def test_without_an_app_the_four_built_in_queues_are_worked_on(beeq: Beeq, own_v
     line = started_line(beeq, "-c", "2", "-w", "2", "-u", own_valkey.url)
     names = ("ai-generation", "media-processing", "video-assembly", "webhook-processing")
     places = ", ".join(f"{name} (2 places)" for name in names)
-    assert line == f"{STARTED}: {places} on {own_valkey.url}, prefix bq; 2 processes"
+    assert line == f"{STARTED}: {places} on {own_valkey.url}, prefix bq; 2 processes; {KEEPS}"
 
 
 # Where.
@@ -89,7 +90,7 @@ def test_options_of_the_command_line_win_over_the_apps(app: Beeq, own_valkey: Se
     options = ("-u", own_valkey.url, "-p", "mine", "-c", "7")
     ran = app.run("worker", "--app", "app:bound", "--burst", *options)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == f"{STARTED}: bound (7 places) on {own_valkey.url}, prefix mine; 1 process\n"
+    assert ran.stderr == f"{STARTED}: bound (7 places) on {own_valkey.url}, prefix mine; 1 process; {KEEPS}\n"
     shown = app.ok("stats", "bound", "--json", "-u", own_valkey.url, "-p", "mine")
     assert json.loads(shown)["bound"]["succeeded"] == 1
 
@@ -97,7 +98,7 @@ def test_options_of_the_command_line_win_over_the_apps(app: Beeq, own_valkey: Se
 def test_options_before_the_commands_name_win_too(app: Beeq, own_valkey: Server) -> None:
     arguments = ("-u", own_valkey.url, "-p", "mine", "worker", "--app", "app:bound", "--burst")
     ran = app.run(*arguments)
-    assert ran.stderr == f"{STARTED}: bound (3 places) on {own_valkey.url}, prefix mine; 1 process\n"
+    assert ran.stderr == f"{STARTED}: bound (3 places) on {own_valkey.url}, prefix mine; 1 process; {KEEPS}\n"
 
 
 def test_the_started_line_shows_no_password(app: Beeq, own_valkey: Server) -> None:

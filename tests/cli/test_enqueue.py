@@ -328,7 +328,8 @@ def test_a_printed_job_survives_all_processes_and_runs_later(bare_beeq: Beeq) ->
     ran = bare_beeq.run("worker", "--burst", "--app", "app:queue", "addition", TEST_QUEUE="addition")
     assert (ran.returncode, ran.stdout) == (0, "")
     assert ran.stderr.startswith(
-        "Queue worker started: addition (1 place) on embedded:, prefix bq; 1 process\n"
+        "Queue worker started: addition (1 place) on embedded:, prefix bq; 1 process; "
+        "keeps 7d,10000,own succeeded and 30d,10000,own failed jobs\n"
     )
     assert bare_beeq.ok("enqueue", "addition", "--id", "x", "--wait", "-q") == "7\n"
 

@@ -381,3 +381,19 @@ async def test_check_tells_what_differs_and_writes_nothing(scene, eventually):
         )
     (difference,) = [difference async for difference in mirror.check()]
     assert difference.in_mirror == "active-0"
+
+
+async def test_a_job_dropped_in_time_keeps_its_document(scene: Scene, eventually):
+    """Also one that the mirror had not written when it went."""
+    numbers = await enqueue(scene, range(20))
+    settings = {"keep_succeeded": 0, "keep_failed": "0s", "stall_interval": 200}
+    scene.worker("webhook-processing", handler, **settings)
+
+    async def all_gone() -> bool:
+        stats = (await scene.service.queue_stats())["webhook-processing"]
+        return not any((stats.waiting, stats.active, stats.delayed, stats.succeeded, stats.failed))
+
+    await eventually(all_gone, 60)
+    assert not scene.documents()
+    scene.mirror()
+    await until_right(scene, numbers, eventually)

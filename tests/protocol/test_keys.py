@@ -46,6 +46,11 @@ NAMES = [
     ("attempts", "bq:mail:beeq:attempts"),
     ("paused", "bq:mail:beeq:paused"),
     ("hidden", "bq:mail:beeq:hidden"),
+    ("succeeded_at", "bq:mail:beeq:succeededAt"),
+    ("failed_at", "bq:mail:beeq:failedAt"),
+    ("seen_success", "bq:mail:beeq:seenSuccess"),
+    ("seen_failure", "bq:mail:beeq:seenFailure"),
+    ("retention", "bq:mail:beeq:retention"),
 ]
 
 

@@ -37,6 +37,9 @@ DEFAULTS = {
     "max_hung": None,
     "redis_timeout": 5000,
     "wait_replicas": 0,
+    "keep_succeeded": None,
+    "keep_failed": None,
+    "job_timeout": 0,
 }
 SWITCHES = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
 #: Each duration, and the least it may be, in ms.
@@ -47,10 +50,13 @@ DURATIONS = {
     "initial_redis_failure_retry_delay": 1,
     "result_ttl": 1,
     "redis_timeout": 1,
+    "job_timeout": 0,
 }
 COUNTS = {"redis_scan_count": 1, "max_stalls": 0, "wait_replicas": 0}
 #: These may also be None.
 OPTIONAL_COUNTS = {"max_hung": 1}
+#: Tested in test_keep.py.
+KEEPS = {"keep_succeeded", "keep_failed"}
 
 
 def test_the_defaults_are_bee_queues_but_for_activation() -> None:
@@ -59,7 +65,7 @@ def test_the_defaults_are_bee_queues_but_for_activation() -> None:
 
 def test_every_setting_is_a_switch_duration_or_count_tested_here() -> None:
     others = {"prefix", "quit_command_client"}
-    assert set(DEFAULTS) == {*SWITCHES, *DURATIONS, *COUNTS, *OPTIONAL_COUNTS, *others}
+    assert set(DEFAULTS) == {*SWITCHES, *DURATIONS, *COUNTS, *OPTIONAL_COUNTS, *KEEPS, *others}
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from beeq import Queue, Settings
 from beeq.protocol.events import QueueEventName
-from beeq.settings import Duration, QueueSettings
+from beeq.settings import Duration, Keep, QueueSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """
@@ -161,9 +162,11 @@ def test_the_settings_a_checker_knows_are_those_there_are():
     durations = {name for name, hint in known.items() if hint == Duration}
     assert durations == {
         "stall_interval", "near_term_window", "delayed_debounce", "initial_redis_failure_retry_delay",
-        "result_ttl", "redis_timeout",
+        "result_ttl", "redis_timeout", "job_timeout",
     }  # fmt: skip
-    for name in known.keys() - durations - {"prefix"}:
+    keeps = {name for name, hint in known.items() if hint == Keep | int | timedelta | str | None}
+    assert keeps == {"keep_succeeded", "keep_failed"}
+    for name in known.keys() - durations - keeps - {"prefix"}:
         assert known[name] == get_type_hints(Settings)[name], name
 
 

@@ -15,11 +15,12 @@ from beeq.mirror.mirror import Mirror
 from beeq.process import STOPS, LastResort, stop_signals
 from beeq.processors import build
 from beeq.processors.base import Processor, ProcessorSettings
-from beeq.settings import parse_duration
+from beeq.settings import Keep, parse_duration
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
 from beeq.workers import HAND_BACK, WorkerProcess
-from beeq_cli import app, logs
+from beeq_cli import app, keep, logs
 from beeq_cli.console import say
+from beeq_cli.keep import keep_options
 from beeq_cli.options import (
     Common,
     common_options,
@@ -79,6 +80,7 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
     default="30s",
     help="How long running jobs may take to end (500ms, 30s, 5m); then they are handed back [30s].",
 )
+@keep_options()
 @mongo_option()
 @project_id_option()
 @option(
@@ -95,13 +97,17 @@ def worker(  # noqa: PLR0917 - one parameter an option
     burst: bool,
     app_path: str | None,
     shutdown_timeout_ms: int,
+    keep_succeeded: Keep | None,
+    keep_failed: Keep | None,
+    job_timeout: int | None,
     mongo_url: str | None,
     mongo_project_id: str | None,
     log_format: str,
 ) -> None:
     """Work on each QUEUE. Unless named: those of --app, or without it the built-in ones.
 
-    With --app, -u, -p and -c of this line win over what its queues were made with; BEEQ_… variables do not.
+    With --app, the options of this line win over what its queues were made with; BEEQ_… variables do not.
+    Ended jobs that such workers have recorded are dropped in time, with their results: see --keep-….
     The first SIGTERM or SIGINT lets running jobs end; the second hands them back to their queue. A process
     that a handler keeps from stopping is ended some seconds after its time, with exit code 1. With -w or
     --max-hung a parent runs the processes, and replaces those that die or in which too many handlers hang.
@@ -151,6 +157,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
         )
         queue.process(processors[name], concurrency or 1)
         queues.append(queue)
+    keep.settle(ctx, queues, keep_succeeded=keep_succeeded, keep_failed=keep_failed, job_timeout=job_timeout)
     for queue in queues:
         queue.max_hung = max_hung or queue.max_hung
     work = _work(
@@ -190,7 +197,8 @@ def _started_line(queues: Sequence[Queue], processes: int) -> str:
         count = f"{queue.concurrency} place{'s' if queue.concurrency > 1 else ''}"
         places.setdefault(where, []).append(f"{queue.name} ({count})")
     groups = [f"{', '.join(names)} {where}" for where, names in places.items()]
-    return f"{logs.STARTED}: {'; '.join(groups)}; {processes} process{'es' if processes > 1 else ''}"
+    count = f"{processes} process{'es' if processes > 1 else ''}"
+    return f"{logs.STARTED}: {'; '.join(groups)}; {count}; {keep.line_of(queues)}"
 
 
 async def _work(

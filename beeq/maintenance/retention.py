@@ -1,0 +1,150 @@
+"""Drops ended jobs that a queue's workers need not keep: by age, by number, in small steps.
+
+What stays is said by the settings ``keep_succeeded`` and ``keep_failed``. The rules are in
+protocol/README.md, "Retention".
+"""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from beeq.client.context import QueueContext
+from beeq.errors import RedisError
+from beeq.redis import scripts
+from beeq.settings import Keep
+from beeq.supervision.duty import Duty
+from beeq.supervision.supervised_task import SupervisedTask
+
+T = TypeVar("T")
+
+#: A look is made once in so many stall intervals, and at least once in so long.
+_STALL_INTERVALS = 2
+_LONGEST_INTERVAL_S = 60.0
+#: The part of an interval that a look may take; the next one goes on.
+_LOOKING = 0.8
+#: What one script call drops, notes, or sweeps: a millisecond's worth or two.
+_DROP_AT_ONCE = 250
+_DROP_BYTES = 1_000_000
+_NOTE_AT_ONCE = 250
+_SWEEP_AT_ONCE = 250
+#: Pages that one look goes through, even where no job seems to lack a note.
+_NOTE_PAGES = 20
+_SWEEP_PAGES = 4
+#: How long notes outlive the last look, beyond the age that they are for.
+_NOTES_MS = 30 * 24 * 3_600_000
+
+
+class Retention:
+    """One queue's. ``repeat`` is the duty of a worker; ``once`` is one look."""
+
+    def __init__(self, context: QueueContext) -> None:
+        self._context = context
+        settings = context.settings
+        wanted = {"succeeded": settings.keep_succeeded, "failed": settings.keep_failed}
+        self._kept: dict[str, Keep] = {
+            state: keep for state, keep in wanted.items() if keep is not None and not keep.is_all
+        }
+        self._interval_s = min(_STALL_INTERVALS * settings.stall_interval / 1000, _LONGEST_INTERVAL_S)
+        #: Says that a long look goes on; None: a caller waits for it.
+        self._duty: Duty | None = None
+        self._cursors: dict[str, bytes] = {}  # state → where among the ended jobs to go on
+        self._ranks: dict[tuple[str, str], int] = {}  # state and kind → where among the notes to go on
+
+    def start(self) -> list[SupervisedTask]:
+        """Start the duty, if there is anything to drop in time; return it."""
+        return [self._context.duties.start("retention", self.repeat)] if self._kept else []
+
+    async def repeat(self, duty: Duty) -> None:
+        """Look again and again; report failures."""
+        self._duty = duty
+        while True:
+            try:
+                await self.once()
+            except RedisError as error:
+                self._context.report_error(error)
+            await duty.rest(self._interval_s * random.uniform(1.0, 1.1))
+
+    async def once(self) -> int:
+        """Look for jobs to drop, unless another worker that keeps the same just did; return how many went.
+
+        Raises RedisError if the look did not come to its end. The next one makes up for it.
+        """
+        ages_ms = [keep.age_ms or 0 for keep in self._kept.values()]
+        is_turn = await self._call(
+            scripts.begin_retention,
+            kept="; ".join(f"{state} {keep}" for state, keep in self._kept.items()),
+            interval_ms=round(self._interval_s * 1000),
+            notes_ms=max(ages_ms) + _NOTES_MS,
+        )
+        if not is_turn:
+            return 0
+        ends_s = asyncio.get_running_loop().time() + self._interval_s * _LOOKING
+        dropped = 0
+        for state, keep in self._kept.items():
+            await self._sweep(state, "own")
+            dropped += await self._drop(state, keep, ends_s)
+            if not keep.own:
+                await self._sweep(state, "seen")
+                if await self._note(state, ends_s):
+                    dropped += await self._drop(state, keep, ends_s)
+        return dropped
+
+    async def _drop(self, state: str, keep: Keep, ends_s: float) -> int:
+        """Drop what is beyond ``keep``; return how many jobs went."""
+        total, has_more = 0, 1
+        while has_more and asyncio.get_running_loop().time() < ends_s:
+            dropped, has_more = await self._call(
+                scripts.drop_finished,
+                state=state,
+                age_ms="" if keep.age_ms is None else keep.age_ms,
+                count="" if keep.count is None else keep.count,
+                is_own="1" if keep.own else "",
+                limit=_DROP_AT_ONCE,
+                max_bytes=_DROP_BYTES,
+                outbox_limit=self._context.settings.outbox_limit,
+            )
+            total += dropped
+        return total
+
+    async def _note(self, state: str, ends_s: float) -> int:
+        """Note when jobs that others have finished were first seen; return how many."""
+        total = pages = 0
+        while asyncio.get_running_loop().time() < ends_s:
+            cursor, noted, missing = await self._call(
+                scripts.note_finished,
+                state=state,
+                cursor=self._cursors.get(state, b"0"),
+                count=_NOTE_AT_ONCE,
+            )
+            self._cursors[state] = cursor
+            total, pages = total + noted, pages + 1
+            if cursor == b"0" or (missing <= 0 and pages >= _NOTE_PAGES):
+                break
+        return total
+
+    async def _sweep(self, state: str, kind: str) -> None:
+        """Drop notes of jobs that Node peers have removed or retried, some of them."""
+        for _ in range(_SWEEP_PAGES):
+            self._ranks[state, kind] = await self._call(
+                scripts.sweep_finished,
+                state=state,
+                kind=kind,
+                start=self._ranks.get((state, kind), 0),
+                count=_SWEEP_AT_ONCE,
+            )
+            if not self._ranks[state, kind]:
+                break
+
+    async def _call(self, script: scripts.Script, **arguments: Any) -> Any:
+        """Run one step, and rest as long as it took: the server has others to serve."""
+        loop, pipeline = asyncio.get_running_loop(), self._context.pipeline
+        call: Coroutine[Any, Any, Any] = script(pipeline, self._context.keys, **arguments)
+        began_s = loop.time()
+        if self._duty is None:
+            return await call
+        bound_s = self._context.settings.redis_timeout / 1000
+        reply = await self._duty.in_turn(call, sent=lambda: pipeline.batches_sent, bound_s=bound_s)
+        self._duty.turn()
+        await asyncio.sleep(min(loop.time() - began_s, self._duty.patience_s / 2))
+        return reply
