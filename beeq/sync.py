@@ -227,6 +227,15 @@ class Queue(_Connected, Generic[Data, Result]):
         get_job = blocking(asynchronous.Queue.get_job, _job_or_none)
         get_jobs = blocking(asynchronous.Queue.get_jobs, _jobs)
 
+        def __getattr__(self, name: str) -> Any:
+            """Say of what it does not have who has it."""
+            if name in {"process", "run", "handler", "concurrency"}:
+                raise AttributeError(
+                    f"a blocking queue has no {name!r}: it works on no jobs. beeq.Queue does, in an event "
+                    "loop or in `beeq worker --app`"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def save_all(self, jobs: Iterable[Job[Data, Result]]) -> dict[Job[Data, Result], Exception]:
         """Put many jobs into the queue, as the async method does; return those that failed, and why."""
         blocking_jobs = {job.asynchronous: job for job in jobs}

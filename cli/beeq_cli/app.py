@@ -31,22 +31,26 @@ def load_queues(path: str, common: Common) -> list[Queue]:
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
-        raise ValueError(f"{path!r} is not of the form module:attr")
+        raise ValueError(f"{path!r} is not of the form module:attr, such as jobs:queue for queue in jobs.py")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds text
     try:
         found: Any = import_module(module_name)
     except (Exception, SystemExit) as error:
         reason = redact(f"{kind_of(error)}: {text_of(error)}")
         raise AppNotLoaded(f"{module_name} cannot be imported: {reason}", _own_lines(error)) from error
+    module = found
     try:
         for name in attribute.split("."):
             found = getattr(found, name)
     except AttributeError:
-        raise ValueError(f"{module_name} has no {attribute}") from None
+        raise ValueError(f"{module_name} has no attribute {attribute!r}{_instead(module)}") from None
     queues = list(found) if isinstance(found, list | tuple) else [found]
     for queue in queues:
         if not isinstance(queue, Queue):
-            raise ValueError(f"{path} holds {type(queue).__name__}, not a beeq.Queue")  # noqa: TRY004 - a usage error
+            kind = (
+                "a beeq.sync.Queue, which works on no jobs" if _is_blocking(queue) else type(queue).__name__
+            )
+            raise ValueError(f"{path} holds {kind}, not a beeq.Queue{_instead(module)}")  # noqa: TRY004 - a usage error
         if queue.handler is None:
             raise ValueError(f"queue {queue.name} of {path} has no handler: call its process()")
         url = None if queue.has_own_redis and common.redis_option is None else common.redis_url()
@@ -55,6 +59,17 @@ def load_queues(path: str, common: Common) -> list[Queue]:
     if not queues:
         raise ValueError(f"{path} is an empty list")
     return queues
+
+
+def _is_blocking(value: Any) -> bool:
+    """Return whether it is a queue of ``beeq.sync``, which is not loaded for this."""
+    return type(value).__module__ == "beeq.sync"
+
+
+def _instead(module: Any) -> str:
+    """Return which attributes of the module would do, as the end of a sentence."""
+    names = sorted(name for name, value in vars(module).items() if isinstance(value, Queue))
+    return f"; there is {', '.join(f'{module.__name__}:{name}' for name in names[:3])}" if names else ""
 
 
 def _own_lines(error: BaseException) -> list[str]:

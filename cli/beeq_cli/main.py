@@ -121,6 +121,8 @@ def _safe_messages() -> Iterator[None]:
     """Escape what click says of a wrong usage: it repeats arguments, which may be a stranger's ids."""
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # its message is the help, of many lines
     except click.ClickException as error:
         vars(error)["message"] = safe(error.message)  # final, to a type checker
         raise

@@ -53,7 +53,7 @@ def test_an_app_is_worked_on_and_no_built_in_queue(app: Beeq, own_valkey: Server
     line = started_line(app, "--app", "app:plain", "-u", own_valkey.url)
     assert line == f"{STARTED}: {queue_name} (1 place) on {own_valkey.url}, prefix bq; 1 process; {KEEPS}"
     with own_valkey.sync_client() as client:
-        assert {key.split(":")[1] for key in client.scan_iter("bq:*")} <= {queue_name}
+        assert {key.split(":")[1] for key in client.scan_iter("bq:*")} <= {queue_name, "beeq"}
 
 
 def test_a_built_in_queue_beside_an_app_is_named(app: Beeq, own_valkey: Server, queue_name: str) -> None:

@@ -98,3 +98,7 @@ def test_the_examples_of_the_help_work(here: Beeq, command: str) -> None:
 def test_the_help_needs_no_configuration(bare_beeq: Beeq) -> None:
     assert "Usage: " in bare_beeq.ok("--help")
     assert list(bare_beeq.folder.iterdir()) == []
+
+
+def test_without_a_command_the_help_is_shown_line_by_line(bare_beeq: Beeq) -> None:
+    assert bare_beeq.run().stderr == bare_beeq.ok("--help")

@@ -38,6 +38,8 @@ silent = Queue("silent")
 both = [queue, Queue("other", redis=os.environ.get("OTHER_URL", "redis://127.0.0.1:1"))]
 both[1].process(handle)
 nested = both[:1], "no queue"
+import beeq.sync
+blocking = beeq.sync.Queue("blocking")
 """
 STARTED = "Queue worker started"
 
@@ -113,11 +115,12 @@ def test_c_is_the_number_of_jobs_at_once(beeq: Beeq, start: Callable[..., Runnin
     [
         (("nope",), "'nope'"),
         (("queue", "--app", "app:queue"), "'queue'"),
-        (("--app", "app"), "module:attr"),
+        (("--app", "app"), "module:attr, such as jobs:queue"),
         (("--app", "missing:queue"), "cannot be imported"),
-        (("--app", "app:missing"), "no missing"),
-        (("--app", "app:APP"), "no APP"),
+        (("--app", "app:missing"), "no attribute 'missing'; there is app:queue, app:silent"),
+        (("--app", "app:APP"), "no attribute 'APP'"),
         (("--app", "app:nested"), "not a beeq.Queue"),
+        (("--app", "app:blocking"), "a beeq.sync.Queue, which works on no jobs"),
         (("--app", "app:silent"), "has no handler"),
     ],
 )

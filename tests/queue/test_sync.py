@@ -7,6 +7,7 @@ import inspect
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -351,3 +352,11 @@ async def test_a_result_that_comes_as_a_wait_ends_is_no_timeout(monkeypatch):
 
     portal = Portal(asyncio.get_running_loop())
     assert await asyncio.to_thread(portal.run, command()) == "late"
+
+
+def test_a_blocking_queue_says_that_it_works_on_no_jobs():
+    queue: Any = SyncQueue("mail", redis="redis://127.0.0.1:1")
+    with pytest.raises(AttributeError, match=r"it works on no jobs. beeq.Queue does"):
+        queue.process  # noqa: B018 - asking is all it takes
+    with pytest.raises(AttributeError, match="has no attribute 'proces'"):
+        queue.proces  # noqa: B018

@@ -185,7 +185,9 @@ def _own_queues(names: Sequence[str], app_path: str | None, common: Common) -> l
     known = dict.fromkeys([*JOB_TYPES, *sorted(queue.name for queue in own)])
     for name in names:
         if name not in known:
-            raise ValueError(f"no handler for a queue {name!r}; there are {', '.join(known)}")
+            raise ValueError(
+                f"no handler for a queue {name!r}; there are {', '.join(known)}; --app names your own"
+            )
     return [queue for queue in own if not names or queue.name in names]
 
 
