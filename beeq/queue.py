@@ -6,6 +6,7 @@ It is built of parts (``worker/parts.py``): ``Session`` opens and closes, ``JobA
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -77,6 +78,8 @@ class Queue(OperatorMethods, Generic[Data, Result]):
 
     def _build_of(self, parts: QueueParts) -> None:
         self._parts = parts
+        #: What is counted and traced of it.
+        self.telemetry = parts.context.telemetry
         self.keys, self.connector, self.pipeline = parts.keys, parts.connector, parts.pipeline
         self.event_hub, self._listeners, self._reader = parts.event_hub, parts.listeners, parts.reader
         self._session, self._actions, self._consumer = parts.session, parts.actions, parts.consumer
@@ -133,6 +136,11 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         """Return the queue once it is connected. Raises what ``connect`` raises."""
         await self._session.ensure()
         return self
+
+    @property
+    def loop(self) -> AbstractEventLoop | None:
+        """The event loop in which it was opened; None while nothing is open."""
+        return self._session.owning_loop.loop
 
     def is_running(self) -> bool:
         """Return whether the queue has not been closed."""

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 _SAFE_INTEGER = 2**53 - 1
 #: Changes, some hundred bytes each. Those dropped beyond this are found by the mirror's reconciler.
@@ -225,6 +225,7 @@ class ServiceSettings(TypedDict, total=False):
     keep_succeeded: Keep | int | timedelta | str | None
     keep_failed: Keep | int | timedelta | str | None
     job_timeout: Duration
+    tracing: Literal["link", "child"] | None
 
 
 class QueueSettings(ServiceSettings, total=False):
@@ -302,6 +303,9 @@ class Settings:
     #: The limit of an attempt that runs here, if its job has no ``timeout`` of its own (0 is one: no limit),
     #: whoever has enqueued it. 0: none. The record stays as it is.
     job_timeout: int = 0
+    #: Make OpenTelemetry spans of saving jobs and of attempts; needs the extra ``otel``. ``link``: an attempt
+    #: begins a trace of its own, linked to the one that saved the job. ``child``: it goes on with that trace.
+    tracing: Literal["link", "child"] | None = None
 
     @property
     def outbox_limit(self) -> int:
@@ -334,6 +338,8 @@ class Settings:
         whole("redis_scan_count", self.redis_scan_count, at_least=1)
         whole("max_stalls", self.max_stalls, at_least=0)
         whole("wait_replicas", self.wait_replicas, at_least=0)
+        if self.tracing not in (None, "link", "child"):
+            raise ValueError(f"tracing must be None, 'link' or 'child', not {self.tracing!r:.100}")
         if self.max_hung is not None:
             whole("max_hung", self.max_hung, at_least=1)
         for name in ("keep_succeeded", "keep_failed"):

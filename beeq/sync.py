@@ -163,6 +163,11 @@ class Queue(_Connected, Generic[Data, Result]):
         super().__init__(lambda: asynchronous.Queue(name, redis=redis, **settings))
 
     @property
+    def twin(self) -> asynchronous.Queue[Data, Result]:
+        """The ``beeq.Queue`` in the background loop whose methods these are."""
+        return self._twin
+
+    @property
     def name(self) -> str:
         """The queue's name."""
         return self._twin.name

@@ -113,6 +113,7 @@ def test_the_core_leans_on_nothing_but_itself(name):
 LAYERS = (
     ("beeq.errors", "beeq.settings", "beeq.emitter", "beeq.process", "beeq.supervision"),
     ("beeq.protocol",),
+    ("beeq.telemetry",),
     ("beeq.job", "beeq.blocking"),
     ("beeq.embedded",),
     ("beeq.redis", "beeq.environment"),
@@ -126,9 +127,10 @@ LAYERS = (
     ("beeq.processors", "beeq.mirror"),
     ("beeq.service", "beeq.workers", "beeq.sync"),
     ("beeq",),
+    ("beeq.metrics",),
     ("beeq.web",),
     ("beeq_cli.console", "beeq_cli.fields", "beeq_cli.options", "beeq_cli.outages", "beeq_cli.quantities"),
-    ("beeq_cli.app", "beeq_cli.keep", "beeq_cli.logs", "beeq_cli.running"),
+    ("beeq_cli.app", "beeq_cli.keep", "beeq_cli.logs", "beeq_cli.monitoring", "beeq_cli.running"),
     ("beeq_cli.commands", "beeq_cli.demo"),
     ("beeq_cli", "beeq_cli.main", "beeq_cli.__main__"),
 )
@@ -281,6 +283,7 @@ def test_importing_beeq_brings_only_what_a_queue_needs():
         "imageio_ffmpeg",
         "uvicorn",
         "uvloop",
+        "prometheus_client",
         "beeq_cli",
     }
     assert modules_after("import beeq") & unwanted == set()

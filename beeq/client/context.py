@@ -1,7 +1,7 @@
 """What the parts of one queue share. A part takes the context and reads what it needs from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from beeq.client.events.event_hub import EventHub
 from beeq.protocol.keys import Keys
@@ -10,6 +10,7 @@ from beeq.redis.pipeline import Pipeline
 from beeq.redis.probe import RedisProbe
 from beeq.settings import Settings
 from beeq.supervision.duties import Duties
+from beeq.telemetry.hooks import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class QueueContext:
     ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``report_error``
     emits ``error``, or logs it if there are none, and counts what was said lately; ``now_ms`` is this
     machine's clock, in ms since the epoch; ``duties`` are what works in the background; ``probe`` tells
-    whether Redis answers.
+    whether Redis answers; ``telemetry`` is what somebody wants to know of the work.
     """
 
     name: str
@@ -33,3 +34,4 @@ class QueueContext:
     now_ms: Callable[[], int]
     duties: Duties
     probe: RedisProbe
+    telemetry: Telemetry = field(default_factory=Telemetry)

@@ -23,6 +23,7 @@ from beeq.protocol.codec import decode_record
 from beeq.protocol.options import check_job_id
 from beeq.redis.pipeline import NOT_SENT
 from beeq.settings import Duration, milliseconds
+from beeq.telemetry.tracing import Tracing
 
 #: An event is lost if the connection that hears it breaks.
 _EVENT_PATIENCE_S = 1.0
@@ -62,6 +63,7 @@ class JobActions:
         self.name = context.name
         self.now_ms = context.now_ms
         self._report_error = context.report_error
+        self._telemetry = context.telemetry
         self._event_hub = context.event_hub
         #: Whether events are delivered to job objects.
         self._stores_jobs = context.settings.store_jobs and context.settings.get_events
@@ -79,8 +81,18 @@ class JobActions:
 
     # Making and finding.
 
-    async def save(self, job: SomeJob) -> SomeJob:
+    def save(self, job: SomeJob) -> Coroutine[Any, Any, SomeJob]:
         """Put ``job`` into the queue; see ``Job.save``."""
+        tracing = self._telemetry.tracing
+        return self._save(job) if tracing is None else self._save_traced(job, tracing)
+
+    async def _save_traced(self, job: SomeJob, tracing: Tracing) -> SomeJob:
+        with tracing.sending([job.options]) as sending:
+            await self._save(job)
+            sending.job_id = job.id
+        return job
+
+    async def _save(self, job: SomeJob) -> SomeJob:
         if job.claim:
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         loop = asyncio.get_running_loop()  # once: each call of it asks the system for the process id
@@ -112,6 +124,15 @@ class JobActions:
 
     async def save_all(self, jobs: list[Job]) -> dict[Job, Exception]:
         """Put many jobs into the queue; see ``Queue.save_all``."""
+        tracing = self._telemetry.tracing
+        if tracing is None:
+            return await self._save_all(jobs)
+        with tracing.sending([job.options for job in jobs if not job.claim]) as sending:
+            errors = await self._save_all(jobs)
+            sending.error = next(iter(errors.values()), None)
+        return errors
+
+    async def _save_all(self, jobs: list[Job]) -> dict[Job, Exception]:
         await _before_it_is_sent(self._session.ensure_hearing())
         since = self._event_hub.moment
         errors = await self._producer.save_all(jobs)

@@ -31,6 +31,7 @@ class Producer:
     def __init__(self, context: QueueContext) -> None:
         keys, settings = context.keys, context.settings
         self._pipeline = context.pipeline
+        self._telemetry = context.telemetry
         #: Hears of jobs that know their id before they are sent; None: events are not delivered to jobs.
         delivers = settings.store_jobs and settings.get_events
         self._event_hub = context.event_hub if delivers else None
@@ -99,6 +100,11 @@ class Producer:
         if self._event_hub is not None:
             self._event_hub.unregister(job)
 
+    def answered(self, added_ids: Sequence[bytes | RedisRefused | None]) -> None:
+        """Count the jobs that were added, if anybody wants to know."""
+        if self._telemetry.tally is not None:
+            self._telemetry.tally.enqueued(sum(isinstance(each, bytes) for each in added_ids))
+
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
 
@@ -151,6 +157,9 @@ class Producer:
 
 class SaveListener(Protocol):
     """Hears what became of jobs, where their callers do not see to it."""
+
+    def answered(self, added_ids: Sequence[bytes | RedisRefused | None]) -> None:
+        """Hear which ids were added, and for which jobs there is none."""
 
     def refused(self, job: Job) -> None:
         """Hear that a job with an id of its own was not added."""
@@ -263,6 +272,7 @@ class SaveBatch:
         self.error, self.is_settled = error, True
         if added_ids is None or error is not None:
             added_ids = [None] * len(jobs)
+        self._listener.answered(added_ids)
         for job, asked_id, added_id in zip(jobs, asked_ids, added_ids, strict=True):
             job.is_new = isinstance(added_id, bytes)
             if isinstance(added_id, bytes):

@@ -93,6 +93,8 @@ class StallCheck:
                 )
             )
             for job_id in ids:  # now: a later call may fail
+                if self._context.telemetry.tally is not None:
+                    self._context.telemetry.tally.stalled()
                 self._context.emit("stalled", job_id.decode(errors="replace"))
             requeued += len(ids)
             self._took_turn()

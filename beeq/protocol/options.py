@@ -126,7 +126,7 @@ def retries_left(options: dict[str, Any]) -> int:
             retries = float(retries)
         except ValueError:
             return 0
-    return _whole(retries)
+    return whole_of(retries)
 
 
 def timeout_ms_of(options: dict[str, Any], default_ms: int = 0) -> int:
@@ -136,7 +136,7 @@ def timeout_ms_of(options: dict[str, Any], default_ms: int = 0) -> int:
     """
     timeout = options.get("timeout")
     is_none = timeout == 0 and not isinstance(timeout, bool)
-    return 0 if is_none else _whole(timeout) or default_ms
+    return 0 if is_none else whole_of(timeout) or default_ms
 
 
 def backoff_ms_of(options: dict[str, Any]) -> int:
@@ -154,7 +154,7 @@ def backoff_ms_of(options: dict[str, Any]) -> int:
 def postponed_ms_of(options: dict[str, Any]) -> int:
     """Return for how long the job was postponed so far, in ms; 0 for nonsense."""
     own = options.get("beeq")
-    return _whole(own.get("postponed")) if isinstance(own, dict) else 0
+    return whole_of(own.get("postponed")) if isinstance(own, dict) else 0
 
 
 def created_ms_of(options: dict[str, Any]) -> int:
@@ -171,7 +171,7 @@ def whole_in(digits: bytes) -> int:
     return int(digits) if is_short and digits.isdigit() and int(digits) <= SAFE_INTEGER else 0
 
 
-def _whole(number: Any) -> int:
+def whole_of(number: Any) -> int:
     """Return a record's number as one that can be counted with: 0 for nonsense, and never beyond 2^53."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
         return 0

@@ -28,6 +28,8 @@ from beeq.redis.replicas import ReplicaWait
 from beeq.settings import Settings
 from beeq.supervision.duties import Duties, patience_s_of
 from beeq.supervision.error_reports import ErrorReports
+from beeq.telemetry.hooks import Telemetry
+from beeq.telemetry.tracing import Tracing
 from beeq.worker.consumer import Consumer
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ class QueueParts:
             spawn=partial(owning_loop.spawn, name=f"beeq error reports of {name}"),
             connection=Connection(connector, timeout_ms=timeout_ms),
         )
+        telemetry = Telemetry(tracing=Tracing.of(name, settings.tracing))
+
+        def report_error(error: BaseException) -> None:
+            if telemetry.tally is not None:
+                telemetry.tally.reported(error)
+            error_reports.report(error)
+
         probe = RedisProbe(connector, keys, timeout_ms=timeout_ms)
         context = QueueContext(
             name=name,
@@ -79,14 +88,15 @@ class QueueParts:
             pipeline=pipeline,
             event_hub=event_hub,
             emit=listeners.emit,
-            report_error=error_reports.report,
+            report_error=report_error,
             now_ms=now_ms,
             duties=Duties(
-                on_error=error_reports.report,
+                on_error=report_error,
                 patience_s=patience_s_of(settings.stall_interval),
                 is_redis_there=probe.is_answered,
             ),
             probe=probe,
+            telemetry=telemetry,
         )
         reader = Reader(pipeline, keys, scan_count=settings.redis_scan_count)
         session = Session(context, owning_loop, listeners, MissedEnds(context, reader, owning_loop))
@@ -109,5 +119,7 @@ class QueueParts:
     def succeed(self, earlier: QueueParts) -> Self:
         """Take over the listeners, and the handler that was given outside a loop; return these parts."""
         self.listeners.take_over(earlier.listeners.hand_over())
+        self.context.telemetry.tally = earlier.context.telemetry.tally
+        self.context.telemetry.tracing = earlier.context.telemetry.tracing
         earlier.consumer.hand_over(self.consumer)
         return self

@@ -19,6 +19,7 @@ from beeq.blocking import BlockingJob, Portal
 from beeq.errors import JobTimedOut
 from beeq.job import Job
 from beeq.protocol.options import timeout_ms_of
+from beeq.telemetry.attempt_report import AttemptReport
 from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.pool import ProcessPool
 from beeq.worker.thread_pool import ThreadPool
@@ -40,6 +41,8 @@ class Attempt:
     #: The id as Redis has it, which need not be text.
     raw_id: bytes
     claim: bytes
+    #: How often beeq workers have taken the job, this time included.
+    deliveries: int = 1
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     #: The error that the timeout gave the attempt.
@@ -53,6 +56,9 @@ class Attempt:
     is_lost: bool = False
     #: Whether it has ended, and its handler goes on.
     is_hung: bool = False
+    #: Where somebody wants to know: its OpenTelemetry span, and when it began, by the monotonic clock.
+    span: Any = None
+    started_s: float = 0.0
 
 
 class Runner:
@@ -68,6 +74,7 @@ class Runner:
         on_hung: called when ``hung`` has changed.
         variables: the context of which each attempt runs in a copy.
         default_timeout_ms: the limit of attempts whose job has none; 0: no limit.
+        report: hears of the begin and the end of each attempt.
     """
 
     def __init__(
@@ -81,11 +88,13 @@ class Runner:
         on_hung: Callable[[], None] = lambda: None,
         variables: Context | None = None,
         default_timeout_ms: int = 0,
+        report: AttemptReport | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._on_late = on_late
         self._on_hung = on_hung
+        self._report = report
         #: The context variables of each attempt, as it begins.
         self.variables = copy_context() if variables is None else variables
         self._default_timeout_ms = default_timeout_ms
@@ -106,8 +115,11 @@ class Runner:
         is_limited = self._default_timeout_ms or "timeout" in attempt.job.options
         if self._processes is None and is_limited:
             self._limit(attempt)
+        variables = self.variables.copy()
+        if self._report is not None:
+            self._report.begins(attempt, variables)
         attempt.task = asyncio.Task(
-            self._run(attempt), loop=self._loop, context=self.variables.copy(), **self._task_options
+            self._run(attempt), loop=self._loop, context=variables, **self._task_options
         )
 
     def _limit(self, attempt: Attempt) -> None:
@@ -144,9 +156,10 @@ class Runner:
         attempt.has_ended = True
         if attempt.timed_out is not None:
             attempt.timed_out.__context__ = error
-            self._on_end(attempt, None, attempt.timed_out)
-        else:
-            self._on_end(attempt, result, error)
+            result, error = None, attempt.timed_out
+        if self._report is not None:
+            self._report.ends(attempt, error)
+        self._on_end(attempt, result, error)
 
     def _ended_late(self, attempt: Attempt, error: BaseException | None) -> None:
         """Report it if nothing was decided on the job: one that was cancelled or timed out has its status."""
@@ -194,6 +207,8 @@ class Runner:
         A handler that ``was_cancelled`` with all tasks cleans up, and is left to that.
         """
         attempt.has_ended = attempt.is_given_up = True
+        if self._report is not None:
+            self._report.ends(attempt, None)
         if attempt.task is None or not (was_cancelled and attempt.task.cancelling()):
             self._cancel(attempt)
         elif attempt.timer is not None:

@@ -36,10 +36,14 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class Lifeline:
-    """A child's ends of two pipes: ``stop_fd`` says when to stop, ``ready_fd`` takes word that it works."""
+    """A child's ends of two pipes: ``stop_fd`` says when to stop, ``ready_fd`` takes word that it works.
+
+    ``place`` counts from 0: no two living children have the same, and who replaces a child has that one's.
+    """
 
     stop_fd: int
     ready_fd: int
+    place: int = 0
 
     def report_ready(self, line: str = "") -> None:
         """Report to the parent that the child works, with a line for its ``on_started``, maybe cut."""
@@ -52,6 +56,7 @@ class _Child:
     pid: int
     stop_fd: int
     started_at: float
+    place: int
     is_ready: bool = False
 
 
@@ -65,6 +70,7 @@ class ProcessSupervisor:
         hopeless_codes: exit codes of a child that could not begin. If the first child ends with one, no
             other is started, and the code is the parent's own.
         on_started: called once, when all children work, with the line that the last of them has reported.
+        on_end: called with the place of each child that has ended, and whether another one is to come.
     """
 
     def __init__(
@@ -75,15 +81,18 @@ class ProcessSupervisor:
         shutdown_timeout_s: float,
         hopeless_codes: Collection[int],
         on_started: Callable[[str], None],
+        on_end: Callable[[int, bool], None] = lambda _place, _is_awaited: None,
     ) -> None:
         self._count = count
         self._is_burst = is_burst
         self._shutdown_timeout_s = shutdown_timeout_s
         self._hopeless_codes = hopeless_codes
         self._on_started = on_started
+        self._on_end = on_end
         self._earlier_handlers: dict[int, Any] = {}
         self._earlier_wakeup_fd = -1
         self._children: dict[int, _Child] = {}
+        self._done: set[int] = set()  # places of children that nobody replaces
         self._respawns: list[float] = []  # when to start a child; monotonic
         self._urgency = 0  # how many signals have come
         self._sent_urgency = 0
@@ -165,14 +174,16 @@ class ProcessSupervisor:
         while self._respawns and min(self._respawns) <= now:
             self._respawns.remove(min(self._respawns))
             stop_fd, stop_end = os.pipe()
+            taken = {child.place for child in self._children.values()} | self._done
+            place = next(each for each in range(self._count) if each not in taken)
             pid = os.fork()
             if pid == 0:
-                return self._become_child(stop_fd, stop_end)
+                return self._become_child(stop_fd, stop_end, place)
             os.close(stop_fd)
-            self._children[pid] = _Child(pid, stop_end, now)
+            self._children[pid] = _Child(pid, stop_end, now, place)
         return None
 
-    def _become_child(self, stop_fd: int, stop_end: int) -> Lifeline:
+    def _become_child(self, stop_fd: int, stop_end: int, place: int) -> Lifeline:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to pass on
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -180,7 +191,7 @@ class ProcessSupervisor:
         siblings = [child.stop_fd for child in self._children.values()]
         for fd in (stop_end, self._wakeup_fd, self._wakeup_end, self._ready_fd, *siblings):
             os.close(fd)
-        return Lifeline(stop_fd, self._ready_end)
+        return Lifeline(stop_fd, self._ready_end, place)
 
     def _reap(self) -> None:
         for child in list(self._children.values()):
@@ -188,7 +199,11 @@ class ProcessSupervisor:
             if pid:
                 del self._children[pid]
                 os.close(child.stop_fd)
+                awaited = len(self._respawns)
                 self._died(child, os.waitstatus_to_exitcode(status))
+                if len(self._respawns) == awaited:
+                    self._done.add(child.place)
+                self._on_end(child.place, len(self._respawns) > awaited)
 
     def _died(self, child: _Child, code: int) -> None:
         if self._is_stopping():

@@ -35,6 +35,7 @@ from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.outcome import Outcome, fail, succeed
 from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import InLoop, leave_loop, watch_loop
+from beeq.telemetry.attempt_report import AttemptReport
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
@@ -89,6 +90,7 @@ class Worker:
         self.is_paused = False
         #: Set while nothing runs and the queue was found empty; and when ``is_paused``.
         self.idle = asyncio.Event()
+        self._report = AttemptReport(context.telemetry)
         self._runner = Runner(
             handler,
             executor=executor,
@@ -98,6 +100,7 @@ class Worker:
             on_hung=self._hung_changed,
             variables=variables,
             default_timeout_ms=context.settings.job_timeout,
+            report=self._report,
         )
         self._max_hung = max_hung or max(concurrency, _LEAST_MAX_HUNG)
         self.pump = Pump(context, concurrency=concurrency, listener=self)
@@ -263,7 +266,7 @@ class Worker:
             # A stall check only requeues. The worker that claims a job too often fails it, unrun.
             self.pump.outcome_ready(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return
-        attempt = Attempt(job, raw_id, claim)
+        attempt = Attempt(job, raw_id, claim, deliveries)
         self._attempts[attempt] = None
         try:
             self._runner.start(attempt)
@@ -283,6 +286,7 @@ class Worker:
 
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
+        self._report.recorded(outcomes)
         for outcome in outcomes:
             detail = outcome.result if outcome.error is None else outcome.error
             for event in outcome.local_events:

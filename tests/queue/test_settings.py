@@ -14,6 +14,7 @@ from beeq.settings import Settings, milliseconds, whole
 pytestmark = pytest.mark.fast
 
 DEFAULTS = {
+    "tracing": None,
     "prefix": "bq",
     "is_worker": True,
     "get_events": True,
@@ -64,8 +65,15 @@ def test_the_defaults_are_bee_queues_but_for_activation() -> None:
 
 
 def test_every_setting_is_a_switch_duration_or_count_tested_here() -> None:
-    others = {"prefix", "quit_command_client"}
+    others = {"prefix", "quit_command_client", "tracing"}
     assert set(DEFAULTS) == {*SWITCHES, *DURATIONS, *COUNTS, *OPTIONAL_COUNTS, *KEEPS, *others}
+
+
+@pytest.mark.parametrize("tracing", [True, False, "on", "", 1, [], {}])
+def test_tracing_is_link_or_child_or_none(tracing: Any) -> None:
+    assert [Settings(tracing=fine).tracing for fine in ("link", "child", None)] == ["link", "child", None]
+    with pytest.raises(ValueError, match=r"tracing must be None, 'link' or 'child', not "):
+        Settings(tracing=tracing)
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -4,23 +4,26 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from beeq import Queue, RedisError
 from beeq.client.closing import within
 from beeq.jobs import JOB_TYPES
+from beeq.metrics.monitor import WorkerMonitor
 from beeq.mirror.mirror import Mirror
 from beeq.process import STOPS, LastResort, stop_signals
 from beeq.processors import build
 from beeq.processors.base import Processor, ProcessorSettings
 from beeq.settings import Keep, parse_duration
+from beeq.telemetry.tracing import Tracing
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
 from beeq.workers import HAND_BACK, WorkerProcess
 from beeq_cli import app, keep, logs
 from beeq_cli.console import say
 from beeq_cli.keep import keep_options
+from beeq_cli.monitoring import MonitorPorts, monitoring_options, open_ports
 from beeq_cli.options import (
     Common,
     common_options,
@@ -83,6 +86,13 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
 @keep_options()
 @mongo_option()
 @project_id_option()
+@monitoring_options()
+@option(
+    "--tracing",
+    type=click.Choice(["off", "link", "child"]),
+    help="OpenTelemetry spans of jobs: each attempt linked to the saving of its job, or a child of it "
+    "[off, or what --app says].",
+)
 @option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="How the log is written [text]."
 )
@@ -102,6 +112,10 @@ def worker(  # noqa: PLR0917 - one parameter an option
     job_timeout: int | None,
     mongo_url: str | None,
     mongo_project_id: str | None,
+    metrics_port: int | None,
+    health_port: int | None,
+    bind: str,
+    tracing: Literal["off", "link", "child"] | None,
     log_format: str,
 ) -> None:
     """Work on each QUEUE. Unless named: those of --app, or without it the built-in ones.
@@ -116,6 +130,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
     redis_url, mirror_url = common.redis_url(), read_mongo_url(mongo_url)
     id_type = read_project_id(mongo_project_id)
     logs.configure(log_format, is_verbose=common.is_verbose, is_quiet=common.is_quiet)
+    ports = open_ports(metrics_port, health_port, bind, processes=processes)
     lifeline: Lifeline | None = None
     if processes > 1 or max_hung is not None:
         supervisor = ProcessSupervisor(
@@ -124,6 +139,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
             shutdown_timeout_s=shutdown_timeout_ms / 1000 + (0 if mirror_url is None else _CATCH_UP_S),
             hopeless_codes=(FAILURE, USAGE, CANNOT_CONNECT),
             on_started=lambda line: logs.logger.info("%s", line),
+            on_end=(lambda _place, _is_awaited: None) if ports is None else ports.ended,
         )
         outcome = supervisor.run()
         if isinstance(outcome, int):
@@ -160,16 +176,35 @@ def worker(  # noqa: PLR0917 - one parameter an option
     keep.settle(ctx, queues, keep_succeeded=keep_succeeded, keep_failed=keep_failed, job_timeout=job_timeout)
     for queue in queues:
         queue.max_hung = max_hung or queue.max_hung
+        _trace(queue, tracing)
     work = _work(
         queues,
         processors,
         mirror,
+        monitor=_monitor(ports, 0 if lifeline is None else lifeline.place),
         lifeline=lifeline,
         burst=burst,
         shutdown_timeout_ms=shutdown_timeout_ms,
         started_line=_started_line(queues, processes),
     )
     sys.exit(run(work))
+
+
+def _monitor(ports: MonitorPorts | None, place: int) -> WorkerMonitor | None:
+    """Return what serves the ports in the process that has this place; the first one says where they are."""
+    if ports is not None and place == 0:
+        for line in ports.shown:
+            logs.logger.info("%s", line)
+    return None if ports is None else ports.monitor(place)
+
+
+def _trace(queue: Queue, tracing: Literal["off", "link", "child"] | None) -> None:
+    if tracing is None:
+        return
+    try:
+        queue.telemetry.tracing = Tracing.of(queue.name, None if tracing == "off" else tracing)
+    except ImportError as error:  # it names the extra
+        raise click.ClickException(str(error)) from error
 
 
 def _built_in(names: Sequence[str], own: Sequence[Queue], *, has_app: bool) -> list[str]:
@@ -208,6 +243,7 @@ async def _work(
     processors: Mapping[str, Processor[Any]],
     mirror: Mirror | None,
     *,
+    monitor: WorkerMonitor | None,
     lifeline: Lifeline | None,
     burst: bool,
     shutdown_timeout_ms: int,
@@ -216,11 +252,15 @@ async def _work(
     """Work on the queues, and write the mirror, until stopped or done; return the exit code."""
     for queue in queues:
         logs.follow(queue)
+    if monitor is not None:
+        monitor.start(queues)
 
     def hand_back(queue: Queue) -> None:
         logs.logger.warning("running jobs were handed back", extra={"queue": queue.name})
 
     def start() -> None:
+        if monitor is not None:
+            monitor.works()
         if mirror is not None:
             mirror.start()
         if lifeline is not None:

@@ -1,0 +1,96 @@
+"""Reads what Redis says of queues at a scrape: over connections of its own, within a bounded time.
+
+The queue's own loop may be blocked by a handler, and its connections may be what hangs: neither is asked,
+unless the queue was given a client that works in its own loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass
+
+from beeq.client.reader import Reader, Stats
+from beeq.errors import BeeqError
+from beeq.operations.pauses import read_pause
+from beeq.queue import Queue
+from beeq.redis.connector import Connector
+from beeq.redis.pipeline import Pipeline
+
+#: The longest wait for Redis, all queues together.
+READ_TIMEOUT_S = 2.0
+#: How long saying goodbye may take.
+_CLOSE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGauges:
+    """What Redis says of one queue."""
+
+    stats: Stats
+    is_paused: bool
+
+
+class _QueueLooker:
+    """Looks into one queue, from the loop in which it is used first."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._timeout_ms = queue.settings.redis_timeout
+        self._connector: Connector | None = None
+        self._pipeline: Pipeline | None = None
+        if queue.connector.client is None:
+            self._connector, _ = queue.connector.twin()
+
+    async def read(self) -> QueueGauges:
+        queue = self._queue
+        if self._connector is None:
+            loop = queue.loop
+            if loop is None or loop is asyncio.get_running_loop():
+                return await self._of_queue()
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._of_queue(), loop))
+        if self._pipeline is None:
+            self._pipeline = Pipeline(self._connector, timeout_ms=self._timeout_ms)
+        reader = Reader(self._pipeline, queue.keys, scan_count=queue.settings.redis_scan_count)
+        stats, pause = await asyncio.gather(reader.stats(), read_pause(self._pipeline, queue.keys))
+        return QueueGauges(stats, is_paused=pause is not None)
+
+    async def _of_queue(self) -> QueueGauges:
+        return QueueGauges(await self._queue.stats(), is_paused=await self._queue.paused() is not None)
+
+    async def close(self) -> None:
+        if self._pipeline is not None:
+            await self._pipeline.close()
+        if self._connector is not None:
+            await self._connector.close()
+
+
+class GaugeReader:
+    """Reads several queues; use it in one loop, and ``close`` it there."""
+
+    def __init__(self, queues: Iterable[Queue]) -> None:
+        self._lookers = {queue.name: _QueueLooker(queue) for queue in queues}
+
+    async def read(self) -> Mapping[str, QueueGauges]:
+        """Return what Redis says of each queue, without those of which it says nothing in time."""
+        tasks = {name: asyncio.ensure_future(looker.read()) for name, looker in self._lookers.items()}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=READ_TIMEOUT_S)
+        found = {}
+        for name, task in tasks.items():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                found[name] = task.result()
+            task.cancel()
+        return found
+
+    async def is_answered(self) -> bool:
+        """Return whether Redis answers for any of the queues."""
+        return bool(await self.read())
+
+    async def close(self) -> None:
+        """Hang up."""
+        closing: list[Awaitable[object]] = [looker.close() for looker in self._lookers.values()]
+        with contextlib.suppress(TimeoutError, BeeqError, OSError):
+            async with asyncio.timeout(_CLOSE_S):
+                await asyncio.gather(*closing, return_exceptions=True)

@@ -1,0 +1,80 @@
+"""Judges a worker for the probes of an orchestrator, by the signs of its processes. Turns count, not jobs.
+
+* started: all processes have connected once, and loaded their scripts.
+* ready: in each process each queue's last turn, or a blocking wait of which the server has told the end, is
+  younger than two stall intervals. Places that are all taken need no turn; the loop must run then.
+* alive: no process has stopped taking turns for a reason that beginning again would end. Redis that does not
+  answer is no such reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from beeq.metrics.board import ProcessSigns, ProcessState, QueueSigns
+from beeq.queue import Queue
+from beeq.worker.blocking_fetch import FETCH_TIMEOUT_MS
+from beeq.worker.health import WorkerHealth
+
+#: A blocking wait on an empty queue may take so long, whatever the stall interval.
+_LEAST_PATIENCE_MS = FETCH_TIMEOUT_MS + 1000
+#: Processes write their signs several times a second; one that was silent for so long is stopped itself.
+_LONGEST_SILENCE_S = 10.0
+#: Duties whose turns show that the worker takes jobs as soon as there are some.
+_TAKING = ("pump", "blocking fetch")
+
+
+def signs_of(queue: Queue, health: WorkerHealth, *, now_ms: int) -> QueueSigns:
+    """Return how one queue's work in this process is."""
+    patience_ms = max(2 * queue.settings.stall_interval, _LEAST_PATIENCE_MS)
+    taking = [duty for duty in health.duties if duty.name in _TAKING]
+    last_turn_ms = max((duty.last_turn_ms for duty in taking), default=0)
+    is_full = bool(health.concurrency) and health.places_taken >= health.concurrency
+    # What is about to stop, or paused by an operator, needs no turns, and is not to be begun again.
+    needs_turns = health.is_taking and not is_full
+    is_late = needs_turns and now_ms - last_turn_ms > patience_ms
+    is_blocked = health.loop_silent_ms > patience_ms
+    has_failed = bool(health.error) or any(duty.state == "failed" for duty in taking)
+    is_full_of_hung = bool(health.hung) and not health.is_taking and queue.is_running()
+    is_alive = not (is_late or is_blocked or has_failed or is_full_of_hung)
+    return QueueSigns(
+        busy=health.places_taken,
+        slots=health.concurrency,
+        last_turn_ms=last_turn_ms,
+        is_ready=is_alive and bool(health.concurrency) and queue.is_running(),
+        is_alive=is_alive,
+    )
+
+
+def why_not_started(processes: Sequence[ProcessSigns]) -> list[str]:
+    """Return what has not started yet."""
+    return [
+        f"process {at} of {len(processes)} has not started"
+        for at, process in enumerate(processes, 1)
+        if process.state < ProcessState.WORKING
+    ]
+
+
+def why_not_ready(processes: Sequence[ProcessSigns]) -> list[str]:
+    """Return which processes and queues take no turns."""
+    return why_not_started(processes) + [
+        f"process {process.pid}, queue {name}: takes no turns"
+        for process in processes
+        if process.state is ProcessState.WORKING
+        for name, signs in process.queues.items()
+        if signs.slots and not (signs.is_ready and process.age_s < _LONGEST_SILENCE_S)
+    ]
+
+
+def why_not_alive(processes: Sequence[ProcessSigns]) -> list[str]:
+    """Return what only a new start would end. A process that has died is replaced by its parent."""
+    why = []
+    for process in processes:
+        if not process.pid:
+            continue
+        if process.age_s > _LONGEST_SILENCE_S:
+            why.append(f"process {process.pid} stands still")
+        elif process.state is ProcessState.WORKING:
+            stuck = [name for name, signs in process.queues.items() if not signs.is_alive]
+            why += [f"process {process.pid}, queue {name}: takes no turns" for name in stuck]
+    return why

@@ -1,0 +1,74 @@
+"""Tells of a worker's attempts, where somebody asked: counts them, times them, makes their spans."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextvars import Context
+from typing import Any, Protocol
+
+from beeq.errors import Postpone
+from beeq.protocol.options import created_ms_of, postponed_ms_of, whole_of
+from beeq.protocol.outcome import Outcome
+from beeq.telemetry.hooks import Telemetry
+
+
+class ReportedAttempt(Protocol):
+    """What is read and noted of an attempt; ``Attempt`` says what each is."""
+
+    job: Any
+    deliveries: int
+    task: asyncio.Task[None] | None
+    timed_out: Any
+    is_cancelled: bool
+    is_lost: bool
+    is_given_up: bool
+    span: Any
+    started_s: float
+
+
+class AttemptReport:
+    """One worker's. Each method does nothing for what nobody wants to know."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def begins(self, attempt: ReportedAttempt, variables: Context) -> None:
+        """Tell of an attempt that is about to start in this context."""
+        job, tally, tracing = attempt.job, self._telemetry.tally, self._telemetry.tracing
+        if tally is not None:
+            attempt.started_s = time.monotonic()
+            # Of a later attempt nobody knows when it was due.
+            due_ms = max(created_ms_of(job.options), whole_of(job.options.get("delay")))
+            is_first = attempt.deliveries == 1 and job.status == "created"
+            if due_ms and is_first and not postponed_ms_of(job.options):
+                tally.waited(max(0, job.started_ms - due_ms) / 1000)
+        if tracing is not None:
+            attempt.span = tracing.begin(job.saved_id(), job.options, variables)
+
+    def ends(self, attempt: ReportedAttempt, error: BaseException | None) -> None:
+        """Tell of the end of an attempt, by its handler's return or error, or by being given up."""
+        tally, tracing = self._telemetry.tally, self._telemetry.tracing
+        if attempt.started_s and tally is not None:
+            tally.ran(time.monotonic() - attempt.started_s)
+            if attempt.is_cancelled and not attempt.is_lost:
+                tally.ended("cancelled")
+        if attempt.span is not None and tracing is not None:
+            event = _event_of(attempt, error)
+            tracing.end(attempt.span, None if event else error, event=event)
+        attempt.span, attempt.started_s = None, 0.0
+
+    def recorded(self, outcomes: Iterable[Outcome]) -> None:
+        """Count the outcomes that Redis has recorded."""
+        if self._telemetry.tally is not None:
+            for outcome in outcomes:
+                self._telemetry.tally.ended("postponed" if outcome.is_postponed else outcome.status)
+
+
+def _event_of(attempt: ReportedAttempt, error: BaseException | None) -> str:
+    """Return how an attempt ended that neither succeeded nor failed; else ""."""
+    if attempt.is_cancelled:
+        return "lost" if attempt.is_lost else "cancelled"
+    was_stopped = attempt.task is not None and attempt.task.cancelling() > 0 and attempt.timed_out is None
+    if attempt.is_given_up or (was_stopped and issubclass(type(error), asyncio.CancelledError)):
+        return "handed back"  # by the end of its worker
+    return "postponed" if issubclass(type(error), Postpone) else ""
