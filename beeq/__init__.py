@@ -25,6 +25,7 @@ from beeq.job import Job
 from beeq.operations.diagnosis.findings import Finding
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
+from beeq.operations.live_workers import ActiveJob, Activity, LiveWorker, OtherJobs
 from beeq.operations.many import BulkCounts, FoundJob
 from beeq.operations.watching import JobNews
 from beeq.protocol.attempts import FailedAttempt
@@ -36,6 +37,8 @@ from beeq.worker.health import WorkerHealth
 from beeq.workers import run_workers
 
 __all__ = [
+    "ActiveJob",
+    "Activity",
     "BeeqError",
     "BulkCounts",
     "Discard",
@@ -55,8 +58,10 @@ __all__ = [
     "JobTimedOut",
     "JobUnreadable",
     "Keep",
+    "LiveWorker",
     "NotReplicated",
     "OneOf",
+    "OtherJobs",
     "Pause",
     "Postpone",
     "Queue",

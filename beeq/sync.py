@@ -300,6 +300,8 @@ class Queue(_Connected, Generic[Data, Result]):
     repair = blocking(asynchronous.Queue.repair)
     run_job = blocking(asynchronous.Queue.run_job)
     paused = blocking(asynchronous.Queue.paused)
+    workers = blocking(asynchronous.Queue.workers)
+    activity = blocking(asynchronous.Queue.activity)
     inspect_job = blocking(asynchronous.Queue.inspect_job, _details_or_none)
 
 

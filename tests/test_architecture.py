@@ -29,6 +29,7 @@ CORE = (
     "protocol/events.py",
     "protocol/backoff.py",
     "protocol/options.py",
+    "protocol/running.py",
     "protocol/outcome.py",
     "maintenance/eager_timer.py",
     "settings.py",
@@ -136,6 +137,7 @@ LAYERS = (
 )
 #: Imports that run against the table, each with its reason.
 UPWARD = {
+    ("beeq.worker.running_notes", "beeq"): "the version, which others see",
     ("beeq.ai.provider", "beeq"): "the version, which the User-Agent names",
     ("beeq.webhooks.delivery", "beeq"): "the version, which the User-Agent names",
 }

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
@@ -23,6 +24,8 @@ _CLEAN_BYTES = 1_000_000
 _CLAIM_PATIENCE = 3
 #: Workers beat more often than this, with any stall interval.
 CANCELLED_MS = 10 * 60_000
+#: Of the keys of so many worker processes destroy knows; those of others go by their TTL.
+_MOST_WORKERS = 1000
 #: As text, or as Redis has it, which need not be text.
 AnyId = TypeVar("AnyId", str, bytes)
 
@@ -53,9 +56,13 @@ class Commands:
 
     async def destroy(self) -> int:
         """Delete every key of the queue; return how many there were."""
-        deleted = int(await self._pipeline.call("DEL", *self._keys.every()))
+        keys, workers = self._keys, []
+        with suppress(RedisRefused):  # a stranger's key of another type
+            workers = await self._pipeline.call("ZRANGE", keys.workers, -_MOST_WORKERS, -1, repeatable=True)
+        running = [replace(keys, worker=name.decode(errors="replace")).running for name in workers]
+        deleted = int(await self._pipeline.call("DEL", *keys.every(), *running))
         with suppress(RedisRefused):  # the registry belongs to all queues; the right to it may lack
-            await self._pipeline.call("ZREM", self._keys.queues, self._keys.queue_name, repeatable=True)
+            await self._pipeline.call("ZREM", keys.queues, keys.queue_name, repeatable=True)
         return deleted
 
     def forget(self, job_id: str) -> None:

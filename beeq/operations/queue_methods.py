@@ -12,6 +12,7 @@ from beeq.operations.diagnosis.findings import Finding
 from beeq.operations.diagnosis.places import OnLooked
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
+from beeq.operations.live_workers import Activity, LiveWorker, Workers
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
 from beeq.operations.pauses import Pauses
 from beeq.operations.watching import JobNews, Watcher
@@ -40,6 +41,7 @@ class OperatorMethods:
         self._doctor = Doctor(context, session)
         self._clean = actions.clean
         self._pauses = Pauses(context, session)
+        self._workers = Workers(context, session)
 
     def find_jobs(self, **filters: Unpack[Filters]) -> AsyncIterator[FoundJob[Job]]:
         """Yield the jobs that the filters mean, in all states unless ``state`` names some.
@@ -157,3 +159,15 @@ class OperatorMethods:
     async def paused(self) -> Pause | None:
         """Return since when the queue is paused, by whom, why and until when; None if it is not."""
         return await self._pauses.now()
+
+    async def workers(self) -> list[LiveWorker]:
+        """Return the live beeq workers, what each is and runs; those with the longest jobs first.
+
+        A job is there once it has run for half a second, as a rule within another half. Node's workers leave
+        no trace but the jobs that they run, see ``activity``. Looking writes nothing.
+        """
+        return await self._workers.now()
+
+    async def activity(self) -> Activity:
+        """Return the live workers, and the active jobs that none of them has noted, such as Node's."""
+        return await self._workers.activity()

@@ -54,6 +54,9 @@ beeq:seenFailure sorted set the same of jobs that have failed
 beeq:retention   string     what the workers keep that have looked last for jobs to drop; has a TTL
 ================ ========== ================================================================
 
+Each worker process has one more, ``beeq:running:<worker>``: a hash, what it is and which jobs run there, see
+protocol/running.py; has a TTL.
+
 All queues of a prefix share one key, the registry ``<prefix>:beeq:queues``: a sorted set, name of a queue →
 when beeq last used it, ms since the epoch. In a cluster each hash tag has its own; those whose tag is in the
 queues' names are ``<prefix>:beeq:queues:{tag}``.
@@ -129,13 +132,25 @@ class RegistryKey(Key):
         return registry_key(keys.prefix, keys.queue_name if keys.is_in_cluster else "")
 
 
+class WorkerKey(Key):
+    """A key of one worker process."""
+
+    def __get__(self, keys: Keys, _owner: type) -> str:
+        """Return its name."""
+        return f"{keys.to_key(self._suffix)}:{keys.worker}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The key names of one queue. An empty prefix means ``bq``, as in bee-queue."""
+    """The key names of one queue. An empty prefix means ``bq``, as in bee-queue.
+
+    ``worker`` is the process whose own key is meant.
+    """
 
     prefix: str
     queue_name: str
     is_in_cluster: bool = False
+    worker: str = ""
 
     id = Key("id")
     jobs = Key("jobs")
@@ -169,6 +184,7 @@ class Keys:
     seen_success = Key("beeq:seenSuccess")
     seen_failure = Key("beeq:seenFailure")
     retention = Key("beeq:retention")
+    running = WorkerKey("beeq:running")
 
     def to_key(self, suffix: str) -> str:
         """Return the full name of ``suffix``; nothing is escaped."""

@@ -72,7 +72,7 @@ RIGHTS = (
     Right("hexists", _ALL, "whether a job has a record", "HEXISTS KEY f"),
     Right("hlen", _BOTH, "how many claims and records there are", "HLEN KEY"),
     Right("hstrlen", _ALL, "how long a record is", "HSTRLEN KEY f"),
-    Right("hscan", ("worker", "mirror"), "claims of lost calls; records to compare", "HSCAN KEY 0"),
+    Right("hscan", _ALL, "what runs on workers; claims of lost calls; records to compare", "HSCAN KEY 0"),
     Right("hrandfield", _WORKER, "claims that nobody holds any more", "HRANDFIELD KEY"),
     # waiting and active.
     Right("llen", _BOTH, "how many jobs wait and run", "LLEN KEY"),

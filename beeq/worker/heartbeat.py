@@ -24,9 +24,9 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from beeq.client.reader import WORKER_LIFETIME_MS
 from beeq.client.registry import QueueNote
@@ -39,6 +39,8 @@ from beeq.settings import Settings
 from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import LOOK_S, look_at_loops
 from beeq.supervision.supervised_task import SupervisedTask
+from beeq.worker.running_notes import LOOK_S as NOTE_S
+from beeq.worker.running_notes import RunningNotes, WorkerLook, batches
 
 #: The registry of workers needs more beats than a long stall interval would bring.
 _LONGEST_INTERVAL_MS = 10_000
@@ -147,6 +149,7 @@ class Heartbeat:
         worker: this process's name in the registry.
         held: called in the thread; returns the jobs to beat for, id → claim, and the one of these claims that
             Redis may not have granted yet, or empty.
+        look: called in the thread; returns how the worker is, for others to see, or None if it is gone.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
             ``held`` returned it; since then its outcome may have been recorded.
@@ -164,6 +167,7 @@ class Heartbeat:
         *,
         worker: str,
         held: Callable[[], tuple[dict[bytes, bytes], bytes]],
+        look: Callable[[], WorkerLook | None],
         on_cancelled: Callable[[list[bytes]], object],
         on_lost: Callable[[list[bytes]], object],
         on_error: Callable[[BaseException], object],
@@ -179,6 +183,8 @@ class Heartbeat:
         self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._worker = worker
         self._note = QueueNote(keys)
+        self._own_keys = replace(keys, worker=worker)
+        self._running = RunningNotes(self._own_keys, stall_interval_ms=settings.stall_interval, look=look)
         self._held = held
         self._on_cancelled = on_cancelled
         self._on_lost = on_lost
@@ -264,6 +270,7 @@ class Heartbeat:
                     await self.once()
                     duty.turn()
                     await self._note_queue()
+                    await self._note_running(is_beat=True)
                     again_s = _FIRST_AGAIN_S
                     rest_s = max(next_s - self._loop.time(), self._interval_s * _SHORTEST_REST)
                 except RedisError as error:
@@ -279,16 +286,20 @@ class Heartbeat:
     async def _rest(self, duty: Duty, rest_s: float) -> None:
         """Wait so long, or for ``stop``, and say meanwhile that the duty is there."""
         while rest_s > 0 and not self._stopped.is_set():
-            step_s = min(rest_s, duty.patience_s / 2)
+            step_s = min(rest_s, duty.patience_s / 2, NOTE_S)
             rest_s -= step_s
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), step_s)
             duty.rests(0)
+            if rest_s > 0 and self._connection.is_connected:
+                began_s = self._loop.time()
+                await self._note_running(is_beat=False)
+                rest_s -= self._loop.time() - began_s
 
     async def once(self) -> None:
         """Beat now. Raises RedisError if Redis did not hear it."""
         held, early_claim = self._held()
-        for jobs in _batches(held.items()):
+        for jobs in batches(list(held.items()), _MAX_IDS, _MAX_BYTES):
             self.duty.rests(0)
             cancelled, lost = await scripts.beat(
                 self._connection,
@@ -310,6 +321,15 @@ class Heartbeat:
                 await self._connection.run(scripts.note_queue, self._note.packed())
             except RedisError as error:
                 self._note.failed(error)
+
+    async def _note_running(self, *, is_beat: bool) -> None:
+        """Let others see what runs here. Nothing depends on it: what Redis refuses is noted anew later."""
+        try:
+            for call in self._running.calls(is_beat=is_beat):
+                self._running.answered(await self._connection.run(scripts.note_running, call))
+                self.duty.rests(0)
+        except RedisError:
+            self._running.failed()  # the next beat says so, too
 
     async def give_back(self, left: LeftJobs) -> None:
         """Give back what runs here, in ``loop``, over a connection for just that. Raises RedisError."""
@@ -334,21 +354,9 @@ class Heartbeat:
     async def _leave(self) -> None:
         try:
             await self._connection.call("ZREM", self._keys.workers, self._worker)
+            await self._connection.call("UNLINK", self._own_keys.running)
         except RedisError as error:
             self._on_error(error)  # the registry forgets by itself
-
-
-def _batches(jobs: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Return what one call after the other names; an idle worker's one call names no job."""
-    batch: list[tuple[bytes, bytes]] = []
-    size_bytes = 0
-    for raw_id, claim in jobs:
-        size_bytes += len(raw_id) + len(claim)
-        if batch and (len(batch) == _MAX_IDS or size_bytes > _MAX_BYTES):
-            yield batch
-            batch, size_bytes = [], len(raw_id) + len(claim)
-        batch.append((raw_id, claim))
-    yield batch
 
 
 @dataclass(slots=True)

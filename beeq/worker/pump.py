@@ -90,7 +90,8 @@ class Pump:
         self._is_failing = False  # the last call, or the like, has failed
         self._is_done = False
         self._is_burst = self._is_paused = False
-        self._concurrency = concurrency
+        #: How many jobs may be held at once.
+        self.concurrency = concurrency
         self._calls: dict[bytes, actions.ExchangeCall] = {}  # in flight, by their tokens
         self._giving_back: set[bytes] = set()  # claims that a GiveBack under way carries
         #: What ``run`` carries out, or raises.
@@ -145,7 +146,7 @@ class Pump:
     def takes_jobs(self) -> bool:
         """Return whether it has a free place, waits for jobs, and recovers from no failure."""
         scheduler = self.scheduler
-        may_take = scheduler.places_taken < self._concurrency and not (
+        may_take = scheduler.places_taken < self.concurrency and not (
             self._is_burst or self._is_paused or scheduler.is_stopping()
         )
         return may_take and scheduler.is_ready

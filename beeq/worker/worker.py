@@ -40,6 +40,7 @@ from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
 from beeq.worker.runner import Attempt, Executor, Handler, Runner
+from beeq.worker.running_notes import looking_at
 from beeq.worker.scheduling.claims import ClaimedJob
 from beeq.worker.watch import WorkerWatch
 
@@ -131,6 +132,7 @@ class Worker:
             context.settings,
             worker=process_name(),
             held=self.pump.scheduler.claimed.snapshot,
+            look=looking_at(self, places=self.pump.concurrency),
             on_cancelled=functools.partial(in_loop.call, Worker._cancel_all),
             on_lost=functools.partial(in_loop.call, Worker._lose_all),
             on_error=functools.partial(in_loop.call, Worker._report_error),
@@ -160,6 +162,10 @@ class Worker:
     def running_ids(self) -> list[str]:
         """Return the ids of the jobs that run here now."""
         return [attempt.raw_id.decode(errors="replace") for attempt in list(self._attempts)]
+
+    def running_since(self) -> list[tuple[bytes, int]]:
+        """Return id and start of each job that runs here now, in ms by this machine's clock."""
+        return [(attempt.raw_id, attempt.job.started_ms) for attempt in list(self._attempts)]
 
     def loop_is_over(self) -> None:
         """End what has no part in the loop, which does not run any more: its jobs stall."""

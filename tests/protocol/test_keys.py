@@ -13,6 +13,7 @@ from beeq.protocol.keys import (
     Key,
     Keys,
     RegistryKey,
+    WorkerKey,
     hash_tag_of,
     registry_key,
 )
@@ -61,8 +62,12 @@ def test_each_key_has_its_name_on_the_wire(name: str, key: str) -> None:
 
 def test_every_key_that_the_class_offers_is_pinned_above() -> None:
     offered = {name for name, value in vars(Keys).items() if isinstance(value, Key)}
-    shared = {name for name, value in vars(Keys).items() if isinstance(value, RegistryKey)}
-    assert offered - shared == {name for name, _ in NAMES}
+    others = {name for name, value in vars(Keys).items() if isinstance(value, RegistryKey | WorkerKey)}
+    assert offered - others == {name for name, _ in NAMES}
+
+
+def test_a_worker_process_has_a_key_of_its_own() -> None:
+    assert Keys("bq", "{mail}", worker="host:1:ab").running == "bq:{mail}:beeq:running:host:1:ab"
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class Beats:
             Settings(stall_interval=stall_interval),
             worker="somebody",
             held=lambda: (held, b""),
+            look=lambda: None,
             on_cancelled=lambda _claims: None,
             on_lost=lambda _claims: None,
             on_error=lambda _error: None,
