@@ -1,4 +1,4 @@
-"""Runs one attempt of a job: the handler, its timeout, its cancellation. Knows nothing of Redis.
+"""Runs one attempt of a job: the handler, its timeout, its cancellation; tells its outcome. Knows no Redis.
 
 An attempt ends once, by what comes first: the handler's return or error, its timeout, or being given up.
 What its handler returns or raises after that is dropped; if the job was given back, that is reported
@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from beeq.blocking import BlockingJob, Portal
-from beeq.errors import JobTimedOut
+from beeq.client.job_actions import JobActions
+from beeq.errors import Discard, JobTimedOut, kind_of
 from beeq.job import Job
+from beeq.protocol.codec import decode_record
 from beeq.protocol.options import timeout_ms_of
+from beeq.protocol.outcome import Outcome, fail, succeed
 from beeq.telemetry.attempt_report import AttemptReport
 from beeq.worker.processes.handler_ref import HandlerRef
 from beeq.worker.processes.pool import ProcessPool
@@ -277,3 +280,36 @@ def is_coroutine_function(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004 - asking for the method's own kind
     )
+
+
+def outcome_of(
+    attempt: Attempt,
+    result: Any,
+    error: BaseException | None,
+    owner: JobActions,
+    *,
+    report_error: Callable[[BaseException], object],
+) -> Outcome:
+    """Return how the attempt ended, whatever its handler has left in its job, its result or its error."""
+    try:
+        return _decide(attempt.job, result, error, owner)
+    except BaseException as broken:  # noqa: BLE001 - options that are not a dict, …
+        report_error(broken)
+    try:
+        return _decide(_as_claimed(attempt, owner), result, error, owner)
+    except BaseException as worse:  # noqa: BLE001 - a result or an error that cannot even be looked at
+        what = "result" if error is None else f"{kind_of(error)}"
+        reason = Discard(f"the {what} cannot be read: {kind_of(worse)}")
+        return fail(_as_claimed(attempt, owner), reason, {})
+
+
+def _decide(job: Job, result: Any, error: BaseException | None, owner: JobActions) -> Outcome:
+    return succeed(job, result) if error is None else fail(job, error, owner.backoff_strategies)
+
+
+def _as_claimed(attempt: Attempt, owner: JobActions) -> Job:
+    """Return the attempt's job as it was claimed, without what its handler changed."""
+    raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
+    job = Job(owner, decode_record(job_id, raw_record, now_ms=owner.now_ms()), job_id)
+    job.claim, job.claimed_record, job.started_ms = attempt.claim, raw_record, attempt.job.started_ms
+    return job

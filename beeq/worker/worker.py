@@ -26,20 +26,20 @@ from typing import Any
 from beeq.client.closing import CLEAN_UP_S, END_DUTIES_S, HAND_BACK_S, Ending, ended
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
-from beeq.errors import Discard, HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated, kind_of
+from beeq.errors import HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
 from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import call_in_thread, process_name
 from beeq.protocol.codec import Record, decode_record
-from beeq.protocol.outcome import Outcome, fail, succeed
+from beeq.protocol.outcome import Outcome, fail
 from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import InLoop, leave_loop, watch_loop
 from beeq.telemetry.attempt_report import AttemptReport
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.processes.handler_ref import refuse_while_loading
 from beeq.worker.pump import Pump
-from beeq.worker.runner import Attempt, Executor, Handler, Runner
+from beeq.worker.runner import Attempt, Executor, Handler, Runner, outcome_of
 from beeq.worker.running_notes import looking_at
 from beeq.worker.scheduling.claims import ClaimedJob
 from beeq.worker.watch import WorkerWatch
@@ -319,10 +319,7 @@ class Worker:
         if error is not None and self._is_over_with_host(attempt, error):
             self._leave_jobs([attempt])
             return
-        try:
-            outcome = _decide(attempt.job, result, error, self._owner)
-        except BaseException as broken:  # noqa: BLE001 - options that are not a dict, …
-            outcome = self._outcome_despite(attempt, result, error, broken)
+        outcome = outcome_of(attempt, result, error, self._owner, report_error=self._context.report_error)
         self.pump.outcome_ready(attempt.raw_id, attempt.claim, outcome)
 
     def _is_over_with_host(self, attempt: Attempt, error: BaseException) -> bool:
@@ -336,25 +333,6 @@ class Worker:
 
     def _is_over_with_loop(self) -> bool:
         return self._is_ending or self._context.duties.are_cancelled
-
-    def _outcome_despite(
-        self, attempt: Attempt, result: Any, error: BaseException | None, broken: BaseException
-    ) -> Outcome:
-        """Return how the attempt ended, whatever its handler has left in its job, its result or its error."""
-        self._context.report_error(broken)
-        try:
-            return _decide(self._as_claimed(attempt), result, error, self._owner)
-        except BaseException as worse:  # noqa: BLE001 - a result or an error that cannot even be looked at
-            what = "result" if error is None else f"{kind_of(error)}"
-            reason = Discard(f"the {what} cannot be read: {kind_of(worse)}")
-            return fail(self._as_claimed(attempt), reason, {})
-
-    def _as_claimed(self, attempt: Attempt) -> Job:
-        """Return the attempt's job as it was claimed, without what its handler changed."""
-        raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
-        job = Job(self._owner, decode_record(job_id, raw_record, now_ms=self._context.now_ms()), job_id)
-        job.claim, job.claimed_record, job.started_ms = attempt.claim, raw_record, attempt.job.started_ms
-        return job
 
     def _ended_late(self, job: Job, error: BaseException | None) -> None:
         """Report a handler that ended after its queue had closed and given the job back."""
@@ -500,7 +478,3 @@ class Worker:
             return *map(duties.stop, tasks), joined, self._runner.close(), self.pump.close()
 
         await ending.step(left_s, ends)
-
-
-def _decide(job: Job, result: Any, error: BaseException | None, owner: JobActions) -> Outcome:
-    return succeed(job, result) if error is None else fail(job, error, owner.backoff_strategies)
