@@ -23,6 +23,7 @@ from beeq.errors import (
 )
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import Finding
+from beeq.operations.explanation.reasons import Explanation, Reason
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.live_workers import ActiveJob, Activity, LiveWorker, OtherJobs
@@ -45,6 +46,7 @@ __all__ = [
     "DutyEnded",
     "DutyHealth",
     "DutySilent",
+    "Explanation",
     "FailedAttempt",
     "Finding",
     "FoundJob",
@@ -66,6 +68,7 @@ __all__ = [
     "Postpone",
     "Queue",
     "QueueClosed",
+    "Reason",
     "RedisError",
     "RedisRefused",
     "RedisUnavailable",

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Literal, Self, TypedDict
 
 _SAFE_INTEGER = 2**53 - 1
@@ -22,6 +23,7 @@ EXAMPLES = "500ms, 2s, 1.5s, 5m, 1h or 1d"
 #: What ``Keep.of`` reads, for messages.
 KEEP_EXAMPLES = "7d, 10000, 7d,10000 or all"
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_LARGEST_FIRST = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)")
 
 
@@ -41,6 +43,17 @@ def parse_duration(text: str) -> int:
     if duration_ms > _SAFE_INTEGER:
         raise ValueError(f"{text!r} is too long")
     return duration_ms
+
+
+def show_duration(duration_ms: int) -> str:
+    """Return the duration in its two largest units, as people say it: ``3m 12s``."""
+    for (large, large_ms), (small, small_ms) in pairwise(_LARGEST_FIRST):
+        if duration_ms >= large_ms:
+            return f"{duration_ms // large_ms}{large} {duration_ms % large_ms // small_ms}{small}"
+    seconds = duration_ms / 1000
+    if seconds < 1:
+        return f"{duration_ms}ms"
+    return f"{seconds:.1f}s" if seconds < 10 else f"{int(seconds)}s"  # noqa: PLR2004 - from there on, whole seconds
 
 
 def in_ms(duration: Any) -> Any:

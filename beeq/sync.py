@@ -295,6 +295,7 @@ class Queue(_Connected, Generic[Data, Result]):
     cancel_many = blocking(asynchronous.Queue.cancel_many)
     remove_many = blocking(asynchronous.Queue.remove_many)
     purge = blocking(asynchronous.Queue.purge)
+    explain = blocking(asynchronous.Queue.explain)
     diagnose = blocking(asynchronous.Queue.diagnose)
     diagnose_server = blocking(asynchronous.Queue.diagnose_server)
     repair = blocking(asynchronous.Queue.repair)

@@ -44,6 +44,7 @@ CORE = (
     "worker/scheduling/claims.py",
     "operations/job_filter.py",
     "operations/diagnosis/findings.py",
+    "operations/explanation/reasons.py",
 )
 FORBIDDEN_IN_CORE = {
     "asyncio", "httpx", "logging", "os", "pymongo", "random", "redis", "secrets", "socket", "subprocess", "threading", "time",

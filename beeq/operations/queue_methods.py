@@ -10,6 +10,8 @@ from beeq.job import Job
 from beeq.operations.diagnosis.doctor import Doctor
 from beeq.operations.diagnosis.findings import Finding
 from beeq.operations.diagnosis.places import OnLooked
+from beeq.operations.explanation.facts import Explainer
+from beeq.operations.explanation.reasons import Explanation
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.live_workers import Activity, LiveWorker, Workers
@@ -38,6 +40,7 @@ class OperatorMethods:
         self._many = Many(context, session=session, actions=actions)
         self._inspector = Inspector(context, session, actions)
         self._watcher = Watcher(context, session, self._inspector)
+        self._explainer = Explainer(context, session, self._inspector)
         self._doctor = Doctor(context, session)
         self._clean = actions.clean
         self._pauses = Pauses(context, session)
@@ -55,6 +58,13 @@ class OperatorMethods:
         """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None."""
         text = check_job_id(job_id)
         return None if text is None else await self._inspector.inspect(text)
+
+    async def explain(self, job_id: str | int) -> Explanation:
+        """Return why a job is where it is: what keeps it there, and what happens next. Writes nothing.
+
+        For a job behind others that are being taken, it looks for 0.4 s how fast.
+        """
+        return await self._explainer.explain(check_job_id(job_id) or "")
 
     async def diagnose(self, *, on_looked: OnLooked | None = None) -> list[Finding]:
         """Return what is wrong with the queue. Changes nothing.

@@ -35,12 +35,16 @@ class WorkersSeen:
         return bool(self.beeq or self.node_jobs)
 
 
-async def workers_seen(pipeline: Pipeline, keys: Keys, stats: Stats) -> WorkersSeen:
-    """Return who works on the queue whose counts these are. Looking writes nothing; up to three seconds.
+async def workers_seen(
+    pipeline: Pipeline, keys: Keys, stats: Stats, *, patience_s: float = _PATIENCE_S
+) -> WorkersSeen:
+    """Return who works on the queue whose counts these are. Looking writes nothing.
+
+    It waits up to ``patience_s`` for Node's signs of life.
 
     Raises RedisError, QueueClosed.
     """
-    tries = round(_PATIENCE_S / _PAUSE_S)
+    tries = 1 + round(patience_s / _PAUSE_S)
     for left in reversed(range(tries)):
         seen, are_marked = await _node_jobs(pipeline, keys) if stats.active else (0, False)
         if stats.workers or seen or not are_marked or not left:

@@ -26,6 +26,7 @@ _COMMANDS = {
         "beeq_cli.commands.operate.show",
         "Show one job: where it is, and what came of its attempts.",
     ),
+    "explain": ("beeq_cli.commands.diagnose.explain", "Say why a job is where it is."),
     "watch": ("beeq_cli.commands.diagnose.watch", "Watch one job until it has ended."),
     "health": (
         "beeq_cli.commands.diagnose.health",

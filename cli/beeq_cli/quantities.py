@@ -2,11 +2,11 @@
 
 import re
 from datetime import datetime
-from itertools import pairwise
 
-from beeq.settings import parse_duration
+from beeq.settings import parse_duration, show_duration
 
-_LARGEST_FIRST = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
+__all__ = ["parse_backoff", "parse_interval", "parse_moment", "show_duration"]
+
 _BARE_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _SHORTEST_INTERVAL_MS, _LONGEST_INTERVAL_MS = 100, 86_400_000
 
@@ -38,14 +38,3 @@ def parse_backoff(text: str) -> str | tuple[str, int]:
     if delay_ms == 0:
         raise ValueError(f"{text!r}: the delay must be longer than 0")
     return strategy, delay_ms
-
-
-def show_duration(duration_ms: int) -> str:
-    """Return the duration in its two largest units, as people say it: ``3m 12s``."""
-    for (large, large_ms), (small, small_ms) in pairwise(_LARGEST_FIRST):
-        if duration_ms >= large_ms:
-            return f"{duration_ms // large_ms}{large} {duration_ms % large_ms // small_ms}{small}"
-    seconds = duration_ms / 1000
-    if seconds < 1:
-        return f"{duration_ms}ms"
-    return f"{seconds:.1f}s" if seconds < 10 else f"{int(seconds)}s"  # noqa: PLR2004 - from there on, whole seconds

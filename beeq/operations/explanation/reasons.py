@@ -1,0 +1,318 @@
+"""Why a job is where it is, in sentences. Pure: the caller brings what Redis says, and its clock."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from beeq.protocol.options import whole_in
+from beeq.protocol.pauses import Pause
+from beeq.settings import show_duration
+
+ReasonKind: TypeAlias = Literal[
+    "paused", "hidden", "ahead", "next", "no-worker", "places-taken", "retry", "postponed",
+    "running", "node-worker", "silent", "lost", "stalled-before", "unclaimed",
+    "due", "overdue", "failed", "succeeded", "cancelled",
+    "several-places", "nowhere", "unreadable", "missing",
+]  # fmt: skip
+#: A due time this long ago, and the job is still delayed: nobody raises it.
+_OVERDUE_MS = 5000
+#: A worker beats each 10 s at least.
+_LATE_BEAT_MS = 12_000
+_LONGEST_ERROR = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason, for a program by its ``kind``, for a person as a sentence without its full stop."""
+
+    kind: ReasonKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is where it is.
+
+    Attributes:
+        job_id: the job.
+        queue_name: its queue.
+        state: as in ``JobDetails``; ``missing`` if Redis has nothing of it.
+        reasons: what keeps it there, what happens next, and what has happened; the weightiest first.
+    """
+
+    job_id: str
+    queue_name: str
+    state: str
+    reasons: tuple[Reason, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The reasons as text."""
+        return [reason.text for reason in self.reasons]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The worker process that runs a job: its name, when it took it, and last beat, in ms; None: unknown."""
+
+    name: str
+    since_ms: int | None
+    beat_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Redis says of a job and its queue. Durations are ms, counted from its clock's ``now_ms``.
+
+    Attributes:
+        state: as in ``JobDetails``; "" if there is nothing of it.
+        places: the lists and sets that have the id.
+        problem: why its record cannot be read, or "".
+        options: of the record.
+        status: of the record.
+        errors: of the failed attempts, the newest first; of Node's, too, as far as the record has them.
+        error: how it ended, if it failed.
+        due_ms: when it is due.
+        ahead: how many jobs run before it; None if nobody knows.
+        rate: jobs taken in a second, by a short look; None if none was.
+        is_hidden: whether a pause hides it from Node peers.
+        pause: the queue's, or None.
+        workers: beeq worker processes that live.
+        sees_node: whether a Node worker runs a job.
+        taken, slots: how many places these workers have, and how many are taken; 0: nobody knows.
+        claim: the text of its claim; "" if none.
+        deliveries: how often beeq workers have taken it.
+        owner: who runs it, if that is known.
+        is_marked: whether it has given no sign of life since the last stall check.
+        check_ms: in how long the next stall check may begin.
+        stall_interval: the setting, in ms.
+        counter: the last automatic id.
+    """
+
+    now_ms: int
+    stall_interval: int
+    state: str = ""
+    places: tuple[str, ...] = ()
+    problem: str = ""
+    options: dict[str, Any] | None = None
+    status: str = ""
+    errors: tuple[str, ...] = ()
+    error: str | None = None
+    due_ms: float | None = None
+    ahead: int | None = None
+    rate: float | None = None
+    is_hidden: bool = False
+    pause: Pause | None = None
+    workers: int = 0
+    sees_node: bool = False
+    taken: int = 0
+    slots: int = 0
+    claim: str = ""
+    deliveries: int = 0
+    owner: Owner | None = None
+    is_marked: bool = False
+    check_ms: int = 0
+    counter: int = 0
+
+
+def explain(job_id: str, queue_name: str, facts: Facts) -> Explanation:
+    """Return why the job is where it is."""
+    by_state = {
+        "": _missing,
+        "nowhere": _nowhere,
+        "waiting": _waiting,
+        "active": _active,
+        "delayed": _delayed,
+        "failed": _failed,
+        "succeeded": _succeeded,
+        "cancelled": _cancelled,
+    }
+    reasons = list(by_state[facts.state](job_id, queue_name, facts))
+    if len(facts.places) > 1:
+        text = f"its id is in several places, {' and '.join(facts.places)}: beeq doctor --fix leaves one"
+        reasons.insert(0, Reason("several-places", text))
+    if facts.problem:
+        text = f"its record cannot be read ({facts.problem}): a beeq worker that takes it fails it"
+        reasons.append(Reason("unreadable", text))
+    return Explanation(job_id, queue_name, facts.state or "missing", tuple(reasons))
+
+
+def _missing(job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
+    fates = "it was removed, or has ended and its record was dropped"
+    if job_id.isdecimal() and int(job_id) > facts.counter:
+        text = f"{queue_name} has given out no automatic id beyond {facts.counter}, and nobody saved this one"
+    elif job_id.isdecimal():
+        text = f"{queue_name} has given out the id {job_id}, and nothing is left of it: {fates}"
+    else:
+        text = f"{queue_name} has nothing of {job_id}: it was never saved, {fates}"
+    yield Reason("missing", text)
+
+
+def _nowhere(_job_id: str, _queue_name: str, _facts: Facts) -> Iterator[Reason]:
+    text = "its record is in no list and no set, so nobody will run it: beeq doctor --fix puts it back"
+    yield Reason("nowhere", text)
+
+
+def _waiting(_job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
+    yield from _pause(queue_name, facts)
+    if facts.is_hidden and (facts.pause is None or not facts.pause.everyone):
+        text = "it is still hidden from Node workers by a pause that is over: the next beeq worker mends that"
+        yield Reason("hidden", text)
+    yield from _no_worker(queue_name, facts)
+    if facts.slots and facts.taken >= facts.slots and facts.pause is None:
+        text = f"all {facts.slots} places of {_workers(facts.workers)} are taken"
+        rest = "" if facts.ahead else ": the next one that is free is for it"
+        yield Reason("places-taken", f"{text}{rest}")
+    if facts.ahead is None:
+        yield Reason("ahead", "more jobs run before it than were counted")
+    elif facts.ahead:
+        jobs = "1 job runs" if facts.ahead == 1 else f"{facts.ahead} jobs run"
+        yield Reason("ahead", f"{jobs} before it{_guess(facts)}")
+    else:
+        yield Reason("next", "it is the next to run")
+    yield from _attempts(facts)
+
+
+def _guess(facts: Facts) -> str:
+    """Return about how long that takes, if jobs were taken while it was looked."""
+    if not facts.rate or not facts.ahead or facts.pause is not None:
+        return ""
+    about = show_duration(round(facts.ahead / facts.rate * 1000))
+    return f", about {about} at {facts.rate:.3g} jobs/s, which is the rate just now"
+
+
+def _pause(queue_name: str, facts: Facts) -> Iterator[Reason]:
+    pause = facts.pause
+    if pause is None:
+        return
+    text = f"{queue_name} is paused"
+    if pause.since_ms:
+        text += f" since {_ago(facts, pause.since_ms)}"
+    text += f" by {pause.by}" if pause.by else ""
+    text += f" ({pause.reason})" if pause.reason else ""
+    text += ", for Node workers, too" if pause.everyone else ", for beeq's workers"
+    if pause.until_ms is not None:
+        text += f"; it ends in {show_duration(max(0, pause.until_ms - facts.now_ms))}"
+    else:
+        text += f": beeq resume {queue_name} ends it"
+    yield Reason("paused", text)
+    if facts.is_hidden and pause.everyone:
+        yield Reason(
+            "hidden", "it is hidden from Node workers until then, and Node's remove does not find it"
+        )
+
+
+def _no_worker(queue_name: str, facts: Facts) -> Iterator[Reason]:
+    if facts.workers or facts.sees_node:
+        return
+    text = f"no worker is seen that takes jobs from {queue_name}: no beeq worker has beaten in 30 s"
+    yield Reason("no-worker", f"{text}, and no Node worker runs a job (an idle one cannot be seen)")
+
+
+def _attempts(facts: Facts) -> Iterator[Reason]:
+    """Yield what came of the attempts before, for a job that has not ended."""
+    if facts.errors and facts.status != "created":
+        left = whole_in(str((facts.options or {}).get("retries", 0)).encode())
+        rest = f"; {left} {'retry is' if left == 1 else 'retries are'} left"
+        failed = f"its last attempt failed with {_cut(facts.errors[0])}"
+        more = f", of {len(facts.errors)} that failed" if len(facts.errors) > 1 else ""
+        yield Reason("retry", f"{failed}{more}{rest}")
+    beeq = (facts.options or {}).get("beeq")
+    postponed = beeq.get("postponed") if isinstance(beeq, dict) else None
+    if isinstance(postponed, int) and not isinstance(postponed, bool) and 0 < postponed < 2**53:
+        yield Reason("postponed", f"its handler has put it off, for {show_duration(postponed)} in all")
+
+
+def _active(_job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
+    owner = facts.owner
+    is_claimed = facts.claim.partition(":")[0] != ""
+    if owner is not None:
+        since = f", since {_ago(facts, owner.since_ms)}" if owner.since_ms else ""
+        yield Reason("running", f"it runs on {owner.name}{since}")
+        yield _beat(facts, owner)
+    elif is_claimed:
+        text = "a beeq worker has taken it, and no living one says that it runs it"
+        yield Reason(
+            "lost" if facts.is_marked or not facts.workers else "running", f"{text}{_requeued(facts)}"
+        )
+    elif facts.is_marked:
+        text = "no beeq worker has claimed it, and no sign of life came since the last stall check"
+        yield Reason("silent", f"{text}{_requeued(facts)}")
+    else:
+        text = "no beeq worker has claimed it: a Node worker runs it, or took it and is gone"
+        yield Reason("node-worker", text)
+    if facts.deliveries > 1:
+        lost = facts.deliveries - 1
+        text = f"beeq workers have taken it {facts.deliveries} times, and lost it {_times(lost)}"
+        yield Reason("stalled-before", text)
+    yield from _attempts(facts)
+
+
+def _beat(facts: Facts, owner: Owner) -> Reason:
+    if owner.beat_ms is None:
+        return Reason("lost", f"its worker beats no more{_requeued(facts)}")
+    beat = f"its worker's last beat was {_ago(facts, owner.beat_ms)}"
+    if facts.now_ms - owner.beat_ms > _LATE_BEAT_MS:
+        return Reason("silent", f"{beat}{_requeued(facts)}")
+    return Reason("running", beat)
+
+
+def _requeued(facts: Facts) -> str:
+    """Return when a stall check queues the job again, if no sign of life comes."""
+    if not facts.workers:
+        return ": it is queued again by stall checks, which workers make, and none lives"
+    checks = facts.check_ms + (0 if facts.is_marked else facts.stall_interval)
+    return f": it is queued again in about {show_duration(max(0, checks))}, unless a sign of life comes"
+
+
+def _delayed(_job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
+    left_ms = (facts.due_ms or 0) - facts.now_ms
+    if left_ms == float("inf"):
+        yield Reason("due", "it is never due: its due time is infinite")
+    elif left_ms > 0:
+        yield Reason("due", f"it is due in {show_duration(round(left_ms))}")
+    elif left_ms > -_OVERDUE_MS:
+        yield Reason("due", "it is due just now")
+    else:
+        text = f"it is due since {show_duration(round(-left_ms))}, and nobody raises it"
+        yield Reason("overdue", f"{text}: a beeq worker does, or a Node queue with activateDelayedJobs")
+    yield from _attempts(facts)
+    yield from _pause(queue_name, facts)
+    yield from _no_worker(queue_name, facts)
+
+
+def _failed(job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
+    error = facts.error or next(iter(facts.errors), "") or "an error that was not kept"
+    count = len(facts.errors)
+    attempts = f"after {count} failed attempts " if count > 1 else ""
+    yield Reason("failed", f"it failed for good {attempts}with {_cut(error)}")
+    if facts.options is not None:
+        yield Reason(
+            "failed", f"it stays as it is until somebody retries it (beeq retry {job_id}) or removes it"
+        )
+
+
+def _succeeded(_job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
+    rest = "" if facts.options is not None else "; its record was dropped, and its result is kept for a while"
+    yield Reason("succeeded", f"it has succeeded{rest}")
+
+
+def _cancelled(_job_id: str, _queue_name: str, _facts: Facts) -> Iterator[Reason]:
+    yield Reason("cancelled", "it was cancelled")
+
+
+def _workers(count: int) -> str:
+    return "the one worker" if count == 1 else f"the {count} workers"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _ago(facts: Facts, at_ms: int) -> str:
+    return f"{show_duration(max(0, facts.now_ms - at_ms))} ago"
+
+
+def _cut(error: str) -> str:
+    line = error.partition("\n")[0].strip()
+    return line if len(line) <= _LONGEST_ERROR else line[: _LONGEST_ERROR - 1] + "…"
