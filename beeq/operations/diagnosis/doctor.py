@@ -36,6 +36,11 @@ KEY_TYPES = {
     "beeq:attempts": "hash",
     "beeq:paused": "string",
     "beeq:hidden": "list",
+    "beeq:succeededAt": "sorted set",
+    "beeq:failedAt": "sorted set",
+    "beeq:seenSuccess": "sorted set",
+    "beeq:seenFailure": "sorted set",
+    "beeq:retention": "string",
 }
 _TAKES = {
     "string": "GET", "hash": "HLEN", "set": "SCARD", "list": "LLEN", "sorted set": "ZCARD", "stream": "XLEN",
