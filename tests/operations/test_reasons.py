@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beeq.operations.explanation.reasons import Facts, Owner, explain
+from beeq.operations.explanation.reasons import JobFacts, Owner, explain
 from beeq.protocol.pauses import Pause
 
 pytestmark = pytest.mark.fast
@@ -17,7 +17,7 @@ PAUSE = Pause(NOW - 300_000, "ann@host", "deploy", None, everyone=False)
 
 def reasons(state: str, job_id: str = "7", **facts: Any) -> dict[str, str]:
     given = {"workers": 1, "status": "created", "options": {"retries": 2}, **facts}
-    found = explain(job_id, "mail", Facts(NOW, 5000, state, **given))
+    found = explain(job_id, "mail", JobFacts(NOW, 5000, state, **given))
     assert found.state == (state or "missing")
     return {reason.kind: reason.text for reason in found.reasons}
 
@@ -166,7 +166,7 @@ def test_a_delayed_job_has_a_due_time(facts, kind, text):
 
 
 def test_a_job_that_has_ended_says_how():
-    failed = explain("7", "mail", Facts(NOW, 5000, "failed", options={}, errors=("b", "a"), error="b"))
+    failed = explain("7", "mail", JobFacts(NOW, 5000, "failed", options={}, errors=("b", "a"), error="b"))
     assert failed.sentences == [
         "it failed for good after 2 failed attempts with b",
         "it stays as it is until somebody retries it (beeq retry 7) or removes it",

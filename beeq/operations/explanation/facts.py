@@ -8,7 +8,7 @@ from beeq.client.reader import Reader, Stats
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
-from beeq.operations.explanation.reasons import Explanation, Facts, explain
+from beeq.operations.explanation.reasons import Explanation, JobFacts, explain
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.pauses import read_pause
 from beeq.operations.signs import workers_seen
@@ -42,7 +42,7 @@ class Explainer:
         facts = await self._facts(job_id, details, stats)
         return explain(job_id, self._context.name, facts)
 
-    async def _facts(self, job_id: str, details: JobDetails[Job] | None, stats: Stats) -> Facts:
+    async def _facts(self, job_id: str, details: JobDetails[Job] | None, stats: Stats) -> JobFacts:
         entries = stats.waiting + stats.active
         claim, is_marked, check_ms, time, hidden, pause, seen, digits = await asyncio.gather(
             self._ask("HGET", self._keys.claims, job_id),
@@ -73,7 +73,7 @@ class Explainer:
         }
         known["claim"] = known["claim"].decode(errors="replace")
         if details is None:
-            return Facts(**known)
+            return JobFacts(**known)
         known |= _of(details)
         known["places"] = _places(digits[0], details.state)
         if details.state == "waiting":
@@ -81,7 +81,7 @@ class Explainer:
             known["ahead"], known["rate"] = await asyncio.gather(
                 self._ahead(job_id, details), self._rate() if is_moving and details.ahead != 0 else _nothing()
             )
-        return Facts(**known)
+        return JobFacts(**known)
 
     async def _ask(self, *command: Any) -> Any:
         return await self._pipeline.call(*command, repeatable=True)

@@ -61,7 +61,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class JobFacts:
     """What Redis says of a job and its queue. Durations are ms, counted from its clock's ``now_ms``.
 
     Attributes:
@@ -115,7 +115,7 @@ class Facts:
     counter: int = 0
 
 
-def explain(job_id: str, queue_name: str, facts: Facts) -> Explanation:
+def explain(job_id: str, queue_name: str, facts: JobFacts) -> Explanation:
     """Return why the job is where it is."""
     by_state = {
         "": _missing,
@@ -137,7 +137,7 @@ def explain(job_id: str, queue_name: str, facts: Facts) -> Explanation:
     return Explanation(job_id, queue_name, facts.state or "missing", tuple(reasons))
 
 
-def _missing(job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _missing(job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     fates = "it was removed, or has ended and its record was dropped"
     if job_id.isdecimal() and int(job_id) > facts.counter:
         text = f"{queue_name} has given out no automatic id beyond {facts.counter}, and nobody saved this one"
@@ -148,12 +148,12 @@ def _missing(job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
     yield Reason("missing", text)
 
 
-def _nowhere(_job_id: str, _queue_name: str, _facts: Facts) -> Iterator[Reason]:
+def _nowhere(_job_id: str, _queue_name: str, _facts: JobFacts) -> Iterator[Reason]:
     text = "its record is in no list and no set, so nobody will run it: beeq doctor --fix puts it back"
     yield Reason("nowhere", text)
 
 
-def _waiting(_job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _waiting(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     yield from _pause(queue_name, facts)
     if facts.is_hidden and (facts.pause is None or not facts.pause.everyone):
         text = "it is still hidden from Node workers by a pause that is over: the next beeq worker mends that"
@@ -173,7 +173,7 @@ def _waiting(_job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
     yield from _attempts(facts)
 
 
-def _guess(facts: Facts) -> str:
+def _guess(facts: JobFacts) -> str:
     """Return about how long that takes, if jobs were taken while it was looked."""
     if not facts.rate or not facts.ahead or facts.pause is not None:
         return ""
@@ -181,7 +181,7 @@ def _guess(facts: Facts) -> str:
     return f", about {about} at {facts.rate:.3g} jobs/s, which is the rate just now"
 
 
-def _pause(queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _pause(queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     pause = facts.pause
     if pause is None:
         return
@@ -202,14 +202,14 @@ def _pause(queue_name: str, facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _no_worker(queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _no_worker(queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     if facts.workers or facts.sees_node:
         return
     text = f"no worker is seen that takes jobs from {queue_name}: no beeq worker has beaten in 30 s"
     yield Reason("no-worker", f"{text}, and no Node worker runs a job (an idle one cannot be seen)")
 
 
-def _attempts(facts: Facts) -> Iterator[Reason]:
+def _attempts(facts: JobFacts) -> Iterator[Reason]:
     """Yield what came of the attempts before, for a job that has not ended."""
     if facts.errors and facts.status != "created":
         left = whole_in(str((facts.options or {}).get("retries", 0)).encode())
@@ -223,7 +223,7 @@ def _attempts(facts: Facts) -> Iterator[Reason]:
         yield Reason("postponed", f"its handler has put it off, for {show_duration(postponed)} in all")
 
 
-def _active(_job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _active(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     owner = facts.owner
     is_claimed = facts.claim.partition(":")[0] != ""
     if owner is not None:
@@ -248,7 +248,7 @@ def _active(_job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
     yield from _attempts(facts)
 
 
-def _beat(facts: Facts, owner: Owner) -> Reason:
+def _beat(facts: JobFacts, owner: Owner) -> Reason:
     if owner.beat_ms is None:
         return Reason("lost", f"its worker beats no more{_requeued(facts)}")
     beat = f"its worker's last beat was {_ago(facts, owner.beat_ms)}"
@@ -257,7 +257,7 @@ def _beat(facts: Facts, owner: Owner) -> Reason:
     return Reason("running", beat)
 
 
-def _requeued(facts: Facts) -> str:
+def _requeued(facts: JobFacts) -> str:
     """Return when a stall check queues the job again, if no sign of life comes."""
     if not facts.workers:
         return ": it is queued again by stall checks, which workers make, and none lives"
@@ -265,7 +265,7 @@ def _requeued(facts: Facts) -> str:
     return f": it is queued again in about {show_duration(max(0, checks))}, unless a sign of life comes"
 
 
-def _delayed(_job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _delayed(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     left_ms = (facts.due_ms or 0) - facts.now_ms
     if left_ms == float("inf"):
         yield Reason("due", "it is never due: its due time is infinite")
@@ -281,7 +281,7 @@ def _delayed(_job_id: str, queue_name: str, facts: Facts) -> Iterator[Reason]:
     yield from _no_worker(queue_name, facts)
 
 
-def _failed(job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _failed(job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     error = facts.error or next(iter(facts.errors), "") or "an error that was not kept"
     count = len(facts.errors)
     attempts = f"after {count} failed attempts " if count > 1 else ""
@@ -292,12 +292,12 @@ def _failed(job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _succeeded(_job_id: str, _queue_name: str, facts: Facts) -> Iterator[Reason]:
+def _succeeded(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     rest = "" if facts.options is not None else "; its record was dropped, and its result is kept for a while"
     yield Reason("succeeded", f"it has succeeded{rest}")
 
 
-def _cancelled(_job_id: str, _queue_name: str, _facts: Facts) -> Iterator[Reason]:
+def _cancelled(_job_id: str, _queue_name: str, _facts: JobFacts) -> Iterator[Reason]:
     yield Reason("cancelled", "it was cancelled")
 
 
@@ -309,7 +309,7 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _ago(facts: Facts, at_ms: int) -> str:
+def _ago(facts: JobFacts, at_ms: int) -> str:
     return f"{show_duration(max(0, facts.now_ms - at_ms))} ago"
 
 
