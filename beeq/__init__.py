@@ -12,6 +12,7 @@ from beeq.errors import (
     JobTimedOut,
     JobUnreadable,
     NotReplicated,
+    NoWorkerLives,
     Postpone,
     QueueClosed,
     RedisError,
@@ -28,6 +29,7 @@ from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.live_workers import ActiveJob, Activity, LiveWorker, OtherJobs
 from beeq.operations.many import BulkCounts, FoundJob
+from beeq.operations.pauses import QueuePaused
 from beeq.operations.watching import JobNews
 from beeq.protocol.attempts import FailedAttempt
 from beeq.protocol.pauses import Pause
@@ -61,6 +63,7 @@ __all__ = [
     "JobUnreadable",
     "Keep",
     "LiveWorker",
+    "NoWorkerLives",
     "NotReplicated",
     "OneOf",
     "OtherJobs",
@@ -68,6 +71,7 @@ __all__ = [
     "Postpone",
     "Queue",
     "QueueClosed",
+    "QueuePaused",
     "Reason",
     "RedisError",
     "RedisRefused",

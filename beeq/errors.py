@@ -16,6 +16,7 @@
     ├── JobUnreadable              a record in Redis is not a job record
     ├── ListenerTooSlow            a coroutine listener does not keep up; further events are dropped
     ├── HandlersHang               too many handlers go on after their time; no further job is taken
+    ├── NoWorkerLives              a pause for everyone needs a beeq worker that keeps it up
     ├── StatusNotUpdated           a handler ended after its queue had closed
     ├── DutyEnded                  a background duty of a queue ended, and is begun again
     │   └── DutySilent             it hung
@@ -28,7 +29,8 @@
 
 Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob``, ``MediaRefused`` and
 ``MediaFailed`` (``media``), ``WebhookRefused`` and ``DeliveryFailed`` (``webhooks``), ``AIRefused`` and
-``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``).
+``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``), ``QueuePaused``
+(``operations``).
 """
 
 import re
@@ -222,6 +224,16 @@ class HandlersHang(BeeqError):
     def __init__(self, hung: int) -> None:
         super().__init__(f"{hung} handlers go on after their time: no job is taken until some of them end")
         self.hung = hung
+
+
+class NoWorkerLives(BeeqError):
+    """The queue was not paused for everyone: no beeq worker lives that would hide what comes into it."""
+
+    def __init__(self, queue_name: str) -> None:
+        super().__init__(
+            f"queue {queue_name} was not paused: no beeq worker works on it, and a pause for everyone needs"
+            " one to hide from Node workers what is enqueued"
+        )
 
 
 class StatusNotUpdated(BeeqError):

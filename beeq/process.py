@@ -1,6 +1,7 @@
 """What a process of beeq's own is made of: its event loop, its name, its clock, the signals that stop it."""
 
 import asyncio
+import getpass
 import os
 import queue
 import secrets
@@ -63,6 +64,15 @@ def process_name() -> str:
         _process_names.clear()
         _process_names[pid] = f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
     return _process_names[pid]
+
+
+def user_name() -> str:
+    """Return ``user@host``: who runs this process, as far as the machine knows."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def call_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:

@@ -300,6 +300,8 @@ class Queue(_Connected, Generic[Data, Result]):
     diagnose_server = blocking(asynchronous.Queue.diagnose_server)
     repair = blocking(asynchronous.Queue.repair)
     run_job = blocking(asynchronous.Queue.run_job)
+    pause = blocking(asynchronous.Queue.pause)
+    resume = blocking(asynchronous.Queue.resume)
     paused = blocking(asynchronous.Queue.paused)
     workers = blocking(asynchronous.Queue.workers)
     activity = blocking(asynchronous.Queue.activity)

@@ -14,6 +14,7 @@
 -- KEYS[12] cancelled    sorted set, claim → when it was cancelled, in ms; also the name of a channel
 -- KEYS[13] outbox       stream of changed ids, for the mirror
 -- KEYS[14] attempts     hash, id → failed attempts of the job
+-- KEYS[15] hidden       list of ids that wait, before all of waiting, while they are hidden from Node peers
 -- ARGV[1] job_id        the job
 -- ARGV[2] keep          text to keep as its outcome
 -- ARGV[3] keep_ms       how long to keep that
@@ -28,7 +29,7 @@
 -- channel, or by its next beat; a Node worker does not, and works on to its own end.
 -- What may be refused (a key of the wrong type) comes before the job leaves a list.
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, cancelled, outbox, attempts = unpack(KEYS)
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, cancelled, outbox, attempts, hidden = unpack(KEYS)
 local job_id, keep, keep_ms, memory_ms, events, message, outbox_limit = unpack(ARGV)
 keep_ms = tonumber(keep_ms)
 -- See exchange.lua: a key with results outlives its last entry by so much.
@@ -37,6 +38,7 @@ local GRACE_MS = 1000
 local is_queued = redis.call('LPOS', active, job_id)
   or redis.call('ZSCORE', delayed, job_id)
   or redis.call('LPOS', waiting, job_id)
+  or redis.call('LPOS', hidden, job_id)
 local has_ended = redis.call('SISMEMBER', succeeded, job_id) == 1 or redis.call('SISMEMBER', failed, job_id) == 1
 if redis.call('HEXISTS', jobs, job_id) == 0 or (has_ended and not is_queued) then
   return 0
@@ -71,6 +73,7 @@ if outbox_limit ~= '0' then
   redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', job_id, 'state', 'cancelled', 'record', record)
 end
 redis.call('LREM', waiting, 0, job_id)
+redis.call('LREM', hidden, 0, job_id)
 redis.call('LREM', active, 0, job_id)
 redis.call('SREM', succeeded, job_id)
 redis.call('SREM', failed, job_id)

@@ -11,6 +11,7 @@
 -- KEYS[9]  evenResults  hash, id → due time in ms:result or error text, of dropped jobs
 -- KEYS[10] oddResults   the same, of other periods
 -- KEYS[11] attempts     hash, id → failed attempts of the job, newest first, one a line
+-- KEYS[12] hidden       list of ids that wait, before all of waiting, while they are hidden from Node peers
 -- ARGV[1] job_id  the job
 --
 -- Returns {state, record, kept, attempts, claim, where}: state is that of the lists and sets, "" if none has the id; kept
@@ -18,9 +19,9 @@
 -- run before one that waits, -1 if they are more than LONGEST_WALK. What is not there is false.
 --
 -- An id may be in several places after a Node peer's retry: where it runs, or is to run, comes first. Bounded by
--- LONGEST_WALK in waiting; active is as long as many jobs run in the whole fleet.
+-- LONGEST_WALK in hidden and waiting; active is as long as many jobs run in the whole fleet.
 
-local jobs, waiting, active, delayed, succeeded, failed, claims, results, even_results, odd_results, attempts = unpack(KEYS)
+local jobs, waiting, active, delayed, succeeded, failed, claims, results, even_results, odd_results, attempts, hidden = unpack(KEYS)
 local job_id = unpack(ARGV)
 local call = redis.call
 -- Entries of waiting that are passed by at most: some milliseconds' worth.
@@ -41,22 +42,34 @@ local function kept_result()
   return tonumber(due) > now and string.sub(kept, #due + 2)
 end
 
+-- Returns how many of those that wait run before the job, or nil if it is not among the first LONGEST_WALK.
+local hidden_count = call('LLEN', hidden)
+local function count_ahead()
+  local place = call('LPOS', hidden, job_id, 'RANK', -1, 'MAXLEN', LONGEST_WALK)
+  if place then
+    return hidden_count - place - 1
+  elseif hidden_count < LONGEST_WALK then
+    place = call('LPOS', waiting, job_id, 'RANK', -1, 'MAXLEN', LONGEST_WALK - hidden_count)
+  end
+  return place and hidden_count + call('LLEN', waiting) - place - 1
+end
+
 local record = call('HGET', jobs, job_id)
 local state, where = '', false
 if record then
   local due = call('ZSCORE', delayed, job_id)
-  local place = not due and call('LPOS', waiting, job_id, 'RANK', -1, 'MAXLEN', LONGEST_WALK)
+  local ahead = not due and count_ahead()
   if call('LPOS', active, job_id) then
     state = 'active'
   elseif due then
     state, where = 'delayed', due
-  elseif place then
-    state, where = 'waiting', call('LLEN', waiting) - place - 1
+  elseif ahead then
+    state, where = 'waiting', ahead
   elseif call('SISMEMBER', succeeded, job_id) == 1 then
     state = 'succeeded'
   elseif call('SISMEMBER', failed, job_id) == 1 then
     state = 'failed'
-  elseif call('LLEN', waiting) > LONGEST_WALK then
+  elseif hidden_count + call('LLEN', waiting) > LONGEST_WALK then
     state, where = 'waiting', -1
   end
 end

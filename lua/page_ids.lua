@@ -3,6 +3,7 @@
 -- KEYS[1] waiting  list of ids; workers pop right
 -- KEYS[2] active   list of ids; the oldest claim is at the right
 -- KEYS[3] delayed  sorted set, id → due time in ms
+-- KEYS[4] hidden   list of ids that wait, before all of waiting, while they are hidden from Node peers
 -- ARGV[1]  state    "waiting", "active" or "delayed"
 -- ARGV[2]  count    how many ids to read at most
 -- ARGV[3]  offset   of a list: how many entries lay to the right of the next one when the last page was read
@@ -14,9 +15,10 @@
 --
 -- Entries leave a list at the right, and their neighbours move. So a page begins behind the last anchor that is
 -- found: near its old place, or by a search from the right end, some milliseconds' worth. If none is there any
--- more, all that was read is gone, and the start is next.
+-- more, all that was read is gone, and the start is next. Hidden ids are to the right of those in waiting, as if
+-- they were one list: so they stay in their places when they are hidden, and when they come back.
 
-local waiting, active, delayed = unpack(KEYS)
+local waiting, active, delayed, hidden = unpack(KEYS)
 local state, count, offset, due = unpack(ARGV, 1, 4)
 local FIRST, STEP = 5, 1
 count, offset = tonumber(count), tonumber(offset)
@@ -41,13 +43,39 @@ if state == 'delayed' then
 end
 
 local list = state == 'waiting' and waiting or active
-if #ARGV >= FIRST and redis.call('LINDEX', list, -offset) ~= ARGV[FIRST] then
+local hidden_count = state == 'waiting' and redis.call('LLEN', hidden) or 0
+
+-- Returns so many entries at most that have so many others to their right, from left to right.
+local function entries(skipped, most)
+  local last = math.max(0, hidden_count - skipped)
+  local right = last > 0 and redis.call('LRANGE', hidden, math.max(0, last - most), last - 1) or {}
+  skipped = math.max(0, skipped - hidden_count)
+  most = most - #right
+  local left = most > 0 and redis.call('LRANGE', list, -skipped - most, -skipped - 1) or {}
+  for _, id in ipairs(right) do
+    left[#left + 1] = id
+  end
+  return left
+end
+
+-- Returns how many entries are at the right of the id's last one and itself, or nil if it is not among so many.
+local function place_of(id, most)
+  local place = hidden_count > 0 and redis.call('LPOS', hidden, id, 'RANK', -1, 'MAXLEN', most)
+  if place then
+    return hidden_count - place
+  elseif hidden_count < most then
+    place = redis.call('LPOS', list, id, 'RANK', -1, 'MAXLEN', most - hidden_count)
+  end
+  return place and hidden_count + redis.call('LLEN', list) - place
+end
+
+if #ARGV >= FIRST and entries(math.max(0, offset - 1), 1)[1] ~= ARGV[FIRST] then
   local is_anchor, found = {}, nil
   for at = FIRST, #ARGV, STEP do
     is_anchor[ARGV[at]] = true
   end
   local last = math.max(0, offset - NEAR)
-  local near = redis.call('LRANGE', list, -offset - NEAR, -last - 1)
+  local near = entries(last, offset + NEAR - last)
   for n, id in ipairs(near) do -- the first that is met is the one that was read last
     if is_anchor[id] then
       found = last + #near - n + 1
@@ -55,12 +83,11 @@ if #ARGV >= FIRST and redis.call('LINDEX', list, -offset) ~= ARGV[FIRST] then
     end
   end
   if not found then
-    local place = redis.call('LPOS', list, ARGV[FIRST], 'RANK', -1, 'MAXLEN', offset + FARTHER)
-    found = place and redis.call('LLEN', list) - place
+    found = place_of(ARGV[FIRST], offset + FARTHER)
   end
   offset = found or 0
 end
-local ids = redis.call('LRANGE', list, -offset - count, -offset - 1)
+local ids = entries(offset, count)
 local page = {}
 for n = #ids, 1, -1 do
   page[#page + 1] = ids[n]

@@ -15,6 +15,7 @@
 -- KEYS[13] attempts     hash, id → failed attempts of the job
 -- KEYS[14] succeededAt  sorted set, id → when the job succeeded; dropped later
 -- KEYS[15] failedAt     sorted set, the same of jobs that have failed
+-- KEYS[16] hidden       list of ids that wait, before all of waiting, while they are hidden from Node peers
 -- ARGV[1] job_id        the job
 -- ARGV[2] outbox_limit  how many changes the outbox holds at most, "0" to note none
 --
@@ -24,7 +25,7 @@
 -- Node peer's manual retry. A job that runs is stopped by its worker's next beat; without its claim and its
 -- record, its outcome is refused.
 
-local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, outbox, attempts, succeeded_at, failed_at = unpack(KEYS)
+local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, outbox, attempts, succeeded_at, failed_at, hidden = unpack(KEYS)
 local job_id, outbox_limit = unpack(ARGV)
 
 if outbox_limit ~= '0' then
@@ -32,6 +33,7 @@ if outbox_limit ~= '0' then
   local is_queued = redis.call('LPOS', active, job_id)
     or redis.call('ZSCORE', delayed, job_id)
     or redis.call('LPOS', waiting, job_id)
+    or redis.call('LPOS', hidden, job_id)
   local state = is_queued and 'cancelled'
     or redis.call('SISMEMBER', succeeded, job_id) == 1 and 'succeeded'
     or redis.call('SISMEMBER', failed, job_id) == 1 and 'failed'
@@ -42,6 +44,7 @@ if outbox_limit ~= '0' then
   end
 end
 redis.call('LREM', waiting, 0, job_id)
+redis.call('LREM', hidden, 0, job_id)
 redis.call('LREM', active, 0, job_id)
 redis.call('SREM', succeeded, job_id)
 redis.call('SREM', failed, job_id)

@@ -12,6 +12,7 @@
 -- KEYS[9]  delayed     sorted set, id → due time in ms
 -- KEYS[10] requeued    set of ids that this check has queued again
 -- KEYS[11] outbox      stream of changed ids, for the mirror
+-- KEYS[12] hidden      list of ids that wait, before all of waiting, while they are hidden from Node peers
 -- ARGV[1] token         of the check
 -- ARGV[2] lease_ms      how long the gate is held from now
 -- ARGV[3] limit         how many entries of active to look at, at most
@@ -33,7 +34,7 @@
 -- What may be refused (a key of the wrong type) comes before a job leaves active. How often a job may stall is
 -- not asked here: the worker that claims it too often fails it.
 
-local stall_block, stalling, waiting, active, jobs, claims, succeeded, failed, delayed, requeued, outbox = unpack(KEYS)
+local stall_block, stalling, waiting, active, jobs, claims, succeeded, failed, delayed, requeued, outbox, hidden = unpack(KEYS)
 local token, lease_ms, limit, outbox_limit = unpack(ARGV)
 
 if redis.pcall('GET', stall_block) ~= token then
@@ -65,10 +66,12 @@ local function is_surplus(id, holder)
     then
       return true
     end
-    local place = redis.call('LPOS', waiting, id)
-    walked = walked + (place or redis.call('LLEN', waiting))
-    if place then
-      return true
+    for _, queue in ipairs({ waiting, hidden }) do
+      local place = redis.call('LPOS', queue, id)
+      walked = walked + (place or redis.call('LLEN', queue))
+      if place then
+        return true
+      end
     end
   end
   if not copies[id] then

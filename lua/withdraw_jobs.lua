@@ -15,6 +15,7 @@
 -- KEYS[12] cancelled    sorted set, claim → when it was cancelled, in ms; also the name of a channel
 -- KEYS[13] outbox       stream of changed ids, for the mirror
 -- KEYS[14] attempts     hash, id → failed attempts of the job
+-- KEYS[15] hidden       list of ids that wait, before all of waiting, while they are hidden from Node peers
 -- ARGV[1]  state         where the jobs are: "waiting", "active" or "delayed"
 -- ARGV[2]  start         of a list: about how many entries lie to the right of the first of the jobs
 -- ARGV[3]  span          of a list: among about how many entries the jobs are
@@ -34,7 +35,7 @@
 -- the job (not in the list), it has ended, was removed, or removed and saved again (no such record). What may be
 -- refused (a key of the wrong type) comes before a job leaves a list.
 
-local waiting, active, delayed, succeeded, failed, stalling, jobs, claims, results, even_results, odd_results, cancelled, outbox, attempts = unpack(KEYS)
+local waiting, active, delayed, succeeded, failed, stalling, jobs, claims, results, even_results, odd_results, cancelled, outbox, attempts, hidden = unpack(KEYS)
 local call, ARGV = redis.call, ARGV
 local FIRST, STEP = 8, 4
 local state, start, span, keep_ms, memory_ms, events, outbox_limit = unpack(ARGV, 1, 7)
@@ -54,23 +55,30 @@ for _, key in ipairs({ jobs, claims, results, even_results, odd_results, attempt
   call('HLEN', key)
 end
 call('ZCARD', cancelled)
-local list = state == 'waiting' and waiting or state == 'active' and active
-local length = list and call('LLEN', list)
-if not list then
+-- From the right to the left, as if they were one; of each its length, and how much of it was marked.
+local lists = {}
+for n, key in ipairs(state == 'waiting' and { hidden, waiting } or state == 'active' and { active } or {}) do
+  local length = call('LLEN', key)
+  lists[n] = { key = key, length = length, marked = 0, farthest = 0, nearest = length }
+end
+if state == 'delayed' then
   call('ZCARD', delayed)
 end
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Where the ids near the expected place are: id → index from the right, -1 being the last.
-local index_of = {}
-if list then
-  local first = math.max(0, start - LEFT)
-  local near = call('LRANGE', list, -(start + span + BACK), -first - 1)
-  for n, id in ipairs(near) do
-    index_of[id] = n - #near - 1 - first
+-- Where the ids near the expected place are: id → list, and index from its right, -1 being the last.
+local list_of, index_of = {}, {}
+local first, most = math.max(0, start - LEFT), start + span + BACK
+for _, list in ipairs(lists) do
+  if first < list.length and most > 0 then
+    local near = call('LRANGE', list.key, -most, -first - 1)
+    for n, id in ipairs(near) do
+      list_of[id], index_of[id] = list, n - #near - 1 - first
+    end
   end
+  first, most = math.max(0, first - list.length), most - list.length
 end
 
 local function keep_outcome(id, keep)
@@ -94,8 +102,19 @@ local function keep_outcome(id, keep)
   end
 end
 
-local walked, facts, marked, farthest = 0, {}, 0, 0
-local nearest = length or 0
+local walked, facts = 0, {}
+
+-- Returns the list that has an id which is not where it is expected, and its index from the right.
+local function search(id)
+  for _, list in ipairs(lists) do
+    local place = call('LPOS', list.key, id, 'RANK', -1)
+    walked = walked + list.length - (place or 0)
+    if place then
+      return list, place - list.length
+    end
+  end
+end
+
 for at = FIRST, #ARGV, STEP do
   local id, seen, keep, message = unpack(ARGV, at, at + STEP - 1)
   local claim = call('HGET', claims, id)
@@ -105,13 +124,11 @@ for at = FIRST, #ARGV, STEP do
     walked = walked + call('LLEN', active)
     is_same = not call('LPOS', active, id) -- it runs: what waits was queued once more than needed
   end
-  local index
-  if is_same and list then
-    index = index_of[id]
+  local list, index
+  if is_same and lists[1] then
+    list, index = list_of[id], index_of[id]
     if not index then
-      local place = call('LPOS', list, id, 'RANK', -1)
-      walked = walked + (place and length - place or length)
-      index = place and place - length
+      list, index = search(id)
     end
     is_same = index
   elseif is_same then
@@ -123,10 +140,10 @@ for at = FIRST, #ARGV, STEP do
       redis.pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', unpack(change))
     end
     if index then
-      call('LSET', list, index, GONE)
+      call('LSET', list.key, index, GONE)
       index_of[id] = nil
-      marked = marked + 1
-      farthest, nearest = math.max(farthest, -index), math.min(nearest, -index)
+      list.marked = list.marked + 1
+      list.farthest, list.nearest = math.max(list.farthest, -index), math.min(list.nearest, -index)
     end
     keep_outcome(id, keep)
     if message ~= '' and has_owner then
@@ -149,7 +166,10 @@ for at = FIRST, #ARGV, STEP do
     break
   end
 end
-if marked > 0 then
-  call('LREM', list, farthest <= length - nearest and -marked or marked, GONE)
+for _, list in ipairs(lists) do
+  if list.marked > 0 then
+    local side = list.farthest <= list.length - list.nearest and -1 or 1
+    call('LREM', list.key, side * list.marked, GONE)
+  end
 end
 return facts

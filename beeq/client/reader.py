@@ -134,6 +134,8 @@ class Reader:
             return await self._scan(key, size)
         if kind not in (*_LISTS, "delayed"):
             raise ValueError("Improper queue type")
+        if kind == "waiting":  # some of it may be hidden from Node peers
+            return list(await scripts.waiting_ids(self._pipeline, self._keys, first=start, last=end))
         command = "ZRANGE" if kind == "delayed" else "LRANGE"
         return list(await self._pipeline.call(command, key, start, end, repeatable=True))
 
@@ -158,7 +160,9 @@ class Reader:
         if name == "delayed":
             return await self._pipeline.call("ZSCORE", key, job_id, repeatable=True) is not None
         if name in _LISTS:
-            return await self._pipeline.call("LPOS", key, job_id, repeatable=True) is not None
+            lists = [key, self._keys.hidden] if name == "waiting" else [key]
+            places = [await self._pipeline.call("LPOS", each, job_id, repeatable=True) for each in lists]
+            return any(place is not None for place in places)
         raise ValueError("Improper queue type")
 
     async def stats(self, *, with_age: bool = True) -> Stats:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from beeq.client.context import QueueContext
 from beeq.errors import RedisError
 from beeq.maintenance.eager_timer import EagerTimer
+from beeq.maintenance.pause_watch import PauseKeeper
 from beeq.redis import scripts
 from beeq.redis.retry_delay import RetryDelay
 from beeq.supervision.duty import Duty
@@ -38,6 +39,7 @@ class DelayedActivator:
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context
+        self._pause_keeper = PauseKeeper(context)
         self._timer = EagerTimer(min(context.settings.near_term_window, _LONGEST_SLEEP_MS))
         self._retry_delay = RetryDelay(100, 5000, news=lambda: context.connector.switches)
         self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis's clock is known
@@ -96,7 +98,7 @@ class DelayedActivator:
         total = 0
         raised: int
         while True:
-            raised, next_due, now = await self._in_turn(
+            raised, next_due, now, is_any_hidden = await self._in_turn(
                 scripts.raise_delayed(
                     context.pipeline,
                     context.keys,
@@ -105,6 +107,8 @@ class DelayedActivator:
                 )
             )
             total += raised
+            if is_any_hidden:  # by a pause that may be over, with no worker alive that would see to it
+                await self._in_turn(self._pause_keeper.settle())
             self._offset_ms = int(now) - _monotonic_ms()
             if not self._timer.schedule(int(next_due), now_ms=int(now)):
                 break

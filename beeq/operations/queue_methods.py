@@ -18,9 +18,10 @@ from beeq.operations.live_workers import Activity, LiveWorker, Workers
 from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
 from beeq.operations.pauses import Pauses
 from beeq.operations.watching import JobNews, Watcher
+from beeq.process import user_name
 from beeq.protocol.keys import EndedSetName
 from beeq.protocol.options import check_job_id
-from beeq.protocol.pauses import Pause
+from beeq.protocol.pauses import MAX_BY_CHARACTERS, Pause
 from beeq.settings import Duration, milliseconds
 
 
@@ -165,6 +166,43 @@ class OperatorMethods:
         """Queue a delayed job now; return whether it was delayed."""
         text = check_job_id(job_id)
         return text is not None and await self._many.run_now(text)
+
+    async def pause(
+        self,
+        reason: str = "",
+        *,
+        for_: Duration | None = None,
+        everyone: bool = False,
+        by: str | None = None,
+    ) -> Pause:
+        """Have beeq's workers take no jobs from the queue, within a second; those that run go on.
+
+        Workers that start later take none, either. A queue that is paused already is paused anew: the later
+        call's reason and end count. Producers and delayed jobs go on; so do workers of an earlier version.
+
+        Args:
+            reason: why, for who looks later; at most 500 characters.
+            for_: how long (ms, timedelta, or text like ``10m``); None: until ``resume``. It ends by itself,
+                also if no process of beeq's is alive.
+            everyone: hide the waiting jobs from Node workers, too: they are moved aside, at once and again
+                each second by a beeq worker, for new, raised and retried jobs come into the queue as ever,
+                and until then a Node worker may take one. beeq's own methods see and change hidden jobs as
+                waiting ones; Node's counts, lists and ``removeJob`` do not.
+            by: who pauses; None: ``user@host`` of this process.
+
+        Raises:
+            NoWorkerLives: ``everyone``, and no beeq worker works on the queue. TypeError, ValueError: a bad
+            argument, named. RedisError; QueueClosed.
+        """
+        who = user_name()[:MAX_BY_CHARACTERS] if by is None else by
+        return await self._pauses.begin(reason, lasting=for_, everyone=everyone, by=who)
+
+    async def resume(self) -> Pause | None:
+        """End the pause, and return it; None: the queue was not paused.
+
+        Hidden jobs come back first, the oldest in front; what was enqueued since stands behind them.
+        """
+        return await self._pauses.end()
 
     async def paused(self) -> Pause | None:
         """Return since when the queue is paused, by whom, why and until when; None if it is not."""

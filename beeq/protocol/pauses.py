@@ -5,6 +5,7 @@ there, the queue is paused: one that somebody has set by hand says nothing more.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from beeq.protocol.codec import loads
 from beeq.protocol.options import SAFE_INTEGER
@@ -12,6 +13,8 @@ from beeq.protocol.options import SAFE_INTEGER
 #: The longest reason, and the longest name, in characters.
 MAX_REASON_CHARACTERS = 500
 MAX_BY_CHARACTERS = 200
+#: The longest pause that ends by itself: ten years.
+MAX_PAUSE_MS = 3650 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,12 @@ class Pause:
     until_ms: int | None
     everyone: bool
 
+    def __str__(self) -> str:
+        """Return by whom, until when and why, for a line of a log; not escaped."""
+        until = "until somebody resumes it" if self.until_ms is None else f"until {_moment(self.until_ms)}"
+        who = f"by {self.by or 'somebody'}{', for Node workers, too' if self.everyone else ''}"
+        return f"{who}, {until}{f': {self.reason}' if self.reason else ''}"
+
 
 def decode_pause(raw: bytes) -> Pause:
     """Return what the text of ``beeq:paused`` says; what it does not say is unknown."""
@@ -49,6 +58,13 @@ def decode_pause(raw: bytes) -> Pause:
         _time_in(members.get("until")),
         members.get("everyone") is True,
     )
+
+
+def _moment(at_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+    except (OverflowError, OSError, ValueError):  # a year that no calendar has
+        return f"{at_ms} ms"
 
 
 def _time_in(value: object) -> int | None:

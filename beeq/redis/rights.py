@@ -80,11 +80,11 @@ RIGHTS = (
     Right("lrange", _ALL, "jobs that wait and run", "LRANGE KEY 0 0"),
     Right("lpos", _ALL, "whether a job waits or runs", "LPOS KEY x"),
     Right("lpush", _BOTH, "new and due jobs", "LPUSH KEY x"),
-    Right("rpush", _WORKER, "jobs handed back", "RPUSH KEY x"),
+    Right("rpush", _BOTH, "jobs handed back, or hidden by a pause before", "RPUSH KEY x"),
     Right("lrem", _BOTH, "jobs that ended, or were removed", "LREM KEY 1 x"),
     Right("lset", _BOTH, "jobs removed from a long queue, many at once", "LSET KEY 0 x"),
     Right("lmove", _WORKER, "jobs taken", "LMOVE KEY KEY LEFT LEFT"),
-    Right("ltrim", _WORKER, "several jobs taken at once", "LTRIM KEY 0 0"),
+    Right("ltrim", _BOTH, "several jobs taken, or hidden, at once", "LTRIM KEY 0 0"),
     # succeeded, failed, stalling.
     Right("sadd", _WORKER, "jobs that ended", "SADD KEY m"),
     Right("srem", _BOTH, "jobs that were removed, or run again", "SREM KEY m"),
@@ -121,6 +121,7 @@ RIGHTS = (
     Right("unlink", _BOTH, "marks and results that have had their time", "UNLINK KEY"),
     # Optional.
     Right("blmove", _OPTIONAL, "an idle worker waits for a job; without it, it asks every half second"),
+    Right("rename", _OPTIONAL, "a pause for everyone, of a long queue; without it, ids are moved in steps"),
     Right("client|id", _OPTIONAL, "ends that wait; without it, a wait lasts half a second"),
     Right("client|unblock", _OPTIONAL, "ends that wait; without it, a wait lasts half a second"),
     Right("scan", _OPTIONAL, "commands that find queues by themselves; without it, name the queue"),

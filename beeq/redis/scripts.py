@@ -151,6 +151,7 @@ def _load(name: str, **traits: bool) -> Script:
 # progress and memory: without them it runs again, and more surely so if a slow replica failed the attempt;
 # ``clean`` and what else is done to many jobs at once: a second call finds again what has come back.
 add_jobs = _load("add_jobs", awaits_replicas=True)
+apply_pause = _load("apply_pause", is_repeatable=True)
 beat = _load("beat")
 begin_stall_check = _load("begin_stall_check", is_repeatable=True)
 begin_retention = _load("begin_retention")
@@ -170,6 +171,7 @@ note_queue = _load("note_queue", is_repeatable=True)
 note_finished = _load("note_finished", is_repeatable=True)
 note_running = _load("note_running", is_repeatable=True)
 page_ids = _load("page_ids", is_repeatable=True)
+pause = _load("pause", is_repeatable=True, awaits_replicas=True)
 peek_active = _load("peek_active")
 raise_delayed = _load("raise_delayed")
 read_outcome = _load("read_outcome", is_repeatable=True)
@@ -186,6 +188,7 @@ survey_jobs = _load("survey_jobs", is_repeatable=True)
 sweep = _load("sweep", is_repeatable=True)
 sweep_finished = _load("sweep_finished", is_repeatable=True)
 try_commands = _load("try_commands", is_repeatable=True)
+waiting_ids = _load("waiting_ids", is_repeatable=True)
 withdraw_jobs = _load("withdraw_jobs", is_repeatable=True)
 
 #: Every script, for loading them ahead of use.

@@ -97,6 +97,7 @@ class BlockingFetch:
         self._duties = context.duties
         #: A fetch ends within this, by the connection's own watch.
         self.longest_s = (FETCH_TIMEOUT_MS + settings.redis_timeout) / 1000
+        self._longest_call_s = settings.redis_timeout / 1000
         self.duty = Duty(
             "blocking fetch",
             patience_s=context.duties.patience_s,
@@ -138,6 +139,7 @@ class BlockingFetch:
         self.duty.begins()
         is_due = not self._connection.is_connected or self._loop.time() >= self._ask_right_at
         if is_due or self._needs_script:
+            self.duty.rests(self._longest_call_s)  # it may have been sent to a Redis that went away
             self._begin(self._prepare)
         else:
             self._try_to_send()

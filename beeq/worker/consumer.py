@@ -11,8 +11,10 @@ from typing import Any
 from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, Ending, ended
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
+from beeq.client.reader import Reader
 from beeq.client.session import Session
 from beeq.errors import HandlersHang, QueueClosed, RedisError, kind_and_text_of
+from beeq.operations.pauses import QueuePaused, read_pause
 from beeq.process import stop_signals
 from beeq.redis.retry_delay import RetryDelay
 from beeq.settings import whole
@@ -140,9 +142,11 @@ class Consumer:
                 loop_silent_ms=loop_silent_ms,
                 error="" if failure is None else kind_and_text_of(failure),
             )
+        is_queue_paused = worker.pause_watch.pause is not None
         return WorkerHealth(
             is_healthy=is_healthy and not worker.is_paused,
-            is_taking=failure is None and not (worker.is_stopping or worker.is_paused),
+            is_taking=failure is None and not (worker.is_stopping or worker.is_paused or is_queue_paused),
+            is_queue_paused=is_queue_paused,
             duties=duties,
             concurrency=self.concurrency,
             places_taken=worker.pump.scheduler.places_taken,
@@ -164,6 +168,7 @@ class Consumer:
                 await self._session.connect()
                 await self._session.look_at_workers_rights()
                 await self._session.subscribe(self._context.keys.cancelled, self._cancelled)
+                await self._session.subscribe(self._context.keys.paused, self._pause_changed)
             except RedisError as error:
                 self._context.report_error(error)
                 await delay.wait(lambda: not self._session.is_running)
@@ -173,6 +178,10 @@ class Consumer:
     def _cancelled(self, claim: bytes) -> None:
         if self.worker is not None:
             self.worker.cancel(claim)
+
+    def _pause_changed(self, message: bytes) -> None:
+        if self.worker is not None:
+            self.worker.pause_watch.heard(message)
 
     # Running.
 
@@ -255,7 +264,8 @@ class Consumer:
     async def _work_off(self) -> None:
         """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``.
 
-        Raises HandlersHang when too many handlers hang: threads may do so for ever, and the rest can wait.
+        Raises HandlersHang when too many handlers hang: threads may do so for ever, and the rest can wait;
+        QueuePaused when the queue is paused, what ran has ended, and jobs wait.
         """
         session = self._session
         await session.ensure()
@@ -265,7 +275,7 @@ class Consumer:
         worker.burst()
         while session.is_running:
             worker.look()
-            if not worker.is_paused:
+            if not (worker.is_paused or worker.pause_watch.pause):
                 await worker.idle.wait()  # each job has its own bound
             if not session.is_running or worker.failure is not None:
                 return
@@ -275,16 +285,42 @@ class Consumer:
                 if session.is_running:
                     raise HandlersHang(hung)
                 return
-            if not worker.idle.is_set():
-                continue  # a pause that is over has ended the wait
-            if session.activator is None or not await session.activator.once():
+            if worker.pause_watch.pause is not None:
+                await self._end_work(worker, None)
+                if await self._is_done_despite_pause():
+                    return
+                worker = self._start()
+                worker.burst()
+            # Else a pause that is over may have ended the wait.
+            elif worker.idle.is_set() and not await self._has_raised():
                 await self._end_work(worker)
                 return
 
-    async def _end_work(self, worker: Worker, timeout_ms: int = DRAIN_TIMEOUT_MS) -> bool:
-        """Stop this worker, but not the queue; return whether all jobs ended in time."""
+    async def _has_raised(self) -> bool:
+        """Raise delayed jobs that are due; return whether there were any."""
+        activator = self._session.activator
+        return activator is not None and await activator.once() > 0
+
+    async def _is_done_despite_pause(self) -> bool:
+        """Return whether a burst is over: nothing is left that is due. If the pause is, it may go on.
+
+        Raises QueuePaused: there are jobs, and the queue is paused.
+        """
+        context, session = self._context, self._session
+        if not session.is_running:
+            return True
+        await self._has_raised()
+        reader = Reader(context.pipeline, context.keys, scan_count=context.settings.redis_scan_count)
+        waiting = (await reader.stats(with_age=False)).waiting
+        pause = await read_pause(context.pipeline, context.keys)
+        if waiting and pause is not None:
+            raise QueuePaused(context.name, waiting, pause)
+        return not waiting
+
+    async def _end_work(self, worker: Worker, timeout_ms: int | None = DRAIN_TIMEOUT_MS) -> bool:
+        """Stop this worker, but not the queue; return whether all jobs ended in time (None: however long)."""
         try:
-            return await worker.stop(timeout_ms / 1000)
+            return await worker.stop(None if timeout_ms is None else timeout_ms / 1000)
         finally:
             if self.worker is worker:
                 self.worker = None  # only now: a close() meanwhile stops the worker sooner

@@ -13,13 +13,16 @@ class WorkerHealth:
     Attributes:
         is_healthy: the queue has not been closed, its work has not failed, all its duties run, each takes its
             turns, the event loop is not blocked, and not too many handlers hang.
-        is_taking: it takes jobs: there is a handler, it is not about to stop, and not too many handlers hang.
+        is_taking: it takes jobs: there is a handler, it is not about to stop, not too many handlers hang, and
+            the queue is not paused.
         duties: its background duties.
         concurrency: its places: how many jobs may run here at once; 0 without a handler.
         places_taken: by jobs that run, and by outcomes that Redis has not recorded yet.
         running: handlers that run.
         hung: handlers that go on after their attempts have ended; too many, and no job is taken.
-        last_turn_ms: when Redis last answered a call for jobs or outcomes, in ms since the epoch.
+        is_queue_paused: the queue is paused (``Queue.pause``); that is healthy.
+        last_turn_ms: when Redis last answered a call for jobs or outcomes, or said that the queue is paused,
+            in ms since the epoch.
         loop_silent_ms: for how long the event loop has not run the watchdog, which is a fraction of a second
             unless the loop is blocked.
         error: what ended the work, as text; "" if nothing did.
@@ -32,6 +35,7 @@ class WorkerHealth:
     places_taken: int = 0
     running: int = 0
     hung: int = 0
+    is_queue_paused: bool = False
     last_turn_ms: int | None = None
     loop_silent_ms: int = 0
     error: str = ""

@@ -89,7 +89,8 @@ class Pump:
         self._duty: Duty | None = None  # that of ``run``
         self._is_failing = False  # the last call, or the like, has failed
         self._is_done = False
-        self._is_burst = self._is_paused = False
+        self._is_burst = False
+        self._pauses: set[str] = set()  # why no jobs are asked for now
         #: How many jobs may be held at once.
         self.concurrency = concurrency
         self._calls: dict[bytes, actions.ExchangeCall] = {}  # in flight, by their tokens
@@ -147,7 +148,7 @@ class Pump:
         """Return whether it has a free place, waits for jobs, and recovers from no failure."""
         scheduler = self.scheduler
         may_take = scheduler.places_taken < self.concurrency and not (
-            self._is_burst or self._is_paused or scheduler.is_stopping()
+            self._is_burst or self._pauses or scheduler.is_stopping()
         )
         return may_take and scheduler.is_ready
 
@@ -168,10 +169,13 @@ class Pump:
         candidates = [pair for pair in claimed if not scheduler.is_pending(pair[1])]
         return scheduler.running - len(held), candidates
 
-    def pause(self, *, is_over: bool) -> None:
-        """Ask for no jobs until the pause is over; outcomes are still recorded."""
-        self._is_paused = not is_over
-        self._carry_out(self.scheduler.pause(is_over=is_over))
+    def pause(self, why: str, *, is_over: bool) -> None:
+        """Ask for no jobs until the pause is over, and every other one; outcomes are still recorded."""
+        if is_over:
+            self._pauses.discard(why)
+        else:
+            self._pauses.add(why)
+        self._carry_out(self.scheduler.pause(is_over=not self._pauses))
 
     def drain(self) -> None:
         """Claim nothing more; outcomes are still recorded."""

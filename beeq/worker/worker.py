@@ -28,11 +28,13 @@ from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
 from beeq.errors import HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
+from beeq.maintenance.pause_watch import PauseWatch
 from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import call_in_thread, process_name
 from beeq.protocol.codec import Record, decode_record
 from beeq.protocol.outcome import Outcome, fail
+from beeq.protocol.pauses import Pause
 from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import InLoop, leave_loop, watch_loop
 from beeq.telemetry.attempt_report import AttemptReport
@@ -105,6 +107,8 @@ class Worker:
         )
         self._max_hung = max_hung or max(concurrency, _LEAST_MAX_HUNG)
         self.pump = Pump(context, concurrency=concurrency, listener=self)
+        self.pump.pause("queue", is_over=False)  # until it is known whether the queue is paused
+        self.pause_watch = PauseWatch(context, on_change=self._queue_pause_changed)
         self._heartbeat = self._begin_heartbeat()
         context.duties.checks.append(self._check_heartbeat)
         self._watch = WorkerWatch(context, self.pump, held=self._claims)
@@ -120,6 +124,7 @@ class Worker:
         )
         self._stalls_task = context.duties.start("stall check", self._check_stalls)
         self._retention_tasks = Retention(context).start()
+        self._pause_task = context.duties.start("pause watch", self.pause_watch.run)
 
     def _begin_heartbeat(self) -> Heartbeat:
         """Beat for what is held here; the thread that does so keeps nothing of this in memory."""
@@ -205,8 +210,9 @@ class Worker:
 
     @property
     def last_turn_ms(self) -> int:
-        """When Redis last answered the pump, in ms since the epoch."""
-        return self._pump_task.duty.health().last_turn_ms
+        """When Redis last answered the pump, or said that the queue is paused, in ms since the epoch."""
+        health = (self._pause_task if self.pause_watch.pause is not None else self._pump_task).duty.health()
+        return health.last_turn_ms
 
     def _pump_failed(self, defect: BaseException) -> None:
         """A pump that fails again and again is given up; the worker must not idle in silence."""
@@ -346,11 +352,18 @@ class Worker:
             return
         self.is_paused = is_full
         self.idle.clear()
-        self.pump.pause(is_over=not is_full)
+        self.pump.pause("hung", is_over=not is_full)
         if is_full:
             self._context.report_error(HandlersHang(self._runner.hung))
             self._context.emit("hung", self._runner.hung)
             self.idle.set()  # last: a listener that closes the queue decides how long jobs may take
+
+    def _queue_pause_changed(self, pause: Pause | None) -> None:
+        """Take no jobs while the queue is paused."""
+        self.idle.clear()
+        self.pump.pause("queue", is_over=pause is None)
+        if pause is not None:
+            self.idle.set()
 
     # Duties.
 
@@ -358,7 +371,7 @@ class Worker:
         """Run the pump; if it is cancelled with all tasks, hand back before it ends."""
         if self._is_ending:
             self._is_ending, self._has_outlived_end = False, True
-            self.pump.pause(is_over=not self.is_paused)
+            self.pump.pause("end", is_over=True)
         try:
             await self.pump.run(duty)
         except asyncio.CancelledError:
@@ -371,7 +384,7 @@ class Worker:
 
     async def _end_with_loop(self, duty: Duty) -> None:
         """Take no more jobs, and give back what runs: all handlers were cancelled."""
-        self.pump.pause(is_over=False)
+        self.pump.pause("end", is_over=False)
         duty.rests(HAND_BACK_S)
         ending = Ending()
         loop = asyncio.get_running_loop()
@@ -406,8 +419,8 @@ class Worker:
         """Take no more jobs; what runs goes on."""
         self.pump.drain()
 
-    async def stop(self, timeout_s: float) -> bool:
-        """Take nothing more, wait for what runs, give back what does not end in time.
+    async def stop(self, timeout_s: float | None) -> bool:
+        """Take nothing more, wait for what runs, give back what does not end in time (None: however long).
 
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
         its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
@@ -474,7 +487,7 @@ class Worker:
 
         def ends() -> tuple[Awaitable[object], ...]:
             joined = call_in_thread(functools.partial(self._heartbeat.join, left_s))
-            tasks = (self._pump_task, self._stalls_task, *self._retention_tasks)
+            tasks = (self._pump_task, self._stalls_task, self._pause_task, *self._retention_tasks)
             return *map(duties.stop, tasks), joined, self._runner.close(), self.pump.close()
 
         await ending.step(left_s, ends)

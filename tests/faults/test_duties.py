@@ -16,6 +16,7 @@ import pytest
 
 from beeq import DutyEnded, DutySilent, RedisUnavailable
 from beeq.maintenance.delayed_activator import DelayedActivator
+from beeq.maintenance.pause_watch import PauseWatch
 from beeq.maintenance.stall_check import StallCheck
 from beeq.redis.connection import Connection
 from beeq.redis.pubsub import Subscriber
@@ -36,6 +37,7 @@ RUNS: dict[str, tuple[type[Any], str]] = {
     "delayed activator": (DelayedActivator, "run"),
     "stall check": (StallCheck, "repeat"),
     "subscriber": (Subscriber, "run"),
+    "pause watch": (PauseWatch, "run"),
 }
 
 

@@ -21,7 +21,15 @@ from tests.support.server import Server
 from tests.support.waiting import eventually
 
 #: The duties of a worker that also hears of its jobs.
-DUTIES = {"pump", "blocking fetch", "heartbeat", "stall check", "delayed activator", "subscriber"}
+DUTIES = {
+    "pump",
+    "blocking fetch",
+    "heartbeat",
+    "stall check",
+    "delayed activator",
+    "subscriber",
+    "pause watch",
+}
 SECRET = "s3cret-of-mine"
 
 

@@ -34,5 +34,5 @@ async def test_an_outage_of_many_queues_is_said_seldom(
     await eventually(lambda: len(back) == len(queues), 30)
     assert time.monotonic() - started < 15
     assert all(errors > 2 and away_ms >= 2000 for away_ms, errors in back.values())
-    assert all(isinstance(error, RedisError) for error in expect_errors)
+    assert [error for error in expect_errors if not isinstance(error, RedisError)] == []
     assert await (await queues[0].enqueue({})).result(timeout=9000) is None

@@ -14,8 +14,11 @@ FAR_MS = 4_000_000_000_000
 def raise_due(bench: Bench, *, debounce_ms: int = 0, limit: int = 1000) -> tuple[int, int]:
     """Return how many were raised, and when to look again."""
     earliest = bench.now_ms()
-    raised, next_ms, now_ms = bench.run(scripts.raise_delayed, debounce_ms=debounce_ms, limit=limit)
+    raised, next_ms, now_ms, is_any_hidden = bench.run(
+        scripts.raise_delayed, debounce_ms=debounce_ms, limit=limit
+    )
     assert earliest <= int(now_ms) <= bench.now_ms()
+    assert is_any_hidden == 0
     return raised, int(next_ms)
 
 
@@ -143,3 +146,9 @@ def test_waiting_of_the_wrong_type_leaves_the_jobs_delayed(bench):
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         raise_due(bench)
     assert bench.snapshot() == before
+
+
+def test_that_ids_are_hidden_is_said_and_they_stay(bench):
+    bench.put(delayed={"a": 1000}, hidden=["y", "x"])
+    assert bench.run(scripts.raise_delayed, debounce_ms=0, limit=10)[::3] == [1, 1]
+    assert bench.snapshot() == {"waiting": ["a"], "hidden": ["y", "x"]}

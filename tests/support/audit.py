@@ -17,7 +17,8 @@ _STATES = ("waiting", "active", "delayed", "succeeded", "failed")
 def _members(redis: Redis, keys: Keys, name: str) -> list[str]:
     key = keys.to_key(name)
     if name in ("waiting", "active"):
-        return [str(job_id) for job_id in redis.lrange(key, 0, -1)]
+        hidden = redis.lrange(keys.hidden, 0, -1) if name == "waiting" else []
+        return [str(job_id) for job_id in [*redis.lrange(key, 0, -1), *hidden]]
     if name == "delayed":
         return [str(job_id) for job_id in redis.zrange(key, 0, -1)]
     return [str(job_id) for job_id in redis.smembers(key)]

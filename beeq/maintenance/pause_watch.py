@@ -1,0 +1,133 @@
+"""Looks each second whether the queue is paused, and keeps its waiting jobs where they belong then.
+
+A message says at once that somebody has paused or resumed the queue; a look finds it if that was lost, after
+a failover, and when a pause has ended by itself. What a pause for everyone hides, and when that comes back:
+protocol/README.md, "Pauses".
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from beeq.client.context import QueueContext
+from beeq.errors import RedisError, RedisRefused, one_line
+from beeq.protocol.pauses import Pause, decode_pause
+from beeq.redis import scripts
+from beeq.supervision.duty import Duty
+
+logger = logging.getLogger("beeq")
+
+#: Between two looks: a worker that starts, or hears no message, takes no job a second later.
+_LOOK_S = (0.6, 0.8)
+#: Ids that one call moves one by one at most.
+_MOVE_AT_ONCE = 1000
+#: Who ends a pause wants to be certain of it; a worker's looks do not matter.
+_END_PAUSE = replace(scripts.apply_pause, awaits_replicas=True)
+#: A look hands over after so many calls: producers may be faster than it.
+_MOST_CALLS = 50
+
+
+class PauseKeeper:
+    """Applies the pause of one queue, call by call, until all waiting jobs are where they belong."""
+
+    def __init__(self, context: QueueContext) -> None:
+        self._context = context
+        self._in_steps = False  # the user may not RENAME
+
+    async def apply(self, *, ends: bool = False) -> tuple[Pause | None, bool]:
+        """Make one call; return the pause there was, and whether there is more to move.
+
+        With ``ends`` the pause ends, once there is not. Raises RedisError.
+        """
+        pipeline, keys, in_steps = self._context.pipeline, self._context.keys, "1" if self._in_steps else ""
+        if ends:
+            reply = await _END_PAUSE(pipeline, keys, ends="1", limit=_MOVE_AT_ONCE, in_steps=in_steps)
+        else:
+            reply = await scripts.apply_pause(pipeline, keys, ends="", limit=_MOVE_AT_ONCE, in_steps=in_steps)
+        raw, left, needs_steps, refusal = reply
+        self._in_steps = bool(needs_steps)
+        if refusal:
+            refused = RedisRefused(refusal.decode(errors="replace"))
+            if ends:
+                raise refused
+            self._context.report_error(refused)
+        return None if raw is None else decode_pause(raw), left > 0
+
+    async def settle(self, *, ends: bool = False) -> Pause | None:
+        """Apply it to the end; return the pause there was at the beginning. Raises RedisError.
+
+        As long as it takes: each call moves more than producers add meanwhile.
+        """
+        pause, has_more = await self.apply(ends=ends)
+        while has_more:
+            _, has_more = await self.apply(ends=ends)
+        return pause
+
+
+class PauseWatch:
+    """One worker's; ``run`` is the duty.
+
+    ``on_change`` is called with the queue's pause, or None, once that is known, and whenever it has changed.
+    """
+
+    def __init__(self, context: QueueContext, *, on_change: Callable[[Pause | None], object]) -> None:
+        self._context = context
+        self._keeper = PauseKeeper(context)
+        self._on_change = on_change
+        self._poked = asyncio.Event()
+        self._is_known = False
+        #: The queue's pause, as far as is known.
+        self.pause: Pause | None = None
+
+    def heard(self, _message: bytes = b"") -> None:
+        """Look now: somebody has paused or resumed the queue."""
+        self._poked.set()
+
+    async def run(self, duty: Duty) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            self._poked.clear()
+            try:
+                await self._look(duty)
+            except RedisError as error:
+                self._context.report_error(error)
+                if isinstance(error, RedisRefused) and not self._is_known:
+                    self._tell(None)  # whatever else it may not do, the worker says so itself
+            duty.turn()
+            await self._rest(duty)
+
+    async def _look(self, duty: Duty) -> None:
+        pipeline, bound_s = self._context.pipeline, self._context.settings.redis_timeout / 1000
+        has_more, calls = True, 0
+        while has_more:
+            pause, has_more = await duty.in_turn(
+                self._keeper.apply(), sent=lambda: pipeline.batches_sent, bound_s=bound_s
+            )
+            calls += 1
+            # When it is over, the oldest jobs come back before any is taken.
+            if pause is not None or not has_more or calls == _MOST_CALLS:
+                self._tell(pause)
+
+    def _tell(self, pause: Pause | None) -> None:
+        if self._is_known and pause == self.pause:
+            return
+        name = self._context.name
+        if pause is not None:
+            logger.warning("queue %s is paused %s", name, one_line(str(pause)), extra={"queue": name})
+        elif self.pause is not None:
+            logger.warning("queue %s goes on: its pause is over", name, extra={"queue": name})
+        self._is_known, self.pause = True, pause
+        self._on_change(pause)
+
+    async def _rest(self, duty: Duty) -> None:
+        """Wait for the next look, or a message, and say meanwhile that the duty is there."""
+        ends_at_s = time.monotonic() + random.uniform(*_LOOK_S)
+        while not self._poked.is_set() and (left_s := ends_at_s - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, duty.patience_s / 2)):
+                    await self._poked.wait()
+            duty.rests(0)
