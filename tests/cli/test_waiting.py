@@ -111,3 +111,11 @@ def test_a_terminal_sees_the_progress(beeq: Beeq, work: Callable[[], Running], q
     assert process.wait(30) == 0
     process.stdout.close()
     os.close(person)
+
+
+def test_with_the_folders_own_server_another_folder_is_named(bare_beeq: Beeq) -> None:
+    waiting = bare_beeq.start("enqueue", "greetings", "--wait")
+    line = waiting.until("no worker")
+    assert line == "no worker is taking jobs from greetings; a worker of another folder has another server"
+    waiting.signal(signal.SIGINT)
+    assert waiting.ended() == 1

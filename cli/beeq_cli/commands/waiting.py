@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from beeq import Job, JobFailed, Queue, RedisError
+from beeq.environment import EMBEDDED
 from beeq_cli.console import complain, print_json, safe, say
 from beeq_cli.running import FAILURE
 
@@ -48,7 +49,9 @@ async def _say_if_nobody_works(queue: Queue, *, is_quiet: bool) -> None:
     except RedisError:
         return  # who waits for the result hears of it
     if not (stats.workers or stats.active or is_quiet):
-        say(f"no worker is taking jobs from {queue.name}")
+        is_folders_own = queue.connector.shown.startswith(EMBEDDED)
+        hint = "; a worker of another folder has another server" if is_folders_own else ""
+        say(f"no worker is taking jobs from {queue.name}{hint}")
 
 
 @contextmanager
