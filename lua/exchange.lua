@@ -60,6 +60,7 @@ local FIRST, STEP = 14, 7
 local free, fetched, is_started = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
 local drops = { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
 local is_mirrored = ARGV[6] ~= '0'
+local is_noting = ARGV[4] == 'later' or ARGV[5] == 'later'
 local facts = {}
 
 -- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
@@ -129,7 +130,7 @@ local function note_ends(key, ended, records)
       record = call('HGET', jobs, id)
     end
     local mark = #record > LONGEST_MARKED and #record or tonumber(string.sub(redis.sha1hex(record), 1, 8), 16)
-    entries[2 * n - 1] = string.format('%.17g', now + mark % 2048 / 2048)
+    entries[2 * n - 1] = now + mark % 2048 / 2048 -- a number: Redis writes all its digits, and sooner than Lua
     entries[2 * n] = id
   end
   pcall('ZADD', key, unpack(entries))
@@ -216,17 +217,19 @@ for n, id in ipairs(ids) do
           passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
         end
       elseif status == 'succeeded' then
-        if not succeeded_ids then
-          succeeded_ids, succeeded_records = {}, {}
-        end
+        succeeded_ids = succeeded_ids or {}
         succeeded_ids[#succeeded_ids + 1] = id
-        succeeded_records[#succeeded_ids] = record
-      else
-        if not failed_ids then
-          failed_ids, failed_records = {}, {}
+        if is_noting then
+          succeeded_records = succeeded_records or {}
+          succeeded_records[#succeeded_ids] = record
         end
+      else
+        failed_ids = failed_ids or {}
         failed_ids[#failed_ids + 1] = id
-        failed_records[#failed_ids] = record
+        if is_noting then
+          failed_records = failed_records or {}
+          failed_records[#failed_ids] = record
+        end
       end
       if keep ~= '' and not is_dropped then
         kept_entries = kept_entries or {}

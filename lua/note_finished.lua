@@ -35,7 +35,7 @@ if ids[1] then
     if length > 0 then
       local mark = length > LONGEST_MARKED and length
         or tonumber(string.sub(redis.sha1hex(redis.call('HGET', jobs, id)), 1, 8), 16)
-      entries[#entries + 1] = string.format('%.17g', now + mark % 2048 / 2048)
+      entries[#entries + 1] = now + mark % 2048 / 2048
       entries[#entries + 1] = id
     end
   end

@@ -24,12 +24,12 @@ _LONGEST_INTERVAL_S = 60.0
 #: The part of an interval that a look may take; the next one goes on.
 _LOOKING = 0.8
 #: What one script call drops, notes, or sweeps: a millisecond's worth or two.
-_DROP_AT_ONCE = 250
-_DROP_BYTES = 1_000_000
-_NOTE_AT_ONCE = 250
+_DROP_AT_ONCE = 100
+_DROP_BYTES = 500_000
+_NOTE_AT_ONCE = 150
 _SWEEP_AT_ONCE = 250
 #: Pages that one look goes through, even where no job seems to lack a note.
-_NOTE_PAGES = 20
+_NOTE_PAGES = 30
 _SWEEP_PAGES = 4
 #: How long notes outlive the last look, beyond the age that they are for.
 _NOTES_MS = 30 * 24 * 3_600_000
@@ -58,12 +58,14 @@ class Retention:
     async def repeat(self, duty: Duty) -> None:
         """Look again and again; report failures."""
         self._duty = duty
+        now_s = asyncio.get_running_loop().time
         while True:
+            next_s = now_s() + self._interval_s * random.uniform(1.0, 1.1)
             try:
                 await self.once()
             except RedisError as error:
                 self._context.report_error(error)
-            await duty.rest(self._interval_s * random.uniform(1.0, 1.1))
+            await duty.rest(next_s - now_s())
 
     async def once(self) -> int:
         """Look for jobs to drop, unless another worker that keeps the same just did; return how many went.
@@ -81,13 +83,23 @@ class Retention:
             return 0
         ends_s = asyncio.get_running_loop().time() + self._interval_s * _LOOKING
         dropped = 0
+        failure: RedisError | None = None
         for state, keep in self._kept.items():
-            await self._sweep(state, "own")
-            dropped += await self._drop(state, keep, ends_s)
-            if not keep.own:
-                await self._sweep(state, "seen")
-                if await self._note(state, ends_s):
-                    dropped += await self._drop(state, keep, ends_s)
+            try:
+                dropped += await self._look(state, keep, ends_s)
+            except RedisError as error:  # a key of the wrong type, say: the other state has its own
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return dropped
+
+    async def _look(self, state: str, keep: Keep, ends_s: float) -> int:
+        await self._sweep(state, "own")
+        dropped = await self._drop(state, keep, ends_s)
+        if not keep.own:
+            await self._sweep(state, "seen")
+            if await self._note(state, ends_s):
+                dropped += await self._drop(state, keep, ends_s)
         return dropped
 
     async def _drop(self, state: str, keep: Keep, ends_s: float) -> int:

@@ -185,13 +185,19 @@ async def test_twenty_thousand_jobs_go_and_others_hardly_wait(make_queue, eventu
     assert slowest_s < 0.5
 
 
-async def test_a_queue_that_is_away_is_looked_at_again(make_queue, eventually):
-    queue = work(make_queue, keep_succeeded=0)
+async def test_a_key_of_the_wrong_type_stops_its_own_state_only(make_queue, eventually):
+    queue = work(make_queue, keep_succeeded=0, keep_failed=0)
     errors = []
     queue.on("error", errors.append)
     await queue.ready()
     await queue.pipeline.call("SET", queue.keys.succeeded_at, "odd")
     await eventually(lambda: any("WRONGTYPE" in str(error) for error in errors))
+    await finish(queue, "f1")
+
+    async def has_gone():
+        return not await ids_of(queue, "failed")
+
+    await eventually(has_gone)
     await queue.pipeline.call("DEL", queue.keys.succeeded_at)
     await finish(queue, "1")
 
@@ -236,6 +242,18 @@ async def test_a_job_that_sets_no_timeout_has_the_queues(make_queue, executor):
     with pytest.raises(Exception, match=rf"Job {job.id} timed out \(100 ms\)"):
         await job.result(timeout=5000)
     assert "timeout" not in (await queue.get_job(job.id)).options
+
+
+def sleep_long(_job):
+    time.sleep(30)
+
+
+async def test_a_child_process_is_ended_by_the_queues_timeout(make_queue):
+    queue = make_queue(job_timeout="200ms")
+    queue.process(sleep_long, executor="process")
+    job = await queue.enqueue({})
+    with pytest.raises(Exception, match=r"timed out \(200 ms\)"):
+        await job.result(timeout=15_000)
 
 
 async def test_a_jobs_own_timeout_wins_also_no_limit(make_queue):
