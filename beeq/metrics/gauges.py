@@ -35,12 +35,12 @@ class QueueGauges:
 class _QueueLooker:
     """Looks into one queue, from the loop in which it is used first."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, *, has_own_connection: bool) -> None:
         self._queue = queue
         self._timeout_ms = queue.settings.redis_timeout
         self._connector: Connector | None = None
         self._pipeline: Pipeline | None = None
-        if queue.connector.client is None:
+        if has_own_connection and queue.connector.client is None:
             self._connector, _ = queue.connector.twin()
 
     async def read(self) -> QueueGauges:
@@ -67,10 +67,15 @@ class _QueueLooker:
 
 
 class GaugeReader:
-    """Reads several queues; use it in one loop, and ``close`` it there."""
+    """Reads several queues; use it in one loop, and ``close`` it there.
 
-    def __init__(self, queues: Iterable[Queue]) -> None:
-        self._lookers = {queue.name: _QueueLooker(queue) for queue in queues}
+    In the loop of the queues themselves their connections will do: ``has_own_connection=False``.
+    """
+
+    def __init__(self, queues: Iterable[Queue], *, has_own_connection: bool = True) -> None:
+        self._lookers = {
+            queue.name: _QueueLooker(queue, has_own_connection=has_own_connection) for queue in queues
+        }
 
     async def read(self) -> Mapping[str, QueueGauges]:
         """Return what Redis says of each queue, without those of which it says nothing in time."""

@@ -27,6 +27,7 @@ from beeq.jobs import InvalidJob
 from beeq.redis.retry_delay import RetryDelay
 from beeq.redis.urls import redact
 from beeq.service import QueueService
+from beeq.telemetry.tally import QueueTally
 from beeq.web import access
 from beeq.web.bodies import RequestBody
 from beeq.web.bounds import HeldBytes
@@ -129,6 +130,8 @@ class Application:
         policy = self._make_policy()
         service = self._make_service()
         self._running = Running(service, policy)
+        for queue in service.queues.values():
+            queue.telemetry.tally = QueueTally()
         # Connect now, so that the log shows a failure early, and the first request need not wait.
         connecting = asyncio.create_task(_connect(service))
         try:

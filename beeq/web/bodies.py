@@ -51,6 +51,11 @@ class RequestBody:
         self._is_at_end = False
         self._give_up_at: float | None = None  # by the loop's clock
 
+    @property
+    def accept(self) -> str:
+        """The request's header ``Accept``: what its sender takes as an answer."""
+        return self._headers.get("accept", "")
+
     def check_framing(self) -> None:
         """Raise Refusal if it is not certain where the body ends: two programs might read two requests."""
         is_chunked = "transfer-encoding" in self._headers

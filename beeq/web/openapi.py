@@ -114,6 +114,7 @@ _ERRORS: Schema = {
     "415": _response("The body is not application/json, or compressed.", "Error"),
     "429": _response("Too many jobs wait already; Retry-After says when to ask again.", "Error"),
     "500": _response("Something went wrong here.", "Error"),
+    "501": _response("A package is missing here; the error names it.", "Error"),
     "503": _response("Redis is away, or refuses; or too many large requests are under way.", "Error"),
 }
 
@@ -159,6 +160,17 @@ _PATHS: Schema = {
             "Count the jobs and workers of each queue",
             _response("The numbers by queue.", "Stats"),
             _errors("400", "401", "403", "500", "503"),
+        ),
+    },
+    "/metrics": {
+        "get": _operation(
+            "metrics",
+            "Scrape the metrics",
+            {
+                "description": "The text formats of Prometheus and OpenMetrics, by Accept.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            _errors("400", "401", "403", "500", "501"),
         ),
     },
     "/health": {

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from beeq.errors import JobUnreadable, RedisError, RedisUnavailable
 from beeq.job import Job
+from beeq.metrics.gauges import GaugeReader
 from beeq.service import QueueService
 from beeq.web import openapi
 from beeq.web.bodies import RequestBody, ScriptRequest, parsed, script_job
@@ -129,6 +130,20 @@ async def stats(running: Running, _body: RequestBody, _names: Mapping[str, str])
     return json_response({name: numbers.shown() for name, numbers in by_name.items()})
 
 
+async def metrics(running: Running, body: RequestBody, _names: Mapping[str, str]) -> Response:
+    """Return what Prometheus scrapes; what Redis has to say is left out where it does not answer in time."""
+    try:
+        from beeq.metrics.families import Readings, rendered  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise Refusal(501, "Metrics need the package prometheus-client") from None
+    queues = running.service.queues
+    tallies = {name: queue.telemetry.tally for name, queue in queues.items()}
+    counts = {name: tally.read() for name, tally in tallies.items() if tally is not None}
+    gauges = await GaugeReader(queues.values(), has_own_connection=False).read()
+    content, content_type = rendered(Readings(counts, gauges=gauges), body.accept)
+    return Response(content, headers={"content-type": content_type, "cache-control": "no-store"})
+
+
 async def openapi_document(_running: Running, _body: RequestBody, _names: Mapping[str, str]) -> Response:
     """Return the OpenAPI document."""
     return json_response(openapi.document())
@@ -139,6 +154,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/generate/script": {"POST": start_script},
     "/v1/jobs/{jobId}/status": {"GET": job_status},
     "/v1/stats": {"GET": stats},
+    "/metrics": {"GET": metrics},
     "/health": {"GET": health},
     "/openapi.json": {"GET": openapi_document},
 }

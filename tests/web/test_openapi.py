@@ -130,7 +130,8 @@ async def test_its_shape_is_openapis(document):
             for status, answer in operation["responses"].items():
                 assert re.fullmatch(r"[2-5]\d\d", status)
                 assert answer["description"]
-                assert answer["content"].keys() == {"application/json"}
+                is_text = (path, status) == ("/metrics", "200")
+                assert answer["content"].keys() == {"text/plain" if is_text else "application/json"}
     assert len(set(ids)) == len(ids)
 
 

@@ -9,8 +9,10 @@ from urllib.parse import quote, unquote
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from beeq import Discard, Queue
+from beeq.jobs import JOB_TYPES
 from beeq.protocol.codec import loads
 from tests.web.app import MINE, OTHER, SCRIPT, WANTED, app_on, ask, client_of
 
@@ -313,6 +315,22 @@ async def test_health_is_ok_while_redis_answers(client):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+async def test_metrics_are_those_of_the_four_queues(client, make_queue, prefix):
+    await ask(client, WANTED)
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples["beeq_jobs", "ai-generation", "waiting"] == 1
+    assert samples["beeq_jobs_enqueued_total", "ai-generation"] == 1
+    assert {labels[0] for name, *labels in samples if name == "beeq_jobs"} == set(JOB_TYPES)
+    accepted = await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    assert accepted.headers["content-type"].startswith("application/openmetrics-text")
+
+
 async def test_the_stats_are_those_of_the_four_queues(client, make_queue, prefix):
     await client.post(SCRIPT, json=WANTED)
     await make_queue("video-assembly", prefix=prefix, is_worker=False).enqueue({}, delay_until=2**42)
@@ -356,6 +374,7 @@ async def test_an_unknown_route_is_answered_with_404(client, method, path):
         (SCRIPT, "POST, OPTIONS"),
         ("/v1/jobs/x/status", "GET, HEAD, OPTIONS"),
         ("/v1/stats", "GET, HEAD, OPTIONS"),
+        ("/metrics", "GET, HEAD, OPTIONS"),
         ("/health", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "GET, HEAD, OPTIONS"),
     ],
