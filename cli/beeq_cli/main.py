@@ -47,6 +47,7 @@ _COMMANDS = {
         "Print the key that a webhook's receiver verifies with.",
     ),
     "mirror": ("beeq_cli.commands.mirror", "Write the status mirror, or check it."),
+    "init": ("beeq_cli.commands.init.command", "Print a file that runs or watches workers."),
     "demo": ("beeq_cli.demo.command", "Run real jobs in a folder of their own, and show them."),
 }
 
