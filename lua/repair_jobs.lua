@@ -39,19 +39,22 @@ local function places_of(id)
     .. redis.call('SISMEMBER', failed, id)
 end
 
--- Leaves one copy in the list, or none.
-local function thin_out(list, id, is_wanted)
-  local copies = #redis.call('LPOS', list, id, 'COUNT', 0)
+-- Leaves one copy in the list, or none. Each of these commands passes by the whole list: none more than needed.
+local function thin_out(list, id, digit, is_wanted)
+  local copies = tonumber(digit)
+  if copies == 2 then
+    copies = #redis.call('LPOS', list, id, 'COUNT', 0)
+  end
   local surplus = is_wanted and copies - 1 or copies
   if surplus > 0 then
     redis.call('LREM', list, surplus, id)
   end
 end
 
-local function mend(id)
-  thin_out(waiting, id, wanted == 'waiting')
-  thin_out(hidden, id, wanted == 'hidden')
-  thin_out(active, id, wanted == 'active')
+local function mend(id, seen)
+  thin_out(waiting, id, string.sub(seen, 2, 2), wanted == 'waiting')
+  thin_out(hidden, id, string.sub(seen, 3, 3), wanted == 'hidden')
+  thin_out(active, id, string.sub(seen, 4, 4), wanted == 'active')
   if wanted ~= 'delayed' then
     redis.call('ZREM', delayed, id)
   end
@@ -71,7 +74,7 @@ for at = FIRST, #ARGV, STEP do
   local id, seen = ARGV[at], ARGV[at + 1]
   local is_same = places_of(id) == seen
   if is_same then
-    mend(id)
+    mend(id, seen)
     if wanted == '' then
       redis.call('HDEL', claims, id)
     elseif seen == '1000000' then

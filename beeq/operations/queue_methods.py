@@ -70,7 +70,7 @@ class OperatorMethods:
     async def diagnose(self, *, on_looked: OnLooked | None = None) -> list[Finding]:
         """Return what is wrong with the queue. Changes nothing.
 
-        Every id is looked at, up to a million of each list and set, in pages; ``on_looked`` is called after
+        Every id is looked at, up to two million of each list and set, in pages; ``on_looked`` is called after
         each with their number.
         """
         return await self._doctor.diagnose(on_looked)

@@ -168,10 +168,10 @@ def test_a_delayed_job_has_a_due_time(facts, kind, text):
 def test_a_job_that_has_ended_says_how():
     failed = explain("7", "mail", JobFacts(NOW, 5000, "failed", options={}, errors=("b", "a"), error="b"))
     assert failed.sentences == [
-        "it failed for good after 2 failed attempts with b",
+        "it failed for good after 2 failed attempts: b",
         "it stays as it is until somebody retries it (beeq retry 7) or removes it",
     ]
-    assert reasons("failed", options=None)["failed"] == "it failed for good with an error that was not kept"
+    assert reasons("failed", options=None)["failed"] == "it failed for good: the error was not kept"
     assert reasons("succeeded")["succeeded"] == "it has succeeded"
     assert "its result is kept" in reasons("succeeded", options=None)["succeeded"]
     assert reasons("cancelled") == {"cancelled": "it was cancelled"}

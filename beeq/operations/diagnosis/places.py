@@ -26,8 +26,8 @@ from beeq.redis.pipeline import Pipeline
 
 #: Called now and then with the number of ids looked at so far.
 OnLooked = Callable[[int], object]
-#: So many ids of a list or set are looked at; that keeps some 150 MB.
-MOST_LOOKED_AT = 1_000_000
+#: So many ids of a list or set are looked at; a million of them take some 100 MB meanwhile.
+MOST_LOOKED_AT = 2_000_000
 #: So many ids are suspected at most, and looked at again: each passes by all that waits and runs.
 _MOST_SUSPECTS = 1000
 _PAGE = 500

@@ -282,10 +282,10 @@ def _delayed(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]
 
 
 def _failed(job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]:
-    error = facts.error or next(iter(facts.errors), "") or "an error that was not kept"
+    error = facts.error or next(iter(facts.errors), "") or "the error was not kept"
     count = len(facts.errors)
-    attempts = f"after {count} failed attempts " if count > 1 else ""
-    yield Reason("failed", f"it failed for good {attempts}with {_cut(error)}")
+    attempts = f" after {count} failed attempts" if count > 1 else ""
+    yield Reason("failed", f"it failed for good{attempts}: {_cut(error)}")
     if facts.options is not None:
         yield Reason(
             "failed", f"it stays as it is until somebody retries it (beeq retry {job_id}) or removes it"

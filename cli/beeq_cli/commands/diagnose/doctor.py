@@ -55,7 +55,7 @@ def doctor(
 
     It says what --fix would change, and that changes nothing else: each id is looked at again before it is
     touched, and left alone where it has moved. Exits with 1 if there are problems; what is only worth knowing
-    is a "note". Up to a million ids of each list are looked at, in pages.
+    is a "note". Up to two million ids of each list are looked at, in pages.
     """
     if "" in queue_names:
         raise click.UsageError("QUEUE is empty")
