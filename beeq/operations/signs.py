@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from beeq.client.reader import Stats
+from beeq.operations.live_workers import live_workers
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
@@ -23,16 +24,19 @@ class WorkersSeen:
 
     Attributes:
         beeq: beeq worker processes that have beaten within the last 30 s.
+        taking: those of them that take jobs, as far as they say: they are not about to stop, and not too many
+            of their handlers hang.
         node_jobs: active jobs of Node workers, of a hundred that were looked at.
     """
 
     beeq: int
+    taking: int
     node_jobs: int
 
     @property
     def is_any(self) -> bool:
-        """Whether anybody works."""
-        return bool(self.beeq or self.node_jobs)
+        """Whether anybody takes jobs."""
+        return bool(self.taking or self.node_jobs)
 
 
 async def workers_seen(
@@ -50,7 +54,9 @@ async def workers_seen(
         if stats.workers or seen or not are_marked or not left:
             break
         await asyncio.sleep(_PAUSE_S)
-    return WorkersSeen(stats.workers, seen)
+    living = await live_workers(pipeline, keys) if stats.workers else []
+    taking = sum(worker.is_taking is not False for worker in living)
+    return WorkersSeen(len(living), taking, seen)
 
 
 async def _node_jobs(pipeline: Pipeline, keys: Keys) -> tuple[int, bool]:
@@ -62,5 +68,7 @@ async def _node_jobs(pipeline: Pipeline, keys: Keys) -> tuple[int, bool]:
         pipeline.call("HMGET", keys.claims, *ids, repeatable=True),
         asyncio.gather(*(pipeline.call("SISMEMBER", keys.stalling, each, repeatable=True) for each in ids)),
     )
-    unclaimed = [bool(mark) for claim, mark in zip(claims, marks, strict=True) if claim is None]
+    unclaimed = [
+        bool(mark) for claim, mark in zip(claims, marks, strict=True) if claim is None or claim[:1] == b":"
+    ]
     return unclaimed.count(False), any(unclaimed)

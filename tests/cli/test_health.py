@@ -35,12 +35,23 @@ def test_a_queue_with_a_worker_is_healthy(beeq: Beeq, keys: Keys, sync_redis: re
     assert beeq.ok("health", keys.queue_name, "-q") == ""
     sync_redis.set(keys.paused, "{}")
     assert beeq.ok("health", keys.queue_name).endswith(f"; paused: {keys.queue_name}\n")
-    facts = {"workers": 1, "nodeJobs": 0, "waiting": 0, "active": 0, "paused": True}
+    facts = {"workers": 1, "taking": 1, "nodeJobs": 0, "waiting": 0, "active": 0, "paused": True}
     assert json.loads(beeq.ok("health", keys.queue_name, "--json")) == {
         "healthy": True,
         "problem": None,
         "queues": {keys.queue_name: facts},
     }
+
+
+def test_a_worker_that_takes_nothing_is_none(beeq: Beeq, keys: Keys, sync_redis: redis.Redis) -> None:
+    beat(sync_redis, keys)
+    notes = json.dumps({"version": "9", "places": 1, "busy": 0, "taking": False})
+    running = keys.to_key("beeq:running:host:1:abc")
+    sync_redis.hset(running, "process", notes)
+    ran = beeq.run("health", keys.queue_name)
+    sync_redis.delete(running)
+    assert ran.returncode == 1
+    assert "(1 beeq worker lives, about to stop, or handlers hang there; 0 jobs wait)" in ran.stderr
 
 
 def test_without_a_worker_it_says_what_is_wrong(beeq: Beeq, keys: Keys, sync_redis: redis.Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from beeq import Finding
 from beeq.operations.diagnosis import server
 from beeq.operations.diagnosis.doctor import KEY_TYPES
+from beeq.operations.diagnosis.workers import check_workers
+from beeq.operations.live_workers import LiveWorker
 from beeq.protocol.keys import BEE_SUFFIXES, SIDE_SUFFIXES
+from beeq.protocol.running import ProcessFacts, encode_facts
 from beeq.sync import Queue as SyncQueue
 from tests.support.samples import job_record
 
@@ -276,3 +280,50 @@ async def test_the_eviction_policy_is_set_if_that_was_named(own_valkey, make_que
         assert (await admin.config_get("maxmemory-policy"))["maxmemory-policy"] == "allkeys-lru"
         assert await queue.repair(findings) == 1
         assert (await admin.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+
+
+# The workers.
+
+
+def worker(name: str, **said: Any) -> LiveWorker:
+    return LiveWorker(name, "host", 1, 0, 0, **{"version": "1.0", "stall_interval_ms": 5000, **said})
+
+
+def test_workers_that_are_alike_have_no_findings():
+    assert check_workers([]) == []
+    assert check_workers([worker("a"), worker("b", clock_skew_ms=-900)]) == []
+    assert check_workers([worker("a"), worker("b", stall_interval_ms=None)]) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "text"),
+    [
+        ({"stall_interval_ms": 30_000}, "stall-intervals", "30s (1 worker, b), 5.0s (2 workers, a)"),
+        ({"version": "0.9"}, "versions", "0.9 (1 worker, b), 1.0 (2 workers, a)"),
+        ({"version": ""}, "versions", "1.0 (2 workers, a), an earlier one (1 worker, b)"),
+        ({"clock_skew_ms": 5000}, "clock", "the clock of b is 5.0s ahead of Redis's"),
+        ({"clock_skew_ms": -61_000}, "clock", "the clock of b is 1m 1s behind Redis's"),
+    ],
+)
+def test_what_differs_among_workers_is_said(said, kind, text):
+    (finding,) = check_workers([worker("a"), worker("b", **said), worker("c")])
+    assert (finding.kind, finding.fix) == (kind, "")
+    assert text in finding.text
+
+
+async def test_a_worker_beside_one_that_differs_is_found(queue, redis, make_queue, eventually):
+    worker = make_queue(stall_interval=3000)
+
+    @worker.process
+    async def handle(job): ...
+
+    await worker.ready()
+    assert await eventually(queue.workers, 20)
+    other = replace(queue.keys, worker="host:1:abc")
+    now_ms = int((await redis.time())[0]) * 1000
+    facts = ProcessFacts(version="0.0.1", clock_ms=now_ms, stall_interval_ms=6000)
+    await redis.hset(other.running, mapping={"process": encode_facts(facts), "noted": now_ms})
+    await redis.zadd(queue.keys.workers, {"host:1:abc": now_ms})
+    kinds = [each.kind for each in await queue.diagnose()]
+    await redis.delete(other.running)
+    assert kinds == ["stall-intervals", "versions"]

@@ -16,7 +16,7 @@ PAUSE = Pause(NOW - 300_000, "ann@host", "deploy", None, everyone=False)
 
 
 def reasons(state: str, job_id: str = "7", **facts: Any) -> dict[str, str]:
-    given = {"workers": 1, "status": "created", "options": {"retries": 2}, **facts}
+    given = {"workers": 1, "taking": 1, "status": "created", "options": {"retries": 2}, **facts}
     found = explain(job_id, "mail", JobFacts(NOW, 5000, state, **given))
     assert found.state == (state or "missing")
     return {reason.kind: reason.text for reason in found.reasons}
@@ -40,6 +40,11 @@ def reasons(state: str, job_id: str = "7", **facts: Any) -> dict[str, str]:
                 "no worker is seen that takes jobs from mail: no beeq worker has beaten in 30 s, and no Node worker"
                 " runs a job (an idle one cannot be seen)"
             ),
+        ),
+        (
+            {"ahead": 0, "taking": 0},
+            "not-taking",
+            "the one worker of mail takes no jobs: about to stop, or too many handlers hang there",
         ),
         (
             {"ahead": 0, "slots": 4, "taken": 4},
@@ -130,6 +135,11 @@ def test_nobody_guesses_while_a_queue_is_paused():
                 "no beeq worker has claimed it, and no sign of life came since the last stall check: it is queued"
                 " again in about 0ms, unless a sign of life comes"
             ),
+        ),
+        (
+            {"claim": "tok.1:1"},
+            "running",
+            "a beeq worker has taken it just now, or has died since the last stall check",
         ),
         ({}, "node-worker", "no beeq worker has claimed it: a Node worker runs it, or took it and is gone"),
         ({"deliveries": 3}, "stalled-before", "beeq workers have taken it 3 times, and lost it 2 times"),

@@ -10,6 +10,8 @@ from beeq.errors import RedisRefused
 from beeq.operations.diagnosis.findings import Finding, Move, plural
 from beeq.operations.diagnosis.places import OnLooked, PlaceCheck, ids_at_once
 from beeq.operations.diagnosis.server import check_server, set_good_policy
+from beeq.operations.diagnosis.workers import check_workers
+from beeq.operations.live_workers import live_workers
 from beeq.redis import scripts
 
 #: What kind of key each suffix is, and the command that only such a key takes.
@@ -75,6 +77,7 @@ class Doctor:
         await self._session.ensure()
         found = await self._wrong_types()
         if not found:
+            found += check_workers(await live_workers(self._pipeline, self._keys))
             try:
                 found += await self._overdue()
                 found += await PlaceCheck(self._pipeline, self._keys, on_looked or _nobody).findings()
@@ -101,12 +104,13 @@ class Doctor:
 
     async def _wrong_types(self) -> list[Finding]:
         found = []
-        for suffix, kind in KEY_TYPES.items():
+        kinds = {self._keys.to_key(suffix): kind for suffix, kind in KEY_TYPES.items()}
+        for key, kind in (kinds | {self._keys.queues: "sorted set"}).items():
             try:
-                await self._pipeline.call(_TAKES[kind], self._keys.to_key(suffix), repeatable=True)
+                await self._pipeline.call(_TAKES[kind], key, repeatable=True)
             except RedisRefused as refused:
                 if refused.code == "WRONGTYPE":
-                    text = f"the key {self._keys.to_key(suffix)} is not a {kind}: rename it or delete it"
+                    text = f"the key {key} is not a {kind}: rename it or delete it"
                     found.append(Finding("wrong-type", text))
         if found:
             text = "the jobs were not looked at, because of a key of the wrong type"

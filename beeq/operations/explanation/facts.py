@@ -8,11 +8,13 @@ from beeq.client.reader import Reader, Stats
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
-from beeq.operations.explanation.reasons import Explanation, JobFacts, explain
+from beeq.operations.explanation.reasons import Explanation, JobFacts, Owner, explain
 from beeq.operations.inspection import Inspector, JobDetails
+from beeq.operations.live_workers import LiveWorker, live_workers
 from beeq.operations.pauses import read_pause
 from beeq.operations.signs import workers_seen
 from beeq.redis import scripts
+from beeq.settings import show_duration
 
 #: A list that is longer is not searched for further copies of the id.
 _SEARCHED = 250_000
@@ -44,7 +46,7 @@ class Explainer:
 
     async def _facts(self, job_id: str, details: JobDetails[Job] | None, stats: Stats) -> JobFacts:
         entries = stats.waiting + stats.active
-        claim, is_marked, check_ms, time, hidden, pause, seen, digits = await asyncio.gather(
+        claim, is_marked, check_ms, time, hidden, pause, seen, workers, digits = await asyncio.gather(
             self._ask("HGET", self._keys.claims, job_id),
             self._ask("SISMEMBER", self._keys.stalling, job_id),
             self._ask("PTTL", self._keys.stall_block),
@@ -52,6 +54,7 @@ class Explainer:
             self._ask("LPOS", self._keys.hidden, job_id, "RANK", -1, "MAXLEN", _SEARCHED),
             read_pause(self._pipeline, self._keys),
             workers_seen(self._pipeline, self._keys, stats, patience_s=0),
+            live_workers(self._pipeline, self._keys),
             scripts.find_places(
                 self._pipeline,
                 self._keys,
@@ -65,6 +68,7 @@ class Explainer:
             "counter": stats.newest_job,
             "pause": pause,
             "workers": seen.beeq,
+            "taking": seen.taking,
             "sees_node": bool(seen.node_jobs),
             "claim": b"" if claim is None else claim,
             "is_marked": bool(is_marked),
@@ -72,6 +76,7 @@ class Explainer:
             "is_hidden": hidden is not None,
         }
         known["claim"] = known["claim"].decode(errors="replace")
+        known |= _of_workers(job_id, workers)
         if details is None:
             return JobFacts(**known)
         known |= _of(details)
@@ -92,7 +97,9 @@ class Explainer:
             return details.ahead
         wanted = job_id.encode()
         for start in range(0, _MOST_PAGED, _PAGE):
-            page = await self._ask("LRANGE", self._keys.waiting, -start - _PAGE, -start - 1)
+            page = await scripts.waiting_ids(
+                self._pipeline, self._keys, first=-start - _PAGE, last=-start - 1
+            )
             if wanted in page:
                 return start + int(page[::-1].index(wanted))
             if len(page) < _PAGE:
@@ -138,6 +145,27 @@ def _of(details: JobDetails[Job]) -> dict[str, Any]:
         "due_ms": details.due_ms,
         "deliveries": details.deliveries,
     }
+
+
+def _of_workers(job_id: str, workers: list[LiveWorker]) -> dict[str, Any]:
+    """Return what the living worker processes say of their places and of the job."""
+    known: dict[str, Any] = {
+        "slots": sum(worker.places or 0 for worker in workers),
+        "taken": sum(min(worker.busy or 0, worker.places or 0) for worker in workers),
+    }
+    if any(worker.places is None for worker in workers):  # of an earlier beeq
+        known["slots"] = 0
+    intervals = [worker.stall_interval_ms for worker in workers if worker.stall_interval_ms]
+    if intervals:
+        known["stall_interval"] = min(intervals)
+    jobs = [(worker, job) for worker in workers for job in worker.jobs]
+    if jobs:
+        oldest, job = max(jobs, key=lambda pair: pair[1].ran_ms)
+        known["longest"] = f"job {job.id} on {oldest.id} for {show_duration(job.ran_ms)}"
+    for worker, job in jobs:
+        if job.id == job_id:
+            known["owner"] = Owner(worker.id, job.since_ms, worker.beat_ms)
+    return known
 
 
 def _places(digits: bytes, state: str) -> tuple[str, ...]:

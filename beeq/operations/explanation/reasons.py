@@ -9,8 +9,8 @@ from beeq.protocol.pauses import Pause
 from beeq.settings import show_duration
 
 ReasonKind: TypeAlias = Literal[
-    "paused", "hidden", "ahead", "next", "no-worker", "places-taken", "retry", "postponed",
-    "running", "node-worker", "silent", "lost", "stalled-before", "unclaimed",
+    "paused", "hidden", "ahead", "next", "no-worker", "not-taking", "places-taken", "retry", "postponed",
+    "running", "node-worker", "silent", "lost", "stalled-before",
     "due", "overdue", "failed", "succeeded", "cancelled",
     "several-places", "nowhere", "unreadable", "missing",
 ]  # fmt: skip
@@ -78,8 +78,10 @@ class JobFacts:
         is_hidden: whether a pause hides it from Node peers.
         pause: the queue's, or None.
         workers: beeq worker processes that live.
+        taking: those of them that take jobs.
         sees_node: whether a Node worker runs a job.
         taken, slots: how many places these workers have, and how many are taken; 0: nobody knows.
+        longest: which job has run there for longest, as text.
         claim: the text of its claim; "" if none.
         deliveries: how often beeq workers have taken it.
         owner: who runs it, if that is known.
@@ -104,9 +106,11 @@ class JobFacts:
     is_hidden: bool = False
     pause: Pause | None = None
     workers: int = 0
+    taking: int = 0
     sees_node: bool = False
     taken: int = 0
     slots: int = 0
+    longest: str = ""
     claim: str = ""
     deliveries: int = 0
     owner: Owner | None = None
@@ -161,8 +165,9 @@ def _waiting(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]
     yield from _no_worker(queue_name, facts)
     if facts.slots and facts.taken >= facts.slots and facts.pause is None:
         text = f"all {facts.slots} places of {_workers(facts.workers)} are taken"
+        longest = f", for longest by {facts.longest}" if facts.longest else ""
         rest = "" if facts.ahead else ": the next one that is free is for it"
-        yield Reason("places-taken", f"{text}{rest}")
+        yield Reason("places-taken", f"{text}{longest}{rest}")
     if facts.ahead is None:
         yield Reason("ahead", "more jobs run before it than were counted")
     elif facts.ahead:
@@ -203,6 +208,13 @@ def _pause(queue_name: str, facts: JobFacts) -> Iterator[Reason]:
 
 
 def _no_worker(queue_name: str, facts: JobFacts) -> Iterator[Reason]:
+    if facts.workers and not (facts.taking or facts.sees_node):
+        text = (
+            f"{_workers(facts.workers)} of {queue_name} takes no jobs"
+            if facts.workers == 1
+            else (f"{_workers(facts.workers)} of {queue_name} take no jobs")
+        )
+        yield Reason("not-taking", f"{text}: about to stop, or too many handlers hang there")
     if facts.workers or facts.sees_node:
         return
     text = f"no worker is seen that takes jobs from {queue_name}: no beeq worker has beaten in 30 s"
@@ -230,11 +242,12 @@ def _active(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]
         since = f", since {_ago(facts, owner.since_ms)}" if owner.since_ms else ""
         yield Reason("running", f"it runs on {owner.name}{since}")
         yield _beat(facts, owner)
+    elif is_claimed and facts.workers and not facts.is_marked:
+        text = "a beeq worker has taken it just now, or has died since the last stall check"
+        yield Reason("running", text)
     elif is_claimed:
         text = "a beeq worker has taken it, and no living one says that it runs it"
-        yield Reason(
-            "lost" if facts.is_marked or not facts.workers else "running", f"{text}{_requeued(facts)}"
-        )
+        yield Reason("lost", f"{text}{_requeued(facts)}")
     elif facts.is_marked:
         text = "no beeq worker has claimed it, and no sign of life came since the last stall check"
         yield Reason("silent", f"{text}{_requeued(facts)}")

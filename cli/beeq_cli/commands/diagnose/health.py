@@ -116,12 +116,15 @@ def _problem(found: dict[str, _Facts], *, is_each: bool) -> str:
     waiting = sum(stats.waiting for stats in idle.values())
     jobs = f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}"
     where = _names(list(idle)) if is_each else "any queue"
-    return f"no worker is seen that takes jobs from {where} ({jobs})"
+    living = sum(found[name][1].beeq for name in idle)
+    lives = "beeq worker lives" if living == 1 else "beeq workers live"
+    who = f"{living} {lives}, about to stop, or handlers hang there; " if living else ""
+    return f"no worker is seen that takes jobs from {where} ({who}{jobs})"
 
 
 def _good(found: dict[str, _Facts]) -> str:
     worked_on = {name: facts for name, facts in found.items() if facts[1].is_any}
-    beeq = sum(seen.beeq for _, seen, _ in worked_on.values())
+    beeq = sum(seen.taking for _, seen, _ in worked_on.values())
     node = any(seen.node_jobs for _, seen, _ in worked_on.values())
     who = [f"{beeq} beeq {'worker' if beeq == 1 else 'workers'}"] if beeq else []
     who += ["Node workers"] if node else []
@@ -138,6 +141,7 @@ def _names(names: list[str]) -> str:
 def _shown(stats: Stats, seen: WorkersSeen, pause: Pause | None) -> dict[str, Any]:
     return {
         "workers": seen.beeq,
+        "taking": seen.taking,
         "nodeJobs": seen.node_jobs,
         "waiting": stats.waiting,
         "active": stats.active,
