@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -50,6 +51,14 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def now_ms() -> int:
     """Return this machine's clock, in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as ``SIGTERM``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def plain_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -166,13 +175,13 @@ def _flush(last_words: str) -> None:
 
 @contextmanager
 def stop_signals(
-    on_signal: Callable[[], object],
+    on_signal: Callable[[int], object],
     *,
     numbers: Sequence[int] = STOPS,
     at_once: Callable[[], object] | None = None,
     takes_over: bool = True,
 ) -> Iterator[None]:
-    """Call ``on_signal()`` in the running loop at the first of these signals, and at the second.
+    """Call ``on_signal(number)`` in the running loop at the first of these signals, and at the second.
 
     All who ask for signals in one loop share them: each is called, one who comes later at once. Nobody waits
     for a third signal: it goes to the handler that was there before, which as a rule ends the process, also
@@ -200,7 +209,7 @@ def stop_signals(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asking:
-    on_signal: Callable[[], object]
+    on_signal: Callable[[int], object]
     numbers: Sequence[int]
     at_once: Callable[[], object] | None
     takes_over: bool
@@ -229,7 +238,7 @@ class _LoopSignals:
         loop = asyncio.get_running_loop()
         for number in self._come:
             if number in asking.numbers:
-                loop.call_soon(self._call, asking)
+                loop.call_soon(self._call, asking, number)
         return asking
 
     def leave(self, asking: _Asking) -> None:
@@ -276,7 +285,8 @@ class _LoopSignals:
             for asking in self._asking:
                 if asking.at_once is not None and number in asking.numbers:
                     asking.at_once()
-            loop.call_soon_threadsafe(self._call_all, number)
+            # Not in the context of what the signal interrupts.
+            loop.call_soon_threadsafe(self._call_all, number, context=Context())
         else:
             self._restore(number)
             signal.raise_signal(number)
@@ -288,11 +298,11 @@ class _LoopSignals:
     def _call_all(self, number: int) -> None:
         for asking in list(self._asking):
             if number in asking.numbers:
-                asking.on_signal()
+                asking.on_signal(number)
 
-    def _call(self, asking: _Asking) -> None:
+    def _call(self, asking: _Asking, number: int) -> None:
         if asking in self._asking:
-            asking.on_signal()
+            asking.on_signal(number)
 
 
 def _are_free(numbers: Sequence[int]) -> bool:

@@ -18,12 +18,22 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, Ending, ended
 from beeq.errors import QueueClosed
-from beeq.process import END_LIMIT_S, STOPS, LastResort, end_process, loop_factory, stop_signals
+from beeq.logs.records import HANDED_BACK, log_event, log_stop
+from beeq.process import (
+    END_LIMIT_S,
+    STOPS,
+    LastResort,
+    end_process,
+    loop_factory,
+    signal_name,
+    stop_signals,
+)
 from beeq.queue import Queue
 from beeq.settings import Duration, milliseconds, whole
 from beeq.supervision.end_guard import EndGuard
@@ -32,8 +42,8 @@ from beeq.supervision.signal_thread import signal_thread
 from beeq.worker.heartbeat import LeftJobs, give_back_all
 from beeq.worker.supervisor import HANDLERS_HANG, Lifeline, ProcessSupervisor
 
-logger = logging.getLogger("beeq")
-
+#: Logged once, when every queue is ready.
+STARTED = "Queue worker started"
 _FAILED = 1
 SHUTDOWN_TIMEOUT_MS = 30_000
 #: How urgently to stop: running jobs may end, or go back to their queue now.
@@ -54,7 +64,7 @@ _UNREAD_S = 2.0
 
 
 def _warn_of_hand_back(queue: Queue) -> None:
-    logger.warning("queue %s: running jobs were handed back", queue.name)
+    log_event(logging.WARNING, HANDED_BACK, queue=queue.name)
 
 
 class WorkerProcess:
@@ -123,7 +133,8 @@ class WorkerProcess:
                 self._signal_heard("thread")
                 # Of two signals that come during one call of C code, the main thread's handler hears one.
                 with contextlib.suppress(RuntimeError):  # the loop has closed
-                    loop.call_soon_threadsafe(self._stop, min(self._signals_heard["thread"], HAND_BACK))
+                    urgency = min(self._signals_heard["thread"], HAND_BACK)
+                    loop.call_soon_threadsafe(self._stop, urgency, signal_name(number))
 
         with stop_signals(self._on_signal, numbers=numbers, at_once=at_once), signal_thread(heard) as signals:
             if is_guarded and signals is not None:
@@ -179,9 +190,9 @@ class WorkerProcess:
 
     # Stopping.
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: int) -> None:
         self._signals += 1
-        self._stop(self._signals)
+        self._stop(self._signals, signal_name(number))
 
     def _signal_heard(self, where: str) -> None:
         """Let the time begin; called by the signal's handler, and in a thread: the loop may be blocked."""
@@ -206,7 +217,7 @@ class WorkerProcess:
             # Nobody else ends a process that neither its parent nor a signal has asked to stop.
             self._last_resort = LastResort(self._shutdown_timeout_ms / 1000 + _GRACE_S, code=HANDLERS_HANG)
             self._last_resort.begin()
-            self._stop(DRAIN)
+            self._stop(DRAIN, "too many handlers hang")
 
     def _listen_to_parent(self, stop_fd: int, loop: asyncio.AbstractEventLoop) -> None:
         """Hear of the parent in a thread of its own: the loop may be blocked."""
@@ -215,15 +226,22 @@ class WorkerProcess:
             urgency = wrote[0] if wrote else DRAIN
             self._limit_end(urgency)
             with contextlib.suppress(RuntimeError):  # the loop has closed
-                loop.call_soon_threadsafe(self._stop, urgency)
+                loop.call_soon_threadsafe(self._stop, urgency, "" if wrote else "the parent process is gone")
             if not wrote:
                 return
 
-    def _stop(self, urgency: int) -> None:
-        """Close the queues; close them again, and faster, when the urgency has grown."""
+    def _stop(self, urgency: int, why: str) -> None:
+        """Close the queues; close them again, and faster, when the urgency has grown.
+
+        ``why`` is logged; empty: the parent asks for it, and has said so.
+        """
         if urgency <= self.urgency:
             return
         self.urgency = urgency
+        if why:
+            running = sum(queue.worker_health().running for queue in self._queues)
+            allowed_s = self._shutdown_timeout_ms / 1000 if urgency == DRAIN else None
+            log_stop(why, running, allowed_s=allowed_s)
         self._stop_asked.set()
         self._close_all(self._shutdown_timeout_ms or AT_ONCE_MS if urgency == DRAIN else AT_ONCE_MS)
 
@@ -256,10 +274,26 @@ def _say_left(left: Sequence[LeftJobs]) -> None:
         for what, ids in (("handed back", jobs.given_back), ("left to a stall check", jobs.ids))
         if ids
     ]
-    logger.error(
-        "the process did not stop in time and is ended: its event loop is blocked; %s",
-        "; ".join(parts) or "no jobs are left",
-    )
+    what = "the process did not stop in time and is ended: its event loop is blocked"
+    log_event(logging.ERROR, f"{what}; {'; '.join(parts) or 'no jobs are left'}")
+
+
+def started_line(queues: Iterable[Queue], processes: int, *facts: str) -> str:
+    """Return what the log says once all queues are ready: which, where, their places, and ``facts``."""
+    places: dict[str, list[str]] = {}
+    for queue in queues:
+        where = f"on {queue.connector.shown}, prefix {queue.settings.prefix}"
+        count = f"{queue.concurrency} place{'s' if queue.concurrency > 1 else ''}"
+        places.setdefault(where, []).append(f"{queue.name} ({count})")
+    groups = [f"{', '.join(names)} {where}" for where, names in places.items()]
+    count = f"{processes} process{'es' if processes > 1 else ''}"
+    return f"{STARTED}: {'; '.join((*groups, count, *facts))}"
+
+
+def log_end(began_s: float) -> None:
+    """Log that the work has ended, which began then by the monotonic clock."""
+    ran_s = time.monotonic() - began_s
+    log_event(logging.INFO, f"Queue worker stopped after {ran_s:.1f} s", duration_ms=round(ran_s * 1000))
 
 
 def run_workers(
@@ -299,34 +333,42 @@ def run_workers(
         pass  # no loop runs: a fork is safe
     else:
         raise RuntimeError("run_workers forks: call it while no event loop runs")
+    began_s = time.monotonic()
     outcome = ProcessSupervisor(
         processes,
         is_burst=burst,
         shutdown_timeout_s=shutdown_timeout_ms / 1000,
         hopeless_codes=(_FAILED,),
-        on_started=lambda _line: logger.info("%d worker processes started", processes),
+        on_started=functools.partial(log_event, logging.INFO),
     ).run()
     if isinstance(outcome, Lifeline):
-        _be_child(make, outcome, burst=burst, shutdown_timeout_ms=shutdown_timeout_ms)
+        _be_child(make, outcome, processes=processes, burst=burst, shutdown_timeout_ms=shutdown_timeout_ms)
     if outcome:
         raise RuntimeError("the first worker process could not begin; the log says why")
+    log_end(began_s)
 
 
 def _be_child(
-    make: Callable[[], Queue | Iterable[Queue]], lifeline: Lifeline, *, burst: bool, shutdown_timeout_ms: int
+    make: Callable[[], Queue | Iterable[Queue]],
+    lifeline: Lifeline,
+    *,
+    processes: int,
+    burst: bool,
+    shutdown_timeout_ms: int,
 ) -> NoReturn:
     """Work, and end the process: only the parent returns to the caller of ``run_workers``."""
     code = _FAILED
     try:
         made = make()
-        process = WorkerProcess([made] if isinstance(made, Queue) else list(made))
+        queues = [made] if isinstance(made, Queue) else list(made)
+        process = WorkerProcess(queues)
         runner = asyncio.Runner(loop_factory=loop_factory())
         try:
             runner.run(
                 process.work(
                     burst=burst,
                     shutdown_timeout_ms=shutdown_timeout_ms,
-                    on_started=lifeline.report_ready,
+                    on_started=lambda: lifeline.report_ready(started_line(queues, processes)),
                     stop_fd=lifeline.stop_fd,
                 )
             )
@@ -334,7 +376,7 @@ def _be_child(
         finally:
             LastResort(END_LIMIT_S, code=code).begin()  # the runner's own end waits for what hangs
             runner.close()
-    except BaseException:  # nothing may pass into the parent's code
-        logger.exception("a worker process ended")
+    except BaseException as ending:  # noqa: BLE001 - nothing may pass into the parent's code
+        log_event(logging.ERROR, "a worker process ended", error=ending, has_trace=True)
     finally:
         end_process(code)

@@ -113,7 +113,8 @@ def test_the_core_leans_on_nothing_but_itself(name):
 #: From the bottom to the top. A name stands for a module or for a whole package, the longest name counts.
 #: A module imports only from its own layer and from those above it in this table; typing imports count.
 LAYERS = (
-    ("beeq.errors", "beeq.settings", "beeq.emitter", "beeq.process", "beeq.supervision"),
+    ("beeq.protocol.keys", "beeq.redis.urls"),
+    ("beeq.errors", "beeq.settings", "beeq.emitter", "beeq.process", "beeq.supervision", "beeq.logs"),
     ("beeq.protocol",),
     ("beeq.telemetry",),
     ("beeq.job", "beeq.blocking"),

@@ -35,3 +35,8 @@ class QueueContext:
     duties: Duties
     probe: RedisProbe
     telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def where(self, concurrency: int) -> str:
+        """Return how many places there are, on which Redis, without secrets, and under which prefix."""
+        places = f"{concurrency} place{'s' if concurrency > 1 else ''}"
+        return f"{places} on {self.connector.shown}, prefix {self.settings.prefix}"

@@ -31,14 +31,13 @@ from beeq.client.events.missed_ends import MissedEnds
 from beeq.client.events.own_events import OwnEvents
 from beeq.client.owning_loop import OwningLoop
 from beeq.client.rights_check import lack_of_rights
-from beeq.errors import QueueClosed, RedisError, kind_and_text_of, kind_of
+from beeq.errors import QueueClosed, RedisError, kind_of
+from beeq.logs.records import log_event
 from beeq.maintenance.delayed_activator import DelayedActivator
 from beeq.maintenance.stall_check import StallCheck
 from beeq.redis.pubsub import Subscriber
 from beeq.redis.scripts import ALL
 from beeq.supervision.duty import Duty
-
-logger = logging.getLogger("beeq")
 
 #: What ends a block that has no time left.
 _CANCELS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
@@ -312,8 +311,8 @@ class Session:
         if error is None:
             closing.result()
         elif not closing.cancelled() and (failure := closing.exception()) is not None:
-            name, what = self._context.name, kind_and_text_of(failure)
-            logger.warning("queue %s was left by %s, and did not close well: %s", name, kind_of(error), what)
+            what = f"was left by {kind_of(error)}, and did not close well"
+            log_event(logging.WARNING, what, queue=self._context.name, error=failure)
 
     async def leave_unopened(self, error: BaseException) -> None:
         """Close if a block was not entered because of ``error``, and something works already, or may soon."""

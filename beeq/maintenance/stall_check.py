@@ -4,12 +4,14 @@ The rules are in protocol/README.md, "Stall check".
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
 from beeq.errors import RedisError
+from beeq.logs.records import log_job, logs_all
 from beeq.redis import scripts
 from beeq.supervision.duty import Duty
 
@@ -95,7 +97,10 @@ class StallCheck:
             for job_id in ids:  # now: a later call may fail
                 if self._context.telemetry.tally is not None:
                     self._context.telemetry.tally.stalled()
-                self._context.emit("stalled", job_id.decode(errors="replace"))
+                text = job_id.decode(errors="replace")
+                if not self._context.emit("stalled", text) or logs_all():
+                    what = "was lost by its worker, and is queued again"
+                    log_job(logging.WARNING, what, self._context.name, text)
             requeued += len(ids)
             self._took_turn()
             left = left - seen if holds and seen else 0

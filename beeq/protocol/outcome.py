@@ -75,6 +75,8 @@ class Outcome:
     is_postponed: bool = False
     #: Unless it succeeded, or is put off: what is noted of the attempt (``attempts.py``), by the worker.
     attempt: bytes = b""
+    #: … and when it ended, in ms since the epoch.
+    ended_ms: int = 0
     #: Succeeded: what the handler returned.
     result: Any = None
     #: Otherwise: what it raised.

@@ -30,8 +30,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from beeq.errors import RedisError, RedisUnavailable, kind_and_text_of
-
-logger = logging.getLogger("beeq")
+from beeq.logs.records import log_event, log_queue_error
 
 FIRST_REST_S = 5.0
 LONGEST_REST_S = 300.0
@@ -73,9 +72,8 @@ class _KnownError:
 class ErrorReports:
     """One queue's.
 
-    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``log`` writes a
-    line about an error; ``spawn`` runs a coroutine until the queue closes, and returns whether it could;
-    ``connection`` is for nothing else.
+    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``spawn`` runs a
+    coroutine until the queue closes, and returns whether it could; ``connection`` is for nothing else.
     """
 
     def __init__(
@@ -83,13 +81,11 @@ class ErrorReports:
         queue_name: str,
         *,
         emit: Callable[..., bool],
-        log: Callable[[str], object],
         spawn: Callable[[Coroutine[Any, Any, None]], bool],
         connection: RedisLine,
     ) -> None:
         self._queue_name = queue_name
         self._emit = emit
-        self._log = log
         self._spawn = spawn
         self._connection = connection
         self._kinds: OrderedDict[str, _KnownError] = OrderedDict()  # the one that was met last at the end
@@ -133,9 +129,7 @@ class ErrorReports:
 
     def _say(self, error: BaseException) -> None:
         if not self._emit("error", error):
-            more = error.repeated if isinstance(error, RedisError) else 0
-            count = f" ({more} more of them since it was last said)" if more else ""
-            self._log(f"queue {self._queue_name}: {kind_and_text_of(error)}{count}")
+            log_queue_error(self._queue_name, error)
 
     def _say_again(self, kind: _KnownError, now: float) -> None:
         if not kind.unsaid:
@@ -185,12 +179,8 @@ class ErrorReports:
                 del self._kinds[text]
         away_ms = round((now - away_since) * 1000)
         if not self._emit("reconnected", away_ms, self._away_errors):
-            logger.warning(
-                "queue %s: Redis is back after %.1f s (%d errors)",
-                self._queue_name,
-                away_ms / 1000,
-                self._away_errors,
-            )
+            what = f"Redis is back after {away_ms / 1000:.1f} s ({self._away_errors} errors)"
+            log_event(logging.WARNING, what, queue=self._queue_name, duration_ms=away_ms)
 
     @staticmethod
     def _is_outage(kind: _KnownError) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -29,11 +30,10 @@ from types import FrameType
 from typing import Generic, Protocol, TypeVar
 
 from beeq.errors import escaped, shortened
+from beeq.logs.records import log_event
 
 T = TypeVar("T")
 Owner = TypeVar("Owner")
-
-logger = logging.getLogger("beeq")
 
 #: How often the thread looks.
 LOOK_S = 0.25
@@ -100,6 +100,7 @@ class LoopWatch:
         self._answered_at_s = 0.0
         self._blocked_s = 0.0
         self._is_reported = False
+        self._found = ""  # where it was blocked, and which jobs ran
 
     def _answer(self) -> None:
         self._answered_at_s = time.monotonic()
@@ -142,15 +143,11 @@ class LoopWatch:
             self._blocked_s += min(counted_s, max(until_answered_s, 0))
         if self._blocked_s >= BLOCKED_S and not self._is_reported:
             self._is_reported = True
-            how = "was blocked for %.1f s" if has_answered else "is blocked, for %.1f s by now"
-            _warn(
-                f"the event loop {how}, at %s; jobs that run: %s",
-                self._blocked_s,
-                self._where(),
-                self._jobs(),
-            )
+            self._found = f"at {self._where()}; jobs that run: {self._jobs()}"
+            how = "was blocked for {:.1f} s" if has_answered else "is blocked, for {:.1f} s by now"
+            _warn(f"the event loop {how.format(self._blocked_s)}, {self._found}", self._blocked_s)
         elif self._is_reported and has_answered:
-            _warn("the event loop was blocked for %.1f s", self._blocked_s)
+            _warn(f"the event loop was blocked for {self._blocked_s:.1f} s, {self._found}", self._blocked_s)
         if not has_answered:
             return
         self._blocked_s, self._is_reported, self._has_answered = 0.0, False, False
@@ -184,9 +181,10 @@ def named(ids: Sequence[str]) -> str:
     return f"{', '.join(shown)}{more}"
 
 
-def _warn(text: str, *facts: object) -> None:
+def _warn(text: str, blocked_s: float) -> None:
     """Log it in a thread of its own: who blocks the loop may hold a lock of the log, and beats go on."""
-    threading.Thread(target=logger.warning, args=(text, *facts), name="beeq-log", daemon=True).start()
+    log = functools.partial(log_event, logging.WARNING, text, duration_ms=round(blocked_s * 1000))
+    threading.Thread(target=log, name="beeq-log", daemon=True).start()
 
 
 def _is_library(path: str) -> bool:

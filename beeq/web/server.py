@@ -132,6 +132,6 @@ class _Server(uvicorn.Server):
         with stop_signals(self._signalled):
             yield
 
-    def _signalled(self) -> None:
+    def _signalled(self, _number: int) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import Context, copy_context
@@ -14,15 +15,14 @@ from beeq.client.job_actions import JobActions
 from beeq.client.reader import Reader
 from beeq.client.session import Session
 from beeq.errors import HandlersHang, QueueClosed, RedisError, kind_and_text_of
+from beeq.logs.records import HANDED_BACK, log_event, log_stop
 from beeq.operations.pauses import QueuePaused, read_pause
-from beeq.process import stop_signals
+from beeq.process import signal_name, stop_signals
 from beeq.redis.retry_delay import RetryDelay
 from beeq.settings import whole
 from beeq.worker.health import WorkerHealth
 from beeq.worker.runner import Executor, Handler, check_executor, check_handler
 from beeq.worker.worker import Worker
-
-logger = logging.getLogger("beeq")
 
 #: How long ``run`` waits for running jobs after the first signal.
 DRAIN_TIMEOUT_MS = 30_000
@@ -194,12 +194,19 @@ class Consumer:
         if self.worker is not None:
             self.worker.use_variables(self._variables)
         catching = stop_signals(self._signalled, takes_over=False) if catch_signals else nullcontext()
+        # Of several queues in a process, or in a program, whoever takes the signals says what goes on.
+        level = logging.INFO if catch_signals else logging.DEBUG
+        began_s = time.monotonic()
+        log_event(level, f"worker started: {self._context.where(self.concurrency)}", queue=self._context.name)
         with catching, self._running():
             try:
                 await self._work(burst=burst)
             except asyncio.CancelledError:
                 await self._leave()
                 raise
+            finally:
+                ran_ms = round((time.monotonic() - began_s) * 1000)
+                log_event(level, "worker stopped", queue=self._context.name, duration_ms=ran_ms)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -256,10 +263,10 @@ class Consumer:
         except TimeoutError:
             is_drained = False
         except Exception as error:  # noqa: BLE001 - a connection that does not close, …
-            logger.warning("queue %s did not close well: %s", self._context.name, kind_and_text_of(error))
+            log_event(logging.WARNING, "did not close well", queue=self._context.name, error=error)
             return
         if is_drained is False:
-            logger.warning("queue %s: running jobs were handed back", self._context.name)
+            log_event(logging.WARNING, HANDED_BACK, queue=self._context.name)
 
     async def _work_off(self) -> None:
         """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``.
@@ -325,9 +332,17 @@ class Consumer:
             if self.worker is worker:
                 self.worker = None  # only now: a close() meanwhile stops the worker sooner
 
-    def _signalled(self) -> None:
+    def _signalled(self, number: int) -> None:
         """Let running jobs end after the first signal, and hand them back after the second."""
-        timeout_ms = DRAIN_TIMEOUT_MS if self._session.is_running else AT_ONCE_MS
+        is_first = self._session.is_running
+        timeout_ms = DRAIN_TIMEOUT_MS if is_first else AT_ONCE_MS
+        running = 0 if self.worker is None else self.worker.running
+        log_stop(
+            signal_name(number),
+            running,
+            allowed_s=timeout_ms / 1000 if is_first else None,
+            queue=self._context.name,
+        )
         closing = asyncio.get_running_loop().create_task(self._close_by_signal(timeout_ms))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

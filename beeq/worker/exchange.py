@@ -48,11 +48,11 @@ class ExchangePacker:
     @staticmethod
     def note_attempt(outcome: Outcome) -> None:
         """Write down who made the attempt that has failed now, and how it ended."""
-        job = outcome.job
+        job, outcome.ended_ms = outcome.job, now_ms()
         outcome.attempt = encode_attempt(
             created_ms=created_ms_of(job.options),
             started_ms=job.started_ms,
-            ended_ms=now_ms(),
+            ended_ms=outcome.ended_ms,
             worker=process_name(),
             error=outcome.error if outcome.error is not None else BeeqError("unknown"),
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from beeq.client.context import QueueContext
 from beeq.client.events.event_hub import EventHub
-from beeq.client.events.listeners import Listeners, log_error
+from beeq.client.events.listeners import Listeners
 from beeq.client.events.missed_ends import MissedEnds
 from beeq.client.job_actions import HasStrategies, JobActions
 from beeq.client.owning_loop import OwningLoop
@@ -68,7 +68,6 @@ class QueueParts:
         error_reports = ErrorReports(
             name,
             emit=listeners.emit,
-            log=log_error,
             spawn=partial(owning_loop.spawn, name=f"beeq error reports of {name}"),
             connection=Connection(connector, timeout_ms=timeout_ms),
         )

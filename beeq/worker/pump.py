@@ -144,6 +144,11 @@ class Pump:
             self.fetch_ended()
         self.look()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no place is free."""
+        return self.scheduler.places_taken >= self.concurrency
+
     def takes_jobs(self) -> bool:
         """Return whether it has a free place, waits for jobs, and recovers from no failure."""
         scheduler = self.scheduler

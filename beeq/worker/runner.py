@@ -19,6 +19,7 @@ from beeq.blocking import BlockingJob, Portal
 from beeq.client.job_actions import JobActions
 from beeq.errors import Discard, JobTimedOut, kind_of
 from beeq.job import Job
+from beeq.logs.records import running_job
 from beeq.protocol.codec import decode_record
 from beeq.protocol.options import timeout_ms_of
 from beeq.protocol.outcome import Outcome, fail, succeed
@@ -132,6 +133,7 @@ class Runner:
             attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt, timeout_ms)
 
     async def _run(self, attempt: Attempt) -> None:
+        running_job.set(attempt.job)  # the task's context is its own
         try:
             if self._handler is None:
                 result = await self._call_in_thread(attempt)

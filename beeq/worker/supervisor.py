@@ -17,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 from beeq.errors import escaped
+from beeq.logs.records import log_event
+from beeq.process import signal_name
 
 logger = logging.getLogger("beeq")
 
@@ -94,7 +96,7 @@ class ProcessSupervisor:
         self._children: dict[int, _Child] = {}
         self._done: set[int] = set()  # places of children that nobody replaces
         self._respawns: list[float] = []  # when to start a child; monotonic
-        self._urgency = 0  # how many signals have come
+        self._signals: list[int] = []  # that have come
         self._sent_urgency = 0
         self._was_ready = False  # any child ever was
         self._has_reported = False
@@ -126,6 +128,11 @@ class ProcessSupervisor:
                 return self._code
             self._wait()
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether all children have ever worked at once."""
+        return self._has_reported
+
     def _restore(self) -> None:
         """Restore the process's signal handlers, and close the pipes."""
         signal.set_wakeup_fd(self._earlier_wakeup_fd)
@@ -136,10 +143,10 @@ class ProcessSupervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number in _STOPS:
-            self._urgency += 1
+            self._signals.append(number)
 
     def _is_stopping(self) -> bool:
-        return self._urgency > 0 or self._code != 0
+        return bool(self._signals) or self._code != 0
 
     def _wait(self) -> None:
         """Wait for a signal, a child that is ready, or the next respawn or kill."""
@@ -163,6 +170,8 @@ class ProcessSupervisor:
         if ready == self._count and not self._has_reported:
             self._has_reported = True
             self._on_started(line)
+        elif self._has_reported and pid in self._children:
+            log_event(logging.INFO, f"worker process {pid} works now")
 
     # Children.
 
@@ -226,8 +235,10 @@ class ProcessSupervisor:
 
     def _send_urgency(self) -> None:
         """Write the urgency to the children's pipes when it has grown; kill those that do not end in time."""
-        urgency = max(self._urgency, 1 if self._code else 0)
+        urgency = max(len(self._signals), 1 if self._code else 0)
         if urgency > self._sent_urgency:
+            if self._signals:
+                self._log_signal(signal_name(self._signals[-1]), urgency)
             self._sent_urgency = urgency
             self._kill_at = time.monotonic() + (_GRACE_S if urgency < _KILLING_SIGNALS else 0)
             self._kill_at += self._shutdown_timeout_s if urgency == 1 else 0
@@ -245,3 +256,13 @@ class ProcessSupervisor:
                     child.pid,
                 )
                 os.kill(child.pid, signal.SIGKILL)
+
+    def _log_signal(self, name: str, urgency: int) -> None:
+        count = f"{len(self._children)} worker process{'' if len(self._children) == 1 else 'es'}"
+        if urgency == 1:
+            allowed = f"{count} may take up to {self._shutdown_timeout_s:g} s to end"
+            log_event(logging.INFO, f"{name}: no more jobs are taken; {allowed}")
+        elif urgency < _KILLING_SIGNALS:
+            log_event(logging.INFO, f"{name}, the second signal: jobs that run go back to the queue")
+        else:
+            log_event(logging.WARNING, f"{name}, the third signal: {count} killed; their jobs stall")

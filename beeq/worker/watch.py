@@ -2,16 +2,93 @@
 
 Nothing should ever be found. If it is, a defect has left a place taken by nobody, or something waits for what
 never comes: that is reported, and mended, where it is safe, as soon as it has been so for a stall interval.
+
+What is no defect is logged: that jobs wait while all places have been taken for long.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
 from beeq.client.context import QueueContext
-from beeq.errors import WorkerStuck
+from beeq.errors import WorkerStuck, shortened
+from beeq.job import Job
+from beeq.logs.records import log_event
 from beeq.worker.blocking_fetch import FETCH_TIMEOUT_MS
 from beeq.worker.pump import Pump
+
+#: All places are taken for long after this time; it is said again after twice as long, and so on …
+FULL_S = 30.0
+#: … but at least so often.
+_LONGEST_REST_S = 3600.0
+#: Places are free again when they are at so many looks in a row: between two jobs one is free for a moment.
+_LOOKS = 2
+
+
+class FullPlaces:
+    """Logs that jobs wait while all places have been taken for long, and when one is free again.
+
+    It is a warning if none of the jobs that run has ended meanwhile.
+
+    Args:
+        context: of the queue.
+        pump: of the worker.
+        active: returns the jobs that run.
+    """
+
+    def __init__(self, context: QueueContext, pump: Pump, *, active: Callable[[], list[Job]]) -> None:
+        self._context = context
+        self._pump = pump
+        self._active = active
+        self._since_s = 0.0  # all places are taken since then; 0: they are not
+        self._rest_s = FULL_S
+        self._due_s = 0.0
+        self._free_looks = 0
+        self._was_said = False
+        self._saying: asyncio.Task[None] | None = None
+
+    def check(self, now_s: float) -> None:
+        """Look once."""
+        if self._pump.is_full:
+            self._free_looks = 0
+            if not self._since_s:
+                self._since_s, self._rest_s, self._due_s = now_s, FULL_S, now_s + FULL_S
+            elif now_s >= self._due_s and (self._saying is None or self._saying.done()):
+                self._saying = asyncio.get_running_loop().create_task(self._say(now_s), name="beeq places")
+        elif self._since_s:
+            self._free_looks += 1
+            if self._free_looks >= _LOOKS:
+                if self._was_said:
+                    self._log(logging.INFO, "a place is free again; all were taken for", now_s)
+                self._since_s, self._was_said = 0.0, False
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._saying is not None:
+            self._saying.cancel()
+
+    async def _say(self, now_s: float) -> None:
+        self._due_s = now_s + self._rest_s
+        waiting = await self._context.probe.waiting()
+        jobs = self._active()
+        if not (waiting and jobs and self._since_s):
+            return
+        self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S)
+        self._due_s = now_s + self._rest_s
+        self._was_said = True
+        now_ms = self._context.now_ms()
+        oldest = min(jobs, key=lambda job: job.started_ms)
+        is_still = now_ms - max(job.started_ms for job in jobs) >= (now_s - self._since_s) * 1000
+        more = "none of the jobs that run has ended meanwhile; " if is_still else ""
+        longest = f"job {shortened(str(oldest.id), 200)} runs for {(now_ms - oldest.started_ms) / 1000:.0f} s"
+        level = logging.WARNING if is_still else logging.INFO
+        self._log(level, "all places have been taken for", now_s, f", {waiting} jobs wait; {more}{longest}")
+
+    def _log(self, level: int, what: str, now_s: float, more: str = "") -> None:
+        full_s = now_s - self._since_s
+        text = f"{what} {full_s:.0f} s{more}"
+        log_event(level, text, queue=self._context.name, duration_ms=round(full_s * 1000))
 
 
 class WorkerWatch:
@@ -21,12 +98,21 @@ class WorkerWatch:
         context: of the queue.
         pump: of the worker.
         held: returns the claims whose handlers run.
+        active: returns the jobs that run.
     """
 
-    def __init__(self, context: QueueContext, pump: Pump, *, held: Callable[[], set[bytes]]) -> None:
+    def __init__(
+        self,
+        context: QueueContext,
+        pump: Pump,
+        *,
+        held: Callable[[], set[bytes]],
+        active: Callable[[], list[Job]],
+    ) -> None:
         self._context = context
         self._pump = pump
         self._held = held
+        self._full_places = FullPlaces(context, pump, active=active)
         stall_interval_ms = context.settings.stall_interval
         self._patience_s = stall_interval_ms / 1000
         # An idle worker whose fetch waits takes a turn when that has ended in vain.
@@ -50,9 +136,11 @@ class WorkerWatch:
         now_s = time.monotonic()
         self._check_places(now_s)
         self._check_turns(now_s)
+        self._full_places.check(now_s)
 
     def close(self) -> None:
         """Look no more."""
+        self._full_places.close()
         if self._looking is not None:
             self._looking.cancel()
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from beeq.client.closing import CLEAN_UP_S, END_DUTIES_S, HAND_BACK_S, Ending, ended
 from beeq.client.context import QueueContext
+from beeq.client.events.outcome_events import tell_cancelled, tell_outcomes
 from beeq.client.job_actions import JobActions
 from beeq.errors import HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
@@ -111,7 +112,7 @@ class Worker:
         self.pause_watch = PauseWatch(context, on_change=self._queue_pause_changed)
         self._heartbeat = self._begin_heartbeat()
         context.duties.checks.append(self._check_heartbeat)
-        self._watch = WorkerWatch(context, self.pump, held=self._claims)
+        self._watch = WorkerWatch(context, self.pump, held=self._claims, active=lambda: self.active_jobs)
         context.duties.checks.append(self._watch.check)
         self._pump_over = asyncio.Event()
         self._pump_task = context.duties.start(
@@ -299,10 +300,7 @@ class Worker:
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
         self._report.recorded(outcomes)
-        for outcome in outcomes:
-            detail = outcome.result if outcome.error is None else outcome.error
-            for event in outcome.local_events:
-                self._context.emit(event, outcome.job, detail)
+        tell_outcomes(self._context, outcomes)
 
     def lost(self, outcomes: list[Outcome]) -> None:
         """Report each job as lost."""
@@ -320,7 +318,7 @@ class Worker:
         if attempt.is_cancelled:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
-                self._context.emit("cancelled", attempt.job)
+                tell_cancelled(self._context, attempt.job)
             return
         if error is not None and self._is_over_with_host(attempt, error):
             self._leave_jobs([attempt])

@@ -25,8 +25,13 @@ def say(line: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Say what went wrong, on standard error."""
-    say(f"Error: {message}")
+    """Say what went wrong, on standard error; in a log of JSON as one of its lines."""
+    setup = sys.modules.get("beeq.logs.setup")
+    line = None if setup is None else setup.json_line(message)
+    if line is None:
+        say(f"Error: {message}")
+    else:
+        click.echo(line, err=True)
 
 
 def print_line(line: str = "") -> None:

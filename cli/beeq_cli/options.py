@@ -108,6 +108,16 @@ def wait_replicas_option() -> Callable[[Decorated], Decorated]:
     )
 
 
+def log_format_option() -> Callable[[Decorated], Decorated]:
+    """Return ``--log-format``."""
+    return option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="How the log is written: text, or json, one object a line [text].",
+    )
+
+
 def common_options(*, has_redis: bool = True) -> Callable[[Decorated], Decorated]:
     """Add ``-u``, ``-p``, ``-v`` and ``-q``; they may come before the command's name as well."""
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep}

@@ -9,11 +9,9 @@ each time. Once no queue is without Redis any more, one line says for how long i
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 
 from beeq import Queue, RedisError, RedisUnavailable
-
-logger = logging.getLogger("beeq_cli")
+from beeq.logs.records import log_event, log_queue_error
 
 FIRST_REST_S = 10.0
 LONGEST_REST_S = 300.0
@@ -43,14 +41,14 @@ class Outages:
         self._errors = 0
         self._since = 0.0
 
-    def follow(self, queue: Queue, log: Callable[[BaseException, str], None]) -> None:
-        """Log the queue's errors by ``log``, which gets an error and the text of a count, or an empty one."""
-        queue.on("error", lambda error: self._met(queue.name, error, log))
+    def follow(self, queue: Queue) -> None:
+        """Log the queue's errors, and that Redis is back."""
+        queue.on("error", lambda error: self._met(queue.name, error))
         queue.on("reconnected", lambda _away_ms, errors: self._back(queue.name, errors))
 
-    def _met(self, name: str, error: BaseException, log: Callable[[BaseException, str], None]) -> None:
+    def _met(self, name: str, error: BaseException) -> None:
         if not isinstance(error, RedisError):
-            log(error, "")
+            log_queue_error(name, error)
             return
         now = time.monotonic()
         if isinstance(error, RedisUnavailable):
@@ -64,13 +62,14 @@ class Outages:
             self._kinds[key] = _Repetition(now)
             if len(self._kinds) > MAX_KINDS:
                 self._kinds.popitem(last=False)
-            log(error, "")
+            log_queue_error(name, error, more="")
             return
         self._kinds[key] = kind
         kind.count += 1 + error.repeated
         kind.queues.add(name)
         if now - kind.said_at >= kind.rest_s:
-            log(error, f" ({kind.count} times, in {_queues(len(kind.queues))}, since it was last said)")
+            more = f" ({kind.count} times, in {_queues(len(kind.queues))}, since it was last said)"
+            log_queue_error(name, error, more=more)
             kind.said_at, kind.count, kind.queues = now, 0, set()
             kind.rest_s = min(2 * kind.rest_s, LONGEST_REST_S)
 
@@ -80,9 +79,9 @@ class Outages:
         if self._away:
             return
         away_s = time.monotonic() - self._since
-        logger.warning(
-            "Redis is back after %.1f s (%d errors, in %s)", away_s, self._errors, _queues(len(self._seen))
-        )
+        count = f"{self._errors} errors, in {_queues(len(self._seen))}"
+        what = f"Redis is back after {away_s:.1f} s ({count})"
+        log_event(logging.WARNING, what, duration_ms=round(away_s * 1000))
         self._errors, self._seen = 0, set()
         for key in [key for key in self._kinds if issubclass(key[0], RedisUnavailable)]:
             del self._kinds[key]

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,15 @@ def eventually(holds: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any
         assert time.monotonic() < deadline, "it did not happen in time"
         threading.Event().wait(0.02)
     return value
+
+
+#: What each line of a log begins with.
+TIME_AND_LEVEL = re.compile(r"[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) +")
+
+
+def said(line: str) -> str:
+    """Return a line of a command's log without time and level."""
+    return TIME_AND_LEVEL.sub("", line, count=1)
 
 
 class Running:
@@ -93,6 +103,11 @@ class Running:
     def stderr(self) -> str:
         """What has been seen of it."""
         return "\n".join(self.seen)
+
+    @property
+    def said(self) -> list[str]:
+        """The lines seen of its log, without time and level."""
+        return [said(line) for line in self.seen]
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -48,14 +48,14 @@ def test_a_job_that_runs_is_stopped_and_its_worker_says_so(beeq: Beeq, queue_nam
     eventually((beeq.folder / "started").exists)
     beeq.ok("cancel", "7", "--queue", queue_name)
     eventually((beeq.folder / "stopped").exists)
-    assert worker.until("job 7 was cancelled")
+    assert worker.until("job 7: was cancelled")
     assert waiting.ended() == 1
     assert waiting.seen == ["job 7", "Error: job 7 failed: Job 7 was cancelled"]
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 0
-    started, cancelled = worker.seen
+    started, cancelled, _signalled, _stopped = worker.said
     assert started.startswith("Queue worker started: ")
-    assert cancelled.endswith("job 7 was cancelled")
+    assert cancelled.endswith("job 7: was cancelled")
     numbers = beeq.stats(queue_name)
     assert [numbers[state] for state in ("waiting", "active", "failed", "delayed")] == [0, 0, 0, 0]
 

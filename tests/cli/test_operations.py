@@ -70,7 +70,7 @@ async def shop(beeq: Beeq, queue_name: str) -> AsyncIterator[Shop]:
         yield Shop(beeq, worker, peers, queue_name)
         worker.signal(signal.SIGTERM)
         assert await asyncio.to_thread(worker.ended) == 0
-        started, *held = worker.seen
+        started, *held, _signalled, _stopped = worker.said
         assert started.startswith("Queue worker started")
         # What holds ffmpeg is said once, by those that run it.
         assert [" is held by no new privileges, " in line for line in held] in ([], [True])

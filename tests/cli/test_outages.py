@@ -23,12 +23,18 @@ class Clock:
 class Team:
     """Queues by name, as far as ``Outages`` needs them, and what is logged of them."""
 
-    def __init__(self, count: int) -> None:
-        self.lines: list[str] = []
+    def __init__(self, count: int, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "beeq")
+        self._caplog = caplog
         self.listeners: dict[str, dict[str, Any]] = {}
         self.outages = Outages()
         for n in range(count):
             self.add(f"q{n}")
+
+    @property
+    def lines(self) -> list[str]:
+        """What was logged."""
+        return [message.removeprefix("queue ") for message in self._caplog.messages]
 
     def add(self, name: str) -> None:
         listeners = self.listeners[name] = {}
@@ -39,10 +45,7 @@ class Team:
 
             on = staticmethod(listeners.__setitem__)
 
-        self.outages.follow(
-            One(),  # type: ignore[arg-type]  # all that is asked of a queue
-            lambda error, count: self.lines.append(f"{name}: {error}{count}"),
-        )
+        self.outages.follow(One())  # type: ignore[arg-type]  # all that is asked of a queue
 
     def meet(self, error: type[Exception], text: str, *, repeated: int = 0) -> None:
         for listeners in self.listeners.values():
@@ -60,40 +63,45 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_one_outage_of_many_queues_is_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    team = Team(200)
+    team = Team(200, caplog)
     team.meet(RedisUnavailable, "away")
-    assert team.lines == ["q0: away"]
+    away = "q0: RedisUnavailable: away"
+    assert team.lines == [away]
     team.meet(RedisUnavailable, "reset")
     team.meet(RedisRefused, "OOM")
-    assert team.lines == ["q0: away", "q0: reset", "q0: OOM"]
+    assert team.lines == [away, "q0: RedisUnavailable: reset", "q0: RedisRefused: OOM"]
     clock.now += 10
     team.meet(RedisUnavailable, "away", repeated=4)
-    assert team.lines[3:] == ["q0: away (204 times, in 200 queues, since it was last said)"]
-    caplog.set_level(logging.INFO, "beeq_cli")
+    assert team.lines[3:] == [f"{away} (204 times, in 200 queues, since it was last said)"]
     for listeners in team.listeners.values():
-        assert not caplog.messages
+        assert len(team.lines) == 4
         listeners["reconnected"](10_000, 8)
-    assert caplog.messages == ["Redis is back after 10.0 s (1600 errors, in 200 queues)"]
+    assert team.lines[4:] == ["Redis is back after 10.0 s (1600 errors, in 200 queues)"]
+    assert vars(caplog.records[-1])["duration_ms"] == 10_000
     team.meet(RedisUnavailable, "away")
-    assert team.lines[4:] == ["q0: away"], "the next outage is said at once"
+    assert team.lines[5:] == [away], "the next outage is said at once"
 
 
-def test_an_error_that_is_not_redis_s_is_logged_each_time(clock: Clock) -> None:
-    team = Team(3)
+def test_an_error_that_is_not_redis_s_is_logged_each_time(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    team = Team(3, caplog)
     team.meet(ValueError, "x")
-    assert team.lines == ["q0: x", "q1: x", "q2: x"]
+    assert team.lines == [f"q{n}: ValueError: x" for n in range(3)]
 
 
-def test_an_error_that_comes_back_later_is_logged_at_once(clock: Clock) -> None:
-    team = Team(1)
+def test_an_error_that_comes_back_later_is_logged_at_once(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    team = Team(1, caplog)
     team.meet(RedisRefused, "OOM")
     clock.now += 30
     team.meet(RedisRefused, "OOM")
-    assert team.lines == ["q0: OOM"] * 2
+    assert team.lines == ["q0: RedisRefused: OOM"] * 2
 
 
-def test_so_many_kinds_are_known_and_no_more(clock: Clock) -> None:
-    team = Team(1)
+def test_so_many_kinds_are_known_and_no_more(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    team = Team(1, caplog)
     for n in range(3 * MAX_KINDS):
         team.meet(RedisRefused, f"no {n}")
     assert len(team.lines) == 3 * MAX_KINDS

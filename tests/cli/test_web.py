@@ -18,7 +18,7 @@ import pytest
 from beeq.jobs import JOB_TYPES
 from beeq.protocol.keys import Keys
 from beeq.web.server import url_of
-from tests.cli.command import Beeq, Running, eventually
+from tests.cli.command import Beeq, Running, eventually, said
 from tests.cli.wire import Wire
 from tests.support.server import free_port
 
@@ -52,7 +52,7 @@ def start(beeq: Beeq, prefix: str) -> Callable[..., tuple[Running, str]]:
 
     def start(*arguments: str, **environment: str) -> tuple[Running, str]:
         web = beeq.start("web", "--port", "0", *arguments, **environment)
-        return web, web.until(SERVING).removeprefix(SERVING)
+        return web, web.until(SERVING).partition(SERVING)[2]
 
     return start
 
@@ -84,14 +84,14 @@ def test_it_serves_on_loopback_until_a_signal_comes(start, number):
     assert httpx.get(f"{url}/health").json() == {"status": "ok"}
     web.signal(number)
     assert web.ended() == 0
-    assert (web.stdout, web.stderr) == ("", f"{SERVING}{url}")
+    assert (web.stdout, web.said) == ("", [f"{SERVING}{url}"])
     assert is_refused(url)
 
 
 def test_the_port_can_be_chosen(beeq, prefix):
     port = str(free_port())
     web = beeq.start("web", BEEQ_PORT=port)
-    assert web.until(SERVING) == f"{SERVING}http://127.0.0.1:{port}"
+    assert said(web.until(SERVING)) == f"{SERVING}http://127.0.0.1:{port}"
     other = str(free_port())
     assert beeq.start("web", "--port", other, BEEQ_PORT=port).until(SERVING).endswith(f":{other}")
 
@@ -225,13 +225,13 @@ def test_the_stats_are_those_of_the_command(start, beeq):
 
 def test_with_nothing_configured_it_shares_the_folders_server(bare_beeq):
     web = bare_beeq.start("web", "--port", "0")
-    url = web.until(SERVING).removeprefix(SERVING)
+    url = web.until(SERVING).partition(SERVING)[2]
     job_id = httpx.post(f"{url}{SCRIPT}", json=WANTED).json()["jobId"]
     assert bare_beeq.stats("ai-generation")["waiting"] == 1
     web.signal(signal.SIGTERM)
     assert web.ended() == 0
     again = bare_beeq.start("web", "--port", "0")
-    url = again.until(SERVING).removeprefix(SERVING)
+    url = again.until(SERVING).partition(SERVING)[2]
     assert httpx.get(f"{url}/v1/jobs/{job_id}/status").json()["status"] == "queued"
 
 
@@ -239,7 +239,7 @@ def test_it_serves_without_redis_and_says_so(beeq, own_valkey):
     own_valkey.stop()
     redis_url = f"redis://:hush@127.0.0.1:{own_valkey.port}"
     web = beeq.start("web", "--port", "0", "-u", redis_url)
-    url = web.until(SERVING).removeprefix(SERVING)
+    url = web.until(SERVING).partition(SERVING)[2]
     web.until("Redis is not available")
     assert httpx.get(f"{url}/health").status_code == 503
     web.signal(signal.SIGTERM)

@@ -36,7 +36,7 @@ def start(beeq: Beeq, prefix: str) -> Callable[..., str]:
 
     def start(*arguments: str, **environment: str) -> str:
         web = beeq.start("web", "--port", "0", *arguments, **environment)
-        return web.until(SERVING).removeprefix(SERVING)
+        return web.until(SERVING).partition(SERVING)[2]
 
     return start
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import redis
 
 from beeq.protocol.keys import Keys
-from tests.cli.command import Beeq, Running, eventually
+from tests.cli.command import Beeq, Running, eventually, said
 from tests.support.server import Server
 
 #: Jobs write down who runs them, and wait for a file if they are told to.
@@ -74,11 +75,13 @@ def test_it_says_on_stderr_that_it_started_and_nothing_else(
     start: Callable[..., Running], queue_name: str
 ) -> None:
     worker = start()
-    assert worker.until(STARTED).startswith(f"{STARTED}: {queue_name} (1 place) on redis://")
+    assert said(worker.until(STARTED)).startswith(f"{STARTED}: {queue_name} (1 place) on redis://")
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 0
     assert worker.stdout == ""
-    assert len(worker.seen) == 1
+    _, signalled, stopped = worker.said
+    assert signalled == "SIGTERM: no more jobs are taken; none runs"
+    assert re.fullmatch(r"Queue worker stopped after [0-9.]+ s", stopped)
 
 
 def test_with_q_it_says_nothing(beeq: Beeq, start: Callable[..., Running], queue_name: str) -> None:
@@ -156,7 +159,10 @@ def test_a_failed_job_is_logged_without_control_characters(
     beeq.ok("enqueue", queue_name, "fail:=true", "--id", "bad\x1b]0;id")
     worker = start("--burst")
     assert worker.ended() == 0
-    assert f"{queue_name}: job bad\\x1b]0;id failed: evil\\x1b[2J\\nline" in worker.stderr
+    assert (
+        f"{queue_name}: job bad\\x1b]0;id: attempt 1 failed, for good: ValueError: evil\\x1b[2J\\nline"
+        in worker.stderr
+    )
     assert "\x1b" not in worker.stderr
     assert worker.stdout == ""
 
@@ -165,8 +171,11 @@ def test_a_retry_is_logged_as_such(beeq: Beeq, start: Callable[..., Running], qu
     beeq.ok("enqueue", queue_name, "fail:=true", "--retries", "1")
     worker = start("--burst")
     assert worker.ended() == 0
-    kinds = [line.split("job 1 ")[1].split(":")[0] for line in worker.seen if "job 1" in line]
-    assert kinds == ["will be tried again", "failed"]
+    lines = [line[25:].partition(": ValueError")[0] for line in worker.seen if "job 1" in line]
+    assert lines == [
+        f"WARNING queue {queue_name}: job 1: attempt 1 failed, and is tried again now",
+        f"ERROR   queue {queue_name}: job 1: attempt 2 failed, for good",
+    ]
 
 
 def test_the_log_may_be_json_one_object_a_line(
@@ -175,10 +184,12 @@ def test_the_log_may_be_json_one_object_a_line(
     beeq.ok("enqueue", queue_name, "fail:=true")
     worker = start("--burst", "--log-format", "json")
     assert worker.ended() == 0
-    first, second = (json.loads(line) for line in worker.seen)
+    first, second, last = (json.loads(line) for line in worker.seen)
     assert (first["level"], first["message"].partition(":")[0]) == ("info", STARTED)
     assert (second["level"], second["queue"], second["job"]) == ("error", queue_name, "1")
-    assert second["message"] == "job 1 failed: evil\x1b[2J\nline"
+    assert (second["error_type"], second["error"]) == ("ValueError", "evil\\x1b[2J\\nline")
+    assert second["attempt"] == 1
+    assert last["message"].startswith("Queue worker stopped")
 
 
 def test_with_v_successes_and_traces_are_logged(
@@ -188,7 +199,7 @@ def test_with_v_successes_and_traces_are_logged(
     beeq.ok("enqueue", queue_name, "fail:=true")
     worker = start("--burst", "-v")
     assert worker.ended() == 0
-    assert f"{queue_name}: job 1 succeeded" in worker.seen
+    assert f"queue {queue_name}: job 1: succeeded in " in worker.stderr
     assert "Traceback" in worker.stderr
 
 
@@ -208,7 +219,9 @@ def test_the_first_signal_lets_running_jobs_end(
     beeq.ok("enqueue", queue_name)
     (beeq.folder / "go").touch()
     assert worker.ended() == 0
-    assert len(worker.seen) == 1
+    allowed = "1 job that runs may take up to 30 s to end"
+    name = signal.Signals(number).name
+    assert worker.said[1:-1] == [f"{name}: no more jobs are taken; {allowed}"]
     numbers = beeq.stats(queue_name)
     assert (numbers["succeeded"], numbers["waiting"], numbers["active"]) == (1, 1, 0)
 
@@ -292,8 +305,11 @@ def test_w_runs_children_under_a_parent_that_works_on_nothing(
     worker.signal(signal.SIGTERM)
     (beeq.folder / "go").touch()
     assert worker.ended() == 0
-    assert len(worker.seen) == 1
-    assert worker.stderr.endswith("; 3 processes")
+    started_, signalled, stopped = worker.said
+    assert "; 3 processes; " in started_
+    allowed = "3 worker processes may take up to 30 s to end"
+    assert signalled == f"SIGTERM: no more jobs are taken; {allowed}"
+    assert stopped.startswith("Queue worker stopped after ")
     assert all(map(is_gone, pids))
     assert beeq.stats(queue_name)["succeeded"] == 3
 
@@ -384,7 +400,7 @@ def test_a_picture_passes_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> 
     job_id = bare_beeq.ok("enqueue", "media-processing", *fields).strip()
     assert bare_beeq.stats("media-processing")["waiting"] == 1
     ran = bare_beeq.run("worker", "--burst")
-    started, held = ran.stderr.splitlines()
+    started, held, _ = map(said, ran.stderr.splitlines())
     assert (ran.returncode, ran.stdout) == (0, "")
     assert started.startswith(f"{STARTED}: ai-generation (1 place), media-processing (1 place), ")
     assert held.startswith("ffmpeg ")

@@ -99,7 +99,7 @@ import asyncio, time
 from beeq.process import LastResort, stop_signals
 
 async def main():
-    with stop_signals(lambda: None, at_once=LastResort(0.1, code=7, last_words="that was it").begin):
+    with stop_signals(lambda number: None, at_once=LastResort(0.1, code=7, last_words="that was it").begin):
         print("blocked", flush=True)
         while True:
             time.sleep(60)

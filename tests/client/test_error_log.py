@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from beeq import Discard, JobLost, QueueClosed, RedisRefused, Retry
-from beeq.client.events.listeners import log_error
 from beeq.errors import MAX_LINE, is_expected, kind_and_text_of, one_line, shortened
 from beeq.jobs import InvalidJob
+from beeq.logs.records import log_queue_error
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,11 @@ def test_an_expected_error_is_logged_without_traceback(
     caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     assert is_expected(error)
-    log_error("a listener failed", error)
+    log_queue_error("q", error)
     (record,) = caplog.records
     assert record.exc_info is None
-    assert record.getMessage() == f"a listener failed: {kind_and_text_of(error)}"
+    job = "job 1: " if isinstance(error, JobLost) else ""
+    assert record.getMessage() == f"queue q: {job}{kind_and_text_of(error)}"
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyError("no"), KeyboardInterrupt(), TimeoutError()])
@@ -28,7 +29,7 @@ def test_a_surprise_is_logged_with_its_traceback(
     caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     assert not is_expected(error)
-    log_error("a listener failed", error)
+    log_queue_error("q", error)
     (record,) = caplog.records
     assert record.exc_info is not None
     assert record.exc_info[1] is error
@@ -36,7 +37,7 @@ def test_a_surprise_is_logged_with_its_traceback(
 
 def test_an_id_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     evil = JobLost("1\nERROR forged\x1b[2J\u2028\u202e\x85\ud800\u200b\U000e0041")
-    log_error(f"queue q: {kind_and_text_of(evil)}")
+    log_queue_error("q", evil)
     (message,) = caplog.messages
     assert message.isprintable()
     assert "1\\nERROR forged\\x1b[2J\\u2028\\u202e\\x85\\ud800\\u200b\\U000e0041" in message

@@ -33,7 +33,6 @@ class Bench:
 
     def __init__(self, *, listens: bool = True) -> None:
         self.said: list[tuple[Any, ...]] = []
-        self.lines: list[str] = []
         self.listens = listens
         self.is_back = False
         self.asked = 0
@@ -42,7 +41,6 @@ class Bench:
         self.reports = ErrorReports(
             "mail",
             emit=self._emit,
-            log=self.lines.append,
             spawn=self._spawn,
             connection=self,  # type: ignore[arg-type]  # all that is asked of one
         )
@@ -197,7 +195,8 @@ async def test_without_a_listener_it_is_logged(clock: Clock, caplog: pytest.LogC
         await turns(1)
     bench.is_back = True
     await asyncio.wait_for(asyncio.gather(*bench.tasks), 5)
-    assert bench.lines[0] == "queue mail: RedisUnavailable: away"
-    assert bench.lines[1].startswith("queue mail: RedisUnavailable: away (")
-    assert bench.lines[1].endswith(" more of them since it was last said)")
+    lines = caplog.messages
+    assert lines[0] == "queue mail: RedisUnavailable: away"
+    assert lines[1].startswith("queue mail: RedisUnavailable: away (")
+    assert lines[1].endswith(" more of them since it was last said)")
     assert "queue mail: Redis is back after" in caplog.text

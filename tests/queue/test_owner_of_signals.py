@@ -60,7 +60,7 @@ class Host:
 
 
 def guest(heard: list[str], name: str = "guest") -> Any:
-    return stop_signals(lambda: heard.append(name), takes_over=False)
+    return stop_signals(lambda _number: heard.append(name), takes_over=False)
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -155,7 +155,7 @@ def test_a_command_takes_what_it_finds_and_a_guest_shares_it(kind):
     async def main():
         program = Host("signal")
         program.install()
-        with stop_signals(lambda: heard.append("command")), guest(heard):
+        with stop_signals(lambda _number: heard.append("command")), guest(heard):
             send()
             await eventually(lambda: heard == ["command", "guest"])
         assert program.heard == []

@@ -40,7 +40,7 @@ class Run:
         self.count = 0
         self._asking = stop_signals(self._heard)
 
-    def _heard(self) -> None:
+    def _heard(self, _number: int) -> None:
         self.count += 1
 
     def __enter__(self) -> Self:
@@ -145,7 +145,9 @@ def test_a_signal_is_for_those_only_who_ask_for_it():
 
     def asking(name: str, *numbers: signal.Signals) -> Any:
         return stop_signals(
-            lambda: heard.append(name), numbers=numbers, at_once=lambda: heard.append(f"{name} at once")
+            lambda _number: heard.append(name),
+            numbers=numbers,
+            at_once=lambda: heard.append(f"{name} at once"),
         )
 
     async def main() -> None:
@@ -252,7 +254,7 @@ from beeq.process import stop_signals
 from tests.support.waiting import eventually, pause
 
 async def main():
-    with stop_signals(lambda: None):
+    with stop_signals(lambda number: None):
         print("blocked", flush=True)
         while True:
             time.sleep(60)

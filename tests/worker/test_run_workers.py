@@ -106,7 +106,7 @@ async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 async def test_the_processes_share_the_jobs_and_end_with_a_signal(start, queue):
     script = start("processes=3")
-    await line_with(script, "3 worker processes started")
+    await line_with(script, "; 3 processes")
     jobs = [await queue.enqueue({"seconds": 0.5}) for _ in range(6)]
     pids = {await job.result(timeout=PATIENCE_S * 1000) for job in jobs}
     assert len(pids) == 3

@@ -1,9 +1,7 @@
 """The listeners of a queue, its ``error`` event among them."""
 
 import asyncio
-import contextlib
 import logging
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
@@ -12,10 +10,9 @@ from typing import Any
 
 from beeq.client.owning_loop import OwningLoop
 from beeq.emitter import Emitter, Subscription
-from beeq.errors import ListenerTooSlow, is_expected, kind_and_text_of, one_line
+from beeq.errors import ListenerTooSlow
+from beeq.logs.records import log_event, log_queue_error
 from beeq.supervision.fence import is_ended_by
-
-logger = logging.getLogger("beeq")
 
 #: Of one coroutine listener so many calls run at once …
 MAX_RUNNING = 1000
@@ -38,7 +35,7 @@ class Listeners(Emitter):
     def report_error(self, error: BaseException) -> None:
         """Emit ``error``; without a listener it is logged."""
         if not self.emit("error", error):
-            log_error(f"queue {self._queue_name}: {kind_and_text_of(error)}")
+            log_queue_error(self._queue_name, error)
 
     def new_emitter(self) -> Emitter:
         """Return an emitter for the listeners of one job."""
@@ -56,7 +53,13 @@ class Listeners(Emitter):
 
     def _listener_failed(self, event: str, error: BaseException) -> None:
         if event == "error":
-            log_error(f"an error listener of queue {self._queue_name} failed", error)
+            log_event(
+                logging.ERROR,
+                "an error listener failed",
+                queue=self._queue_name,
+                error=error,
+                has_trace=True,
+            )
         else:
             self.report_error(error)
 
@@ -118,7 +121,8 @@ class _ListenerLine:
             if self._waiting:
                 self._add_task()
             elif self._dropped:
-                logger.warning("a listener to %r was too slow: %d events dropped", self._event, self._dropped)
+                what = f"a listener to {self._event!r} was too slow: {self._dropped} events dropped"
+                log_event(logging.WARNING, what)
                 self._dropped = 0
 
 
@@ -126,19 +130,3 @@ def _close(awaitable: Any) -> None:
     """Let a coroutine that will not be awaited end without a warning."""
     if asyncio.iscoroutine(awaitable):
         awaitable.close()
-
-
-def log_error(message: str, error: BaseException | None = None) -> None:
-    """Log an error as one line, a surprise with its traceback.
-
-    Neither an exception that cannot be printed nor the program's log handlers stop this.
-    """
-    trace = None
-    with contextlib.suppress(BaseException):
-        if error is not None and not is_expected(error):
-            "".join(traceback.format_exception(error)).encode()
-            trace = error
-    if error is not None and trace is None:
-        message += f": {kind_and_text_of(error)}"
-    with contextlib.suppress(BaseException):
-        logger.error("%s", one_line(message), exc_info=trace)

@@ -41,14 +41,13 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, NamedTuple
 
 from beeq.errors import QueueClosed, RedisError, RedisUnavailable
+from beeq.logs.records import log_event
 from beeq.protocol.events import decode_event
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.keyspace import FRESH_S, Keyspace
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.retry_delay import RetryDelay
-
-logger = logging.getLogger("beeq")
 
 #: Messages that wait for Redis to say whose they are.
 MAX_HELD = 10_000
@@ -180,11 +179,8 @@ class OwnEvents:
             self._is_working = False
             self._is_settled.set()
         if self._dropped:
-            logger.warning(
-                "queue %s: %d events were dropped, for Redis did not say whose they are",
-                self._keys.queue_name,
-                self._dropped,
-            )
+            what = f"{self._dropped} events were dropped, for Redis did not say whose they are"
+            log_event(logging.WARNING, what, queue=self._keys.queue_name)
             self._dropped = 0
             self._on_lost()
 

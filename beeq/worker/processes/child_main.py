@@ -31,6 +31,8 @@ from beeq.blocking import BlockingJob, Portal
 from beeq.emitter import Emitter
 from beeq.errors import Discard, JobLost, text_of
 from beeq.job import Job, SomeJob
+from beeq.logs.records import running_job
+from beeq.logs.setup import LogSetup, configure_child
 from beeq.process import now_ms
 from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import Duration, milliseconds
@@ -216,6 +218,7 @@ class ChildAttempt:
         """Call the handler, and send the worker its result or error."""
         pid = os.getpid()
         job = BlockingJob(self._job, _InlinePortal())
+        running_job.set(self._job)
         self._link.send("begin", attempt=self._number)
         try:
             result, error = handler(job), None
@@ -304,6 +307,8 @@ def main(fd: int, worker_pid: int) -> None:
     if first is None:
         return
     sys.argv[:] = first.head["argv"]
+    setup = first.head["log"]
+    configure_child(None if setup is None else LogSetup(**setup), worker=first.head["worker"])
     try:
         handler = load(HandlerRef(pickled=first.body, **first.head["handler_ref"]))
     except BaseException as error:  # noqa: BLE001 - a module may raise anything, or exit

@@ -21,6 +21,8 @@ from typing import Any
 
 from beeq.errors import BeeqError
 from beeq.job import Job
+from beeq.logs.setup import setup_of_log
+from beeq.process import process_name
 from beeq.protocol.codec import dumps, loads
 from beeq.worker.processes.group_keeper import GroupKeeper
 from beeq.worker.processes.handler_ref import HandlerRef
@@ -108,7 +110,15 @@ class ChildProcess(asyncio.Protocol):
             async with limit:
                 await self._spawn()
                 facts = dataclasses.asdict(handler_ref)
-                self._send("load", facts.pop("pickled"), handler_ref=facts, argv=sys.argv)
+                setup = setup_of_log()
+                self._send(
+                    "load",
+                    facts.pop("pickled"),
+                    handler_ref=facts,
+                    argv=sys.argv,
+                    worker=process_name(),
+                    log=None if setup is None else dataclasses.asdict(setup),
+                )
                 await self._awaited
         except BaseException:
             await self.kill()

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from beeq.logs.records import logger
 from beeq.mirror.collection import MirrorUnavailable
 from beeq.mirror.mirror import Mirror
 from beeq.mirror.reconciler import Difference
@@ -15,6 +16,7 @@ from beeq_cli.options import (
     Common,
     common_options,
     examples,
+    log_format_option,
     mongo_option,
     option,
     project_id_option,
@@ -35,6 +37,7 @@ _FLUSH_S = 10.0
 @option("--repair", is_flag=True, help="Write each projectId in the type that is wanted, and end.")
 @mongo_option()
 @project_id_option()
+@log_format_option()
 @common_options()
 @click.pass_obj
 def mirror(  # noqa: PLR0917 - one parameter an option
@@ -44,6 +47,7 @@ def mirror(  # noqa: PLR0917 - one parameter an option
     repair: bool,
     mongo_url: str | None,
     mongo_project_id: str | None,
+    log_format: str,
 ) -> None:
     """Write to MongoDB what happens to the jobs of the four built-in queues, until a signal comes.
 
@@ -58,7 +62,7 @@ def mirror(  # noqa: PLR0917 - one parameter an option
     if repair and check:
         raise click.UsageError("--check and --repair exclude each other")
     id_type = read_project_id(mongo_project_id)
-    logs.configure("text", is_verbose=common.is_verbose, is_quiet=common.is_quiet)
+    logs.set_up(common, log_format)
     made = Mirror(url, redis=common.redis_url(), prefix=common.prefix, is_alone=True, project_id_type=id_type)
     if repair:
         sys.exit(run(_repair(made)))
@@ -67,14 +71,14 @@ def mirror(  # noqa: PLR0917 - one parameter an option
 
 async def _write(mirror_: Mirror) -> int:
     stopped = asyncio.Event()
-    with stop_signals(stopped.set):
+    with stop_signals(lambda _number: stopped.set()):
         try:
             await mirror_.lag()  # Redis is there; later it may go and come
             mirror_.start()
-            logs.logger.info("Mirror started")
+            logger.info("Mirror started")
             await stopped.wait()
             if mirror_.is_running and not await mirror_.flush(_FLUSH_S):
-                logs.logger.warning("the mirror is behind; unmirrored changes stay in Redis")
+                logger.warning("the mirror is behind; unmirrored changes stay in Redis")
         finally:
             await mirror_.stop()
     return 0

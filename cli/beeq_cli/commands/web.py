@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from beeq.logs.records import logger
 from beeq.settings import parse_duration
 from beeq_cli import logs
 from beeq_cli.options import (
     Common,
     common_options,
     examples,
+    log_format_option,
     mongo_option,
     option,
     parsed,
@@ -75,6 +77,7 @@ def _seconds(text: str) -> float:
 @mongo_option()
 @project_id_option()
 @wait_replicas_option()
+@log_format_option()
 @common_options()
 @click.pass_obj
 def web(  # noqa: PLR0917 - one parameter an option
@@ -88,6 +91,7 @@ def web(  # noqa: PLR0917 - one parameter an option
     mongo_url: str | None,
     mongo_project_id: str | None,
     wait_replicas: int,
+    log_format: str,
 ) -> None:
     """Serve the HTTP routes, which /openapi.json describes.
 
@@ -114,7 +118,7 @@ def web(  # noqa: PLR0917 - one parameter an option
         raise click.ClickException(str(error)) from error
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    logs.configure("text", is_verbose=common.is_verbose, is_quiet=common.is_quiet)
+    logs.set_up(common, log_format)
     if common.is_verbose:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     try:
@@ -129,7 +133,7 @@ def web(  # noqa: PLR0917 - one parameter an option
     serving = server.serve(
         app,
         listener,
-        on_serving=partial(logs.logger.info, "Serving on %s", server.url_of(listener)),
+        on_serving=partial(logger.info, "Serving on %s", server.url_of(listener)),
         has_access_log=common.is_verbose,
         **_given(max_connections=max_connections, head_timeout_s=head_timeout),
     )

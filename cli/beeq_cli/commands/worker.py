@@ -1,9 +1,12 @@
 """``beeq worker``: works on queues until a signal comes, or with ``--burst`` until they are empty."""
 
+import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import click
@@ -11,6 +14,8 @@ import click
 from beeq import Queue, RedisError
 from beeq.client.closing import within
 from beeq.jobs import JOB_TYPES
+from beeq.logs.records import HANDED_BACK, log_event
+from beeq.logs.setup import enable
 from beeq.metrics.monitor import WorkerMonitor
 from beeq.mirror.mirror import Mirror
 from beeq.process import STOPS, LastResort, stop_signals
@@ -19,7 +24,7 @@ from beeq.processors.base import Processor, ProcessorSettings
 from beeq.settings import Keep, parse_duration
 from beeq.telemetry.tracing import Tracing
 from beeq.worker.supervisor import Lifeline, ProcessSupervisor
-from beeq.workers import HAND_BACK, WorkerProcess
+from beeq.workers import HAND_BACK, WorkerProcess, log_end, started_line
 from beeq_cli import app, keep, logs
 from beeq_cli.console import say
 from beeq_cli.keep import keep_options
@@ -29,6 +34,7 @@ from beeq_cli.options import (
     common_options,
     examples,
     is_on_command_line,
+    log_format_option,
     mongo_option,
     option,
     parsed,
@@ -93,9 +99,7 @@ _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
     help="OpenTelemetry spans of jobs: each attempt linked to the saving of its job, or a child of it "
     "[off, or what --app says].",
 )
-@option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="How the log is written [text]."
-)
+@log_format_option()
 @common_options()
 @click.pass_context
 def worker(  # noqa: PLR0917 - one parameter an option
@@ -129,7 +133,8 @@ def worker(  # noqa: PLR0917 - one parameter an option
     common = ctx.ensure_object(Common)
     redis_url, mirror_url = common.redis_url(), read_mongo_url(mongo_url)
     id_type = read_project_id(mongo_project_id)
-    logs.configure(log_format, is_verbose=common.is_verbose, is_quiet=common.is_quiet)
+    logs.set_up(common, log_format)
+    began_s = time.monotonic()
     ports = open_ports(metrics_port, health_port, bind, processes=processes)
     lifeline: Lifeline | None = None
     if processes > 1 or max_hung is not None:
@@ -138,11 +143,13 @@ def worker(  # noqa: PLR0917 - one parameter an option
             is_burst=burst,
             shutdown_timeout_s=shutdown_timeout_ms / 1000 + (0 if mirror_url is None else _CATCH_UP_S),
             hopeless_codes=(FAILURE, USAGE, CANNOT_CONNECT),
-            on_started=lambda line: logs.logger.info("%s", line),
+            on_started=partial(log_event, logging.INFO),
             on_end=(lambda _place, _is_awaited: None) if ports is None else ports.ended,
         )
         outcome = supervisor.run()
         if isinstance(outcome, int):
+            if supervisor.has_worked:
+                log_end(began_s)
             sys.exit(outcome or (FAILURE if supervisor.was_forced else 0))
         lifeline = outcome
     try:
@@ -185,7 +192,8 @@ def worker(  # noqa: PLR0917 - one parameter an option
         lifeline=lifeline,
         burst=burst,
         shutdown_timeout_ms=shutdown_timeout_ms,
-        started_line=_started_line(queues, processes),
+        started_line=started_line(queues, processes, keep.line_of(queues)),
+        began_s=began_s,
     )
     sys.exit(run(work))
 
@@ -194,7 +202,7 @@ def _monitor(ports: MonitorPorts | None, place: int) -> WorkerMonitor | None:
     """Return what serves the ports in the process that has this place; the first one says where they are."""
     if ports is not None and place == 0:
         for line in ports.shown:
-            logs.logger.info("%s", line)
+            log_event(logging.INFO, line)
     return None if ports is None else ports.monitor(place)
 
 
@@ -217,6 +225,7 @@ def _built_in(names: Sequence[str], own: Sequence[Queue], *, has_app: bool) -> l
 def _own_queues(names: Sequence[str], app_path: str | None, common: Common) -> list[Queue]:
     """Return the queues of ``--app`` to work on. Raises ValueError if a queue has no handler."""
     own = [] if app_path is None else app.load_queues(app_path, common)
+    enable()
     known = dict.fromkeys([*JOB_TYPES, *sorted(queue.name for queue in own)])
     for name in names:
         if name not in known:
@@ -224,18 +233,6 @@ def _own_queues(names: Sequence[str], app_path: str | None, common: Common) -> l
                 f"no handler for a queue {name!r}; there are {', '.join(known)}; --app names your own"
             )
     return [queue for queue in own if not names or queue.name in names]
-
-
-def _started_line(queues: Sequence[Queue], processes: int) -> str:
-    """Return what the log says once all queues are ready: which, where, and how many jobs at once."""
-    places: dict[str, list[str]] = {}
-    for queue in queues:
-        where = f"on {queue.connector.shown}, prefix {queue.settings.prefix}"
-        count = f"{queue.concurrency} place{'s' if queue.concurrency > 1 else ''}"
-        places.setdefault(where, []).append(f"{queue.name} ({count})")
-    groups = [f"{', '.join(names)} {where}" for where, names in places.items()]
-    count = f"{processes} process{'es' if processes > 1 else ''}"
-    return f"{logs.STARTED}: {'; '.join(groups)}; {count}; {keep.line_of(queues)}"
 
 
 async def _work(
@@ -248,6 +245,7 @@ async def _work(
     burst: bool,
     shutdown_timeout_ms: int,
     started_line: str,
+    began_s: float,
 ) -> int:
     """Work on the queues, and write the mirror, until stopped or done; return the exit code."""
     for queue in queues:
@@ -256,7 +254,7 @@ async def _work(
         monitor.start(queues)
 
     def hand_back(queue: Queue) -> None:
-        logs.logger.warning("running jobs were handed back", extra={"queue": queue.name})
+        log_event(logging.WARNING, HANDED_BACK, queue=queue.name)
 
     def start() -> None:
         if monitor is not None:
@@ -266,14 +264,12 @@ async def _work(
         if lifeline is not None:
             lifeline.report_ready(started_line)
         else:
-            logs.logger.info("%s", started_line)
+            log_event(logging.INFO, started_line)
 
     process = WorkerProcess(queues, connect=connect, on_hand_back=hand_back)
-    last_resort = LastResort(
-        _GRACE_S, code=FAILURE, last_words="processors or the mirror did not close in time"
-    )
+    last_resort = LastResort(_GRACE_S, code=FAILURE, last_act=_log_late_close)
     numbers = STOPS if lifeline is None else (signal.SIGTERM,)
-    with stop_signals(lambda: None, numbers=numbers):
+    with stop_signals(lambda _number: None, numbers=numbers):
         try:
             await process.work(
                 burst=burst,
@@ -288,15 +284,22 @@ async def _work(
             if mirror is not None:
                 await _catch_up(mirror, 0 if process.urgency >= HAND_BACK else _CATCH_UP_S)
             last_resort.cancel()
+    if lifeline is None:  # else the parent says so
+        log_end(began_s)
     return process.code
+
+
+def _log_late_close() -> str:
+    log_event(logging.ERROR, "processors or the mirror did not close in time: the process is ended")
+    return ""
 
 
 async def _catch_up(mirror: Mirror, timeout_s: float) -> None:
     """Let the mirror write what it can in time, and stop it; the rest stays in Redis for the next worker."""
     try:
         if mirror.is_running and not await mirror.flush(timeout_s):
-            logs.logger.warning("the mirror is behind; the next worker will write the rest")
+            log_event(logging.WARNING, "the mirror is behind; the next worker will write the rest")
     except RedisError as error:
-        logs.logger.warning("the mirror is behind: %s", error)
+        log_event(logging.WARNING, "the mirror is behind", error=error)
     finally:
         await mirror.stop()

@@ -1,0 +1,25 @@
+"""Tells how attempts have ended: the queue's listeners, and the log where nobody listens to a failure."""
+
+import logging
+from collections.abc import Iterable
+
+from beeq.client.context import QueueContext
+from beeq.job import Job
+from beeq.logs.records import log_job, log_outcome, logger, logs_all
+from beeq.protocol.outcome import Outcome
+
+
+def tell_outcomes(context: QueueContext, outcomes: Iterable[Outcome]) -> None:
+    """Emit the events of outcomes that were recorded, in bee-queue's order, and log the failures."""
+    emit, is_debug = context.emit, logger.isEnabledFor(logging.DEBUG)
+    for outcome in outcomes:
+        detail = outcome.result if outcome.error is None else outcome.error
+        heard = [emit(event, outcome.job, detail) for event in outcome.local_events]
+        if is_debug or outcome.error is not None:
+            log_outcome(context.name, outcome, is_heard=any(heard))
+
+
+def tell_cancelled(context: QueueContext, job: Job) -> None:
+    """Emit ``cancelled`` of a job that ran here, or log it."""
+    if not context.emit("cancelled", job) or logs_all():
+        log_job(logging.INFO, "was cancelled", context.name, job)
