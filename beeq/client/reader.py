@@ -37,7 +37,7 @@ class Stats(Health):
 
     Attributes:
         workers: living beeq worker processes. Node workers leave no trace to count.
-        oldest_waiting_ms: how long ago the next job to run was created; None if none waits.
+        oldest_waiting_ms: how long ago the next job to run was created; None if none waits, or nobody knows.
         owed: changes not yet mirrored; None if the queue has no mirror.
     """
 
@@ -270,10 +270,11 @@ def _number(counter: bytes) -> int:
 
 
 def _age_ms(record: bytes, now_ms: int) -> int | None:
+    """Return how long ago the record was made; None if there is none, or it does not say so."""
     if not record:
         return None
     try:
-        created_ms = created_ms_of(decode_record("", record, now_ms=now_ms).options)
+        created_ms = created_ms_of(decode_record("", record, now_ms=0).options)
     except JobUnreadable:
-        return 0
-    return max(0, now_ms - created_ms) if created_ms else 0
+        return None
+    return max(0, now_ms - created_ms) if created_ms else None

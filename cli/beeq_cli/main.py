@@ -21,6 +21,7 @@ _COMMANDS = {
     "worker": ("beeq_cli.commands.worker", "Work on queues."),
     "enqueue": ("beeq_cli.commands.enqueue", "Put a job into a queue."),
     "stats": ("beeq_cli.commands.stats", "Show how queues are doing."),
+    "ps": ("beeq_cli.commands.operate.ps", "Show the workers, and what runs on them for how long."),
     "jobs": ("beeq_cli.commands.operate.listing", "Show the jobs of a queue."),
     "show": (
         "beeq_cli.commands.operate.show",

@@ -2,20 +2,44 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
-from beeq import Queue, Stats
+from beeq import Pause, Stats
+from beeq.client.reader import Reader
 from beeq.jobs import JOB_TYPES
+from beeq.operations.pauses import read_pause
 from beeq_cli.commands.conditions import Condition, parse_condition
+from beeq_cli.commands.operate.every_queue import EveryQueue, QueueView
+from beeq_cli.commands.operate.lines import pause_text
+from beeq_cli.commands.rates import Rate, rate_between
 from beeq_cli.console import print_json, print_line, safe, say
 from beeq_cli.options import Common, common_options, examples, option, parsed
 from beeq_cli.quantities import parse_interval, show_duration
-from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
+from beeq_cli.running import FAILURE, run
 
 _COLUMNS = ("queue", "waiting", "active", "succeeded", "failed", "delayed", "newest job", "workers", "oldest")
+_RATE_COLUMNS = ("in/s", "out/s")
+
+
+@dataclass(frozen=True, slots=True)
+class StatsLook:
+    """What one look has found of a queue, and at which time of the monotonic clock."""
+
+    stats: Stats
+    pause: Pause | None
+    at_s: float
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing but the name."""
+        shown = self.stats.shown()
+        return self.pause is None and not any(shown.values())
 
 
 @click.command(
@@ -51,33 +75,89 @@ def stats(
 ) -> None:
     """Show the counts of each QUEUE, its workers, and the age of its oldest waiting job.
 
-    The four built-in queues unless named.
+    Without a name: of every queue that Redis holds; the four built-in ones, if it holds none. With -i also
+    how many jobs a second came in and left between two looks, as far as the counts tell. Looking writes
+    nothing.
     """
-    if "" in queue_names:
-        raise click.UsageError("QUEUE is empty")
-    queues = queues_to_look_into(dict.fromkeys(queue_names or JOB_TYPES), common)
+    queues = EveryQueue(common, queue_names)
     with suppress(KeyboardInterrupt):  # that is how one stops looking
         sys.exit(run(_watch(queues, interval_ms, conditions, as_json=as_json)))
 
 
 async def _watch(
-    queues: Sequence[Queue], interval_ms: int | None, conditions: Sequence[Condition], *, as_json: bool
+    queues: EveryQueue, interval_ms: int | None, conditions: Sequence[Condition], *, as_json: bool
 ) -> int:
-    async with opened(*queues):
+    before: dict[str, StatsLook] = {}
+    async with queues:
         while True:
-            found = await asyncio.gather(*(queue.stats() for queue in queues))
-            by_name = {queue.name: stats for queue, stats in zip(queues, found, strict=True)}
+            looks = await _look(queues)
+            rates = _rates(before, looks)
+            by_name = {name: look.stats for name, look in looks.items()}
             if as_json:
-                print_json({name: stats.shown() for name, stats in by_name.items()})
+                print_json({name: _object(look, rates.get(name)) for name, look in looks.items()})
             else:
-                print_stats(by_name)
+                print_stats(by_name, rates=None if interval_ms is None else rates)
+                _print_pauses(looks)
             if _report_failed(by_name, conditions):
                 return FAILURE
             if interval_ms is None:
-                return 0
+                return FAILURE if queues.has_failed else 0
+            before = looks
             await asyncio.sleep(interval_ms / 1000)
             if not as_json:
                 print_line()
+
+
+async def _look(queues: EveryQueue) -> dict[str, StatsLook]:
+    """Look at every queue; leave out those that were found, and of which only the name is there."""
+
+    async def look(view: QueueView) -> StatsLook:
+        stats, pause = await asyncio.gather(
+            Reader(view.pipeline, view.keys).stats(), read_pause(view.pipeline, view.keys)
+        )
+        return StatsLook(stats, pause, time.monotonic())
+
+    looks = await queues.ask(look)
+    if not queues.is_found:
+        return looks
+    held = {name: each for name, each in looks.items() if not each.is_nothing}
+    if held or queues.has_failed:
+        return held
+    nothing = StatsLook(Stats(0, 0, 0, 0, 0, 0, 0, None), None, time.monotonic())
+    return dict.fromkeys(JOB_TYPES, nothing)
+
+
+def _rates(before: Mapping[str, StatsLook], after: Mapping[str, StatsLook]) -> dict[str, Rate]:
+    return {
+        name: rate_between(before[name].stats, look.stats, look.at_s - before[name].at_s)
+        for name, look in after.items()
+        if name in before
+    }
+
+
+def _object(look: StatsLook, rate: Rate | None) -> dict[str, Any]:
+    """Return what ``--json`` prints of a queue: paused, and rates, only where there are such."""
+    shown = look.stats.shown()
+    if look.pause is not None:
+        pause = look.pause
+        shown["paused"] = {
+            "since": pause.since_ms,
+            "by": pause.by,
+            "reason": pause.reason,
+            "until": pause.until_ms,
+            "everyone": pause.everyone,
+        }
+    if rate is not None:
+        shown |= {"inPerSecond": round(rate.came, 2), "outPerSecond": round(rate.left, 2)}
+    return shown
+
+
+def _print_pauses(looks: Mapping[str, StatsLook]) -> None:
+    paused = {name: look.pause for name, look in looks.items() if look.pause is not None}
+    if paused:
+        print_line()
+    for name, pause in paused.items():
+        print_line(f"{name} is {pause_text(pause)}")
 
 
 def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]) -> bool:
@@ -95,33 +175,38 @@ def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]
     return has_failed
 
 
-def print_stats(by_name: Mapping[str, Stats]) -> None:
-    """Print a table for a person, or columns that a script can split."""
+def print_stats(by_name: Mapping[str, Stats], *, rates: Mapping[str, Rate] | None = None) -> None:
+    """Print a table for a person, or columns that a script can split; with rates, their columns, too."""
+    columns = (*_COLUMNS, *(() if rates is None else _RATE_COLUMNS))
+    rows = [_row(name, stats, rates) for name, stats in by_name.items()]
     if sys.stdout.isatty():
-        _print_table(by_name)
+        _print_table(columns, rows)
     else:
-        _print_text(by_name)
+        _print_text(columns, rows)
     owed = [stats.owed for stats in by_name.values() if stats.owed is not None]
     if owed:
         print_line()
         print_line(f"owed to the mirror: {sum(owed)}")
 
 
-def _rows(by_name: Mapping[str, Stats]) -> list[list[str]]:
-    rows = []
-    for name, stats in by_name.items():
-        shown = stats.shown()
-        counts = [shown[name] for name in list(shown)[: len(_COLUMNS) - 2]]
-        oldest = "-" if stats.oldest_waiting_ms is None else show_duration(stats.oldest_waiting_ms)
-        rows.append([safe(name), *map(str, counts), oldest])
-    return rows
+def _row(name: str, stats: Stats, rates: Mapping[str, Rate] | None) -> list[str]:
+    shown = stats.shown()
+    counts = [shown[name] for name in list(shown)[: len(_COLUMNS) - 2]]
+    oldest = "-" if not stats.waiting else "?"
+    if stats.oldest_waiting_ms is not None:
+        oldest = show_duration(stats.oldest_waiting_ms)
+    row = [safe(name), *map(str, counts), oldest]
+    if rates is not None:
+        rate = rates.get(name)
+        row += ["-", "-"] if rate is None else [f"{rate.came:.1f}", f"{rate.left:.1f}"]
+    return row
 
 
-def _print_text(by_name: Mapping[str, Stats]) -> None:
+def _print_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns that line up and that a script can split."""
-    rows = [[column.replace(" ", "-") for column in _COLUMNS], *_rows(by_name)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
+    lines = [[column.replace(" ", "-") for column in columns], *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *others in lines:
         cells = [
             first.ljust(widths[0]),
             *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)),
@@ -129,7 +214,7 @@ def _print_text(by_name: Mapping[str, Stats]) -> None:
         print_line("  ".join(cells))
 
 
-def _print_table(by_name: Mapping[str, Stats]) -> None:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table for a person."""
     from rich import box  # noqa: PLC0415 - only for a person
     from rich.console import Console  # noqa: PLC0415 - only for a person
@@ -137,12 +222,12 @@ def _print_table(by_name: Mapping[str, Stats]) -> None:
     from rich.text import Text  # noqa: PLC0415 - only for a person
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for at, column in enumerate(_COLUMNS):
+    for at, column in enumerate(columns):
         table.add_column(column, justify="left" if at == 0 else "right", no_wrap=True)
-    for (name, *cells), stats in zip(_rows(by_name), by_name.values(), strict=True):
-        styles = {3: "green" if stats.succeeded else "dim", 4: "red" if stats.failed else "dim"}
+    styles = {3: "green", 4: "red"}
+    for name, *cells in rows:
         texts = [
-            Text(cell, style=styles.get(at, "dim" if cell in "0-" else ""))
+            Text(cell, style="dim" if cell in ("0", "-") else styles.get(at, ""))
             for at, cell in enumerate(cells, 1)
         ]
         table.add_row(Text(name, style="cyan"), *texts)
