@@ -28,7 +28,7 @@ from beeq.operations.explanation.reasons import Explanation, Reason
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.live_workers import ActiveJob, Activity, LiveWorker, OtherJobs
-from beeq.operations.many import BulkCounts, FoundJob
+from beeq.operations.many import BulkCounts, FoundJob, JobPage
 from beeq.operations.pauses import QueuePaused
 from beeq.operations.watching import JobNews
 from beeq.protocol.attempts import FailedAttempt
@@ -58,6 +58,7 @@ __all__ = [
     "JobFailed",
     "JobLost",
     "JobNews",
+    "JobPage",
     "JobStalled",
     "JobTimedOut",
     "JobUnreadable",

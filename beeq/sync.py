@@ -25,7 +25,7 @@ from beeq.job import Data, Result
 from beeq.job import Job as AsyncJob
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import Filters
-from beeq.operations.many import FoundJob
+from beeq.operations.many import FoundJob, JobPage
 from beeq.operations.watching import JobNews
 from beeq.protocol.backoff import Strategy
 from beeq.protocol.codec import Model
@@ -109,6 +109,15 @@ def _jobs(jobs: list[AsyncJob], portal: Portal) -> list[Job]:
 
 def _job_or_none(job: AsyncJob | None, portal: Portal) -> Job | None:
     return None if job is None else BlockingJob(job, portal)
+
+
+def _found(each: FoundJob[AsyncJob], portal: Portal) -> FoundJob[Job]:
+    job = BlockingJob(each.job, portal)
+    return FoundJob(job, each.state, each.created_ms, each.due_ms, each.error, each.failed_ms)
+
+
+def _page(page: JobPage[AsyncJob], portal: Portal) -> JobPage[Job]:
+    return JobPage([_found(each, portal) for each in page.jobs], page.next_at)
 
 
 def _details_or_none(details: JobDetails[AsyncJob] | None, portal: Portal) -> JobDetails[Job] | None:
@@ -261,8 +270,7 @@ class Queue(_Connected, Generic[Data, Result]):
 
         while portion := self._run(some()):
             for each in portion:
-                job = BlockingJob(each.job, self._portal)
-                yield FoundJob(job, each.state, each.created_ms, each.due_ms, each.error)
+                yield _found(each, self._portal)
 
     def watch_job(self, job_id: str | int, timeout: Duration | None = None) -> Iterator[JobNews]:
         """Yield what happens to a job until it has ended, as the async method does."""
@@ -306,6 +314,11 @@ class Queue(_Connected, Generic[Data, Result]):
     workers = blocking(asynchronous.Queue.workers)
     activity = blocking(asynchronous.Queue.activity)
     inspect_job = blocking(asynchronous.Queue.inspect_job, _details_or_none)
+    page_of_jobs = blocking(asynchronous.Queue.page_of_jobs, _page)
+
+    def duplicate_job(self, job: Job) -> Job:
+        """Save a new job with the data of one, as the async method does; return it."""
+        return BlockingJob(self._run(self._twin.duplicate_job(job.asynchronous)), self._portal)
 
 
 class QueueService(_Connected):

@@ -42,6 +42,7 @@ CORE = (
     "worker/scheduling/actions.py",
     "worker/scheduling/states.py",
     "worker/scheduling/claims.py",
+    "operations/error_kinds.py",
     "operations/job_filter.py",
     "operations/diagnosis/findings.py",
     "operations/explanation/reasons.py",

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypedDict, Unpack, get_args
 
-from beeq.protocol.codec import Record, RecordLike
+from beeq.operations.error_kinds import error_kind
+from beeq.protocol.codec import Record, RecordLike, dumps_shown
 from beeq.protocol.keys import JobSetName
 from beeq.settings import Duration, milliseconds, whole
 
@@ -15,6 +16,7 @@ STATES: tuple[State, ...] = get_args(State)
 UNFINISHED: tuple[State, ...] = ("active", "waiting", "delayed")
 #: Members of a record that ``where`` may look into.
 _ROOTS = ("data", "options", "status", "progress")
+_TEXTS = ("error", "error_kind", "text")
 
 
 class OneOf(tuple[Any, ...]):
@@ -27,7 +29,9 @@ class Filters(TypedDict, total=False):
     """What the methods that take filters take; each is optional, and all that are given must hold.
 
     ``state``: one of ``STATES`` or several. ``error``: text that the newest error or its trace has, in
-    either case of letters. ``where``: values of the record by their paths, ``{"data.user": 7}``; a number in
+    either case of letters; ``error_kind``: what ``error_kinds`` makes of it, exactly. ``text``: text that the
+    data or the newest trace has, in either case.
+    ``where``: values of the record by their paths, ``{"data.user": 7}``; a number in
     a path is an index of a list, ``OneOf`` takes any of several values. ``since`` and ``older_than``: ms,
     timedelta, or text like ``7d``; the age of a job is counted from its last failed
     attempt where that is noted, else from its creation. ``limit``: so many jobs at
@@ -36,6 +40,8 @@ class Filters(TypedDict, total=False):
 
     state: State | Sequence[State]
     error: str
+    error_kind: str
+    text: str
     where: Mapping[str, Any]
     since: Duration | None
     older_than: Duration | None
@@ -52,6 +58,8 @@ class JobFilter:
     since_ms: int | None = None
     older_than_ms: int | None = None
     limit: int | None = None
+    error_kind: str = ""
+    text: str = ""
 
     @classmethod
     def of(cls, allowed: Sequence[State], **filters: Unpack[Filters]) -> Self:
@@ -72,9 +80,7 @@ class JobFilter:
         for state in states:
             if state not in allowed:
                 raise ValueError(f"state must be one of {', '.join(allowed)}, not {state!r}")
-        error = filters.get("error", "")
-        if not isinstance(error, str):
-            raise TypeError(f"error must be a str, not {type(error).__name__}")
+        error, kind, text = (_checked_text(name, filters.get(name, "")) for name in _TEXTS)
         since, older_than, limit = (filters.get(name) for name in ("since", "older_than", "limit"))
         return cls(
             states=tuple(dict.fromkeys(states)),
@@ -86,6 +92,8 @@ class JobFilter:
             since_ms=None if since is None else milliseconds("since", since),
             older_than_ms=None if older_than is None else milliseconds("older_than", older_than),
             limit=None if limit is None else whole("limit", limit, at_least=1),
+            error_kind=kind,
+            text=text.casefold(),
         )
 
     def matches(self, record: Record | None, *, last_ms: int, now_ms: int) -> bool:
@@ -101,12 +109,24 @@ class JobFilter:
             return False
         if self.older_than_ms is not None and age_ms <= self.older_than_ms:
             return False
-        if not (self.error or self.where):
+        if not (self.error or self.where or self.error_kind or self.text):
             return True
-        return record is not None and self._has_error(record) and self._has_values(record)
+        return (
+            record is not None
+            and self._has_error(record)
+            and self._has_values(record)
+            and (not self.text or self._has_text(record))
+        )
 
     def _has_error(self, record: Record) -> bool:
+        if self.error_kind and self.error_kind != error_kind(record):
+            return False
         return not self.error or self.error in newest_trace(record).casefold()
+
+    def _has_text(self, record: Record) -> bool:
+        if self.text in newest_trace(record).casefold():
+            return True
+        return self.text in dumps_shown(record.data).decode(errors="replace").casefold()
 
     def _has_values(self, record: Record) -> bool:
         members = {name: getattr(record, name) for name in _ROOTS}
@@ -121,6 +141,12 @@ def newest_trace(record: RecordLike) -> str:
     traces = record.options.get("stacktraces")
     newest = traces[0] if isinstance(traces, list) and traces else ""
     return newest if isinstance(newest, str) else ""
+
+
+def _checked_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return value
 
 
 def _checked_path(path: Any) -> str:

@@ -14,7 +14,7 @@ from beeq.client.session import Session
 from beeq.errors import JobUnreadable
 from beeq.job import Job
 from beeq.operations.job_filter import JobFilter, State, newest_trace
-from beeq.operations.scans import Page, Scan
+from beeq.operations.scans import Page, PagePlace, Scan
 from beeq.protocol.codec import Record, decode_record, dumps, encode_record
 from beeq.protocol.events import encode_event
 from beeq.protocol.options import created_ms_of, whole_in
@@ -23,6 +23,8 @@ from beeq.redis import scripts
 JobT = TypeVar("JobT")
 #: One call reads not much more than so many bytes of records.
 _READ_BYTES = 500_000
+#: A page of large jobs is shorter: it is read in so many calls at most.
+_CALLS_A_PAGE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class FoundJob(Generic[JobT]):
         created_ms: when it was created, in ms since the epoch; 0: nobody knows.
         due_ms: when a delayed job is due, in ms since the epoch; None for the others.
         error: the first line of its newest error: type and text; "" if it has none.
+        failed_ms: when its newest attempt that failed on a beeq worker ended; 0: none did.
     """
 
     job: JobT
@@ -42,6 +45,20 @@ class FoundJob(Generic[JobT]):
     created_ms: int
     due_ms: float | None
     error: str
+    failed_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage(Generic[JobT]):
+    """Some jobs of one state.
+
+    Attributes:
+        jobs: in the order in which they run; finished ones in none. One without a record is left out.
+        next_at: where the next page begins, for ``page_of_jobs``; None: this is the last.
+    """
+
+    jobs: list[FoundJob[JobT]]
+    next_at: str | None
 
 
 @dataclass(slots=True)
@@ -119,9 +136,27 @@ class Many:
             job = self._actions.found(job_id, match.raw, since=moment)
         except JobUnreadable as error:
             empty = Record({}, {"timestamp": 0, "stacktraces": []}, state)
-            return FoundJob(Job(self._actions, empty, job_id), state, 0, due_ms, str(error))
+            return FoundJob(Job(self._actions, empty, job_id), state, 0, due_ms, str(error), match.failed_ms)
         error_line = newest_trace(match.record).partition("\n")[0] if match.record is not None else ""
-        return FoundJob(job, state, match.created_ms, due_ms, error_line)
+        return FoundJob(job, state, match.created_ms, due_ms, error_line, match.failed_ms)
+
+    async def page(self, state: State, *, at: str, count: int) -> JobPage[Job]:
+        """Return some jobs of a state, from a place on; fewer than ``count`` where they are large."""
+        await self._session.ensure()
+        moment = self._context.event_hub.moment
+        scan = Scan(self._context.pipeline, self._context.keys, state)
+        page, begins, next_place = await scan.page_at(PagePlace.of(at), count)
+        jobs: list[FoundJob[Job]] = []
+        read = calls = 0
+        while read < len(page.ids):
+            if calls == _CALLS_A_PAGE:
+                return JobPage(jobs, begins.after(read).text)
+            seen, matches = await self._read(page.ids[read:])
+            portion = _Portion(seen, matches, page, scan)
+            jobs += [self._found(match, portion, moment) for match in matches]
+            read += seen
+            calls += 1
+        return JobPage(jobs, None if next_place is None else next_place.text)
 
     async def _portions(self, job_filter: JobFilter) -> AsyncIterator[_Portion]:
         """Yield what is read at once, until ``limit`` jobs were meant."""
@@ -144,19 +179,24 @@ class Many:
     async def _survey(self, ids: list[bytes]) -> AsyncIterator[list[_Match]]:
         """Yield the jobs with a record, as many at once as one call reads."""
         while ids:
-            found = await scripts.survey_jobs(
-                self._context.pipeline,
-                self._context.keys,
-                max_bytes=_READ_BYTES,
-                ids=((job_id,) for job_id in ids),
-            )
-            count = len(found) // 2
-            yield [
-                _match_of(job_id, raw, failed_ms)
-                for job_id, raw, failed_ms in zip(ids[:count], found[::2], found[1::2], strict=True)
-                if raw is not None
-            ]
+            count, matches = await self._read(ids)
+            yield matches
             ids = ids[count:]
+
+    async def _read(self, ids: list[bytes]) -> tuple[int, list[_Match]]:
+        """Read as many of the jobs as one call reads; return how many, and those with a record."""
+        found = await scripts.survey_jobs(
+            self._context.pipeline,
+            self._context.keys,
+            max_bytes=_READ_BYTES,
+            ids=((job_id,) for job_id in ids),
+        )
+        count = len(found) // 2
+        return count, [
+            _match_of(job_id, raw, failed_ms)
+            for job_id, raw, failed_ms in zip(ids[:count], found[::2], found[1::2], strict=True)
+            if raw is not None
+        ]
 
     async def act(
         self, verb: str, job_filter: JobFilter, *, dry_run: bool, on_progress: OnProgress | None

@@ -1,6 +1,7 @@
 """The methods of ``Queue`` that act on many jobs."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from functools import partial
 from typing import Unpack
 
 from beeq.client.context import QueueContext
@@ -10,19 +11,20 @@ from beeq.job import Job
 from beeq.operations.diagnosis.doctor import Doctor
 from beeq.operations.diagnosis.findings import Finding
 from beeq.operations.diagnosis.places import OnLooked
+from beeq.operations.duplicates import duplicated
 from beeq.operations.explanation.facts import Explainer
 from beeq.operations.explanation.reasons import Explanation
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.live_workers import Activity, LiveWorker, Workers
-from beeq.operations.many import BulkCounts, FoundJob, Many, OnProgress
+from beeq.operations.many import BulkCounts, FoundJob, JobPage, Many, OnProgress
 from beeq.operations.pauses import Pauses
 from beeq.operations.watching import JobNews, Watcher
 from beeq.process import user_name
 from beeq.protocol.keys import EndedSetName
 from beeq.protocol.options import check_job_id
 from beeq.protocol.pauses import MAX_BY_CHARACTERS, Pause
-from beeq.settings import Duration, milliseconds
+from beeq.settings import Duration, milliseconds, whole
 
 
 class OperatorMethods:
@@ -46,6 +48,7 @@ class OperatorMethods:
         self._clean = actions.clean
         self._pauses = Pauses(context, session)
         self._workers = Workers(context, session)
+        self._duplicate = partial(duplicated, actions)
 
     def find_jobs(self, **filters: Unpack[Filters]) -> AsyncIterator[FoundJob[Job]]:
         """Yield the jobs that the filters mean, in all states unless ``state`` names some.
@@ -54,6 +57,17 @@ class OperatorMethods:
         that moves from state to state meanwhile may be missed, or found twice.
         """
         return self._many.find(JobFilter.of(STATES, **filters))
+
+    async def page_of_jobs(self, state: State, *, at: str = "", count: int = 50) -> JobPage[Job]:
+        """Return some jobs of a state, from a place on.
+
+        Args:
+            state: one of ``STATES``.
+            at: where the page begins: ``next_at`` of the page before; "" is the beginning.
+            count: how many jobs; fewer come where they are large, sometimes some more of finished ones.
+        """
+        (known,) = JobFilter.of(STATES, state=state).states
+        return await self._many.page(known, at=at, count=whole("count", count, at_least=1))
 
     async def inspect_job(self, job_id: str | int) -> JobDetails[Job] | None:
         """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None."""
@@ -101,6 +115,13 @@ class OperatorMethods:
         """
         timeout_ms = None if timeout is None else milliseconds("timeout", timeout)
         return self._watcher.watch(check_job_id(job_id) or "", timeout_ms=timeout_ms)
+
+    async def duplicate_job(self, job: Job) -> Job:
+        """Save a new job with the data of one, its timeout and backoff, and the retries it has; return that.
+
+        Raises what ``Job.save`` raises.
+        """
+        return await self._duplicate(job)
 
     async def retry_many(
         self, *, dry_run: bool = False, on_progress: OnProgress | None = None, **filters: Unpack[Filters]

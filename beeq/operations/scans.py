@@ -7,18 +7,47 @@ twice, unless ten thousand others come in between.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from beeq.operations.job_filter import State
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
+_MOST_DIGITS, _LAST_OFFSET = 20, 2**53
 #: How many ids one call reads.
 PAGE = 250
 #: How many ids that have stayed mark the place where a page ended.
 _ANCHORS = 10
 _REMEMBERED = 10_000
+#: Calls that may bring no member of a set, before a page of it is returned without any.
+_EMPTY_CALLS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlace:
+    """A place in a state: of a set a cursor, and how many of its members were passed; else how many jobs."""
+
+    cursor: bytes = b"0"
+    offset: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the place that ``text`` names; the beginning, if it names none."""
+        cursor, _, offset = text.partition(".")
+        parts = (cursor, offset)
+        if not all(part.isascii() and part.isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
+            return cls()
+        return cls(cursor.encode(), min(int(offset), _LAST_OFFSET))
+
+    def after(self, count: int) -> "PagePlace":
+        """Return the place so many jobs further on."""
+        return PagePlace(self.cursor, self.offset + count)
+
+    @property
+    def text(self) -> str:
+        """The place as text."""
+        return f"{self.cursor.decode()}.{self.offset}"
 
 
 @dataclass(slots=True)
@@ -85,6 +114,42 @@ class Scan:
         )
         self._has_ended = self._cursor == b"0"
         return Page(self._fresh(found))
+
+    async def page_at(self, place: PagePlace, count: int) -> tuple[Page, PagePlace, PagePlace | None]:
+        """Return some ids from a place on, that place, and the next one; None: there are no more.
+
+        This keeps nothing between two pages: an id may be on two of them, or on none, if others come and go.
+        """
+        key, first = self._keys.to_key(self.state), place.offset
+        if self.state in ("succeeded", "failed"):
+            return await self._set_page_at(key, place, count)
+        due: dict[bytes, bytes] = {}
+        if self.state == "delayed":
+            flat = await self._pipeline.call(
+                "ZRANGE", key, first, first + count, "WITHSCORES", repeatable=True
+            )
+            due = dict(zip(flat[::2], flat[1::2], strict=True))
+            ids = flat[::2]
+        else:
+            ids = await self._pipeline.call(
+                "LRANGE", key, -(first + count + 1), -(first + 1), repeatable=True
+            )
+            ids.reverse()
+        here = PagePlace(b"0", first)
+        return Page(ids[:count], first, due), here, here.after(count) if len(ids) > count else None
+
+    async def _set_page_at(
+        self, key: str, place: PagePlace, count: int
+    ) -> tuple[Page, PagePlace, PagePlace | None]:
+        for _ in range(_EMPTY_CALLS):
+            command = ("SSCAN", key, place.cursor, "COUNT", count)
+            cursor, members = await self._pipeline.call(*command, repeatable=True)
+            if len(members) > place.offset + count:  # a small set comes as a whole
+                return Page(members[place.offset :][:count]), place, place.after(count)
+            if members[place.offset :] or cursor == b"0":
+                break
+            place = PagePlace(cursor)
+        return Page(members[place.offset :]), place, None if cursor == b"0" else PagePlace(cursor)
 
     def gone(self, ids: Iterable[bytes]) -> None:
         """Note that these of the last page have left the state."""

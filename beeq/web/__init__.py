@@ -6,7 +6,8 @@ extra ``web``.
 
 Here: the application (``application``), its routes (``routes``), requests (``bodies``), responses
 (``responses``), the document (``openapi``), who may talk to it (``access``, with the settings of ``policy``),
-how much it takes (``bounds``), and uvicorn (``server``, ``connections``). Not here: what a job is, and what
+how much it takes (``bounds``), uvicorn (``server``,
+``connections``), and the page for people (``page``). Not here: what a job is, and what
 happens to it (``beeq.service``); nothing else in beeq imports this package.
 """
 
@@ -18,6 +19,7 @@ except ImportError:
     raise ImportError("beeq.web needs Starlette: pip install 'beequeue[web]'", name="starlette") from None
 
 from beeq.web.application import Application, create_app, service_for, service_from_environment
+from beeq.web.page.application import Dashboard, dashboard
 from beeq.web.policy import Policy, policy_from_environment
 from beeq.webhooks.header_lines import read_lines_in_one_pass
 
@@ -28,9 +30,11 @@ app = create_app(lambda: service_from_environment(os.environ))
 
 __all__ = [
     "Application",
+    "Dashboard",
     "Policy",
     "app",
     "create_app",
+    "dashboard",
     "policy_from_environment",
     "service_for",
     "service_from_environment",

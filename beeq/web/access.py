@@ -12,7 +12,7 @@ loopback's, and nothing may say that a proxy hands the request on for somebody e
 
 import hmac
 import re
-from typing import Any
+from typing import Any, Literal
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -28,34 +28,86 @@ _OF_A_PROXY = re.compile(
     r"|(.*-)?(client|connecting|user|source)-?ip(v6)?|(cf|fly|tailscale)-.*",
     re.ASCII,
 )
+#: What a visitor may do.
+Role = Literal["act", "look"]
+#: Methods that change nothing.
+LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Starlette's TestClient gives itself this address.
 _TEST_CLIENT = "testclient"
 
 
-def check_sender(scope: Scope, policy: Policy) -> None:
-    """Raise Refusal unless the request comes from where ``policy`` allows, and is for this application."""
+def check_sender(scope: Scope, policy: Policy, *, may_be_linked: bool = False) -> None:
+    """Raise Refusal unless the request comes from where ``policy`` allows, and is for this application.
+
+    With ``may_be_linked``, a link on a page of another site may lead here: a whole page, in no frame.
+    """
     headers = Headers(scope=scope)
     host = _host(headers)
     if not _is_ours(host, scope, policy):
         raise Refusal(403, "This host is not allowed: --allow-host or BEEQ_ALLOW_HOST names those that are")
-    if not _is_from_a_page_of_ours(headers, host, scope, policy):
-        raise Refusal(403, "Requests from pages of other origins are not allowed")
-    if policy.token is None and not _is_local(scope, headers):
+    is_linked = may_be_linked and is_link_of_others(scope)
+    if not is_linked and not _is_from_a_page_of_ours(headers, host, scope, policy):
+        raise _foreign()
+    if not policy.needs_token and not _is_local(scope, headers):
         raise Refusal(
             403, "Without BEEQ_WEB_TOKEN only programs on this machine are answered, and not through a proxy"
         )
 
 
+def check_page(scope: Scope, policy: Policy) -> None:
+    """Raise Refusal if a page of another origin sends the request; it may lead here by a link.
+
+    For an application within another one, which knows its own hosts and users.
+    """
+    headers = Headers(scope=scope)
+    if not is_link_of_others(scope) and not _is_from_a_page_of_ours(headers, _host(headers), scope, policy):
+        raise _foreign()
+
+
+def is_link_of_others(scope: Scope) -> bool:
+    """Return whether a browser goes to this address because of a page of another site, as a whole page."""
+    headers = Headers(scope=scope)
+    return (
+        scope["method"] in ("GET", "HEAD")
+        and headers.getlist("sec-fetch-site") in (["cross-site"], ["same-site"])
+        and headers.getlist("sec-fetch-mode") == ["navigate"]
+        and headers.getlist("sec-fetch-dest") == ["document"]
+        and "origin" not in headers
+    )
+
+
+def _foreign() -> Refusal:
+    return Refusal(403, "Requests from pages of other origins are not allowed")
+
+
 def check_token(scope: Scope, policy: Policy) -> None:
-    """Raise Refusal unless the request carries the token, if there is one."""
-    if policy.token is None:
-        return
-    given = Headers(scope=scope).getlist("authorization")
-    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    is_equal = hmac.compare_digest(token.strip(" ").encode("latin-1"), policy.token.encode())
-    if scheme.lower() != "bearer" or not is_equal:
+    """Raise Refusal unless the request carries the token for what it asks, if there is one."""
+    role = role_by_bearer(scope, policy)
+    if role is None:
         error = "Authorization must be Bearer and the token that BEEQ_WEB_TOKEN holds"
         raise Refusal(401, error, headers={"www-authenticate": "Bearer"})
+    if role == "look" and scope["method"] not in LOOKING:
+        raise Refusal(403, "Who only looks may not do this")
+
+
+def role_by_bearer(scope: Scope, policy: Policy) -> Role | None:
+    """Return what the sender may do by the token in ``Authorization``; None: nothing."""
+    if not policy.needs_token:
+        return "look" if policy.is_read_only else "act"
+    given = Headers(scope=scope).getlist("authorization")
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    return role_of(token.strip(" ").encode("latin-1"), policy) if scheme.lower() == "bearer" else None
+
+
+def role_of(token: bytes, policy: Policy) -> Role | None:
+    """Return what the holder of a token may do; None: nothing. Takes as long for any token of its length."""
+    acts, looks = (
+        known is not None and hmac.compare_digest(token, known.encode())
+        for known in (policy.token, policy.read_token)
+    )
+    if acts and not policy.is_read_only:
+        return "act"
+    return "look" if acts or looks else None
 
 
 def _host(headers: Headers) -> HostAndPort:
@@ -74,7 +126,7 @@ def _is_ours(host: HostAndPort, scope: Scope, policy: Policy) -> bool:
     if address is not None:
         # An address cannot be made to resolve to another one. Which of them are ours nobody knows behind
         # NAT; with a token it does not matter.
-        return address.is_loopback or policy.token is not None
+        return address.is_loopback or policy.needs_token
     return host.host == "localhost" or host.host == _in_process_name(scope)
 
 

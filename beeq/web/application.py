@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -31,6 +31,8 @@ from beeq.telemetry.tally import QueueTally
 from beeq.web import access
 from beeq.web.bodies import RequestBody
 from beeq.web.bounds import HeldBytes
+from beeq.web.page.application import Dashboard
+from beeq.web.paths import encoded_path
 from beeq.web.policy import Policy, policy_from_environment
 from beeq.web.responses import Refusal
 from beeq.web.routes import REDIS_TIMEOUT_S, ROUTES, WITHOUT_TOKEN, Handler, Running
@@ -92,7 +94,9 @@ def service_from_environment(environ: Mapping[str, str]) -> QueueService:
 
 
 def create_app(
-    make_service: Callable[[], QueueService], make_policy: Callable[[], Policy] | None = None
+    make_service: Callable[[], QueueService],
+    make_policy: Callable[[], Policy] | None = None,
+    make_page: Callable[[], Dashboard] | None = None,
 ) -> Application:
     """Return an application.
 
@@ -100,16 +104,25 @@ def create_app(
         make_service: called once at each start; the application connects and closes what it returns.
             Its exceptions fail the start.
         make_policy: called before it. None: the environment has the policy, as it has for ``app``.
+        make_page: called after it: what serves the page beside the routes, see ``dashboard``. None: nothing.
     """
-    return Application(make_service, make_policy or (lambda: policy_from_environment(os.environ)))
+    policy = make_policy or (lambda: policy_from_environment(os.environ))
+    return Application(make_service, policy, make_page)
 
 
 class Application:
     """An ASGI 3 application. A server runs its lifespan; mounted into another, it needs ``running``."""
 
-    def __init__(self, make_service: Callable[[], QueueService], make_policy: Callable[[], Policy]) -> None:
+    def __init__(
+        self,
+        make_service: Callable[[], QueueService],
+        make_policy: Callable[[], Policy],
+        make_page: Callable[[], Dashboard] | None = None,
+    ) -> None:
         self._make_service = make_service
         self._make_policy = make_policy
+        self._make_page = make_page
+        self._page: Dashboard | None = None  # while it runs, if there is one
         self._held_bytes = HeldBytes()
         self._running: Running | None = None  # set while it runs
         routes = [Route(path, self._resource(path, handlers)) for path, handlers in ROUTES.items()]
@@ -129,6 +142,7 @@ class Application:
             raise RuntimeError("the application runs already")
         policy = self._make_policy()
         service = self._make_service()
+        self._page = self._make_page() if self._make_page is not None else None
         self._running = Running(service, policy)
         for queue in service.queues.values():
             queue.telemetry.tally = QueueTally()
@@ -138,6 +152,9 @@ class Application:
             yield
         finally:
             self._running = None
+            page, self._page = self._page, None
+            if page is not None:
+                await page.close()
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             await service.close()
@@ -148,7 +165,10 @@ class Application:
             await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
             root_path = quote(scope.get("root_path", ""))
-            encoded = {**scope, "path": _encoded_path(scope), "root_path": root_path}
+            encoded = {**scope, "path": encoded_path(scope), "root_path": root_path}
+            if self._page is not None and self._page.knows(encoded["path"]):
+                await self._page(scope, receive, send)
+                return
             await self._guarded(encoded)(encoded, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
@@ -256,18 +276,6 @@ def _unavailable(error: RedisError) -> Refusal:
     what = "Redis refused" if isinstance(error, RedisRefused) else "Redis is not available"
     logger.warning("%s: %s", what, redact(str(error)))
     return Refusal(503, what)
-
-
-def _encoded_path(scope: Scope) -> str:
-    """Return the path for the router: not decoded, because an id may hold a slash.
-
-    All but unreserved characters are percent-encoded, also those that the client left unencoded.
-    """
-    path: str = scope["path"]
-    raw_path: bytes = (scope.get("raw_path") or b"").partition(b"?")[0]
-    if unquote_to_bytes(raw_path).decode(errors="replace") != path:
-        raw_path = quote(path).encode()  # the server gives no raw path, or a middleware changed the path
-    return "/".join(quote(unquote_to_bytes(segment), safe="") for segment in raw_path.split(b"/"))
 
 
 async def _connect(service: QueueService) -> None:

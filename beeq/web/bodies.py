@@ -63,13 +63,13 @@ class RequestBody:
             error = "The length of the body is given in two ways"
             raise Refusal(400, error, headers={"connection": "close"})
 
-    async def read(self) -> bytes:
-        """Return the body, which must be JSON by its type; its bytes count as held until ``release``.
+    async def read(self, media_type: str = "application/json") -> bytes:
+        """Return the body, which must be of this type; its bytes count as held until ``release``.
 
-        Raises Refusal: 415, its content type is not JSON; 413, it is too large, or in too many pieces; 408,
+        Raises Refusal: 415, its content type is another; 413, it is too large, or in too many pieces; 408,
         it does not come in time; 503, too much is held; and ClientDisconnect.
         """
-        self._check_type()
+        self._check_type(media_type)
         if self._declared_size() > MAX_BODY_BYTES:
             raise _too_large()
         content = bytearray()
@@ -107,10 +107,10 @@ class RequestBody:
             return False
         return self._is_at_end
 
-    def _check_type(self) -> None:
+    def _check_type(self, media_type: str) -> None:
         types = self._headers.getlist("content-type")
-        if [text.partition(";")[0].strip().lower() for text in types] != ["application/json"]:
-            raise Refusal(415, "The body must be application/json")
+        if [text.partition(";")[0].strip().lower() for text in types] != [media_type]:
+            raise Refusal(415, f"The body must be {media_type}")
         if self._headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise Refusal(415, "The body must not be compressed")
 

@@ -68,10 +68,13 @@ class Policy:
     """The settings of the HTTP API.
 
     Args:
-        token: what requests must carry as ``Authorization: Bearer``, except those for ``/health``. None:
-            only programs on this machine are answered.
+        token: what requests must carry as ``Authorization: Bearer``, except those for ``/health``; who has it
+            may act. Without this and ``read_token`` only programs on this machine are answered.
+        read_token: likewise, of those who may look and change nothing.
         allowed_hosts: what ``Host`` may name, beside the names of loopback: ``host`` or ``host:port``.
         max_waiting: jobs that may wait in a queue before requests for more are answered with 429.
+        is_read_only: nobody may change anything.
+        hides_data: what jobs carry, return and say of their errors is not shown, only its shape.
 
     Raises:
         ValueError: a value is invalid; the message names the setting, and does not repeat a token.
@@ -80,16 +83,27 @@ class Policy:
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     max_waiting: int = DEFAULT_MAX_WAITING
+    read_token: str | None = field(default=None, repr=False)
+    is_read_only: bool = False
+    hides_data: bool = False
     hosts: frozenset[HostAndPort] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.token is not None:
-            check_token(self.token)
+        for token in (self.token, self.read_token):
+            if token is not None:
+                check_token(token)
+        if self.token is not None and self.token == self.read_token:
+            raise ValueError("the token that looks must not be the one that acts")
         object.__setattr__(self, "hosts", frozenset(map(_allowed_host, self.allowed_hosts)))
         if isinstance(self.max_waiting, bool) or not isinstance(self.max_waiting, int):
             raise ValueError(f"max_waiting must be an int, not {type(self.max_waiting).__name__}")  # noqa: TRY004 - as documented
         if self.max_waiting < 1:
             raise ValueError("max_waiting must be at least 1")
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether requests must carry a token."""
+        return self.token is not None or self.read_token is not None
 
 
 def check_token(token: str) -> str:
@@ -125,17 +139,34 @@ def _allowed_host(text: str) -> HostAndPort:
         ) from None
 
 
-def web_token(environ: Mapping[str, str]) -> str | None:
-    """Return ``BEEQ_WEB_TOKEN``; None if there is none. Raises a ValueError, which names it, if invalid."""
-    text = environ.get("BEEQ_WEB_TOKEN")
+def web_token(environ: Mapping[str, str], name: str = "BEEQ_WEB_TOKEN") -> str | None:
+    """Return the token in a variable, or None. Raises a ValueError, which names it, if it is invalid."""
+    text = environ.get(name)
     try:
         return None if text is None else check_token(text)
     except ValueError as error:
-        raise ValueError(f"BEEQ_WEB_TOKEN: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
+
+
+def read_token(environ: Mapping[str, str]) -> str | None:
+    """Return ``BEEQ_WEB_READ_TOKEN``, likewise."""
+    return web_token(environ, "BEEQ_WEB_READ_TOKEN")
+
+
+def _is_on(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(name, "").strip().lower()
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    if text in ("1", "true", "yes", "on"):
+        return True
+    raise ValueError(f"{name}: it must be 1 or 0")
 
 
 def policy_from_environment(environ: Mapping[str, str]) -> Policy:
-    """Return the policy that ``BEEQ_WEB_TOKEN``, ``BEEQ_ALLOW_HOST`` and ``BEEQ_MAX_WAITING`` configure.
+    """Return the policy that the environment configures.
+
+    That is ``BEEQ_WEB_TOKEN``, ``BEEQ_WEB_READ_TOKEN``, ``BEEQ_ALLOW_HOST``, ``BEEQ_MAX_WAITING``,
+    ``BEEQ_READ_ONLY`` and ``BEEQ_HIDE_DATA``.
 
     Raises:
         ValueError: a value is invalid; the message names the variable.
@@ -147,4 +178,11 @@ def policy_from_environment(environ: Mapping[str, str]) -> Policy:
     text = environ.get("BEEQ_MAX_WAITING", str(DEFAULT_MAX_WAITING)).strip()
     if not (text.isascii() and text.isdecimal() and len(text) < 16 and int(text) > 0):  # noqa: PLR2004 - digits enough
         raise ValueError("BEEQ_MAX_WAITING: it is not a valid number of jobs, which is at least 1")
-    return Policy(token=web_token(environ), allowed_hosts=hosts, max_waiting=int(text))
+    return Policy(
+        token=web_token(environ),
+        read_token=read_token(environ),
+        allowed_hosts=hosts,
+        max_waiting=int(text),
+        is_read_only=_is_on(environ, "BEEQ_READ_ONLY"),
+        hides_data=_is_on(environ, "BEEQ_HIDE_DATA"),
+    )

@@ -109,6 +109,8 @@ async def job_status(running: Running, _body: RequestBody, names: Mapping[str, s
         document = await running.service.get_job_status(job_id)
     if document is None:
         raise unknown
+    if running.policy.hides_data:
+        document = {**document, "jobData": None, "result": None, "error": None}
     return json_response(status_object(document))
 
 

@@ -1,4 +1,4 @@
-"""``beeq web``: serves the HTTP routes until a signal comes."""
+"""``beeq web``: serves the page and the HTTP routes until a signal comes."""
 
 import logging
 import os
@@ -35,13 +35,14 @@ def _seconds(text: str) -> float:
 
 
 @click.command(
-    short_help="Serve the HTTP routes.", epilog=examples("beeq web --port 8000 --head-timeout 10s")
+    short_help="Serve the page and the HTTP routes.",
+    epilog=examples("beeq web --port 8000 --head-timeout 10s"),
 )
 @option(
     "--host",
     metavar="HOST",
     default="127.0.0.1",
-    help="Where to listen [127.0.0.1]; beyond this machine only with BEEQ_WEB_TOKEN.",
+    help="Where to listen [127.0.0.1]; beyond this machine only with BEEQ_WEB_TOKEN or _READ_TOKEN.",
 )
 @option(
     "--port",
@@ -74,6 +75,8 @@ def _seconds(text: str) -> float:
     callback=parsed(_seconds),
     help="The time in which the head of a request must come [10s].",
 )
+@option("--read-only", is_flag=True, help="Nobody changes anything.")
+@option("--hide-data", is_flag=True, help="Show of jobs' values and errors their shape only.")
 @mongo_option()
 @project_id_option()
 @wait_replicas_option()
@@ -88,32 +91,39 @@ def web(  # noqa: PLR0917 - one parameter an option
     max_waiting: int | None,
     max_connections: int | None,
     head_timeout: float | None,
+    read_only: bool,
+    hide_data: bool,
     mongo_url: str | None,
     mongo_project_id: str | None,
     wait_replicas: int,
     log_format: str,
 ) -> None:
-    """Serve the HTTP routes, which /openapi.json describes.
+    """Serve the page at /, and the HTTP routes, which /openapi.json describes.
 
-    With BEEQ_WEB_TOKEN set, all but /health need it: Authorization: Bearer TOKEN. Without it, only programs
-    on this machine are answered. SIGTERM and SIGINT let requests under way end. With -v each request is
-    logged.
+    The page shows and steers every queue that Redis holds. With BEEQ_WEB_TOKEN set, all but /health need it:
+    Authorization: Bearer TOKEN, or the page's login. With that of BEEQ_WEB_READ_TOKEN one may look, and
+    change nothing. Without any, only programs on this machine are answered. SIGTERM and SIGINT let requests
+    under way end. With -v each request is logged.
     """
     if not host:
         raise click.UsageError("HOST is empty")
     url, mirror_url = common.redis_url(), read_mongo_url(mongo_url)
     id_type = read_project_id(mongo_project_id)
     try:
-        from beeq.web import create_app, policy, server, service_for  # noqa: PLC0415 - an extra
+        from beeq.web import create_app, dashboard, policy, server, service_for  # noqa: PLC0415 - an extra
 
         service = service_for(
             url, common.prefix, mirror_url, mongo_project_id=id_type, wait_replicas=wait_replicas
         )
         rules = policy.Policy(
             token=policy.web_token(os.environ),
+            read_token=policy.read_token(os.environ),
             allowed_hosts=policy.host_list([*allow_host, *policy.name_in(host)]),
+            is_read_only=read_only,
+            hides_data=hide_data,
             **_given(max_waiting=max_waiting),
         )
+        page = dashboard(redis=url, prefixes=[common.prefix], policy=rules)
     except ImportError as error:  # it names the extra
         raise click.ClickException(str(error)) from error
     except ValueError as error:
@@ -123,13 +133,13 @@ def web(  # noqa: PLR0917 - one parameter an option
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     try:
         where = server.address_to_listen_on(host, port)
-        if rules.token is None and not where.is_loopback:
+        if not rules.needs_token and not where.is_loopback:
             raise click.UsageError(f"{host} is not loopback: set BEEQ_WEB_TOKEN, or others could start jobs")
         listener = server.listen(where)
     except (OSError, UnicodeError) as error:
         raise click.ClickException(f"cannot listen on {host}, port {port}: {_reason(error)}") from None
 
-    app = create_app(lambda: service, lambda: rules)
+    app = create_app(lambda: service, lambda: rules, lambda: page)
     serving = server.serve(
         app,
         listener,

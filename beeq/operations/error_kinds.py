@@ -1,0 +1,28 @@
+"""Which errors are of one kind: those that differ in numbers, ids and what is quoted. Pure."""
+
+import re
+
+from beeq.protocol.codec import RecordLike
+
+#: A longer line of an error is cut before it is looked at.
+_LONGEST_LINE = 1000
+#: A kind is not longer.
+_LONGEST_KIND = 200
+_VARYING = re.compile(
+    r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"  # a UUID
+    r"|\b0x[0-9A-Fa-f]+\b|\b(?=[0-9A-Fa-f]*[0-9])[0-9A-Fa-f]{8,}\b"  # addresses, digests
+    r"|\d+(?:[.,:]\d+)*"
+)
+
+
+def error_kind(record: RecordLike) -> str:
+    """Return the kind of a record's newest error: type and text, # for what varies; "" if none."""
+    traces = record.options.get("stacktraces")
+    newest = traces[0] if isinstance(traces, list) and traces else ""
+    return kind_of_error(newest) if isinstance(newest, str) else ""
+
+
+def kind_of_error(trace: str) -> str:
+    """Return the kind of an error by its trace, or by its first line alone."""
+    line = trace[:_LONGEST_LINE].partition("\n")[0].strip()
+    return _VARYING.sub("#", line)[:_LONGEST_KIND]

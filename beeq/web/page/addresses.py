@@ -1,0 +1,71 @@
+"""The addresses of the screens: made, and read. Pure.
+
+Names of queues and ids of jobs may be any text. Each is one segment of a path, percent-encoded; browsers take
+the segments "." and ".." away in any spelling, so these two are written with a tilde before them.
+"""
+
+from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote_to_bytes, urlencode
+
+_DOTS = (".", "..")
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Makes the addresses of one page.
+
+    Attributes:
+        base: what stands before each path, encoded, without a slash at its end.
+        prefixes: of the queues that are shown; the first one stands in no address.
+        prefix: that of the queues that are meant.
+    """
+
+    base: str
+    prefixes: tuple[str, ...]
+    prefix: str
+
+    def within(self, prefix: str) -> "Addresses":
+        """Return the addresses of another prefix's queues."""
+        return replace(self, prefix=prefix)
+
+    def to(self, path: str, **query: str | int | None) -> str:
+        """Return the address of a path that begins with a slash; parameters without a value are left out."""
+        named = {name: value for name, value in query.items() if value not in (None, "")}
+        if self.prefix != self.prefixes[0]:
+            named["prefix"] = self.prefix
+        # A lone surrogate cannot be written; nobody's id has one, as Redis's answers are decoded.
+        return f"{self.base}{path}" + (f"?{urlencode(named, errors='replace')}" if named else "")
+
+    def file(self, name: str, version: str) -> str:
+        """Return the address of a file of the page's own."""
+        return f"{self.base}/static/{name}?v={version}"
+
+    def queue(self, name: str, state: str = "", **query: str | int | None) -> str:
+        """Return the address of a queue, or of its jobs in a state."""
+        return self.to(f"/q/{segment(name)}" + (f"/{state}" if state else ""), **query)
+
+    def job(self, queue_name: str, job_id: str, rest: str = "") -> str:
+        """Return the address of a job."""
+        return self.to(f"/q/{segment(queue_name)}/jobs/{segment(job_id)}{rest}")
+
+    def act(self, name: str) -> str:
+        """Return the address that forms for jobs of a queue are sent to."""
+        return self.queue(name, "act")
+
+    def is_own(self, address: str) -> bool:
+        """Return whether the text is an address of this page, and leads nowhere else."""
+        is_path = address.startswith(f"{self.base}/") and not address.startswith("//")
+        return is_path and address.isascii() and address.isprintable() and "\\" not in address
+
+
+def segment(text: str) -> str:
+    """Return the text as one segment of a path."""
+    if text.lstrip("~") in _DOTS:
+        text = f"~{text}"
+    return quote(text, safe="", errors="replace")
+
+
+def text_of_segment(encoded: str) -> str:
+    """Return the text that a segment stands for; raises UnicodeDecodeError, a ValueError, if it is none."""
+    text = unquote_to_bytes(encoded).decode()
+    return text[1:] if text.startswith("~") and text.lstrip("~") in _DOTS else text

@@ -1,0 +1,314 @@
+"""The page as an ASGI application: who may come in, which screen it is, and the answer to each error.
+
+Every request meets ``Visitors`` before its path is looked at. What changes anything is a POST, by someone who
+may act, with the text that each form of the session carries; there is one place for that, here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from beeq.environment import library_redis_url
+from beeq.errors import QueueClosed, RedisError, line_of, one_line
+from beeq.redis.urls import redact
+from beeq.settings import Settings
+from beeq.web import access
+from beeq.web.bodies import RequestBody
+from beeq.web.bounds import HeldBytes
+from beeq.web.page import rendering
+from beeq.web.page.addresses import Addresses, text_of_segment
+from beeq.web.page.failures import Failures
+from beeq.web.page.look import Parts, ScreenRequest
+from beeq.web.page.runs import BulkRuns
+from beeq.web.page.screens import acts, failures, job, login, overview, queue, search, system
+from beeq.web.page.store import QueueStore
+from beeq.web.page.visitors import COOKIE, SESSION_S, Auth, Visitors
+from beeq.web.paths import encoded_path
+from beeq.web.policy import Policy, policy_from_environment
+from beeq.web.responses import Refusal
+
+logger = logging.getLogger("beeq.web")
+
+Screen = Callable[[ScreenRequest], Awaitable[Response]]
+_FORM = "application/x-www-form-urlencoded"
+_MOST_FIELDS = 2_000
+#: The longest that one screen may take.
+_SCREEN_S = 30.0
+
+#: Path → method → screen; a segment in braces stands for any.
+ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
+    ("",): {"GET": overview.show},
+    ("q", "{queue}"): {"GET": queue.show},
+    ("q", "{queue}", "act"): {"POST": acts.act},
+    ("q", "{queue}", "{state}"): {"GET": queue.show},
+    ("q", "{queue}", "jobs", "{id}"): {"GET": job.show},
+    ("q", "{queue}", "jobs", "{id}", "{part}"): {"GET": job.download},
+    ("runs", "{run}"): {"GET": acts.show_run, "POST": acts.confirm_run},
+    ("failures",): {"GET": failures.show},
+    ("system",): {"GET": system.show},
+    ("search",): {"GET": search.show},
+    ("login",): {"GET": login.show, "POST": login.log_in},
+    ("logout",): {"POST": login.log_out},
+}
+#: What may be done without the right to act.
+_FREE = frozenset({("login",), ("logout",)})
+
+
+def dashboard(
+    *,
+    redis: Any = None,
+    prefixes: Sequence[str] = ("bq",),
+    base_path: str | None = None,
+    auth: Auth | None = None,
+    policy: Policy | None = None,
+) -> Dashboard:
+    """Return the page as an ASGI application, to be served alone or mounted into another one.
+
+    Args:
+        redis: as of ``Queue``: a URL or a client. None: what the environment says, as for ``Queue``.
+        prefixes: of the queues to show; the first one stands in no address.
+        base_path: where it is mounted, ``"/queues"``; None: what the server says (``root_path``).
+        auth: says of a request (Starlette's ``Request``) what its sender may do: ``"act"``, ``"look"`` or
+            None; may be a coroutine function. The application that it is mounted in answers for hosts and
+            users then. None: the tokens of ``policy``, without which only this machine is answered.
+        policy: hosts, tokens, ``is_read_only``, ``hides_data``. None: the environment has it.
+
+    Raises:
+        ValueError, TypeError: a bad URL, prefix or path; the message names it.
+    """
+    return Dashboard(
+        redis if redis is not None else library_redis_url(os.environ),
+        prefixes=prefixes,
+        base_path=base_path,
+        auth=auth,
+        policy=policy_from_environment(os.environ) if policy is None else policy,
+    )
+
+
+class Dashboard:
+    """An ASGI 3 application. ``dashboard`` documents the arguments.
+
+    It connects when it is first asked. A server runs its lifespan; mounted into another application,
+    ``running`` (or ``close``) ends its connections.
+    """
+
+    def __init__(
+        self, redis: Any, *, prefixes: Sequence[str], base_path: str | None, auth: Auth | None, policy: Policy
+    ) -> None:
+        if isinstance(prefixes, str) or not prefixes:
+            raise TypeError("prefixes must be a list of at least one prefix")
+        if base_path is not None and base_path not in ("", "/") and not base_path.startswith("/"):
+            raise ValueError("base_path must begin with a slash, as in /queues")
+        self._redis = redis
+        self._prefixes = tuple(dict.fromkeys(Settings(prefix=prefix).prefix for prefix in prefixes))
+        self._base_path = None if base_path is None else base_path.rstrip("/")
+        self._policy = policy
+        self._visitors = Visitors(policy, auth)
+        self._held_bytes = HeldBytes()
+        self._parts: Parts | None = None
+        self._make_store()  # so that a bad URL is said now
+
+    def __repr__(self) -> str:
+        return "<beeq.web.dashboard>"
+
+    def _make_store(self) -> QueueStore:
+        return QueueStore(self._redis, self._prefixes)
+
+    def _running(self) -> Parts:
+        if self._parts is None:
+            store = self._make_store()
+            self._parts = Parts(store, BulkRuns(store), Failures(store), self._visitors, self._policy)
+        return self._parts
+
+    async def close(self) -> None:
+        """End what goes on, and hang up; the next request connects again."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await parts.runs.close()
+            await parts.failures.close()
+            await parts.store.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Close at the end of the block."""
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.close()
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await self._serve(scope, receive, send)
+
+    def knows(self, path: str) -> bool:
+        """Return whether an encoded path is one of the page's."""
+        return path.startswith("/static/") or _route_of(path) is not None
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        base, path = self._split(scope)
+        inner = {**scope, "path": path}
+        body = RequestBody(inner, receive, self._held_bytes)
+        try:
+            response = await self._response(Request(inner), base, path, body)
+        finally:
+            body.release()
+        if not await body.discard() and scope["http_version"].startswith("1"):
+            response.headers["connection"] = "close"
+        if scope["method"] == "HEAD":
+            response.body = b""
+        await response(scope, receive, send)
+
+    def _split(self, scope: Scope) -> tuple[str, str]:
+        """Return where the page is mounted, and the path within it, both encoded."""
+        path = encoded_path(scope)
+        base = self._base_path
+        if base is None:
+            base = scope.get("root_path", "").rstrip("/")
+        encoded_base = encoded_path({"path": base, "raw_path": b""}) if base else ""
+        if encoded_base and (path == encoded_base or path.startswith(f"{encoded_base}/")):
+            path = path[len(encoded_base) :]
+        return encoded_base, path or "/"
+
+    async def _response(self, request: Request, base: str, path: str, body: RequestBody) -> Response:
+        at = Addresses(base, self._prefixes, self._prefixes[0])
+        try:
+            async with asyncio.timeout(_SCREEN_S):
+                return await self._answer(request, at, path, body)
+        except Refusal as refusal:
+            return _problem(at, refusal.status, refusal.error, refusal.headers)
+        except ClientDisconnect:
+            return _problem(at, 400, "The request ended early")
+        except (RedisError, QueueClosed, TimeoutError) as error:
+            logger.warning("the page cannot ask Redis: %s", redact(line_of(error)))
+            return _problem(
+                at, 503, "Redis does not answer as it should: the log says why. Try again in a moment."
+            )
+        except Exception:
+            logger.exception("%.20r %.200r failed", request.method, path)
+            return _problem(at, 500, "Something went wrong: the log says what.")
+
+    async def _answer(self, request: Request, at: Addresses, path: str, body: RequestBody) -> Response:
+        self._visitors.check_sender(request.scope)
+        body.check_framing()
+        if path.startswith("/static/"):
+            static = rendering.file(path.removeprefix("/static/"))
+            if static is None or request.method not in ("GET", "HEAD"):
+                raise Refusal(404, "There is nothing here")
+            return static
+        route = _route_of(path)
+        if route is None:
+            raise Refusal(404, "There is nothing here")
+        methods = ROUTES[route]
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in methods:
+            raise Refusal(405, "Method not allowed", headers={"allow": ", ".join(methods)})
+        prefix = request.query_params.get("prefix", self._prefixes[0])
+        if prefix not in self._prefixes:
+            raise Refusal(404, "No queues of this prefix are shown here")
+        visitor = await self._visitors.visitor(request)
+        if visitor.role is None and route not in _FREE:
+            return self._stranger(request, at, path)
+        form = await _form(body) if method == "POST" else {}
+        if method == "POST" and route not in _FREE:
+            visitor.check_form(form.get("form_token", [""])[0])
+        look = ScreenRequest(self._running(), at.within(prefix), request, visitor, _names(route, path), form)
+        response = await methods[route_method(methods, method)](look)
+        if visitor.is_new:
+            set_session(response, request, at, visitor.cookie)
+        return response
+
+    def _stranger(self, request: Request, at: Addresses, path: str) -> Response:
+        """Return what who may not look sees: the way to the login, if there is one."""
+        if not self._visitors.has_login:
+            raise Refusal(403, "You may not look at this")
+        if "authorization" in request.headers or request.method not in access.LOOKING:
+            raise Refusal(401, "This needs a token", headers={"www-authenticate": "Bearer"})
+        query = request.scope["query_string"].decode("latin-1")
+        address = f"{at.base}{path}" + (f"?{query}" if query else "")
+        if not at.is_own(address):
+            address = at.to("/")
+        if access.is_link_of_others(request.scope):
+            # The browser keeps the cookie back where another site's link led here, and sends it from here.
+            return rendering.html("again.html", address=address, at=at, version=rendering.VERSION)
+        return rendering.redirect(at.to("/login", next=address))
+
+
+def route_method(methods: dict[str, Screen], method: str) -> str:
+    """Return the method whose screen answers."""
+    return method if method in methods else "GET"
+
+
+def set_session(response: Response, request: Request, at: Addresses, cookie: str) -> None:
+    """Have the browser keep the session's cookie for this page alone."""
+    is_secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=SESSION_S,
+        path=f"{at.base}/",
+        httponly=True,
+        samesite="strict",
+        secure=is_secure,
+    )
+
+
+def _route_of(path: str) -> tuple[str, ...] | None:
+    segments = tuple(path[1:].split("/"))
+    return next((route for route in ROUTES if _fits(route, segments)), None)
+
+
+def _fits(route: tuple[str, ...], segments: tuple[str, ...]) -> bool:
+    return len(route) == len(segments) and all(
+        (bool(given) if wanted.startswith("{") else wanted == given)
+        for wanted, given in zip(route, segments, strict=True)
+    )
+
+
+def _names(route: tuple[str, ...], path: str) -> dict[str, str]:
+    try:
+        return {
+            wanted[1:-1]: text_of_segment(given)
+            for wanted, given in zip(route, path[1:].split("/"), strict=True)
+            if wanted.startswith("{")
+        }
+    except UnicodeDecodeError:
+        raise Refusal(404, "There is nothing here") from None
+
+
+async def _form(body: RequestBody) -> dict[str, list[str]]:
+    content = await body.read(_FORM)
+    try:
+        pairs = parse_qsl(content.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise Refusal(400, "The form cannot be read") from None
+    form: dict[str, list[str]] = {}
+    for name, value in pairs:
+        form.setdefault(name, []).append(value)
+    return form
+
+
+def _problem(at: Addresses, status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    response = rendering.html(
+        "problem.html", status, at=at, text=one_line(text), code=status, version=rendering.VERSION
+    )
+    response.headers.update(headers or {})
+    return response

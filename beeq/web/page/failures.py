@@ -1,0 +1,174 @@
+"""Which errors failed jobs have: read in the background in bounded steps, grouped, shared by all who look."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from beeq.errors import BeeqError, RedisUnavailable, line_of
+from beeq.operations.error_kinds import kind_of_error
+from beeq.redis.urls import redact
+from beeq.web.page.store import QueueCounts, QueueStore
+
+logger = logging.getLogger("beeq.web")
+
+#: So many failed jobs of a queue are read, and of all queues together; so long.
+MOST_A_QUEUE = 5_000
+MOST_JOBS = 50_000
+LONGEST_S = 20.0
+_A_PAGE = 200
+#: Groups that are kept of a queue: errors whose texts all differ are no groups.
+_MOST_GROUPS = 200
+_OTHERS = "(other errors)"
+_GOOD_FOR_S = 30.0
+_WAIT_S = 0.2
+RECENT_MS = 600_000
+
+
+@dataclass(slots=True)
+class FailureGroup:
+    """Failed jobs of one queue whose newest errors are of one kind.
+
+    Attributes:
+        kind: as ``error_kinds`` makes it; "" of jobs without an error.
+        example_id: one of the jobs.
+        first_ms, last_ms: when the first and the last of them failed, or else was created; 0: nobody knows.
+        recent: how many failed in the last ten minutes.
+    """
+
+    prefix: str
+    queue_name: str
+    kind: str
+    count: int = 0
+    example_id: str = ""
+    first_ms: int = 0
+    last_ms: int = 0
+    recent: int = 0
+
+    @property
+    def is_kind(self) -> bool:
+        """Whether the jobs can be found by it."""
+        return bool(self.kind) and self.kind != _OTHERS
+
+    def add(self, job_id: str, at_ms: int, now_ms: int) -> None:
+        """Count one job."""
+        self.count += 1
+        self.example_id = self.example_id or job_id
+        if at_ms:
+            self.first_ms = min(self.first_ms or at_ms, at_ms)
+            self.last_ms = max(self.last_ms, at_ms)
+            self.recent += now_ms - at_ms <= RECENT_MS
+
+
+@dataclass(slots=True)
+class FailureSurvey:
+    """What one pass has found.
+
+    Attributes:
+        looked_at: how many jobs were read. failed: how many there were.
+        has_ended: whether it goes on no more.
+    """
+
+    groups: dict[tuple[str, str, str], FailureGroup] = field(default_factory=dict)
+    looked_at: int = 0
+    failed: int = 0
+    has_ended: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
+    problem: str = ""
+
+    def sorted_groups(self) -> list[FailureGroup]:
+        """Return the groups: what has failed lately first, then the largest."""
+        return sorted(self.groups.values(), key=lambda each: (-each.recent, -each.count, -each.last_ms))
+
+    def of(self, prefix: str, queue_name: str) -> list[FailureGroup]:
+        """Return the groups of one queue, likewise."""
+        return [
+            each for each in self.sorted_groups() if (each.prefix, each.queue_name) == (prefix, queue_name)
+        ]
+
+
+class Failures:
+    """The newest survey; a new one begins when somebody looks and it is old."""
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+        self._whole: FailureSurvey | None = None  # the last one that ended
+        self._survey: FailureSurvey | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def look(self, *, wait_s: float = _WAIT_S) -> FailureSurvey:
+        """Return what is known after a short wait: the last whole survey, or what the first has so far."""
+        is_old = self._survey is None or time.monotonic() - self._survey.begun_s > _GOOD_FOR_S
+        if is_old and self._task is None:
+            overview = await self._store.overview()
+            if self._task is None:
+                self._survey = FailureSurvey()
+                self._task = asyncio.create_task(self._read(self._survey, overview.queues))
+                self._task.add_done_callback(self._ended)
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=wait_s)
+        assert self._survey is not None  # noqa: S101 - it began above, or before
+        return self._survey if self._survey.has_ended or self._whole is None else self._whole
+
+    def forget(self) -> None:
+        """Begin anew at the next look: somebody has changed failed jobs."""
+        self._store.forget_counts()
+        if self._task is None:
+            self._survey = self._whole = None
+
+    def _ended(self, _task: asyncio.Task[None]) -> None:
+        self._task = None
+
+    async def _read(self, survey: FailureSurvey, queues: list[QueueCounts]) -> None:
+        failing = [each for each in queues if each.stats is not None and each.stats.failed]
+        survey.failed = sum(each.stats.failed for each in failing if each.stats is not None)
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                for each in failing:
+                    if survey.looked_at < MOST_JOBS:
+                        await self._read_queue(survey, each)
+        except TimeoutError:
+            logger.debug("failed jobs were looked at for as long as is allowed")
+        except BeeqError as error:
+            survey.problem = redact(line_of(error))
+        finally:
+            survey.has_ended = True
+            self._whole = survey
+
+    async def _read_queue(self, survey: FailureSurvey, counts: QueueCounts) -> None:
+        at, read = "", 0
+        now_ms = round(time.time() * 1000)
+        while read < MOST_A_QUEUE:
+            try:
+                async with self._store.queue(counts.prefix, counts.name) as queue:
+                    page = await queue.page_of_jobs("failed", at=at, count=_A_PAGE)
+            except RedisUnavailable:
+                raise
+            except BeeqError as error:
+                survey.problem = f"{counts.name}: {redact(line_of(error))}"
+                return
+            for found in page.jobs:
+                at_ms = found.failed_ms or found.created_ms
+                _group(survey, counts, found.error).add(found.job.id or "", at_ms, now_ms)
+            read += len(page.jobs)
+            survey.looked_at += len(page.jobs)
+            if page.next_at is None:
+                return
+            at = page.next_at
+
+
+def _group(survey: FailureSurvey, counts: QueueCounts, error: str) -> FailureGroup:
+    """Return the group of an error; new ones only up to a bound."""
+    kind = kind_of_error(error)
+    if (counts.prefix, counts.name, kind) not in survey.groups and len(survey.groups) >= _MOST_GROUPS:
+        kind = _OTHERS
+    key = (counts.prefix, counts.name, kind)
+    if key not in survey.groups:
+        survey.groups[key] = FailureGroup(*key)
+    return survey.groups[key]

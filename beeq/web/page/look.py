@@ -1,0 +1,124 @@
+"""One request for a screen: what it is about, who looks, and what there is to look at."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+
+from beeq.web.page import rendering, words
+from beeq.web.page.addresses import Addresses
+from beeq.web.page.failures import Failures
+from beeq.web.page.runs import BulkRuns
+from beeq.web.page.store import QueueStore
+from beeq.web.page.visitors import Visitor, Visitors
+from beeq.web.policy import Policy
+
+#: What was done is said on the next screen, once: a cookie takes it there.
+SAID_COOKIE = "beeq_said"
+_SAID_S = 20
+_LONGEST_SAID = 500
+_LONGEST_QUERY = 2000
+_RUNS_OF_BLANKS = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all requests of one page share while it runs."""
+
+    store: QueueStore
+    runs: BulkRuns
+    failures: Failures
+    visitors: Visitors
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenRequest:
+    """One request.
+
+    Attributes:
+        names: the parameters of the path, decoded.
+        form: the fields of a POST; those that may be there several times are lists.
+    """
+
+    parts: Parts
+    at: Addresses
+    request: Request
+    visitor: Visitor
+    names: Mapping[str, str]
+    form: Mapping[str, list[str]]
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of the queues that are meant."""
+        return self.at.prefix
+
+    @property
+    def hides_data(self) -> bool:
+        """Whether values of jobs are not shown."""
+        return self.parts.policy.hides_data
+
+    def asked(self, name: str) -> str:
+        """Return a parameter of the query, in one line and not too long; "" if it is not there."""
+        query: QueryParams = self.request.query_params
+        return query.get(name, "")[:_LONGEST_QUERY]
+
+    def sent(self, name: str) -> str:
+        """Return a field of the form; "" if it is not there."""
+        return self.form.get(name, [""])[0]
+
+    def data(self, value: Any) -> Any:
+        """Return a job's value as it may be shown."""
+        return words.shape(value) if self.hides_data else value
+
+    def error(self, text: str) -> str:
+        """Return an error's line as it may be shown: without its message, where values are hidden."""
+        if not self.hides_data or not text:
+            return text
+        kind = text.partition(":")[0]
+        return f"{kind}: (hidden)" if re.fullmatch(r"[\w.]{1,100}", kind) else "(hidden)"
+
+    def screen(self, template: str, status: int = 200, /, **values: Any) -> Response:
+        """Return a screen."""
+        said = unquote(self.request.cookies.get(SAID_COOKIE, ""))[:_LONGEST_SAID]
+        response = rendering.html(
+            template,
+            status,
+            at=self.at,
+            look=self,
+            visitor=self.visitor,
+            said=said,
+            version=rendering.VERSION,
+            **values,
+        )
+        if said:
+            response.delete_cookie(SAID_COOKIE, path=f"{self.at.base}/")
+        return response
+
+    def back(self, said: str, address: str = "") -> Response:
+        """Lead to an address of the page, by default where the form was; say there what was done."""
+        wanted = address or self.sent("next")
+        response = rendering.redirect(wanted if self.at.is_own(wanted) else self.at.to("/"))
+        line = _RUNS_OF_BLANKS.sub(" ", said)[:_LONGEST_SAID]
+        response.set_cookie(
+            SAID_COOKIE,
+            quote(line, safe=" ", errors="replace").replace(" ", "%20"),
+            max_age=_SAID_S,
+            path=f"{self.at.base}/",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    @property
+    def here(self) -> str:
+        """The address of this screen, for forms that lead back to it."""
+        query = self.request.scope["query_string"].decode("latin-1")
+        path = self.request.scope["path"]
+        address = f"{self.at.base}{path}" + (f"?{query}" if query else "")
+        return address if self.at.is_own(address) else self.at.to("/")

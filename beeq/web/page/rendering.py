@@ -1,0 +1,98 @@
+"""Templates, and responses that no browser may use for anything else than to show them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+try:
+    import jinja2
+except ImportError:
+    raise ImportError("beeq.web.page needs Jinja2: pip install 'beequeue[web]'", name="jinja2") from None
+from markupsafe import Markup, escape
+from starlette.responses import Response
+
+from beeq.web.page import words
+from beeq.web.page.addresses import segment
+
+_FOLDER = Path(__file__).parent
+#: Of every response: nothing comes from, goes to, or stands in another site.
+SAFETY = {
+    "content-security-policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",  # without one, a browser would not say of which origin a form is
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+NEVER_KEPT = {"cache-control": "no-store"}
+_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+FILES = {
+    path.name: (path.read_bytes(), _TYPES[path.suffix[1:]])
+    for path in sorted((_FOLDER / "static").iterdir())
+    if path.suffix[1:] in _TYPES
+}
+#: Changes with the files: browsers keep them for long.
+VERSION = hashlib.sha256(b"".join(content for content, _ in FILES.values())).hexdigest()[:12]
+
+
+def _shown(value: Any) -> Any:
+    """Return what an expression in a template writes: all text but our own markup without what hides."""
+    return value if isinstance(value, Markup) else words.visible(value)
+
+
+_environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=_shown,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_environment.filters |= {
+    "raw": lambda text: Markup(escape(text)),  # noqa: S704 - escaped; for fields that are sent back
+    "segment": segment,
+    "duration": words.duration,
+    "moment": words.moment,
+    "number": words.number,
+    "size": words.size,
+    "preview": words.preview,
+    "tree": words.json_tree,
+    "lines": words.lines_of,
+    "cut": words.cut,
+}
+
+
+def html(name: str, status: int = 200, /, **values: Any) -> Response:
+    """Return a template's page."""
+    text = _environment.get_template(name).render(**values)
+    return Response(
+        text.encode(errors="replace"),
+        status,
+        {**SAFETY, **NEVER_KEPT, "content-type": "text/html; charset=utf-8"},
+    )
+
+
+def redirect(address: str) -> Response:
+    """Return a response that leads to an address of the page's own."""
+    return Response(status_code=303, headers={**SAFETY, **NEVER_KEPT, "location": address})
+
+
+def file(name: str) -> Response | None:
+    """Return a file of the page's own."""
+    if name not in FILES:
+        return None
+    content, media_type = FILES[name]
+    kept = {"cache-control": "public, max-age=86400", "content-type": f"{media_type}; charset=utf-8"}
+    return Response(content, headers={**SAFETY, **kept})
+
+
+def download(text: bytes, name: str) -> Response:
+    """Return text that a browser saves, and does not open."""
+    headers = {
+        "content-type": "text/plain; charset=utf-8",
+        "content-disposition": f'attachment; filename="{name}"',
+    }
+    return Response(text, headers={**SAFETY, **NEVER_KEPT, **headers})

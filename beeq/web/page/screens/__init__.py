@@ -1,0 +1,1 @@
+"""A module for each screen: what it asks, and what its template gets. Each takes a ``ScreenRequest``."""

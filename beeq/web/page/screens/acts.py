@@ -1,0 +1,175 @@
+"""What is done to jobs: the screens that forms are sent to. Each act is one line in the log."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+
+from beeq.errors import JobUnreadable, one_line
+from beeq.operations.job_filter import JobFilter
+from beeq.queue import Queue
+from beeq.web.page import rendering, words
+from beeq.web.page.addresses import text_of_segment
+from beeq.web.page.look import ScreenRequest
+from beeq.web.page.runs import DONE, MANY, BulkRun, Verb
+from beeq.web.page.screens.queue import FILTERS, TABS, VERBS, filters_of
+from beeq.web.page.store import in_time
+from beeq.web.responses import Refusal
+
+logger = logging.getLogger("beeq.web")
+
+_MOST_SELECTED = 1000
+
+
+async def act(look: ScreenRequest) -> Response:
+    """Do what the button says: to the jobs that are selected, or to all that match."""
+    verb = look.sent("verb")
+    if verb == "duplicate":
+        return await _duplicate(look)
+    if verb not in MANY:
+        raise Refusal(400, "There is no such button")
+    known: Verb = verb
+    if look.sent("all"):
+        return await _begin_run(look, known)
+    ids = list(dict.fromkeys(map(_id_of, look.form.get("id", []))))
+    if not ids:
+        return look.back("Select jobs first")
+    if len(ids) > _MOST_SELECTED:
+        raise Refusal(400, f"At most {_MOST_SELECTED} jobs can be selected one by one")
+    name = look.names["queue"]
+    done = 0
+    async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
+        for job_id in ids:
+            done += await _ONE[known](queue, job_id)
+    _log(look, known, name, ids, done)
+    look.parts.failures.forget()
+    where = look.sent("after_removal") if known == "remove" and done else ""
+    return look.back(_said(DONE[known], done, len(ids)), where)
+
+
+def _id_of(field: str) -> str:
+    """Return the id that a field holds as a segment of a path: browsers change line ends in plain text."""
+    try:
+        return text_of_segment(field)
+    except UnicodeDecodeError:
+        raise Refusal(400, "The form cannot be read") from None
+
+
+async def _retry(queue: Queue, job_id: str) -> bool:
+    try:
+        job = await queue.get_job(job_id)
+    except JobUnreadable:
+        return False
+    return job is not None and await queue.retry_job(job)
+
+
+async def _remove(queue: Queue, job_id: str) -> bool:
+    if await queue.inspect_job(job_id) is None:
+        return False
+    await queue.remove_job(job_id)
+    return True
+
+
+async def _run(queue: Queue, job_id: str) -> bool:
+    return await queue.run_job(job_id)
+
+
+async def _cancel(queue: Queue, job_id: str) -> bool:
+    return await queue.cancel_job(job_id)
+
+
+_ONE: dict[Verb, Callable[[Queue, str], Awaitable[bool]]] = {
+    "retry": _retry,
+    "remove": _remove,
+    "run": _run,
+    "cancel": _cancel,
+}
+
+
+def _said(done: str, count: int, of: int) -> str:
+    text = f"{words.number(count)} {_jobs(count)} {done}"
+    left = of - count
+    return text if not left else f"{text}; {words.number(left)} not: moved, ended or removed meanwhile"
+
+
+def _jobs(count: int) -> str:
+    return "job" if count == 1 else "jobs"
+
+
+def _log(look: ScreenRequest, verb: str, queue_name: str, ids: list[str], done: int) -> None:
+    shown = ", ".join(one_line(each) for each in ids[:5]) + (", …" if len(ids) > 5 else "")  # noqa: PLR2004 - a line's worth
+    logger.info(
+        "%s: %s of %d %s of %s (%s): %d done",
+        look.visitor.who, verb, len(ids), _jobs(len(ids)), one_line(queue_name), shown, done,
+    )  # fmt: skip
+
+
+async def _duplicate(look: ScreenRequest) -> Response:
+    """Save a new job with the same data and what is left of the same options."""
+    name, job_id = look.names["queue"], _id_of(look.sent("id"))
+    async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
+        details = await queue.inspect_job(job_id)
+        if details is None or details.job is None:
+            return look.back("There is no such job any more")
+        copy = await queue.duplicate_job(details.job)
+    _log(look, "duplicate", name, [job_id], 1)
+    new_id = copy.id or ""
+    return look.back(
+        f"This is the new job; its data are those of job {words.cut(job_id, 80)}", look.at.job(name, new_id)
+    )
+
+
+# Many.
+
+
+async def _begin_run(look: ScreenRequest, verb: Verb) -> Response:
+    name, state = look.names["queue"], look.sent("state")
+    if state not in TABS or verb not in dict(VERBS[state]):
+        raise Refusal(400, "Jobs of this state have no such button")
+    given = {each: look.sent(each) for each in FILTERS if look.sent(each)}
+    try:
+        filters = filters_of(look, given)
+        filters["state"] = state
+        JobFilter.of(TABS, **filters)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
+    stats = await look.parts.store.stats(look.prefix, name)
+    run = await look.parts.runs.begin(
+        look.prefix, name, verb, filters, of=getattr(stats, state), is_counted=not given
+    )
+    return rendering.redirect(_address(look, run))
+
+
+def _address(look: ScreenRequest, run: BulkRun) -> str:
+    return look.at.to(f"/runs/{run.id}", next=look.sent("next") or None)
+
+
+def _run_of(look: ScreenRequest) -> BulkRun:
+    run = look.parts.runs.get(look.names["run"])
+    if run is None or run.prefix != look.prefix:
+        raise Refusal(404, "This action is not known here any more; what it has done is in the log")
+    return run
+
+
+async def show_run(look: ScreenRequest) -> Response:
+    """Ask whether all jobs that match are meant, or show how far it is."""
+    run = _run_of(look)
+    wanted = look.asked("next")
+    return look.screen(
+        "run.html",
+        run=run,
+        next=wanted if look.at.is_own(wanted) else look.at.queue(run.queue_name),
+        filters=", ".join(
+            f"{name} {look.data(value)}" for name, value in run.filters.items() if name != "state"
+        ),
+        state=run.filters.get("state", ""),
+        here=look.here,
+    )
+
+
+async def confirm_run(look: ScreenRequest) -> Response:
+    """Carry out what was asked about."""
+    run = _run_of(look)
+    await look.parts.runs.go_on(run, look.visitor.who)
+    look.parts.failures.forget()
+    return rendering.redirect(_address(look, run))

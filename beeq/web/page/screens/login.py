@@ -1,0 +1,50 @@
+"""Logging in and out."""
+
+from starlette.responses import Response
+
+from beeq.web.page import rendering
+from beeq.web.page.look import ScreenRequest
+from beeq.web.page.visitors import COOKIE, SESSION_S
+from beeq.web.responses import Refusal
+
+
+async def show(look: ScreenRequest) -> Response:
+    """Return the form, or lead on who needs none."""
+    wanted = look.asked("next")
+    address = wanted if look.at.is_own(wanted) else look.at.to("/")
+    if not look.parts.visitors.has_login or look.visitor.role is not None:
+        return rendering.redirect(address)
+    return look.screen("login.html", next=address, problem="")
+
+
+async def log_in(look: ScreenRequest) -> Response:
+    """Give who has a token the cookie."""
+    wanted = look.sent("next")
+    address = wanted if look.at.is_own(wanted) else look.at.to("/")
+    if not look.parts.visitors.has_login:
+        return rendering.redirect(look.at.to("/"))
+    try:
+        cookie = look.parts.visitors.log_in(look.request, look.sent("token"))
+    except Refusal as refusal:
+        response = look.screen("login.html", refusal.status, next=address, problem=refusal.error)
+        response.headers.update(refusal.headers)
+        return response
+    response = rendering.redirect(address)
+    origin = look.request.headers.get("origin", "")
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=SESSION_S,
+        path=f"{look.at.base}/",
+        httponly=True,
+        samesite="strict",
+        secure=look.request.url.scheme == "https" or origin.startswith("https://"),
+    )
+    return response
+
+
+async def log_out(look: ScreenRequest) -> Response:
+    """Have the browser forget the cookie."""
+    response = rendering.redirect(look.at.to("/login" if look.parts.visitors.has_login else "/"))
+    response.delete_cookie(COOKIE, path=f"{look.at.base}/")
+    return response

@@ -1,0 +1,172 @@
+"""A queue: its counts, and the jobs of one state, as filters choose them."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from beeq.client.reader import Stats
+from beeq.job import Job
+from beeq.operations.job_filter import STATES, Filters, JobFilter, OneOf, State
+from beeq.operations.many import FoundJob
+from beeq.process import now_ms
+from beeq.protocol.codec import loads
+from beeq.queue import Queue
+from beeq.web.page import words
+from beeq.web.page.look import ScreenRequest
+from beeq.web.page.screens.overview import is_unserved
+from beeq.web.page.store import in_time
+from beeq.web.responses import Refusal
+
+#: The tabs, in the order in which jobs pass through them.
+TABS: tuple[State, ...] = ("waiting", "active", "delayed", "failed", "succeeded")
+#: What may be done to jobs of a state: verb and button.
+VERBS: dict[State, tuple[tuple[str, str], ...]] = {
+    "waiting": (("cancel", "Cancel"), ("remove", "Remove")),
+    "active": (("cancel", "Cancel"), ("remove", "Remove")),
+    "delayed": (("run", "Run now"), ("cancel", "Cancel"), ("remove", "Remove")),
+    "failed": (("retry", "Retry"), ("remove", "Remove")),
+    "succeeded": (("remove", "Remove"),),
+}
+#: Filters, as the query names them.
+FILTERS = ("error", "kind", "text", "where", "since", "older")
+A_PAGE = 50
+#: A search through a state takes so long; what it has found by then is shown.
+SEARCH_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job of a list."""
+
+    id: str
+    address: str
+    when: str
+    moment: str
+    attempts: int
+    progress: Any
+    error: str
+    words: str
+
+
+async def show(look: ScreenRequest) -> Response:
+    """Return the jobs of a state."""
+    name = look.names["queue"]
+    stats = await look.parts.store.stats(look.prefix, name)
+    state = _state(look, stats)
+    given = {each: look.asked(each) for each in FILTERS if look.asked(each)}
+    found: list[FoundJob[Job]] = []
+    problem, next_at, is_all = "", None, True
+    try:
+        filters = filters_of(look, given)
+        JobFilter.of(STATES, **filters)
+    except ValueError as error:
+        problem = str(error)
+    else:
+        async with look.parts.store.queue(look.prefix, name) as queue:
+            if filters:
+                found, is_all = await _search(queue, state, filters)
+            else:
+                async with in_time():
+                    page = await queue.page_of_jobs(state, at=look.asked("at"), count=A_PAGE)
+                found, next_at = page.jobs, page.next_at
+    return look.screen(
+        "queue.html",
+        name=name,
+        stats=stats,
+        state=state,
+        tabs=TABS,
+        verbs=VERBS[state],
+        rows=[_row(look, name, each) for each in found],
+        given=given,
+        filter_problem=problem,
+        next_at=next_at,
+        is_first=not look.asked("at"),
+        is_all=is_all,
+        limit=A_PAGE,
+        is_unserved=is_unserved(stats),
+        here=look.here,
+    )
+
+
+def _state(look: ScreenRequest, stats: Stats) -> State:
+    """Return the state that the address names, or else the first one that has jobs."""
+    named = look.names.get("state", "")
+    if named in STATES:
+        return named
+    if named:
+        raise Refusal(404, "A queue's jobs are waiting, active, delayed, failed or succeeded")
+    return next((state for state in ("active", *TABS) if getattr(stats, state)), "waiting")
+
+
+def filters_of(look: ScreenRequest, given: dict[str, str]) -> Filters:
+    """Return the filters of a query or a form; raises ValueError: one of them cannot be."""
+    if look.hides_data and given.keys() & {"error", "kind", "text", "where"}:
+        raise ValueError("values are hidden here: no filter asks for them")
+    filters: Filters = {}
+    if given.get("error"):
+        filters["error"] = given["error"]
+    if given.get("kind"):
+        filters["error_kind"] = given["kind"]
+    if given.get("text"):
+        filters["text"] = given["text"]
+    if given.get("where"):
+        filters["where"] = dict(_condition(part) for part in given["where"].split(" & "))
+    if given.get("since"):
+        filters["since"] = given["since"]
+    if given.get("older"):
+        filters["older_than"] = given["older"]
+    return filters
+
+
+def _condition(text: str) -> tuple[str, Any]:
+    """Return path and value of ``data.user=7``, text or number, and of ``data.user:=7``, the number only."""
+    name, separator, value = text.strip().partition("=")
+    path, is_json = name.removesuffix(":").strip(), name.endswith(":")
+    if not separator or not path:
+        raise ValueError("write a condition as data.user=7; several with & between them")
+    try:
+        exact = loads(value.encode(errors="replace"))
+    except ValueError:
+        if is_json:
+            raise ValueError(f"{path}: what follows := must be JSON") from None
+        return path, value
+    return (path, exact) if is_json else (path, OneOf((value, exact)))
+
+
+async def _search(queue: Queue, state: State, filters: Filters) -> tuple[list[FoundJob[Job]], bool]:
+    """Return the first jobs that are meant, and whether every job was looked at, or the page is full."""
+    found: list[FoundJob[Job]] = []
+    wanted: Filters = {**filters, "state": state, "limit": A_PAGE}
+    try:
+        async with asyncio.timeout(SEARCH_S):
+            async for each in queue.find_jobs(**wanted):
+                found.append(each)  # noqa: PERF401 - kept when the time is over
+    except TimeoutError:
+        return found, False
+    return found, True
+
+
+def _row(look: ScreenRequest, queue_name: str, found: FoundJob[Job]) -> JobRow:
+    job, job_id, now = found.job, found.job.id or "", now_ms()
+    at_ms = found.due_ms if found.due_ms is not None else found.failed_ms or found.created_ms
+    if not at_ms:
+        when = "?"
+    elif found.due_ms is not None:
+        when = (
+            f"in {words.duration(at_ms - now)}" if at_ms > now else f"due {words.duration(now - at_ms)} ago"
+        )
+    else:
+        when = f"{words.duration(now - at_ms)} ago"
+    traces = job.options.get("stacktraces")
+    return JobRow(
+        id=job_id,
+        address=look.at.job(queue_name, job_id),
+        when=when,
+        moment=words.moment(at_ms) if at_ms else "nobody knows when",
+        attempts=len(traces) if isinstance(traces, list) else 0,
+        progress=look.data(job.progress) if job.progress else None,
+        error=words.cut(look.error(found.error), 200),
+        words=words.preview(look.data(job.data)),
+    )

@@ -1,0 +1,234 @@
+"""What the page asks of Redis: names of queues, their counts, and open queues, a bounded number at once.
+
+One connection a prefix serves names and counts of all its queues; a queue that is looked into has one of its
+own until others are. Nothing is written by looking.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from beeq.client.reader import Reader, Stats
+from beeq.errors import BeeqError, RedisError, RedisUnavailable, line_of
+from beeq.jobs import JOB_TYPES
+from beeq.operations.queue_names import find_queue_names, queues_with
+from beeq.protocol.keys import Keys
+from beeq.queue import Queue
+from beeq.redis.urls import redact
+
+logger = logging.getLogger("beeq.web")
+
+#: The longest wait for Redis, all attempts together.
+TIMEOUT_S = 10.0
+#: Queues that are open at once.
+_MOST_OPEN = 12
+#: Names are looked for anew after this long; a screen waits so long for the first of them.
+_NAMES_FOR_S = 10.0
+_NAMES_WAIT_S = 0.25
+_COUNTED_AT_ONCE = 200
+#: Counts of one moment serve all who ask within this time.
+_COUNTS_FOR_S = 1.0
+
+
+@asynccontextmanager
+async def in_time(timeout_s: float = TIMEOUT_S) -> AsyncIterator[None]:
+    """Raise RedisUnavailable if the block takes longer."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise RedisUnavailable("it does not answer") from None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """A queue, and its counts of one moment.
+
+    Attributes:
+        stats: None if Redis refused them.
+        problem: why.
+    """
+
+    prefix: str
+    name: str
+    stats: Stats | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All queues at one moment.
+
+    Attributes:
+        queues: by prefix and name.
+        is_complete: whether all of Redis's keys were looked at for names.
+    """
+
+    queues: list[QueueCounts]
+    is_complete: bool
+
+
+@dataclass(slots=True)
+class _Names:
+    """Names of one prefix, as far as they are known."""
+
+    found: list[str] = field(default_factory=list)
+    is_complete: bool = False
+    stale_at_s: float = 0.0
+    search: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class _OpenQueue:
+    queue: Queue
+    users: int = 0
+
+
+def _looking(name: str, redis: Any, prefix: str) -> Queue:
+    """Return a queue that hears no events, loads no scripts ahead and raises no delayed jobs."""
+    return Queue(
+        name,
+        redis=redis,
+        prefix=prefix,
+        is_worker=False,
+        get_events=False,
+        store_jobs=False,
+        ensure_scripts=False,
+        activate_delayed_jobs=False,
+    )
+
+
+class QueueStore:
+    """The queues of one Redis, under one or several prefixes."""
+
+    def __init__(self, redis: Any, prefixes: Sequence[str]) -> None:
+        self.prefixes = tuple(prefixes)
+        self._redis = redis
+        first = next(iter(JOB_TYPES))
+        self._homes = {prefix: _looking(first, redis, prefix) for prefix in prefixes}
+        self._names = {prefix: _Names() for prefix in prefixes}
+        self._open: OrderedDict[tuple[str, str], _OpenQueue] = OrderedDict()
+        self._counts: Overview | None = None
+        self._counted_at_s = 0.0
+        self._counting = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        queues = [*self._homes.values(), *(each.queue for each in self._open.values())]
+        await asyncio.gather(*(queue.close() for queue in queues), return_exceptions=True)
+
+    async def home(self, prefix: str) -> Queue:
+        """Return the queue whose connection serves the whole prefix."""
+        return await self._homes[prefix].ready()
+
+    # Which queues there are.
+
+    async def names(self, prefix: str) -> tuple[list[str], bool]:
+        """Return the names of a prefix's queues as far as they are known, and whether those are all."""
+        names = self._names[prefix]
+        if names.search is None and time.monotonic() >= names.stale_at_s:
+            await self.home(prefix)
+            names.search = asyncio.create_task(self._search(prefix, names))
+            self._tasks.add(names.search)
+            names.search.add_done_callback(self._tasks.discard)
+        if names.search is not None:
+            await asyncio.wait({names.search}, timeout=_NAMES_WAIT_S)
+        return list(names.found), names.is_complete
+
+    async def _search(self, prefix: str, names: _Names) -> None:
+        try:
+            home = await self.home(prefix)
+            async with in_time():
+                found, names.is_complete = await find_queue_names(home.pipeline, prefix)
+            names.found = found
+        except BeeqError as error:
+            logger.warning("queues cannot be looked for: %s", redact(line_of(error)))
+        finally:
+            names.stale_at_s = time.monotonic() + _NAMES_FOR_S
+            names.search = None
+
+    async def overview(self) -> Overview:
+        """Return every queue with its counts, which may be a second old."""
+        async with self._counting:
+            if self._counts is None or time.monotonic() - self._counted_at_s > _COUNTS_FOR_S:
+                async with in_time():
+                    self._counts = await self._count()
+                self._counted_at_s = time.monotonic()
+            return self._counts
+
+    def forget_counts(self) -> None:
+        """Count anew at the next look: somebody has changed them."""
+        self._counts = None
+
+    async def _count(self) -> Overview:
+        queues: list[QueueCounts] = []
+        are_all = True
+        for prefix in self.prefixes:
+            names, is_complete = await self.names(prefix)
+            are_all = are_all and is_complete
+            for start in range(0, len(names), _COUNTED_AT_ONCE):
+                some = names[start : start + _COUNTED_AT_ONCE]
+                queues += await asyncio.gather(*(self._count_one(prefix, name) for name in some))
+        return Overview(queues, are_all)
+
+    async def _count_one(self, prefix: str, name: str) -> QueueCounts:
+        try:
+            return QueueCounts(prefix, name, await self.stats(prefix, name))
+        except RedisUnavailable:
+            raise
+        except RedisError as error:
+            return QueueCounts(prefix, name, None, redact(line_of(error)))
+
+    async def stats(self, prefix: str, name: str) -> Stats:
+        """Return a queue's counts of this moment."""
+        home = await self.home(prefix)
+        return await Reader(home.pipeline, Keys(prefix, name), scan_count=100).stats()
+
+    async def queues_having(self, prefix: str, job_id: str) -> list[str]:
+        """Return the names of the queues that have a job of that id, or know how it ended."""
+        names, _ = await self.names(prefix)
+        home = await self.home(prefix)
+        return await queues_with(home.pipeline, prefix, [*JOB_TYPES, *names], job_id, is_gone_too=True)
+
+    # Open queues.
+
+    @asynccontextmanager
+    async def queue(self, prefix: str, name: str) -> AsyncIterator[Queue]:
+        """Lend the queue, open, for the time of the block."""
+        key = (prefix, name)
+        if key not in self._open:
+            self._open[key] = _OpenQueue(_looking(name, self._redis, prefix))
+        held = self._open[key]
+        self._open.move_to_end(key)
+        held.users += 1
+        try:
+            self._close_some()
+            async with in_time():
+                await held.queue.ready()
+            yield held.queue
+        finally:
+            held.users -= 1
+
+    def _close_some(self) -> None:
+        """Close the queues that nobody has looked into for longest, if there are too many."""
+        unused = [key for key, each in self._open.items() if not each.users]
+        for key in unused[: max(0, len(self._open) - _MOST_OPEN)]:
+            task = asyncio.create_task(_close(self._open.pop(key).queue))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+async def _close(queue: Queue) -> None:
+    try:
+        await queue.close()
+    except (BeeqError, TimeoutError) as error:
+        logger.debug("a queue closed late: %s", error)

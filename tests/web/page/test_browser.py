@@ -1,0 +1,198 @@
+"""The page in a real browser: Chromium, with and without JavaScript, wide and narrow, with hostile jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from beeq.web import Policy, dashboard
+from tests.support.node import NodeMissing, install
+
+pytestmark = pytest.mark.external
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+TEXTS = [
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)><svg onload=alert(1)>",
+    "javascript:alert(1)",
+    "\u202egnp.exe\u2066",
+    "</textarea></title></style><iframe src=https://evil.example>",
+    "{{constructor.constructor('alert(1)')()}}",
+    "x" * 3000,
+]
+SCREENS = (
+    "/",
+    "/q/films",
+    "/q/films/failed",
+    "/q/films/jobs/1",
+    "/failures",
+    "/system",
+    "/search?q=film",
+    "/nothing",
+)
+
+
+class StartedServer(uvicorn.Server):
+    """uvicorn, which says when it serves."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets=None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+
+@pytest.fixture
+async def address(valkey, prefix, hostile) -> AsyncIterator[str]:
+    """Where the page is served by a real server."""
+    page = dashboard(redis=valkey.url, prefixes=[prefix], policy=Policy())
+    server = StartedServer(uvicorn.Config(page, port=0, log_config=None, lifespan="on", ws="none"))
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(10):
+        await server.has_started.wait()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+async def hostile(put, redis, fail):
+    """A queue whose jobs try to be more than text, and a plain one."""
+    queue = await put("films")
+    for number, text in enumerate(TEXTS):
+        record = {
+            "data": {text: text, "list": [text]},
+            "options": {"timestamp": 1, "stacktraces": [f"{text}\n{text}"], text: text},
+            "status": "failed",
+            "progress": text,
+        }
+        for job_id in (str(number), text):
+            await redis.hset(queue.keys.jobs, job_id, json.dumps(record))
+            await redis.sadd(queue.keys.failed, job_id)
+    await put(TEXTS[0], {"n": 1})
+    await put(TEXTS[1], {"n": 1})
+    return queue
+
+
+@asynccontextmanager
+async def browser_page(address: str, **options):
+    """Open a page in Chromium; what it asks of others, and every dialog, is a failure."""
+    from playwright.async_api import async_playwright
+
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no chromium on PATH")
+        pytest.skip("there is no chromium on PATH")
+    faults: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = await browser.new_context(**options)
+        page = await context.new_page()
+
+        async def dismiss(dialog) -> None:
+            faults.append(f"a dialog: {dialog.message}")
+            await dialog.dismiss()
+
+        page.on("dialog", dismiss)
+
+        def requested(sent) -> None:
+            if not sent.url.startswith(address):
+                faults.append(f"a request to {sent.url}")
+
+        def wrote(said) -> None:
+            if "Security Policy" in said.text:
+                faults.append(said.text)
+
+        def failed(error) -> None:
+            faults.append(f"an error: {error}")
+
+        page.on("request", requested)
+        page.on("console", wrote)
+        page.on("pageerror", failed)
+        yield page
+        await browser.close()
+    assert faults == []
+
+
+@pytest.mark.parametrize(("has_script", "width"), [(True, 390), (False, 1280)])
+async def test_hostile_jobs_are_text_on_every_screen(address, has_script, width):
+    viewport = {"width": width, "height": 800}
+    async with browser_page(address, java_script_enabled=has_script, viewport=viewport) as page:
+        links = []
+        for screen in SCREENS:
+            await page.goto(address + screen)
+            links += [await each.get_attribute("href") for each in await page.locator("main a").all()]
+            if has_script:
+                assert await page.evaluate("document.documentElement.scrollWidth") <= width, screen
+        assert all(link.startswith("/") for link in links)
+        for link in dict.fromkeys(link for link in links if link.count("/") in (2, 4)):
+            await page.goto(address + link)
+            assert await page.locator("main h1").count() == 1
+
+
+async def test_without_a_script_jobs_are_filtered_selected_and_retried(address, hostile):
+    async with browser_page(address, java_script_enabled=False) as page:
+        await page.goto(address)
+        await page.get_by_role("link", name="films", exact=True).first.click()
+        await page.get_by_role("link", name="Failed").click()
+        await page.get_by_label("Select job 0", exact=True).check()
+        await page.get_by_label("Select job 2", exact=True).check()
+        await page.get_by_role("button", name="Retry").click()
+        assert "2 jobs retried" in await page.get_by_role("status").inner_text()
+        await page.get_by_role("link", name="Failed").click()
+        await page.get_by_text("Filter", exact=True).first.click()
+        await page.get_by_label("Error contains").fill("javascript:")
+        await page.get_by_role("button", name="Filter").click()
+        await page.get_by_label("all that match").check()
+        await page.get_by_role("button", name="Remove").click()
+        await page.get_by_role("button", name="Remove 1 job").click()
+        assert "1 job removed" in await page.locator("h1").inner_text()
+    health = await hostile.check_health()
+    assert (health.waiting, health.failed) == (2, len(TEXTS) * 2 - 3)
+
+
+async def test_a_person_finds_a_job_by_the_keyboard_alone(address):
+    async with browser_page(address) as page:
+        await page.goto(address)
+        await page.keyboard.press("/")
+        await page.keyboard.type("3")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/q/films/jobs/3")
+        assert "Job 3" in await page.locator("h1").inner_text()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """axe-core's script."""
+    try:
+        modules = install(Path(__file__).resolve().parents[3] / ".node-axe", {"axe-core": "4.10.3"})
+    except NodeMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    return (modules / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_axe_finds_nothing_serious_on_any_screen(address, axe, scheme, width):
+    viewport = {"width": width, "height": 800}
+    async with browser_page(address, bypass_csp=True, color_scheme=scheme, viewport=viewport) as page:
+        for screen in SCREENS:
+            await page.goto(address + screen)
+            await page.evaluate(axe)
+            found = await page.evaluate("axe.run()")
+            serious = [
+                (screen, each["id"], [node["html"][:200] for node in each["nodes"][:3]])
+                for each in found["violations"]
+                if each["impact"] in ("serious", "critical")
+            ]
+            assert serious == []
