@@ -449,7 +449,8 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         again. The queue stays open.
 
         Raises TimeoutError if a ``close`` does. HandlersHang if in a burst ``max_hung`` handlers hang: the
-        jobs left wait in the queue. CancelledError.
+        jobs left wait in the queue. QueuePaused: at the end of a burst jobs wait, for the queue is paused.
+        CancelledError.
         """
         await self._consumer.run(burst=burst, catch_signals=catch_signals)
 

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from beeq.client.closing import AT_ONCE_MS, CLOSE_GRACE_S, Ending, ended
 from beeq.errors import QueueClosed
 from beeq.logs.records import HANDED_BACK, log_event, log_stop
+from beeq.operations.pauses import QueuePaused
 from beeq.process import (
     END_LIMIT_S,
     STOPS,
@@ -40,7 +41,7 @@ from beeq.supervision.end_guard import EndGuard
 from beeq.supervision.loop_watch import named
 from beeq.supervision.signal_thread import signal_thread
 from beeq.worker.heartbeat import LeftJobs, give_back_all
-from beeq.worker.supervisor import HANDLERS_HANG, Lifeline, ProcessSupervisor
+from beeq.worker.supervisor import HANDLERS_HANG, QUEUE_PAUSED, Lifeline, ProcessSupervisor
 
 #: Logged once, when every queue is ready.
 STARTED = "Queue worker started"
@@ -93,7 +94,7 @@ class WorkerProcess:
         self._last_resort: LastResort | None = None
         #: 0, DRAIN or HAND_BACK.
         self.urgency = 0
-        #: How the process is to end: 0, or ``HANDLERS_HANG``.
+        #: How the process is to end: 0, ``HANDLERS_HANG`` or ``QUEUE_PAUSED``.
         self.code = 0
 
     async def work(
@@ -183,6 +184,9 @@ class WorkerProcess:
         try:
             # Signals belong to the process, not to one of its queues.
             await queue.run(burst, catch_signals=False)
+        except QueuePaused as paused:  # the other queues are worked off
+            log_event(logging.WARNING, f"the burst ends here: {paused.left}", queue=queue.name)
+            self.code = self.code or QUEUE_PAUSED
         except (QueueClosed, TimeoutError):
             if not self.urgency:
                 raise
@@ -320,7 +324,8 @@ def run_workers(
 
     Raises:
         RuntimeError: called in another thread or inside a running loop; or the first process could not begin:
-            ``make`` raised, or Redis is not there. The log of "beeq" has the traceback.
+            ``make`` raised, or Redis is not there; or a burst has left jobs in a paused queue. The log of
+            "beeq" has the traceback, or says which queue.
         TypeError, ValueError: a bad argument.
     """
     whole("processes", processes, at_least=1)
@@ -343,6 +348,8 @@ def run_workers(
     ).run()
     if isinstance(outcome, Lifeline):
         _be_child(make, outcome, processes=processes, burst=burst, shutdown_timeout_ms=shutdown_timeout_ms)
+    if outcome == QUEUE_PAUSED:
+        raise RuntimeError("jobs are left in a queue that is paused; the log says which")
     if outcome:
         raise RuntimeError("the first worker process could not begin; the log says why")
     log_end(began_s)

@@ -14,12 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from beeq.client.context import QueueContext
-from beeq.errors import RedisError, RedisRefused, one_line
+from beeq.errors import RedisError, RedisRefused
+from beeq.logs.records import log_event
 from beeq.protocol.pauses import Pause, decode_pause
 from beeq.redis import scripts
 from beeq.supervision.duty import Duty
-
-logger = logging.getLogger("beeq")
 
 #: Between two looks: a worker that starts, or hears no message, takes no job a second later.
 _LOOK_S = (0.6, 0.8)
@@ -117,9 +116,9 @@ class PauseWatch:
             return
         name = self._context.name
         if pause is not None:
-            logger.warning("queue %s is paused %s", name, one_line(str(pause)), extra={"queue": name})
+            log_event(logging.WARNING, f"paused {pause}", queue=name)
         elif self.pause is not None:
-            logger.warning("queue %s goes on: its pause is over", name, extra={"queue": name})
+            log_event(logging.WARNING, "the pause is over: jobs are taken again", queue=name)
         self._is_known, self.pause = True, pause
         self._on_change(pause)
 

@@ -17,8 +17,9 @@ class QueuePaused(BeeqError):
     """A burst ended though jobs wait: the queue is paused."""
 
     def __init__(self, queue_name: str, waiting: int, pause: Pause) -> None:
-        jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
-        super().__init__(f"queue {queue_name} is paused {pause}; {jobs}")
+        #: How many jobs wait, as text.
+        self.left = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
+        super().__init__(f"queue {queue_name} is paused {pause}; {self.left}")
         self.queue_name = queue_name
         self.waiting = waiting
         self.pause = pause

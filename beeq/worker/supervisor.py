@@ -31,6 +31,8 @@ _GRACE_S = 8.0
 _KILLING_SIGNALS = 3
 #: How a process ends in which too many handlers hang, once its other jobs have ended or gone back.
 HANDLERS_HANG = 4
+#: How a burst ends that has left jobs in a paused queue.
+QUEUE_PAUSED = 5
 #: A child's word that it works, in bytes: below PIPE_BUF, so that several children's do not mix.
 _LONGEST_WORD = 4000
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -102,6 +104,7 @@ class ProcessSupervisor:
         self._has_reported = False
         self._kill_at: float | None = None
         self._code = 0
+        self._burst_code = 0  # of children that are done
         #: Whether a child had to be ended by force.
         self.was_forced = False
         self._wakeup_fd, self._wakeup_end = os.pipe()
@@ -125,7 +128,7 @@ class ProcessSupervisor:
                 return lifeline
             if not self._children and (self._is_stopping() or not self._respawns):
                 self._restore()
-                return self._code
+                return self._code or self._burst_code
             self._wait()
 
     @property
@@ -216,9 +219,10 @@ class ProcessSupervisor:
 
     def _died(self, child: _Child, code: int) -> None:
         if self._is_stopping():
-            self.was_forced |= code not in {0, HANDLERS_HANG}  # it has said why, or we have
+            self.was_forced |= code not in {0, HANDLERS_HANG, QUEUE_PAUSED}  # it has said why, or we have
             return
-        if self._is_burst and code == 0:
+        if self._is_burst and code in {0, QUEUE_PAUSED}:
+            self._burst_code = max(self._burst_code, code)
             return
         if not self._was_ready and code in self._hopeless_codes:
             self._code = code  # the child has logged why

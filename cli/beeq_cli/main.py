@@ -1,6 +1,7 @@
 """The ``beeq`` command itself: its subcommands, loaded when asked for, and what each failure exits with.
 
-Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect, 4 a burst stopped early: too many handlers hang.
+Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect, 4 a burst stopped early: too many handlers hang,
+5 a burst has left jobs in a paused queue.
 """
 
 import sys
@@ -42,6 +43,8 @@ _COMMANDS = {
     "cancel": ("beeq_cli.commands.operate.acting", "End jobs, running or not."),
     "remove": ("beeq_cli.commands.operate.acting", "Remove jobs, wherever they are."),
     "purge": ("beeq_cli.commands.operate.purge", "Remove all jobs of a state, or the older ones."),
+    "pause": ("beeq_cli.commands.operate.pauses", "Have workers take no jobs from a queue."),
+    "resume": ("beeq_cli.commands.operate.pauses", "End the pause of a queue."),
     "web": ("beeq_cli.commands.web", "Serve the HTTP routes."),
     "webhook-secret": (
         "beeq_cli.commands.webhook_secret",

@@ -227,8 +227,8 @@ class TestWorkers:
         await operator.resume()
         await eventually(lambda: not works.is_paused, 5)
         assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-            f"queue {operator.name} is paused by ada, until somebody resumes it: a\\nb",
-            f"queue {operator.name} goes on: its pause is over",
+            f"queue {operator.name}: paused by ada, until somebody resumes it: a\\nb",
+            f"queue {operator.name}: the pause is over: jobs are taken again",
         ]
 
 
