@@ -257,6 +257,7 @@ async def test_a_clock_that_differs_is_said(now_ms, text):
     assert [text in each.text for each in found.values()] == [True] * bool(text)
 
 
+@pytest.mark.more_rights("a user of its own")
 async def test_missing_rights_are_said(own_valkey, make_queue):
     async with own_valkey.client() as admin:
         await admin.execute_command(
@@ -270,6 +271,7 @@ async def test_missing_rights_are_said(own_valkey, make_queue):
     assert "ZADD" in found["rights"].text
 
 
+@pytest.mark.more_rights("what an administrator may do")
 async def test_the_eviction_policy_is_set_if_that_was_named(own_valkey, make_queue):
     queue = make_queue(redis=own_valkey.url, is_worker=False)
     async with own_valkey.client(decode_responses=True) as admin:

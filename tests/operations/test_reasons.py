@@ -16,7 +16,14 @@ PAUSE = Pause(NOW - 300_000, "ann@host", "deploy", None, everyone=False)
 
 
 def reasons(state: str, job_id: str = "7", **facts: Any) -> dict[str, str]:
-    given = {"workers": 1, "taking": 1, "status": "created", "options": {"retries": 2}, **facts}
+    given = {
+        "workers": 1,
+        "taking": 1,
+        "checkers": 1,
+        "status": "created",
+        "options": {"retries": 2},
+        **facts,
+    }
     found = explain(job_id, "mail", JobFacts(NOW, 5000, state, **given))
     assert found.state == (state or "missing")
     return {reason.kind: reason.text for reason in found.reasons}
@@ -59,12 +66,12 @@ def reasons(state: str, job_id: str = "7", **facts: Any) -> dict[str, str]:
         (
             {"ahead": 0, "pause": PAUSE},
             "paused",
-            "mail is paused since 5m 0s ago by ann@host (deploy), for beeq's workers: beeq resume mail ends it",
+            "mail was paused 5m 0s ago by ann@host (deploy), for beeq's workers: beeq resume mail ends it",
         ),
         (
             {"ahead": 0, "pause": replace(PAUSE, until_ms=NOW + 60_000, by="", reason="", everyone=True)},
             "paused",
-            "mail is paused since 5m 0s ago, for Node workers, too; it ends in 1m 0s",
+            "mail was paused 5m 0s ago, for Node workers, too; it ends in 1m 0s",
         ),
         (
             {"ahead": 0, "is_hidden": True, "pause": replace(PAUSE, everyone=True)},
@@ -121,11 +128,11 @@ def test_nobody_guesses_while_a_queue_is_paused():
             "its worker beats no more: it is queued again in about 8.0s, unless a sign of life comes",
         ),
         (
-            {"claim": "tok.1:1", "workers": 0},
+            {"claim": "tok.1:1", "workers": 0, "checkers": 0},
             "lost",
             (
-                "a beeq worker has taken it, and no living one says that it runs it: it is queued again by stall"
-                " checks, which workers make, and none lives"
+                "a beeq worker has taken it, and no living one says that it runs it: stall"
+                " checks queue it again, which workers make, and none lives"
             ),
         ),
         (

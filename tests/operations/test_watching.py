@@ -121,6 +121,7 @@ async def test_a_job_that_is_put_off_is_told(queue, make_queue):
     assert told[-1] == ("succeeded", None)
 
 
+@pytest.mark.real_redis("it cannot tell that no other database is in use, so such events are doubted")
 async def test_a_failed_job_that_a_peer_retries_is_watched(queue, redis):
     """Node's retry leaves the record as it is: it goes on saying that the job has failed."""
     record = {"data": {}, "options": {"timestamp": 1, "stacktraces": ["Error: no"]}, "status": "failed"}
@@ -156,6 +157,7 @@ async def test_an_unreadable_record_is_watched_all_the_same(queue, redis):
     assert [each.event async for each in news] == ["gone"]
 
 
+@pytest.mark.real_redis("it cannot tell that no other database is in use, so such events are doubted")
 async def test_of_much_progress_the_newest_is_told(queue, redis):
     job = await queue.enqueue({})
     news = queue.watch_job(job.id, "20s")

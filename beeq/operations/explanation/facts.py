@@ -8,7 +8,7 @@ from beeq.client.reader import Reader, Stats
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
-from beeq.operations.explanation.reasons import Explanation, JobFacts, Owner, explain
+from beeq.operations.explanation.reasons import LATE_BEAT_MS, Explanation, JobFacts, Owner, explain
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.live_workers import LiveWorker, live_workers
 from beeq.operations.pauses import read_pause
@@ -150,6 +150,7 @@ def _of(details: JobDetails[Job]) -> dict[str, Any]:
 def _of_workers(job_id: str, workers: list[LiveWorker]) -> dict[str, Any]:
     """Return what the living worker processes say of their places and of the job."""
     known: dict[str, Any] = {
+        "checkers": sum(worker.beat_age_ms <= LATE_BEAT_MS for worker in workers),
         "slots": sum(worker.places or 0 for worker in workers),
         "taken": sum(min(worker.busy or 0, worker.places or 0) for worker in workers),
     }

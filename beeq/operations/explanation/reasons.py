@@ -17,7 +17,7 @@ ReasonKind: TypeAlias = Literal[
 #: A due time this long ago, and the job is still delayed: nobody raises it.
 _OVERDUE_MS = 5000
 #: A worker beats each 10 s at least.
-_LATE_BEAT_MS = 12_000
+LATE_BEAT_MS = 12_000
 _LONGEST_ERROR = 300
 
 
@@ -79,6 +79,7 @@ class JobFacts:
         pause: the queue's, or None.
         workers: beeq worker processes that live.
         taking: those of them that take jobs.
+        checkers: those that have beaten in time, and so make stall checks.
         sees_node: whether a Node worker runs a job.
         taken, slots: how many places these workers have, and how many are taken; 0: nobody knows.
         longest: which job has run there for longest, as text.
@@ -107,6 +108,7 @@ class JobFacts:
     pause: Pause | None = None
     workers: int = 0
     taking: int = 0
+    checkers: int = 0
     sees_node: bool = False
     taken: int = 0
     slots: int = 0
@@ -164,7 +166,8 @@ def _waiting(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]
         yield Reason("hidden", text)
     yield from _no_worker(queue_name, facts)
     if facts.slots and facts.taken >= facts.slots and facts.pause is None:
-        text = f"all {facts.slots} places of {_workers(facts.workers)} are taken"
+        places = "the one place" if facts.slots == 1 else f"all {facts.slots} places"
+        text = f"{places} of {_workers(facts.workers)} {'is' if facts.slots == 1 else 'are'} taken"
         longest = f", for longest by {facts.longest}" if facts.longest else ""
         rest = "" if facts.ahead else ": the next one that is free is for it"
         yield Reason("places-taken", f"{text}{longest}{rest}")
@@ -190,9 +193,11 @@ def _pause(queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     pause = facts.pause
     if pause is None:
         return
-    text = f"{queue_name} is paused"
-    if pause.since_ms:
-        text += f" since {_ago(facts, pause.since_ms)}"
+    text = (
+        f"{queue_name} was paused {_ago(facts, pause.since_ms)}"
+        if pause.since_ms
+        else f"{queue_name} is paused"
+    )
     text += f" by {pause.by}" if pause.by else ""
     text += f" ({pause.reason})" if pause.reason else ""
     text += ", for Node workers, too" if pause.everyone else ", for beeq's workers"
@@ -239,8 +244,8 @@ def _active(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]
     owner = facts.owner
     is_claimed = facts.claim.partition(":")[0] != ""
     if owner is not None:
-        since = f", since {_ago(facts, owner.since_ms)}" if owner.since_ms else ""
-        yield Reason("running", f"it runs on {owner.name}{since}")
+        ran = f", for {_since(facts, owner.since_ms)}" if owner.since_ms else ""
+        yield Reason("running", f"it runs on {owner.name}{ran}")
         yield _beat(facts, owner)
     elif is_claimed and facts.workers and not facts.is_marked:
         text = "a beeq worker has taken it just now, or has died since the last stall check"
@@ -265,15 +270,15 @@ def _beat(facts: JobFacts, owner: Owner) -> Reason:
     if owner.beat_ms is None:
         return Reason("lost", f"its worker beats no more{_requeued(facts)}")
     beat = f"its worker's last beat was {_ago(facts, owner.beat_ms)}"
-    if facts.now_ms - owner.beat_ms > _LATE_BEAT_MS:
+    if facts.now_ms - owner.beat_ms > LATE_BEAT_MS:
         return Reason("silent", f"{beat}{_requeued(facts)}")
     return Reason("running", beat)
 
 
 def _requeued(facts: JobFacts) -> str:
     """Return when a stall check queues the job again, if no sign of life comes."""
-    if not facts.workers:
-        return ": it is queued again by stall checks, which workers make, and none lives"
+    if not facts.checkers:
+        return ": stall checks queue it again, which workers make, and none lives"
     checks = facts.check_ms + (0 if facts.is_marked else facts.stall_interval)
     return f": it is queued again in about {show_duration(max(0, checks))}, unless a sign of life comes"
 
@@ -322,8 +327,12 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
+def _since(facts: JobFacts, at_ms: int) -> str:
+    return show_duration(max(0, facts.now_ms - at_ms))
+
+
 def _ago(facts: JobFacts, at_ms: int) -> str:
-    return f"{show_duration(max(0, facts.now_ms - at_ms))} ago"
+    return f"{_since(facts, at_ms)} ago"
 
 
 def _cut(error: str) -> str:
