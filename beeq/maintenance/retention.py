@@ -23,6 +23,8 @@ _STALL_INTERVALS = 2
 _LONGEST_INTERVAL_S = 60.0
 #: The part of an interval that a look may take; the next one goes on.
 _LOOKING = 0.8
+#: The time that the look at the end of a burst may take.
+_LAST_LOOK_S = 2.0
 #: What one script call drops, notes, or sweeps: a millisecond's worth or two.
 _DROP_AT_ONCE = 100
 _DROP_BYTES = 500_000
@@ -36,7 +38,7 @@ _NOTES_MS = 30 * 24 * 3_600_000
 
 
 class Retention:
-    """One queue's. ``repeat`` is the duty of a worker; ``once`` is one look."""
+    """One queue's. ``repeat`` is the duty of a worker, ``once`` a look, ``last_look`` that of a burst."""
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context
@@ -72,6 +74,19 @@ class Retention:
 
         Raises RedisError if the look did not come to its end. The next one makes up for it.
         """
+        if await self._is_turn():
+            return await self._look_at_all(self._interval_s * _LOOKING)
+        return 0
+
+    async def last_look(self) -> None:
+        """Look at the end of a burst, whoever looked before: there may be no worker for a while."""
+        if self._kept:
+            try:
+                await self._look_at_all(_LAST_LOOK_S)
+            except RedisError as error:
+                self._context.report_error(error)
+
+    async def _is_turn(self) -> bool:
         ages_ms = [keep.age_ms or 0 for keep in self._kept.values()]
         is_turn = await self._call(
             scripts.begin_retention,
@@ -79,9 +94,10 @@ class Retention:
             interval_ms=round(self._interval_s * 1000),
             notes_ms=max(ages_ms) + _NOTES_MS,
         )
-        if not is_turn:
-            return 0
-        ends_s = asyncio.get_running_loop().time() + self._interval_s * _LOOKING
+        return bool(is_turn)
+
+    async def _look_at_all(self, bound_s: float) -> int:
+        ends_s = asyncio.get_running_loop().time() + bound_s
         dropped = 0
         failure: RedisError | None = None
         for state, keep in self._kept.items():

@@ -16,6 +16,7 @@ from beeq.client.reader import Reader
 from beeq.client.session import Session
 from beeq.errors import HandlersHang, QueueClosed, RedisError, kind_and_text_of
 from beeq.logs.records import HANDED_BACK, log_event, log_stop
+from beeq.maintenance.retention import Retention
 from beeq.operations.pauses import QueuePaused, read_pause
 from beeq.process import signal_name, stop_signals
 from beeq.redis.retry_delay import RetryDelay
@@ -301,6 +302,7 @@ class Consumer:
             # Else a pause that is over may have ended the wait.
             elif worker.idle.is_set() and not await self._has_raised():
                 await self._end_work(worker)
+                await Retention(self._context).last_look()
                 return
 
     async def _has_raised(self) -> bool:

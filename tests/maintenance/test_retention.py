@@ -207,6 +207,19 @@ async def test_a_key_of_the_wrong_type_stops_its_own_state_only(make_queue, even
     await eventually(is_dropped)
 
 
+async def test_a_burst_drops_before_it_ends(make_queue):
+    producer = await make_queue(is_worker=False).ready()
+    await producer.save_all([producer.create_job({"fails": n % 10 == 0}) for n in range(500)])
+    for _ in range(2):  # nor does the second burst wait for a turn
+        await producer.enqueue({"fails": False})
+        queue = make_queue(keep_succeeded=3, keep_failed="0s,own")
+        queue.process(handle, 10)
+        await queue.run(burst=True)
+        await queue.close()
+        health = await producer.check_health()
+        assert (health.succeeded, health.failed, health.waiting) == (3, 0, 0)
+
+
 async def test_destroy_deletes_the_notes_too(make_queue):
     queue = work(make_queue, keep_succeeded="1h", keep_failed="1h")
     await finish(queue, "1", "f1")
