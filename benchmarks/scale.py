@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,7 @@ sys.path.insert(0, str(_HERE.parent))
 import redis  # noqa: E402 - like the next ones, after the path is set
 
 from beeq import Job, Queue  # noqa: E402 - found by the line above
+from beeq.operations.queue_names import find_queue_names  # noqa: E402 - found by the line above
 from beeq.redis.scripts import ALL  # noqa: E402 - found by the line above
 from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
@@ -329,7 +331,7 @@ async def large(stage: Stage) -> None:
 
 async def operator(stage: Stage) -> None:
     """An operator who looks, retries, cancels and purges in a long queue, beside a client that pings."""
-    many, failed = stage.count(1_000_000), stage.count(200_000)
+    many, failed, running = stage.count(1_000_000), stage.count(200_000), stage.count(5000)
     queue = stage.queue(is_worker=False, activate_delayed_jobs=False)
 
     async def fill() -> None:
@@ -337,6 +339,7 @@ async def operator(stage: Stage) -> None:
             jobs = [queue.create_job({"user": i % 1000}) for i in range(first, min(first + 1000, many))]
             await queue.save_all(jobs)
         _put_failed(stage, queue, failed)
+        _put_running(stage, queue, running)
 
     async def first_page(state: Any) -> None:
         shown = [found async for found in queue.find_jobs(state=state, limit=100)]
@@ -364,6 +367,8 @@ async def operator(stage: Stage) -> None:
     size = f"{_spaced(many)} waiting, {_spaced(failed)} failed"
     await stage.step(f"{size}: saved", fill)
     for title, action in (
+        ("the queues found, and their jobs counted", lambda: _look_at_counts(queue, many, failed)),
+        (f"the workers, and {_spaced(2 * running)} jobs that run", lambda: _look_at_workers(queue, running)),
         ("the first 100 that wait", lambda: first_page("waiting")),
         ("the first 100 that failed", lambda: first_page("failed")),
         ("a text looked for in all that failed", search),
@@ -400,6 +405,34 @@ def _put_failed(stage: Stage, queue: Queue, count: int) -> None:
         }
         stage.client.hset(queue.keys.jobs, mapping=records)
         stage.client.sadd(queue.keys.failed, *records)
+
+
+async def _look_at_counts(queue: Queue, waiting: int, failed: int) -> None:
+    found = await find_queue_names(queue.pipeline, queue.settings.prefix)
+    _expect(found == ([queue.name], True), f"every queue was found: {found}")
+    stats = await queue.stats()
+    _expect((stats.waiting, stats.failed) == (waiting, failed), f"every job was counted: {stats}")
+
+
+async def _look_at_workers(queue: Queue, running: int) -> None:
+    seen = await queue.activity()
+    noted = sum(len(worker.jobs) for worker in seen.workers)
+    _expect(noted == running, f"every job that runs was told: {noted}")
+    _expect(seen.others.node_count == running, f"and every job of Node's: {seen.others.node_count}")
+
+
+def _put_running(stage: Stage, queue: Queue, count: int) -> None:
+    """Let so many jobs run on a hundred workers, and as many on Node's, as these leave them."""
+    now_ms = int(time.time() * 1000)
+    for first in range(0, count, 50):
+        worker = f"host:{first}:ab"
+        ids = [f"r{i}" for i in range(first, min(first + 50, count))]
+        noted: Any = {f"job:{job_id}": now_ms for job_id in ids}
+        stage.client.hset(replace(queue.keys, worker=worker).running, mapping=noted)
+        stage.client.zadd(queue.keys.workers, {worker: now_ms + 15_000})
+        stage.client.lpush(queue.keys.active, *ids, *(f"n{job_id}" for job_id in ids))
+        claims: Any = dict.fromkeys(ids, "token.0:1")
+        stage.client.hset(queue.keys.claims, mapping=claims)
 
 
 async def queues(stage: Stage) -> None:

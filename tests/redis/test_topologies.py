@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from redis.crc import key_slot
 
 from beeq import Queue
+from beeq.operations.queue_names import find_queue_names
 from tests.support.topologies import Cluster, Sentinel
 
 pytestmark = pytest.mark.external
@@ -49,6 +51,31 @@ async def test_a_queue_in_a_cluster_works_wherever_its_slot_lives(cluster, tag):
         assert [await job.result(timeout=5000) for job in jobs] == list(range(2, 21))
         assert (await queue.check_health()).succeeded == 19
         assert await queue.destroy() > 0
+
+
+async def test_in_a_cluster_a_tags_queues_and_workers_are_known(cluster, eventually):
+    url = f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
+    async with Queue("{b}sums", redis=url) as queue:
+        end = asyncio.Event()
+
+        @queue.process
+        async def wait(_job):
+            await end.wait()
+
+        job = await queue.enqueue({})
+
+        async def is_known() -> bool:
+            names, _ = await find_queue_names(queue.pipeline, "bq", registry=queue.keys.queues)
+            workers = await queue.workers()
+            ids = [each.id for worker in workers for each in worker.jobs]
+            return names == ["{b}sums"] and ids == [job.id]
+
+        await eventually(is_known, 20)
+        end.set()
+        await job.result(timeout=5000)
+        await queue.destroy()
+        registered = await queue.pipeline.call("ZRANGE", "bq:beeq:queues:{b}", 0, -1)
+        assert registered == []
 
 
 async def test_a_queue_follows_its_slot_to_another_node(cluster):

@@ -77,7 +77,9 @@ async def _doctor(
     (first,) = queues_to_look_into([names[0] if names else next(iter(JOB_TYPES))], common)
     async with opened(first):
         if not names:
-            names, is_complete = await find_queue_names(first.pipeline, first.settings.prefix)
+            names, is_complete = await find_queue_names(
+                first.pipeline, first.settings.prefix, registry=first.keys.queues
+            )
             if not is_complete and not common.is_quiet:
                 say("Not all of Redis's keys could be looked at; name further queues")
         with _progress(is_quiet=common.is_quiet) as report:

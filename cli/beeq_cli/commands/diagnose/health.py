@@ -88,7 +88,7 @@ async def _look(common: Common, names: list[str]) -> dict[str, _Facts]:
         return dict(zip(names, facts, strict=True))
     (queue,) = queues_to_look_into([next(iter(JOB_TYPES))], common)
     async with opened(queue):
-        names, _ = await find_queue_names(queue.pipeline, queue.settings.prefix)
+        names, _ = await find_queue_names(queue.pipeline, queue.settings.prefix, registry=queue.keys.queues)
         looks = (_facts_or_none(queue.pipeline, Keys(queue.settings.prefix, name)) for name in names)
         found = await asyncio.gather(*looks)
     return {name: each for name, each in zip(names, found, strict=True) if each is not None}
