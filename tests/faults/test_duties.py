@@ -97,8 +97,13 @@ async def begin(make_queue: Any) -> tuple[Any, asyncio.Event, list[str]]:
     return queue, release, done
 
 
-async def assert_all_is_done(queue: Any, release: asyncio.Event, done: list[str], redis: Any) -> None:
-    """Jobs run, delayed ones are raised, events are heard, running jobs are beaten for, stalls are found."""
+async def assert_all_is_done(
+    queue: Any, release: asyncio.Event, done: list[str], redis: Any, *, waits_for_checks: bool = True
+) -> None:
+    """Jobs run, delayed ones are raised, events are heard, running jobs are beaten for, stalls are found.
+
+    By the checks that come by themselves, which takes two stall intervals; or else by two that are asked for.
+    """
     keys = queue.keys
     assert await (await queue.enqueue("again")).result(timeout=10_000) == "done"
     assert await (await queue.enqueue("delayed", delay_until=0.05)).result(timeout=10_000) == "done"
@@ -116,6 +121,9 @@ async def assert_all_is_done(queue: Any, release: asyncio.Event, done: list[str]
     # As a worker leaves it that has died.
     await redis.lpush(keys.active, "stalled")
     await redis.srem(keys.succeeded, "stalled")
+    for _mark_then_move in range(0 if waits_for_checks else 2):
+        await redis.delete(keys.stall_block)
+        await queue.check_stalled_jobs()
     await eventually(lambda: "stalled" in done)
     await eventually(lambda: queue.worker_health().places_taken == 0)
     assert queue.worker_health().is_healthy
@@ -144,7 +152,7 @@ async def test_a_duty_that_breaks_is_back_and_all_goes_on(make_queue, monkeypatc
     watch = Watch(queue, name)
     breaker.break_it(way)
     await watch.until_it_is_back(way)
-    await assert_all_is_done(queue, release, done, redis)
+    await assert_all_is_done(queue, release, done, redis, waits_for_checks=name == "stall check")
     assert len(watch.errors) == 1
 
 
@@ -173,7 +181,7 @@ async def test_a_blocking_fetch_that_breaks_is_back(make_queue, monkeypatch, red
     if way != "returns":  # then it goes on without the connection, and finds that out
         await watch.until_it_is_back(way)
         watch.errors.clear()
-    await assert_all_is_done(queue, release, done, redis)
+    await assert_all_is_done(queue, release, done, redis, waits_for_checks=False)
     assert watch.errors == []
 
 
