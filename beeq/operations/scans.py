@@ -130,9 +130,14 @@ class Scan:
             )
             due = dict(zip(flat[::2], flat[1::2], strict=True))
             ids = flat[::2]
-        else:
+        elif self.state == "active":
             ids = await self._pipeline.call(
                 "LRANGE", key, -(first + count + 1), -(first + 1), repeatable=True
+            )
+            ids.reverse()
+        else:  # with those that a pause hides
+            ids = await scripts.waiting_ids(
+                self._pipeline, self._keys, first=-(first + count + 1), last=-(first + 1)
             )
             ids.reverse()
         here = PagePlace(b"0", first)

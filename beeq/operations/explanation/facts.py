@@ -35,16 +35,18 @@ class Explainer:
         self._inspector = inspector
         self._reader = Reader(context.pipeline, context.keys)
 
-    async def explain(self, job_id: str) -> Explanation:
-        """Return why the job is where it is. Raises RedisError, QueueClosed."""
+    async def explain(self, job_id: str, *, is_quick: bool = False) -> Explanation:
+        """Return why the job is where it is; see ``Queue.explain``. Raises RedisError, QueueClosed."""
         await self._session.ensure()
         details, stats = await asyncio.gather(
             self._inspector.inspect(job_id), self._reader.stats(with_age=False)
         )
-        facts = await self._facts(job_id, details, stats)
+        facts = await self._facts(job_id, details, stats, is_quick=is_quick)
         return explain(job_id, self._context.name, facts)
 
-    async def _facts(self, job_id: str, details: JobDetails[Job] | None, stats: Stats) -> JobFacts:
+    async def _facts(
+        self, job_id: str, details: JobDetails[Job] | None, stats: Stats, *, is_quick: bool
+    ) -> JobFacts:
         entries = stats.waiting + stats.active
         claim, is_marked, check_ms, time, hidden, pause, seen, workers, digits = await asyncio.gather(
             self._ask("HGET", self._keys.claims, job_id),
@@ -81,7 +83,9 @@ class Explainer:
             return JobFacts(**known)
         known |= _of(details)
         known["places"] = _places(digits[0], details.state)
-        if details.state == "waiting":
+        if details.state == "waiting" and is_quick:
+            known["ahead"] = details.ahead
+        elif details.state == "waiting":
             is_moving = bool(seen.is_any and pause is None)
             known["ahead"], known["rate"] = await asyncio.gather(
                 self._ahead(job_id, details), self._rate() if is_moving and details.ahead != 0 else _nothing()

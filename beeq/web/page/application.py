@@ -30,7 +30,7 @@ from beeq.web.page.addresses import Addresses, text_of_segment
 from beeq.web.page.failures import Failures
 from beeq.web.page.look import Parts, ScreenRequest
 from beeq.web.page.runs import BulkRuns
-from beeq.web.page.screens import acts, failures, job, login, overview, queue, search, system
+from beeq.web.page.screens import acts, failures, job, login, overview, queue, search, system, workers
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import COOKIE, SESSION_S, Auth, Visitors
 from beeq.web.paths import encoded_path
@@ -55,6 +55,7 @@ ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
     ("q", "{queue}", "jobs", "{id}", "{part}"): {"GET": job.download},
     ("runs", "{run}"): {"GET": acts.show_run, "POST": acts.confirm_run},
     ("failures",): {"GET": failures.show},
+    ("workers",): {"GET": workers.show},
     ("system",): {"GET": system.show},
     ("search",): {"GET": search.show},
     ("login",): {"GET": login.show, "POST": login.log_in},

@@ -16,8 +16,11 @@ from typing import Any
 from beeq.client.reader import Reader, Stats
 from beeq.errors import BeeqError, RedisError, RedisUnavailable, line_of
 from beeq.jobs import JOB_TYPES
+from beeq.operations.live_workers import Activity, look_at
+from beeq.operations.pauses import read_pause
 from beeq.operations.queue_names import find_queue_names, queues_with
 from beeq.protocol.keys import Keys
+from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
 from beeq.redis.urls import redact
 
@@ -52,12 +55,14 @@ class QueueCounts:
     Attributes:
         stats: None if Redis refused them.
         problem: why.
+        pause: if the queue is paused.
     """
 
     prefix: str
     name: str
     stats: Stats | None
     problem: str = ""
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,8 @@ class QueueStore:
 
     async def _count_one(self, prefix: str, name: str) -> QueueCounts:
         try:
-            return QueueCounts(prefix, name, await self.stats(prefix, name))
+            stats, pause = await asyncio.gather(self.stats(prefix, name), self.pause(prefix, name))
+            return QueueCounts(prefix, name, stats, pause=pause)
         except RedisUnavailable:
             raise
         except RedisError as error:
@@ -192,6 +198,16 @@ class QueueStore:
         """Return a queue's counts of this moment."""
         home = await self.home(prefix)
         return await Reader(home.pipeline, Keys(prefix, name), scan_count=100).stats()
+
+    async def pause(self, prefix: str, name: str) -> Pause | None:
+        """Return a queue's pause, if it is paused."""
+        home = await self.home(prefix)
+        return await read_pause(home.pipeline, Keys(prefix, name))
+
+    async def activity(self, prefix: str, name: str) -> Activity:
+        """Return a queue's live workers, and the jobs that run elsewhere."""
+        home = await self.home(prefix)
+        return await look_at(home.pipeline, Keys(prefix, name))
 
     async def queues_having(self, prefix: str, job_id: str) -> list[str]:
         """Return the names of the queues that have a job of that id, or know how it ended."""

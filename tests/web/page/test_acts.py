@@ -34,9 +34,9 @@ async def five_failed(redis, put):
 async def test_each_state_has_its_buttons(client, put, five_failed):
     await put("mail", {"n": 1})
     await put("later", {"n": 1}, delay_until="1h")
-    assert buttons_of(await client.get("/q/hooks/failed")) == ["Retry", "Remove"]
-    assert buttons_of(await client.get("/q/mail/waiting")) == ["Cancel", "Remove"]
-    assert buttons_of(await client.get("/q/later/delayed")) == ["Run now", "Cancel", "Remove"]
+    assert buttons_of(await client.get("/q/hooks/failed")) == ["Pause", "Retry", "Remove"]
+    assert buttons_of(await client.get("/q/mail/waiting")) == ["Pause", "Cancel", "Remove"]
+    assert buttons_of(await client.get("/q/later/delayed")) == ["Pause", "Run now", "Cancel", "Remove"]
     assert buttons_of(await client.get("/q/hooks/jobs/1")) == ["Retry", "Remove", "Duplicate"]
 
 
@@ -158,6 +158,31 @@ async def test_odd_ids_are_acted_on_exactly(client, put, job_id):
     assert "1 job removed" in text_of(await form.press(client, "Remove", id=boxes))
     assert await queue.get_job(job_id) is None
     assert await queue.get_job("1") is not None
+
+
+async def test_a_queue_is_paused_with_a_reason_and_resumed(client, put):
+    queue = await put("mail", {"n": 1})
+    form = form_with(await client.get("/q/mail"), "Pause")
+    shown = text_of(await form.press(client, "Pause", reason="the provider <b>is</b> down", **{"for": "2h"}))
+    assert "The queue is paused" in shown
+    assert "by somebody on this machine, on the page, until" in shown
+    assert "the provider <b>is</b> down" in shown
+    pause = await queue.paused()
+    assert pause.reason == "the provider <b>is</b> down"
+    assert 7_190_000 < pause.until_ms - pause.since_ms <= 7_200_000
+    assert "paused, and 1 wait" in text_of(await client.get("/"))
+    assert "paused" in text_of(await client.get("/q/mail/jobs/1"))
+    resumed = await form_with(await client.get("/q/mail"), "Resume").press(client, "Resume")
+    assert "The queue goes on" in text_of(resumed)
+    assert await queue.paused() is None
+
+
+@pytest.mark.parametrize("fields", [{"for": "soon"}, {"for": "0"}, {"reason": "x" * 600}, {"everyone": "1"}])
+async def test_a_pause_that_cannot_be_is_explained(client, put, fields):
+    queue = await put("mail", {"n": 1})
+    shown = await form_with(await client.get("/q/mail"), "Pause").press(client, "Pause", **fields)
+    assert "Not paused: " in text_of(shown)
+    assert await queue.paused() is None
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ SCREENS = (
     "/q/films/failed",
     "/q/films/jobs/1",
     "/failures",
+    "/workers",
     "/system",
     "/search?q=film",
     "/nothing",

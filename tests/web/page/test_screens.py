@@ -153,6 +153,49 @@ async def test_a_job_that_succeeded_shows_its_result(client, put):
     assert (await client.get(f"/q/sums/jobs/{job.id}/result")).json() == {"sum": 5}
 
 
+async def test_workers_show_their_places_and_running_jobs(client, put):
+    queue = await put("films")
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def handler(job):
+        begun.set()
+        await end.wait()
+
+    queue.process(handler, concurrency=3)
+    job = await queue.enqueue({"n": 1}, id="a/b")
+    await begun.wait()
+    async with asyncio.timeout(15):
+        while "a/b" not in links_of(shown := await client.get("/workers")):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.05)
+    assert "1 of 3 places taken" in text_of(shown)
+    assert links_of(shown)["a/b"] == "/q/films/jobs/a%2Fb"
+    assert "last beat was" in text_of(await client.get("/q/films/jobs/a%2Fb"))
+    end.set()
+    await job.result()
+
+
+async def test_jobs_of_node_workers_are_shown_among_workers(client, put, redis):
+    queue = await put("node", {"n": 1})
+    await redis.lmove(queue.keys.waiting, queue.keys.active)
+    async with asyncio.timeout(10):
+        while "Node workers" not in text_of(shown := await client.get("/workers")):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.05)
+    assert "1 job that no beeq worker has claimed" in text_of(shown)
+    await redis.lmove(queue.keys.active, queue.keys.waiting)
+
+
+async def test_without_any_worker_the_screen_says_so(client):
+    assert "No beeq worker is alive" in text_of(await client.get("/workers"))
+
+
+async def test_a_job_says_why_it_is_where_it_is(client, put):
+    await put("mail", {"n": 1}, {"n": 2})
+    shown = text_of(await client.get("/q/mail/jobs/2"))
+    assert "Why it is there" in shown
+    assert "no worker" in shown.lower()
+    assert "1 job runs before it" in shown
+
+
 async def test_a_job_that_is_not_there_is_404(client, put):
     await put("mail", {"n": 1})
     for address in (
@@ -369,7 +412,7 @@ async def test_no_screen_may_be_framed_kept_or_load_from_elsewhere(client, put):
 
 async def test_screens_have_no_inline_script_or_style(client, put):
     await put("mail", {"n": 1})
-    for address in ("/", "/q/mail", "/q/mail/jobs/1", "/failures", "/system", "/search"):
+    for address in ("/", "/q/mail", "/q/mail/jobs/1", "/failures", "/workers", "/system", "/search"):
         text = (await client.get(address)).text
         assert text.count("<script") == text.count("<script src=") == 1
         assert " style=" not in text

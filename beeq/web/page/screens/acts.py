@@ -1,11 +1,11 @@
-"""What is done to jobs: the screens that forms are sent to. Each act is one line in the log."""
+"""What is done to jobs and queues: the screens that forms are sent to. Each act is one line in the log."""
 
 import logging
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 
-from beeq.errors import JobUnreadable, one_line
+from beeq.errors import JobUnreadable, NoWorkerLives, one_line
 from beeq.operations.job_filter import JobFilter
 from beeq.queue import Queue
 from beeq.web.page import rendering, words
@@ -24,8 +24,8 @@ _MOST_SELECTED = 1000
 async def act(look: ScreenRequest) -> Response:
     """Do what the button says: to the jobs that are selected, or to all that match."""
     verb = look.sent("verb")
-    if verb == "duplicate":
-        return await _duplicate(look)
+    if verb in _ON_QUEUE:
+        return await _ON_QUEUE[verb](look)
     if verb not in MANY:
         raise Refusal(400, "There is no such button")
     known: Verb = verb
@@ -117,6 +117,41 @@ async def _duplicate(look: ScreenRequest) -> Response:
     return look.back(
         f"This is the new job; its data are those of job {words.cut(job_id, 80)}", look.at.job(name, new_id)
     )
+
+
+async def _pause(look: ScreenRequest) -> Response:
+    """Pause the queue, as ``Queue.pause`` does."""
+    name = look.names["queue"]
+    try:
+        async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
+            pause = await queue.pause(
+                look.sent("reason").strip(),
+                for_=look.sent("for").strip() or None,
+                everyone=bool(look.sent("everyone")),
+                by=f"{look.visitor.who}, on the page",
+            )
+    except (ValueError, NoWorkerLives) as error:
+        return look.back(f"Not paused: {one_line(str(error))}")
+    logger.info("%s: pause of %s: %s", look.visitor.who, one_line(name), one_line(str(pause)))
+    look.parts.store.forget_counts()
+    return look.back("The queue is paused")
+
+
+async def _resume(look: ScreenRequest) -> Response:
+    """End the queue's pause."""
+    name = look.names["queue"]
+    async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
+        pause = await queue.resume()
+    logger.info("%s: resume of %s", look.visitor.who, one_line(name))
+    look.parts.store.forget_counts()
+    return look.back("The queue was not paused" if pause is None else "The queue goes on")
+
+
+_ON_QUEUE: dict[str, Callable[[ScreenRequest], Awaitable[Response]]] = {
+    "duplicate": _duplicate,
+    "pause": _pause,
+    "resume": _resume,
+}
 
 
 # Many.

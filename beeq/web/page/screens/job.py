@@ -1,5 +1,6 @@
 """One job: where it is, what it carries, how it ended, and what came of its attempts."""
 
+import asyncio
 from typing import Any
 
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from beeq.web.responses import Refusal
 #: Options that are shown elsewhere.
 _SHOWN_ELSEWHERE = ("timestamp", "stacktraces", "delay")
 _KNOWN_OPTIONS = ("retries", "backoff", "timeout")
+#: Reasons that may repeat what an error says.
+_REASONS_WITH_VALUES = ("failed", "retry", "postponed", "unreadable", "paused", "succeeded", "cancelled")
 _VERBS = {
     "waiting": (("cancel", "Cancel"), ("remove", "Remove")),
     "active": (("cancel", "Cancel"), ("remove", "Remove")),
@@ -28,7 +31,10 @@ _VERBS = {
 
 async def _details(look: ScreenRequest) -> JobDetails[Job]:
     async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
-        details = await queue.inspect_job(look.names["id"])
+        return _found(await queue.inspect_job(look.names["id"]))
+
+
+def _found(details: JobDetails[Job] | None) -> JobDetails[Job]:
     if details is None:
         raise Refusal(404, "This queue has no such job: it was removed, or never here")
     return details
@@ -36,7 +42,12 @@ async def _details(look: ScreenRequest) -> JobDetails[Job]:
 
 async def show(look: ScreenRequest) -> Response:
     """Return the job's screen."""
-    details = await _details(look)
+    job_id = look.names["id"]
+    async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
+        found, explanation = await asyncio.gather(
+            queue.inspect_job(job_id), queue.explain(job_id, is_quick=True)
+        )
+    details = _found(found)
     job, ended = details.job, details.ended
     options = {} if job is None else {k: v for k, v in job.options.items() if k not in _SHOWN_ELSEWHERE}
     error = "" if ended is None or ended.error is None else str(ended.error)
@@ -53,6 +64,11 @@ async def show(look: ScreenRequest) -> Response:
         data=data,
         data_size=0 if job is None else len(dumps_shown(data)),
         options=_options(look, options),
+        reasons=[
+            each.text
+            for each in explanation.reasons
+            if not (look.hides_data and each.kind in _REASONS_WITH_VALUES)
+        ],
         problem=look.error(details.problem),
         has_result=ended is not None and ended.error is None and details.state == "succeeded",
         result=None if ended is None else look.data(ended.value),

@@ -53,6 +53,8 @@ def _row(look: ScreenRequest, counts: QueueCounts, survey: FailureSurvey) -> Row
     stats, address = counts.stats, at.queue(counts.name)
     if stats is None:
         return Row(counts, address, f"cannot be read: {counts.problem}", 5000)
+    if counts.pause is not None and stats.waiting:
+        return Row(counts, address, f"paused, and {words.number(stats.waiting)} wait: {counts.pause}", 2500)
     if is_unserved(stats):
         waits = words.duration(stats.oldest_waiting_ms or 0)
         return Row(counts, address, f"no worker takes its jobs; the next one has waited {waits}", 4000)
@@ -64,7 +66,8 @@ def _row(look: ScreenRequest, counts: QueueCounts, survey: FailureSurvey) -> Row
     if stats.oldest_waiting_ms is not None and stats.oldest_waiting_ms > LONG_WAIT_MS:
         waits = words.duration(stats.oldest_waiting_ms)
         return Row(counts, address, f"the next job has waited {waits}", 2000)
-    return Row(counts, address, "", min(stats.failed, 900))
+    text = "" if counts.pause is None else f"paused {counts.pause}"
+    return Row(counts, address, text, 950 if text else min(stats.failed, 900))
 
 
 def _most_of(look: ScreenRequest, groups: list[FailureGroup]) -> str:

@@ -53,7 +53,10 @@ class JobRow:
 async def show(look: ScreenRequest) -> Response:
     """Return the jobs of a state."""
     name = look.names["queue"]
-    stats = await look.parts.store.stats(look.prefix, name)
+    async with in_time():
+        stats, pause = await asyncio.gather(
+            look.parts.store.stats(look.prefix, name), look.parts.store.pause(look.prefix, name)
+        )
     state = _state(look, stats)
     given = {each: look.asked(each) for each in FILTERS if look.asked(each)}
     found: list[FoundJob[Job]] = []
@@ -85,7 +88,9 @@ async def show(look: ScreenRequest) -> Response:
         is_first=not look.asked("at"),
         is_all=is_all,
         limit=A_PAGE,
-        is_unserved=is_unserved(stats),
+        pause=pause,
+        now_ms=now_ms(),
+        is_unserved=is_unserved(stats) and pause is None,
         here=look.here,
     )
 
