@@ -8,12 +8,16 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
+from beeq.media.errors import MediaFailed
+from beeq.media.sandbox.confinement import Confinement
 from beeq.protocol.keys import Keys
+from beeq_cli.commands.diagnose import machine
 from tests.cli.command import Beeq
 from tests.support.samples import job_record
 
@@ -98,3 +102,44 @@ def test_redis_without_eviction_and_disk_is_looked_at(bare_beeq: Beeq) -> None:
     assert ran.returncode == 0, ran.stdout
     assert [each for each in objects(ran.stdout) if each["problem"]] == []
     assert bare_beeq.run("doctor", "--yes").returncode == 2
+
+
+# This machine.
+
+
+def confinement(version: str, **missing: str) -> Any:
+    held = tuple(step for step in ("network", "landlock", "seccomp") if step not in missing)
+    return Confinement(SimpleNamespace(path="/usr/bin/ffmpeg"), version, held, missing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "is_problem", "text"),
+    [
+        (MediaFailed("ffmpeg was not found"), "ffmpeg", False, "no media jobs can run here: ffmpeg was not"),
+        (MediaFailed("ffmpeg 4.0 is too old"), "ffmpeg", True, "ffmpeg 4.0 is too old"),
+        (confinement("4.4.2"), "ffmpeg", False, "ffmpeg 4.4.2 is older than 5.1"),
+        (confinement("7.1", landlock="the kernel has none"), "sandbox", False, "(the kernel has none)"),
+    ],
+)
+async def test_what_this_machine_lacks_is_said(
+    monkeypatch: pytest.MonkeyPatch, found: Any, kind: str, is_problem: bool, text: str
+) -> None:
+    async def confinement_of(_path: str) -> Any:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(machine, "find_ffmpeg", lambda: "/usr/bin/ffmpeg")
+    monkeypatch.setattr(machine, "confinement_of", confinement_of)
+    (finding,) = await machine.check_machine()
+    assert (finding.kind, finding.is_problem, finding.fix) == (kind, is_problem, "")
+    assert text in finding.text
+
+
+async def test_a_machine_in_order_has_no_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def confinement_of(_path: str) -> Any:
+        return confinement("7.1")
+
+    monkeypatch.setattr(machine, "find_ffmpeg", lambda: "/usr/bin/ffmpeg")
+    monkeypatch.setattr(machine, "confinement_of", confinement_of)
+    assert await machine.check_machine() == []
