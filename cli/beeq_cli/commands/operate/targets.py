@@ -1,15 +1,18 @@
 """Finds the queue of a job by its id alone: among the built-in queues, and those that Redis holds."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 import click
 
-from beeq import JobDetails, Queue
+from beeq import JobDetails, Queue, RedisRefused
+from beeq.client.reader import Reader
 from beeq.job import Job
 from beeq.jobs import JOB_TYPES
 from beeq.operations.queue_names import find_queue_names, queues_with
+from beeq.protocol.keys import Keys
 from beeq.settings import Settings
 from beeq_cli.console import say
 from beeq_cli.options import Common, option, read_mongo_url
@@ -21,6 +24,10 @@ queue_option = option(
     metavar="QUEUE",
     help="The jobs' queue; found by itself unless several fit.",
 )
+
+
+#: So many queues are asked for their counters; an id of more digits is no counter's.
+_MOST_COUNTERS, _MOST_DIGITS = 1000, 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,20 @@ class QueueFinder:
             if not is_complete and not self._common.is_quiet:
                 say("Not all of Redis's keys could be looked at; name the queue of other jobs with --queue")
         return self._names
+
+    async def that_gave_out(self, job_id: str) -> list[str]:
+        """Return the names of the queues, as far as they are known, whose counter has given out this id."""
+        if not job_id.isdecimal():
+            return []
+        first = await self.queue(self._queue_name or next(iter(JOB_TYPES)))
+        prefix = Settings(prefix=self._common.prefix).prefix
+        found = []
+        for name in (await self._all_names(first))[:_MOST_COUNTERS]:
+            with suppress(RedisRefused):  # on another node of a cluster, say
+                stats = await Reader(first.pipeline, Keys(prefix, name)).stats(with_age=False)
+                if len(job_id) < _MOST_DIGITS and 0 < int(job_id) <= stats.newest_job:
+                    found.append(name)
+        return found
 
     async def having(self, job_id: str, *, is_gone_too: bool = False) -> list[JobTarget]:
         """Return the job of that id in each queue that has one."""
