@@ -14,9 +14,11 @@ def tell_outcomes(context: QueueContext, outcomes: Iterable[Outcome]) -> None:
     emit, is_debug = context.emit, logger.isEnabledFor(logging.DEBUG)
     for outcome in outcomes:
         detail = outcome.result if outcome.error is None else outcome.error
-        heard = [emit(event, outcome.job, detail) for event in outcome.local_events]
-        if is_debug or outcome.error is not None:
-            log_outcome(context.name, outcome, is_heard=any(heard))
+        is_heard = False
+        for event in outcome.local_events:
+            is_heard |= emit(event, outcome.job, detail)
+        if outcome.error is not None or is_debug:
+            log_outcome(context.name, outcome, is_heard=is_heard)
 
 
 def tell_cancelled(context: QueueContext, job: Job) -> None:
