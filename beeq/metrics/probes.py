@@ -28,14 +28,15 @@ def signs_of(queue: Queue, health: WorkerHealth, *, now_ms: int) -> QueueSigns:
     """Return how one queue's work in this process is."""
     patience_ms = max(2 * queue.settings.stall_interval, _LEAST_PATIENCE_MS)
     taking = [duty for duty in health.duties if duty.name in _TAKING]
-    last_turn_ms = max((duty.last_turn_ms for duty in taking), default=0)
+    last_turn_ms = max([health.last_turn_ms or 0, *(duty.last_turn_ms for duty in taking)])
     is_full = bool(health.concurrency) and health.places_taken >= health.concurrency
-    # What is about to stop, or paused by an operator, needs no turns, and is not to be begun again.
-    needs_turns = health.is_taking and not is_full
+    # What is about to stop needs no turns. Of a paused queue it is asked each second whether it still is.
+    needs_turns = (health.is_taking or health.is_queue_paused) and not is_full
     is_late = needs_turns and now_ms - last_turn_ms > patience_ms
     is_blocked = health.loop_silent_ms > patience_ms
     has_failed = bool(health.error) or any(duty.state == "failed" for duty in taking)
-    is_full_of_hung = bool(health.hung) and not health.is_taking and queue.is_running()
+    is_held_up = not (health.is_taking or health.is_queue_paused) and queue.is_running()
+    is_full_of_hung = bool(health.hung) and is_held_up
     is_alive = not (is_late or is_blocked or has_failed or is_full_of_hung)
     return QueueSigns(
         busy=health.places_taken,

@@ -42,12 +42,14 @@ def process(
         (signs(0, loop_silent_ms=9_900), True),
         (signs(60_000, is_taking=False), True),
         (signs(0, is_taking=False, hung=10), False),
+        (signs(0, is_taking=False, hung=1, is_queue_paused=True), True),
+        (signs(60_000, is_taking=False, is_queue_paused=True), False),
         (signs(0, error="ValueError: defect"), False),
         (signs(0, state="failed"), False),
     ],
     ids=[
         "young turn", "old turn", "young blocking wait", "all places run jobs", "a free place",
-        "blocked loop", "loop blocked shortly", "paused or stopping", "hung handlers", "failed", "given up",
+        "blocked loop", "loop blocked shortly", "stopping", "hung handlers", "paused", "paused and away", "failed", "given up",
     ],
 )  # fmt: skip
 def test_turns_make_a_worker_ready_and_alive(seen: QueueSigns, is_well: bool) -> None:
