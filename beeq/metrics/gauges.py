@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from beeq.client.reader import Reader, Stats
-from beeq.errors import BeeqError
+from beeq.errors import BeeqError, RedisRefused
 from beeq.operations.pauses import read_pause
 from beeq.queue import Queue
 from beeq.redis.connector import Connector
 from beeq.redis.pipeline import Pipeline
+
+T = TypeVar("T")
 
 #: The longest wait for Redis, all queues together.
 READ_TIMEOUT_S = 2.0
@@ -46,15 +49,33 @@ class _QueueLooker:
     async def read(self) -> QueueGauges:
         queue = self._queue
         if self._connector is None:
-            loop = queue.loop
-            if loop is None or loop is asyncio.get_running_loop():
-                return await self._of_queue()
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._of_queue(), loop))
-        if self._pipeline is None:
-            self._pipeline = Pipeline(self._connector, timeout_ms=self._timeout_ms)
-        reader = Reader(self._pipeline, queue.keys, scan_count=queue.settings.redis_scan_count)
-        stats, pause = await asyncio.gather(reader.stats(), read_pause(self._pipeline, queue.keys))
+            return await self._in_loop_of_queue(self._of_queue)
+        pipeline = self._own_pipeline(self._connector)
+        reader = Reader(pipeline, queue.keys, scan_count=queue.settings.redis_scan_count)
+        stats, pause = await asyncio.gather(reader.stats(), read_pause(pipeline, queue.keys))
         return QueueGauges(stats, is_paused=pause is not None)
+
+    async def is_answered(self) -> bool:
+        """Return whether Redis answers; that it refuses is an answer, too."""
+        try:
+            if self._connector is None:
+                await self._in_loop_of_queue(self._queue.paused)
+            else:
+                await read_pause(self._own_pipeline(self._connector), self._queue.keys)
+        except RedisRefused:
+            return True
+        return True
+
+    def _own_pipeline(self, connector: Connector) -> Pipeline:
+        if self._pipeline is None:
+            self._pipeline = Pipeline(connector, timeout_ms=self._timeout_ms)
+        return self._pipeline
+
+    async def _in_loop_of_queue(self, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        loop = self._queue.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return await look()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(look(), loop))
 
     async def _of_queue(self) -> QueueGauges:
         return QueueGauges(await self._queue.stats(), is_paused=await self._queue.paused() is not None)
@@ -79,19 +100,11 @@ class GaugeReader:
 
     async def read(self) -> Mapping[str, QueueGauges]:
         """Return what Redis says of each queue, without those of which it says nothing in time."""
-        tasks = {name: asyncio.ensure_future(looker.read()) for name, looker in self._lookers.items()}
-        if tasks:
-            await asyncio.wait(tasks.values(), timeout=READ_TIMEOUT_S)
-        found = {}
-        for name, task in tasks.items():
-            if task.done() and not task.cancelled() and task.exception() is None:
-                found[name] = task.result()
-            task.cancel()
-        return found
+        return await _in_time({name: looker.read() for name, looker in self._lookers.items()})
 
-    async def is_answered(self) -> bool:
-        """Return whether Redis answers for any of the queues."""
-        return bool(await self.read())
+    async def answered(self) -> set[str]:
+        """Return the queues whose Redis answers."""
+        return set(await _in_time({name: looker.is_answered() for name, looker in self._lookers.items()}))
 
     async def close(self) -> None:
         """Hang up."""
@@ -99,3 +112,16 @@ class GaugeReader:
         with contextlib.suppress(TimeoutError, BeeqError, OSError):
             async with asyncio.timeout(_CLOSE_S):
                 await asyncio.gather(*closing, return_exceptions=True)
+
+
+async def _in_time(calls: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T]:
+    """Return what the calls return, without those that raise or take too long."""
+    tasks = {name: asyncio.ensure_future(call) for name, call in calls.items()}
+    if tasks:
+        await asyncio.wait(tasks.values(), timeout=READ_TIMEOUT_S)
+    found = {}
+    for name, task in tasks.items():
+        if task.done() and not task.cancelled() and task.exception() is None:
+            found[name] = task.result()
+        task.cancel()
+    return found

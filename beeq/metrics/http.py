@@ -66,10 +66,21 @@ def listen(address: str, port: int) -> new_socket:
 
 
 class _OpenRequests:
-    """How many there are."""
+    """The connections, in the order in which they came; of too many, the oldest one ends."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._writers: dict[asyncio.StreamWriter, None] = {}
+
+    def begin(self, writer: asyncio.StreamWriter) -> None:
+        """Take a connection."""
+        if len(self._writers) >= _MAX_CONNECTIONS:
+            self.end(next(iter(self._writers)))
+        self._writers[writer] = None
+
+    def end(self, writer: asyncio.StreamWriter) -> None:
+        """End a connection, at once."""
+        self._writers.pop(writer, None)
+        writer.transport.abort()
 
 
 async def serve(listener: new_socket, pages: Mapping[str, Page]) -> asyncio.Server:
@@ -86,10 +97,7 @@ async def _handle(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
-    if open_requests.count >= _MAX_CONNECTIONS:
-        writer.transport.abort()
-        return
-    open_requests.count += 1
+    open_requests.begin(writer)
     try:
         async with asyncio.timeout(_HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -102,8 +110,7 @@ async def _handle(
     except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
         pass  # it is too slow, or has gone
     finally:
-        open_requests.count -= 1
-        writer.transport.abort()
+        open_requests.end(writer)
 
 
 async def _answer(pages: Mapping[str, Page], is_local: bool, head: bytes) -> tuple[Answer, bool]:

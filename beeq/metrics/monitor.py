@@ -49,6 +49,7 @@ class WorkerMonitor:
         self._queues: Sequence[Queue] = ()
         self._state = ProcessState.STARTING
         self._gauges = GaugeReader(())
+        self._asking: asyncio.Task[set[str]] | None = None
         self._redis_away_at_s = -_RECOVERY_S
         self._reading: asyncio.Task[Mapping[str, QueueGauges]] | None = None
         self._pages: list[tuple[socket, dict[str, Page]]] = []
@@ -133,11 +134,16 @@ class WorkerMonitor:
         return _judged(probes.why_not_ready(self._signs()))
 
     async def _livez(self, _accept: str) -> Answer:
-        why = probes.why_not_alive(self._signs())
-        if not why:
-            return _judged(why)
-        if not await self._read_gauges():
+        signs = self._signs()
+        if not probes.stuck(signs):
+            return _judged(())
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._gauges.answered())
+        answered = await asyncio.shield(self._asking)
+        why = probes.why_not_alive(signs, answered=answered)
+        if len(answered) < len(self._queues):
             self._redis_away_at_s = time.monotonic()
+        if not why:
             return Answer(200, b"ok: Redis does not answer\n")
         if time.monotonic() - self._redis_away_at_s < _RECOVERY_S:
             return Answer(200, b"ok: Redis was away, the worker comes back\n")

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from beeq.metrics.board import ProcessSigns, ProcessState, QueueSigns
 from beeq.queue import Queue
@@ -67,15 +67,21 @@ def why_not_ready(processes: Sequence[ProcessSigns]) -> list[str]:
     ]
 
 
-def why_not_alive(processes: Sequence[ProcessSigns]) -> list[str]:
-    """Return what only a new start would end. A process that has died is replaced by its parent."""
-    why = []
+def why_not_alive(processes: Sequence[ProcessSigns], *, answered: Collection[str]) -> list[str]:
+    """Return what only a new start would end. A process that has died is replaced by its parent.
+
+    ``answered`` are the queues whose Redis answers: a new start ends no outage.
+    """
+    return [line for queue, line in stuck(processes) if queue in answered or (not queue and answered)]
+
+
+def stuck(processes: Sequence[ProcessSigns]) -> list[tuple[str, str]]:
+    """Return who takes no turns: queues, with a line each; "" stands for all of a process."""
+    found = []
     for process in processes:
-        if not process.pid:
-            continue
-        if process.age_s > _LONGEST_SILENCE_S:
-            why.append(f"process {process.pid} stands still")
+        if process.pid and process.age_s > _LONGEST_SILENCE_S:
+            found.append(("", f"process {process.pid} stands still"))
         elif process.state is ProcessState.WORKING:
-            stuck = [name for name, signs in process.queues.items() if not signs.is_alive]
-            why += [f"process {process.pid}, queue {name}: takes no turns" for name in stuck]
-    return why
+            names = [name for name, signs in process.queues.items() if not signs.is_alive]
+            found += [(name, f"process {process.pid}, queue {name}: takes no turns") for name in names]
+    return found

@@ -89,9 +89,16 @@ async def test_a_head_without_end_gets_no_answer(ask: Ask) -> None:
     assert answer == b""
 
 
-async def test_slow_heads_are_cut_and_do_not_hold_the_port(
-    ask: Ask, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_slow_heads_do_not_keep_a_probe_out(ask: Ask, port: int) -> None:
+    slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+    for _, writer in slow:
+        writer.write(b"GET /pa")
+    assert (await ask(b"GET /page HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_slow_heads_are_cut(ask: Ask, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_HEAD_S", 0.3)
     slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
     for _, writer in slow:

@@ -66,14 +66,20 @@ def test_a_worker_starts_once_all_its_processes_have() -> None:
 def test_one_process_that_takes_no_turns_is_named() -> None:
     processes = [process(mail=FINE, other=STUCK), process(mail=FINE)]
     assert why_not_ready(processes) == ["process 7, queue other: takes no turns"]
-    assert why_not_alive(processes) == ["process 7, queue other: takes no turns"]
+    assert why_not_alive(processes, answered={"other"}) == ["process 7, queue other: takes no turns"]
+
+
+def test_an_outage_of_a_queues_redis_ends_no_process() -> None:
+    assert why_not_alive([process(mail=FINE, other=STUCK)], answered={"mail"}) == []
 
 
 def test_a_process_that_stands_still_is_neither_ready_nor_alive() -> None:
     assert why_not_ready([process(age_s=11, mail=FINE)])
-    assert why_not_alive([process(age_s=11, mail=FINE)]) == ["process 7 stands still"]
+    processes = [process(age_s=11, mail=FINE)]
+    assert why_not_alive(processes, answered={"mail"}) == ["process 7 stands still"]
+    assert why_not_alive(processes, answered=()) == []
 
 
 def test_a_dead_process_is_its_parents_to_replace() -> None:
-    assert why_not_alive([process(ProcessState.AWAITED, age_s=1000)]) == []
+    assert why_not_alive([process(ProcessState.AWAITED, age_s=1000)], answered={"mail"}) == []
     assert why_not_ready([process(ProcessState.AWAITED)]) == ["process 1 of 1 has not started"]
