@@ -39,7 +39,6 @@ from beeq.settings import Settings
 from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import LOOK_S, look_at_loops
 from beeq.supervision.supervised_task import SupervisedTask
-from beeq.worker.running_notes import LOOK_S as NOTE_S
 from beeq.worker.running_notes import RunningNotes, WorkerLook, batches
 
 #: The registry of workers needs more beats than a long stall interval would bring.
@@ -286,7 +285,7 @@ class Heartbeat:
     async def _rest(self, duty: Duty, rest_s: float) -> None:
         """Wait so long, or for ``stop``, and say meanwhile that the duty is there."""
         while rest_s > 0 and not self._stopped.is_set():
-            step_s = min(rest_s, duty.patience_s / 2, NOTE_S)
+            step_s = min(rest_s, duty.patience_s / 2, self._running.look_s)
             rest_s -= step_s
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), step_s)

@@ -19,8 +19,8 @@ from beeq.redis import scripts
 
 #: Jobs that have not run for so long are not noted.
 _NOTED_AFTER_MS = 500
-#: How often the thread looks for such between two beats.
-LOOK_S = 0.5
+#: How often the thread looks for such between two beats; and where nothing ran the last time.
+_LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
 #: What is noted of one process has not much more than so many bytes; of more jobs, the oldest are there.
 _MOST_BYTES = 1_000_000
 #: Those that are no job's.
@@ -84,6 +84,12 @@ class RunningNotes:
         self._noted: dict[bytes, int] = {}  # id → start, as far as Redis has it
         self._size_bytes = 0
         self._begins = True
+        self._is_busy = False
+
+    @property
+    def look_s(self) -> float:
+        """How soon to look again: hundreds of idle queues must not keep their thread busy."""
+        return _LOOK_S if self._is_busy else _IDLE_LOOK_S
 
     def calls(self, *, is_beat: bool) -> Iterator[bytes]:
         """Yield the calls that bring Redis up to date; with no change none, except at a beat.
@@ -94,6 +100,7 @@ class RunningNotes:
         if look is None:
             return
         clock_ms = now_ms()
+        self._is_busy = bool(look.running or self._noted)
         if self._begins:
             self._noted, self._size_bytes = {}, 0
         changes = list(self._changes(dict(look.running), clock_ms))

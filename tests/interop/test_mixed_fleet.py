@@ -107,6 +107,33 @@ async def test_two_thousand_jobs_on_node_and_python_run_once_each(
     assert (health.waiting, health.active, health.failed, health.succeeded) == (0, 0, 0, count)
 
 
+async def test_what_runs_on_each_side_is_told_apart(
+    make_queue: MakeQueue, make_node: MakeNode, eventually: Callable[..., Any]
+) -> None:
+    producer = make_queue(is_worker=False)
+    node = await make_node(concurrency=1)
+    theirs = await producer.enqueue({"act": "hang"}, timeout=60_000)
+    await node.until("handling")
+    worker, end = make_queue(), asyncio.Event()
+
+    @worker.process
+    async def handler(_job: Job) -> None:
+        await end.wait()
+
+    ours = await producer.enqueue({})
+
+    async def is_noted() -> bool:
+        return [job.id for seen in await producer.workers() for job in seen.jobs] == [ours.id]
+
+    await eventually(is_noted)
+    activity = await producer.activity()
+    assert (activity.others.node, activity.others.claimed) == ((theirs.id,), 0)
+    end.set()
+    await ours.result(timeout=5000)
+    await node.kill()
+    await producer.destroy()
+
+
 async def test_a_killed_node_workers_jobs_are_done_by_python(
     make_queue: MakeQueue, make_node: MakeNode, eventually: Callable[..., Any]
 ) -> None:
