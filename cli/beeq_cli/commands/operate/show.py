@@ -99,7 +99,8 @@ def details_lines(target: JobTarget, *, is_verbose: bool) -> list[str]:
     elif ended is not None:
         add("result", dumps_shown(ended.value).decode(errors="replace"))
     if details.attempts:
-        lines.append(f"{len(details.attempts)} failed attempts, the newest first:")
+        count = len(details.attempts)
+        lines.append("1 failed attempt:" if count == 1 else f"{count} failed attempts, the newest first:")
         lines += map(_attempt_line, details.attempts)
     if job is not None:
         lines += _trace_lines(job, is_verbose=is_verbose)
