@@ -194,3 +194,10 @@ def test_the_three_key_tables_agree():
     for table_of_keys in tables:
         assert {suffix for suffix, _ in table_of_keys} == every
         assert table_of_keys == tables[0], "the same keys of the same types, in the same order"
+
+
+def test_each_link_within_the_readme_leads_to_a_heading():
+    headings = re.findall(r"^#{1,6} (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    anchors |= set(re.findall(r'<a id="([^"]+)"', README))
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
