@@ -202,3 +202,46 @@ async def test_without_another_right_jobs_run_all_the_same(
     worker.process(lambda job: job.data)
     assert await (await producer.enqueue("x")).result(timeout=5000) == "x"
     await worker.close(1000)
+
+
+async def test_without_rename_a_pause_for_everyone_moves_in_steps(
+    allow, waiting_worker, make_queue, url, admin, eventually
+):
+    await allow("-rename")
+    worker = await waiting_worker()
+    operator = make_queue(redis=url, is_worker=False)
+    await eventually(lambda: admin.zcard(operator.keys.workers))
+    await operator.pause(everyone=True)
+    await eventually(lambda: worker.worker_health().is_queue_paused)
+    jobs = [operator.create_job(n) for n in range(1, 2501)]
+    await operator.save_all(jobs)
+
+    async def are_hidden() -> bool:
+        return bool(await admin.llen(operator.keys.hidden) == len(jobs))
+
+    await eventually(are_hidden)
+    ids = [job.id for job in jobs]
+    assert await admin.lrange(operator.keys.hidden, 0, -1) == ids[::-1]
+    await worker.close()
+    await operator.resume()
+    assert await admin.lrange(operator.keys.waiting, 0, -1) == ids[::-1]
+    assert await admin.exists(operator.keys.hidden, operator.keys.paused) == 0
+
+
+@pytest.mark.parametrize("lack", ["no client commands", "neither"])
+async def test_a_worker_that_cannot_end_a_wait_pauses_in_time(
+    allow, url, make_queue, producer, eventually, expect_errors, lack
+):
+    await allow(*EVERY_LACK[lack])
+    worker = make_queue(redis=url)
+    worker.process(lambda job: job.data)
+    assert await (await producer.enqueue(1)).result(timeout=9000) == 1
+    await producer.pause()
+    await eventually(lambda: worker.worker_health().is_queue_paused)
+    await pause(0.6)  # the wait that was under way is over
+    job = await producer.enqueue(2)
+    await pause(0.6)  # nothing shall happen
+    assert await job.is_in_set("waiting")
+    await producer.resume()
+    assert await job.result(timeout=9000) == 2
+    assert all(isinstance(error, RedisRefused) for error in expect_errors)

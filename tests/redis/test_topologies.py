@@ -37,8 +37,13 @@ async def test_a_sentinel_url_leads_to_the_master(sentinel, queue_name):
         assert await (await queue.enqueue(41)).result(timeout=5000) == 42
 
 
+async def is_hidden(queue, job_id) -> bool:
+    hidden = await queue.pipeline.call("LRANGE", queue.keys.hidden, 0, -1)
+    return bool(hidden == [job_id.encode()])
+
+
 @pytest.mark.parametrize("tag", ["a", "b", "c", "d"])
-async def test_a_queue_in_a_cluster_works_wherever_its_slot_lives(cluster, tag):
+async def test_a_queue_in_a_cluster_works_wherever_its_slot_lives(cluster, tag, eventually):
     """Each queue is told of one node only, which need not own its slot."""
     url = f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
     async with Queue("sums", redis=url, prefix=f"{{{tag}}}") as queue:
@@ -50,6 +55,12 @@ async def test_a_queue_in_a_cluster_works_wherever_its_slot_lives(cluster, tag):
         jobs = [await queue.enqueue(n) for n in range(1, 20)]
         assert [await job.result(timeout=5000) for job in jobs] == list(range(2, 21))
         assert (await queue.check_health()).succeeded == 19
+        await queue.pause(everyone=True)
+        await eventually(lambda: queue.worker_health().is_queue_paused)
+        job = await queue.enqueue(20)
+        await eventually(lambda: is_hidden(queue, job.id))
+        await queue.resume()
+        assert await job.result(timeout=5000) == 21
         assert await queue.destroy() > 0
 
 
