@@ -62,7 +62,7 @@ def app(beeq: Beeq, queue_name: str) -> Beeq:
 def test_the_first_line_says_what_is_kept(app: Beeq, target, options, environment, says):
     ran = app.run("worker", "--app", f"app:{target}", "--burst", *options, **environment)
     assert ran.returncode == 0, ran.stderr
-    assert re.search(rf"; 1 process; {says}$", ran.stderr.rstrip("\n")), ran.stderr
+    assert re.search(rf"; 1 process; {says}$", ran.stderr, re.MULTILINE), ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_running_worker_drops_what_is_too_many(app: Beeq, queue_name: str):
 def test_a_default_timeout_ends_an_attempt(app: Beeq, queue_name: str):
     app.ok("enqueue", queue_name, "slow:=true")
     ran = app.run("worker", "--app", "app:plain", "--burst", "--job-timeout", "200ms")
-    assert "job 1 failed: Job 1 timed out (200 ms)" in ran.stderr
+    assert "Job 1 timed out (200 ms)" in ran.stderr
     assert app.stats(queue_name)["failed"] == 1
 
 
@@ -112,7 +112,7 @@ def test_the_readmes_commands_work_and_say_what_they_keep(bare_beeq: Beeq):
         environment = dict(word.split("=", 1) for word in words if "=" in word)
         ran = bare_beeq.run(*(word for word in words[words.index("beeq") + 1 :]), **environment)
         assert ran.returncode == 0, ran.stderr
-        said.append(ran.stderr.rpartition("; ")[2].strip())
+        said += re.findall(r"; (keeps .*)$", ran.stderr, re.MULTILINE)
     assert said == [
         "keeps 1d,5000 succeeded and all failed jobs",
         "keeps 12h,own succeeded and 30d,10000,own failed jobs, job timeout 5m",
