@@ -159,6 +159,11 @@ class Application:
             await asyncio.gather(connecting, return_exceptions=True)
             await service.close()
 
+    def end_streams(self) -> None:
+        """End responses that have no end of their own: the server is about to stop."""
+        if self._page is not None:
+            self._page.end_streams()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "lifespan":

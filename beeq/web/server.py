@@ -99,16 +99,21 @@ async def serve(
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         ws="none",
     )
-    await _Server(config, connections, on_serving).serve([listener])
+    await _Server(config, connections, on_serving, app.end_streams).serve([listener])
 
 
 class _Server(uvicorn.Server):
     """uvicorn, with a callback when it serves, and without raising the signal again that stopped it."""
 
     def __init__(
-        self, config: uvicorn.Config, connections: ClientConnections, on_serving: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        connections: ClientConnections,
+        on_serving: Callable[[], None],
+        on_stopping: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._on_stopping = on_stopping
         self._connections = connections
         self._on_serving = on_serving
 
@@ -135,3 +140,4 @@ class _Server(uvicorn.Server):
     def _signalled(self, _number: int) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._on_stopping()

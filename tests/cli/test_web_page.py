@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 import uuid
 
 import httpx
@@ -26,7 +28,7 @@ def start(beeq, audit):
     def start(*arguments: str, **environment: str) -> str:
         web = beeq.start("web", "--port", "0", *arguments, **environment)
         line: str = web.until("Serving on ")
-        return line.removeprefix("Serving on ")
+        return line.rpartition(" ")[2]
 
     return start
 
@@ -74,8 +76,19 @@ def test_read_only_and_hidden_data_hold_for_the_routes(start):
 
 def test_each_act_is_one_line_of_the_log(beeq, start):
     web = beeq.start("web", "--port", "0", **TOKENS)
-    url = web.until("Serving on ").removeprefix("Serving on ")
+    url = web.until("Serving on ").rpartition(" ")[2]
     job_id = httpx.post(f"{url}{SCRIPT}", json=WANTED, headers=ACTS).json()["jobId"]
     httpx.post(f"{url}/q/ai-generation/act", data={"verb": "remove", "id": job_id}, headers=ACTS)
     line = web.until("a program that may act: remove of 1 job")
     assert line.endswith(f"of ai-generation ({job_id}): 1 done")
+
+
+def test_an_open_page_does_not_hold_the_server_up(beeq, start):
+    web = beeq.start("web", "--port", "0")
+    url = web.until("Serving on ").rpartition(" ")[2]
+    with httpx.stream("GET", f"{url}/events") as stream:
+        assert next(stream.iter_lines()) == "retry: 5000"
+        begun_s = time.monotonic()
+        web.signal(signal.SIGTERM)
+        assert web.ended() == 0
+        assert time.monotonic() - begun_s < 6

@@ -28,9 +28,10 @@ from beeq.web.bounds import HeldBytes
 from beeq.web.page import rendering
 from beeq.web.page.addresses import Addresses, text_of_segment
 from beeq.web.page.failures import Failures
+from beeq.web.page.live import Live
 from beeq.web.page.look import Parts, ScreenRequest
 from beeq.web.page.runs import BulkRuns
-from beeq.web.page.screens import acts, failures, job, login, overview, queue, search, system, workers
+from beeq.web.page.screens import acts, events, failures, job, login, overview, queue, search, system, workers
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import COOKIE, SESSION_S, Auth, Visitors
 from beeq.web.paths import encoded_path
@@ -56,6 +57,7 @@ ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
     ("runs", "{run}"): {"GET": acts.show_run, "POST": acts.confirm_run},
     ("failures",): {"GET": failures.show},
     ("workers",): {"GET": workers.show},
+    ("events",): {"GET": events.stream},
     ("system",): {"GET": system.show},
     ("search",): {"GET": search.show},
     ("login",): {"GET": login.show, "POST": login.log_in},
@@ -128,16 +130,24 @@ class Dashboard:
     def _running(self) -> Parts:
         if self._parts is None:
             store = self._make_store()
-            self._parts = Parts(store, BulkRuns(store), Failures(store), self._visitors, self._policy)
+            self._parts = Parts(
+                store, BulkRuns(store), Failures(store), Live(store), self._visitors, self._policy
+            )
         return self._parts
 
     async def close(self) -> None:
         """End what goes on, and hang up; the next request connects again."""
         parts, self._parts = self._parts, None
         if parts is not None:
+            await parts.live.close()
             await parts.runs.close()
             await parts.failures.close()
             await parts.store.close()
+
+    def end_streams(self) -> None:
+        """End what pages listen to, so that a server that stops need not wait for them."""
+        if self._parts is not None:
+            self._parts.live.end_streams()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from beeq.web.page import rendering, words
 from beeq.web.page.addresses import Addresses
 from beeq.web.page.failures import Failures
+from beeq.web.page.live import Live
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Visitor, Visitors
@@ -33,6 +34,7 @@ class Parts:
     store: QueueStore
     runs: BulkRuns
     failures: Failures
+    live: Live
     visitors: Visitors
     policy: Policy
 

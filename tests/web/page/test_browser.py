@@ -171,6 +171,22 @@ async def test_a_person_finds_a_job_by_the_keyboard_alone(address):
         assert "Job 3" in await page.locator("h1").inner_text()
 
 
+async def test_a_job_that_fails_is_offered_and_moves_nothing(address, hostile, redis):
+    async with browser_page(address) as page:
+        await page.goto(f"{address}/q/films/failed")
+        await page.get_by_label("Select job 2", exact=True).check()
+        rows = await page.locator("tbody tr").count()
+        record = {"data": {}, "options": {"timestamp": 1, "stacktraces": ["E: x"]}, "status": "failed"}
+        await redis.hset(hostile.keys.jobs, "late", json.dumps({**record, "progress": 0}))
+        await redis.sadd(hostile.keys.failed, "late")
+        await page.get_by_text("1 new.").wait_for(timeout=15_000)
+        assert await page.get_by_label("Select job 2", exact=True).is_checked()
+        assert await page.locator("tbody tr").count() == rows
+        assert await page.locator(".tab.failed b").inner_text() == str(rows + 1)
+        await page.get_by_role("link", name="Show", exact=True).click()
+        await page.get_by_label("Select job late").wait_for()
+
+
 @pytest.fixture(scope="session")
 def axe() -> str:
     """axe-core's script."""

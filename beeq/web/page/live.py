@@ -1,0 +1,162 @@
+"""Live numbers for open pages: one poller, however many are open; it looks while anybody listens.
+
+A listener gets its numbers when they have changed, as server-sent events. Nothing is sent that the screens do
+not show, and nothing moves on a screen by it: the script writes counts, and offers to show the rest.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from beeq.client.reader import Reader
+from beeq.errors import BeeqError, line_of
+from beeq.protocol.codec import dumps
+from beeq.protocol.keys import Keys
+from beeq.redis.urls import redact
+from beeq.web.page.store import Overview, QueueStore, in_time
+from beeq.web.responses import Refusal
+
+logger = logging.getLogger("beeq.web")
+
+_EVERY_S = 2.0
+#: Something is sent after so long at the latest: proxies keep the connection, and a lost one is noticed.
+_LONGEST_SILENCE_S = 15.0
+#: A browser comes back by itself; its session is looked at again then.
+_LONGEST_STREAM_S = 600.0
+_MOST_LISTENERS = 200
+#: Jobs that are looked at in each turn.
+_MOST_JOBS = 50
+_COUNTS = ("waiting", "active", "delayed", "failed", "succeeded", "workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What an open page wants to hear of: all queues, one of them, or one job of it."""
+
+    prefix: str = ""
+    queue_name: str = ""
+    job_id: str = ""
+
+
+class Live:
+    """The poller of one page, and who listens to it."""
+
+    def __init__(self, store: QueueStore) -> None:
+        self._store = store
+        self._topics: Counter[Topic] = Counter()
+        self._counts: list[dict[str, Any]] = []
+        self._jobs: dict[Topic, tuple[str, Any]] = {}
+        self._is_away = False
+        self._turn = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    def end_streams(self) -> None:
+        """End every stream: the server is about to stop."""
+        self._is_over = True
+        self._turn.set()
+
+    async def close(self) -> None:
+        """Stop looking."""
+        self.end_streams()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def check_room(self) -> None:
+        """Raise Refusal if too many listen already."""
+        if self._topics.total() >= _MOST_LISTENERS:
+            raise Refusal(503, "Too many pages are open", headers={"retry-after": "30"})
+
+    async def events(self, topic: Topic, *, shown: Callable[[Any], str]) -> AsyncGenerator[bytes]:
+        """Yield events until the time of one stream is over; ``shown`` makes text of progress."""
+        self._topics[topic] += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._look_on())
+            self._task.add_done_callback(self._ended)
+        loop = asyncio.get_running_loop()
+        ends_s, last = loop.time() + _LONGEST_STREAM_S, b""
+        try:
+            yield b"retry: 5000\n\n"
+            while not self._is_over and loop.time() < ends_s:
+                turn = self._turn
+                message = self._message(topic, shown=shown)
+                if message not in (last, b""):
+                    last = message
+                    yield b"data: %b\n\n" % message
+                try:
+                    async with asyncio.timeout(_LONGEST_SILENCE_S):
+                        await turn.wait()
+                        while not self._is_over and self._message(topic, shown=shown) == last:
+                            turn = self._turn
+                            await turn.wait()
+                except TimeoutError:
+                    yield b": still here\n\n"
+        finally:
+            self._topics[topic] -= 1
+            self._topics += Counter()  # without those that nobody wants
+
+    def _message(self, topic: Topic, *, shown: Callable[[Any], str]) -> bytes:
+        if self._is_away:
+            return dumps({"away": True})
+        if not self._counts:
+            return b""
+        queues = [
+            each
+            for each in self._counts
+            if not topic.queue_name or (each["prefix"], each["name"]) == (topic.prefix, topic.queue_name)
+        ]
+        message: dict[str, Any] = {"queues": queues}
+        if topic in self._jobs:
+            state, progress = self._jobs[topic]
+            message["job"] = {"state": state, "progress": shown(progress) if progress else ""}
+        return dumps(message)
+
+    def _ended(self, _task: asyncio.Task[None]) -> None:
+        self._task = None
+
+    async def _look_on(self) -> None:
+        while self._topics and not self._is_over:
+            try:
+                async with in_time():
+                    self._counts = _counts_of(await self._store.overview())
+                    self._jobs = await self._look_at_jobs()
+                self._is_away = False
+            except BeeqError as error:
+                if not self._is_away:
+                    logger.warning("live numbers stop: %s", redact(line_of(error)))
+                self._is_away = True
+            except Exception:
+                logger.exception("live numbers stop for a moment")
+                self._is_away = True
+            turn, self._turn = self._turn, asyncio.Event()
+            turn.set()
+            await asyncio.sleep(_EVERY_S)
+
+    async def _look_at_jobs(self) -> dict[Topic, tuple[str, Any]]:
+        topics = [topic for topic in self._topics if topic.job_id][:_MOST_JOBS]
+        found = await asyncio.gather(*(self._look_at_job(topic) for topic in topics))
+        return {topic: job for topic, job in zip(topics, found, strict=True) if job is not None}
+
+    async def _look_at_job(self, topic: Topic) -> tuple[str, Any] | None:
+        home = await self._store.home(topic.prefix)
+        state = await Reader(home.pipeline, Keys(topic.prefix, topic.queue_name)).job_state(topic.job_id)
+        if state is None:
+            return "gone", None
+        return state.state, None if state.record is None else state.record.progress
+
+
+def _counts_of(overview: Overview) -> list[dict[str, Any]]:
+    return [
+        {
+            "prefix": each.prefix,
+            "name": each.name,
+            "isPaused": each.pause is not None,
+            **{name: getattr(each.stats, name) for name in _COUNTS},
+        }
+        for each in overview.queues
+        if each.stats is not None
+    ]

@@ -1,0 +1,142 @@
+"""Live numbers: sent when they change, by one poller for all, with nothing that a screen would not show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from beeq.web.page import live as live_module
+from beeq.web.page import words
+from beeq.web.page.live import Live, Topic
+from beeq.web.page.store import QueueStore
+from beeq.web.responses import Refusal
+from tests.web.page.conftest import client_of
+
+
+@pytest.fixture
+async def live(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(live_module, "_EVERY_S", 0.05)
+    monkeypatch.setattr("beeq.web.page.store._COUNTS_FOR_S", 0.0)
+    monkeypatch.setattr("beeq.web.page.store._NAMES_FOR_S", 0.0)
+    store = QueueStore(valkey.url, [prefix])
+    live = Live(store)
+    yield live
+    await live.close()
+    await store.close()
+
+
+@asynccontextmanager
+async def messages(live: Live, topic: Topic, *, shown=words.preview):
+    """Yield a function that returns the next message."""
+    async with aclosing(live.events(topic, shown=shown)) as events:
+
+        async def following() -> dict[str, Any]:
+            async with asyncio.timeout(10):
+                async for event in events:
+                    if event.startswith(b"data: "):
+                        assert event.endswith(b"\n\n")
+                        return dict(json.loads(event[6:]))
+            raise AssertionError("the stream has ended")
+
+        yield following
+
+
+async def test_a_listener_hears_of_changes_and_of_nothing_else(live, put, prefix):
+    queue = await put("mail", {"n": 1})
+    async with messages(live, Topic()) as following:
+        (first,) = (await following())["queues"]
+        assert (first["name"], first["waiting"]) == ("mail", 1)
+        waiting = asyncio.create_task(following())
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        await queue.enqueue({"n": 2})
+        assert (await waiting)["queues"][0]["waiting"] == 2
+
+
+async def test_a_jobs_page_hears_of_its_state_and_progress(live, put, prefix):
+    queue = await put("films")
+    go_on = asyncio.Event()
+
+    async def handler(job):
+        await job.report_progress({"done": "<b>"})
+        await go_on.wait()
+
+    job = await queue.enqueue({"n": 1}, id="a/b")
+    topic = Topic(prefix, "films", "a/b")
+    async with messages(live, topic) as following:
+        assert (await following())["job"] == {"state": "queued", "progress": ""}
+        queue.process(handler)
+        async with asyncio.timeout(10):
+            while (await following())["job"] != {"state": "active", "progress": '{"done":"<b>"}'}:
+                pass
+        go_on.set()
+        await job.result()
+        async with asyncio.timeout(10):
+            while (await following())["job"]["state"] != "succeeded":
+                pass
+
+
+async def test_fifty_open_pages_are_one_poller(live, put, prefix, monkeypatch):
+    await put("mail", {"n": 1})
+    looks = 0
+    overview = live._store.overview
+
+    async def counted():
+        nonlocal looks
+        looks += 1
+        return await overview()
+
+    monkeypatch.setattr(live._store, "overview", counted)
+    monkeypatch.setattr(live_module, "_EVERY_S", 60.0)
+
+    async def listen() -> None:
+        async with messages(live, Topic()) as following:
+            await following()
+
+    await asyncio.gather(*(listen() for _ in range(50)))
+    assert looks == 1
+
+
+async def test_nobody_listening_is_nobody_looking(live, put):
+    await put("mail", {"n": 1})
+    async with messages(live, Topic()) as following:
+        await following()
+    async with asyncio.timeout(10):
+        await live._task
+    assert live._task is None
+
+
+async def test_too_many_listeners_are_refused(live, monkeypatch):
+    monkeypatch.setattr(live_module, "_MOST_LISTENERS", 1)
+    live.check_room()
+    async with aclosing(live.events(Topic(), shown=str)) as events:
+        await anext(events)
+        with pytest.raises(Refusal):
+            live.check_room()
+    live.check_room()
+
+
+async def test_streams_end_at_once_when_the_server_stops(live, put):
+    await put("mail", {"n": 1})
+    events = live.events(Topic(), shown=str)
+    assert await anext(events)
+    assert await anext(events)
+    ending = asyncio.create_task(anext(events, None))
+    await asyncio.sleep(0)
+    live.end_streams()
+    async with asyncio.timeout(5):
+        assert await ending is None
+
+
+async def test_who_may_not_look_hears_nothing(make_page):
+    async with client_of(make_page(token="t0ken")) as client:
+        assert (await client.get("/events")).status_code == 303
+        assert (await client.head("/events")).status_code == 303
+    async with client_of(make_page()) as client:
+        foreign = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
+        assert (await client.get("/events", headers=foreign)).status_code == 403
+        assert (await client.head("/events")).headers["content-type"].startswith("text/event-stream")
