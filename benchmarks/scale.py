@@ -372,6 +372,8 @@ async def operator(stage: Stage) -> None:
         ("the first 100 that wait", lambda: first_page("waiting")),
         ("the first 100 that failed", lambda: first_page("failed")),
         ("a text looked for in all that failed", search),
+        ("the last that waits explained", lambda: _explain(queue, many)),
+        ("every id looked at by the doctor", lambda: _diagnose(queue)),
         ("one in a thousand that wait cancelled", cancel),
         ("all that failed retried", retry),
         ("all that wait purged", purge),
@@ -381,6 +383,16 @@ async def operator(stage: Stage) -> None:
             await stage.step(title, action)
         print(f"{'… the longest wait of a PING meanwhile':<52} {waits[0]:>20}", flush=True)
     await queue.close()
+
+
+async def _explain(queue: Queue, many: int) -> None:
+    explanation = await queue.explain(many)
+    _expect(f"{many - 1} jobs run before it" in str(explanation.sentences), f"{explanation}")
+
+
+async def _diagnose(queue: Queue) -> None:
+    kinds = {finding.kind for finding in await queue.diagnose()}
+    _expect(not kinds & {"ghosts", "strays", "doubles", "not-looked-at"}, f"all is in order: {kinds}")
 
 
 def _expect(is_so: bool, what: str) -> None:
@@ -430,7 +442,10 @@ def _put_running(stage: Stage, queue: Queue, count: int) -> None:
         noted: Any = {f"job:{job_id}": now_ms for job_id in ids}
         stage.client.hset(replace(queue.keys, worker=worker).running, mapping=noted)
         stage.client.zadd(queue.keys.workers, {worker: now_ms + 15_000})
-        stage.client.lpush(queue.keys.active, *ids, *(f"n{job_id}" for job_id in ids))
+        every = [*ids, *(f"n{job_id}" for job_id in ids)]
+        record = '{"data":{},"options":{"timestamp":1,"stacktraces":[]},"status":"created","progress":0}'
+        stage.client.hset(queue.keys.jobs, mapping=dict.fromkeys(every, record))
+        stage.client.lpush(queue.keys.active, *every)
         claims: Any = dict.fromkeys(ids, "token.0:1")
         stage.client.hset(queue.keys.claims, mapping=claims)
 

@@ -82,6 +82,11 @@ async def test_in_a_cluster_a_tags_queues_and_workers_are_known(cluster, eventua
             return names == ["{b}sums"] and ids == [job.id]
 
         await eventually(is_known, 20)
+        assert [reason.kind for reason in (await queue.explain(job.id)).reasons] == ["running", "running"]
+        assert await queue.diagnose() == []
+        await queue.pipeline.call("LPUSH", queue.keys.waiting, "ghost")
+        assert await queue.repair(await queue.diagnose()) == 1
+        assert isinstance(await queue.diagnose_server(), list)
         end.set()
         await job.result(timeout=5000)
         await queue.destroy()

@@ -30,7 +30,7 @@ OnLooked = Callable[[int], object]
 MOST_LOOKED_AT = 2_000_000
 #: So many ids are suspected at most, and looked at again: each passes by all that waits and runs.
 _MOST_SUSPECTS = 1000
-_PAGE = 500
+_PAGE = 250
 #: Entries of lists that one call passes by, unless one id needs more: a few milliseconds' worth.
 _LONGEST_WALK = 200_000
 _MOST_AT_ONCE = 50
