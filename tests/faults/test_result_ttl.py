@@ -29,6 +29,7 @@ async def run(url, *, count=JOBS, **settings):
         await queue.run(burst=True, catch_signals=False)
 
 
+@pytest.mark.external  # takes long
 async def test_twenty_thousand_results_go_with_nobody_alive(own_valkey, redis, eventually):
     await run(own_valkey.url, result_ttl=1000)
 

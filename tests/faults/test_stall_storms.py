@@ -140,6 +140,7 @@ class Fleet:
             await queue.close()
 
 
+@pytest.mark.external  # takes long
 async def test_tens_of_thousands_of_orphans_beside_healthy_jobs(own_valkey, make_queue, eventually):
     """The check outlasts the interval; the healthy run once, the orphans are all done, no call is long."""
     queue = make_queue(redis=own_valkey.url, stall_interval=1000, is_worker=False)

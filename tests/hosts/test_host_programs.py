@@ -340,6 +340,7 @@ def test_no_thread_is_left():
 """
 
 
+@pytest.mark.external  # takes long
 async def test_each_test_of_pytest_has_a_loop_of_its_own(start, make_queue, tmp_path):
     """The second test's worker gets at once what the first one's loop has handed back."""
     (tmp_path / "test_works.py").write_text(PYTEST)
