@@ -40,6 +40,7 @@ from beeq.settings import Duration, milliseconds, whole
 from beeq.supervision.end_guard import EndGuard
 from beeq.supervision.loop_watch import named
 from beeq.supervision.signal_thread import signal_thread
+from beeq.telemetry.tracing import flush_spans
 from beeq.worker.heartbeat import LeftJobs, give_back_all
 from beeq.worker.supervisor import HANDLERS_HANG, QUEUE_PAUSED, Lifeline, ProcessSupervisor
 
@@ -62,6 +63,8 @@ _FAULT_S = _GIVE_BACK_S + _SAY_S + 1
 _FORCE_S = _FAULT_S + 1
 #: … and so long after the jobs' time where neither handler nor thread has heard the signal.
 _UNREAD_S = 2.0
+#: How long OpenTelemetry's spans may take to be sent in the end.
+_SPANS_S = 1.0
 
 
 def _warn_of_hand_back(queue: Queue) -> None:
@@ -386,4 +389,5 @@ def _be_child(
     except BaseException as ending:  # noqa: BLE001 - nothing may pass into the parent's code
         log_event(logging.ERROR, "a worker process ended", error=ending, has_trace=True)
     finally:
+        flush_spans(_SPANS_S)
         end_process(code)
