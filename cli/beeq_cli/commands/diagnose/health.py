@@ -31,7 +31,7 @@ _MOST_NAMED = 3
     ),
 )
 @click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
-@option(
+@click.option(
     "--timeout",
     "timeout_ms",
     metavar="D",

@@ -31,7 +31,7 @@ _GONE = "removed, or finished by a peer that kept nothing"
 )
 @click.argument("job_id", metavar="ID")
 @queue_option
-@option(
+@click.option(
     "--timeout",
     "timeout_ms",
     metavar="D",
