@@ -16,7 +16,6 @@ from beeq.jobs import JOB_TYPES
 from beeq.operations.pauses import read_pause
 from beeq_cli.commands.conditions import Condition, parse_condition
 from beeq_cli.commands.operate.every_queue import EveryQueue, QueueView
-from beeq_cli.commands.operate.lines import pause_text
 from beeq_cli.commands.rates import Rate, rate_between
 from beeq_cli.console import print_json, print_line, safe, say
 from beeq_cli.options import Common, common_options, examples, option, parsed
@@ -157,7 +156,7 @@ def _print_pauses(looks: Mapping[str, StatsLook]) -> None:
     if paused:
         print_line()
     for name, pause in paused.items():
-        print_line(f"{name} is {pause_text(pause)}")
+        print_line(f"{name} is paused {pause}")
 
 
 def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]) -> bool:

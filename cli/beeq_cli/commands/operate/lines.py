@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from beeq import FoundJob, Job, Pause
+from beeq import FoundJob, Job
 from beeq.protocol.codec import dumps_shown
 from beeq_cli.quantities import show_duration
 
@@ -48,17 +48,3 @@ def moment(at_ms: float) -> str:
     except (OverflowError, OSError, ValueError):
         return f"{at_ms:.0f} ms"
     return local.isoformat(sep=" ", timespec="seconds")
-
-
-def pause_text(pause: Pause) -> str:
-    """Return since when a queue is paused, by whom, why, and until when; not yet escaped."""
-    parts = ["paused"]
-    if pause.since_ms:
-        parts.append(f"since {moment(pause.since_ms)}")
-    if pause.by:
-        parts.append(f"by {pause.by}")
-    if pause.until_ms is not None:
-        parts.append(f"until {moment(pause.until_ms)}")
-    if pause.everyone:
-        parts.append("for everyone")
-    return " ".join(parts) + (f": {pause.reason}" if pause.reason else "")

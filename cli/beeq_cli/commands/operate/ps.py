@@ -1,7 +1,7 @@
 """``beeq ps``: who works on queues, and on what, for how long. Looking writes nothing."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,7 +11,6 @@ from beeq.client.reader import Reader
 from beeq.operations.live_workers import look_at
 from beeq.operations.pauses import read_pause
 from beeq_cli.commands.operate.every_queue import EveryQueue, QueueView
-from beeq_cli.commands.operate.lines import pause_text
 from beeq_cli.console import print_json, print_line, say
 from beeq_cli.options import Common, common_options, examples, option
 from beeq_cli.quantities import show_duration
@@ -51,21 +50,25 @@ def ps(common: Common, /, queue_names: tuple[str, ...], limit: int, as_json: boo
 
 
 async def _show(queues: EveryQueue, limit: int, *, as_json: bool, is_quiet: bool) -> int:
+    paused: set[str] = set()
+
     async def look(view: QueueView) -> Activity | None:
         if queues.is_found:
             stats = await Reader(view.pipeline, view.keys).stats(with_age=False)
             if not (stats.workers or stats.active):
                 return None
-        pause = None if as_json else await read_pause(view.pipeline, view.keys)
-        if pause is not None and not is_quiet:
-            say(f"{view.name} is {pause_text(pause)}")
+        pause = await read_pause(view.pipeline, view.keys)
+        if pause is not None:
+            paused.add(view.name)
+            if not (as_json or is_quiet):
+                say(f"{view.name} is paused {pause}")
         return await look_at(view.pipeline, view.keys)
 
     async with queues:
         found = await queues.ask(look)
     activities = {name: activity for name, activity in found.items() if activity is not None}
     if as_json:
-        _print_objects(activities)
+        _print_objects(activities, paused)
     else:
         _print_lines(activities, limit)
     nobody = [] if queues.is_found else [name for name, each in activities.items() if not each.workers]
@@ -83,12 +86,12 @@ def _ranked(activities: Mapping[str, Activity]) -> list[tuple[str, LiveWorker]]:
     return sorted(pairs, key=lambda pair: (-pair[1].longest_ms, pair[0], pair[1].id))
 
 
-def _print_objects(activities: Mapping[str, Activity]) -> None:
+def _print_objects(activities: Mapping[str, Activity], paused: Collection[str]) -> None:
     for name, worker in _ranked(activities):
-        print_json({"queue": name, **worker.shown()})
+        print_json({"queue": name, "paused": name in paused, **worker.shown()})
     for name, activity in activities.items():
         if activity.others != OtherJobs():
-            print_json({"queue": name, "worker": None, **_shown(activity.others)})
+            print_json({"queue": name, "paused": name in paused, "worker": None, **_shown(activity.others)})
 
 
 def _shown(others: OtherJobs) -> dict[str, Any]:
