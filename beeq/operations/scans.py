@@ -14,7 +14,7 @@ from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
-_MOST_DIGITS, _LAST_OFFSET = 20, 2**53
+_MOST_DIGITS, _LAST_OFFSET, _LAST_CURSOR = 20, 2**53, 2**64 - 1
 #: How many ids one call reads.
 PAGE = 250
 #: How many ids that have stayed mark the place where a page ended.
@@ -37,6 +37,8 @@ class PagePlace:
         cursor, _, offset = text.partition(".")
         parts = (cursor, offset)
         if not all(part.isascii() and part.isdecimal() and len(part) <= _MOST_DIGITS for part in parts):
+            return cls()
+        if int(cursor) > _LAST_CURSOR:
             return cls()
         return cls(cursor.encode(), min(int(offset), _LAST_OFFSET))
 

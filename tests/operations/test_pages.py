@@ -80,7 +80,9 @@ async def test_large_jobs_make_shorter_pages_and_none_is_left_out(make_queue, re
     assert sorted(await ids_of(queue, "failed"), key=int) == ids
 
 
-@pytest.mark.parametrize("at", ["x", "1", "-1.2", "1.2.3", "9" * 40, "0.-5", "٣.٣", "0." + "9" * 20])
+@pytest.mark.parametrize(
+    "at", ["x", "1", "-1.2", "1.2.3", "9" * 40, "0.-5", f"{2**64}.0", "٣.٣", "0." + "9" * 20]
+)
 async def test_a_place_that_nobody_gave_is_no_error(queue, at):
     page = await queue.page_of_jobs("waiting", at=at, count=5)
     assert len(page.jobs) in (0, 5)

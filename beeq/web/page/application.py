@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from beeq.environment import library_redis_url
-from beeq.errors import QueueClosed, RedisError, line_of, one_line
+from beeq.errors import QueueClosed, RedisError, RedisRefused, line_of, one_line
 from beeq.redis.urls import redact
 from beeq.settings import Settings
 from beeq.web import access
@@ -208,6 +208,9 @@ class Dashboard:
             return _problem(at, refusal.status, refusal.error, refusal.headers)
         except ClientDisconnect:
             return _problem(at, 400, "The request ended early")
+        except RedisRefused as refused:
+            logger.warning("Redis refuses what the page asks: %s", redact(line_of(refused)))
+            return _problem(at, 503, f"Redis refuses what was asked ({refused.code}): the log says more.")
         except (RedisError, QueueClosed, TimeoutError) as error:
             logger.warning("the page cannot ask Redis: %s", redact(line_of(error)))
             return _problem(

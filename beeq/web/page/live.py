@@ -16,6 +16,7 @@ from beeq.errors import BeeqError, line_of
 from beeq.protocol.codec import dumps
 from beeq.protocol.keys import Keys
 from beeq.redis.urls import redact
+from beeq.web.page.addresses import segment
 from beeq.web.page.store import Overview, QueueStore, in_time
 from beeq.web.responses import Refusal
 
@@ -154,6 +155,7 @@ def _counts_of(overview: Overview) -> list[dict[str, Any]]:
         {
             "prefix": each.prefix,
             "name": each.name,
+            "segment": segment(each.name),
             "isPaused": each.pause is not None,
             **{name: getattr(each.stats, name) for name in _COUNTS},
         }

@@ -40,7 +40,7 @@ function writeOverview(queues) {
   }
   let added = 0;
   for (const queue of queues) {
-    const row = rows.get(JSON.stringify([queue.prefix, queue.name]));
+    const row = rows.get(JSON.stringify([queue.prefix, queue.segment]));
     if (!row) added += 1;
     else for (const place of row.querySelectorAll("[data-count]")) write(place, queue[place.dataset.count]);
   }
