@@ -106,7 +106,7 @@ def _names_of(record: logging.LogRecord) -> str:
     known = vars(record)
     queue, job = (None if known.get(name) is None else _shown(known[name]) for name in ("queue", "job"))
     message = _raw(record)
-    if queue is not None and message.startswith(named(queue)):
+    if queue is not None and message.startswith(named(queue).removesuffix(": ")):
         return ""
     return named(queue, None if message.startswith("job ") else job)
 

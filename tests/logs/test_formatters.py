@@ -40,6 +40,8 @@ def test_a_line_has_time_level_queue_job_and_message() -> None:
 def test_names_that_the_message_begins_with_are_not_repeated() -> None:
     text = TextFormatter().format(record("queue mail: job 17: sent", queue="mail", job="17"))
     assert text.endswith(" INFO    queue mail: job 17: sent")
+    text = TextFormatter().format(record("queue mail is paused", queue="mail"))
+    assert text.endswith(" INFO    queue mail is paused")
     text = TextFormatter().format(record("job '17': sent", queue="mail", job="17"))
     assert text.endswith(" INFO    queue mail: job '17': sent")
 
