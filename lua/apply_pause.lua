@@ -85,7 +85,11 @@ elseif not is_hiding and hidden_count > 0 then
     left = scatter()
   end
 end
-if ends == '1' and left == 0 and refusal == '' then
+if ends == '1' and left > 0 and pause and needs_steps then
+  -- Else workers would hide again what the next calls are about to show.
+  local for_workers = string.gsub(pause, '("everyone":)true', '%1false', 1)
+  call('SET', paused, for_workers, 'KEEPTTL')
+elseif ends == '1' and left == 0 and refusal == '' then
   call('DEL', paused)
   if pause then
     call('PUBLISH', paused, 'resumed')

@@ -119,8 +119,12 @@ class TestApply:
 
     def test_without_rename_they_come_back_in_steps(self, bench):
         bench.put(waiting=["h", "g"], hidden=list("fedcba"), paused=EVERYONE)
-        left = [apply(bench, ends="1", limit=2, in_steps="1")[1] for _ in range(3)]
-        assert left == [4, 2, 0]
+        bench.redis.expire(bench.keys.paused, 60)
+        assert apply(bench, ends="1", limit=2, in_steps="1") == [EVERYONE, 4, 1, ""]
+        assert bench.redis.get(bench.keys.paused) == EVERYONE.replace("true", "false"), "workers hide no more"
+        assert 0 < bench.redis.ttl(bench.keys.paused) <= 60
+        assert apply(bench, in_steps="1", limit=2)[1] == 2, "a worker helps"
+        assert apply(bench, ends="1", limit=2, in_steps="1")[1] == 0
         assert bench.snapshot() == {"waiting": list("hgfedcba")}
 
     def test_its_end_is_told_once(self, bench):
