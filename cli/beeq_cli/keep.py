@@ -90,5 +90,13 @@ def line_of(queues: Sequence[Queue]) -> str:
 
 
 def _line_of(settings: Settings) -> str:
-    line = f"keeps {settings.keep_succeeded} succeeded and {settings.keep_failed} failed jobs"
+    line = f"keeps {_kept(settings.keep_succeeded, 'succeeded')} and {_kept(settings.keep_failed, 'failed')}"
     return f"{line}, job timeout {duration_text(settings.job_timeout)}" if settings.job_timeout else line
+
+
+def _kept(keep: Keep | None, state: str) -> str:
+    if keep is None or keep.is_all:
+        return f"all {state} jobs"
+    count = "" if keep.count is None else f"{keep.count} "
+    age = "" if keep.age_ms is None else f" for {duration_text(keep.age_ms)}"
+    return f"{count}{state} jobs{age}{' (its own)' if keep.own else ''}"

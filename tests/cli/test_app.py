@@ -13,7 +13,7 @@ from tests.cli.command import Beeq, said
 from tests.support.server import Server
 
 STARTED = "Queue worker started"
-KEEPS = "keeps 7d,10000,own succeeded and 30d,10000,own failed jobs"
+KEEPS = "keeps 10000 succeeded jobs for 7d (its own) and 10000 failed jobs for 30d (its own)"
 APP = """
 import os
 from beeq import Queue

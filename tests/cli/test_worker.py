@@ -403,7 +403,7 @@ def test_a_picture_passes_three_commands_in_an_empty_folder(bare_beeq: Beeq) -> 
     started, held, _ = map(said, ran.stderr.splitlines())
     assert (ran.returncode, ran.stdout) == (0, "")
     assert started.startswith(f"{STARTED}: ai-generation (1 place), media-processing (1 place), ")
-    assert held.startswith("ffmpeg ")
+    assert held.startswith(f"queue media-processing: job {job_id}: ffmpeg ")
     assert (bare_beeq.folder / "last.png").read_bytes().startswith(b"\x89PNG")
     assert bare_beeq.stats("media-processing")["succeeded"] == 1
     shown = bare_beeq.ok("enqueue", "media-processing", *fields, "--id", job_id, "--wait", "-q")
