@@ -55,6 +55,10 @@ def test_the_wheel_has_the_scripts_and_the_command(dist):
         assert "beeq = beeq_cli.main:cli" in opened.read(entry_points).decode()
     assert {f"beeq/lua/{name}" for name in SCRIPTS} <= names
     assert {"beeq/py.typed", "beeq/protocol/README.md", "beeq_cli/main.py"} <= names
+    page = ROOT / "beeq" / "web" / "page"
+    files = [path for folder in ("templates", "static") for path in (page / folder).iterdir()]
+    assert files
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= names
     assert not any(name.startswith(("tests/", "benchmarks/", "cli/")) for name in names)
 
 
