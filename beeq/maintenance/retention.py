@@ -42,6 +42,7 @@ class Retention:
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context
+        self._pipeline, self._keys = context.pipeline, context.keys
         settings = context.settings
         wanted = {"succeeded": settings.keep_succeeded, "failed": settings.keep_failed}
         self._kept: dict[str, Keep] = {
@@ -88,11 +89,14 @@ class Retention:
 
     async def _is_turn(self) -> bool:
         ages_ms = [keep.age_ms or 0 for keep in self._kept.values()]
-        is_turn = await self._call(
-            scripts.begin_retention,
-            kept="; ".join(f"{state} {keep}" for state, keep in self._kept.items()),
-            interval_ms=round(self._interval_s * 1000),
-            notes_ms=max(ages_ms) + _NOTES_MS,
+        is_turn = await self._in_turn(
+            scripts.begin_retention(
+                self._pipeline,
+                self._keys,
+                kept="; ".join(f"{state} {keep}" for state, keep in self._kept.items()),
+                interval_ms=round(self._interval_s * 1000),
+                notes_ms=max(ages_ms) + _NOTES_MS,
+            )
         )
         return bool(is_turn)
 
@@ -122,15 +126,18 @@ class Retention:
         """Drop what is beyond ``keep``; return how many jobs went."""
         total, has_more = 0, 1
         while has_more and asyncio.get_running_loop().time() < ends_s:
-            dropped, has_more = await self._call(
-                scripts.drop_finished,
-                state=state,
-                age_ms="" if keep.age_ms is None else keep.age_ms,
-                count="" if keep.count is None else keep.count,
-                is_own="1" if keep.own else "",
-                limit=_DROP_AT_ONCE,
-                max_bytes=_DROP_BYTES,
-                outbox_limit=self._context.settings.outbox_limit,
+            dropped, has_more = await self._in_turn(
+                scripts.drop_finished(
+                    self._pipeline,
+                    self._keys,
+                    state=state,
+                    age_ms="" if keep.age_ms is None else keep.age_ms,
+                    count="" if keep.count is None else keep.count,
+                    is_own="1" if keep.own else "",
+                    limit=_DROP_AT_ONCE,
+                    max_bytes=_DROP_BYTES,
+                    outbox_limit=self._context.settings.outbox_limit,
+                )
             )
             total += dropped
         return total
@@ -139,11 +146,14 @@ class Retention:
         """Note when jobs that others have finished were first seen; return how many."""
         total = pages = 0
         while asyncio.get_running_loop().time() < ends_s:
-            cursor, noted, missing = await self._call(
-                scripts.note_finished,
-                state=state,
-                cursor=self._cursors.get(state, b"0"),
-                count=_NOTE_AT_ONCE,
+            cursor, noted, missing = await self._in_turn(
+                scripts.note_finished(
+                    self._pipeline,
+                    self._keys,
+                    state=state,
+                    cursor=self._cursors.get(state, b"0"),
+                    count=_NOTE_AT_ONCE,
+                )
             )
             self._cursors[state] = cursor
             total, pages = total + noted, pages + 1
@@ -154,20 +164,22 @@ class Retention:
     async def _sweep(self, state: str, kind: str) -> None:
         """Drop notes of jobs that Node peers have removed or retried, some of them."""
         for _ in range(_SWEEP_PAGES):
-            self._ranks[state, kind] = await self._call(
-                scripts.sweep_finished,
-                state=state,
-                kind=kind,
-                start=self._ranks.get((state, kind), 0),
-                count=_SWEEP_AT_ONCE,
+            self._ranks[state, kind] = await self._in_turn(
+                scripts.sweep_finished(
+                    self._pipeline,
+                    self._keys,
+                    state=state,
+                    kind=kind,
+                    start=self._ranks.get((state, kind), 0),
+                    count=_SWEEP_AT_ONCE,
+                )
             )
             if not self._ranks[state, kind]:
                 break
 
-    async def _call(self, script: scripts.Script, **arguments: Any) -> Any:
+    async def _in_turn(self, call: Coroutine[Any, Any, Any]) -> Any:
         """Run one step, and rest as long as it took: the server has others to serve."""
-        loop, pipeline = asyncio.get_running_loop(), self._context.pipeline
-        call: Coroutine[Any, Any, Any] = script(pipeline, self._context.keys, **arguments)
+        loop, pipeline = asyncio.get_running_loop(), self._pipeline
         began_s = loop.time()
         if self._duty is None:
             return await call
