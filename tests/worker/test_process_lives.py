@@ -542,13 +542,15 @@ async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
         handler = {"module": handlers.__name__, "name": "act"}
         record = {"data": {"do": "hang_with_family"}, "options": {}}
         token = os.urandom(TOKEN_BYTES)
-        ours.sendall(encode(token, "load", handler_ref=handler, argv=[]))
+        ours.sendall(encode(token, "load", handler_ref=handler, argv=[], log=None, worker=""))
         ours.sendall(encode(token, "job", dumps(record), attempt=1, id="1", queue="q", strategies=[]))
         decoder, said = Decoder(token), []
         ours.setblocking(False)
         async with asyncio.timeout(30):
             while len(said) < 3:
-                said += decoder.feed(await asyncio.get_running_loop().sock_recv(ours, 4096))
+                part = await asyncio.get_running_loop().sock_recv(ours, 4096)
+                assert part, "the child has ended"
+                said += decoder.feed(part)
         assert [message.head["kind"] for message in said] == ["ready", "begin", "call"]
         pids = loads(said[2].body[: said[2].head["size"]])[0]
     await gone(pids["pid"], pids["family"])
