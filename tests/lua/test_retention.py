@@ -9,7 +9,7 @@ import pytest
 from beeq.redis import scripts
 from tests.lua.bench import Bench, End
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.real_redis("fakeredis has no redis.sha1hex")]
 DAY_MS = 24 * 3600 * 1000
 STATES = ("succeeded", "failed")
 SEEN = {"succeeded": "seenSuccess", "failed": "seenFailure"}
