@@ -4,7 +4,8 @@
 -- KEYS[1] paused   string, there while the queue is paused; also the name of a channel
 -- KEYS[2] waiting  list of ids; workers pop right
 -- KEYS[3] hidden   list of ids that wait, each of them before all of waiting
--- ARGV[1] ends      "1" to end the pause, once everything is in waiting again
+-- ARGV[1] ends      "1" to end the pause, once everything is in waiting again; how its text begins: to end that one, and
+--                  none that has taken its place since an earlier call
 -- ARGV[2] limit     how many ids to move one by one at most
 -- ARGV[3] in_steps  "1" if the user may not RENAME, as an earlier call has said
 --
@@ -31,7 +32,8 @@ local pause = pcall('GET', paused)
 if is_error(pause) then
   pause = false -- a stranger's key
 end
-local is_hiding = ends ~= '1' and pause and string.find(pause, '^{"since":%d+,"until":[%dnul]+,"everyone":true[,}]')
+local is_ending = ends == '1' or (ends ~= '' and pause and string.sub(pause, 1, #ends) == ends)
+local is_hiding = not is_ending and pause and string.find(pause, '^{"since":%d+,"until":[%dnul]+,"everyone":true[,}]')
 local hidden_count, waiting_count = pcall('LLEN', hidden), pcall('LLEN', waiting)
 local needs_steps, refusal = in_steps == '1', ''
 
@@ -85,11 +87,11 @@ elseif not is_hiding and hidden_count > 0 then
     left = scatter()
   end
 end
-if ends == '1' and left > 0 and pause and needs_steps then
+if is_ending and left > 0 and pause and needs_steps then
   -- Else workers would hide again what the next calls are about to show.
   local for_workers = string.gsub(pause, '("everyone":)true', '%1false', 1)
   call('SET', paused, for_workers, 'KEEPTTL')
-elseif ends == '1' and left == 0 and refusal == '' then
+elseif is_ending and left == 0 and refusal == '' then
   call('DEL', paused)
   if pause then
     call('PUBLISH', paused, 'resumed')

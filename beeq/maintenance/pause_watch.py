@@ -37,14 +37,16 @@ class PauseKeeper:
         self._context = context
         self._in_steps = False  # the user may not RENAME
 
-    async def apply(self, *, ends: bool = False) -> tuple[Pause | None, bool]:
-        """Make one call; return the pause there was, and whether there is more to move.
+    async def apply(self) -> tuple[Pause | None, bool]:
+        """Make one call; return the pause there was, and whether there is more to move. Raises RedisError."""
+        raw, has_more = await self._call("")
+        return None if raw is None else decode_pause(raw), has_more
 
-        With ``ends`` the pause ends, once there is not. Raises RedisError.
-        """
+    async def _call(self, ends: str | bytes) -> tuple[bytes | None, bool]:
+        """Return the text of the pause there was, and whether there is more to move."""
         pipeline, keys, in_steps = self._context.pipeline, self._context.keys, "1" if self._in_steps else ""
         if ends:
-            reply = await _END_PAUSE(pipeline, keys, ends="1", limit=_MOVE_AT_ONCE, in_steps=in_steps)
+            reply = await _END_PAUSE(pipeline, keys, ends=ends, limit=_MOVE_AT_ONCE, in_steps=in_steps)
         else:
             reply = await scripts.apply_pause(pipeline, keys, ends="", limit=_MOVE_AT_ONCE, in_steps=in_steps)
         raw, left, needs_steps, refusal = reply
@@ -54,17 +56,20 @@ class PauseKeeper:
             if ends:
                 raise refused
             self._context.report_error(refused)
-        return None if raw is None else decode_pause(raw), left > 0
+        return raw, left > 0
 
     async def settle(self, *, ends: bool = False) -> Pause | None:
         """Apply it to the end; return the pause there was at the beginning. Raises RedisError.
 
+        With ``ends`` that pause ends, once all is back; one that somebody begins meanwhile stays.
         As long as it takes: each call moves more than producers add meanwhile.
         """
-        pause, has_more = await self.apply(ends=ends)
+        raw, has_more = await self._call("1" if ends else "")
+        # A call may say that it is not for everyone any more.
+        that_one = raw.partition(b'"everyone":')[0] if ends and raw else b""
         while has_more:
-            _, has_more = await self.apply(ends=ends)
-        return pause
+            _, has_more = await self._call(that_one)
+        return None if raw is None else decode_pause(raw)
 
 
 class PauseWatch:

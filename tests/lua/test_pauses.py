@@ -127,6 +127,26 @@ class TestApply:
         assert apply(bench, ends="1", limit=2, in_steps="1")[1] == 0
         assert bench.snapshot() == {"waiting": list("hgfedcba")}
 
+    @pytest.mark.parametrize("in_steps", ["", "1"])
+    def test_one_that_takes_its_place_meanwhile_stays(self, bench, in_steps):
+        begin = EVERYONE.partition('"everyone"')[0]
+        bench.put(waiting=list("dc"), hidden=["b", "a"], paused=EVERYONE)
+        assert apply(bench, ends="1", limit=1, in_steps=in_steps)[1] > 0
+        later = BEEQ_ONLY.replace("1", "2", 1)
+        bench.put(paused=later)
+        while (answer := apply(bench, ends=begin, limit=1, in_steps=in_steps))[1]:
+            assert answer[0] == later
+        assert bench.snapshot() == {"waiting": list("dcba"), "paused": later}
+
+    @pytest.mark.parametrize("in_steps", ["", "1"])
+    def test_it_is_known_by_the_begin_of_its_text(self, bench, in_steps):
+        begin = EVERYONE.partition('"everyone"')[0]
+        bench.put(waiting=list("dc"), hidden=["b", "a"], paused=EVERYONE)
+        assert apply(bench, ends="1", limit=1, in_steps=in_steps)[1] > 0
+        while apply(bench, ends=begin, limit=1, in_steps=in_steps)[1]:
+            pass
+        assert bench.snapshot() == {"waiting": list("dcba")}
+
     def test_its_end_is_told_once(self, bench):
         bench.put(paused=BEEQ_ONLY)
         with bench.redis.pubsub() as ear:

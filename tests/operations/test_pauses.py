@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from beeq import NoWorkerLives, Pause, QueuePaused
+from beeq.maintenance.pause_watch import PauseKeeper
 from beeq.process import user_name
 from beeq.protocol.pauses import MAX_BY_CHARACTERS, decode_pause
 from beeq.sync import Queue as SyncQueue
@@ -96,6 +97,32 @@ async def test_two_who_pause_and_resume_at_once_do_no_harm(operator: Any) -> Non
     assert (await operator.paused()).by in map(str, range(10))
     ended = await asyncio.gather(*(operator.resume() for _ in range(10)))
     assert len([pause for pause in ended if pause is not None]) == 1
+
+
+async def test_a_pause_that_begins_during_a_resume_stays(
+    operator: Any, make_queue: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_queue(is_worker=False, activate_delayed_jobs=False)
+    await operator.pause("the first")
+    ids = [(await operator.enqueue({})).id for _ in range(4)]
+    for _ in range(2):
+        await redis.lmove(operator.keys.waiting, operator.keys.hidden, "RIGHT", "LEFT")
+    later: list[Pause] = []
+    call = PauseKeeper._call
+
+    async def slow(keeper: PauseKeeper, ends: str | bytes) -> Any:
+        answer = await call(keeper, ends)
+        if ends == "1" and not later:
+            later.append(await other.pause("the second"))
+        return answer
+
+    monkeypatch.setattr("beeq.maintenance.pause_watch._MOVE_AT_ONCE", 1)
+    monkeypatch.setattr(PauseKeeper, "_call", slow)
+    assert (await operator.resume()).reason == "the first"
+    assert later == [await operator.paused()]
+    assert await operator.resume() == later[0]
+    assert await operator.paused() is None
+    assert await redis.lrange(operator.keys.waiting, 0, -1) == ids[::-1]
 
 
 @pytest.mark.parametrize(
