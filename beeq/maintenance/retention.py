@@ -7,6 +7,7 @@ protocol/README.md, "Retention".
 import asyncio
 import random
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
@@ -86,6 +87,8 @@ class Retention:
                 await self._look_at_all(_LAST_LOOK_S)
             except RedisError as error:
                 self._context.report_error(error)
+            with suppress(RedisError):  # then the notes have no TTL until the next look
+                await self._is_turn()
 
     async def _is_turn(self) -> bool:
         ages_ms = [keep.age_ms or 0 for keep in self._kept.values()]

@@ -346,6 +346,13 @@ def test_a_look_keeps_the_notes_alive_for_a_while(bench):
     assert all(0 < bench.redis.pttl(bench.key(name)) <= DAY_MS for name in names)
 
 
+def test_who_comes_out_of_turn_keeps_them_alive_too(bench):
+    assert begin(bench, "a") == 1
+    bench.put(succeededAt={"1": 1})
+    assert begin(bench, "a") == 0
+    assert 0 < bench.redis.pttl(bench.key("succeededAt")) <= DAY_MS
+
+
 def test_a_look_begins_whatever_stands_in_the_key(bench):
     bench.put(retention=["odd"])
     assert begin(bench, "a") == 1

@@ -220,6 +220,18 @@ async def test_a_burst_drops_before_it_ends(make_queue):
         assert (health.succeeded, health.failed, health.waiting) == (3, 0, 0)
 
 
+async def test_what_a_burst_notes_has_a_ttl(make_queue):
+    producer = await make_queue(is_worker=False).ready()
+    for _ in range(2):
+        await producer.enqueue({"fails": False})
+        queue = make_queue(keep_succeeded="1h,own")
+        queue.process(handle)
+        await queue.run(burst=True)
+        await queue.close()
+        left_ms = await producer.pipeline.call("PTTL", queue.keys.succeeded_at)
+        assert 0 < left_ms <= 31 * 24 * 3_600_000
+
+
 async def test_destroy_deletes_the_notes_too(make_queue):
     queue = work(make_queue, keep_succeeded="1h", keep_failed="1h")
     await finish(queue, "1", "f1")
