@@ -217,7 +217,8 @@ class Outbox:
         """Return ids of active, waiting and delayed jobs: of each list at most ``limit`` from either end."""
         keys = self._keys[queue_name]
         found: dict[bytes, None] = {}
-        for command, key in (("LRANGE", keys.active), ("LRANGE", keys.waiting), ("ZRANGE", keys.delayed)):
+        lists = [("LRANGE", key) for key in (keys.active, keys.waiting, keys.hidden)]
+        for command, key in (*lists, ("ZRANGE", keys.delayed)):
             for start, end in ((0, limit - 1), (-limit, -1)):
                 found.update(
                     dict.fromkeys(await self._pipeline.call(command, key, start, end, repeatable=True))

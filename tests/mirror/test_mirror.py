@@ -307,6 +307,15 @@ async def test_what_nobody_noted_is_found_by_looking(scene, eventually, monkeypa
     await silent.close()
 
 
+async def test_who_looks_sees_jobs_that_a_pause_hides(scene):
+    queue = Queue("webhook-processing", redis=scene.redis_url, prefix=scene.prefix, is_worker=False)
+    async with queue:
+        jobs = [await queue.enqueue(webhook(n)) for n in range(2)]
+        await queue.pipeline.call("LMOVE", queue.keys.waiting, queue.keys.hidden, "RIGHT", "LEFT")
+        outbox = scene.mirror()._outbox
+        assert set(await outbox.in_flight("webhook-processing", 10)) == {job.id for job in jobs}
+
+
 async def test_the_outbox_may_overflow_and_nothing_is_missing(scene, eventually, monkeypatch):
     monkeypatch.setattr("beeq.settings.OUTBOX_LIMIT", 100)
     monkeypatch.setattr("beeq.mirror.reconciler.INTERVAL_S", 0.1)
