@@ -135,7 +135,7 @@ async def _answer(pages: Mapping[str, Page], is_local: bool, head: bytes) -> tup
         async with asyncio.timeout(_ANSWER_S):
             return await page(headers.get("accept", "")), method != "HEAD"
     except Exception as error:  # noqa: BLE001 - the next request may have an answer
-        logger.warning("%s cannot be answered: %s", target[:100], kind_and_text_of(error))
+        logger.warning("%.100r cannot be answered: %s", target, kind_and_text_of(error))
         return Answer(500, b"internal error\n"), method != "HEAD"
 
 

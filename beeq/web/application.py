@@ -123,6 +123,7 @@ class Application:
         self._make_policy = make_policy
         self._make_page = make_page
         self._page: Dashboard | None = None  # while it runs, if there is one
+        self._most_streams: int | None = None
         self._held_bytes = HeldBytes()
         self._running: Running | None = None  # set while it runs
         routes = [Route(path, self._resource(path, handlers)) for path, handlers in ROUTES.items()]
@@ -143,6 +144,8 @@ class Application:
         policy = self._make_policy()
         service = self._make_service()
         self._page = self._make_page() if self._make_page is not None else None
+        if self._page is not None and self._most_streams is not None:
+            self._page.bound_streams(self._most_streams)
         self._running = Running(service, policy)
         for queue in service.queues.values():
             queue.telemetry.tally = QueueTally()
@@ -158,6 +161,10 @@ class Application:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             await service.close()
+
+    def bound_streams(self, count: int) -> None:
+        """Let so many responses at the most have no end of their own; said before it runs."""
+        self._most_streams = count
 
     def end_streams(self) -> None:
         """End responses that have no end of their own: the server is about to stop."""

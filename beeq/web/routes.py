@@ -110,7 +110,7 @@ async def job_status(running: Running, _body: RequestBody, names: Mapping[str, s
     if document is None:
         raise unknown
     if running.policy.hides_data:
-        document = {**document, "jobData": None, "result": None, "error": None}
+        document = {**document, "jobData": None, "result": None, "error": None, "projectId": None}
     return json_response(status_object(document))
 
 

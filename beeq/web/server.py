@@ -85,6 +85,7 @@ async def serve(
     must be there after ``head_timeout_s``.
     """
     limit = connections_possible(max_connections)
+    app.bound_streams(limit // 2)  # the others are for requests that end, and for probes
     connections = ClientConnections(limit=limit, head_timeout_s=head_timeout_s)
     http: Any = partial(ClientConnection, connections)  # uvicorn's annotation knows classes and names only
     config = uvicorn.Config(

@@ -123,6 +123,18 @@ def test_a_new_connection_takes_the_place_of_the_slowest(start, connect):
     assert honest.get("/health")[0] == 200
 
 
+def test_open_pages_leave_connections_to_others(start, connect):
+    url = start("--max-connections", "8")
+    pages = [connect(url) for _ in range(6)]
+    for page in pages[:4]:
+        page.send(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert page.answer()[0] == 200
+        page.line()  # the stream has begun
+    for page in pages[4:]:
+        assert page.get("/events")[0] == 503
+    assert connect(url).get("/health")[0] == 200
+
+
 def test_who_sends_a_body_slowly_gives_way_too(start, connect):
     url = start("--max-connections", "2")
     slow = [connect(url) for _ in range(2)]

@@ -70,7 +70,8 @@ def test_read_only_and_hidden_data_hold_for_the_routes(start):
     assert httpx.post(f"{url}{SCRIPT}", json=WANTED).status_code == 403
     url = start("--hide-data")
     job_id = httpx.post(f"{url}{SCRIPT}", json=WANTED).json()["jobId"]
-    assert httpx.get(f"{url}/v1/jobs/{job_id}/status").json()["jobData"] is None
+    status = httpx.get(f"{url}/v1/jobs/{job_id}/status").json()
+    assert (status["jobData"], status["projectId"]) == (None, None)
     assert "bees" not in httpx.get(f"{url}/q/ai-generation/jobs/{job_id}").text
 
 

@@ -32,6 +32,10 @@ class Wire:
             headers[name.lower()] = value
         return status, headers, self._stream.read(int(headers.get("content-length", 0)))
 
+    def line(self) -> bytes:
+        """Return the next line of what comes."""
+        return self._stream.readline()
+
     def is_at_end(self) -> bool:
         return self._stream.read(1) == b""
 

@@ -28,7 +28,7 @@ from beeq.web.bounds import HeldBytes
 from beeq.web.page import rendering
 from beeq.web.page.addresses import Addresses, text_of_segment
 from beeq.web.page.failures import Failures
-from beeq.web.page.live import Live
+from beeq.web.page.live import MOST_LISTENERS, Live
 from beeq.web.page.look import Parts, ScreenRequest
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.screens import acts, events, failures, job, login, overview, queue, search, system, workers
@@ -119,6 +119,7 @@ class Dashboard:
         self._visitors = Visitors(policy, auth)
         self._held_bytes = HeldBytes()
         self._parts: Parts | None = None
+        self._most_streams = MOST_LISTENERS
         self._make_store()  # so that a bad URL is said now
 
     def __repr__(self) -> str:
@@ -130,9 +131,8 @@ class Dashboard:
     def _running(self) -> Parts:
         if self._parts is None:
             store = self._make_store()
-            self._parts = Parts(
-                store, BulkRuns(store), Failures(store), Live(store), self._visitors, self._policy
-            )
+            live = Live(store, most_listeners=self._most_streams)
+            self._parts = Parts(store, BulkRuns(store), Failures(store), live, self._visitors, self._policy)
         return self._parts
 
     async def close(self) -> None:
@@ -143,6 +143,10 @@ class Dashboard:
             await parts.runs.close()
             await parts.failures.close()
             await parts.store.close()
+
+    def bound_streams(self, count: int) -> None:
+        """Let so many pages listen at the most; said before the first request."""
+        self._most_streams = min(count, MOST_LISTENERS)
 
     def end_streams(self) -> None:
         """End what pages listen to, so that a server that stops need not wait for them."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from beeq.errors import BeeqError, RedisUnavailable, line_of
@@ -65,11 +66,13 @@ class FailureSurvey:
     """What one pass has found.
 
     Attributes:
+        groups: by prefix, queue and kind; ``by_queue`` the same by the first two.
         looked_at: how many jobs were read. failed: how many there were.
         has_ended: whether it goes on no more.
     """
 
     groups: dict[tuple[str, str, str], FailureGroup] = field(default_factory=dict)
+    by_queue: dict[tuple[str, str], list[FailureGroup]] = field(default_factory=dict)
     looked_at: int = 0
     failed: int = 0
     has_ended: bool = False
@@ -78,13 +81,20 @@ class FailureSurvey:
 
     def sorted_groups(self) -> list[FailureGroup]:
         """Return the groups: what has failed lately first, then the largest."""
-        return sorted(self.groups.values(), key=lambda each: (-each.recent, -each.count, -each.last_ms))
+        return _sorted(self.groups.values())
 
     def of(self, prefix: str, queue_name: str) -> list[FailureGroup]:
         """Return the groups of one queue, likewise."""
-        return [
-            each for each in self.sorted_groups() if (each.prefix, each.queue_name) == (prefix, queue_name)
-        ]
+        return _sorted(self.by_queue.get((prefix, queue_name), []))
+
+    def add(self, group: FailureGroup) -> None:
+        """Take a new group in."""
+        self.groups[group.prefix, group.queue_name, group.kind] = group
+        self.by_queue.setdefault((group.prefix, group.queue_name), []).append(group)
+
+
+def _sorted(groups: Iterable[FailureGroup]) -> list[FailureGroup]:
+    return sorted(groups, key=lambda each: (-each.recent, -each.count, -each.last_ms))
 
 
 class Failures:
@@ -170,5 +180,5 @@ def _group(survey: FailureSurvey, counts: QueueCounts, error: str) -> FailureGro
         kind = _OTHERS
     key = (counts.prefix, counts.name, kind)
     if key not in survey.groups:
-        survey.groups[key] = FailureGroup(*key)
+        survey.add(FailureGroup(*key))
     return survey.groups[key]

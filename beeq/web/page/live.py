@@ -27,7 +27,7 @@ _EVERY_S = 2.0
 _LONGEST_SILENCE_S = 15.0
 #: A browser comes back by itself; its session is looked at again then.
 _LONGEST_STREAM_S = 600.0
-_MOST_LISTENERS = 200
+MOST_LISTENERS = 200
 #: Jobs that are looked at in each turn.
 _MOST_JOBS = 50
 _COUNTS = ("waiting", "active", "delayed", "failed", "succeeded", "workers")
@@ -45,8 +45,9 @@ class Topic:
 class Live:
     """The poller of one page, and who listens to it."""
 
-    def __init__(self, store: QueueStore) -> None:
+    def __init__(self, store: QueueStore, *, most_listeners: int = MOST_LISTENERS) -> None:
         self._store = store
+        self._most_listeners = most_listeners
         self._topics: Counter[Topic] = Counter()
         self._counts: list[dict[str, Any]] = []
         self._jobs: dict[Topic, tuple[str, Any]] = {}
@@ -67,15 +68,21 @@ class Live:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def _is_full(self) -> bool:
+        return self._topics.total() >= self._most_listeners
+
     def check_room(self) -> None:
         """Raise Refusal if too many listen already."""
-        if self._topics.total() >= _MOST_LISTENERS:
+        if self._is_full:
             raise Refusal(503, "Too many pages are open", headers={"retry-after": "30"})
 
     async def events(self, topic: Topic, *, shown: Callable[[Any], str]) -> AsyncGenerator[bytes]:
         """Yield events until the time of one stream is over; ``shown`` makes text of progress."""
+        if self._is_full:
+            return  # others have come since there was room
         self._topics[topic] += 1
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look_on())
             self._task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
@@ -116,8 +123,9 @@ class Live:
             message["job"] = {"state": state, "progress": shown(progress) if progress else ""}
         return dumps(message)
 
-    def _ended(self, _task: asyncio.Task[None]) -> None:
-        self._task = None
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # else who came at its very end has begun another one
+            self._task = None
 
     async def _look_on(self) -> None:
         while self._topics and not self._is_over:

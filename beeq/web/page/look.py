@@ -25,6 +25,9 @@ _SAID_S = 20
 _LONGEST_SAID = 500
 _LONGEST_QUERY = 2000
 _RUNS_OF_BLANKS = re.compile(r"\s+")
+#: What is a type's name for certain, and no word of a message.
+_ERROR_TYPE = re.compile(r"(?:[A-Za-z_]\w*\.){0,8}[A-Z]\w*(?:Error|Exception|Timeout)", re.ASCII)
+_LONGEST_TYPE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,15 @@ class ScreenRequest:
         return words.shape(value) if self.hides_data else value
 
     def error(self, text: str) -> str:
-        """Return an error's line as it may be shown: without its message, where values are hidden."""
+        """Return an error's line as it may be shown: where values are hidden, its type alone.
+
+        An error of Node, or one that has no type before it, may begin with any word: that is hidden, too.
+        """
         if not self.hides_data or not text:
             return text
-        kind = text.partition(":")[0]
-        return f"{kind}: (hidden)" if re.fullmatch(r"[\w.]{1,100}", kind) else "(hidden)"
+        kind = text.partition("\n")[0].partition(":")[0].strip()
+        is_type = len(kind) <= _LONGEST_TYPE and _ERROR_TYPE.fullmatch(kind) is not None
+        return f"{kind}: (hidden)" if is_type else "(hidden)"
 
     def screen(self, template: str, status: int = 200, /, **values: Any) -> Response:
         """Return a screen."""

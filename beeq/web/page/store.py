@@ -142,6 +142,7 @@ class QueueStore:
         names = self._names[prefix]
         if names.search is None and time.monotonic() >= names.stale_at_s:
             await self.home(prefix)
+        if names.search is None and time.monotonic() >= names.stale_at_s:  # nobody has begun meanwhile
             names.search = asyncio.create_task(self._search(prefix, names))
             self._tasks.add(names.search)
             names.search.add_done_callback(self._tasks.discard)

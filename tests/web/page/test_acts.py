@@ -8,6 +8,8 @@ import logging
 
 import pytest
 
+from beeq import RedisUnavailable
+from beeq.web.page.screens import acts
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import buttons_of, form_with, jobs_of, text_of
 
@@ -48,6 +50,22 @@ async def test_selected_jobs_are_retried_and_the_others_left(client, five_failed
     assert sorted(jobs_of(done)) == ["2", "3", "5"]
     assert await counts(five_failed) == {"waiting": 2, "failed": 3}
     assert "retried" not in text_of(await client.get("/q/hooks/failed"))
+
+
+async def test_what_was_done_before_redis_failed_is_in_the_log(client, five_failed, monkeypatch, caplog):
+    form = form_with(await client.get("/q/hooks/failed"), "Retry")
+    retry = acts._ONE["retry"]
+
+    async def retry_until_4(queue, job_id):
+        if job_id == "4":
+            raise RedisUnavailable("gone")
+        return await retry(queue, job_id)
+
+    monkeypatch.setitem(acts._ONE, "retry", retry_until_4)
+    with caplog.at_level(logging.INFO, "beeq.web"):
+        assert (await form.press(client, "Retry", id=["1", "2", "4", "5"])).status_code == 503
+    assert "retry of 4 jobs of hooks (1, 2, 4, 5): 2 done" in caplog.text
+    assert await counts(five_failed) == {"waiting": 2, "failed": 3}
 
 
 async def test_nothing_selected_does_nothing_and_says_so(client, five_failed):

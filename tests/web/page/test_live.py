@@ -110,14 +110,28 @@ async def test_nobody_listening_is_nobody_looking(live, put):
     assert live._task is None
 
 
-async def test_too_many_listeners_are_refused(live, monkeypatch):
-    monkeypatch.setattr(live_module, "_MOST_LISTENERS", 1)
+async def test_too_many_listeners_are_refused(live):
+    live._most_listeners = 1
     live.check_room()
     async with aclosing(live.events(Topic(), shown=str)) as events:
         await anext(events)
         with pytest.raises(Refusal):
             live.check_room()
+        # Nor does one listen that was let in while there was room, and begins only now.
+        assert await anext(live.events(Topic(), shown=str), None) is None
     live.check_room()
+
+
+async def test_who_comes_as_the_poller_ends_is_told(live, put):
+    await put("mail", {"n": 1})
+    ended = asyncio.create_task(asyncio.sleep(0))
+    await asyncio.wait({ended})
+    live._task = ended  # its callback, which forgets it, is still to run
+    async with messages(live, Topic()) as following:
+        assert (await following())["queues"]
+        newer = live._task
+        live._ended(ended)
+        assert live._task is newer is not ended
 
 
 async def test_streams_end_at_once_when_the_server_stops(live, put):

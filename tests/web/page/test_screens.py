@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
 from beeq.web.page.addresses import Addresses, segment, text_of_segment
+from beeq.web.page.failures import FailureGroup, FailureSurvey
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import jobs_of, links_of, text_of
 
@@ -361,6 +363,41 @@ async def test_hidden_data_shows_shapes_and_no_values(make_page, fail):
         assert (await client.get("/q/hooks/jobs/7/data")).status_code == 404
         guess = await client.get("/q/hooks/failed?where=data.user=secret-name")
         assert "7" not in links_of(guess)
+
+
+@pytest.mark.parametrize(
+    ("trace", "shown"),
+    [
+        ("anna_1970", "(hidden)"),  # as Node throws it
+        ("anna_1970: unknown\n    at f (x.js:1)", "(hidden)"),
+        ("Anna: unknown", "(hidden)"),
+        ("shop.errors.PaymentError: anna_1970", "shop.errors.PaymentError: (hidden)"),
+        ("ConnectTimeout", "ConnectTimeout: (hidden)"),
+    ],
+)
+async def test_hidden_data_hides_a_first_word_that_is_no_type(make_page, put, redis, trace, shown):
+    queue = await put("hooks")
+    record = {"data": {}, "options": {"stacktraces": [trace]}, "status": "failed", "progress": 0}
+    await redis.hset(queue.keys.jobs, "7", json.dumps(record))
+    await redis.sadd(queue.keys.failed, "7")
+    async with client_of(make_page(hides_data=True)) as client:
+        for address in ("/", "/failures", "/q/hooks/failed", "/q/hooks/jobs/7"):
+            answer = await client.get(address)
+            assert answer.status_code == 200
+            assert "nna" not in answer.text, address
+        assert shown in text_of(answer)
+
+
+def test_failures_of_many_queues_are_told_apart_at_once():
+    survey = FailureSurvey()
+    for n in range(3000):
+        survey.add(FailureGroup("bq", f"queue-{n}", "ValueError: no", count=n))
+    survey.add(FailureGroup("bq", "queue-7", "OSError", count=9))
+    began_s = time.thread_time()
+    found = [survey.of("bq", f"queue-{n}") for n in range(3000)]
+    assert time.thread_time() - began_s < 1
+    assert [each.kind for each in found[7]] == ["OSError", "ValueError: no"]
+    assert survey.of("bq", "nobody") == []
 
 
 async def test_another_prefix_stands_in_the_address(make_page, put, prefix):

@@ -38,11 +38,13 @@ async def act(look: ScreenRequest) -> Response:
         raise Refusal(400, f"At most {_MOST_SELECTED} jobs can be selected one by one")
     name = look.names["queue"]
     done = 0
-    async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
-        for job_id in ids:
-            done += await _ONE[known](queue, job_id)
-    _log(look, known, name, ids, done)
-    look.parts.failures.forget()
+    try:
+        async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
+            for job_id in ids:
+                done += await _ONE[known](queue, job_id)
+    finally:  # what was done before Redis failed was done
+        _log(look, known, name, ids, done)
+        look.parts.failures.forget()
     where = look.sent("after_removal") if known == "remove" and done else ""
     return look.back(_said(DONE[known], done, len(ids)), where)
 
