@@ -134,6 +134,7 @@ class _Looks:
         self, context: QueueContext, reader: Reader, inspector: Inspector, job_id: str, heard: _Heard
     ) -> None:
         self._now_ms = context.now_ms
+        self._pipeline, self._keys = context.pipeline, context.keys
         self._reader = reader
         self._inspector = inspector
         self._job_id = job_id
@@ -190,7 +191,7 @@ class _Looks:
             if found.ended is not None:
                 heard = [] if found.ended.value is not None else await self._last_heard()
                 return heard or [self._end_of(found.ended, found.state)]
-            if (found.state == "active") == (self._place == "active"):
+            if (found.state == "active") == (self._place == "active") and not await self._was_raised():
                 return []
             details = await self._inspector.inspect(self._job_id)
         except RedisUnavailable:
@@ -198,6 +199,13 @@ class _Looks:
         place = self._place
         news = [] if details is None else self._first(details)[:1]
         return [each for each in news if each.event != place]
+
+    async def _was_raised(self) -> bool:
+        """Return whether the job was told to be delayed, and is so no more."""
+        if self._place != "delayed":
+            return False
+        due = await self._pipeline.call("ZSCORE", self._keys.delayed, self._job_id, repeatable=True)
+        return due is None
 
     async def _last_heard(self) -> list[JobNews]:
         """Return what is heard in a moment, if that is the job's end."""

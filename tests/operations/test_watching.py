@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -146,6 +147,16 @@ async def test_an_end_without_an_event_is_found(queue, redis):
     async with redis.pipeline(transaction=True) as step:
         await step.lrem(queue.keys.waiting, 1, job.id).sadd(queue.keys.succeeded, job.id).execute()
     assert [(each.event, each.value) async for each in news] == [("succeeded", None)]
+
+
+async def test_a_delayed_job_is_told_to_wait_once_it_is_raised(queue, redis):
+    job = await queue.enqueue({}, delay_until=timedelta(minutes=1))
+    news = queue.watch_job(job.id, "20s")
+    assert (await anext(news)).event == "delayed"
+    async with redis.pipeline(transaction=True) as step:
+        await step.zrem(queue.keys.delayed, job.id).lpush(queue.keys.waiting, job.id).execute()
+    told = await anext(news)
+    assert (told.event, told.value) == ("waiting", 0)
 
 
 async def test_an_unreadable_record_is_watched_all_the_same(queue, redis):
