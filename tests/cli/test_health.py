@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 
 import pytest
 import redis
@@ -108,3 +110,16 @@ def test_a_redis_that_does_not_answer_is_said(bare_beeq: Beeq) -> None:
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr.startswith("Error: ")
     assert "secret" not in ran.stderr
+
+
+def test_it_takes_no_longer_than_it_may(bare_beeq: Beeq) -> None:
+    """Who has a time of its own for it, as Docker has, would kill it before it has said what is wrong."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:  # takes connections, and says nothing
+        began_s = time.monotonic()
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        ran = bare_beeq.run("health", "-u", url, "--timeout", "100ms")
+        took_s = time.monotonic() - began_s
+    assert (ran.returncode, ran.stderr) == (3, "Error: Redis has not answered within 100 ms\n")
+    began_s = time.monotonic()
+    bare_beeq.run("health", "--help")
+    assert took_s - (time.monotonic() - began_s) < 1.5

@@ -12,6 +12,7 @@ from beeq.jobs import JOB_TYPES
 from beeq.operations.pauses import read_pause
 from beeq.operations.queue_names import find_queue_names
 from beeq.operations.signs import WorkersSeen, workers_seen
+from beeq.process import end_process
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 from beeq.settings import parse_duration
@@ -55,16 +56,17 @@ def health(common: Common, /, queue_names: tuple[str, ...], timeout_ms: int, as_
 
 
 async def _health(common: Common, names: list[str], timeout_ms: int, *, as_json: bool) -> int:
-    problem, code, found = "", 0, {}
-    try:
-        async with asyncio.timeout(timeout_ms / 1000):
-            found = await _look(common, names)
-        problem = _problem(found, is_each=bool(names))
-        code = FAILURE if problem else 0
-    except RedisError as error:
-        problem, code = explained(error)
-    except TimeoutError:
-        problem, code = f"Redis has not answered within {timeout_ms} ms", CANNOT_CONNECT
+    problem, code, found = f"Redis has not answered within {timeout_ms} ms", CANNOT_CONNECT, {}
+    look = asyncio.create_task(_look(common, names))
+    await asyncio.wait([look], timeout=timeout_ms / 1000)
+    is_in_time = look.done()
+    if is_in_time:
+        try:
+            found = look.result()
+            problem = _problem(found, is_each=bool(names))
+            code = FAILURE if problem else 0
+        except RedisError as error:
+            problem, code = explained(error)
     if as_json:
         shown = {name: _shown(*facts) for name, facts in found.items()}
         print_json({"healthy": not problem, "problem": problem or None, "queues": shown})
@@ -72,6 +74,8 @@ async def _health(common: Common, names: list[str], timeout_ms: int, *, as_json:
         complain(problem)
     elif not common.is_quiet:
         print_line(f"ok: {_good(found)}")
+    if not is_in_time:
+        end_process(code)  # hanging up would take time, too
     return code
 
 
