@@ -16,6 +16,8 @@ LONGEST_S = 3.0
 _KEYS_AT_ONCE = 1000
 #: Queues that are asked at once.
 _ASKED_AT_ONCE = 100
+#: What Redis refuses with where a queue is not for this connection.
+_ELSEWHERE = ("MOVED", "CROSSSLOT", "NOPERM")
 
 
 async def find_queue_names(
@@ -73,27 +75,34 @@ async def queues_with(
 ) -> list[str]:
     """Return those of the queues that have a job of that id, or with ``is_gone_too`` its outcome.
 
-    A queue that this connection cannot ask, because it lies on another node of a cluster, is passed over.
+    A queue that this connection cannot ask, because it lies on another node of a cluster, is passed over; so
+    is one whose key is of another type, unless it is the only one: that raises RedisRefused.
     """
     wanted = list(dict.fromkeys(names))
+    passed_over = _ELSEWHERE if len(wanted) == 1 else (*_ELSEWHERE, "WRONGTYPE")
     found = []
     for start in range(0, len(wanted), _ASKED_AT_ONCE):
         some = wanted[start : start + _ASKED_AT_ONCE]
         answers = await asyncio.gather(
-            *(_has(pipeline, Keys(prefix, name), job_id, is_gone_too=is_gone_too) for name in some)
+            *(
+                _has(pipeline, Keys(prefix, name), job_id, is_gone_too=is_gone_too, passed_over=passed_over)
+                for name in some
+            )
         )
         found += [name for name, has in zip(some, answers, strict=True) if has]
     return found
 
 
-async def _has(pipeline: Pipeline, keys: Keys, job_id: str, *, is_gone_too: bool) -> bool:
+async def _has(
+    pipeline: Pipeline, keys: Keys, job_id: str, *, is_gone_too: bool, passed_over: tuple[str, ...]
+) -> bool:
     hashes = [keys.jobs, *((keys.even_results, keys.odd_results) if is_gone_too else ())]
     try:
         for key in hashes:
             if await pipeline.call("HEXISTS", key, job_id, repeatable=True):
                 return True
     except RedisRefused as refused:
-        if refused.code not in ("MOVED", "CROSSSLOT", "NOPERM"):
+        if refused.code not in passed_over:
             raise
     return False
 

@@ -138,6 +138,15 @@ def test_an_id_of_several_queues_needs_its_queue(beeq: Beeq, shop: Shop, queue_n
     assert beeq.ok("retry", "17", "--json") == '{"id":"17","queue":"mail"}\n', "only one has failed now"
 
 
+def test_an_id_of_very_many_queues_opens_none(beeq: Beeq, shop: Shop, queue_name: str) -> None:
+    for number in range(60):
+        shop.redis.hset(Keys(queue_name, f"q{number:02}").jobs, "17", record(1, "failed"))
+    ran = beeq.run("retry", "17")
+    assert ran.returncode == 2
+    named = ", ".join(f"q{number:02}" for number in range(9))
+    assert f"several queues have a job 17: mail, {named} and 51 more; say which one" in ran.stderr
+
+
 def test_what_is_done_by_id_is_done_to_each(beeq: Beeq, shop: Shop) -> None:
     ran = beeq.run("retry", "17", "20", "18", "99")
     assert (ran.returncode, ran.stdout) == (1, "17\n18\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from beeq import RedisRefused
 from beeq.operations import queue_names
 from beeq.operations.queue_names import find_queue_names, queues_with
 
@@ -84,6 +85,15 @@ async def test_only_queues_that_have_the_job_are_told(pipeline, prefix, redis):
     assert await queues_with(pipeline, prefix, names, "7") == ["mail"]
     assert await queues_with(pipeline, prefix, names, "7", is_gone_too=True) == ["mail", "films"]
     assert await queues_with(pipeline, prefix, names, "8", is_gone_too=True) == []
+
+
+@pytest.mark.real_redis("fakeredis has another code for a key of another type")
+async def test_an_odd_key_of_one_queue_hides_no_jobs_of_others(pipeline, prefix, redis):
+    await redis.hset(f"{prefix}:mail:jobs", "7", "{}")
+    await redis.set(f"{prefix}:odd:beeq:evenResults", "no hash")
+    assert await queues_with(pipeline, prefix, ["odd", "mail"], "7", is_gone_too=True) == ["mail"]
+    with pytest.raises(RedisRefused, match="WRONGTYPE"):
+        await queues_with(pipeline, prefix, ["odd"], "7", is_gone_too=True)
 
 
 @pytest.mark.more_rights("a user of its own")

@@ -28,6 +28,8 @@ queue_option = option(
 
 #: So many queues are asked for their counters; an id of more digits is no counter's.
 _MOST_COUNTERS, _MOST_DIGITS = 1000, 17
+#: So many queues are opened to look for a job at most, a connection each; so many are named in a line.
+_MOST_OPENED, _MOST_NAMED = 50, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class QueueFinder:
         return found
 
     async def having(self, job_id: str, *, is_gone_too: bool = False) -> list[JobTarget]:
-        """Return the job of that id in each queue that has one."""
+        """Return the job of that id in each queue that has one; too many of them are a usage error."""
         if not job_id:
             raise click.UsageError("ID is empty")
         first = await self.queue(self._queue_name or next(iter(JOB_TYPES)))
@@ -105,6 +107,8 @@ class QueueFinder:
         names = await queues_with(
             first.pipeline, prefix, await self._all_names(first), job_id, is_gone_too=is_gone_too
         )
+        if len(names) > _MOST_OPENED:
+            raise click.UsageError(_several(job_id, names))
         targets = []
         for name in names:
             queue = await self.queue(name)
@@ -117,8 +121,11 @@ class QueueFinder:
 def only_one(job_id: str, targets: Sequence[JobTarget]) -> JobTarget | None:
     """Return the one target, or None; several are a usage error, which names them."""
     if len(targets) > 1:
-        names = ", ".join(target.queue.name for target in targets)
-        raise click.UsageError(
-            f"several queues have a job {job_id}: {names}; say which one is meant (--queue)"
-        )
+        raise click.UsageError(_several(job_id, [target.queue.name for target in targets]))
     return targets[0] if targets else None
+
+
+def _several(job_id: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    shown = ", ".join(names[:_MOST_NAMED])
+    return f"several queues have a job {job_id}: {shown}{more}; say which one is meant (--queue)"
