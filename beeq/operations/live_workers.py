@@ -25,6 +25,8 @@ _FIELDS_AT_ONCE = 250
 MOST_ACTIVE = 10_000
 #: Of the jobs that run on Node's workers, so many are told.
 MOST_TOLD = 100
+#: A process's number has no more digits.
+_MOST_DIGITS = 10
 #: A job that an idle worker of beeq has just fetched is claimed within this time.
 _AGAIN_S = 0.1
 
@@ -180,7 +182,7 @@ def _worker_of(name: str, beat_ms: int, fields: dict[bytes, bytes], now_ms: int)
     return LiveWorker(
         name,
         host,
-        int(rest) if rest.isdecimal() else None,
+        int(rest) if rest.isdecimal() and len(rest) <= _MOST_DIGITS else None,
         beat_ms,
         max(0, now_ms - beat_ms),
         facts.version,

@@ -146,6 +146,9 @@ async def test_jobs_that_nobody_raises_are_said(queue, redis):
     await redis.zadd(queue.keys.delayed, {"1": 1000})
     (overdue,) = await queue.diagnose()
     assert (overdue.kind, overdue.fix) == ("overdue", "")
+    await redis.zadd(queue.keys.delayed, {"1": "-inf"})
+    (overdue,) = await queue.diagnose()
+    assert "inf" not in overdue.text
 
 
 async def test_keys_of_the_wrong_type_are_named(queue, redis):

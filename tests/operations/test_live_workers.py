@@ -87,6 +87,12 @@ async def test_a_worker_of_an_earlier_beeq_is_told_by_its_beat(looker, redis):
     assert 2000 <= first.beat_age_ms < second.beat_age_ms
 
 
+async def test_a_stranger_among_the_workers_hides_none(looker, redis):
+    now = await now_ms(redis)
+    await redis.zadd(looker.keys.workers, {"h:1:ab": now, f"h:{'7' * 5000}:x": now})
+    assert [worker.pid for worker in await looker.workers()] == [1, None]
+
+
 @pytest.mark.real_redis("fakeredis has another code for a key of another type")
 async def test_strangers_keys_hide_no_worker(looker, redis):
     now = await now_ms(redis)

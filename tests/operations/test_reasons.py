@@ -9,6 +9,7 @@ import pytest
 
 from beeq.operations.explanation.reasons import JobFacts, Owner, explain
 from beeq.protocol.pauses import Pause
+from beeq.settings import show_duration
 
 pytestmark = pytest.mark.fast
 NOW = 1_000_000_000
@@ -170,6 +171,15 @@ def test_a_job_runs_somewhere(facts, kind, text):
                 " activateDelayedJobs"
             ),
         ),
+        ({"due_ms": 1e300}, "due", "it is never due: its due time is 1e+300 ms"),
+        (
+            {"due_ms": float("-inf")},
+            "overdue",
+            (
+                f"it is due since {show_duration(NOW)}, and nobody raises it: a beeq worker does, or a Node queue"
+                " with activateDelayedJobs"
+            ),
+        ),
         (
             {"due_ms": NOW + 1.0, "options": {"beeq": {"postponed": 5000}}},
             "postponed",
@@ -199,6 +209,7 @@ def test_a_job_that_has_ended_says_how():
     ("job_id", "text"),
     [
         ("8", "mail has given out no automatic id beyond 7, and nobody saved this one"),
+        ("8" * 5000, "mail has given out no automatic id beyond 7, and nobody saved this one"),
         (
             "7",
             (

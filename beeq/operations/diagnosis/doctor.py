@@ -125,9 +125,11 @@ class Doctor:
         )
         if not first:
             return []
-        overdue_ms = int(seconds) * 1000 - float(first[-1] if isinstance(first[-1], bytes) else first[0][1])
+        now_ms = int(seconds) * 1000
+        overdue_ms = now_ms - float(first[-1] if isinstance(first[-1], bytes) else first[0][1])
         if overdue_ms < _OVERDUE_MS:
             return []
+        overdue_ms = min(overdue_ms, now_ms)  # of any time before the epoch, too
         text = f"delayed jobs are overdue, for {overdue_ms / 1000:.0f} s: nobody raises them"
         return [
             Finding("overdue", f"{text}, which a beeq worker does, or a Node queue with activateDelayedJobs")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from beeq.protocol.options import whole_in
+from beeq.protocol.options import SAFE_INTEGER, whole_in
 from beeq.protocol.pauses import Pause
 from beeq.settings import show_duration
 
@@ -19,6 +19,8 @@ _OVERDUE_MS = 5000
 #: A worker beats each 10 s at least.
 LATE_BEAT_MS = 12_000
 _LONGEST_ERROR = 300
+#: An id of more digits is no counter's.
+_MOST_DIGITS = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,10 @@ def explain(job_id: str, queue_name: str, facts: JobFacts) -> Explanation:
 
 def _missing(job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     fates = "it was removed, or has ended and its record was dropped"
-    if job_id.isdecimal() and int(job_id) > facts.counter:
+    is_number = job_id.isdecimal()
+    if is_number and (len(job_id) > _MOST_DIGITS or int(job_id) > facts.counter):
         text = f"{queue_name} has given out no automatic id beyond {facts.counter}, and nobody saved this one"
-    elif job_id.isdecimal():
+    elif is_number:
         text = f"{queue_name} has given out the id {job_id}, and nothing is left of it: {fates}"
     else:
         text = f"{queue_name} has nothing of {job_id}: it was never saved, {fates}"
@@ -285,14 +288,16 @@ def _requeued(facts: JobFacts) -> str:
 
 def _delayed(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     left_ms = (facts.due_ms or 0) - facts.now_ms
-    if left_ms == float("inf"):
-        yield Reason("due", "it is never due: its due time is infinite")
+    if left_ms > SAFE_INTEGER:
+        text = "infinite" if left_ms == float("inf") else f"{facts.due_ms:g} ms"
+        yield Reason("due", f"it is never due: its due time is {text}")
     elif left_ms > 0:
         yield Reason("due", f"it is due in {show_duration(round(left_ms))}")
     elif left_ms > -_OVERDUE_MS:
         yield Reason("due", "it is due just now")
     else:
-        text = f"it is due since {show_duration(round(-left_ms))}, and nobody raises it"
+        late_ms = round(min(-left_ms, facts.now_ms))  # of any time before the epoch, too
+        text = f"it is due since {show_duration(late_ms)}, and nobody raises it"
         yield Reason("overdue", f"{text}: a beeq worker does, or a Node queue with activateDelayedJobs")
     yield from _attempts(facts)
     yield from _pause(queue_name, facts)

@@ -46,5 +46,5 @@ def moment(at_ms: float) -> str:
     try:
         local = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone()
     except (OverflowError, OSError, ValueError):
-        return f"{at_ms:.0f} ms"
+        return f"{at_ms:.16g} ms"
     return local.isoformat(sep=" ", timespec="seconds")
