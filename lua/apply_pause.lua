@@ -53,6 +53,7 @@ local function gather()
   if not ids[1] then
     return 0
   end
+  call('LTRIM', waiting, 0, -1) -- who lacks that right has to fail before ids are in both lists
   local oldest_first = {}
   for n = #ids, 1, -1 do
     oldest_first[#oldest_first + 1] = ids[n]
@@ -62,6 +63,7 @@ end
 
 -- Puts the newest of the hidden ids in front of waiting.
 local function scatter()
+  call('LTRIM', hidden, 0, -1)
   local ids = call('LRANGE', hidden, 0, limit - 1)
   return trim(pcall('RPUSH', waiting, unpack(ids)), hidden, #ids, -1)
 end

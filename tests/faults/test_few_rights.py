@@ -228,6 +228,28 @@ async def test_without_rename_a_pause_for_everyone_moves_in_steps(
     assert await admin.exists(operator.keys.hidden, operator.keys.paused) == 0
 
 
+async def test_who_may_not_trim_hides_no_job_and_doubles_none(
+    allow, make_queue, own_valkey, url, admin, expect_errors
+):
+    await allow("-rename", "-ltrim")  # as rules of an earlier version for producers are
+    operator = make_queue(redis=url, is_worker=False)
+    ids = [(await operator.enqueue(n)).id for n in range(2)]
+    (seconds, _) = await admin.time()
+    await admin.zadd(operator.keys.workers, {"one": seconds * 1000})
+    with pytest.raises(RedisRefused, match=r"needs \+ltrim"):
+        await operator.pause(everyone=True)
+    assert await admin.lrange(operator.keys.waiting, 0, -1) == ids[::-1]
+    await admin.lmove(operator.keys.waiting, operator.keys.hidden, "RIGHT", "LEFT")
+    with pytest.raises(RedisRefused, match=r"needs \+ltrim"):
+        await operator.resume()
+    assert await admin.lrange(operator.keys.waiting, 0, -1) == ids[1:]
+    assert await admin.lrange(operator.keys.hidden, 0, -1) == ids[:1]
+    other = make_queue(redis=own_valkey.url, is_worker=False)
+    assert (await other.resume()) is not None
+    assert await admin.lrange(operator.keys.waiting, 0, -1) == ids[::-1]
+    assert expect_errors
+
+
 @pytest.mark.parametrize("lack", ["no client commands", "neither"])
 async def test_a_worker_that_cannot_end_a_wait_pauses_in_time(
     allow, url, make_queue, producer, eventually, expect_errors, lack
