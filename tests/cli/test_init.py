@@ -20,7 +20,7 @@ from tests.cli.command import Beeq
 
 APP = """
 from beeq import Queue
-first, second = Queue("mail", prefix="acme"), Queue("a: b*{c}\\"")
+first, second = Queue("mail", prefix="acme"), Queue("a: b*{c}\\"\U0001f41d\u2028")
 
 @first.process(concurrency=3)
 async def send(job):
@@ -153,8 +153,8 @@ def test_keda_looks_at_the_lists_of_each_queue(app: Beeq) -> None:
     assert {trigger["metadata"]["listName"]: trigger["metadata"]["listLength"] for trigger in triggers} == {
         "acme:mail:waiting": "6",
         "acme:mail:active": "6",
-        'bq:a: b*{c}":waiting': "2",
-        'bq:a: b*{c}":active': "2",
+        'bq:a: b*{c}"\U0001f41d\u2028:waiting': "2",
+        'bq:a: b*{c}"\U0001f41d\u2028:active': "2",
     }
     assert {trigger["authenticationRef"]["name"] for trigger in triggers} == {
         authentication["metadata"]["name"]

@@ -81,8 +81,10 @@ def name_of(app: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return text in quotes, as YAML, JSON and Dockerfiles read it."""
-    return json.dumps(text)
+    """Return text in quotes, as YAML reads it; as JSON and Dockerfiles do, if each character has 16 bits."""
+    # JSON writes a larger one as two halves, which YAML's readers refuse.
+    shown = (json.dumps(each)[1:-1] if each <= "\uffff" else f"\\U{ord(each):08x}" for each in text)
+    return f'"{"".join(shown)}"'
 
 
 def quoted_list(words: list[str]) -> str:
