@@ -117,9 +117,19 @@ class CommandGroup(click.Group):
                     say(line)
             from beeq_cli.running import explained  # noqa: PLC0415 - loads the engine
 
+            if isinstance(error, UnicodeEncodeError) and not _is_text(sys.argv):
+                raise click.UsageError("an argument is not valid UTF-8", ctx) from None
             message, code = explained(error)
             complain(message)
             ctx.exit(code)
+
+
+def _is_text(arguments: Sequence[str]) -> bool:
+    try:
+        "".join(arguments).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
