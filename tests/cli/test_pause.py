@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from beeq.protocol.keys import Keys
 from tests.cli.command import Beeq
 from tests.cli.shop import Shop
 
@@ -65,6 +66,15 @@ def test_several_are_named_and_one_that_is_unknown_is_said(beeq: Beeq, shop: Sho
     ]
     assert beeq.ok("pause", "mail", "-q") == ""
     assert beeq.ok("resume", "mail", "-q") == ""
+
+
+def test_an_odd_queue_keeps_no_other_from_its_pause(beeq: Beeq, shop: Shop, queue_name: str) -> None:
+    shop.redis.set(Keys(queue_name, "odd").waiting, "no list")
+    ran = beeq.run("pause", "odd", "mail")
+    assert (ran.returncode, ran.stdout[:11]) == (1, "paused mail")
+    assert "Error: odd is paused, and its jobs cannot be counted: WRONGTYPE" in ran.stderr
+    assert shop.redis.exists(Keys(queue_name, "odd").paused, shop.keys.paused) == 2
+    assert beeq.run("resume", "odd", "mail").stdout.count("resumed") == 2
 
 
 def test_for_everyone_a_worker_has_to_be_there(beeq: Beeq, shop: Shop) -> None:

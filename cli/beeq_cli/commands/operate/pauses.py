@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from beeq import NoWorkerLives, Pause, Queue, Stats
+from beeq import NoWorkerLives, Pause, Queue, RedisRefused, Stats
 from beeq.settings import parse_duration
 from beeq_cli.commands.operate.lines import age, moment
 from beeq_cli.console import complain, print_json, print_line, say
@@ -69,16 +69,21 @@ async def _pause(
     queues = _queues_of(queue_names, common, wait_replicas)
     async with opened(*queues):
         for queue in queues:
-            earlier = await queue.paused()
             try:
+                earlier = await queue.paused()
                 paused = await queue.pause(reason, for_=lasts_ms, everyone=everyone)
-            except NoWorkerLives as error:
-                complain(str(error))
+            except (NoWorkerLives, RedisRefused) as error:  # the others are paused all the same
+                complain(str(error) if isinstance(error, NoWorkerLives) else f"{queue.name}: {error}")
                 code = FAILURE
                 continue
             except (TypeError, ValueError) as error:
                 raise click.UsageError(str(error)) from None
-            stats = await queue.stats()
+            try:
+                stats = await queue.stats()
+            except RedisRefused as refused:
+                complain(f"{queue.name} is paused, and its jobs cannot be counted: {refused}")
+                code = FAILURE
+                continue
             if not common.is_quiet:
                 if earlier is not None:
                     say(f"{queue.name} was paused already: {_shown(earlier)}")
@@ -97,10 +102,16 @@ async def _pause(
 
 
 async def _resume(common: Common, *, queue_names: tuple[str, ...], wait_replicas: int, as_json: bool) -> int:
+    code = 0
     queues = _queues_of(queue_names, common, wait_replicas)
     async with opened(*queues):
         for queue in queues:
-            ended = await queue.resume()
+            try:
+                ended = await queue.resume()
+            except RedisRefused as refused:  # the others are resumed all the same
+                complain(f"{queue.name}: {refused}")
+                code = FAILURE
+                continue
             if as_json:
                 print_json({"queue": queue.name, "was": None if ended is None else _object(ended)})
             elif common.is_quiet:
@@ -109,7 +120,7 @@ async def _resume(common: Common, *, queue_names: tuple[str, ...], wait_replicas
                 say(f"{queue.name} was not paused")
             else:
                 print_line(f"resumed {queue.name}, which was paused {_shown(ended)}")
-    return 0
+    return code
 
 
 def _queues_of(names: tuple[str, ...], common: Common, wait_replicas: int) -> list[Queue]:
