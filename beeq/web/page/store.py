@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beeq.client.reader import Reader, Stats
-from beeq.errors import BeeqError, RedisError, RedisUnavailable, line_of
+from beeq.errors import BeeqError, QueueClosed, RedisError, RedisUnavailable, line_of
 from beeq.jobs import JOB_TYPES
 from beeq.operations.live_workers import Activity, look_at
 from beeq.operations.pauses import read_pause
@@ -120,8 +120,8 @@ class QueueStore:
         self._open: OrderedDict[tuple[str, str], _OpenQueue] = OrderedDict()
         self._counts: Overview | None = None
         self._counted_at_s = 0.0
-        self._counting = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._counting: asyncio.Task[Overview] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Hang up."""
@@ -164,16 +164,35 @@ class QueueStore:
 
     async def overview(self) -> Overview:
         """Return every queue with its counts, which may be a second old."""
-        async with self._counting:
-            if self._counts is None or time.monotonic() - self._counted_at_s > _COUNTS_FOR_S:
-                async with in_time():
-                    self._counts = await self._count()
-                self._counted_at_s = time.monotonic()
-            return self._counts
+        counts = self._counts
+        if counts is not None and time.monotonic() - self._counted_at_s <= _COUNTS_FOR_S:
+            return counts
+        counting = self._counting
+        if counting is None:
+            counting = self._counting = asyncio.create_task(self._count_in_time())
+            self._tasks.add(counting)
+            counting.add_done_callback(self._counted)
+        # All who ask meanwhile share the answer, or the error: of a silent Redis none waits for the others.
+        await asyncio.wait({counting})
+        if counting.cancelled():
+            raise QueueClosed
+        return counting.result()
+
+    async def _count_in_time(self) -> Overview:
+        async with in_time():
+            return await self._count()
+
+    def _counted(self, counting: asyncio.Task[Overview]) -> None:
+        self._tasks.discard(counting)
+        if self._counting is not counting:
+            return  # the counts have changed since it began
+        self._counting = None
+        if not counting.cancelled() and counting.exception() is None:
+            self._counts, self._counted_at_s = counting.result(), time.monotonic()
 
     def forget_counts(self) -> None:
         """Count anew at the next look: somebody has changed them."""
-        self._counts = None
+        self._counts = self._counting = None
 
     async def _count(self) -> Overview:
         queues: list[QueueCounts] = []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from beeq import QueueClosed, RedisUnavailable
 from beeq.web.page import live as live_module
 from beeq.web.page import words
 from beeq.web.page.live import Live, Topic
@@ -18,15 +19,20 @@ from tests.web.page.conftest import client_of
 
 
 @pytest.fixture
-async def live(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(live_module, "_EVERY_S", 0.05)
+async def store(valkey, prefix, monkeypatch):
     monkeypatch.setattr("beeq.web.page.store._COUNTS_FOR_S", 0.0)
     monkeypatch.setattr("beeq.web.page.store._NAMES_FOR_S", 0.0)
     store = QueueStore(valkey.url, [prefix])
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def live(store, monkeypatch):
+    monkeypatch.setattr(live_module, "_EVERY_S", 0.05)
     live = Live(store)
     yield live
     await live.close()
-    await store.close()
 
 
 @asynccontextmanager
@@ -99,6 +105,64 @@ async def test_fifty_open_pages_are_one_poller(live, put, prefix, monkeypatch):
 
     await asyncio.gather(*(listen() for _ in range(50)))
     assert looks == 1
+
+
+async def test_of_a_silent_redis_nobody_waits_for_others(store, monkeypatch):
+    is_silent, looks = asyncio.Event(), 0
+
+    async def count():
+        nonlocal looks
+        looks += 1
+        await is_silent.wait()
+        raise RedisUnavailable("silent")
+
+    monkeypatch.setattr(store, "_count", count)
+    asking = [asyncio.create_task(store.overview()) for _ in range(5)]
+    given_up = asyncio.create_task(store.overview())
+    await asyncio.sleep(0)
+    given_up.cancel()
+    is_silent.set()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*asking, given_up, return_exceptions=True)
+    assert [type(each) for each in answers] == [RedisUnavailable] * 5 + [asyncio.CancelledError]
+    assert looks == 1
+    monkeypatch.undo()
+    assert (await store.overview()).queues == []
+
+
+async def test_who_waits_for_counts_hears_of_the_close(store, monkeypatch):
+    monkeypatch.setattr(store, "_count", asyncio.Event().wait)
+    asking = asyncio.create_task(store.overview())
+    await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(QueueClosed):
+        await asking
+
+
+async def test_counts_of_before_an_act_are_not_shown_after_it(store, put, monkeypatch):
+    monkeypatch.setattr("beeq.web.page.store._COUNTS_FOR_S", 60.0)
+    queue = await put("mail", {"n": 1})
+    count, go_on = store._count, asyncio.Event()
+
+    async def slow_count():
+        counted = await count()
+        await go_on.wait()
+        return counted
+
+    await store.overview()
+    store.forget_counts()
+    monkeypatch.setattr(store, "_count", slow_count)
+    before = asyncio.create_task(store.overview())
+    await asyncio.sleep(0)
+    counting = store._counting
+    monkeypatch.setattr(store, "_count", count)
+    await queue.enqueue({"n": 2})
+    store.forget_counts()
+    assert (await store.overview()).queues[0].stats.waiting == 2
+    go_on.set()
+    await before
+    assert counting.done()
+    assert (await store.overview()).queues[0].stats.waiting == 2
 
 
 async def test_nobody_listening_is_nobody_looking(live, put):
