@@ -97,11 +97,13 @@ class PauseWatch:
             self._poked.clear()
             try:
                 await self._look(duty)
+                duty.turn()
             except RedisError as error:
                 self._context.report_error(error)
-                if isinstance(error, RedisRefused) and not self._is_known:
-                    self._tell(None)  # whatever else it may not do, the worker says so itself
-            duty.turn()
+                if isinstance(error, RedisRefused):
+                    duty.turn()  # Redis is there
+                    if not self._is_known:
+                        self._tell(None)  # whatever else it may not do, the worker says so itself
             await self._rest(duty)
 
     async def _look(self, duty: Duty) -> None:

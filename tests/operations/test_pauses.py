@@ -10,7 +10,7 @@ import pytest
 
 from beeq import NoWorkerLives, Pause, QueuePaused
 from beeq.maintenance.pause_watch import PauseKeeper
-from beeq.process import user_name
+from beeq.process import now_ms, user_name
 from beeq.protocol.pauses import MAX_BY_CHARACTERS, decode_pause
 from beeq.sync import Queue as SyncQueue
 
@@ -233,6 +233,18 @@ class TestWorkers:
         await eventually(lambda: works.is_paused, 5)
         first_ms = works.queue.worker_health().last_turn_ms
         await eventually(lambda: works.queue.worker_health().last_turn_ms > first_ms + 500, 5)
+
+    @pytest.mark.usefixtures("expect_errors")
+    async def test_none_is_counted_while_redis_is_away(
+        self, own_valkey: Any, make_queue: Any, eventually: Any
+    ) -> None:
+        works = Works(make_queue, redis=own_valkey.url)
+        await works.queue.pause()
+        await eventually(lambda: works.is_paused, 5)
+        own_valkey.stop()
+        await eventually(lambda: now_ms() - works.queue.worker_health().last_turn_ms > 2000, 10)
+        own_valkey.start()
+        await eventually(lambda: now_ms() - works.queue.worker_health().last_turn_ms < 1000, 10)
 
     async def test_it_closes_during_a_pause_at_once(
         self, operator: Any, make_queue: Any, eventually: Any
