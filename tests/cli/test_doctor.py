@@ -66,7 +66,7 @@ def test_it_says_what_is_wrong_and_changes_nothing(beeq: Beeq, mail: Keys, sync_
 def test_it_mends_once_that_was_agreed(beeq: Beeq, mail: Keys, sync_redis: redis.Redis) -> None:
     ran = beeq.run("doctor", "mail", "--fix")
     assert ran.returncode == 2
-    assert "add --yes" in ran.stderr
+    assert "add --yes, or leave --fix out" in ran.stderr
     assert sync_redis.llen(mail.waiting) == 3
     ran = beeq.run("doctor", "mail", "films", "--fix", "--yes", "--json")
     fixed = [each for each in objects(ran.stdout) if each["about"] == "mail"][1:]

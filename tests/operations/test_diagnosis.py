@@ -151,6 +151,19 @@ async def test_jobs_that_nobody_raises_are_said(queue, redis):
     assert "inf" not in overdue.text
 
 
+async def test_more_than_is_looked_at_again_is_a_problem(queue, redis, monkeypatch):
+    monkeypatch.setattr("beeq.operations.diagnosis.places._MOST_SUSPECTS", 3)
+    await redis.lpush(queue.keys.waiting, *(f"ghost{number}" for number in range(5)))
+    ghosts, more = await queue.diagnose()
+    assert (ghosts.kind, ghosts.count) == ("ghosts", 3)
+    assert (more.kind, more.is_problem) == ("not-looked-at", True)
+    assert more.text.startswith("2 more ids look wrong")
+    assert await queue.repair([ghosts]) == 3
+    (ghosts,) = await queue.diagnose()
+    assert await queue.repair([ghosts]) == 2
+    assert await queue.diagnose() == []
+
+
 async def test_keys_of_the_wrong_type_are_named(queue, redis):
     await redis.set(queue.keys.claims, "text")
     await redis.lpush(queue.keys.paused, "a list")

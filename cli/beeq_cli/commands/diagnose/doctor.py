@@ -62,7 +62,7 @@ def doctor(
     if is_agreed and not is_fixing:
         raise click.UsageError("--yes goes with --fix")
     if is_fixing and not is_agreed:
-        refuse_unasked("doctor --fix")
+        refuse_unasked("doctor --fix", does="mends", to_see="leave --fix out to see what it would do")
     sys.exit(
         run(
             _doctor(common, list(dict.fromkeys(queue_names)), is_fixing, is_agreed=is_agreed, as_json=as_json)

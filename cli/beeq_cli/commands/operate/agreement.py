@@ -14,12 +14,12 @@ def _is_person_there() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def refuse_unasked(verb: str) -> None:
+def refuse_unasked(
+    verb: str, *, does: str = "acts on many jobs", to_see: str = "--dry-run to see them"
+) -> None:
     """Raise a usage error where nobody can be asked."""
     if not _is_person_there():
-        raise click.UsageError(
-            f"nobody can be asked here before {verb} acts on many jobs: add --yes, or --dry-run to see them"
-        )
+        raise click.UsageError(f"nobody can be asked here before {verb} {does}: add --yes, or {to_see}")
 
 
 def agreed(question: str) -> bool:
