@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beeq.client.reader import Reader
-from beeq.errors import BeeqError, line_of
+from beeq.errors import BeeqError, JobUnreadable, RedisRefused, line_of
 from beeq.protocol.codec import dumps
 from beeq.protocol.keys import Keys
 from beeq.redis.urls import redact
@@ -152,7 +152,10 @@ class Live:
 
     async def _look_at_job(self, topic: Topic) -> tuple[str, Any] | None:
         home = await self._store.home(topic.prefix)
-        state = await Reader(home.pipeline, Keys(topic.prefix, topic.queue_name)).job_state(topic.job_id)
+        try:
+            state = await Reader(home.pipeline, Keys(topic.prefix, topic.queue_name)).job_state(topic.job_id)
+        except (RedisRefused, JobUnreadable):
+            return None  # this job's page alone hears nothing of it
         if state is None:
             return "gone", None
         return state.state, None if state.record is None else state.record.progress

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from beeq import QueueClosed, RedisUnavailable
+from beeq.protocol.keys import Keys
 from beeq.web.page import live as live_module
 from beeq.web.page import words
 from beeq.web.page.live import Live, Topic
@@ -84,6 +85,23 @@ async def test_a_jobs_page_hears_of_its_state_and_progress(live, put, prefix):
         async with asyncio.timeout(10):
             while (await following())["job"]["state"] != "succeeded":
                 pass
+
+
+@pytest.mark.parametrize("record", ["{", None])
+async def test_a_job_that_cannot_be_read_stops_nobodys_numbers(live, put, redis, prefix, record):
+    await put("mail", {"n": 1})
+    odd = Keys(prefix, "odd")
+    if record is None:
+        await redis.set(odd.jobs, "of another type")
+    else:
+        await redis.hset(odd.jobs, "7", record)
+    try:
+        async with messages(live, Topic(prefix, "odd", "7")) as of_job, messages(live, Topic()) as following:
+            assert "away" not in await of_job()
+            message = await following()
+            assert [each["waiting"] for each in message["queues"] if each["name"] == "mail"] == [1]
+    finally:
+        await redis.delete(odd.jobs)
 
 
 async def test_fifty_open_pages_are_one_poller(live, put, prefix, monkeypatch):
