@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from beeq.client.context import QueueContext
-from beeq.errors import RedisError
+from beeq.errors import RedisError, RedisRefused
 from beeq.maintenance.eager_timer import EagerTimer
 from beeq.maintenance.pause_watch import PauseKeeper
 from beeq.redis import scripts
@@ -108,13 +108,20 @@ class DelayedActivator:
             )
             total += raised
             if is_any_hidden:  # by a pause that may be over, with no worker alive that would see to it
-                await self._in_turn(self._pause_keeper.settle())
+                await self._settle_pause()
             self._offset_ms = int(now) - _monotonic_ms()
             if not self._timer.schedule(int(next_due), now_ms=int(now)):
                 break
         if total:
             context.emit("raised jobs", total)
         return total
+
+    async def _settle_pause(self) -> None:
+        """See to it; what the user may not do there keeps no job from being raised."""
+        try:
+            await self._in_turn(self._pause_keeper.settle())
+        except RedisRefused as refused:
+            self._context.report_error(refused)
 
     async def _in_turn(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call of the queue's pipeline, where saves may go before it."""

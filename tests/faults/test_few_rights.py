@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -248,6 +249,25 @@ async def test_who_may_not_trim_hides_no_job_and_doubles_none(
     assert (await other.resume()) is not None
     assert await admin.lrange(operator.keys.waiting, 0, -1) == ids[::-1]
     assert expect_errors
+
+
+async def test_who_may_not_trim_raises_jobs_during_a_pause(
+    allow, make_queue, own_valkey, url, admin, eventually, expect_errors
+):
+    await allow("-rename", "-ltrim")
+    other = make_queue(redis=own_valkey.url, is_worker=False, activate_delayed_jobs=False)
+    hidden, waiting = [(await other.enqueue(n)).id for n in range(2)]
+    await admin.lmove(other.keys.waiting, other.keys.hidden, "RIGHT", "LEFT")
+    raiser = make_queue(redis=url, is_worker=False)
+    raised: list[int] = []
+    raiser.on("raised jobs", raised.append)
+    job = await raiser.enqueue(2, delay_until=timedelta(seconds=0.1))
+    await eventually(lambda: raised == [1])
+    assert await admin.lrange(other.keys.waiting, 0, -1) == [job.id, waiting]
+    assert await admin.lrange(other.keys.hidden, 0, -1) == [hidden]
+    assert expect_errors
+    await other.resume()
+    assert await admin.lrange(other.keys.waiting, 0, -1) == [job.id, waiting, hidden]
 
 
 @pytest.mark.parametrize("lack", ["no client commands", "neither"])
