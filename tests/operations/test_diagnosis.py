@@ -134,6 +134,7 @@ async def test_leftovers_are_dropped_where_nobody_does_it(queue, redis):
         await redis.hset(key, mapping={"1": "x.1:1", "2": "x.1:1", "3": "x.1:1"})
     (left,) = await queue.diagnose()
     assert (left.kind, left.count) == ("leftovers", 4)
+    assert "2 of 3 looked at in beeq:claims" in left.text
     now_ms = int((await redis.time())[0]) * 1000
     await redis.zadd(queue.keys.workers, {"host:1:a": now_ms})
     assert await queue.diagnose() == [], "a living worker drops them by and by"

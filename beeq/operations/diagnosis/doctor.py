@@ -137,7 +137,7 @@ class Doctor:
 
     async def _leftovers(self) -> list[Finding]:
         workers = await self._pipeline.call("ZCARD", self._keys.workers, repeatable=True)
-        left: dict[str, int] = {}
+        left: dict[str, tuple[int, int]] = {}
         for suffix in _SIDE_HASHES:
             key = self._keys.to_key(suffix)
             drawn = await self._pipeline.call("HRANDFIELD", key, _DRAWN, repeatable=True)
@@ -149,12 +149,15 @@ class Doctor:
             count = sum(seen[:1] == b"0" for seen in places)
             is_worth_it = 10 * count >= len(drawn) if len(drawn) == _DRAWN else count > 0
             if is_worth_it and (not workers or count > _FEW):
-                left[suffix] = count
+                left[suffix] = count, len(drawn)
         if not left:
             return []
-        where = ", ".join(f"{count} of some {_DRAWN} in {suffix}" for suffix, count in left.items())
-        text = f"{plural(sum(left.values()), 'entry has', 'entries have')} no job any more: {where}"
-        return [Finding("leftovers", text, "drops them", sum(left.values()))]
+        where = ", ".join(
+            f"{count} of {seen} looked at in {suffix}" for suffix, (count, seen) in left.items()
+        )
+        count = sum(each for each, _ in left.values())
+        text = f"{plural(count, 'entry has', 'entries have')} no job any more: {where}"
+        return [Finding("leftovers", text, "drops them", count)]
 
     async def _mend(self, moves: tuple[Move, ...]) -> int:
         entries = [
