@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from beeq_cli.options import Decorated, option
+from beeq_cli.options import Decorated, is_on_command_line, option
 
 if TYPE_CHECKING:
     from socket import socket
@@ -81,6 +81,8 @@ def open_ports(
 ) -> MonitorPorts | None:
     """Open the ports that are asked for; a port that cannot be had ends the command."""
     if metrics_port is None and health_port is None:
+        if is_on_command_line(click.get_current_context(), "bind"):
+            raise click.UsageError("--bind is for --metrics-port and --health-port: give one of them")
         return None
     try:
         from beeq.metrics.board import Board  # noqa: PLC0415 - loads the engine

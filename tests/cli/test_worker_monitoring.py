@@ -178,3 +178,9 @@ def test_a_port_in_use_ends_the_command(beeq: Beeq, queue_name: str) -> None:
     done = beeq.run("worker", "--metrics-port", "0", "--bind", "example.com")
     assert done.returncode == 2
     assert "--bind takes an IP address, not 'example.com'" in done.stderr
+
+
+def test_an_address_without_a_port_is_refused(beeq):
+    ran = beeq.run("worker", "--bind", "0.0.0.0")
+    assert ran.returncode == 2
+    assert "--metrics-port" in ran.stderr

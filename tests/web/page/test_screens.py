@@ -388,6 +388,16 @@ async def test_hidden_data_hides_a_first_word_that_is_no_type(make_page, put, re
         assert shown in text_of(answer)
 
 
+async def test_a_very_long_reason_of_a_pause_is_cut(client, put, redis):
+    queue = await put("mail", {"n": 1})
+    await redis.set(queue.keys.paused, json.dumps({"reason": "r" * 100_000}))
+    for address in ("/", "/q/mail"):
+        shown = await client.get(address)
+        assert shown.status_code == 200
+        assert "rrr" in shown.text
+        assert len(shown.text) < 30_000
+
+
 def test_failures_of_many_queues_are_told_apart_at_once():
     survey = FailureSurvey()
     for n in range(3000):
