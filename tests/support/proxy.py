@@ -64,6 +64,7 @@ class Proxy:
         self.hold: Callable[[bytes], bool] = lambda _request: False
         self.lag_s: Callable[[bytes], float] = lambda _data: 0
         self.released = asyncio.Event()
+        self._is_closed = False
         self._requests_line = _Line()
         self._replies_line = _Line()
         self._is_running = asyncio.Event()
@@ -92,8 +93,16 @@ class Proxy:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
+        if self._is_closed:  # it came in the moment of the end
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        accepting = asyncio.current_task()
+        assert accepting is not None
+        self._tasks.add(accepting)  # type: ignore[arg-type]  # asyncio's own task
+        accepting.add_done_callback(self._tasks.discard)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        self._writers |= {writer, server_writer}
+        self._writers.add(server_writer)
         swallowing, muted = asyncio.Event(), asyncio.Event()
         for pump in (
             self._requests(reader, server_writer, swallowing, muted),
@@ -153,6 +162,7 @@ class Proxy:
 
     async def close(self) -> None:
         """End what is left."""
+        self._is_closed = True
         self.hang_up()
         for task in list(self._tasks):
             task.cancel()

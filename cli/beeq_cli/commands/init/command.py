@@ -100,7 +100,8 @@ def init(  # noqa: PLR0917 - one parameter an option
     if out is not None:
         _write(files, out)
     else:
-        click.echo(list(files.values())[rules], nl=False)
+        for line in list(files.values())[rules].splitlines():
+            print_line(line)
 
 
 def _files(kind: str, facts: AppFacts, common: Common) -> dict[str, str]:
