@@ -322,7 +322,7 @@ async def test_a_worker_outlasts_an_answer_of_8_megabytes(
             peak_kb = max(peak_kb, peak_kb_of(worker.pid))
         log = (await said)[1].decode()
         assert worker.returncode == 0
-        (line,) = [line for line in log.splitlines() if f"job {job.id} " in line]
+        (line,) = [line for line in log.splitlines() if f"job {job.id}: " in line]
         assert line.endswith("the model's text is longer than 1000000 bytes (BEEQ_AI_MAX_TEXT_BYTES)")
         assert len(server.asked(CHAT)) == 1
         assert 0 < peak_kb < 400 * 1024

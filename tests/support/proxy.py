@@ -191,5 +191,11 @@ async def proxy_to(port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIter
     try:
         yield proxy
     finally:
+        # asyncio drops, open, a connection that it has taken when its server closes: it takes none from here on,
+        # and hands over what it has.
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
         server.close()
         await proxy.close()
