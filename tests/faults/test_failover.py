@@ -392,6 +392,7 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
         Settings(stall_interval=20_000, redis_timeout=1000),
         worker="somebody",
         held=lambda: ({b"1": b"claim:1"}, b""),
+        look=lambda: None,
         on_cancelled=lambda _claims: None,
         on_lost=lambda _claims: None,
         on_error=lambda _error: loop.call_soon_threadsafe(failed.set),
