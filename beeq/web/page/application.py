@@ -33,7 +33,7 @@ from beeq.web.page.look import Parts, ScreenRequest
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.screens import acts, events, failures, job, login, overview, queue, search, system, workers
 from beeq.web.page.store import QueueStore
-from beeq.web.page.visitors import COOKIE, SESSION_S, Auth, Visitors
+from beeq.web.page.visitors import Auth, Visitors, set_session
 from beeq.web.paths import encoded_path
 from beeq.web.policy import Policy, policy_from_environment
 from beeq.web.responses import Refusal
@@ -249,9 +249,9 @@ class Dashboard:
         if method == "POST" and route not in _FREE:
             visitor.check_form(form.get("form_token", [""])[0])
         look = ScreenRequest(self._running(), at.within(prefix), request, visitor, _names(route, path), form)
-        response = await methods[route_method(methods, method)](look)
+        response = await methods[method](look)
         if visitor.is_new:
-            set_session(response, request, at, visitor.cookie)
+            set_session(response, request, at.base, visitor.cookie)
         return response
 
     def _stranger(self, request: Request, at: Addresses, path: str) -> Response:
@@ -268,25 +268,6 @@ class Dashboard:
             # The browser keeps the cookie back where another site's link led here, and sends it from here.
             return rendering.html("again.html", address=address, at=at, version=rendering.VERSION)
         return rendering.redirect(at.to("/login", next=address))
-
-
-def route_method(methods: dict[str, Screen], method: str) -> str:
-    """Return the method whose screen answers."""
-    return method if method in methods else "GET"
-
-
-def set_session(response: Response, request: Request, at: Addresses, cookie: str) -> None:
-    """Have the browser keep the session's cookie for this page alone."""
-    is_secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
-    response.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=SESSION_S,
-        path=f"{at.base}/",
-        httponly=True,
-        samesite="strict",
-        secure=is_secure,
-    )
 
 
 def _route_of(path: str) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Scope
 
 from beeq.web import access
@@ -177,6 +178,20 @@ class Visitors:
             return ""
         key = hashlib.sha256(b"beeq session " + token.encode()).digest()
         return hmac.new(key, plain.encode(errors="replace"), hashlib.sha256).hexdigest()
+
+
+def set_session(response: Response, request: Request, base: str, cookie: str) -> None:
+    """Have the browser keep the session's cookie, for the page below the path ``base`` alone."""
+    is_secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=SESSION_S,
+        path=f"{base}/",
+        httponly=True,
+        samesite="strict",
+        secure=is_secure,
+    )
 
 
 def _group_of(request: Request) -> str:

@@ -72,19 +72,11 @@ async def _remove(queue: Queue, job_id: str) -> bool:
     return True
 
 
-async def _run(queue: Queue, job_id: str) -> bool:
-    return await queue.run_job(job_id)
-
-
-async def _cancel(queue: Queue, job_id: str) -> bool:
-    return await queue.cancel_job(job_id)
-
-
 _ONE: dict[Verb, Callable[[Queue, str], Awaitable[bool]]] = {
     "retry": _retry,
     "remove": _remove,
-    "run": _run,
-    "cancel": _cancel,
+    "run": Queue.run_job,
+    "cancel": Queue.cancel_job,
 }
 
 

@@ -11,6 +11,7 @@ from beeq.process import now_ms
 from beeq.protocol.codec import dumps_shown
 from beeq.web.page import rendering
 from beeq.web.page.look import ScreenRequest
+from beeq.web.page.screens.queue import VERBS
 from beeq.web.page.store import in_time
 from beeq.web.responses import Refusal
 
@@ -19,14 +20,8 @@ _SHOWN_ELSEWHERE = ("timestamp", "stacktraces", "delay")
 _KNOWN_OPTIONS = ("retries", "backoff", "timeout")
 #: Reasons that may repeat what an error says.
 _REASONS_WITH_VALUES = ("failed", "retry", "postponed", "unreadable", "paused", "succeeded", "cancelled")
-_VERBS = {
-    "waiting": (("cancel", "Cancel"), ("remove", "Remove")),
-    "active": (("cancel", "Cancel"), ("remove", "Remove")),
-    "delayed": (("run", "Run now"), ("cancel", "Cancel"), ("remove", "Remove")),
-    "failed": (("retry", "Retry"), ("remove", "Remove")),
-    "succeeded": (("remove", "Remove"),),
-    "nowhere": (("remove", "Remove"),),
-}
+#: As on the screen of a queue; of a job that is in no list, too.
+_VERBS = {**VERBS, "nowhere": (("remove", "Remove"),)}
 
 
 async def _details(look: ScreenRequest) -> JobDetails[Job]:

@@ -4,7 +4,7 @@ from starlette.responses import Response
 
 from beeq.web.page import rendering
 from beeq.web.page.look import ScreenRequest
-from beeq.web.page.visitors import COOKIE, SESSION_S
+from beeq.web.page.visitors import COOKIE, set_session
 from beeq.web.responses import Refusal
 
 
@@ -30,16 +30,7 @@ async def log_in(look: ScreenRequest) -> Response:
         response.headers.update(refusal.headers)
         return response
     response = rendering.redirect(address)
-    origin = look.request.headers.get("origin", "")
-    response.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=SESSION_S,
-        path=f"{look.at.base}/",
-        httponly=True,
-        samesite="strict",
-        secure=look.request.url.scheme == "https" or origin.startswith("https://"),
-    )
+    set_session(response, look.request, look.at.base, cookie)
     return response
 
 

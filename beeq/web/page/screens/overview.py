@@ -1,6 +1,6 @@
 """The overview: every queue, those in trouble first, and the one line that says whether anybody is needed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.responses import Response
 
@@ -62,7 +62,7 @@ def _row(look: ScreenRequest, counts: QueueCounts, survey: FailureSurvey) -> Row
     recent = sum(group.recent for group in groups)
     if recent:
         text = f"{words.number(recent)} failed in 10 min, {_most_of(look, groups)}"
-        return Row(replace(counts), at.queue(counts.name, "failed"), text, 3000 + min(recent, 900))
+        return Row(counts, at.queue(counts.name, "failed"), text, 3000 + min(recent, 900))
     if stats.oldest_waiting_ms is not None and stats.oldest_waiting_ms > LONG_WAIT_MS:
         waits = words.duration(stats.oldest_waiting_ms)
         return Row(counts, address, f"the next job has waited {waits}", 2000)

@@ -22,7 +22,7 @@ from beeq.web.responses import Refusal
 #: The tabs, in the order in which jobs pass through them.
 TABS: tuple[State, ...] = ("waiting", "active", "delayed", "failed", "succeeded")
 #: What may be done to jobs of a state: verb and button.
-VERBS: dict[State, tuple[tuple[str, str], ...]] = {
+VERBS: dict[str, tuple[tuple[str, str], ...]] = {
     "waiting": (("cancel", "Cancel"), ("remove", "Remove")),
     "active": (("cancel", "Cancel"), ("remove", "Remove")),
     "delayed": (("run", "Run now"), ("cancel", "Cancel"), ("remove", "Remove")),
