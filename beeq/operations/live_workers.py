@@ -213,7 +213,7 @@ async def other_jobs(pipeline: Pipeline, keys: Keys, noted: Iterable[str]) -> Ot
         if not ids:
             continue
         claims = await pipeline.call("HMGET", keys.claims, *ids, repeatable=True)
-        are_claimed = [_is_held(claim) for claim in claims]
+        are_claimed = [is_held(claim) for claim in claims]
         claimed += are_claimed.count(True)
         unclaimed += [each for each, is_claimed in zip(ids, are_claimed, strict=True) if not is_claimed]
     node = unclaimed[:MOST_TOLD]
@@ -239,10 +239,10 @@ async def _look_again(pipeline: Pipeline, keys: Keys, job_id: bytes) -> tuple[bo
         pipeline.call("HGET", keys.claims, job_id, repeatable=True),
         pipeline.call("SISMEMBER", keys.stalling, job_id, repeatable=True),
     )
-    return place is not None and not _is_held(claim), bool(is_silent)
+    return place is not None and not is_held(claim), bool(is_silent)
 
 
-def _is_held(claim: bytes | None) -> bool:
+def is_held(claim: bytes | None) -> bool:
     """Return whether a beeq worker has the job; without a token the claim only counts deliveries."""
     return claim is not None and not claim.startswith(b":")
 

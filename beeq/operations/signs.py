@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from beeq.client.reader import Stats
-from beeq.operations.live_workers import live_workers
+from beeq.operations.live_workers import LiveWorker, is_held, live_workers
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
@@ -23,15 +23,20 @@ class WorkersSeen:
     """Who was seen at a queue.
 
     Attributes:
-        beeq: beeq worker processes that have beaten within the last 30 s.
-        taking: those of them that take jobs, as far as they say: they are not about to stop, and not too many
-            of their handlers hang.
+        living: beeq worker processes that have beaten within the last 30 s.
         node_jobs: active jobs of Node workers, of a hundred that were looked at.
     """
 
-    beeq: int
-    taking: int
+    living: tuple[LiveWorker, ...]
     node_jobs: int
+
+    @property
+    def taking(self) -> int:
+        """How many of the living take jobs, as far as they say.
+
+        They are not about to stop, and not too many of their handlers hang.
+        """
+        return sum(worker.is_taking is not False for worker in self.living)
 
     @property
     def is_any(self) -> bool:
@@ -55,8 +60,7 @@ async def workers_seen(
             break
         await asyncio.sleep(_PAUSE_S)
     living = await live_workers(pipeline, keys) if stats.workers else []
-    taking = sum(worker.is_taking is not False for worker in living)
-    return WorkersSeen(len(living), taking, seen)
+    return WorkersSeen(tuple(living), seen)
 
 
 async def _node_jobs(pipeline: Pipeline, keys: Keys) -> tuple[int, bool]:
@@ -68,7 +72,5 @@ async def _node_jobs(pipeline: Pipeline, keys: Keys) -> tuple[int, bool]:
         pipeline.call("HMGET", keys.claims, *ids, repeatable=True),
         asyncio.gather(*(pipeline.call("SISMEMBER", keys.stalling, each, repeatable=True) for each in ids)),
     )
-    unclaimed = [
-        bool(mark) for claim, mark in zip(claims, marks, strict=True) if claim is None or claim[:1] == b":"
-    ]
+    unclaimed = [bool(mark) for claim, mark in zip(claims, marks, strict=True) if not is_held(claim)]
     return unclaimed.count(False), any(unclaimed)

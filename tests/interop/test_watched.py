@@ -35,6 +35,6 @@ async def test_a_job_of_a_node_worker_is_explained(make_queue: MakeQueue, make_n
     (reason,) = (await queue.explain(job.saved_id())).reasons
     assert reason.kind == "node-worker"
     seen = await workers_seen(queue.pipeline, queue.keys, await queue.stats())
-    assert (seen.beeq, seen.is_any) == (0, True)
+    assert (len(seen.living), seen.is_any) == (0, True)
     assert await queue.diagnose() == []
     await queue.remove_job(job.saved_id())

@@ -1,6 +1,7 @@
 """Reads what explains where a job is. Writes nothing; each call is short, also where a million jobs wait."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from beeq.client.context import QueueContext
@@ -10,7 +11,7 @@ from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
 from beeq.operations.explanation.reasons import LATE_BEAT_MS, Explanation, JobFacts, Owner, explain
 from beeq.operations.inspection import Inspector, JobDetails
-from beeq.operations.live_workers import LiveWorker, live_workers
+from beeq.operations.live_workers import LiveWorker
 from beeq.operations.pauses import read_pause
 from beeq.operations.signs import workers_seen
 from beeq.redis import scripts
@@ -48,7 +49,7 @@ class Explainer:
         self, job_id: str, details: JobDetails[Job] | None, stats: Stats, *, is_quick: bool
     ) -> JobFacts:
         entries = stats.waiting + stats.active
-        claim, is_marked, check_ms, time, hidden, pause, seen, workers, digits = await asyncio.gather(
+        claim, is_marked, check_ms, time, hidden, pause, seen, digits = await asyncio.gather(
             self._ask("HGET", self._keys.claims, job_id),
             self._ask("SISMEMBER", self._keys.stalling, job_id),
             self._ask("PTTL", self._keys.stall_block),
@@ -56,7 +57,6 @@ class Explainer:
             self._ask("LPOS", self._keys.hidden, job_id, "RANK", -1, "MAXLEN", _SEARCHED),
             read_pause(self._pipeline, self._keys),
             workers_seen(self._pipeline, self._keys, stats, patience_s=0),
-            live_workers(self._pipeline, self._keys),
             scripts.find_places(
                 self._pipeline,
                 self._keys,
@@ -69,7 +69,7 @@ class Explainer:
             "stall_interval": self._context.settings.stall_interval,
             "counter": stats.newest_job,
             "pause": pause,
-            "workers": seen.beeq,
+            "workers": len(seen.living),
             "taking": seen.taking,
             "sees_node": bool(seen.node_jobs),
             "claim": b"" if claim is None else claim,
@@ -78,7 +78,7 @@ class Explainer:
             "is_hidden": hidden is not None,
         }
         known["claim"] = known["claim"].decode(errors="replace")
-        known |= _of_workers(job_id, workers)
+        known |= _of_workers(job_id, seen.living)
         if details is None:
             return JobFacts(**known)
         known |= _of(details)
@@ -151,7 +151,7 @@ def _of(details: JobDetails[Job]) -> dict[str, Any]:
     }
 
 
-def _of_workers(job_id: str, workers: list[LiveWorker]) -> dict[str, Any]:
+def _of_workers(job_id: str, workers: Sequence[LiveWorker]) -> dict[str, Any]:
     """Return what the living worker processes say of their places and of the job."""
     known: dict[str, Any] = {
         "checkers": sum(worker.beat_age_ms <= LATE_BEAT_MS for worker in workers),

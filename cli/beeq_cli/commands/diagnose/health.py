@@ -120,7 +120,7 @@ def _problem(found: dict[str, _Facts], *, is_each: bool) -> str:
     waiting = sum(stats.waiting for stats in idle.values())
     jobs = f"{waiting} {'job waits' if waiting == 1 else 'jobs wait'}"
     where = _names(list(idle)) if is_each else "any queue"
-    living = sum(found[name][1].beeq for name in idle)
+    living = sum(len(found[name][1].living) for name in idle)
     lives = "beeq worker lives" if living == 1 else "beeq workers live"
     who = f"{living} {lives}, about to stop, or handlers hang there; " if living else ""
     return f"no worker is seen that takes jobs from {where} ({who}{jobs})"
@@ -144,7 +144,7 @@ def _names(names: list[str]) -> str:
 
 def _shown(stats: Stats, seen: WorkersSeen, pause: Pause | None) -> dict[str, Any]:
     return {
-        "workers": seen.beeq,
+        "workers": len(seen.living),
         "taking": seen.taking,
         "nodeJobs": seen.node_jobs,
         "waiting": stats.waiting,
