@@ -6,6 +6,7 @@ there, the queue is paused: one that somebody has set by hand says nothing more.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from beeq.protocol.codec import loads
 from beeq.protocol.options import SAFE_INTEGER
@@ -34,6 +35,16 @@ class Pause:
     reason: str
     until_ms: int | None
     everyone: bool
+
+    def shown(self) -> dict[str, Any]:
+        """Return it under the names that commands show."""
+        return {
+            "since": self.since_ms,
+            "by": self.by,
+            "reason": self.reason,
+            "until": self.until_ms,
+            "everyone": self.everyone,
+        }
 
     def __str__(self) -> str:
         """Return by whom, until when and why, for a line of a log; not escaped."""

@@ -138,14 +138,7 @@ def _object(look: StatsLook, rate: Rate | None) -> dict[str, Any]:
     """Return what ``--json`` prints of a queue: paused, and rates, only where there are such."""
     shown = look.stats.shown()
     if look.pause is not None:
-        pause = look.pause
-        shown["paused"] = {
-            "since": pause.since_ms,
-            "by": pause.by,
-            "reason": pause.reason,
-            "until": pause.until_ms,
-            "everyone": pause.everyone,
-        }
+        shown["paused"] = look.pause.shown()
     if rate is not None:
         shown |= {"inPerSecond": round(rate.came, 2), "outPerSecond": round(rate.left, 2)}
     return shown

@@ -91,7 +91,7 @@ async def _pause(
                     say(f"{queue.name} has no jobs and no workers: is that its name?")
             if as_json:
                 numbers = {"workers": stats.workers, "active": stats.active, "waiting": stats.waiting}
-                print_json({"queue": queue.name, **_object(paused), **numbers})
+                print_json({"queue": queue.name, **paused.shown(), **numbers})
             elif not common.is_quiet:
                 until = "" if paused.until_ms is None else f" until {moment(paused.until_ms)}"
                 print_line(
@@ -113,7 +113,7 @@ async def _resume(common: Common, *, queue_names: tuple[str, ...], wait_replicas
                 code = FAILURE
                 continue
             if as_json:
-                print_json({"queue": queue.name, "was": None if ended is None else _object(ended)})
+                print_json({"queue": queue.name, "was": None if ended is None else ended.shown()})
             elif common.is_quiet:
                 continue
             elif ended is None:
@@ -132,16 +132,6 @@ def _queues_of(names: tuple[str, ...], common: Common, wait_replicas: int) -> li
 def _is_unknown(stats: Stats) -> bool:
     counts = (stats.waiting, stats.active, stats.succeeded, stats.failed, stats.delayed, stats.newest_job)
     return not (any(counts) or stats.workers)
-
-
-def _object(pause: Pause) -> dict[str, Any]:
-    return {
-        "since": pause.since_ms,
-        "until": pause.until_ms,
-        "everyone": pause.everyone,
-        "by": pause.by,
-        "reason": pause.reason,
-    }
 
 
 def _shown(pause: Pause) -> str:
