@@ -1,8 +1,6 @@
-"""Which errors are of one kind: those that differ in numbers, ids and what is quoted. Pure."""
+"""Which errors are of one kind: those that differ in numbers and ids only. Pure."""
 
 import re
-
-from beeq.protocol.codec import RecordLike
 
 #: A longer line of an error is cut before it is looked at.
 _LONGEST_LINE = 1000
@@ -15,14 +13,7 @@ _VARYING = re.compile(
 )
 
 
-def error_kind(record: RecordLike) -> str:
-    """Return the kind of a record's newest error: type and text, # for what varies; "" if none."""
-    traces = record.options.get("stacktraces")
-    newest = traces[0] if isinstance(traces, list) and traces else ""
-    return kind_of_error(newest) if isinstance(newest, str) else ""
-
-
 def kind_of_error(trace: str) -> str:
-    """Return the kind of an error by its trace, or by its first line alone."""
+    """Return the kind of an error by its trace, or its first line: type and text, # for what varies."""
     line = trace[:_LONGEST_LINE].partition("\n")[0].strip()
     return _VARYING.sub("#", line)[:_LONGEST_KIND]

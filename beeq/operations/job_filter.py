@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypedDict, Unpack, get_args
 
-from beeq.operations.error_kinds import error_kind
+from beeq.operations.error_kinds import kind_of_error
 from beeq.protocol.codec import Record, RecordLike, dumps_shown
 from beeq.protocol.keys import JobSetName
 from beeq.settings import Duration, milliseconds, whole
@@ -29,8 +29,8 @@ class Filters(TypedDict, total=False):
     """What the methods that take filters take; each is optional, and all that are given must hold.
 
     ``state``: one of ``STATES`` or several. ``error``: text that the newest error or its trace has, in
-    either case of letters; ``error_kind``: what ``error_kinds`` makes of it, exactly. ``text``: text that the
-    data or the newest trace has, in either case.
+    either case of letters; ``error_kind``: the newest error's first line, # in place of each number and id,
+    exactly: ``KeyError: #``. ``text``: text that the data or the newest trace has, in either case.
     ``where``: values of the record by their paths, ``{"data.user": 7}``; a number in
     a path is an index of a list, ``OneOf`` takes any of several values. ``since`` and ``older_than``: ms,
     timedelta, or text like ``7d``; the age of a job is counted from its last failed
@@ -119,7 +119,7 @@ class JobFilter:
         )
 
     def _has_error(self, record: Record) -> bool:
-        if self.error_kind and self.error_kind != error_kind(record):
+        if self.error_kind and self.error_kind != kind_of_error(newest_trace(record)):
             return False
         return not self.error or self.error in newest_trace(record).casefold()
 

@@ -126,7 +126,7 @@ class Doctor:
         if not first:
             return []
         now_ms = int(seconds) * 1000
-        overdue_ms = now_ms - float(first[-1] if isinstance(first[-1], bytes) else first[0][1])
+        overdue_ms = now_ms - float(first[1])
         if overdue_ms < _OVERDUE_MS:
             return []
         overdue_ms = min(overdue_ms, now_ms)  # of any time before the epoch, too

@@ -99,8 +99,7 @@ async def _persistence(pipeline: Pipeline, facts: dict[str, str]) -> Finding | N
             "the append-only file is off, and the user may not ask whether snapshots are saved (CONFIG GET)"
         )
         return Finding("not-looked-at", text, is_problem=False)
-    pairs = list(reply.values()) if isinstance(reply, dict) else reply[1::2]
-    saves = pairs[0].decode(errors="replace").strip() if pairs else ""
+    saves = reply[1].decode(errors="replace").strip() if reply else ""
     if not saves:
         return Finding("persistence", "Redis keeps nothing on disk: all jobs are lost when it ends")
     text = f"Redis saves snapshots only (save {saves}): jobs of the last minutes are lost when it dies"
