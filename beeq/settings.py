@@ -199,7 +199,7 @@ class Keep:
         try:
             return "age", parse_duration(part)
         except ValueError:
-            raise ValueError(f"{part!r} is no age and no count; write {KEEP_EXAMPLES}") from None
+            raise ValueError(f"{part!r} is neither an age nor a count; write {KEEP_EXAMPLES}") from None
 
 
 def keep(name: str, value: Any) -> Keep | None:
@@ -309,7 +309,8 @@ class Settings:
     wait_replicas: int = 0
     #: Which succeeded jobs this queue's workers keep; what is beyond that they drop, the oldest first, with
     #: its result, and its id may be used again. ``Keep.of`` says what may be given. None: none is dropped, as
-    #: with ``all``; but ``beeq worker`` has a default for None. Workers that differ drop each what it may.
+    #: with ``all``; but ``beeq worker`` has a default for None. Where workers differ, each drops what its
+    #: own setting says.
     keep_succeeded: Keep | None = None
     #: The same of failed jobs.
     keep_failed: Keep | None = None

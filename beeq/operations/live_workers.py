@@ -58,7 +58,7 @@ class LiveWorker:
         clock_skew_ms: by how much its own clock is ahead of Redis's; some ms are the way's.
         places: how many jobs may run there at once.
         busy: how many ran.
-        is_taking: whether it takes jobs.
+        is_taking: whether it takes jobs, or would if the queue were not paused.
         stall_interval_ms: the setting.
         jobs: those that have run for half a second, the oldest first; not all of them, if they are very many.
     """

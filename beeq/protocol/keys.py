@@ -191,7 +191,7 @@ class Keys:
         return f"{self.prefix or 'bq'}:{self.queue_name}:{suffix}"
 
     def every(self) -> list[str]:
-        """Return each key the queue may own, bee-queue's, beeq's, and those of earlier versions."""
+        """Return each key of the queue, bee-queue's, beeq's, and of earlier versions; none of one worker."""
         return [self.to_key(suffix) for suffix in (*BEE_SUFFIXES, *SIDE_SUFFIXES, *OLD_SUFFIXES)]
 
 

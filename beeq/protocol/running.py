@@ -25,7 +25,7 @@ class ProcessFacts:
         clock_ms: its clock when it said so.
         places: how many jobs may run there at once.
         busy: how many run.
-        is_taking: whether it takes jobs.
+        is_taking: whether it takes jobs, or would if the queue were not paused.
         stall_interval_ms: the setting.
         noted_ms: when it said so, by Redis's clock.
     """

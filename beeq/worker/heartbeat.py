@@ -322,7 +322,7 @@ class Heartbeat:
                 self._note.failed(error)
 
     async def _note_running(self, *, is_beat: bool) -> None:
-        """Let others see what runs here. Nothing depends on it: what Redis refuses is noted anew later."""
+        """Let others see what runs here. Nothing depends on it: what Redis refuses is noted again later."""
         try:
             for call in self._running.calls(is_beat=is_beat):
                 self._running.answered(await self._connection.run(scripts.note_running, call))

@@ -32,7 +32,7 @@ _MOST_JOBS_OF_CALL, _MOST_BYTES_OF_CALL = 500, 20_000
 
 
 class LookedAt(Protocol):
-    """A ``Worker``; all of this may be called in any thread. ``is_paused``: it takes no jobs for now."""
+    """A ``Worker``; all of this may be called in any thread. ``is_paused``: too many handlers hang."""
 
     is_paused: bool
 
@@ -54,7 +54,7 @@ class WorkerLook:
 
 
 def looking_at(worker: LookedAt, *, places: int) -> Callable[[], WorkerLook | None]:
-    """Return what looks at the worker, and keeps it not in memory; it returns None once that is gone."""
+    """Return what looks at the worker without keeping it in memory; it returns None once that is gone."""
     worker_ref = weakref.ref(worker)
 
     def look() -> WorkerLook | None:
@@ -148,11 +148,11 @@ class RunningNotes:
             yield raw_id, b"%d" % (clock_ms - started_ms)
 
     def answered(self, fields: int) -> None:
-        """Take the reply of a call; begin anew next time if Redis has not what was noted."""
+        """Take the reply of a call; begin again next time if Redis does not have what was noted."""
         self._begins = fields != len(self._noted) + _OTHER_FIELDS
 
     def failed(self) -> None:
-        """Begin anew next time: nobody knows what was noted."""
+        """Begin again next time: nobody knows what was noted."""
         self._begins = True
 
 

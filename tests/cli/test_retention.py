@@ -79,7 +79,11 @@ def test_the_first_line_says_what_is_kept(app: Beeq, queue_name, target, options
 @pytest.mark.parametrize(
     ("option", "text", "says"),
     [
-        ("--keep-succeeded", "soon", "'soon' is no age and no count; write 7d, 10000, 7d,10000 or all"),
+        (
+            "--keep-succeeded",
+            "soon",
+            "'soon' is neither an age nor a count; write 7d, 10000, 7d,10000 or all",
+        ),
         ("--keep-failed", "7d,8d", "'7d,8d' names two ages"),
         ("--job-timeout", "5", "the duration '5' has no unit"),
     ],

@@ -37,7 +37,7 @@ def test_jobs_are_noted_with_their_start_and_forgotten(bench: Bench) -> None:
     assert 0 < bench.redis.pttl(bench.keys.running) <= LIFETIME_MS
 
 
-def test_who_begins_anew_forgets_what_was_noted(bench: Bench) -> None:
+def test_a_new_begin_forgets_what_was_noted(bench: Bench) -> None:
     note(bench, ("a", 5000))
     assert note(bench, ("b", 600), begins="1") == 3
     assert bench.redis.hkeys(bench.keys.running) == ["process", "noted", "job:b"]

@@ -43,15 +43,15 @@ def test_what_is_kept_has_many_forms_and_one_text(name, given, keep, text):
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ("", ValueError, "'' is no age and no count; write 7d, 10000, 7d,10000 or all"),
+        ("", ValueError, "'' is neither an age nor a count; write 7d, 10000, 7d,10000 or all"),
         ("7", None, ""),
-        ("7 days", ValueError, "'7 days' is no age and no count"),
-        ("7d,", ValueError, "'' is no age and no count"),
+        ("7 days", ValueError, "'7 days' is neither an age nor a count"),
+        ("7d,", ValueError, "'' is neither an age nor a count"),
         ("7d,8d", ValueError, "'7d,8d' names two ages"),
         ("1,2", ValueError, "'1,2' names two counts"),
         ("own", ValueError, "'own' names no age and no count"),
-        ("all,7d", ValueError, "'all' is no age and no count"),
-        ("-1", ValueError, "'-1' is no age and no count"),
+        ("all,7d", ValueError, "'all' is neither an age nor a count"),
+        ("-1", ValueError, "'-1' is neither an age nor a count"),
         (-1, ValueError, "count must be at least 0, not -1"),
         (2**60, ValueError, "count must be at most"),
         (timedelta(days=-1), ValueError, "age must be at least 0"),
@@ -93,7 +93,7 @@ def test_a_queue_can_be_told_later_what_it_keeps(make_queue):
     queue.use(keep_succeeded="7d,10000", job_timeout="5m", keep_failed=None)
     assert (str(queue.settings.keep_succeeded), str(queue.settings.keep_failed)) == ("7d,10000", "1d")
     assert queue.settings.job_timeout == 300_000
-    with pytest.raises(ValueError, match=r"^keep_failed: 'soon' is no age"):
+    with pytest.raises(ValueError, match=r"^keep_failed: 'soon' is neither an age"):
         queue.use(keep_failed="soon")
     with pytest.raises(TypeError):
         queue.use(keeps="7d")

@@ -68,7 +68,7 @@ def test_only_jobs_that_have_run_for_half_a_second_are_noted(notes: Notes) -> No
     assert notes.take() == [{}], "a beat keeps the note alive"
 
 
-def test_a_job_that_runs_again_here_is_noted_anew(notes: Notes) -> None:
+def test_a_job_that_runs_again_here_is_noted_again(notes: Notes) -> None:
     notes.running = [(b"1", NOW_MS - 5000)]
     notes.take()
     notes.running = [(b"1", NOW_MS - 600)]
@@ -77,7 +77,7 @@ def test_a_job_that_runs_again_here_is_noted_anew(notes: Notes) -> None:
 
 
 @pytest.mark.parametrize("has_failed", [True, False])
-def test_what_redis_may_have_lost_is_noted_anew(notes: Notes, has_failed: bool) -> None:
+def test_what_redis_may_have_lost_is_noted_again(notes: Notes, has_failed: bool) -> None:
     notes.running = [(b"1", NOW_MS - 5000)]
     notes.take()
     notes.fields = {}
