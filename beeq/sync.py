@@ -195,9 +195,9 @@ class Queue(_Connected, Generic[Data, Result]):
         """Return the full name of one of the queue's keys."""
         return self._twin.to_key(suffix)
 
-    def use(self, *, redis: str | Redis | None = None, prefix: str | None = None) -> None:
-        """Use another Redis, or prefix, as the async method does: while the queue is not open."""
-        self._portal.call(lambda: self._twin.use(redis=redis, prefix=prefix))
+    def use(self, *, redis: str | Redis | None = None, **changes: Unpack[QueueSettings]) -> None:
+        """Use another Redis, or other settings, as the async method does: while the queue is not open."""
+        self._portal.call(lambda: self._twin.use(redis=redis, **changes))
 
     def close(self, timeout: Duration | None = None) -> None:
         """Close, as the async method does.

@@ -178,9 +178,10 @@ def test_a_closed_queue_may_use_another_redis(valkey, queue_name):
         assert queue.keys.jobs.startswith(prefix)
 
 
-def test_a_blocking_queue_may_use_another_redis_too(valkey, queue_name):
+def test_a_blocking_queue_may_use_other_settings_too(valkey, queue_name):
     queue = sync.Queue(queue_name, redis="redis://127.0.0.1:1")
-    queue.use(redis=valkey.url)
+    queue.use(redis=valkey.url, keep_failed="1d")
+    assert str(queue.settings.keep_failed) == "1d"
     with queue:
         assert queue.enqueue(1).id == "1"
         with pytest.raises(RuntimeError, match="open already"):
