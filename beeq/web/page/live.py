@@ -83,6 +83,7 @@ class Live:
             return  # others have come since there was room
         self._topics[topic] += 1
         if self._task is None or self._task.done():
+            self._counts, self._jobs, self._is_away = [], {}, False  # what it last saw may be hours old
             self._task = asyncio.create_task(self._look_on())
             self._task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()

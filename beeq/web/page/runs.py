@@ -135,6 +135,7 @@ class BulkRuns:
             await work
         except BeeqError as error:
             run.phase, run.error = "failed", redact(line_of(error))
+            logger.warning("%s of many jobs of %s failed: %s", run.verb, one_line(run.queue_name), run.error)
         except Exception:
             logger.exception("%s of many jobs failed", run.verb)
             run.phase, run.error = "failed", "Internal error"

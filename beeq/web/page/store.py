@@ -267,4 +267,4 @@ async def _close(queue: Queue) -> None:
     try:
         await queue.close()
     except (BeeqError, TimeoutError) as error:
-        logger.debug("a queue closed late: %s", error)
+        logger.debug("a queue closed late: %s", redact(line_of(error)))

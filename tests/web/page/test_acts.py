@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from beeq import RedisUnavailable
+from beeq.web.page import runs
 from beeq.web.page.screens import acts
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import buttons_of, form_with, jobs_of, text_of
@@ -66,6 +67,19 @@ async def test_what_was_done_before_redis_failed_is_in_the_log(client, five_fail
         assert (await form.press(client, "Retry", id=["1", "2", "4", "5"])).status_code == 503
     assert "retry of 4 jobs of hooks (1, 2, 4, 5): 2 done" in caplog.text
     assert await counts(five_failed) == {"waiting": 2, "failed": 3}
+
+
+async def test_an_action_on_many_that_stops_is_said_and_logged(client, five_failed, monkeypatch, caplog):
+    async def fails(*_, **__):
+        raise RedisUnavailable("redis://ann:hush@host is away")
+
+    monkeypatch.setitem(runs.MANY, "retry", fails)
+    form = form_with(await client.get("/q/hooks/failed", params={"error": "timeout"}), "Retry")
+    shown = text_of(await form.press(client, "Retry", all="1"))
+    assert "It stopped" in shown
+    assert "redis://***@host is away" in shown
+    assert "retry of many jobs of hooks failed: " in caplog.text
+    assert "hush" not in shown + caplog.text
 
 
 async def test_nothing_selected_does_nothing_and_says_so(client, five_failed):

@@ -183,6 +183,17 @@ async def test_counts_of_before_an_act_are_not_shown_after_it(store, put, monkey
     assert (await store.overview()).queues[0].stats.waiting == 2
 
 
+async def test_who_comes_long_after_the_last_sees_no_old_numbers(live, put):
+    queue = await put("mail", {"n": 1})
+    async with messages(live, Topic()) as following:
+        await following()
+    async with asyncio.timeout(10):
+        await live._task
+    await queue.enqueue({"n": 2})
+    async with messages(live, Topic()) as following:
+        assert (await following())["queues"][0]["waiting"] == 2
+
+
 async def test_nobody_listening_is_nobody_looking(live, put):
     await put("mail", {"n": 1})
     async with messages(live, Topic()) as following:

@@ -161,8 +161,7 @@ async def test_a_readers_cookie_does_not_become_an_actors(make_page, mail):
         cookie = client.cookies["beeq_session"]
         forged = re.sub(r"^look", "act", cookie)
         answer = await client.get("/q/mail", headers={"cookie": f"beeq_session={forged}"})
-        assert answer.status_code in (303, 200)
-        assert buttons_of(answer) == []
+        assert answer.status_code == 303
 
 
 async def test_a_new_token_ends_the_sessions_of_the_old_one(make_page):
