@@ -17,9 +17,7 @@ from http import HTTPStatus
 from socket import AF_INET, AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
 from socket import socket as new_socket
 
-from beeq.errors import kind_and_text_of
-
-logger = logging.getLogger("beeq")
+from beeq.logs.records import log_event
 
 #: The longest head of a request, in bytes, and the longest time for it, the answer, and its sending.
 _MAX_HEAD = 8192
@@ -101,9 +99,9 @@ async def _handle(
     try:
         async with asyncio.timeout(_HEAD_S):
             head = await reader.readuntil(b"\r\n\r\n")
-        answer, has_body = await _answer(pages, is_local, head)
+        answer = await _answer(pages, is_local, head)
         async with asyncio.timeout(_SEND_S):
-            writer.write(_packed(answer, has_body=has_body))
+            writer.write(_packed(answer, has_body=not head.startswith(b"HEAD ")))
             await writer.drain()
             writer.write_eof()
             await reader.read(1)  # until the client has closed: else what it sent on may cut the answer off
@@ -113,12 +111,12 @@ async def _handle(
         open_requests.end(writer)
 
 
-async def _answer(pages: Mapping[str, Page], is_local: bool, head: bytes) -> tuple[Answer, bool]:
-    """Return the answer to a request, and whether its content is sent."""
+async def _answer(pages: Mapping[str, Page], is_local: bool, head: bytes) -> Answer:
+    """Return the answer to a request."""
     line, *lines = head.decode("latin-1").split("\r\n")
     words = line.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):  # noqa: PLR2004 - method, target, version
-        return Answer(400, b"bad request\n"), True
+        return Answer(400, b"bad request\n")
     method, target, _ = words
     headers: dict[str, str] = {}
     for each in lines:
@@ -126,17 +124,17 @@ async def _answer(pages: Mapping[str, Page], is_local: bool, head: bytes) -> tup
         headers.setdefault(name.strip().lower(), value.strip())
     page = pages.get(target.partition("?")[0])
     if not _is_own(headers, is_local):
-        return Answer(403, b"not answered for other sites, or under this name\n"), True
+        return Answer(403, b"not answered for other sites, or under this name\n")
     if page is None:
-        return Answer(404, b"not found; there are %b\n" % " ".join(pages).encode()), method != "HEAD"
+        return Answer(404, b"not found; there are %b\n" % " ".join(pages).encode())
     if method not in ("GET", "HEAD"):
-        return Answer(405, b"only GET and HEAD\n"), True
+        return Answer(405, b"only GET and HEAD\n")
     try:
         async with asyncio.timeout(_ANSWER_S):
-            return await page(headers.get("accept", "")), method != "HEAD"
+            return await page(headers.get("accept", ""))
     except Exception as error:  # noqa: BLE001 - the next request may have an answer
-        logger.warning("%.100r cannot be answered: %s", target, kind_and_text_of(error))
-        return Answer(500, b"internal error\n"), method != "HEAD"
+        log_event(logging.WARNING, f"{target[:100]!r} cannot be answered", error=error, has_trace=True)
+        return Answer(500, b"internal error\n")
 
 
 def _is_own(headers: Mapping[str, str], is_local: bool) -> bool:

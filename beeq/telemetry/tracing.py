@@ -19,13 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from beeq.errors import kind_and_text_of, text_of
+from beeq.errors import text_of
+from beeq.logs.records import log_event
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
     from opentelemetry.trace import Link, Span
-
-logger = logging.getLogger("beeq")
 
 #: How an attempt's span knows the one that saved the job: by a link, or as its parent.
 Mode = Literal["link", "child"]
@@ -66,7 +65,7 @@ class Tracing:
         self._context, self._propagate, self._trace = context, propagate, trace
         self._queue_name = queue_name
         self._is_parent = mode == "child"
-        # A proxy, until the application has set a provider; resolved anew by the API itself.
+        # A proxy, until the application has set a provider; the API itself looks for it again.
         self._tracer = trace.get_tracer("beeq", schema_url=SCHEMA_URL)
         self._has_failed = False
 
@@ -82,7 +81,9 @@ class Tracing:
         except Exception as error:  # noqa: BLE001 - an SDK's, an exporter's, a propagator's
             if not self._has_failed:
                 self._has_failed = True
-                logger.warning("queue %s: a span failed: %s", self._queue_name, kind_and_text_of(error))
+                log_event(
+                    logging.WARNING, "a span failed", queue=self._queue_name, error=error, has_trace=True
+                )
 
     def _attributes(self, operation: str) -> dict[str, Any]:
         return {

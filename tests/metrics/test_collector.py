@@ -115,11 +115,12 @@ async def test_a_scrape_in_the_queues_own_loop_has_an_answer(make_queue: MakeQue
     assert sum(sample.value for sample in metrics["beeq_jobs"].samples) == 1
 
 
-async def test_a_paused_queue_shows_it(make_queue: MakeQueue, redis: Any) -> None:
+async def test_a_paused_queue_shows_it(make_queue: MakeQueue) -> None:
     queue = make_queue()
-    await queue.connect()
-    await redis.set(queue.keys.paused, b'{"since_ms":1}')
-    assert (await queue.paused() is not None) == bool((await scraped(queue))["beeq_queue_paused",])
+    await queue.pause()
+    assert (await scraped(queue))["beeq_queue_paused",] == 1
+    await queue.resume()
+    assert (await scraped(queue))["beeq_queue_paused",] == 0
 
 
 @pytest.mark.real_redis("a client of redis-py's own")

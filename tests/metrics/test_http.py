@@ -81,6 +81,22 @@ async def test_an_odd_request_has_its_status(ask: Ask, request_: bytes, status: 
     assert (await ask(request_)).startswith(b"HTTP/1.1 %d " % status)
 
 
+@pytest.mark.parametrize("path", [b"/page", b"/other", b"/broken"])
+@pytest.mark.parametrize("host", [b"localhost", b"evil.example"])
+async def test_no_head_request_has_content(ask: Ask, path: bytes, host: bytes) -> None:
+    answer = await ask(b"HEAD %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, host))
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_a_pages_defect_is_logged_with_its_traceback(
+    ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    await ask(b"GET /broken HTTP/1.1\r\n\r\n")
+    (record,) = caplog.records
+    assert record.getMessage() == "'/broken' cannot be answered: RuntimeError: defect"
+    assert record.exc_info
+
+
 async def test_a_head_without_end_gets_no_answer(ask: Ask) -> None:
     try:
         answer = await ask(b"GET /page HTTP/1.1\r\n" + b"a: b\r\n" * 10_000)

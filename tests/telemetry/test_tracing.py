@@ -254,6 +254,22 @@ async def test_an_sdk_that_raises_holds_up_no_job(
     ]
 
 
+def test_a_failing_spans_line_is_one_and_has_no_secrets(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def start_span(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("https://ann:hush@collector is away")
+
+    tracing = Tracing("mail\nforged", "link")
+    monkeypatch.setattr(tracing, "_tracer", Broken())
+    with tracing.sending([{}]):
+        pass
+    assert caplog.messages == [
+        "queue mail\\nforged: a span failed: RuntimeError: https://***@collector is away"
+    ]
+
+
 def test_an_attempts_span_is_current_in_its_context_only() -> None:
     variables = contextvars.copy_context()
     tracing = Tracing("mail", "link")
