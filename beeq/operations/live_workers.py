@@ -55,7 +55,7 @@ class LiveWorker:
         version: beeq's.
         started_ms: when it began to work on the queue, by its own clock.
         up_ms: how long ago that was.
-        clock_skew_ms: by how much its own clock is ahead of Redis's; some ms are the way's.
+        clock_skew_ms: by how much its own clock is ahead of Redis's; some ms of it are the network's.
         places: how many jobs may run there at once.
         busy: how many ran.
         is_taking: whether it takes jobs, or would if the queue were not paused.

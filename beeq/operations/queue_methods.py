@@ -1,4 +1,4 @@
-"""The methods of ``Queue`` that act on many jobs."""
+"""The methods of ``Queue`` by which operators look into a queue and act on it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from functools import partial
@@ -28,9 +28,9 @@ from beeq.settings import Duration, milliseconds, whole
 
 
 class OperatorMethods:
-    """Finds and changes many jobs by a filter, see ``Filters``.
+    """Looks into a queue, finds and changes many jobs by a filter (see ``Filters``), mends and pauses.
 
-    Jobs are read in pages, and changed a hundred at most by one call; each only if it is still as it was
+    Many jobs are read in pages, and changed a hundred at most by one call; each only if it is still as it was
     read: what moves, ends or changes meanwhile is left alone, and counted as ``moved``. Not atomic as a
     whole; whoever is interrupted may call again. ``wait_replicas`` is not asked: what a failover has undone,
     a second call finds again. With ``dry_run`` the jobs are counted only. ``on_progress`` is called after
@@ -199,8 +199,8 @@ class OperatorMethods:
     ) -> Pause:
         """Have beeq's workers take no jobs from the queue, within a second; those that run go on.
 
-        Workers that start later take none, either. A queue that is paused already is paused anew: the later
-        call's reason and end count. Producers and delayed jobs go on; so do workers of an earlier version.
+        Workers that start later take none, either. Of a queue that is paused already the later call's
+        reason and end count. Producers and delayed jobs go on; so do workers of an earlier version.
 
         Args:
             reason: why, for who looks later; at most 500 characters.
@@ -222,7 +222,7 @@ class OperatorMethods:
     async def resume(self) -> Pause | None:
         """End the pause, and return it; None: the queue was not paused.
 
-        Hidden jobs come back first, the oldest in front; what was enqueued since stands behind them.
+        Hidden jobs come back first, the oldest in front; what was enqueued since is behind them.
         """
         return await self._pauses.end()
 

@@ -35,7 +35,7 @@ def keep_options() -> Callable[[Decorated], Decorated]:
             metavar="KEEP",
             callback=parsed(Keep.of),
             help="Succeeded jobs to keep, by age, number or both: 7d, 10000, 7d,10000, or all. The others "
-            "go, the oldest first, whoever has run them, Node too; with own at the end only those that "
+            "go, the oldest first, those that Node has run, too; with own at the end only those that "
             f"workers with such an option have run [{_DEFAULTS['keep_succeeded']}].",
         ),
     ]

@@ -126,7 +126,7 @@ def test_nobody_guesses_while_a_queue_is_paused():
         (
             {"owner": Owner("host:1:abc", None, None), "check_ms": 3000},
             "lost",
-            "its worker beats no more: it is queued again in about 8.0s, unless a sign of life comes",
+            "its worker's beats have stopped: it is queued again in about 8.0s, unless a sign of life comes",
         ),
         (
             {"claim": "tok.1:1", "workers": 0, "checkers": 0},
@@ -167,7 +167,7 @@ def test_a_job_runs_somewhere(facts, kind, text):
             {"due_ms": NOW - 60_000.0},
             "overdue",
             (
-                "it is due since 1m 0s, and nobody raises it: a beeq worker does, or a Node queue with"
+                "it has been due for 1m 0s, and nobody raises it: a beeq worker does, or a Node queue with"
                 " activateDelayedJobs"
             ),
         ),
@@ -176,7 +176,7 @@ def test_a_job_runs_somewhere(facts, kind, text):
             {"due_ms": float("-inf")},
             "overdue",
             (
-                f"it is due since {show_duration(NOW)}, and nobody raises it: a beeq worker does, or a Node queue"
+                f"it has been due for {show_duration(NOW)}, and nobody raises it: a beeq worker does, or a Node queue"
                 " with activateDelayedJobs"
             ),
         ),

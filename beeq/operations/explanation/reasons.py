@@ -271,7 +271,7 @@ def _active(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]
 
 def _beat(facts: JobFacts, owner: Owner) -> Reason:
     if owner.beat_ms is None:
-        return Reason("lost", f"its worker beats no more{_requeued(facts)}")
+        return Reason("lost", f"its worker's beats have stopped{_requeued(facts)}")
     beat = f"its worker's last beat was {_ago(facts, owner.beat_ms)}"
     if facts.now_ms - owner.beat_ms > LATE_BEAT_MS:
         return Reason("silent", f"{beat}{_requeued(facts)}")
@@ -297,7 +297,7 @@ def _delayed(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]
         yield Reason("due", "it is due just now")
     else:
         late_ms = round(min(-left_ms, facts.now_ms))  # of any time before the epoch, too
-        text = f"it is due since {show_duration(late_ms)}, and nobody raises it"
+        text = f"it has been due for {show_duration(late_ms)}, and nobody raises it"
         yield Reason("overdue", f"{text}: a beeq worker does, or a Node queue with activateDelayedJobs")
     yield from _attempts(facts)
     yield from _pause(queue_name, facts)

@@ -40,7 +40,7 @@ async def _explain(finder: QueueFinder, job_id: str, queue_name: str | None, *, 
             names = await finder.that_gave_out(job_id)
             if len(names) != 1:
                 rest = f": {', '.join(names)} have given out this id" if names else ""
-                complain(f"no queue has a job {job_id}{rest}; with --queue it is said what became of it")
+                complain(f"no queue has a job {job_id}{rest}; --queue QUEUE says what became of it")
                 return FAILURE
             queue = await finder.queue(names[0])
         explanation = await queue.explain(job_id)

@@ -44,7 +44,7 @@ _GONE = "removed, or finished by a peer that kept nothing"
 def watch(
     common: Common, /, job_id: str, queue_name: str | None, timeout_ms: int | None, as_json: bool
 ) -> None:
-    """Show progress, failed attempts and the end of the job ID as they happen, whoever works on it.
+    """Show progress, failed attempts and the end of the job ID as they happen, on beeq's workers and Node's.
 
     Exits with 0 if it has succeeded, with 1 if it failed, was cancelled, is gone, or D is over. Ctrl-C leaves
     the job. With -q only the exit code tells.
