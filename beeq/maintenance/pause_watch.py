@@ -26,7 +26,8 @@ _LOOK_S = (0.6, 0.8)
 _MOVE_AT_ONCE = 1000
 #: Who ends a pause wants to be certain of it; a worker's looks do not matter.
 _END_PAUSE = replace(scripts.apply_pause, awaits_replicas=True)
-#: A look hands over after so many calls: producers may be faster than it.
+#: After so many calls since the end of a pause, jobs are taken though older ones may still be hidden:
+#: producers may be faster than these calls.
 _MOST_CALLS = 50
 
 
@@ -113,7 +114,7 @@ class PauseWatch:
             pause, has_more = await duty.in_turn(
                 self._keeper.apply(), sent=lambda: pipeline.batches_sent, bound_s=bound_s
             )
-            calls += 1
+            calls = 0 if pause is not None else calls + 1
             # When it is over, the oldest jobs come back before any is taken.
             if pause is not None or not has_more or calls == _MOST_CALLS:
                 self._tell(pause)
