@@ -49,6 +49,8 @@ _INTERVAL_JITTER = (0.8, 1.0)
 _AGAIN_JITTER = (0.5, 1.0)
 #: The part of an interval that is waited for at least, however long the beat itself took.
 _SHORTEST_REST = 0.1
+#: The part of an interval after which no further call notes what runs: the next beat must not wait for it.
+_NOTING = 0.25
 #: Half a millisecond of Redis's time …
 _MAX_IDS = 500
 #: … and not much more than so many bytes, for ids may be long. Its answer is due within a third of the
@@ -323,8 +325,12 @@ class Heartbeat:
 
     async def _note_running(self, *, is_beat: bool) -> None:
         """Let others see what runs here. Nothing depends on it: what Redis refuses is noted again later."""
+        ends_s = self._loop.time() + self._interval_s * _NOTING
         try:
             for call in self._running.calls(is_beat=is_beat):
+                if self._loop.time() > ends_s:
+                    self._running.failed()
+                    break
                 self._running.answered(await self._connection.run(scripts.note_running, call))
                 self.duty.rests(0)
         except RedisError:

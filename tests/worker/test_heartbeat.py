@@ -10,10 +10,13 @@ import pytest
 
 from beeq import RedisUnavailable
 from beeq.protocol.keys import Keys
+from beeq.redis import scripts
+from beeq.redis.connection import Connection
 from beeq.redis.connector import Connector
 from beeq.settings import Settings
 from beeq.supervision.duty import Duty
 from beeq.worker.heartbeat import Heartbeat
+from beeq.worker.running_notes import WorkerLook
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +29,11 @@ class Beats:
     """A heartbeat whose calls and waits are written down, and take no time."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, held: dict[bytes, bytes], stall_interval: int
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        held: dict[bytes, bytes],
+        stall_interval: int,
+        look: WorkerLook | None = None,
     ) -> None:
         self.calls: list[list[tuple[bytes, bytes]]] = []
         self.rests_s: list[float] = []
@@ -55,7 +62,7 @@ class Beats:
             Settings(stall_interval=stall_interval),
             worker="somebody",
             held=lambda: (held, b""),
-            look=lambda: None,
+            look=lambda: look,
             on_cancelled=lambda _claims: None,
             on_lost=lambda _claims: None,
             on_error=lambda _error: None,
@@ -110,6 +117,23 @@ async def test_one_call_names_few_jobs_and_few_bytes(monkeypatch, held, most):
     calls = beats.calls[: len(beats.calls) // COUNT]
     assert [pair for jobs in calls for pair in jobs] == list(held.items())
     assert max(len(jobs) for jobs in calls) == most
+
+
+async def test_a_slow_redis_that_takes_notes_holds_up_no_beat(monkeypatch):
+    """What does not fit between two beats is not noted; it would take fifty calls."""
+    notes = 0
+
+    async def run(_connection: Connection, script: Any, _call: bytes) -> int:
+        nonlocal notes
+        notes += script is scripts.note_running
+        await asyncio.sleep(0.002)
+        return 0
+
+    monkeypatch.setattr(Connection, "run", run)
+    running = [(b"%d" % n + b"x" * 512, 0) for n in range(2000)]
+    beats = Beats(monkeypatch, {}, 50, WorkerLook(2000, True, running))
+    await beats.go_on()
+    assert COUNT <= notes <= 4 * COUNT
 
 
 async def test_one_that_ends_before_it_begins_again_hangs_up_too(monkeypatch):
