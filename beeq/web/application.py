@@ -29,7 +29,7 @@ from beeq.redis.urls import redact
 from beeq.service import QueueService
 from beeq.telemetry.tally import QueueTally
 from beeq.web import access
-from beeq.web.bodies import RequestBody
+from beeq.web.bodies import RequestBody, send_response
 from beeq.web.bounds import HeldBytes
 from beeq.web.page.application import Dashboard
 from beeq.web.paths import encoded_path
@@ -253,16 +253,7 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        body = RequestBody(scope, receive, self._held_bytes)
-        try:
-            response = await self._response(scope, body)
-        finally:
-            body.release()
-        if not await body.discard() and scope["http_version"].startswith("1"):
-            response.headers["connection"] = "close"
-        if scope["method"] == "HEAD":
-            response.body = b""
-        await response(scope, receive, send)
+        await send_response(scope, receive, send, self._held_bytes, partial(self._response, scope))
 
     async def _response(self, scope: Scope, body: RequestBody) -> Response:
         try:

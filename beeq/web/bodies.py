@@ -11,12 +11,14 @@ when the connection is closed would get an error in place of the response.
 import asyncio
 import math
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, StrictStr, ValidationError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from beeq.jobs import AIGenerationJob, InvalidJob, Name, Reference, faults
 from beeq.protocol.codec import loads
@@ -140,6 +142,26 @@ class RequestBody:
         self._size += len(piece)
         self._piece_count += 1
         return piece
+
+
+async def send_response(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    held_bytes: HeldBytes,
+    respond: Callable[[RequestBody], Awaitable[Response]],
+) -> None:
+    """Send the response that ``respond`` makes of the request's body, once the body's rest is discarded."""
+    body = RequestBody(scope, receive, held_bytes)
+    try:
+        response = await respond(body)
+    finally:
+        body.release()
+    if not await body.discard() and scope["http_version"].startswith("1"):
+        response.headers["connection"] = "close"
+    if scope["method"] == "HEAD":
+        response.body = b""
+    await response(scope, receive, send)
 
 
 def _too_large() -> Refusal:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,7 +24,7 @@ from beeq.errors import QueueClosed, RedisError, RedisRefused, line_of, one_line
 from beeq.redis.urls import redact
 from beeq.settings import Settings
 from beeq.web import access
-from beeq.web.bodies import RequestBody
+from beeq.web.bodies import RequestBody, send_response
 from beeq.web.bounds import HeldBytes
 from beeq.web.page import rendering
 from beeq.web.page.addresses import Addresses, text_of_segment
@@ -180,17 +181,8 @@ class Dashboard:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         base, path = self._split(scope)
-        inner = {**scope, "path": path}
-        body = RequestBody(inner, receive, self._held_bytes)
-        try:
-            response = await self._response(Request(inner), base, path, body)
-        finally:
-            body.release()
-        if not await body.discard() and scope["http_version"].startswith("1"):
-            response.headers["connection"] = "close"
-        if scope["method"] == "HEAD":
-            response.body = b""
-        await response(scope, receive, send)
+        respond = partial(self._response, Request({**scope, "path": path}), base, path)
+        await send_response(scope, receive, send, self._held_bytes, respond)
 
     def _split(self, scope: Scope) -> tuple[str, str]:
         """Return where the page is mounted, and the path within it, both encoded."""
