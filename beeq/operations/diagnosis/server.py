@@ -17,20 +17,20 @@ GOOD_POLICY = "noeviction"
 #: A clock may be off by so much before it is worth a word.
 MOST_SKEW_MS = 1000
 #: The part of maxmemory that may be used before writes are about to be refused.
-_MOST_USED = 0.9
+MOST_USED = 0.9
 
 
 async def check_server(pipeline: Pipeline, keys: Keys, *, now_ms: Callable[[], int]) -> list[Finding]:
     """Return what is wrong with the server. Raises RedisUnavailable, QueueClosed."""
     found = [await _rights(pipeline, keys), await _clock(pipeline, now_ms)]
     try:
-        facts = _facts(await pipeline.call("INFO", repeatable=True))
+        facts = info_facts(await pipeline.call("INFO", repeatable=True))
     except RedisRefused:
         facts = {}
         text = "the user may not ask INFO: version, memory and persistence were not looked at"
         found.append(Finding("not-looked-at", text, is_problem=False))
     if facts:
-        found += [_version(facts), _policy(facts), _memory(facts), *_failed_saves(facts)]
+        found += [_version(facts), _policy(facts), _memory(facts), *failed_saves(facts)]
         found.append(await _persistence(pipeline, facts))
     return [each for each in found if each is not None]
 
@@ -41,11 +41,12 @@ async def set_good_policy(pipeline: Pipeline) -> bool:
     A right that no user of a queue needs: an administrator's URL has it. Raises RedisError.
     """
     await pipeline.call("CONFIG", "SET", "maxmemory-policy", GOOD_POLICY, repeatable=True)
-    facts = _facts(await pipeline.call("INFO", "memory", repeatable=True))
+    facts = info_facts(await pipeline.call("INFO", "memory", repeatable=True))
     return facts.get("maxmemory_policy") == GOOD_POLICY
 
 
-def _facts(text: bytes) -> dict[str, str]:
+def info_facts(text: bytes) -> dict[str, str]:
+    """Return what INFO says, by its names."""
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value.strip() for name, separator, value in lines if separator and name[:1] != "#"}
 
@@ -71,12 +72,13 @@ def _policy(facts: dict[str, str]) -> Finding | None:
 
 def _memory(facts: dict[str, str]) -> Finding | None:
     limit, used = _number(facts, "maxmemory"), _number(facts, "used_memory")
-    if not limit or used < _MOST_USED * limit:
+    if not limit or used < MOST_USED * limit:
         return None
     return Finding("memory", f"Redis uses {used} of {limit} bytes: soon no job can be added (maxmemory)")
 
 
-def _failed_saves(facts: dict[str, str]) -> list[Finding]:
+def failed_saves(facts: dict[str, str]) -> list[Finding]:
+    """Return what of the server's data could not be saved, by what INFO says."""
     states = {
         "rdb_last_bgsave_status": "the last snapshot could not be saved",
         "aof_last_write_status": "the append-only file could not be written",

@@ -16,7 +16,7 @@ ReasonKind: TypeAlias = Literal[
 ]  # fmt: skip
 #: A due time this long ago, and the job is still delayed: nobody raises it.
 _OVERDUE_MS = 5000
-#: A worker beats each 10 s at least.
+#: A worker beats each 10 s at least; after so long a beat is late.
 LATE_BEAT_MS = 12_000
 _LONGEST_ERROR = 300
 #: An id of more digits is no counter's.

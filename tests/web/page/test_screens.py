@@ -311,6 +311,16 @@ async def test_the_system_screen_warns_of_eviction(own_valkey, make_page):
     assert "set maxmemory-policy to noeviction" in shown
 
 
+async def test_the_system_screen_says_what_was_not_saved(client, monkeypatch):
+    async def info(_home):
+        return {"aof_enabled": "1", "aof_last_write_status": "err", "rdb_last_bgsave_status": "ok"}
+
+    monkeypatch.setattr("beeq.web.page.screens.system._info", info)
+    shown = text_of(await client.get("/system"))
+    assert "the append-only file could not be written" in shown
+    assert "snapshot" not in shown
+
+
 async def test_with_redis_away_every_screen_says_so_soon(own_valkey):
     from beeq.web import Policy, dashboard
 

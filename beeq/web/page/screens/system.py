@@ -7,14 +7,19 @@ from typing import Any
 from starlette.responses import Response
 
 from beeq.errors import RedisRefused
+from beeq.operations.diagnosis.server import (
+    GOOD_POLICY,
+    MOST_SKEW_MS,
+    MOST_USED,
+    failed_saves,
+    info_facts,
+)
 from beeq.queue import Queue
 from beeq.redis.urls import redact
 from beeq.web.page import words
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.store import in_time
 
-#: Clocks that differ by more let delayed jobs run early or late.
-_SKEW_MS = 1000
 _REMEMBERED, _SLOW = 100, 10
 _LONGEST_COMMAND = 160
 
@@ -48,10 +53,7 @@ async def _ask(home: Queue, *command: Any) -> Any:
 
 async def _info(home: Queue) -> dict[str, str]:
     reply = await _ask(home, "INFO")
-    if not isinstance(reply, bytes):
-        return {}
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines() if ":" in line)
-    return {name: value for name, _, value in lines}
+    return info_facts(reply) if isinstance(reply, bytes) else {}
 
 
 def _facts(info: dict[str, str]) -> list[Fact]:
@@ -60,7 +62,7 @@ def _facts(info: dict[str, str]) -> list[Fact]:
     facts = [Fact("Server", _server(info)), Fact("Memory", *_memory(info))]
     policy = info.get("maxmemory_policy", "")
     if policy:
-        evicts = policy != "noeviction"
+        evicts = policy != GOOD_POLICY
         warning = (
             "jobs and their records may be dropped: set maxmemory-policy to noeviction" if evicts else ""
         )
@@ -72,8 +74,7 @@ def _facts(info: dict[str, str]) -> list[Fact]:
     facts.append(Fact("Up for", words.duration(_whole(info, "uptime_in_seconds") * 1000)))
     if info.get("role") == "master":
         facts.append(Fact("Replicas", words.number(_whole(info, "connected_slaves"))))
-    if info.get("aof_enabled") == "0" and info.get("rdb_last_bgsave_status") == "err":
-        facts.append(Fact("Saving to disk", "the last one failed", "look at Redis's log"))
+    facts += [Fact("Saving to disk", each.text, "look at Redis's log") for each in failed_saves(info)]
     evicted = _whole(info, "evicted_keys")
     if evicted:
         facts.append(Fact("Keys evicted", words.number(evicted), "some of them may have been jobs"))
@@ -91,7 +92,7 @@ def _memory(info: dict[str, str]) -> tuple[str, str]:
     used, limit = _whole(info, "used_memory"), _whole(info, "maxmemory")
     if not limit:
         return f"{words.size(used)}, without a limit", ""
-    is_near = used > limit * 0.9
+    is_near = used >= MOST_USED * limit
     return f"{words.size(used)} of {words.size(limit)}", "nearly full" if is_near else ""
 
 
@@ -107,7 +108,7 @@ async def _clock(home: Queue) -> Fact:
         return Fact("Clock", "this user may not ask for it")
     between_ms = (begun_ms + time.time() * 1000) / 2
     skew_ms = int(reply[0]) * 1000 + int(reply[1]) / 1000 - between_ms
-    warning = "delayed jobs may run early or late" if abs(skew_ms) > _SKEW_MS else ""
+    warning = "delayed jobs may run early or late" if abs(skew_ms) > MOST_SKEW_MS else ""
     ahead = "ahead of" if skew_ms > 0 else "behind"
     return Fact("Clock", f"{words.duration(abs(skew_ms))} {ahead} this machine's", warning)
 

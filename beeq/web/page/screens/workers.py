@@ -5,14 +5,14 @@ import asyncio
 from starlette.responses import Response
 
 from beeq.errors import RedisRefused
+from beeq.operations.diagnosis.server import MOST_SKEW_MS
+from beeq.operations.explanation.reasons import LATE_BEAT_MS
 from beeq.operations.live_workers import Activity
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.store import QueueCounts, in_time
 
 #: Queues that are looked into: those with workers or running jobs.
 _MOST_QUEUES = 200
-#: A worker beats each 10 s at least; after so long it is late.
-LATE_MS = 12_000
 #: Jobs of one worker that are shown.
 _MOST_JOBS = 20
 
@@ -35,7 +35,8 @@ async def show(look: ScreenRequest) -> Response:
     return look.screen(
         "workers.html",
         rows=rows,
-        late_ms=LATE_MS,
+        late_ms=LATE_BEAT_MS,
+        most_skew_ms=MOST_SKEW_MS,
         most_jobs=_MOST_JOBS,
         left_out=max(0, len(queues) - _MOST_QUEUES),
     )
