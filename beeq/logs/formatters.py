@@ -30,7 +30,7 @@ class JobLogFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add what is known."""
         if hasattr(record, "worker"):
-            return True  # beeq's own: what is known of it is there, whoever caused it
+            return True  # beeq's own: log_event has set all that is known
         facts: dict[str, Any] = {"worker": worker_name()}
         job = running_job.get()
         if job is not None:

@@ -54,7 +54,7 @@ def configure(
         logs_all: log each failure of a job, also where the queue has a listener that hears of it.
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: ``log_format`` is neither of them.
     """
     if log_format not in get_args(LogFormat):
         raise ValueError(f"log_format must be one of {', '.join(get_args(LogFormat))}, not {log_format!r}")
@@ -77,7 +77,7 @@ def configure(
 
 
 def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
-    """Log what a thread of the program's has ended by; ``SystemExit`` is no failure."""
+    """Log what a thread of the program's has ended by; ``SystemExit`` is not a failure."""
     if end.exc_value is not None and not isinstance(end.exc_value, SystemExit):
         name = "" if end.thread is None else f" {end.thread.name}"
         log_event(logging.ERROR, f"the thread{name} has ended", error=end.exc_value, has_trace=True)

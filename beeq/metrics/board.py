@@ -47,7 +47,7 @@ class QueueSigns:
         slots: places there are.
         last_turn_ms: when Redis last answered the work, in ms since the epoch; 0: never.
         is_ready: it takes its turns.
-        is_alive: there is no reason to begin the process again.
+        is_alive: nothing speaks for starting the process again.
     """
 
     busy: int
@@ -101,7 +101,7 @@ class BoardPlace:
     def take(self, queue_names: Sequence[str]) -> dict[str, QueueTally]:
         """Make this the running process's place; return the tallies, which go on with what is there.
 
-        Queues for which there is no room have none.
+        A queue that does not fit gets no tally.
         """
         names = self._read_names()
         for at in range(len(names)):

@@ -1,4 +1,4 @@
-"""The least of HTTP that scrapers and probes need: GET and HEAD, one request a connection, each wait bounded.
+"""As much of HTTP as scrapers and probes need: GET and HEAD, one request a connection, each wait bounded.
 
 Who can reach the port may be a stranger: the head of a request has a longest size and time, there are so
 many connections at once, and a browser is not answered for another site. Where only this machine's programs

@@ -4,7 +4,7 @@
 * ready: in each process each queue's last turn, or a blocking wait of which the server has told the end, is
   younger than two stall intervals. Places that are all taken need no turn; the loop must run then.
 * alive: no process has stopped taking turns for a reason that beginning again would end. Redis that does not
-  answer is no such reason.
+  answer is not such a reason.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def why_not_alive(processes: Sequence[ProcessSigns], *, answered: Collection[str
 
 
 def stuck(processes: Sequence[ProcessSigns]) -> list[tuple[str, str]]:
-    """Return who takes no turns: queues, with a line each; "" stands for all of a process."""
+    """Return who takes no turns: queues, with a line each; "" means all of a process."""
     found = []
     for process in processes:
         if process.pid and process.age_s > _LONGEST_SILENCE_S:

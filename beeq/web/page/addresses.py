@@ -15,8 +15,8 @@ class Addresses:
     """Makes the addresses of one page.
 
     Attributes:
-        base: what stands before each path, encoded, without a slash at its end.
-        prefixes: of the queues that are shown; the first one stands in no address.
+        base: what each path begins with, encoded, without a slash at its end.
+        prefixes: of the queues that are shown; addresses leave the first one out.
         prefix: that of the queues that are meant.
     """
 
@@ -66,6 +66,6 @@ def segment(text: str) -> str:
 
 
 def text_of_segment(encoded: str) -> str:
-    """Return the text that a segment stands for; raises UnicodeDecodeError, a ValueError, if it is none."""
+    """Return the text that a segment encodes; raises UnicodeDecodeError, a ValueError, if it is not UTF-8."""
     text = unquote_to_bytes(encoded).decode()
     return text[1:] if text.startswith("~") and text.lstrip("~") in _DOTS else text

@@ -47,7 +47,7 @@ _MOST_FIELDS = 2_000
 #: The longest that one screen may take.
 _SCREEN_S = 30.0
 
-#: Path → method → screen; a segment in braces stands for any.
+#: Path → method → screen; a segment in braces matches any.
 ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
     ("",): {"GET": overview.show},
     ("q", "{queue}"): {"GET": queue.show},
@@ -80,7 +80,7 @@ def dashboard(
 
     Args:
         redis: as of ``Queue``: a URL or a client. None: what the environment says, as for ``Queue``.
-        prefixes: of the queues to show; the first one stands in no address.
+        prefixes: of the queues to show; addresses leave the first one out.
         base_path: where it is mounted, ``"/queues"``; None: what the server says (``root_path``).
         auth: says of a request (Starlette's ``Request``) what its sender may do: ``"act"``, ``"look"`` or
             None; may be a coroutine function. The application that it is mounted in answers for hosts and

@@ -68,7 +68,7 @@ class FailureSurvey:
     Attributes:
         groups: by prefix, queue and kind; ``by_queue`` the same by the first two.
         looked_at: how many jobs were read. failed: how many there were.
-        has_ended: whether it goes on no more.
+        has_ended: whether the pass is over.
     """
 
     groups: dict[tuple[str, str, str], FailureGroup] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Failures:
         return self._survey if self._survey.has_ended or self._whole is None else self._whole
 
     def forget(self) -> None:
-        """Begin anew at the next look: somebody has changed failed jobs."""
+        """Begin again at the next look: somebody has changed failed jobs."""
         self._store.forget_counts()
         if self._task is None:
             self._survey = self._whole = None

@@ -15,7 +15,7 @@ from beeq.web.page import words
 from beeq.web.page.addresses import segment
 
 _FOLDER = Path(__file__).parent
-#: Of every response: nothing comes from, goes to, or stands in another site.
+#: Of every response: nothing comes from, goes to, or is framed by another site.
 SAFETY = {
     "content-security-policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"

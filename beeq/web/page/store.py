@@ -30,7 +30,7 @@ logger = logging.getLogger("beeq.web")
 TIMEOUT_S = 10.0
 #: Queues that are open at once.
 _MOST_OPEN = 12
-#: Names are looked for anew after this long; a screen waits so long for the first of them.
+#: Names are looked for again after this long; a screen waits so long for the first of them.
 _NAMES_FOR_S = 10.0
 _NAMES_WAIT_S = 0.25
 _COUNTED_AT_ONCE = 200
@@ -191,7 +191,7 @@ class QueueStore:
             self._counts, self._counted_at_s = counting.result(), time.monotonic()
 
     def forget_counts(self) -> None:
-        """Count anew at the next look: somebody has changed them."""
+        """Count again at the next look: somebody has changed them."""
         self._counts = self._counting = None
 
     async def _count(self) -> Overview:

@@ -111,7 +111,7 @@ def _first(items: Any, count: int) -> Iterator[Any]:
 
 
 def shape(value: Any, levels: int = 4) -> Any:
-    """Return a value's shape: its names, and what kind of value stands at each."""
+    """Return a value's shape: its names, and what kind of value each has."""
     if isinstance(value, dict):
         if not levels:
             return f"object of {len(value)}"
@@ -124,7 +124,7 @@ def shape(value: Any, levels: int = 4) -> Any:
 
 
 def json_tree(value: Any) -> Markup:
-    """Return a value as nested lists of HTML that open and close; numbers stand as they are in the record."""
+    """Return a value as nested lists of HTML that open and close; numbers are as in the record."""
     tree = _Tree()
     return tree.of(value)
 

@@ -27,7 +27,7 @@ async def act(look: ScreenRequest) -> Response:
     if verb in _ON_QUEUE:
         return await _ON_QUEUE[verb](look)
     if verb not in MANY:
-        raise Refusal(400, "There is no such button")
+        raise Refusal(400, "The page has no button of this name")
     known: Verb = verb
     if look.sent("all"):
         return await _begin_run(look, known)
@@ -104,7 +104,7 @@ async def _duplicate(look: ScreenRequest) -> Response:
     async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
         details = await queue.inspect_job(job_id)
         if details is None or details.job is None:
-            return look.back("There is no such job any more")
+            return look.back("The job is gone: nothing was duplicated")
         copy = await queue.duplicate_job(details.job)
     _log(look, "duplicate", name, [job_id], 1)
     new_id = copy.id or ""

@@ -78,7 +78,7 @@ async def show(look: ScreenRequest) -> Response:
 
 
 def _options(look: ScreenRequest, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as they may be shown: what beeq itself reads is no secret."""
+    """Return the options as they may be shown: what beeq itself reads is not a secret."""
     return {name: value if name in _KNOWN_OPTIONS else look.data(value) for name, value in options.items()}
 
 

@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         trouble: what is wrong; "" if nothing is.
-        weight: the larger, the further up it stands.
+        weight: the larger, the further up the row is.
     """
 
     counts: QueueCounts
