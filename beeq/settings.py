@@ -315,7 +315,7 @@ class Settings:
     #: The same of failed jobs.
     keep_failed: Keep | None = None
     #: The limit of an attempt that runs here, if its job has no ``timeout`` of its own (0 is one: no limit),
-    #: whoever has enqueued it. 0: none. The record stays as it is.
+    #: also where a Node peer has enqueued it. 0: none. The record stays as it is.
     job_timeout: int = 0
     #: Make OpenTelemetry spans of saving jobs and of attempts; needs the extra ``otel``. ``link``: an attempt
     #: begins a trace of its own, linked to the one that saved the job. ``child``: it goes on with that trace.

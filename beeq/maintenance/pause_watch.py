@@ -104,7 +104,7 @@ class PauseWatch:
                 if isinstance(error, RedisRefused):
                     duty.turn()  # Redis is there
                     if not self._is_known:
-                        self._tell(None)  # whatever else it may not do, the worker says so itself
+                        self._tell(None)  # the worker itself reports what else its user may not do
             await self._rest(duty)
 
     async def _look(self, duty: Duty) -> None:

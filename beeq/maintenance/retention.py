@@ -81,7 +81,7 @@ class Retention:
         return 0
 
     async def last_look(self) -> None:
-        """Look at the end of a burst, whoever looked before: there may be no worker for a while."""
+        """Look at the end of a burst, also if another worker just did: there may be none for a while."""
         if self._kept:
             try:
                 await self._look_at_all(_LAST_LOOK_S)

@@ -195,7 +195,7 @@ class Consumer:
         if self.worker is not None:
             self.worker.use_variables(self._variables)
         catching = stop_signals(self._signalled, takes_over=False) if catch_signals else nullcontext()
-        # Of several queues in a process, or in a program, whoever takes the signals says what goes on.
+        # Of several queues in a process, or in a program, the one that takes the signals says what goes on.
         level = logging.INFO if catch_signals else logging.DEBUG
         began_s = time.monotonic()
         log_event(level, f"worker started: {self._context.where(self.concurrency)}", queue=self._context.name)

@@ -17,6 +17,7 @@ import pytest
 from beeq import DutyEnded, DutySilent, RedisUnavailable
 from beeq.maintenance.delayed_activator import DelayedActivator
 from beeq.maintenance.pause_watch import PauseWatch
+from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
 from beeq.redis.connection import Connection
 from beeq.redis.pubsub import Subscriber
@@ -38,6 +39,7 @@ RUNS: dict[str, tuple[type[Any], str]] = {
     "stall check": (StallCheck, "repeat"),
     "subscriber": (Subscriber, "run"),
     "pause watch": (PauseWatch, "run"),
+    "retention": (Retention, "repeat"),
 }
 
 
@@ -78,7 +80,10 @@ class Watch:
 async def begin(make_queue: Any) -> tuple[Any, asyncio.Event, list[str]]:
     """Return a worker that is at work on an empty queue, what its handlers wait for, and what they did."""
     queue = make_queue(
-        stall_interval=STALL_INTERVAL_MS, delayed_debounce=1, initial_redis_failure_retry_delay=50
+        stall_interval=STALL_INTERVAL_MS,
+        delayed_debounce=1,
+        initial_redis_failure_retry_delay=50,
+        keep_succeeded="1d",
     )
     release, done = asyncio.Event(), []
 

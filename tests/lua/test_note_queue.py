@@ -1,4 +1,4 @@
-"""The registry of queues: whoever is noted is known, for so long, and not too many."""
+"""The registry of queues: one that is noted is known, for so long, and not too many are."""
 
 from __future__ import annotations
 
