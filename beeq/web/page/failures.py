@@ -165,7 +165,7 @@ class Failures:
                 return
             for found in page.jobs:
                 at_ms = found.failed_ms or found.created_ms
-                _group(survey, counts, found.error).add(found.job.id or "", at_ms, now_ms)
+                group_of(survey, counts, found.error).add(found.job.id or "", at_ms, now_ms)
             read += len(page.jobs)
             survey.looked_at += len(page.jobs)
             if page.next_at is None:
@@ -173,10 +173,11 @@ class Failures:
             at = page.next_at
 
 
-def _group(survey: FailureSurvey, counts: QueueCounts, error: str) -> FailureGroup:
-    """Return the group of an error; new ones only up to a bound."""
+def group_of(survey: FailureSurvey, counts: QueueCounts, error: str) -> FailureGroup:
+    """Return the group of an error; new ones of a queue only up to a bound."""
     kind = kind_of_error(error)
-    if (counts.prefix, counts.name, kind) not in survey.groups and len(survey.groups) >= _MOST_GROUPS:
+    known = survey.by_queue.get((counts.prefix, counts.name), [])
+    if (counts.prefix, counts.name, kind) not in survey.groups and len(known) >= _MOST_GROUPS:
         kind = _OTHERS
     key = (counts.prefix, counts.name, kind)
     if key not in survey.groups:

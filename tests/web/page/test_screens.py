@@ -9,7 +9,8 @@ import time
 import pytest
 
 from beeq.web.page.addresses import Addresses, segment, text_of_segment
-from beeq.web.page.failures import FailureGroup, FailureSurvey
+from beeq.web.page.failures import FailureGroup, FailureSurvey, group_of
+from beeq.web.page.store import QueueCounts
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import jobs_of, links_of, text_of
 
@@ -418,6 +419,15 @@ def test_failures_of_many_queues_are_told_apart_at_once():
     assert time.thread_time() - began_s < 1
     assert [each.kind for each in found[7]] == ["OSError", "ValueError: no"]
     assert survey.of("bq", "nobody") == []
+
+
+def test_many_errors_of_one_queue_hide_none_of_another():
+    survey = FailureSurvey()
+    for n in range(300):
+        group_of(survey, QueueCounts("bq", "busy", None), f"Error: {chr(0x4E00 + n)}")
+    assert group_of(survey, QueueCounts("bq", "mail", None), "OSError: no").kind == "OSError: no"
+    assert len(survey.of("bq", "busy")) == 201, "two hundred, and one for the others"
+    assert [each.is_kind for each in survey.of("bq", "busy")].count(False) == 1
 
 
 async def test_another_prefix_stands_in_the_address(make_page, put, prefix):
