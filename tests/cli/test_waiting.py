@@ -56,6 +56,17 @@ def test_the_id_is_told_at_once_and_then_that_nobody_works(
     assert waiting.seen == ["job 1", f"no worker is taking jobs from {queue_name}"]
 
 
+def test_who_waits_is_told_of_a_pause(beeq: Beeq, work: Callable[[], Running], queue_name: str) -> None:
+    work()
+    beeq.ok("pause", queue_name, "--reason", "deploy")
+    waiting = beeq.start("enqueue", queue_name, "--wait")
+    assert waiting.until("paused").endswith(", until somebody resumes it: deploy")
+    (beeq.folder / "go").touch()
+    beeq.ok("resume", queue_name)
+    assert waiting.ended() == 0
+    assert len(waiting.seen) == 2, "a paused worker is a worker"
+
+
 def test_a_busy_worker_is_a_worker(beeq: Beeq, work: Callable[[], Running], queue_name: str) -> None:
     work()
     running = beeq.start("enqueue", queue_name, "--wait")

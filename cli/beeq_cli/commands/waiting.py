@@ -1,4 +1,4 @@
-"""Waiting for one job as a person does: hears at once that nobody works, and sees how far the job is."""
+"""Waiting for one job as a person does: hears soon that nobody works, and sees how far the job is."""
 
 import asyncio
 import sys
@@ -42,12 +42,17 @@ async def print_result(
 
 
 async def _say_if_nobody_works(queue: Queue, *, is_quiet: bool) -> None:
-    """Say it after a moment, if no beeq worker lives. A Node worker is known only by the jobs that run."""
+    """Say it after a moment, if no beeq worker lives, or the queue is paused.
+
+    A Node worker is known only by the jobs that run.
+    """
     await asyncio.sleep(_PATIENCE_S)
     try:
-        stats = await queue.stats()
+        stats, pause = await asyncio.gather(queue.stats(), queue.paused())
     except RedisError:
         return  # who waits for the result hears of it
+    if pause is not None and not is_quiet:
+        say(f"{queue.name} is paused {pause}")
     if not (stats.workers or stats.active or is_quiet):
         is_folders_own = queue.connector.shown.startswith(EMBEDDED)
         hint = "; a worker of another folder has another server" if is_folders_own else ""
