@@ -154,10 +154,11 @@ def read_token(environ: Mapping[str, str]) -> str | None:
 
 
 def _is_on(environ: Mapping[str, str], name: str) -> bool:
+    """Return whether a variable is on, by the words that the command's options take, too."""
     text = environ.get(name, "").strip().lower()
-    if text in ("", "0", "false", "no", "off"):
+    if text in ("", "0", "f", "false", "n", "no", "off"):
         return False
-    if text in ("1", "true", "yes", "on"):
+    if text in ("1", "t", "true", "y", "yes", "on"):
         return True
     raise ValueError(f"{name}: it must be 1 or 0")
 

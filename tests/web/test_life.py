@@ -21,6 +21,7 @@ from beeq import RedisRefused
 from beeq.service import QueueService
 from beeq.web import app as app_of_the_environment
 from beeq.web import create_app, routes, service_for, service_from_environment
+from beeq.web.policy import policy_from_environment
 from tests.support.mongo import MongoServer
 from tests.support.server import free_port
 from tests.web.app import MINE, OTHER, SCRIPT, WANTED, app_on, ask, client_of, error_of, live, serving
@@ -78,6 +79,8 @@ async def test_it_may_be_the_folders_own_server(environ, tmp_path):
         ("BEEQ_ALLOW_HOST", "*", "BEEQ_ALLOW_HOST: '*' is not a host"),
         ("BEEQ_MAX_WAITING", "0", "BEEQ_MAX_WAITING: it is not a valid number of jobs"),
         ("BEEQ_MAX_WAITING", "1e3", "BEEQ_MAX_WAITING: it is not a valid number of jobs"),
+        ("BEEQ_READ_ONLY", "maybe", "BEEQ_READ_ONLY: it must be 1 or 0"),
+        ("BEEQ_HIDE_DATA", "2", "BEEQ_HIDE_DATA: it must be 1 or 0"),
         ("MONGODB_URI", "", "MONGODB_URI: "),
         ("REDIS_PORT", "many", "REDIS_PORT: it is not a valid number"),
         (
@@ -95,6 +98,15 @@ async def test_a_wrong_setting_fails_the_start_with_its_name(environ, name, valu
     assert said["message"].startswith(message)
     assert "hush" not in said["message"]
     assert "Traceback" not in said["message"]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_on"), [("1", True), ("y", True), (" On ", True), ("0", False), ("N", False), ("", False)]
+)
+def test_reading_only_and_hiding_are_switched_by_the_environment(value, is_on):
+    for name, attribute in (("BEEQ_READ_ONLY", "is_read_only"), ("BEEQ_HIDE_DATA", "hides_data")):
+        assert getattr(policy_from_environment({name: value}), attribute) is is_on
+        assert getattr(policy_from_environment({}), attribute) is False
 
 
 def test_a_service_of_the_environment_asks_for_nothing_else():
