@@ -160,9 +160,12 @@ class Reader:
         if name == "delayed":
             return await self._pipeline.call("ZSCORE", key, job_id, repeatable=True) is not None
         if name in _LISTS:
-            lists = [key, self._keys.hidden] if name == "waiting" else [key]
-            places = [await self._pipeline.call("LPOS", each, job_id, repeatable=True) for each in lists]
-            return any(place is not None for place in places)
+            # Between two looks a pause, or its end, may move the id to the list that was looked at before.
+            lists = (key, self._keys.hidden, key) if name == "waiting" else (key,)
+            for each in lists:
+                if await self._pipeline.call("LPOS", each, job_id, repeatable=True) is not None:
+                    return True
+            return False
         raise ValueError("Improper queue type")
 
     async def stats(self, *, with_age: bool = True) -> Stats:

@@ -218,3 +218,27 @@ async def test_a_look_by_an_older_copy_finds_the_later_ones_end():
     line = Redis(BARE, b"500:s7", 1, 0)
     end = await Reader(cast("Any", line), Keys("bq", "q"), scan_count=100).look("1", created_ms=400)
     assert end == (True, Ended(7))
+
+
+@pytest.mark.parametrize(
+    ("begins_in", "moves_at"),
+    [("waiting", None), ("waiting", 1), ("beeq:hidden", None), ("beeq:hidden", 1), (None, None)],
+)
+async def test_a_job_that_a_pause_moves_waits_all_the_time(
+    begins_in: str | None, moves_at: int | None
+) -> None:
+    """It moves between the first look and the second."""
+    where, looks = begins_in, 0
+
+    class Line:
+        async def call(self, command: str, key: str, job_id: str, *, repeatable: bool) -> int | None:
+            nonlocal where, looks
+            assert (command, job_id, repeatable) == ("LPOS", "1", True)
+            place = 0 if where is not None and key == f"bq:q:{where}" else None
+            looks += 1
+            if looks == moves_at:
+                where = "waiting" if where == "beeq:hidden" else "beeq:hidden"
+            return place
+
+    reader = Reader(cast("Any", Line()), Keys("bq", "q"), scan_count=100)
+    assert await reader.is_in("1", "waiting") is (begins_in is not None)
