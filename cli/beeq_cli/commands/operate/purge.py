@@ -53,7 +53,7 @@ def purge(  # noqa: PLR0917 - one parameter an option
     code = run_many(
         "purge",
         "removed",
-        Queue.remove_many,
+        Queue.purge,
         common,
         queue_name,
         filters,
