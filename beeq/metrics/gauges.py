@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from beeq.client.reader import Reader, Stats
-from beeq.errors import BeeqError, RedisRefused
+from beeq.errors import BeeqError, RedisRefused, is_expected
+from beeq.logs.records import log_event
 from beeq.operations.pauses import read_pause
 from beeq.queue import Queue
 from beeq.redis.connector import Connector
@@ -57,13 +59,11 @@ class _QueueLooker:
 
     async def is_answered(self) -> bool:
         """Return whether Redis answers; that it refuses is an answer, too."""
-        try:
+        with contextlib.suppress(RedisRefused):
             if self._connector is None:
                 await self._in_loop_of_queue(self._queue.paused)
             else:
                 await read_pause(self._own_pipeline(self._connector), self._queue.keys)
-        except RedisRefused:
-            return True
         return True
 
     def _own_pipeline(self, connector: Connector) -> Pipeline:
@@ -115,13 +115,17 @@ class GaugeReader:
 
 
 async def _in_time(calls: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T]:
-    """Return what the calls return, without those that raise or take too long."""
+    """Return what the calls return, by queue, without those that raise or take too long."""
     tasks = {name: asyncio.ensure_future(call) for name, call in calls.items()}
     if tasks:
         await asyncio.wait(tasks.values(), timeout=READ_TIMEOUT_S)
     found = {}
     for name, task in tasks.items():
-        if task.done() and not task.cancelled() and task.exception() is None:
+        if not task.done() or task.cancelled():
+            task.cancel()
+        elif (error := task.exception()) is None:
             found[name] = task.result()
-        task.cancel()
+        else:  # of a Redis that is away or refuses, the log need not hear at each scrape
+            level = logging.DEBUG if is_expected(error) else logging.WARNING
+            log_event(level, "cannot be looked at", queue=name, error=error, has_trace=True)
     return found

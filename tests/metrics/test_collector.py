@@ -131,6 +131,20 @@ async def test_a_queue_with_its_own_client_is_read(valkey: Any, queue_name: str)
         assert (await scraped(queue))["beeq_jobs", "waiting"] == 1
 
 
+async def test_a_defect_of_a_scrape_is_logged(
+    make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def breaks(_reader: object) -> None:
+        raise ZeroDivisionError("defect")
+
+    monkeypatch.setattr("beeq.metrics.gauges.Reader.stats", breaks)
+    queue = make_queue()
+    assert ("beeq_jobs", "waiting") not in await scraped(queue)
+    (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert record.getMessage() == f"queue {queue.name}: cannot be looked at: ZeroDivisionError: defect"
+    assert record.exc_info
+
+
 async def test_without_redis_a_scrape_has_the_counts_in_time() -> None:
     queue = Queue("away", redis="redis://127.0.0.1:1")
     began = asyncio.get_running_loop().time()
