@@ -11,7 +11,7 @@
 -- Returns the text that was written; "" if it is for everyone, and no worker lives: nothing was written.
 --
 -- Two callers: the later one's pause counts. Called again after a lost reply, it begins the pause again. The text is
--- put together here, for the clock is Redis's; whether it is for everyone stands before what callers have written.
+-- put together here, for the clock is Redis's; whether it is for everyone comes before what callers have written.
 
 local paused, workers = unpack(KEYS)
 local everyone, lasts_ms, by, reason, lifetime_ms = unpack(ARGV)

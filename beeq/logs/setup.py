@@ -77,7 +77,7 @@ def configure(
 
 
 def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
-    """Log what a thread of the program's has ended by; ``SystemExit`` is not a failure."""
+    """Log the exception that ended one of the program's threads; ``SystemExit`` is not a failure."""
     if end.exc_value is not None and not isinstance(end.exc_value, SystemExit):
         name = "" if end.thread is None else f" {end.thread.name}"
         log_event(logging.ERROR, f"the thread{name} has ended", error=end.exc_value, has_trace=True)

@@ -63,7 +63,7 @@ async def _registered(pipeline: Pipeline, registry: str) -> set[str]:
 
 
 def _text_of(raw: bytes) -> str:
-    """Return the name; "" for what is no text, which no queue of beeq's is called."""
+    """Return the name; "" for what is not text: no queue of beeq has that name."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

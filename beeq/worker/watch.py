@@ -3,7 +3,7 @@
 Nothing should ever be found. If it is, a defect has left a place taken by nobody, or something waits for what
 never comes: that is reported, and mended, where it is safe, as soon as it has been so for a stall interval.
 
-What is no defect is logged: that jobs wait while all places have been taken for long.
+Logged, because it is not a defect: jobs wait while all places have been taken for long.
 """
 
 import asyncio

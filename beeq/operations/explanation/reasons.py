@@ -19,7 +19,7 @@ _OVERDUE_MS = 5000
 #: A worker beats each 10 s at least; after so long a beat is late.
 LATE_BEAT_MS = 12_000
 _LONGEST_ERROR = 300
-#: An id of more digits is no counter's.
+#: An id with more digits does not come from a counter.
 _MOST_DIGITS = 17
 
 

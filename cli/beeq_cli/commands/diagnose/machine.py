@@ -13,7 +13,7 @@ _TESTED = (5, 1)
 
 
 async def check_machine() -> list[Finding]:
-    """Return what is wrong with ffmpeg here. Who runs no media jobs needs none: that is no problem."""
+    """Return what is wrong with ffmpeg here; that there is none is a note, for only media jobs need it."""
     try:
         confinement = await confinement_of(find_ffmpeg())
     except MediaFailed as error:

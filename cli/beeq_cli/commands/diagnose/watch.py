@@ -20,7 +20,7 @@ from beeq_cli.running import FAILURE, opened, queues_to_look_into, run
 #: Shows one piece of news of the job.
 Show = Callable[[JobNews], None]
 _LONGEST_TEXT = 1000
-#: The longest progress that is no number, in characters, behind the bar.
+#: The longest progress other than a number, in characters, behind the bar.
 _LONGEST_PROGRESS = 60
 _GONE = "removed, or finished by a peer that kept nothing"
 

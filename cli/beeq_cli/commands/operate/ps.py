@@ -17,7 +17,7 @@ from beeq_cli.quantities import show_duration
 from beeq_cli.running import FAILURE, run
 
 _COLUMNS = ("queue", "worker", "busy", "beat", "up", "version")
-#: What stands in place of a worker that is not one of beeq's.
+#: Shown in place of a worker that is not one of beeq's.
 _NODE, _UNNOTED = "(Node's)", "(unknown)"
 _UNNOTED_LINE = "just begun, or taken by a worker that is gone or notes nothing"
 _SILENCE = "no beeq worker has beaten within the last 30 s"

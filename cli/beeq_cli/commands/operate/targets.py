@@ -26,7 +26,7 @@ queue_option = option(
 )
 
 
-#: So many queues are asked for their counters; an id of more digits is no counter's.
+#: So many queues are asked for their counters, and only about an id of at most so many digits.
 _MOST_COUNTERS, _MOST_DIGITS = 1000, 17
 #: So many queues are opened to look for a job at most, a connection each; so many are named in a line.
 _MOST_OPENED, _MOST_NAMED = 50, 10
