@@ -67,12 +67,8 @@ class Form:
     files: dict[str, tuple[str, bytes, str]]
 
     def encoded(self, idempotency_key: str) -> tuple[bytes, str]:
-        """Return the body and its content type, which are the same for the same key."""
-        # Of the contents too: none can be made that holds its own boundary.
-        digest = hashlib.sha256(idempotency_key.encode())
-        for _, content, _ in self.files.values():
-            digest.update(content)
-        boundary = f"beeq-{digest.hexdigest()[:40]}"
+        """Return the body and its content type, which are the same for the same key and content."""
+        boundary = f"beeq-{self._digest(idempotency_key)[:40]}"
         # A part without a file name is a field; httpx makes no such upload of fields alone.
         parts: list[tuple[str, Any]] = [(name, (None, text)) for name, text in self.fields.items()]
         request = httpx.Request(
@@ -82,6 +78,19 @@ class Form:
             files=[*parts, *self.files.items()],
         )
         return request.read(), request.headers["content-type"]
+
+    def _digest(self, idempotency_key: str) -> str:
+        """Return a digest of all that goes into the body: so nobody can write a part that holds it."""
+        files = (
+            part for name, (file, content, kind) in self.files.items() for part in (name, file, content, kind)
+        )
+        texts = (part for field in self.fields.items() for part in field)
+        digest = hashlib.sha256()
+        for part in (idempotency_key, *texts, *files):
+            whole = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
+            digest.update(len(whole).to_bytes(8))  # where one part ends and the next begins
+            digest.update(whole)
+        return digest.hexdigest()
 
 
 class AIClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from email.parser import BytesParser
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from beeq.ai.client import Limits
+from beeq.ai.client import Form, Limits
 from beeq.ai.errors import AIFailed
 from beeq.errors import Discard
 from beeq.media.errors import MediaFailed
@@ -80,6 +81,48 @@ async def test_a_picture_of_the_media_root_is_uploaded(
     assert order.headers["authorization"] == f"Bearer {KEY}"
     again = await ordered(server, make, str(tmp_path / name))
     assert again.body == order.body  # the same request for the same idempotency key
+
+
+def boundary_by(*known: bytes) -> str:
+    """Return the boundary that would follow from these alone."""
+    return f"beeq-{hashlib.sha256(b''.join(known)).hexdigest()[:40]}"
+
+
+def parts_of(body: bytes, content_type: str) -> list[str | None]:
+    """Return the names of an upload's parts."""
+    parts = BytesParser(policy=HTTP).parsebytes(f"content-type: {content_type}\r\n\r\n".encode() + body)
+    return [str(part.get_param("name", header="content-disposition")) for part in parts.iter_parts()]
+
+
+@pytest.mark.parametrize("picture", [None, PNG])
+def test_no_field_of_an_upload_can_write_further_parts(picture: bytes | None) -> None:
+    """Who writes a job may know its key, its picture, and even the boundary of the same job before."""
+    files = {} if picture is None else {"input_reference": ("bee.png", picture, "image/png")}
+    guesses = [boundary_by(b"beeq-1", picture or b"")]
+    for _ in range(3):
+        forged = "".join(
+            f'\r\n--{guess}\r\ncontent-disposition: form-data; name="n"\r\n\r\n50' for guess in guesses
+        )
+        form = Form({"model": "films", "prompt": f"a bee{forged}"}, files)
+        body, content_type = form.encoded("beeq-1")
+        assert parts_of(body, content_type) == ["model", "prompt", *files]
+        assert form.encoded("beeq-1") == (body, content_type)
+        guesses.append(content_type.partition("boundary=")[2])
+
+
+def test_each_part_of_an_upload_changes_its_boundary() -> None:
+    kinds = ("image/png", "image/jpeg")
+    forms = [
+        Form({name: text}, {file: (title, content, kind)})
+        for name in ("a", "ab")
+        for text in ("c", "bc")
+        for file in ("f", "g")
+        for title in ("t", "u")
+        for content in (b"1", b"2")
+        for kind in kinds
+    ]
+    found = {form.encoded(key)[1] for form in forms for key in ("k", "l")}
+    assert len(found) == 2**7
 
 
 @pytest.mark.parametrize(
