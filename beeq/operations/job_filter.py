@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from beeq.operations.error_kinds import kind_of_error
-from beeq.protocol.codec import Record, RecordLike, dumps_shown
+from beeq.protocol.codec import MAX_SHOWN_LEVELS, Record, RecordLike, dumps_shown
 from beeq.protocol.keys import JobSetName
 from beeq.settings import Duration, milliseconds, whole
 
@@ -17,6 +17,8 @@ UNFINISHED: tuple[State, ...] = ("active", "waiting", "delayed")
 #: Members of a record that ``where`` may look into.
 _ROOTS = ("data", "options", "status", "progress")
 _TEXTS = ("error", "error_kind", "text")
+#: A path of ``where`` is not longer, and has no more parts: nothing that lies deeper is shown, either.
+_LONGEST_PATH, _MOST_PARTS = 1000, MAX_SHOWN_LEVELS
 
 
 class OneOf(tuple[Any, ...]):
@@ -54,7 +56,7 @@ class JobFilter:
 
     states: tuple[State, ...] = STATES
     error: str = ""
-    where: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    where: tuple[tuple["_Path", tuple[Any, ...]], ...] = ()
     since_ms: int | None = None
     older_than_ms: int | None = None
     limit: int | None = None
@@ -131,7 +133,7 @@ class JobFilter:
     def _has_values(self, record: Record) -> bool:
         members = {name: getattr(record, name) for name in _ROOTS}
         return all(
-            any(_is_same(found, value) for found in _found_at(members, path) for value in values)
+            any(_is_same(found, value) for found in path.found_in(members) for value in values)
             for path, values in self.where
         )
 
@@ -149,31 +151,55 @@ def _checked_text(name: str, value: Any) -> str:
     return value
 
 
-def _checked_path(path: Any) -> str:
+def _checked_path(path: Any) -> "_Path":
     if not isinstance(path, str):
         raise TypeError(f"a path of where must be a str, not {type(path).__name__}")
     if path.partition(".")[0] not in _ROOTS:
         raise ValueError(f"where {path!r}: a path begins with {', '.join(_ROOTS)}, as in data.user")
-    return path
+    if len(path) > _LONGEST_PATH or path.count(".") >= _MOST_PARTS:
+        raise ValueError(
+            f"where {path[:40]!r}…: a path has at most {_LONGEST_PATH} characters, and {_MOST_PARTS} parts"
+        )
+    return _Path(path)
 
 
-def _found_at(value: Any, path: str) -> Iterator[Any]:
-    """Yield what lies at the path, in each of its readings: a key may have dots in it."""
-    if isinstance(value, dict):
-        if path in value:
-            yield value[path]
-        for at, character in enumerate(path):
-            if character == "." and path[:at] in value:
-                yield from _found_at(value[path[:at]], path[at + 1 :])
-    elif isinstance(value, list):
-        index, _, rest = path.partition(".")
-        if index.isdecimal() and int(index) < len(value):
-            if rest:
-                yield from _found_at(value[int(index)], rest)
-            else:
-                yield value[int(index)]
+class _Path:
+    """A path of ``where``, and what it can mean: a key may have dots in it.
+
+    Looking takes as long as going through the value once, however many readings the path has.
+    """
+
+    __slots__ = ("_keys", "_parts")
+
+    def __init__(self, text: str) -> None:
+        self._parts = text.split(".")
+        self._keys: dict[int, dict[str, int]] = {}
+
+    def found_in(self, value: Any, at: int = 0) -> Iterator[Any]:
+        """Yield what lies at the path's parts from ``at`` on, in each of their readings."""
+        if at == len(self._parts):
+            yield value
+        elif isinstance(value, dict):
+            keys = self._keys_from(at)
+            for key in value if len(value) < len(keys) else keys:
+                if key in keys and key in value:
+                    yield from self.found_in(value[key], keys[key])
+        elif isinstance(value, list):
+            index = self._parts[at]
+            if index.isdecimal() and int(index) < len(value):
+                yield from self.found_in(value[int(index)], at + 1)
+
+    def _keys_from(self, at: int) -> dict[str, int]:
+        """Return the keys that the parts from ``at`` on may begin with, each with the part after it."""
+        if at not in self._keys:
+            ends = range(len(self._parts), at, -1)
+            self._keys[at] = {".".join(self._parts[at:end]): end for end in ends}
+        return self._keys[at]
 
 
 def _is_same(found: Any, wanted: Any) -> bool:
-    """Return whether they are equal; True is not 1."""
-    return bool(found == wanted) and isinstance(found, bool) is isinstance(wanted, bool)
+    """Return whether they are equal; True is not 1. What is too deep to be compared is not."""
+    try:
+        return bool(found == wanted) and isinstance(found, bool) is isinstance(wanted, bool)
+    except RecursionError:
+        return False

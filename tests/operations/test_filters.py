@@ -55,6 +55,42 @@ def test_a_value_is_looked_for_at_its_path(where, is_meant):
     assert means(found, where=where) is is_meant
 
 
+class Counted(dict[str, Any]):
+    """Counts the keys that were looked up in any of them."""
+
+    looked_up = 0
+
+    def __contains__(self, key: object) -> bool:
+        Counted.looked_up += 1
+        return super().__contains__(key)
+
+
+def many_readings(parts: int) -> dict[str, Any]:
+    return Counted(
+        {".".join("a" * end): many_readings(parts - end) if end < parts else 1 for end in range(1, parts + 1)}
+    )
+
+
+def entries(value: Any) -> int:
+    return sum(1 + entries(each) for each in value.values()) if isinstance(value, dict) else 0
+
+
+def test_a_path_of_many_readings_looks_once_at_each_entry():
+    data = many_readings(12)
+    Counted.looked_up = 0
+    assert not means(record(data), where={"data." + ".".join("a" * 90): 2})
+    assert 0 < Counted.looked_up <= entries(data)
+    assert means(record(data), where={"data." + ".".join("a" * 12): 1})
+
+
+def test_a_value_too_deep_to_be_compared_is_not_the_same():
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+    assert not means(record({"x": deep}), where={"data.x": [[deep]]})
+    assert means(record({"x": deep}), where={"data": OneOf((5, {"x": deep}))})  # the very same
+
+
 def test_a_list_at_the_top_has_paths_too():
     assert means(record([{"x": 1}]), where={"data.0.x": 1})
 
@@ -92,6 +128,8 @@ def test_an_unreadable_record_is_old_and_has_no_data():
         ({"error": 5}, TypeError, "error must be a str, not int"),
         ({"where": {"user": 5}}, ValueError, "'user': a path begins with data"),
         ({"where": {5: 5}}, TypeError, "must be a str, not int"),
+        ({"where": {"data" + ".a" * 100: 5}}, ValueError, "at most 1000 characters, and 100 parts"),
+        ({"where": {"data." + "a" * 1000: 5}}, ValueError, "at most 1000 characters, and 100 parts"),
         ({"limit": 0}, ValueError, "limit must be at least 1"),
         ({"since": "soon"}, (TypeError, ValueError), "since"),
         ({"older_than": -1}, ValueError, "older_than must be at least 0"),
