@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import uvicorn
 
 from beeq.web import Policy, dashboard
+from tests.support.browser import browser_page
 from tests.support.node import NodeMissing, install
 
 pytestmark = pytest.mark.external
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TEXTS = [
     "<script>alert(1)</script>",
     "\"'><img src=x onerror=alert(1)><svg onload=alert(1)>",
@@ -84,46 +82,6 @@ async def hostile(put, redis, fail):
     return queue
 
 
-@asynccontextmanager
-async def browser_page(address: str, **options):
-    """Open a page in Chromium; what it asks of others, and every dialog, is a failure."""
-    from playwright.async_api import async_playwright
-
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("there is no chromium on PATH")
-        pytest.skip("there is no chromium on PATH")
-    faults: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = await browser.new_context(**options)
-        page = await context.new_page()
-
-        async def dismiss(dialog) -> None:
-            faults.append(f"a dialog: {dialog.message}")
-            await dialog.dismiss()
-
-        page.on("dialog", dismiss)
-
-        def requested(sent) -> None:
-            if not sent.url.startswith(address):
-                faults.append(f"a request to {sent.url}")
-
-        def wrote(said) -> None:
-            if "Security Policy" in said.text:
-                faults.append(said.text)
-
-        def failed(error) -> None:
-            faults.append(f"an error: {error}")
-
-        page.on("request", requested)
-        page.on("console", wrote)
-        page.on("pageerror", failed)
-        yield page
-        await browser.close()
-    assert faults == []
-
-
 @pytest.mark.parametrize(("has_script", "width"), [(True, 390), (False, 1280)])
 async def test_hostile_jobs_are_text_on_every_screen(address, has_script, width):
     viewport = {"width": width, "height": 800}
@@ -131,7 +89,7 @@ async def test_hostile_jobs_are_text_on_every_screen(address, has_script, width)
         links = []
         for screen in SCREENS:
             await page.goto(address + screen)
-            links += [await each.get_attribute("href") for each in await page.locator("main a").all()]
+            links += [await each.get_attribute("href") or "" for each in await page.locator("main a").all()]
             if has_script:
                 assert await page.evaluate("document.documentElement.scrollWidth") <= width, screen
         assert all(link.startswith("/") for link in links)
