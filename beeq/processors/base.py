@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 JobData = TypeVar("JobData", bound=BaseJob)
 _Choice = TypeVar("_Choice", bound=str)
+#: Whether each project has a folder of its own below the media root.
+MediaProjects = Literal["shared", "separate"]
 
 DEFAULT_POLL_INTERVAL_MS = 5000
 MEDIA_STALL_S = 300.0
@@ -72,7 +74,7 @@ class ProcessorSettings:
     media_root: Path = field(default_factory=Path.cwd)
     media_stall_s: float = MEDIA_STALL_S
     media_limits: MediaLimits = field(default_factory=MediaLimits)
-    media_projects: Literal["shared", "separate"] = "shared"
+    media_projects: MediaProjects = "shared"
     media_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     webhook_keys: str | None = None
@@ -112,7 +114,7 @@ class ProcessorSettings:
             media_root=root.absolute(),
             media_stall_s=_seconds("BEEQ_MEDIA_STALL_S", environ, MEDIA_STALL_S),
             media_limits=MediaLimits.from_environment(environ),
-            media_projects=_choice("BEEQ_MEDIA_PROJECTS", environ, "shared", "separate"),
+            media_projects=media_projects(environ),
             media_url=_service_url("BEEQ_MEDIA_URL", environ),
             webhook_secret=environ.get("BEEQ_WEBHOOK_SECRET"),
             webhook_keys=environ.get("BEEQ_WEBHOOK_KEYS"),
@@ -139,6 +141,11 @@ class ProcessorSettings:
             ai_allow_hosts=environ.get("BEEQ_AI_ALLOW_HOSTS", ""),
             ai_video_reference=_choice("BEEQ_AI_VIDEO_REFERENCE", environ, "upload", "url"),
         )
+
+
+def media_projects(environ: Mapping[str, str]) -> MediaProjects:
+    """Return ``BEEQ_MEDIA_PROJECTS``; raises a ValueError, which names it, if it is invalid."""
+    return _choice("BEEQ_MEDIA_PROJECTS", environ, "shared", "separate")
 
 
 def _whole(variable: str, environ: Mapping[str, str], default: int, unit: str) -> int:

@@ -44,9 +44,9 @@ class Addresses:
         """Return the address of a queue, or of its jobs in a state."""
         return self.to(f"/q/{segment(name)}" + (f"/{state}" if state else ""), **query)
 
-    def job(self, queue_name: str, job_id: str, rest: str = "") -> str:
-        """Return the address of a job."""
-        return self.to(f"/q/{segment(queue_name)}/jobs/{segment(job_id)}{rest}")
+    def job(self, queue_name: str, job_id: str, rest: str = "", **query: str | int | None) -> str:
+        """Return the address of a job, or of what is below it."""
+        return self.to(f"/q/{segment(queue_name)}/jobs/{segment(job_id)}{rest}", **query)
 
     def act(self, name: str) -> str:
         """Return the address that forms for jobs of a queue are sent to."""

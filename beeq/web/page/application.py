@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -21,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from beeq.environment import library_redis_url
 from beeq.errors import QueueClosed, RedisError, RedisRefused, line_of, one_line
+from beeq.processors.base import media_projects
 from beeq.redis.urls import redact
 from beeq.settings import Settings
 from beeq.web import access
@@ -31,8 +33,21 @@ from beeq.web.page.addresses import Addresses, text_of_segment
 from beeq.web.page.failures import Failures
 from beeq.web.page.live import MOST_LISTENERS, Live
 from beeq.web.page.look import Parts, ScreenRequest
+from beeq.web.page.made.files import MadeFiles
 from beeq.web.page.runs import BulkRuns
-from beeq.web.page.screens import acts, events, failures, job, login, overview, queue, search, system, workers
+from beeq.web.page.screens import (
+    acts,
+    events,
+    failures,
+    files,
+    job,
+    login,
+    overview,
+    queue,
+    search,
+    system,
+    workers,
+)
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Auth, Visitors, set_session
 from beeq.web.paths import encoded_path
@@ -55,6 +70,7 @@ ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
     ("q", "{queue}", "{state}"): {"GET": queue.show},
     ("q", "{queue}", "jobs", "{id}"): {"GET": job.show},
     ("q", "{queue}", "jobs", "{id}", "{part}"): {"GET": job.download},
+    ("q", "{queue}", "jobs", "{id}", "files", "{number}"): {"GET": files.send},
     ("runs", "{run}"): {"GET": acts.show_run, "POST": acts.confirm_run},
     ("failures",): {"GET": failures.show},
     ("workers",): {"GET": workers.show},
@@ -75,6 +91,7 @@ def dashboard(
     base_path: str | None = None,
     auth: Auth | None = None,
     policy: Policy | None = None,
+    media_root: str | Path | None = None,
 ) -> Dashboard:
     """Return the page as an ASGI application, to be served alone or mounted into another one.
 
@@ -86,6 +103,8 @@ def dashboard(
             None; may be a coroutine function. The application that it is mounted in answers for hosts and
             users then. None: the tokens of ``policy``, without which only this machine is answered.
         policy: hosts, tokens, ``is_read_only``, ``hides_data``. None: the environment has it.
+        media_root: where the files are that jobs of the built-in queues made, to be shown with these. None:
+            ``BEEQ_MEDIA_ROOT``, and without it none are shown. ``BEEQ_MEDIA_PROJECTS`` counts as for workers.
 
     Raises:
         ValueError, TypeError: a bad URL, prefix or path; the message names it.
@@ -96,7 +115,13 @@ def dashboard(
         base_path=base_path,
         auth=auth,
         policy=policy_from_environment(os.environ) if policy is None else policy,
+        make_made=partial(MadeFiles, _media_root(media_root), media_projects(os.environ)),
     )
+
+
+def _media_root(given: str | Path | None) -> Path | None:
+    root = given if given is not None else os.environ.get("BEEQ_MEDIA_ROOT", "")
+    return Path(root).absolute() if root else None
 
 
 class Dashboard:
@@ -107,7 +132,14 @@ class Dashboard:
     """
 
     def __init__(
-        self, redis: Any, *, prefixes: Sequence[str], base_path: str | None, auth: Auth | None, policy: Policy
+        self,
+        redis: Any,
+        *,
+        prefixes: Sequence[str],
+        base_path: str | None,
+        auth: Auth | None,
+        policy: Policy,
+        make_made: Callable[[], MadeFiles],
     ) -> None:
         if isinstance(prefixes, str) or not prefixes:
             raise TypeError("prefixes must be a list of at least one prefix")
@@ -118,6 +150,7 @@ class Dashboard:
         self._base_path = None if base_path is None else base_path.rstrip("/")
         self._policy = policy
         self._visitors = Visitors(policy, auth)
+        self._make_made = make_made
         self._held_bytes = HeldBytes()
         self._parts: Parts | None = None
         self._most_streams = MOST_LISTENERS
@@ -133,7 +166,15 @@ class Dashboard:
         if self._parts is None:
             store = self._make_store()
             live = Live(store, most_listeners=self._most_streams)
-            self._parts = Parts(store, BulkRuns(store), Failures(store), live, self._visitors, self._policy)
+            self._parts = Parts(
+                store,
+                BulkRuns(store),
+                Failures(store),
+                live,
+                self._visitors,
+                self._policy,
+                self._make_made(),
+            )
         return self._parts
 
     async def close(self) -> None:
@@ -143,6 +184,7 @@ class Dashboard:
             await parts.live.close()
             await parts.runs.close()
             await parts.failures.close()
+            parts.made.close()
             await parts.store.close()
 
     def bound_streams(self, count: int) -> None:

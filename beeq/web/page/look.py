@@ -14,6 +14,7 @@ from beeq.web.page import rendering, words
 from beeq.web.page.addresses import Addresses
 from beeq.web.page.failures import Failures
 from beeq.web.page.live import Live
+from beeq.web.page.made.files import MadeFiles
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Visitor, Visitors
@@ -40,6 +41,7 @@ class Parts:
     live: Live
     visitors: Visitors
     policy: Policy
+    made: MadeFiles
 
 
 @dataclass(frozen=True, slots=True)

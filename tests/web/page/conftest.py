@@ -24,13 +24,14 @@ async def make_page(valkey: Server, prefix: str) -> AsyncIterator[Callable[..., 
     """``make_page(**policy)``: a page, closed at the end."""
     made: list[Dashboard] = []
 
-    def make(*, auth=None, base_path=None, prefixes=None, **policy) -> Dashboard:
+    def make(*, auth=None, base_path=None, prefixes=None, media_root=None, **policy) -> Dashboard:
         page = dashboard(
             redis=valkey.url,
             prefixes=prefixes or [prefix],
             base_path=base_path,
             auth=auth,
             policy=Policy(**policy),
+            media_root=media_root,
         )
         made.append(page)
         return page
@@ -86,3 +87,18 @@ def fail(put) -> Callable[..., object]:
         return queue
 
     return fail
+
+
+@pytest.fixture
+def finish(put) -> Callable[..., object]:
+    """``await finish(name, {id: result})``: a queue whose jobs have succeeded, open."""
+
+    async def finish(name: str, results: dict[str, object], *, data=None):
+        queue = await put(name)
+        jobs = [await queue.enqueue({"n": 1} if data is None else data, id=each) for each in results]
+        queue.process(lambda job: results[job.id], concurrency=5)
+        for job in jobs:
+            await job.result(timeout=10_000)
+        return queue
+
+    return finish

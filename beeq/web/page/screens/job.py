@@ -11,6 +11,7 @@ from beeq.process import now_ms
 from beeq.protocol.codec import dumps_shown
 from beeq.web.page import rendering
 from beeq.web.page.look import ScreenRequest
+from beeq.web.page.made.files import MadeFile
 from beeq.web.page.screens.queue import VERBS
 from beeq.web.page.store import in_time
 from beeq.web.responses import Refusal
@@ -49,6 +50,10 @@ async def show(look: ScreenRequest) -> Response:
     if error and details.attempts and error in details.attempts[0].error:
         error = details.attempts[0].error  # with its type
     data = None if job is None else look.data(job.data)
+    has_result = ended is not None and ended.error is None and details.state == "succeeded"
+    made: list[MadeFile] = []
+    if ended is not None and has_result and not look.hides_data:
+        made = await look.parts.made.look(look.names["queue"], job and job.data, ended.value)
     return look.screen(
         "job.html",
         queue_name=look.names["queue"],
@@ -65,7 +70,9 @@ async def show(look: ScreenRequest) -> Response:
             if not (look.hides_data and each.kind in _REASONS_WITH_VALUES)
         ],
         problem=look.error(details.problem),
-        has_result=ended is not None and ended.error is None and details.state == "succeeded",
+        has_result=has_result,
+        made=made,
+        has_media_root=look.parts.made.root is not None,
         result=None if ended is None else look.data(ended.value),
         error=look.error(error.partition("\n")[0]) if look.hides_data else error,
         attempts=[(each, look.error(each.error)) for each in details.attempts],
