@@ -6,8 +6,6 @@ import math
 import time
 from http import HTTPStatus
 
-import httpx
-
 from beeq.errors import Discard, Postpone, Retry
 from beeq.job import RunningJob
 from beeq.jobs import WebhookJob
@@ -28,7 +26,7 @@ from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers, Visit
 from beeq.webhooks.response import WebhookResponse
-from beeq.webhooks.urls import target_of
+from beeq.webhooks.urls import Target, target_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +102,7 @@ class WebhookProcessor(Processor[WebhookJob]):
             raise Postpone(_RESOLVER_WAIT_MS, str(busy)) from None
         return self._result(job, response)
 
-    async def _deliver(
-        self, job: RunningJob, target: httpx.URL, body: bytes, visit: Visit
-    ) -> WebhookResponse:
+    async def _deliver(self, job: RunningJob, target: Target, body: bytes, visit: Visit) -> WebhookResponse:
         assert job.id is not None  # noqa: S101 - a running job has an id
         timeout_ms = timeout_ms_of(job.options)
         timeout_s = timeout_ms / 1000 if timeout_ms else ATTEMPT_TIMEOUT_S

@@ -139,8 +139,13 @@ def _host_of(written: str) -> str | None:
 
 def canonical(host: str) -> str:
     """Return a URL's host in one form: in lower case, without the final dot; an address in its short form."""
-    address = _as_address(host)
-    return str(address) if address is not None else host.lower().removesuffix(".")
+    name = host.lower().removesuffix(".")
+    address = _as_address(name)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        # Newer versions of Python end it in the IPv4 address; keys are derived from this form.
+        high, low = divmod(int(address.ipv4_mapped), 1 << 16)
+        return f"::ffff:{high:x}:{low:x}"
+    return name if address is None else str(address)
 
 
 def _as_address(host: str) -> IPv4Address | IPv6Address | None:

@@ -27,7 +27,7 @@ from beeq.webhooks.network_limits import NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse, retry_after_in
 from beeq.webhooks.signature import message_id, webhook_signature
-from beeq.webhooks.urls import target_of
+from beeq.webhooks.urls import Target, target_of
 
 #: Resolving and connecting; the TLS handshake gets the same time again.
 CONNECT_TIMEOUT_S = 10.0
@@ -56,7 +56,8 @@ class DeliveryFailed(BeeqError):
     """The attempt got no response. The message is one sentence; of the URL it holds host and port at most.
 
     Attributes:
-        is_connected: whether there was a connection, and TLS where it was asked for.
+        is_connected: whether there was a connection, and TLS where it was asked for: only without them is
+            it a failure of the whole origin, whatever its text.
     """
 
     def __init__(self, message: str, *, is_connected: bool = True) -> None:
@@ -112,7 +113,7 @@ class WebhookSender:
 
     async def deliver(
         self,
-        url: str | httpx.URL,
+        url: str | Target,
         job_id: str,
         body: bytes,
         *,
@@ -121,7 +122,7 @@ class WebhookSender:
     ) -> WebhookResponse:
         """POST ``body`` to ``url`` and return the response, with any status.
 
-        A URL that is not text is what ``target_of`` gave. ``job_id`` is the message's id, the same on every
+        ``job_id`` is the message's id, the same on every
         attempt. ``timeout_s`` is how long the caller will wait; what follows the status line takes at most
         half of the rest of it. Raises WebhookRefused if the URL must not be called, now or later,
         DeliveryFailed if no status line came, DeliveryGivenUp if ``patience`` was over before, and
@@ -145,7 +146,11 @@ class WebhookSender:
             rest_s = min(REST_TIMEOUT_S, max(timeout_s - elapsed_s, 0) / 2)
             deadline.reschedule(min(clock() + rest_s, started_s + ATTEMPT_TIMEOUT_S))
 
-        is_given_up = False
+        is_connected = is_given_up = False
+
+        async def on_event(name: str, _details: object) -> None:
+            nonlocal is_connected
+            is_connected = is_connected or name.startswith("http11.")
 
         def ask() -> None:
             nonlocal is_given_up
@@ -160,7 +165,11 @@ class WebhookSender:
                 deadline,
                 connections.borrow(request_url.origin, lambda: head.feed) as connection,
                 connection.stream(
-                    "POST", request_url, headers=headers, content=body, extensions={"timeout": _TIMEOUTS}
+                    "POST",
+                    request_url,
+                    headers=headers,
+                    content=body,
+                    extensions={"timeout": _TIMEOUTS, "trace": on_event},
                 ) as response,
             ):
                 await _read_body(response)
@@ -174,7 +183,9 @@ class WebhookSender:
         if head.status is None and is_given_up:
             raise DeliveryGivenUp
         if head.status is None:
-            raise _failure(failure, target)
+            raise DeliveryFailed(
+                _failure_text(failure, target, is_connected=is_connected), is_connected=is_connected
+            )
         retry_after_ms = retry_after_in(head.headers, datetime.now(UTC))
         return WebhookResponse(head.status, round(elapsed_s * 1000), retry_after_ms)
 
@@ -195,7 +206,7 @@ class WebhookSender:
         return self._connections
 
     def _headers(
-        self, target: httpx.URL, origin: httpcore.Origin, job_id: str, body: bytes
+        self, target: Target, origin: httpcore.Origin, job_id: str, body: bytes
     ) -> list[tuple[str, str]]:
         sent_id = message_id(job_id)
         timestamp_s = int(time.time())
@@ -223,30 +234,28 @@ async def _read_body(response: httpcore.Response) -> None:
             return
 
 
-def _failure(error: Exception | None, target: httpx.URL) -> DeliveryFailed:
+def _failure_text(error: Exception | None, target: Target, *, is_connected: bool) -> str:
     """Return why there was no response, without quoting what the receiver sent."""
     where = target.netloc.decode("ascii")
-    if reason := _why_not_connected(error):
-        return DeliveryFailed(f"could not connect to {where}{reason}", is_connected=False)
+    if not is_connected:
+        return f"could not connect to {where}{_why_not_connected(error)}"
     if isinstance(error, EndlessResponse):
-        return DeliveryFailed(f"webhook at {where} did not come to its status line: {error}")
+        return f"webhook at {where} did not come to its status line: {error}"
     if isinstance(error, httpcore.TimeoutException | TimeoutError):
-        return DeliveryFailed(f"webhook at {where} did not answer in time")
+        return f"webhook at {where} did not answer in time"
     if isinstance(error, httpcore.ProtocolError):
-        return DeliveryFailed(f"webhook at {where} closed the connection or did not answer in HTTP")
-    return DeliveryFailed(f"the connection to {where} broke off before the webhook answered")
+        return f"webhook at {where} closed the connection or did not answer in HTTP"
+    return f"the connection to {where} broke off before the webhook answered"
 
 
-def _why_not_connected(error: Exception | None) -> str | None:
-    """Return the rest of the sentence if the error is that of connecting."""
+def _why_not_connected(error: Exception | None) -> str:
+    """Return the rest of the sentence."""
     tls_error = _tls_error(error)
     if tls_error is not None:
         return f": TLS failed ({tls_error})"
-    if isinstance(error, httpcore.ConnectTimeout):
+    if isinstance(error, httpcore.TimeoutException | TimeoutError):
         return " in time"
-    if isinstance(error, httpcore.ConnectError):
-        return f": {str(error) or 'the TLS handshake broke off'}"
-    return None
+    return f": {str(error) or 'the TLS handshake broke off'}"
 
 
 def _tls_error(error: BaseException | None) -> str | None:

@@ -20,8 +20,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import httpx
-
 from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.own_headers import JSONPairs, json_pairs
 from beeq.webhooks.signature import (
@@ -32,7 +30,7 @@ from beeq.webhooks.signature import (
     SigningKey,
     decoded,
 )
-from beeq.webhooks.urls import endpoint_of, target_of
+from beeq.webhooks.urls import Target, endpoint_of, target_of
 
 SECRET_SETTING = "BEEQ_WEBHOOK_SECRET"  # noqa: S105 - its name
 USE_SETTING = "BEEQ_WEBHOOK_KEYS"
@@ -102,21 +100,21 @@ class EndpointKeys:
             mapped={} if mapped is None else _mapped(mapped),
         )
 
-    def of(self, target: httpx.URL) -> Sequence[SigningKey]:
+    def of(self, target: Target) -> Sequence[SigningKey]:
         """Return the keys for a message to ``target``, the newest first; none: it is sent unsigned."""
         endpoint = endpoint_of(target)
         if (own := self._mapped.get(endpoint)) is not None:
             return own
         return [self._key(master, scheme, endpoint) for scheme in self._schemes for master in self._masters]
 
-    def public_of(self, target: httpx.URL) -> SigningKey | None:
+    def public_of(self, target: Target) -> SigningKey | None:
         """Return the newest ed25519 key for ``target``, whether messages are signed with it yet or not."""
         endpoint = endpoint_of(target)
         if (own := self._mapped.get(endpoint)) is not None:
             return next((key for key in own if isinstance(key, PrivateKey)), None)
         return next((self._key(master, "v1a", endpoint) for master in self._masters), None)
 
-    def is_shared(self, target: httpx.URL) -> bool:
+    def is_shared(self, target: Target) -> bool:
         """Return whether all receivers have the key for ``target``."""
         return self.use == "shared" and endpoint_of(target) not in self._mapped
 

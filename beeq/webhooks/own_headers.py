@@ -11,6 +11,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from beeq.webhooks.addresses import canonical
+
 HEADERS_SETTING = "BEEQ_WEBHOOK_HEADERS"
 _COMPLAINT = f"{HEADERS_SETTING} must be a JSON object: origin → object of header names and texts"
 _PORTS = {"http": 80, "https": 443}
@@ -55,7 +57,7 @@ class ReceiverHeaders:
     def of(self, origin: httpcore.Origin) -> Mapping[str, str]:
         """Return the headers for an origin, their names in lower case."""
         scheme = origin.scheme.decode("ascii")
-        host = origin.host.decode("ascii").lower().removesuffix(".")
+        host = canonical(origin.host.decode("ascii"))
         return self._headers.get((scheme, host, origin.port), {})
 
 
@@ -87,7 +89,7 @@ def _key_of(origin: str) -> _Key:
             f"{HEADERS_SETTING}: an origin must be like https://hooks.example.com or http://10.0.0.7:8080,"
             " without user, path or query"
         ) from None
-    return url.scheme, url.raw_host.decode("ascii").lower().removesuffix("."), port
+    return url.scheme, canonical(url.raw_host.decode("ascii")), port
 
 
 def _checked(headers: Any) -> dict[str, str]:

@@ -1,4 +1,11 @@
-"""The URL of a webhook: what is accepted as one, and which endpoint it names. No IO."""
+"""The URL of a webhook: what is accepted as one, and which endpoint it names. No IO.
+
+However a host is written, ``target_of`` writes it in one form, and no other reaches the rest: what is
+connected to, what TLS checks, the Host header, keys and circuits all go by the same name. So nobody can spell
+a host in a way that fails by itself, and have the failures counted as the host's.
+"""
+
+from typing import NewType
 
 import httpx
 
@@ -10,9 +17,15 @@ _MAX_PORT = 65535
 _MAX_HOST_CHARACTERS = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
+#: A URL in its one form; ``target_of`` makes it.
+Target = NewType("Target", httpx.URL)
 
-def target_of(url: str) -> httpx.URL:
-    """Parse the URL of a webhook; raises WebhookRefused with a message that repeats nothing of the URL."""
+
+def target_of(url: str) -> Target:
+    """Parse the URL of a webhook, and write scheme, host and port in their one form.
+
+    Raises WebhookRefused with a message that repeats nothing of the URL.
+    """
     try:
         target = httpx.URL(url)
         host = target.host  # raises for a name that is no IDNA, such as "xn--"
@@ -30,19 +43,27 @@ def target_of(url: str) -> httpx.URL:
         )
     if not host or not 0 < (1 if target.port is None else target.port) <= _MAX_PORT:
         raise WebhookRefused("the webhook URL has no usable host and port")
-    if len(target.raw_host.removesuffix(b".")) > _MAX_HOST_CHARACTERS:
+    name = canonical(target.raw_host.decode("ascii"))
+    if len(name) > _MAX_HOST_CHARACTERS:
         raise WebhookRefused(f"the webhook URL's host has more than {_MAX_HOST_CHARACTERS} characters")
-    return target
+    if not all(name.split(".")):  # no resolver takes it, nor is one dot less its one form
+        raise WebhookRefused("the webhook URL has no usable host: a part between its dots is empty")
+    # httpx leaves out a default port, but not behind a scheme in capitals.
+    port = None if target.port == _DEFAULT_PORTS[target.scheme] else target.port
+    try:
+        return Target(target.copy_with(host=name, port=port))
+    except httpx.InvalidURL:  # percent-encoded it is longer than it was
+        raise WebhookRefused("the webhook URL is too long") from None
 
 
-def endpoint_of(target: httpx.URL) -> str:
-    """Return scheme, host, port and path of a URL, as a message to it has them.
+def endpoint_of(target: Target) -> str:
+    """Return scheme, host, port and path of a target, as a message to it has them.
 
     Nothing is made alike in the path, for servers differ in that: two paths are never one endpoint.
     """
-    host = canonical(target.raw_host.decode("ascii"))
-    shown = f"[{host}]" if ":" in host else host
-    # httpx leaves out a default port, but not behind a scheme in capitals.
-    port = "" if target.port in (None, _DEFAULT_PORTS[target.scheme]) else f":{target.port}"
-    path = target.raw_path.partition(b"?")[0].decode("ascii")
-    return f"{target.scheme}://{shown}{port}{path}"
+    return origin_of(target) + target.raw_path.partition(b"?")[0].decode("ascii")
+
+
+def origin_of(target: Target) -> str:
+    """Return scheme, host and port of a target: what is connected to."""
+    return f"{target.scheme}://{target.netloc.decode('ascii')}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from beeq.webhooks.receivers import breaker as breakers
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers
 from beeq.webhooks.receivers.breaker import Breaker
+from beeq.webhooks.urls import target_of
 
 URL = "https://hooks.example/a"
 
@@ -33,7 +33,7 @@ def receivers(clock: Clock, **limits: float) -> Receivers:
 
 
 def attempt(found: Receivers, url: str = URL, status: int | None = 200, *, is_connected: bool = True) -> None:
-    with found.admit(httpx.URL(url), 10) as visit:
+    with found.admit(target_of(url), 10) as visit:
         if status is None:
             visit.failed(is_connected=is_connected)
         else:
@@ -42,7 +42,7 @@ def attempt(found: Receivers, url: str = URL, status: int | None = 200, *, is_co
 
 def wait_s(found: Receivers, url: str = URL) -> float:
     try:
-        found.admit(httpx.URL(url), 10)
+        found.admit(target_of(url), 10)
     except ReceiverBusy as busy:
         return busy.wait_s
     return 0.0
@@ -78,6 +78,7 @@ def test_a_host_without_connection_is_left_alone_at_all_paths(clock: Clock) -> N
 
     assert wait_s(found, "https://hooks.example/d?x=1") == 5
     assert wait_s(found, "https://HOOKS.example.:443/") == 5
+    found.admit(target_of(URL), 10, is_overdue=True)
     assert wait_s(found, "http://hooks.example/d") == 0
     assert wait_s(found, "https://hooks.example:8443/d") == 0
     assert wait_s(found, "https://other.example/d") == 0
@@ -98,7 +99,7 @@ def test_after_the_pause_one_attempt_tries_the_receiver(clock: Clock) -> None:
     clock.now_s += 4.9
     assert wait_s(found) == pytest.approx(0.1)
     clock.now_s += 0.2
-    with found.admit(httpx.URL(URL), 10) as trial:
+    with found.admit(target_of(URL), 10) as trial:
         assert wait_s(found) == 5  # one at a time
         trial.answered(200)
 
@@ -128,19 +129,19 @@ def test_a_trial_that_ends_without_a_word_may_be_repeated(clock: Clock) -> None:
     for _ in range(3):
         attempt(found, status=500)
     clock.now_s += 5
-    with found.admit(httpx.URL(URL), 10):
+    with found.admit(target_of(URL), 10):
         pass  # its worker stops
     assert wait_s(found) == 0
 
 
 def test_attempts_from_before_do_not_lengthen_the_pause(clock: Clock) -> None:
     found = receivers(clock)
-    early = [found.admit(httpx.URL(URL), 10).__enter__() for _ in range(8)]
+    early = [found.admit(target_of(URL), 10).__enter__() for _ in range(8)]
     for visit in early[:6]:
         visit.answered(500)
         visit.__exit__(None, None, None)
     clock.now_s += 5
-    with found.admit(httpx.URL(URL), 10) as trial:
+    with found.admit(target_of(URL), 10) as trial:
         early[6].answered(500)
         assert wait_s(found) == 5  # the trial goes on, and is the only one
         trial.answered(500)

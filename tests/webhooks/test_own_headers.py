@@ -49,6 +49,7 @@ async def test_an_origin_gets_its_headers_and_no_other_does() -> None:
         ("HTTPS://Hooks.Example.COM:443", "https://hooks.example.com"),
         ("https://hooks.example.com.", "https://hooks.example.com"),
         ("http://[::1]:8080", "http://[::1]:8080/x"),
+        ("http://[0:0:0:0:0:0:0:1]", "http://[::1]/x"),
         ("https://bücher.example", "https://xn--bcher-kva.example/"),
     ],
 )

@@ -276,12 +276,17 @@ async def test_a_gone_receiver_and_a_refused_one_use_up_no_retries(
     assert SECRET.removeprefix("whsec_") not in told
 
 
-async def test_a_host_longer_than_any_name_is_refused(make_processor: MakeProcessor) -> None:
+async def test_a_host_or_url_out_of_all_bounds_is_refused(make_processor: MakeProcessor) -> None:
     name = ".".join(["a" * 61] * 4) + ".example"
     with pytest.raises(Discard, match="host has more than 253 characters"):
         await make_processor()(webhook(f"http://{name}/"))
     with pytest.raises(Discard, match="host has more than 253 characters"):
         await make_processor()(webhook(f"http://a{'.' * 300}/"))
+    with pytest.raises(Discard, match="URL is too long"):
+        await make_processor()(webhook("http://hooks.example/" + "é" * 11_000))
+    for name in ("hooks.example..", ".hooks.example", "hooks..example", ".", "1.2.3.4.."):
+        with pytest.raises(Discard, match="a part between its dots is empty"):
+            await make_processor()(webhook(f"http://{name}/"))
 
 
 async def test_slow_names_of_others_use_up_nothing_of_a_job(

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from beeq import Job, JobFailed, Queue
@@ -18,6 +17,7 @@ from beeq.processors.webhook import WebhookProcessor
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import DeliveryGivenUp, Patience, WebhookSender
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers
+from beeq.webhooks.urls import target_of
 from tests.support.server import free_port
 from tests.webhooks.receiver import Receiver, Script, reply, send
 
@@ -188,14 +188,14 @@ async def test_long_urls_are_not_kept_in_memory() -> None:
     tracemalloc.start()
     try:
         for n in range(20):
-            with receivers.admit(httpx.URL(f"http://h{n}.example{rest}{n}"), None) as visit:
+            with receivers.admit(target_of(f"http://h{n}.example{rest}{n}"), None) as visit:
                 visit.answered(500)
         kept_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     with pytest.raises(ReceiverBusy):  # it is remembered nevertheless
-        receivers.admit(httpx.URL(f"http://h7.example{rest}7"), None)
-    receivers.admit(httpx.URL(f"http://h7.example{rest}8"), None)
+        receivers.admit(target_of(f"http://h7.example{rest}7"), None)
+    receivers.admit(target_of(f"http://h7.example{rest}8"), None)
     assert kept_bytes < 300_000  # 20 of 60 KB would be 1.2 MB
 
 

@@ -16,13 +16,10 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-import httpx
-
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import canonical
 from beeq.webhooks.receivers.breaker import Breaker
 from beeq.webhooks.receivers.places import Places
-from beeq.webhooks.urls import endpoint_of
+from beeq.webhooks.urls import Target, endpoint_of, origin_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +89,11 @@ class Receivers:
         )
         self.places = Places(limits.slow_memory_s, limits.slow_places, clock=clock)
 
-    def admit(self, target: httpx.URL, count: int | None, *, is_overdue: bool = False) -> "Visit":
+    def admit(self, target: Target, count: int | None, *, is_overdue: bool = False) -> "Visit":
         """Return the attempt that may begin at a webhook's URL; raises ReceiverBusy if none may.
 
         ``count`` is how many jobs the worker runs at once; None: unknown, and places are not looked at.
-        A job that is overdue does not wait for its endpoint's circuit any more.
+        A job that is overdue does not wait for circuits any more.
         """
         visit = Visit(self, target, count)
         visit.check(is_overdue=is_overdue)
@@ -106,22 +103,18 @@ class Receivers:
 class Visit:
     """One attempt: its place, and what it tells of the receiver. Enter it to begin, leave it at the end."""
 
-    def __init__(self, receivers: Receivers, target: httpx.URL, count: int | None) -> None:
+    def __init__(self, receivers: Receivers, target: Target, count: int | None) -> None:
         self._breaker, self._places, self._count = receivers.breaker, receivers.places, count
         self._where = target.netloc.decode("ascii")
-        self._host = canonical(target.raw_host.decode("ascii"))
-        endpoint = endpoint_of(target)
-        origin = endpoint.removesuffix(target.raw_path.partition(b"?")[0].decode("ascii"))
-        self._endpoint, self._origin = _digest(endpoint), _digest(origin)
+        self._host = target.raw_host.decode("ascii")
+        self._endpoint, self._origin = _digest(endpoint_of(target)), _digest(origin_of(target))
         self._trials: set[str] = set()
         self._is_told = False
 
     def check(self, *, is_overdue: bool) -> None:
         """Raise ReceiverBusy if the attempt must not begin now."""
-        wait_s = self._breaker.wait_s(self._origin)
-        if not is_overdue:
-            wait_s = max(wait_s, self._breaker.wait_s(self._endpoint))
-        if wait_s > 0:
+        wait_s = max(map(self._breaker.wait_s, (self._origin, self._endpoint)))
+        if wait_s > 0 and not is_overdue:
             raise ReceiverBusy(
                 f"webhook at {self._where} failed too often, and is left alone for now", wait_s
             )
@@ -188,7 +181,7 @@ class Visit:
 
 
 def _digest(name: str) -> str:
-    """Return what stands for a circuit's name in memory: a URL's path may have 98 KB."""
+    """Return what stands for a circuit's name in memory: a URL's path may have 64 KB."""
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
