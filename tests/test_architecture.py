@@ -134,7 +134,14 @@ LAYERS = (
     ("beeq.metrics",),
     ("beeq.web",),
     ("beeq_cli.console", "beeq_cli.fields", "beeq_cli.options", "beeq_cli.outages", "beeq_cli.quantities"),
-    ("beeq_cli.app", "beeq_cli.keep", "beeq_cli.logs", "beeq_cli.monitoring", "beeq_cli.running"),
+    (
+        "beeq_cli.app",
+        "beeq_cli.keep",
+        "beeq_cli.logs",
+        "beeq_cli.monitoring",
+        "beeq_cli.page",
+        "beeq_cli.running",
+    ),
     ("beeq_cli.commands", "beeq_cli.demo"),
     ("beeq_cli", "beeq_cli.main", "beeq_cli.__main__"),
 )

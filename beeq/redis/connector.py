@@ -195,6 +195,11 @@ class Connector:
         return self._cluster is not None
 
     @property
+    def url(self) -> str:
+        """The URL by which it leads there, with its secrets; "" if it was given a client."""
+        return self._url
+
+    @property
     def shown(self) -> str:
         """Where it leads, for a person; no secret is in it."""
         if self._url:

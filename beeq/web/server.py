@@ -1,6 +1,7 @@
 """Runs the application on uvicorn in this process, on one socket, until the first SIGTERM or SIGINT.
 
-For ``beeq web``; other servers (``uvicorn beeq.web:app``) do not use this module.
+For ``beeq web``, and for the page that a worker or the demo serves; other servers (``uvicorn beeq.web:app``)
+do not use this module.
 """
 
 import asyncio
@@ -8,15 +9,16 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 try:
     import uvicorn
 except ImportError:
     raise ImportError("beeq.web.server needs uvicorn: pip install 'beequeue[web]'", name="uvicorn") from None
 
+from starlette.types import Receive, Scope, Send
+
 from beeq.process import stop_signals
-from beeq.web.application import Application
 from beeq.web.connections import (
     ACCEPTED_AT_ONCE,
     HEAD_TIMEOUT_S,
@@ -33,6 +35,19 @@ SHUTDOWN_TIMEOUT_S = 10
 _BACKLOG = 2048
 #: Turns of uvicorn's main loop, ten a second, between two looks at the connections.
 _TICKS_BETWEEN_LOOKS = 3
+
+
+class ServedApplication(Protocol):
+    """What is served: the routes with the page, or the page alone."""
+
+    def bound_streams(self, count: int) -> None:
+        """Let so many responses at the most have no end of their own."""
+
+    def end_streams(self) -> None:
+        """End them: the server is about to stop."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
 
 
 class ListenAddress(NamedTuple):
@@ -70,7 +85,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 async def serve(
-    app: Application,
+    app: ServedApplication,
     listener: socket.socket,
     *,
     on_serving: Callable[[], None],

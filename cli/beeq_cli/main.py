@@ -45,7 +45,7 @@ _COMMANDS = {
     "purge": ("beeq_cli.commands.operate.purge", "Remove all jobs of a state, or the older ones."),
     "pause": ("beeq_cli.commands.operate.pauses", "Have workers take no jobs from a queue."),
     "resume": ("beeq_cli.commands.operate.pauses", "End the pause of a queue."),
-    "web": ("beeq_cli.commands.web", "Serve the HTTP routes."),
+    "web": ("beeq_cli.commands.web", "Serve the page and the HTTP routes."),
     "webhook-secret": (
         "beeq_cli.commands.webhook_secret",
         "Print the key that a webhook's receiver verifies with.",

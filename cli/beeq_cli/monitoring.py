@@ -1,4 +1,4 @@
-"""The ports of a worker's metrics and probes: their options, and opening them before anything forks."""
+"""The ports of a worker's metrics and probes: their options, with the page's; opened before a fork."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def monitoring_options() -> Callable[[Decorated], Decorated]:
-    """Add ``--metrics-port``, ``--health-port`` and ``--bind``."""
+    """Add ``--web-port``, ``--metrics-port``, ``--health-port`` and ``--bind``."""
     port = click.IntRange(0, 65_535)
     decorators = [
         option(
             "--bind",
             metavar="ADDRESS",
             default="127.0.0.1",
-            help="Where both listen [127.0.0.1]; 0.0.0.0 and :: are all addresses of this machine.",
+            help="Where they listen [127.0.0.1]; 0.0.0.0 and :: are all addresses of this machine.",
         ),
         option(
             "--health-port",
@@ -38,6 +38,13 @@ def monitoring_options() -> Callable[[Decorated], Decorated]:
             metavar="PORT",
             type=port,
             help="Serve /metrics for Prometheus there, for all processes; may be the --health-port.",
+        ),
+        option(
+            "--web-port",
+            metavar="PORT",
+            type=port,
+            help="Serve the page there, as beeq web does: beyond this machine only with BEEQ_WEB_TOKEN or "
+            "_READ_TOKEN.",
         ),
     ]
 
@@ -61,7 +68,7 @@ class MonitorPorts:
     def shown(self) -> list[str]:
         """What is served where."""
         what = (("Metrics", self.metrics, "/metrics"), ("Probes", self.health, "/readyz, /livez, /startupz"))
-        return [f"{name} on {_url_of(each)}{paths}" for name, sockets, paths in what for each in sockets]
+        return [f"{name} on {url_of(each)}{paths}" for name, sockets, paths in what for each in sockets]
 
     def monitor(self, place: int) -> WorkerMonitor:
         """Return what serves them in one of the processes."""
@@ -81,8 +88,6 @@ def open_ports(
 ) -> MonitorPorts | None:
     """Open the ports that are asked for; a port that cannot be had ends the command."""
     if metrics_port is None and health_port is None:
-        if is_on_command_line(click.get_current_context(), "bind"):
-            raise click.UsageError("--bind is for --metrics-port and --health-port: give one of them")
         return None
     try:
         from beeq.metrics.board import Board  # noqa: PLC0415 - loads the engine
@@ -91,15 +96,22 @@ def open_ports(
             import beeq.metrics.families  # noqa: F401, PLC0415 - an extra: now, not at the first scrape
     except ImportError as error:  # it names the extra
         raise click.ClickException(str(error)) from error
-    metrics = [] if metrics_port is None else [_listener(address, metrics_port)]
+    metrics = [] if metrics_port is None else [listener(address, metrics_port)]
     if health_port is not None and health_port == metrics_port:
         health = metrics
     else:
-        health = [] if health_port is None else [_listener(address, health_port)]
+        health = [] if health_port is None else [listener(address, health_port)]
     return MonitorPorts(Board(processes), metrics, health)
 
 
-def _listener(address: str, port: int) -> socket:
+def check_bind(*ports: int | None) -> None:
+    """Raise UsageError if ``--bind`` is given, and nothing that it is for."""
+    if all(port is None for port in ports) and is_on_command_line(click.get_current_context(), "bind"):
+        raise click.UsageError("--bind is for --metrics-port, --health-port and --web-port: give one of them")
+
+
+def listener(address: str, port: int) -> socket:
+    """Return a listening socket; one that cannot be had ends the command."""
     from beeq.metrics.http import listen  # noqa: PLC0415 - loads the engine
 
     try:
@@ -111,6 +123,7 @@ def _listener(address: str, port: int) -> socket:
         raise click.ClickException(f"cannot listen on {address}, port {port}: {reason}") from None
 
 
-def _url_of(listener: socket) -> str:
-    host, port, *_ = listener.getsockname()
+def url_of(listening: socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port, *_ = listening.getsockname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

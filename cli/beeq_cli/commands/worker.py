@@ -6,7 +6,9 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
+from socket import socket
 from typing import Any, Literal
 
 import click
@@ -28,7 +30,7 @@ from beeq.workers import HAND_BACK, WorkerProcess, log_end, started_line
 from beeq_cli import app, keep, logs
 from beeq_cli.console import say
 from beeq_cli.keep import keep_options
-from beeq_cli.monitoring import MonitorPorts, monitoring_options, open_ports
+from beeq_cli.monitoring import MonitorPorts, check_bind, monitoring_options, open_ports
 from beeq_cli.options import (
     Common,
     common_options,
@@ -42,6 +44,7 @@ from beeq_cli.options import (
     read_mongo_url,
     read_project_id,
 )
+from beeq_cli.page import PageProcess, PageTarget, open_page_port
 from beeq_cli.running import CANNOT_CONNECT, FAILURE, USAGE, connect, run
 
 #: How long the mirror may take to catch up in the end.
@@ -118,6 +121,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
     mongo_project_id: str | None,
     metrics_port: int | None,
     health_port: int | None,
+    web_port: int | None,
     bind: str,
     tracing: Literal["off", "link", "child"] | None,
     log_format: str,
@@ -135,7 +139,9 @@ def worker(  # noqa: PLR0917 - one parameter an option
     id_type = read_project_id(mongo_project_id)
     logs.set_up(common, log_format)
     began_s = time.monotonic()
+    check_bind(metrics_port, health_port, web_port)
     ports = open_ports(metrics_port, health_port, bind, processes=processes)
+    page_port = open_page_port(web_port, bind)
     lifeline: Lifeline | None = None
     if processes > 1 or max_hung is not None:
         supervisor = ProcessSupervisor(
@@ -184,18 +190,22 @@ def worker(  # noqa: PLR0917 - one parameter an option
     for queue in queues:
         queue.max_hung = max_hung or queue.max_hung
         _trace(queue, tracing)
+    place = 0 if lifeline is None else lifeline.place
+    page = nullcontext() if page_port is None or place else _page(page_port, queues)
     work = _work(
         queues,
         processors,
         mirror,
-        monitor=_monitor(ports, 0 if lifeline is None else lifeline.place),
+        monitor=_monitor(ports, place),
         lifeline=lifeline,
         burst=burst,
         shutdown_timeout_ms=shutdown_timeout_ms,
         started_line=started_line(queues, processes, keep.line_of(queues)),
         began_s=began_s,
     )
-    sys.exit(run(work))
+    with page:
+        code = run(work)
+    sys.exit(code)
 
 
 def _monitor(ports: MonitorPorts | None, place: int) -> WorkerMonitor | None:
@@ -204,6 +214,13 @@ def _monitor(ports: MonitorPorts | None, place: int) -> WorkerMonitor | None:
         for line in ports.shown:
             log_event(logging.INFO, line)
     return None if ports is None else ports.monitor(place)
+
+
+def _page(port: socket, queues: Sequence[Queue]) -> PageProcess:
+    try:
+        return PageProcess(port, PageTarget.of(queues))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _trace(queue: Queue, tracing: Literal["off", "link", "child"] | None) -> None:
