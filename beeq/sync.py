@@ -21,11 +21,12 @@ from beeq import queue as asynchronous
 from beeq import service
 from beeq.blocking import BlockingJob, BlockingTwin, Portal, blocking, chained
 from beeq.client.closing import CLOSE_GRACE_S, close_timeout_ms
+from beeq.client.reader import UNBOUNDED
 from beeq.job import Data, Result
 from beeq.job import Job as AsyncJob
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import Filters
-from beeq.operations.many import FoundJob, JobPage
+from beeq.operations.many import FoundJob, JobPage, OnProgress
 from beeq.operations.watching import JobNews
 from beeq.protocol.backoff import Strategy
 from beeq.protocol.codec import Model
@@ -133,6 +134,9 @@ def _details_or_none(details: JobDetails[AsyncJob] | None, portal: Portal) -> Jo
         details.ended,
         details.attempts,
         details.problem,
+        details.record_bytes,
+        details.result_bytes,
+        details.is_too_long,
     )
 
 
@@ -256,9 +260,15 @@ class Queue(_Connected, Generic[Data, Result]):
         errors = self._run(self._twin.save_all(list(blocking_jobs)))
         return {blocking_jobs[job]: error for job, error in errors.items()}
 
-    def find_jobs(self, **filters: Unpack[Filters]) -> Iterator[FoundJob[Job]]:
+    def find_jobs(
+        self,
+        *,
+        max_bytes: int = UNBOUNDED,
+        on_progress: OnProgress | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[FoundJob[Job]]:
         """Yield the jobs that the filters mean, as the async method does; each page when it is needed."""
-        found = aiter(self._twin.find_jobs(**filters))
+        found = aiter(self._twin.find_jobs(max_bytes=max_bytes, on_progress=on_progress, **filters))
 
         async def some() -> list[FoundJob[AsyncJob]]:
             portion: list[FoundJob[AsyncJob]] = []

@@ -12,22 +12,35 @@
 -- KEYS[10] oddResults   the same, of other periods
 -- KEYS[11] attempts     hash, id → failed attempts of the job, newest first, one a line
 -- KEYS[12] hidden       list of ids that wait, before all of waiting, while they are hidden from Node peers
--- ARGV[1] job_id  the job
+-- ARGV[1] job_id   the job
+-- ARGV[2] longest  a record, or a result, that is longer is not read
 --
--- Returns {state, record, kept, attempts, claim, where}: state is that of the lists and sets, "" if none has the id; kept
--- its result, by the rules of read_outcome; where is the due time of a delayed job as text, or how many jobs
--- run before one that waits, -1 if they are more than LONGEST_WALK. What is not there is false.
+-- Returns {state, record, kept, attempts, claim, where, record's length, kept's length}: state is that of the lists
+-- and sets, "" if none has the id; kept its result, by the rules of read_outcome; where is the due time of a delayed
+-- job as text, or how many jobs run before one that waits, -1 if they are more than LONGEST_WALK. What is not there,
+-- or not read, is false; a length is 0 if there is nothing, and that of kept, if it was read.
 --
 -- An id may be in several places after a Node peer's retry: where it runs, or is to run, comes first. Bounded by
 -- LONGEST_WALK in hidden and waiting; active is as long as many jobs run in the whole fleet.
 
 local jobs, waiting, active, delayed, succeeded, failed, claims, results, even_results, odd_results, attempts, hidden = unpack(KEYS)
-local job_id = unpack(ARGV)
+local job_id, longest = unpack(ARGV)
 local call = redis.call
+longest = tonumber(longest)
 -- Entries of waiting that are passed by at most: some milliseconds' worth.
 local LONGEST_WALK = 250000
+-- No worker of beeq's writes more lines of attempts than fit into this.
+local LONGEST_ATTEMPTS = 100000
 
+local kept_length = 0
 local function kept_result()
+  for _, key in ipairs({ results, even_results, odd_results }) do
+    local length = call('HSTRLEN', key, job_id)
+    if length > longest then
+      kept_length = length
+      return false
+    end
+  end
   local kept = call('HGET', results, job_id)
   if kept then
     return kept
@@ -54,9 +67,10 @@ local function count_ahead()
   return place and hidden_count + call('LLEN', waiting) - place - 1
 end
 
-local record = call('HGET', jobs, job_id)
+local length = call('HSTRLEN', jobs, job_id)
+local is_read = length <= longest
 local state, where = '', false
-if record then
+if length > 0 or call('HEXISTS', jobs, job_id) == 1 then
   local due = call('ZSCORE', delayed, job_id)
   local ahead = not due and count_ahead()
   if call('LPOS', active, job_id) then
@@ -73,12 +87,16 @@ if record then
     state, where = 'waiting', -1
   end
 end
-local lines = redis.pcall('HGET', attempts, job_id)
+local lines_length = redis.pcall('HSTRLEN', attempts, job_id)
+local has_lines = type(lines_length) == 'number' and lines_length <= LONGEST_ATTEMPTS
+local kept = kept_result()
 return {
   state,
-  record,
-  kept_result(),
-  type(lines) == 'string' and lines,
+  is_read and call('HGET', jobs, job_id),
+  kept,
+  has_lines and call('HGET', attempts, job_id),
   call('HGET', claims, job_id),
   where,
+  length,
+  kept_length,
 }

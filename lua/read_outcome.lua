@@ -8,7 +8,8 @@
 -- KEYS[6] failed       set of ids
 -- KEYS[7] active       list of ids
 -- ARGV[1] job_id       the job
--- ARGV[2] with_record  "1" to read the record too, and whether the job runs; "" for those who wait for its end:
+-- ARGV[2] longest      a record, or a result, that is longer is not read
+-- ARGV[3] with_record  "1" to read the record too, and whether the job runs; "" for those who wait for its end:
 --                      they look often, records may be large, and active may be long
 --
 -- Returns {1 if there is a record, result or false, 1 if in succeeded, 1 if in failed, record or false, 1 if in
@@ -19,9 +20,17 @@
 -- though its key may be there for longer.
 
 local jobs, results, even_results, odd_results, succeeded, failed, active = unpack(KEYS)
-local job_id, with_record = unpack(ARGV)
+local job_id, longest, with_record = unpack(ARGV)
+longest = tonumber(longest)
+
+local function is_short(key)
+  return redis.call('HSTRLEN', key, job_id) <= longest
+end
 
 local function kept_result()
+  if not (is_short(results) and is_short(even_results) and is_short(odd_results)) then
+    return false
+  end
   local kept = redis.call('HGET', results, job_id)
   if kept then
     return kept
@@ -45,6 +54,6 @@ return {
   is_over and kept_result(),
   has_succeeded,
   has_failed,
-  with_record == '1' and redis.call('HGET', jobs, job_id),
+  with_record == '1' and is_short(jobs) and redis.call('HGET', jobs, job_id),
   with_record == '1' and redis.call('LPOS', active, job_id) and 1 or 0,
 }

@@ -6,7 +6,7 @@ from typing import Any
 from beeq.errors import JobFailed, JobUnreadable
 from beeq.protocol.codec import Record, decode_record, loads
 from beeq.protocol.keys import Keys
-from beeq.protocol.options import created_ms_of
+from beeq.protocol.options import SAFE_INTEGER, created_ms_of
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
@@ -15,6 +15,8 @@ WORKER_LIFETIME_MS = 30_000
 #: One call reads at most this many records, and not much more than this many bytes of them.
 _READ_AT_ONCE = 500
 _READ_BYTES = 1_000_000
+#: Records and results of any length are read.
+UNBOUNDED = SAFE_INTEGER
 _LISTS = ("waiting", "active")
 _SETS = ("succeeded", "failed")
 
@@ -189,7 +191,7 @@ class Reader:
         job ended.
         """
         exists, kept, has_succeeded, has_failed, _raw, _is_active = await scripts.read_outcome(
-            self._pipeline, self._keys, job_id=job_id, with_record=""
+            self._pipeline, self._keys, job_id=job_id, longest=UNBOUNDED, with_record=""
         )
         if not exists:
             is_own = kept is not None and (not created_ms or kept.startswith((b"0:", b"%d:" % created_ms)))
@@ -203,19 +205,22 @@ class Reader:
         job_state = await self.job_state(job_id)
         return job_state is not None, None if job_state is None else job_state.ended
 
-    async def job_state(self, job_id: str) -> JobState | None:
+    async def job_state(self, job_id: str, *, max_bytes: int = UNBOUNDED) -> JobState | None:
         """Return the job's state, or None if Redis has nothing of it.
+
+        A record, or a result, of more than ``max_bytes`` is not read.
 
         A success whose result was not kept (a Node worker's) ends in None; a failure of such a worker
         has the text of its trace.
         """
-        _exists, kept, has_succeeded, has_failed, raw, is_active = await scripts.read_outcome(
-            self._pipeline, self._keys, job_id=job_id, with_record="1"
+        exists, kept, has_succeeded, has_failed, raw, is_active = await scripts.read_outcome(
+            self._pipeline, self._keys, job_id=job_id, longest=max_bytes, with_record="1"
         )
         if raw is None:
-            if kept is None:
-                return None
-            ended = kept_outcome(job_id, kept, created_ms=None)
+            if exists:  # it is too long
+                known = "succeeded" if has_succeeded else "failed" if has_failed else ""
+                return JobState(known or ("active" if is_active else "queued"), None, None)
+            ended = None if kept is None else kept_outcome(job_id, kept, created_ms=None)
             return JobState(_state_of(ended), None, ended) if ended is not None else None
         try:
             record = decode_record(job_id, raw, now_ms=0)

@@ -2,6 +2,8 @@
 
 import re
 
+from beeq.errors import escaped
+
 #: A longer line of an error is cut before it is looked at.
 _LONGEST_LINE = 1000
 #: A kind is not longer.
@@ -14,6 +16,9 @@ _VARYING = re.compile(
 
 
 def kind_of_error(trace: str) -> str:
-    """Return the kind of an error by its trace, or its first line: type and text, # for what varies."""
+    """Return the kind of an error by its trace, or its first line: type and text, # for what varies.
+
+    Control characters are escaped: a kind is shown, sent in forms and typed again.
+    """
     line = trace[:_LONGEST_LINE].partition("\n")[0].strip()
-    return _VARYING.sub("#", line)[:_LONGEST_KIND]
+    return escaped(_VARYING.sub("#", line)[:_LONGEST_KIND])

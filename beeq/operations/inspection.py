@@ -5,12 +5,12 @@ from typing import Generic
 
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
-from beeq.client.reader import Ended, kept_outcome
+from beeq.client.reader import UNBOUNDED, Ended, kept_outcome
 from beeq.client.session import Session
 from beeq.errors import JobFailed, JobUnreadable
 from beeq.job import Job
 from beeq.operations.job_filter import newest_trace
-from beeq.operations.many import JobT
+from beeq.operations.many import JobT, record_of_bytes
 from beeq.protocol.attempts import FailedAttempt, decode_attempts
 from beeq.protocol.options import created_ms_of, whole_in
 from beeq.redis import scripts
@@ -32,6 +32,9 @@ class JobDetails(Generic[JobT]):
         attempts: those that failed on beeq workers, the newest first. Attempts on Node workers are in the
             job's ``options["stacktraces"]`` only, which has the traces of all.
         problem: why the record cannot be read, or "".
+        record_bytes: how long the record is.
+        result_bytes: how long what is kept of its end is.
+        is_too_long: whether the record is longer than was asked for, and only therefore ``job`` is None.
     """
 
     job: JobT | None
@@ -43,6 +46,9 @@ class JobDetails(Generic[JobT]):
     ended: Ended | None
     attempts: list[FailedAttempt]
     problem: str = ""
+    record_bytes: int = 0
+    result_bytes: int = 0
+    is_too_long: bool = False
 
 
 class Inspector:
@@ -53,16 +59,23 @@ class Inspector:
         self._session = session
         self._actions = actions
 
-    async def inspect(self, job_id: str) -> JobDetails[Job] | None:
-        """Return what is known of the job; None if that is nothing."""
+    async def inspect(self, job_id: str, *, max_bytes: int = UNBOUNDED) -> JobDetails[Job] | None:
+        """Return what is known of the job; None if that is nothing.
+
+        A record, or a result, of more than ``max_bytes`` is not read.
+        """
         await self._session.ensure()
         moment = self._context.event_hub.moment
-        state, raw, kept, lines, claim, where = await scripts.inspect_job(
-            self._context.pipeline, self._context.keys, job_id=job_id
+        state, raw, kept, lines, claim, where, record_bytes, kept_bytes = await scripts.inspect_job(
+            self._context.pipeline, self._context.keys, job_id=job_id, longest=max_bytes
         )
-        if raw is None and kept is None:
+        is_too_long = record_bytes > max_bytes
+        is_there = raw is not None or is_too_long
+        if not is_there and kept is None:
             return None
         job, problem, created_ms = None, "", None
+        if is_too_long:
+            problem = record_of_bytes(record_bytes)
         if raw is not None:
             try:
                 job = self._actions.found(job_id, raw, since=moment)
@@ -70,14 +83,14 @@ class Inspector:
             except JobUnreadable as error:
                 problem = str(error)
         ended = None
-        if kept is not None and (raw is None or state in (b"succeeded", b"failed")):
+        if kept is not None and (not is_there or state in (b"succeeded", b"failed")):
             ended = kept_outcome(job_id, kept, created_ms=created_ms)
-        if raw is None and ended is None:
+        if not is_there and ended is None:
             return None
         if ended is None and job is not None and state == b"failed":
             ended = Ended(error=JobFailed(job_id, newest_trace(job) or "the job failed"))
         name = state.decode()
-        if raw is None:
+        if not is_there:
             is_cancelled = ended is not None and ended.is_cancelled
             has_failed = ended is not None and ended.error is not None
             name = "cancelled" if is_cancelled else "failed" if has_failed else "succeeded"
@@ -92,4 +105,7 @@ class Inspector:
             ended,
             [] if lines is None else decode_attempts(lines, created_ms=created_ms),
             problem,
+            record_bytes,
+            kept_bytes if kept is None else len(kept),
+            is_too_long,
         )

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from beeq.client.commands import CANCELLED_MS, portions
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
+from beeq.client.reader import UNBOUNDED
 from beeq.client.session import Session
 from beeq.errors import JobUnreadable
 from beeq.job import Job
@@ -70,7 +71,8 @@ class BulkCounts:
         matched: meant by the filter.
         done: retried, removed, run, cancelled. 0 in a dry run.
         moved: meant, and left alone: somebody has moved, ended or changed them meanwhile.
-        unreadable: meant, and left alone: a record that cannot be read cannot be retried.
+        unreadable: meant, and left alone: a record that cannot be read cannot be retried. Of a search: those
+            that were not looked into, as they are longer than was asked for.
     """
 
     seen: int = 0
@@ -86,12 +88,13 @@ OnProgress = Callable[[BulkCounts], object]
 
 @dataclass(slots=True)
 class _Match:
-    """A job that the filter means. ``record`` is None if it cannot be read."""
+    """A job that the filter means. ``record`` is None if it cannot be read, or is ``unread`` bytes long."""
 
     job_id: bytes
     raw: bytes
     record: Record | None
     failed_ms: int  # when its newest failed attempt ended; 0: none is noted
+    unread: int = 0
 
     @property
     def created_ms(self) -> int:
@@ -110,6 +113,7 @@ class _Portion:
     matches: list[_Match]
     page: Page
     scan: Scan
+    unread: int = 0
 
 
 class Many:
@@ -120,11 +124,18 @@ class Many:
         self._session = session
         self._actions = actions
 
-    async def find(self, job_filter: JobFilter) -> AsyncIterator[FoundJob[Job]]:
+    async def find(
+        self, job_filter: JobFilter, *, max_bytes: int = UNBOUNDED, on_progress: OnProgress | None = None
+    ) -> AsyncIterator[FoundJob[Job]]:
         """Yield the jobs that are meant."""
         await self._session.ensure()
-        moment = self._context.event_hub.moment
-        async for portion in self._portions(job_filter):
+        moment, counts = self._context.event_hub.moment, BulkCounts()
+        async for portion in self._portions(job_filter, max_bytes=max_bytes):
+            counts.seen += portion.seen
+            counts.matched += len(portion.matches)
+            counts.unreadable += portion.unread
+            if on_progress is not None:
+                on_progress(replace(counts))
             for match in portion.matches:
                 yield self._found(match, portion, moment)
 
@@ -132,15 +143,23 @@ class Many:
         state, job_id = portion.scan.state, match.job_id.decode(errors="replace")
         due = portion.page.due.get(match.job_id)
         due_ms = None if due is None else float(due)
+        if match.unread:
+            return self._empty(job_id, state, due_ms, record_of_bytes(match.unread), match.failed_ms)
         try:
             job = self._actions.found(job_id, match.raw, since=moment)
         except JobUnreadable as error:
-            empty = Record({}, {"timestamp": 0, "stacktraces": []}, state)
-            return FoundJob(Job(self._actions, empty, job_id), state, 0, due_ms, str(error), match.failed_ms)
+            return self._empty(job_id, state, due_ms, str(error), match.failed_ms)
         error_line = newest_trace(match.record).partition("\n")[0] if match.record is not None else ""
         return FoundJob(job, state, match.created_ms, due_ms, error_line, match.failed_ms)
 
-    async def page(self, state: State, *, at: str, count: int) -> JobPage[Job]:
+    def _empty(
+        self, job_id: str, state: State, due_ms: float | None, problem: str, failed_ms: int
+    ) -> FoundJob[Job]:
+        """Return a job whose record is not known."""
+        empty = Record({}, {"timestamp": 0, "stacktraces": []}, state)
+        return FoundJob(Job(self._actions, empty, job_id), state, 0, due_ms, problem, failed_ms)
+
+    async def page(self, state: State, *, at: str, count: int, max_bytes: int = UNBOUNDED) -> JobPage[Job]:
         """Return some jobs of a state, from a place on; fewer than ``count`` where they are large."""
         await self._session.ensure()
         moment = self._context.event_hub.moment
@@ -151,44 +170,47 @@ class Many:
         while read < len(page.ids):
             if calls == _CALLS_A_PAGE:
                 return JobPage(jobs, begins.after(read).text)
-            seen, matches = await self._read(page.ids[read:])
+            seen, matches = await self._read(page.ids[read:], max_bytes=max_bytes)
             portion = _Portion(seen, matches, page, scan)
             jobs += [self._found(match, portion, moment) for match in matches]
             read += seen
             calls += 1
         return JobPage(jobs, None if next_place is None else next_place.text)
 
-    async def _portions(self, job_filter: JobFilter) -> AsyncIterator[_Portion]:
+    async def _portions(
+        self, job_filter: JobFilter, *, max_bytes: int = UNBOUNDED
+    ) -> AsyncIterator[_Portion]:
         """Yield what is read at once, until ``limit`` jobs were meant."""
         now_ms = self._context.now_ms()
         left = job_filter.limit
         for state in job_filter.states:
             scan = Scan(self._context.pipeline, self._context.keys, state)
             while (page := await scan.page()) is not None:
-                async for jobs in self._survey(page.ids):
+                async for jobs in self._survey(page.ids, max_bytes=max_bytes):
                     matches = [
                         match
                         for match in jobs
                         if job_filter.matches(match.record, last_ms=match.last_ms, now_ms=now_ms)
                     ][:left]
                     left = None if left is None else left - len(matches)
-                    yield _Portion(len(jobs), matches, page, scan)
+                    yield _Portion(len(jobs), matches, page, scan, sum(bool(job.unread) for job in jobs))
                     if left == 0:
                         return
 
-    async def _survey(self, ids: list[bytes]) -> AsyncIterator[list[_Match]]:
+    async def _survey(self, ids: list[bytes], *, max_bytes: int) -> AsyncIterator[list[_Match]]:
         """Yield the jobs with a record, as many at once as one call reads."""
         while ids:
-            count, matches = await self._read(ids)
+            count, matches = await self._read(ids, max_bytes=max_bytes)
             yield matches
             ids = ids[count:]
 
-    async def _read(self, ids: list[bytes]) -> tuple[int, list[_Match]]:
+    async def _read(self, ids: list[bytes], *, max_bytes: int) -> tuple[int, list[_Match]]:
         """Read as many of the jobs as one call reads; return how many, and those with a record."""
         found = await scripts.survey_jobs(
             self._context.pipeline,
             self._context.keys,
             max_bytes=_READ_BYTES,
+            longest=max_bytes,
             ids=((job_id,) for job_id in ids),
         )
         count = len(found) // 2
@@ -274,7 +296,14 @@ class Many:
         return bool(fact)
 
 
-def _match_of(job_id: bytes, raw: bytes, failed_ms: bytes) -> _Match:
+def record_of_bytes(count: int) -> str:
+    """Return what is said of a job whose record is too long for who asks."""
+    return f"its record of {count} bytes was not read"
+
+
+def _match_of(job_id: bytes, raw: bytes | int, failed_ms: bytes) -> _Match:
+    if isinstance(raw, int):
+        return _Match(job_id, b"", None, whole_in(failed_ms), raw)
     try:
         record = decode_record(job_id.decode(errors="replace"), raw, now_ms=0)
     except JobUnreadable:

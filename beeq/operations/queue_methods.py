@@ -6,6 +6,7 @@ from typing import Unpack
 
 from beeq.client.context import QueueContext
 from beeq.client.job_actions import JobActions
+from beeq.client.reader import UNBOUNDED
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.doctor import Doctor
@@ -50,37 +51,55 @@ class OperatorMethods:
         self._workers = Workers(context, session)
         self._duplicate = partial(duplicated, actions)
 
-    def find_jobs(self, **filters: Unpack[Filters]) -> AsyncIterator[FoundJob[Job]]:
+    def find_jobs(
+        self,
+        *,
+        max_bytes: int = UNBOUNDED,
+        on_progress: OnProgress | None = None,
+        **filters: Unpack[Filters],
+    ) -> AsyncIterator[FoundJob[Job]]:
         """Yield the jobs that the filters mean, in all states unless ``state`` names some.
 
         Waiting, delayed and active jobs come in the order in which they run, finished ones in none. A job
-        that moves from state to state meanwhile may be missed, or found twice.
+        that moves from state to state meanwhile may be missed, or found twice. A record of more than
+        ``max_bytes`` is not read: its job has no data, and no error.
         """
-        return self._many.find(JobFilter.of(STATES, **filters))
+        return self._many.find(JobFilter.of(STATES, **filters), max_bytes=max_bytes, on_progress=on_progress)
 
-    async def page_of_jobs(self, state: State, *, at: str = "", count: int = 50) -> JobPage[Job]:
+    async def page_of_jobs(
+        self, state: State, *, at: str = "", count: int = 50, max_bytes: int = UNBOUNDED
+    ) -> JobPage[Job]:
         """Return some jobs of a state, from a place on.
 
         Args:
             state: one of ``STATES``.
             at: where the page begins: ``next_at`` of the page before; "" is the beginning.
             count: how many jobs; fewer come where they are large, sometimes some more of finished ones.
+            max_bytes: a record that is longer is not read: its job has no data, and an error that says so.
         """
         (known,) = JobFilter.of(STATES, state=state).states
-        return await self._many.page(known, at=at, count=whole("count", count, at_least=1))
+        some = whole("count", count, at_least=1)
+        return await self._many.page(known, at=at, count=some, max_bytes=max_bytes)
 
-    async def inspect_job(self, job_id: str | int) -> JobDetails[Job] | None:
-        """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None."""
+    async def inspect_job(self, job_id: str | int, *, max_bytes: int = UNBOUNDED) -> JobDetails[Job] | None:
+        """Return all that Redis knows of a job: where it is, how it ended, which attempts failed; or None.
+
+        A record, or a result, of more than ``max_bytes`` is not read: ``problem`` says so of the record.
+        """
         text = check_job_id(job_id)
-        return None if text is None else await self._inspector.inspect(text)
+        return None if text is None else await self._inspector.inspect(text, max_bytes=max_bytes)
 
-    async def explain(self, job_id: str | int, *, is_quick: bool = False) -> Explanation:
+    async def explain(
+        self, job_id: str | int, *, is_quick: bool = False, max_bytes: int = UNBOUNDED
+    ) -> Explanation:
         """Return why a job is where it is: what keeps it there, and what happens next. Writes nothing.
 
         For a job behind others that are being taken, it looks for 0.4 s how fast; not with ``is_quick``, nor
-        how many are before it if these are more than a quarter of a million.
+        how many are before it if these are more than a quarter of a million. A record of more than
+        ``max_bytes`` is not read.
         """
-        return await self._explainer.explain(check_job_id(job_id) or "", is_quick=is_quick)
+        text = check_job_id(job_id) or ""
+        return await self._explainer.explain(text, is_quick=is_quick, max_bytes=max_bytes)
 
     async def diagnose(self, *, on_looked: OnLooked | None = None) -> list[Finding]:
         """Return what is wrong with the queue. Changes nothing.

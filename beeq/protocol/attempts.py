@@ -12,6 +12,8 @@ from beeq.protocol.options import SAFE_INTEGER
 
 #: A longer text of an error is cut; the record has it at length, with the trace.
 MAX_ERROR_CHARACTERS = 500
+#: Beeq writes a fifth of so many lines; what others have written is read no further.
+_MOST_LINES = 100
 _MEMBERS = 5
 
 
@@ -49,7 +51,7 @@ def decode_attempts(lines: bytes, *, created_ms: int | None) -> list[FailedAttem
     has written is passed over.
     """
     attempts = []
-    for line in lines.split(b"\n"):
+    for line in lines.split(b"\n", _MOST_LINES)[:_MOST_LINES]:
         try:
             members = loads(line)
         except ValueError:

@@ -15,14 +15,15 @@ _USUAL_BYTES = 100 << 10
 
 
 class HeldBytes:
-    """The bytes of all bodies that one application holds at present."""
+    """The bytes of all bodies that one application holds at present, or of other large things."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_HELD_BYTES) -> None:
+        self._most = most
         self._total = 0
 
     def add(self, size: int) -> None:
         """Count bytes that are kept; raises Refusal if they are too many."""
-        if self._total + size > MAX_HELD_BYTES:
+        if self._total + size > self._most:
             raise Refusal(503, "Too many large requests at once", headers={"retry-after": "1"})
         self._total += size
 

@@ -138,9 +138,27 @@ def test_a_survey_tells_records_and_last_failures(bench):
         attempts={"1": '[5,10,20,"w","e"]\n[5,1,2,"w","e"]', "2": "nonsense"},
     )
     ids = [("1",), ("2",), ("4",), ("3",), ("1",)]
-    found = bench.run(scripts.survey_jobs, max_bytes=100, ids=ids)
+    found = bench.run(scripts.survey_jobs, max_bytes=100, longest=100, ids=ids)
     assert found == ["one", "20", "two", "", None, ""]
-    assert bench.run(scripts.survey_jobs, max_bytes=100, ids=ids[3:]) == ["x" * 100, ""]
+    assert bench.run(scripts.survey_jobs, max_bytes=100, longest=100, ids=ids[3:]) == ["x" * 100, ""]
+    found = bench.run(scripts.survey_jobs, max_bytes=100, longest=99, ids=ids)
+    assert found == ["one", "20", "two", "", None, "", 100, "", "one", "20"], "too long: its length"
+
+
+def test_lines_longer_than_beeq_writes_are_not_read(bench):
+    bench.put(jobs={"1": "r"}, attempts={"1": "[5,10,20]" + "x" * 100_000}, failed={"1"})
+    assert bench.run(scripts.survey_jobs, max_bytes=100, longest=100, ids=[("1",)]) == ["r", ""]
+    assert bench.run(scripts.inspect_job, job_id="1", longest=100)[3] is None
+
+
+@pytest.mark.parametrize("kept_in", ["results", "evenResults", "oddResults"])
+def test_a_record_or_result_too_long_is_only_measured(bench, kept_in):
+    bench.put(jobs={"1": "r" * 50}, failed={"1"}, results={"x": "5:f"})
+    bench.redis.hset(bench.key(kept_in), "1", "9999999999999:f" + "x" * 50)
+    long = bench.run(scripts.inspect_job, job_id="1", longest=49)
+    assert long == ["failed", None, None, None, None, None, 50, 65]
+    assert bench.run(scripts.inspect_job, job_id="1", longest=64)[1::5] == ["r" * 50, 50]
+    assert bench.run(scripts.inspect_job, job_id="1", longest=65)[6:] == [50, 0]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +176,8 @@ def test_a_survey_tells_records_and_last_failures(bench):
 def test_an_inspected_job_is_where_it_is(bench, place, state, where):
     bench.put(jobs={"1": "r"}, claims={"1": ":3"}, results={"1": "5:f"}, attempts={"1": "a"}, **place)
     before = bench.snapshot()
-    assert bench.run(scripts.inspect_job, job_id="1") == [state, "r", "5:f", "a", ":3", where]
+    found = bench.run(scripts.inspect_job, job_id="1", longest=100)
+    assert found == [state, "r", "5:f", "a", ":3", where, 1, 0]
     assert bench.snapshot() == before
-    assert bench.run(scripts.inspect_job, job_id="2") == ["", None, None, None, None, None]
+    missing = bench.run(scripts.inspect_job, job_id="2", longest=100)
+    assert missing == ["", None, None, None, None, None, 0, 0]

@@ -75,7 +75,7 @@ async def test_a_line_loads_what_it_needs(own_valkey, line):
 async def test_a_shared_line_loads_what_it_needs(own_valkey, shared):
     for _ in range(2):
         flush(own_valkey)
-        assert await scripts.read_outcome(shared, KEYS, job_id="1", with_record="") == [
+        assert await scripts.read_outcome(shared, KEYS, job_id="1", longest=1000, with_record="") == [
             0,
             None,
             0,
@@ -93,7 +93,7 @@ async def test_several_at_once_are_loaded_and_each_call_is_made_once(own_valkey,
             scripts.count_jobs(shared, KEYS, lifetime_ms=30_000, with_oldest="1"),
             added(shared, 1),
             shared.call("PING"),
-            scripts.read_outcome(shared, KEYS, job_id="1", with_record=""),
+            scripts.read_outcome(shared, KEYS, job_id="1", longest=1000, with_record=""),
             added(shared, 2),
         ]
         replies = await asyncio.wait_for(asyncio.gather(*calls), 5)

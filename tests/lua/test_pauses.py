@@ -233,7 +233,7 @@ class TestHiddenIds:
 
     @pytest.mark.parametrize(("job_id", "ahead"), [("a", 0), ("d", 3), ("e", 4), ("f", 5)])
     def test_a_job_waits_behind_all_before_it(self, bench, job_id, ahead):
-        state, record, *_, where = bench.run(scripts.inspect_job, job_id=job_id)
+        state, record, _, _, _, where, *_ = bench.run(scripts.inspect_job, job_id=job_id, longest=100)
         assert (state, record, where) == ("waiting", f"record {job_id}", ahead)
 
     def test_one_is_removed(self, bench):

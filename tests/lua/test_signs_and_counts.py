@@ -214,8 +214,12 @@ LATER_MS = 9_000_000_000_000
 def test_an_outcome_is_read_in_one_moment_and_nothing_is_written(bench, state, outcome):
     bench.put(**state)
     before = bench.snapshot()
-    assert bench.run(scripts.read_outcome, job_id="1", with_record="1") == outcome
-    assert bench.run(scripts.read_outcome, job_id="1", with_record="") == [*outcome[:4], None, 0]
+    assert bench.run(scripts.read_outcome, job_id="1", longest=1000, with_record="1") == outcome
+    assert bench.run(scripts.read_outcome, job_id="1", longest=1000, with_record="") == [
+        *outcome[:4],
+        None,
+        0,
+    ]
     assert bench.snapshot() == before
 
 

@@ -80,6 +80,49 @@ async def test_large_jobs_make_shorter_pages_and_none_is_left_out(make_queue, re
     assert sorted(await ids_of(queue, "failed"), key=int) == ids
 
 
+async def test_records_longer_than_asked_for_are_not_read(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    await redis.hset(queue.keys.jobs, mapping={"long": record(blob="x" * 5000), "short": record(n=1)})
+    await redis.lpush(queue.keys.waiting, "long", "short")
+    long, short = (await queue.page_of_jobs("waiting", max_bytes=1000)).jobs
+    assert (long.job.id, long.job.data, long.state) == ("long", {}, "waiting")
+    assert "bytes was not read" in long.error
+    assert (short.job.data, short.error) == ({"n": 1}, "")
+    details = await queue.inspect_job("long", max_bytes=1000)
+    assert (details.job, details.state, details.is_too_long) == (None, "waiting", True)
+    assert details.record_bytes > 5000
+    assert "cannot be read" not in str((await queue.explain("long", max_bytes=1000)).sentences)
+    assert not (await queue.inspect_job("long")).is_too_long
+
+
+async def test_a_result_longer_than_asked_for_is_not_read(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    await redis.hset(queue.keys.jobs, "1", record(n=1))
+    await redis.sadd(queue.keys.succeeded, "1")
+    await redis.hset(queue.keys.results, "1", f'1:s"{"x" * 5000}"')
+    details = await queue.inspect_job("1", max_bytes=1000)
+    assert (details.state, details.ended, details.job.data) == ("succeeded", None, {"n": 1})
+    assert details.result_bytes == 5005
+    whole = await queue.inspect_job("1")
+    assert (whole.ended.value, whole.result_bytes) == ("x" * 5000, 5005)
+
+
+async def test_a_search_tells_how_far_it_is_and_what_it_left(make_queue, redis):
+    queue = make_queue(is_worker=False)
+    records = {str(n): record(n=n) for n in range(600)}
+    records["7"] = record(blob="x" * 5000)
+    await redis.hset(queue.keys.jobs, mapping=records)
+    await redis.lpush(queue.keys.waiting, *records)
+    seen = []
+    found = [
+        each.job.id
+        async for each in queue.find_jobs(where={"data.n": 500}, max_bytes=1000, on_progress=seen.append)
+    ]
+    assert found == ["500"]
+    assert [each.seen for each in seen] == [250, 500, 600]
+    assert (seen[-1].matched, seen[-1].unreadable) == (1, 1)
+
+
 @pytest.mark.parametrize(
     "at", ["x", "1", "-1.2", "1.2.3", "9" * 40, "0.-5", f"{2**64}.0", "٣.٣", "0." + "9" * 20]
 )

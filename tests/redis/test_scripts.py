@@ -141,7 +141,7 @@ def test_a_wrong_call_is_a_type_error_and_sends_nothing(arguments, fault):
 
 def test_a_closed_script_takes_no_nameless_argument():
     with pytest.raises(TypeError, match="takes no argument ''"):
-        scripts.read_outcome.pack(KEYS, job_id="1", with_record="", **{"": ()})
+        scripts.read_outcome.pack(KEYS, job_id="1", longest=1000, with_record="", **{"": ()})
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beeq.client.context import QueueContext
-from beeq.client.reader import Reader, Stats
+from beeq.client.reader import UNBOUNDED, Reader, Stats
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
@@ -36,11 +36,13 @@ class Explainer:
         self._inspector = inspector
         self._reader = Reader(context.pipeline, context.keys)
 
-    async def explain(self, job_id: str, *, is_quick: bool = False) -> Explanation:
+    async def explain(
+        self, job_id: str, *, is_quick: bool = False, max_bytes: int = UNBOUNDED
+    ) -> Explanation:
         """Return why the job is where it is; see ``Queue.explain``. Raises RedisError, QueueClosed."""
         await self._session.ensure()
         details, stats = await asyncio.gather(
-            self._inspector.inspect(job_id), self._reader.stats(with_age=False)
+            self._inspector.inspect(job_id, max_bytes=max_bytes), self._reader.stats(with_age=False)
         )
         facts = await self._facts(job_id, details, stats, is_quick=is_quick)
         return explain(job_id, self._context.name, facts)
@@ -141,7 +143,7 @@ def _of(details: JobDetails[Job]) -> dict[str, Any]:
     noted = [attempt.error for attempt in details.attempts]
     return {
         "state": details.state,
-        "problem": details.problem,
+        "problem": "" if details.is_too_long else details.problem,
         "options": options,
         "status": "" if job is None else job.status,
         "errors": tuple(from_record if len(from_record) >= len(noted) else noted),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from beeq.errors import BeeqError, RedisUnavailable, line_of
 from beeq.operations.error_kinds import kind_of_error
 from beeq.redis.urls import redact
-from beeq.web.page.store import QueueCounts, QueueStore
+from beeq.web.page.store import LONGEST_LISTED, QueueCounts, QueueStore
 
 logger = logging.getLogger("beeq.web")
 
@@ -157,7 +157,7 @@ class Failures:
         while read < MOST_A_QUEUE:
             try:
                 async with self._store.queue(counts.prefix, counts.name) as queue:
-                    page = await queue.page_of_jobs("failed", at=at, count=_A_PAGE)
+                    page = await queue.page_of_jobs("failed", at=at, count=_A_PAGE, max_bytes=LONGEST_LISTED)
             except RedisUnavailable:
                 raise
             except BeeqError as error:

@@ -30,6 +30,8 @@ _LONGEST_STREAM_S = 600.0
 MOST_LISTENERS = 200
 #: Jobs that are looked at in each turn.
 _MOST_JOBS = 50
+#: Of a longer record no progress is told: each would be read in every turn.
+_LONGEST_RECORD = 50_000
 _COUNTS = ("waiting", "active", "delayed", "failed", "succeeded", "workers")
 
 
@@ -154,7 +156,8 @@ class Live:
     async def _look_at_job(self, topic: Topic) -> tuple[str, Any] | None:
         home = await self._store.home(topic.prefix)
         try:
-            state = await Reader(home.pipeline, Keys(topic.prefix, topic.queue_name)).job_state(topic.job_id)
+            reader = Reader(home.pipeline, Keys(topic.prefix, topic.queue_name))
+            state = await reader.job_state(topic.job_id, max_bytes=_LONGEST_RECORD)
         except (RedisRefused, JobUnreadable):
             return None  # this job's page alone hears nothing of it
         if state is None:

@@ -10,6 +10,7 @@ except ImportError:
     raise ImportError("beeq.web.page needs Jinja2: pip install 'beequeue[web]'", name="jinja2") from None
 from markupsafe import Markup, escape
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from beeq.web.page import words
 from beeq.web.page.addresses import segment
@@ -27,6 +28,7 @@ SAFETY = {
     "x-frame-options": "DENY",
 }
 NEVER_KEPT = {"cache-control": "no-store"}
+_PIECE_BYTES = 256 << 10
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 FILES = {
     path.name: (path.read_bytes(), _TYPES[path.suffix[1:]])
@@ -89,10 +91,22 @@ def file(name: str) -> Response | None:
     return Response(content, headers={**SAFETY, **kept})
 
 
+class _Pieces(Response):
+    """A long body, sent as fast as it is taken, so that no second copy of it waits."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        body = memoryview(self.body)
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = bytes(body[start : start + _PIECE_BYTES])
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
 def download(text: bytes, name: str) -> Response:
     """Return text that a browser saves, and does not open."""
     headers = {
         "content-type": "text/plain; charset=utf-8",
         "content-disposition": f'attachment; filename="{name}"',
     }
-    return Response(text, headers={**SAFETY, **NEVER_KEPT, **headers})
+    return _Pieces(text, headers={**SAFETY, **NEVER_KEPT, **headers})

@@ -22,12 +22,19 @@ from beeq.operations.queue_names import find_queue_names, queues_with
 from beeq.protocol.keys import Keys
 from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
+from beeq.redis import scripts
 from beeq.redis.urls import redact
+from beeq.web.bounds import HeldBytes
 
 logger = logging.getLogger("beeq.web")
 
 #: The longest wait for Redis, all attempts together.
 TIMEOUT_S = 10.0
+#: Records and results that are shown, in bytes, and records that are listed and searched. Longer ones may
+#: become fifty times as large in memory.
+LONGEST_SHOWN, LONGEST_LISTED = 2_000_000, 1_000_000
+#: Records and results that can be saved as a file, in bytes; and all of those that are under way.
+LONGEST_SAVED, _MOST_SAVED = 32 << 20, 64 << 20
 #: Queues that are open at once.
 _MOST_OPEN = 12
 #: Names are looked for again after this long; a screen waits so long for the first of them.
@@ -122,6 +129,8 @@ class QueueStore:
         self._counted_at_s = 0.0
         self._counting: asyncio.Task[Overview] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Of what is saved as files.
+        self.held_bytes = HeldBytes(_MOST_SAVED)
 
     async def close(self) -> None:
         """Hang up."""
@@ -228,6 +237,19 @@ class QueueStore:
         """Return a queue's live workers, and the jobs that run elsewhere."""
         home = await self.home(prefix)
         return await look_at(home.pipeline, Keys(prefix, name))
+
+    async def raw_record(self, prefix: str, name: str, job_id: str) -> bytes | None:
+        """Return a job's record as Redis has it."""
+        home = await self.home(prefix)
+        return await Reader(home.pipeline, Keys(prefix, name)).record(job_id)
+
+    async def raw_result(self, prefix: str, name: str, job_id: str) -> bytes | None:
+        """Return the JSON of a job's result, or of its error, as Redis has it."""
+        home = await self.home(prefix)
+        _, kept, *_ = await scripts.read_outcome(
+            home.pipeline, Keys(prefix, name), job_id=job_id, longest=LONGEST_SAVED, with_record=""
+        )
+        return None if kept is None else kept.partition(b":")[2][1:]
 
     async def queues_having(self, prefix: str, job_id: str) -> list[str]:
         """Return the names of the queues that have a job of that id, or know how it ended."""

@@ -10,22 +10,23 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from beeq.errors import escaped
 from beeq.protocol.codec import dumps_shown
 
 #: Values of a tree that are shown; more are said to be left out.
 MOST_NODES = 1500
-#: Characters of one text within a tree.
+#: Characters of one text within a tree, and of all texts together.
 LONGEST_TEXT = 2000
+MOST_CHARACTERS = 100_000
 _PREVIEW = 160
 #: So much of a value is written for its preview, however large it is.
 _PREVIEW_ITEMS, _PREVIEW_LEVELS = 8, 3
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _KIB = 1024
 _KINDS = {type(None): "null", bool: "true or false"}
-_OPEN_LEVELS = 3
+_OPEN_LEVELS, _MOST_LEVELS = 3, 60
 _MANY_ENTRIES = 40
 
 
@@ -88,7 +89,7 @@ def size(byte_count: float) -> str:
 def preview(value: Any) -> str:
     """Return the first words of a value, as JSON."""
     text = dumps_shown(_bounded(value, _PREVIEW_LEVELS)).decode(errors="replace")
-    return cut(escaped(text), _PREVIEW)
+    return cut(escaped(text[: _PREVIEW + 1]), _PREVIEW)
 
 
 def _bounded(value: Any, levels: int) -> Any:
@@ -110,63 +111,84 @@ def _first(items: Any, count: int) -> Iterator[Any]:
     return (item for item, _ in zip(items, range(count), strict=False))
 
 
-def shape(value: Any, levels: int = 4) -> Any:
-    """Return a value's shape: its names, and what kind of value each has."""
+def shape(value: Any) -> Any:
+    """Return a value's shape: its names, and what kind of value each has; of a large value the first ones."""
+    return _shape(value, 4, [MOST_NODES])
+
+
+def _shape(value: Any, levels: int, left: list[int]) -> Any:
+    """Return the shape up to so many levels, and as many values as ``left`` counts down."""
+    left[0] -= 1
     if isinstance(value, dict):
-        if not levels:
+        if not levels or left[0] <= 0:
             return f"object of {len(value)}"
-        return {str(name): shape(entry, levels - 1) for name, entry in _first(value.items(), 100)}
+        names = _first(value.items(), min(100, left[0]))
+        return {str(name): _shape(entry, levels - 1, left) for name, entry in names}
     if isinstance(value, list):
         if not levels or not value:
             return f"list of {len(value)}"
-        return [f"list of {len(value)}, the first:", shape(value[0], levels - 1)]
+        return [f"list of {len(value)}, the first:", _shape(value[0], levels - 1, left)]
     return f"text of {len(value)}" if isinstance(value, str) else _KINDS.get(type(value), "number")
 
 
 def json_tree(value: Any) -> Markup:
-    """Return a value as nested lists of HTML that open and close; numbers are as in the record."""
+    """Return a value as nested lists of HTML that open and close; numbers are as in the record.
+
+    What is not shown of a large value is said where it is missing: up to ``MOST_NODES`` values come, with
+    ``MOST_CHARACTERS`` together.
+    """
     tree = _Tree()
-    return tree.of(value)
+    tree.add(value)
+    return Markup("".join(tree.pieces))  # noqa: S704 - each piece is escaped
 
 
 class _Tree:
-    """Writes one value, up to so many nodes."""
+    """Writes one value, piece after piece."""
 
     def __init__(self) -> None:
-        self._left = MOST_NODES
+        self.pieces: list[str] = []
+        self._values_left = MOST_NODES
+        self._characters_left = MOST_CHARACTERS
 
-    def of(self, value: Any, level: int = 0) -> Markup:
-        self._left -= 1
+    def add(self, value: Any, level: int = 0) -> None:
+        self._values_left -= 1
         if isinstance(value, dict):
-            entries = (
-                Markup('<li><span class="k">{}</span>: {}</li>').format(
-                    cut(visible(name), LONGEST_TEXT), self.of(entry, level + 1)
-                )
-                for name, entry in value.items()
-            )
-            return self._group("{", "}", len(value), entries, level)
-        if isinstance(value, list):
-            items = (Markup("<li>{}</li>").format(self.of(entry, level + 1)) for entry in value)
-            return self._group("[", "]", len(value), items, level)
-        text = dumps_shown(value).decode(errors="replace")
-        kind = "s" if isinstance(value, str) else "n"
-        if len(text) > LONGEST_TEXT:
-            rest = f"… {len(text) - LONGEST_TEXT} more characters"
-            return Markup('<span class="{}">{}</span> <em>{}</em>').format(
-                kind, visible(text[:LONGEST_TEXT]), rest
-            )
-        return Markup('<span class="{}">{}</span>').format(kind, visible(text))
+            self._add_group("{", "}", value, level)
+        elif isinstance(value, list):
+            self._add_group("[", "]", value, level)
+        elif isinstance(value, str):
+            text, rest = self._beginning(value)
+            self._add_leaf("s", dumps_shown(text).decode(errors="replace"), rest)
+        else:
+            self._add_leaf("n", *self._beginning(dumps_shown(value).decode(errors="replace")))
 
-    def _group(self, left: str, right: str, count: int, entries: Iterator[Markup], level: int) -> Markup:
+    def _beginning(self, text: str) -> tuple[str, int]:
+        """Return as much of a text as is shown, and how many characters are left out."""
+        shown = text[: max(0, min(LONGEST_TEXT, self._characters_left))]
+        self._characters_left -= len(shown)
+        return shown, len(text) - len(shown)
+
+    def _add_leaf(self, kind: str, text: str, rest: int) -> None:
+        self.pieces.append(f'<span class="{kind}">{escape(visible(text))}</span>')
+        if rest:
+            self.pieces.append(f" <em>… {number(rest)} more characters</em>")
+
+    def _add_group(self, left: str, right: str, value: dict[Any, Any] | list[Any], level: int) -> None:
+        count = len(value)
         if not count:
-            return Markup('<span class="n">{}</span>').format(left + right)
-        shown: list[Markup] = []
-        for entry_count in range(count):
-            if self._left <= 0 or level > 60:  # noqa: PLR2004 - nobody opens so many
-                shown.append(Markup("<li><em>… {} more</em></li>").format(count - entry_count))
-                break
-            shown.append(next(entries))
+            self._add_leaf("n", left + right, 0)
+            return
         is_open = not level or (level < _OPEN_LEVELS and count <= _MANY_ENTRIES)
-        return Markup(
-            '<details{}><summary>{} <span class="c">{}</span></summary><ul>{}</ul>{}</details>'
-        ).format(Markup(" open") if is_open else "", left, count, Markup("").join(shown), right)
+        opening = "<details open>" if is_open else "<details>"
+        self.pieces.append(f'{opening}<summary>{left} <span class="c">{count}</span></summary><ul>')
+        for entry_count, entry in enumerate(value):
+            if self._values_left <= 0 or self._characters_left <= 0 or level >= _MOST_LEVELS:
+                self.pieces.append(f"<li><em>… {number(count - entry_count)} more</em></li>")
+                break
+            self.pieces.append("<li>")
+            if isinstance(value, dict):
+                name, rest = self._beginning(str(entry))
+                self.pieces.append(f'<span class="k">{escape(visible(name))}{"…" if rest else ""}</span>: ')
+            self.add(value[entry] if isinstance(value, dict) else entry, level + 1)
+            self.pieces.append("</li>")
+        self.pieces.append(f"</ul>{right}</details>")

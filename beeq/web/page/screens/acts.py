@@ -13,7 +13,7 @@ from beeq.web.page.addresses import text_of_segment
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.runs import DONE, MANY, BulkRun, Verb
 from beeq.web.page.screens.queue import FILTERS, TABS, VERBS, filters_of
-from beeq.web.page.store import in_time
+from beeq.web.page.store import LONGEST_SHOWN, in_time
 from beeq.web.responses import Refusal
 
 logger = logging.getLogger("beeq.web")
@@ -31,7 +31,7 @@ async def act(look: ScreenRequest) -> Response:
     known: Verb = verb
     if look.sent("all"):
         return await _begin_run(look, known)
-    ids = list(dict.fromkeys(map(_id_of, look.form.get("id", []))))
+    ids = list(dict.fromkeys(map(_text_of, look.form.get("id", []))))
     if not ids:
         return look.back("Select jobs first")
     if len(ids) > _MOST_SELECTED:
@@ -49,8 +49,11 @@ async def act(look: ScreenRequest) -> Response:
     return look.back(_said(DONE[known], done, len(ids)), where)
 
 
-def _id_of(field: str) -> str:
-    """Return the id that a field holds as a segment of a path: browsers change line ends in plain text."""
+def _text_of(field: str) -> str:
+    """Return the text that a field holds as a segment of a path.
+
+    Browsers change line ends in plain text, and HTML has no place for some other characters.
+    """
     try:
         return text_of_segment(field)
     except UnicodeDecodeError:
@@ -66,7 +69,7 @@ async def _retry(queue: Queue, job_id: str) -> bool:
 
 
 async def _remove(queue: Queue, job_id: str) -> bool:
-    if await queue.inspect_job(job_id) is None:
+    if await queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN) is None:
         return False
     await queue.remove_job(job_id)
     return True
@@ -100,7 +103,7 @@ def _log(look: ScreenRequest, verb: str, queue_name: str, ids: list[str], done: 
 
 async def _duplicate(look: ScreenRequest) -> Response:
     """Save a new job with the same data and what is left of the same options."""
-    name, job_id = look.names["queue"], _id_of(look.sent("id"))
+    name, job_id = look.names["queue"], _text_of(look.sent("id"))
     async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
         details = await queue.inspect_job(job_id)
         if details is None or details.job is None:
@@ -155,7 +158,7 @@ async def _begin_run(look: ScreenRequest, verb: Verb) -> Response:
     name, state = look.names["queue"], look.sent("state")
     if state not in TABS or verb not in dict(VERBS[state]):
         raise Refusal(400, "Jobs of this state have no such button")
-    given = {each: look.sent(each) for each in FILTERS if look.sent(each)}
+    given = {each: _text_of(look.sent(each)) for each in FILTERS if look.sent(each)}
     try:
         filters = filters_of(look, given)
         filters["state"] = state

@@ -5,7 +5,7 @@ from starlette.responses import Response
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.made.serving import response_of
-from beeq.web.page.store import in_time
+from beeq.web.page.store import LONGEST_SHOWN, in_time
 from beeq.web.responses import Refusal
 
 _MOST_DIGITS = 4
@@ -19,7 +19,7 @@ async def send(look: ScreenRequest) -> Response:
         raise Refusal(404, "There is nothing here")
     queue_name, job_id = look.names["queue"], look.names["id"]
     async with in_time(), look.parts.store.queue(look.prefix, queue_name) as queue:
-        details = await queue.inspect_job(job_id)
+        details = await queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN)
     ended = None if details is None else details.ended
     if details is None or ended is None or ended.error is not None:
         raise Refusal(404, "This queue has no such job with a result")

@@ -1,6 +1,8 @@
 """One job: where it is, what it carries, how it ended, and what came of its attempts."""
 
 import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.responses import Response
@@ -9,11 +11,11 @@ from beeq.job import Job
 from beeq.operations.inspection import JobDetails
 from beeq.process import now_ms
 from beeq.protocol.codec import dumps_shown
-from beeq.web.page import rendering
+from beeq.web.page import rendering, words
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.made.files import MadeFile
 from beeq.web.page.screens.queue import VERBS
-from beeq.web.page.store import in_time
+from beeq.web.page.store import LONGEST_SAVED, LONGEST_SHOWN, in_time
 from beeq.web.responses import Refusal
 
 #: Options that are shown elsewhere.
@@ -27,7 +29,7 @@ _VERBS = {**VERBS, "nowhere": (("remove", "Remove"),)}
 
 async def _details(look: ScreenRequest) -> JobDetails[Job]:
     async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
-        return _found(await queue.inspect_job(look.names["id"]))
+        return _found(await queue.inspect_job(look.names["id"], max_bytes=LONGEST_SHOWN))
 
 
 def _found(details: JobDetails[Job] | None) -> JobDetails[Job]:
@@ -41,7 +43,8 @@ async def show(look: ScreenRequest) -> Response:
     job_id = look.names["id"]
     async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
         found, explanation = await asyncio.gather(
-            queue.inspect_job(job_id), queue.explain(job_id, is_quick=True)
+            queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN),
+            queue.explain(job_id, is_quick=True, max_bytes=LONGEST_SHOWN),
         )
     details = _found(found)
     job, ended = details.job, details.ended
@@ -49,7 +52,6 @@ async def show(look: ScreenRequest) -> Response:
     error = "" if ended is None or ended.error is None else str(ended.error)
     if error and details.attempts and error in details.attempts[0].error:
         error = details.attempts[0].error  # with its type
-    data = None if job is None else look.data(job.data)
     has_result = ended is not None and ended.error is None and details.state == "succeeded"
     made: list[MadeFile] = []
     if ended is not None and has_result and not look.hides_data:
@@ -61,15 +63,16 @@ async def show(look: ScreenRequest) -> Response:
         details=details,
         job=job,
         now_ms=now_ms(),
-        data=data,
-        data_size=0 if job is None else len(dumps_shown(data)),
+        data=None if job is None else look.data(job.data),
         options=_options(look, options),
         reasons=[
             each.text
             for each in explanation.reasons
             if not (look.hides_data and each.kind in _REASONS_WITH_VALUES)
         ],
-        problem=look.error(details.problem),
+        problem=details.problem if details.is_too_long else look.error(details.problem),
+        is_result_long=details.result_bytes > LONGEST_SHOWN,
+        can_save=details.record_bytes <= LONGEST_SAVED and details.result_bytes <= LONGEST_SAVED,
         has_result=has_result,
         made=made,
         has_media_root=look.parts.made.root is not None,
@@ -101,17 +104,57 @@ def _progress(look: ScreenRequest, job: Job | None) -> Any:
 
 
 async def download(look: ScreenRequest) -> Response:
-    """Return the job's data or result as a file of JSON, as exact as Redis has it."""
+    """Return the job's data, result or record as a file of JSON, as exact as Redis has it."""
     part = look.names["part"]
-    if part not in ("data", "result") or look.hides_data:
+    if part not in _PARTS or look.hides_data:
         raise Refusal(404, "There is nothing here")
     details = await _details(look)
-    if part == "data":
-        if details.job is None:
-            raise Refusal(404, "The job's record cannot be read")
-        value = details.job.data
-    else:
-        if details.ended is None or details.ended.error is not None:
+    size = details.result_bytes if part == "result" else details.record_bytes
+    if size > LONGEST_SAVED:
+        raise Refusal(413, f"This is larger than {words.size(LONGEST_SAVED)}: beeq show writes it whole")
+    held = look.parts.store.held_bytes
+    held.add(size)
+    try:
+        text = await _PARTS[part](look, details)
+        response = rendering.download(text, f"{part}.json")
+    except BaseException:
+        held.remove(size)
+        raise
+    weakref.finalize(response, held.remove, size)  # sent, or not
+    return response
+
+
+async def _data(_look: ScreenRequest, details: JobDetails[Job]) -> bytes:
+    if details.is_too_long:
+        raise Refusal(404, "The data of so long a record are saved with the record")
+    if details.job is None:
+        raise Refusal(404, "The job's record cannot be read")
+    return await asyncio.to_thread(dumps_shown, details.job.data)
+
+
+async def _result(look: ScreenRequest, details: JobDetails[Job]) -> bytes:
+    if details.result_bytes > LONGEST_SHOWN:
+        async with in_time():
+            text = await look.parts.store.raw_result(look.prefix, look.names["queue"], look.names["id"])
+        if text is None:
             raise Refusal(404, "The job has no result")
-        value = details.ended.value
-    return rendering.download(dumps_shown(value), f"{part}.json")
+        return text
+    if details.ended is None or details.ended.error is not None:
+        raise Refusal(404, "The job has no result")
+    return await asyncio.to_thread(dumps_shown, details.ended.value)
+
+
+async def _record(look: ScreenRequest, _details: JobDetails[Job]) -> bytes:
+    async with in_time():
+        text = await look.parts.store.raw_record(look.prefix, look.names["queue"], look.names["id"])
+    if text is None:
+        raise Refusal(404, "The job has no record")
+    return text
+
+
+#: What can be saved as a file.
+_PARTS: dict[str, Callable[[ScreenRequest, JobDetails[Job]], Awaitable[bytes]]] = {
+    "data": _data,
+    "result": _result,
+    "record": _record,
+}

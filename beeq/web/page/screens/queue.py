@@ -16,7 +16,7 @@ from beeq.queue import Queue
 from beeq.web.page import words
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.screens.overview import is_unserved
-from beeq.web.page.store import in_time
+from beeq.web.page.store import LONGEST_LISTED, in_time
 from beeq.web.responses import Refusal
 
 #: The tabs, in the order in which jobs pass through them.
@@ -72,7 +72,9 @@ async def show(look: ScreenRequest) -> Response:
                 found, is_all = await _search(queue, state, filters)
             else:
                 async with in_time():
-                    page = await queue.page_of_jobs(state, at=look.asked("at"), count=A_PAGE)
+                    page = await queue.page_of_jobs(
+                        state, at=look.asked("at"), count=A_PAGE, max_bytes=LONGEST_LISTED
+                    )
                 found, next_at = page.jobs, page.next_at
     return look.screen(
         "queue.html",
