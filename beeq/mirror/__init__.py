@@ -2,6 +2,7 @@
 
 Here: the writer (``writer``), the reconciler for changes that nobody noted, such as Node's
 (``reconciler``), the two borders (``outbox``: Redis; ``collection``: MongoDB), the documents
-(``documents``, pure), and ``mirror``, which runs it all. Not here: the notes themselves, which the Lua
+(``documents``, pure), ``mirror``, which runs it all, and what a person who looks is shown
+(``history``; ``agreement``, pure). Not here: the notes themselves, which the Lua
 scripts make in the same step as each change. No job ever waits for the mirror.
 """

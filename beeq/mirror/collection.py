@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -97,6 +97,7 @@ class StatusCollection:
 
     @asynccontextmanager
     async def _bounded(self, limit_s: float) -> AsyncIterator[None]:
+        from bson.errors import BSONError  # noqa: PLC0415 - an extra
         from pymongo.errors import PyMongoError  # noqa: PLC0415 - an extra
 
         self._in_flight += 1
@@ -109,6 +110,8 @@ class StatusCollection:
         except PyMongoError as error:
             text = redact(str(error), *self._secrets).partition(", Topology Description")[0]
             raise MirrorUnavailable(f"MongoDB: {shortened(text, 300)}") from None
+        except BSONError:  # as a date that no calendar has; other programs write here, too
+            raise MirrorUnavailable("MongoDB: a document cannot be read") from None
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -278,14 +281,45 @@ class StatusCollection:
     async def find(self, job_id: str, queue_names: Iterable[str]) -> dict[str, Any] | None:
         """Return the newest document of the job, or None."""
         names = list(queue_names)
-        ids = [job_id, *(shared_id(name, job_id) for name in names)]
         async with self._bounded(_READ_S):
-            found = await self._documents.find({"jobId": {"$in": ids}}).sort("updatedAt", -1).to_list(10)
+            found = await self._documents.find(_of_job(job_id, names)).sort("updatedAt", -1).to_list(10)
         for document in found:
             if document.get("queueName") in (None, *map(mirrored_name, names)):
-                shown = {name: value for name, value in document.items() if name not in _HIDDEN}
-                return {**readable(shown, self._id_type), "jobId": job_id}
+                return {**self.shown(document), "jobId": job_id}
         return None
+
+    def shown(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a stored document as readers get it."""
+        fields = {name: value for name, value in document.items() if name not in _HIDDEN}
+        return readable(fields, self._id_type)
+
+    async def raw_documents(self, job_id: str, queue_names: Iterable[str], *, limit_s: float) -> bytes:
+        """Return documents that may be the job's as they are stored, one behind the other, the newest first.
+
+        Queues have their own counted ids: one that only happens to have the id may be among them.
+        """
+        order = [("updatedAt", -1)]
+        return await self._raw(_of_job(job_id, queue_names), order, count=10, limit_s=limit_s)
+
+    async def raw_page(self, *, before: Any, count: int, limit_s: float) -> bytes:
+        """Return documents as they are stored, likewise, in the order of ``_id``, the last first.
+
+        They are before ``before`` (None: the last), at most ``count``, and of 16 MB; none at the end.
+        """
+        wanted = {} if before is None else {"_id": {"$lt": before}}
+        return await self._raw(wanted, [("_id", -1)], count=count, limit_s=limit_s)
+
+    async def _raw(
+        self, wanted: dict[str, Any], order: list[tuple[str, int]], *, count: int, limit_s: float
+    ) -> bytes:
+        async with self._bounded(limit_s):
+            cursor: Any = self._documents.find_raw_batches(
+                wanted, sort=order, limit=-count, max_time_ms=max(1, round(limit_s * 1000))
+            )
+            async with cursor:
+                async for batch in cursor:
+                    return bytes(batch)
+        return b""
 
     async def fingerprints(self, queue_name: str, job_ids: Sequence[str]) -> dict[str, str]:
         """Return the mirrored fingerprint of each job that has a document written by beeq."""
@@ -324,6 +358,10 @@ class StatusCollection:
             (document["_id"], document["jobId"].removeprefix(prefix), document["beeq"]["fingerprint"])
             for document in found
         ]
+
+
+def _of_job(job_id: str, queue_names: Iterable[str]) -> dict[str, Any]:
+    return {"jobId": {"$in": [job_id, *(shared_id(name, job_id) for name in queue_names)]}}
 
 
 def _document_of(change: Change, job_id: str) -> dict[str, Any]:

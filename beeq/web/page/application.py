@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from beeq.environment import library_redis_url
+from beeq.environment import library_redis_url, mongo_project_id, mongo_url
 from beeq.errors import QueueClosed, RedisError, RedisRefused, line_of, one_line
 from beeq.processors.base import media_projects
 from beeq.redis.urls import redact
@@ -34,6 +34,7 @@ from beeq.web.page.failures import Failures
 from beeq.web.page.live import MOST_LISTENERS, Live
 from beeq.web.page.look import Parts, ScreenRequest
 from beeq.web.page.made.files import MadeFiles
+from beeq.web.page.mirrored import PageMirror, page_mirror
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.screens import (
     acts,
@@ -92,6 +93,8 @@ def dashboard(
     auth: Auth | None = None,
     policy: Policy | None = None,
     media_root: str | Path | None = None,
+    mongo: str | None = None,
+    mongo_id_type: str | None = None,
 ) -> Dashboard:
     """Return the page as an ASGI application, to be served alone or mounted into another one.
 
@@ -105,6 +108,9 @@ def dashboard(
         policy: hosts, tokens, ``is_read_only``, ``hides_data``. None: the environment has it.
         media_root: where the files are that jobs of the built-in queues made, to be shown with these. None:
             ``BEEQ_MEDIA_ROOT``, and without it none are shown. ``BEEQ_MEDIA_PROJECTS`` counts as for workers.
+        mongo: URL of the status mirror, whose documents are shown and searched; it is that of the first
+            prefix. None: ``BEEQ_MONGO_URL`` or ``MONGODB_URI``, and without these there is none.
+        mongo_id_type: how the mirror writes ``projectId``. None: ``BEEQ_MONGO_PROJECT_ID``, or ``auto``.
 
     Raises:
         ValueError, TypeError: a bad URL, prefix or path; the message names it.
@@ -116,6 +122,11 @@ def dashboard(
         auth=auth,
         policy=policy_from_environment(os.environ) if policy is None else policy,
         make_made=partial(MadeFiles, _media_root(media_root), media_projects(os.environ)),
+        make_mirror=partial(
+            page_mirror,
+            mongo if mongo is not None else mongo_url(None, os.environ),
+            mongo_id_type if mongo_id_type is not None else mongo_project_id(None, os.environ),
+        ),
     )
 
 
@@ -140,6 +151,7 @@ class Dashboard:
         auth: Auth | None,
         policy: Policy,
         make_made: Callable[[], MadeFiles],
+        make_mirror: Callable[[], PageMirror],
     ) -> None:
         if isinstance(prefixes, str) or not prefixes:
             raise TypeError("prefixes must be a list of at least one prefix")
@@ -151,10 +163,12 @@ class Dashboard:
         self._policy = policy
         self._visitors = Visitors(policy, auth)
         self._make_made = make_made
+        self._make_mirror = make_mirror
         self._held_bytes = HeldBytes()
         self._parts: Parts | None = None
         self._most_streams = MOST_LISTENERS
         self._make_store()  # so that a bad URL is said now
+        self._make_mirror()
 
     def __repr__(self) -> str:
         return "<beeq.web.dashboard>"
@@ -174,6 +188,7 @@ class Dashboard:
                 self._visitors,
                 self._policy,
                 self._make_made(),
+                self._make_mirror(),
             )
         return self._parts
 
@@ -185,6 +200,7 @@ class Dashboard:
             await parts.runs.close()
             await parts.failures.close()
             parts.made.close()
+            await parts.mirror.close()
             await parts.store.close()
 
     def bound_streams(self, count: int) -> None:

@@ -15,6 +15,7 @@ from beeq.web.page.addresses import Addresses
 from beeq.web.page.failures import Failures
 from beeq.web.page.live import Live
 from beeq.web.page.made.files import MadeFiles
+from beeq.web.page.mirrored import PageMirror
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Visitor, Visitors
@@ -42,6 +43,7 @@ class Parts:
     visitors: Visitors
     policy: Policy
     made: MadeFiles
+    mirror: PageMirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class ScreenRequest:
     def prefix(self) -> str:
         """The prefix of the queues that are meant."""
         return self.at.prefix
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the mirror is that of the queues that are meant."""
+        return self.prefix == self.at.prefixes[0]
 
     @property
     def hides_data(self) -> bool:

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from beeq.client.reader import Reader, Stats
-from beeq.errors import BeeqError, QueueClosed, RedisError, RedisUnavailable, line_of
+from beeq.client.reader import JobState, Reader, Stats
+from beeq.errors import BeeqError, JobUnreadable, QueueClosed, RedisError, RedisUnavailable, line_of
 from beeq.jobs import JOB_TYPES
 from beeq.operations.live_workers import Activity, look_at
 from beeq.operations.pauses import read_pause
@@ -237,6 +237,14 @@ class QueueStore:
         """Return a queue's live workers, and the jobs that run elsewhere."""
         home = await self.home(prefix)
         return await look_at(home.pipeline, Keys(prefix, name))
+
+    async def job_state(self, prefix: str, name: str, job_id: str) -> JobState | None:
+        """Return a job's state, without a long record; None if Redis has nothing of it that can be read."""
+        home = await self.home(prefix)
+        try:
+            return await Reader(home.pipeline, Keys(prefix, name)).job_state(job_id, max_bytes=LONGEST_SHOWN)
+        except JobUnreadable:
+            return None
 
     async def raw_record(self, prefix: str, name: str, job_id: str) -> bytes | None:
         """Return a job's record as Redis has it."""

@@ -123,7 +123,9 @@ def web(  # noqa: PLR0917 - one parameter an option
             hides_data=hide_data,
             **_given(max_waiting=max_waiting),
         )
-        page = dashboard(redis=url, prefixes=[common.prefix], policy=rules)
+        page = dashboard(
+            redis=url, prefixes=[common.prefix], policy=rules, mongo=mirror_url, mongo_id_type=id_type
+        )
     except ImportError as error:  # it names the extra
         raise click.ClickException(str(error)) from error
     except ValueError as error:

@@ -24,7 +24,7 @@ async def make_page(valkey: Server, prefix: str) -> AsyncIterator[Callable[..., 
     """``make_page(**policy)``: a page, closed at the end."""
     made: list[Dashboard] = []
 
-    def make(*, auth=None, base_path=None, prefixes=None, media_root=None, **policy) -> Dashboard:
+    def make(*, auth=None, base_path=None, prefixes=None, media_root=None, mongo=None, **policy) -> Dashboard:
         page = dashboard(
             redis=valkey.url,
             prefixes=prefixes or [prefix],
@@ -32,6 +32,7 @@ async def make_page(valkey: Server, prefix: str) -> AsyncIterator[Callable[..., 
             auth=auth,
             policy=Policy(**policy),
             media_root=media_root,
+            mongo=mongo,
         )
         made.append(page)
         return page

@@ -5,8 +5,9 @@ from starlette.responses import Response
 from beeq.media.errors import MediaFailed, MediaRefused
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.made.serving import response_of
+from beeq.web.page.screens.mirrored import remembered
 from beeq.web.page.store import LONGEST_SHOWN, in_time
-from beeq.web.responses import Refusal
+from beeq.web.responses import Refusal, status_object
 
 _MOST_DIGITS = 4
 
@@ -20,12 +21,15 @@ async def send(look: ScreenRequest) -> Response:
     queue_name, job_id = look.names["queue"], look.names["id"]
     async with in_time(), look.parts.store.queue(look.prefix, queue_name) as queue:
         details = await queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN)
-    ended = None if details is None else details.ended
-    if details is None or ended is None or ended.error is not None:
-        raise Refusal(404, "This queue has no such job with a result")
-    data = None if details.job is None else details.job.data
+    if details is None:
+        job, _problem = await remembered(look)
+        document = {} if job is None else status_object(job.document)
+        data, result = document.get("jobData"), document.get("result")
+    else:
+        data = None if details.job is None else details.job.data
+        result = None if details.ended is None else details.ended.value
     try:
-        file = await look.parts.made.open(queue_name, data, ended.value, int(number))
+        file = await look.parts.made.open(queue_name, data, result, int(number))
     except (MediaRefused, MediaFailed) as error:
         raise Refusal(404, str(error)) from None
     except TimeoutError:

@@ -8,12 +8,14 @@ from typing import Any
 from starlette.responses import Response
 
 from beeq.job import Job
+from beeq.mirror.history import MirroredJob
 from beeq.operations.inspection import JobDetails
 from beeq.process import now_ms
 from beeq.protocol.codec import dumps_shown
 from beeq.web.page import rendering, words
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.made.files import MadeFile
+from beeq.web.page.screens import mirrored
 from beeq.web.page.screens.queue import VERBS
 from beeq.web.page.store import LONGEST_SAVED, LONGEST_SHOWN, in_time
 from beeq.web.responses import Refusal
@@ -27,26 +29,26 @@ _REASONS_WITH_VALUES = ("failed", "retry", "postponed", "unreadable", "paused", 
 _VERBS = {**VERBS, "nowhere": (("remove", "Remove"),)}
 
 
-async def _details(look: ScreenRequest) -> JobDetails[Job]:
-    async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
-        return _found(await queue.inspect_job(look.names["id"], max_bytes=LONGEST_SHOWN))
-
-
-def _found(details: JobDetails[Job] | None) -> JobDetails[Job]:
-    if details is None:
-        raise Refusal(404, "This queue has no such job: it was removed, or never here")
-    return details
+async def _mirrored(look: ScreenRequest) -> MirroredJob:
+    """Return what the mirror has of a job that Redis does not know."""
+    job, problem = await mirrored.remembered(look)
+    if job is None:
+        and_mirror = f"; the mirror cannot be asked: {problem}" if problem else ""
+        raise Refusal(404, f"This queue has no such job: it was removed, or never here{and_mirror}")
+    return job
 
 
 async def show(look: ScreenRequest) -> Response:
     """Return the job's screen."""
     job_id = look.names["id"]
     async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
-        found, explanation = await asyncio.gather(
+        details, explanation = await asyncio.gather(
             queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN),
             queue.explain(job_id, is_quick=True, max_bytes=LONGEST_SHOWN),
         )
-    details = _found(found)
+    if details is None:
+        return await mirrored.forgotten(look, await _mirrored(look))
+    is_whole = not details.is_too_long and details.result_bytes <= LONGEST_SHOWN
     job, ended = details.job, details.ended
     options = {} if job is None else {k: v for k, v in job.options.items() if k not in _SHOWN_ELSEWHERE}
     error = "" if ended is None or ended.error is None else str(ended.error)
@@ -81,6 +83,7 @@ async def show(look: ScreenRequest) -> Response:
         attempts=[(each, look.error(each.error)) for each in details.attempts],
         traces=_traces(look, job),
         progress=_progress(look, job),
+        mirror=await mirrored.section(look, is_whole=is_whole),
         verbs=_VERBS.get(details.state, ()),
         here=look.here,
         after_removal=look.at.queue(look.names["queue"]),
@@ -108,7 +111,11 @@ async def download(look: ScreenRequest) -> Response:
     part = look.names["part"]
     if part not in _PARTS or look.hides_data:
         raise Refusal(404, "There is nothing here")
-    details = await _details(look)
+    name, job_id = look.names["queue"], look.names["id"]
+    async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
+        details = await queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN)
+    if details is None:
+        return await mirrored.download(await _mirrored(look), part)
     size = details.result_bytes if part == "result" else details.record_bytes
     if size > LONGEST_SAVED:
         raise Refusal(413, f"This is larger than {words.size(LONGEST_SAVED)}: beeq show writes it whole")

@@ -1,0 +1,118 @@
+"""What the page asks of the mirror, each time for a short while: MongoDB that is slow or away is said, once.
+
+The mirror is that of one prefix: of the page's first one.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from beeq.errors import one_line
+from beeq.jobs import JOB_TYPES
+from beeq.mirror.collection import MirrorUnavailable
+from beeq.mirror.history import HistoryPage, MirroredJob, MirrorHistory
+from beeq.supervision.fence import without_context
+
+logger = logging.getLogger("beeq.web")
+
+T = TypeVar("T")
+#: After a failure nobody waits for MongoDB for so long: what it said is said again.
+_LEFT_ALONE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorLook:
+    """What a look at the mirror has brought.
+
+    Attributes:
+        jobs: those that were meant.
+        problem: why it could not be asked, or "".
+    """
+
+    jobs: list[MirroredJob] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def job(self) -> MirroredJob | None:
+        """The first of them."""
+        return self.jobs[0] if self.jobs else None
+
+
+class PageMirror:
+    """The mirror of one page; ``history`` is None where there is none.
+
+    ``problem`` says why it cannot be asked at all, as where PyMongo is missing.
+    """
+
+    def __init__(self, history: MirrorHistory | None, problem: str = "") -> None:
+        self._history = history
+        self._problem = problem
+        self._failed_at_s: float | None = None
+        self._failure = ""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a mirror is configured."""
+        return self._history is not None or bool(self._problem)
+
+    def mirrors(self, queue_name: str) -> bool:
+        """Return whether jobs of this queue have documents."""
+        return self.is_there and queue_name in JOB_TYPES
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._history is not None:
+            await self._history.close()
+
+    async def find(self, job_id: str, *queue_names: str) -> MirrorLook:
+        """Return the job of that id in each of the queues, of all that have documents by default."""
+        names = [name for name in queue_names or JOB_TYPES if self.mirrors(name)]
+        if self._history is None or not names:
+            return MirrorLook(problem=self._problem if names else "")
+        if (problem := self._recent_failure()) is not None:
+            return MirrorLook(problem=problem)
+        try:
+            jobs = await without_context(self._history.find(job_id, names))
+        except MirrorUnavailable as error:
+            return MirrorLook(problem=self._failed(error))
+        self._failed_at_s = None
+        return MirrorLook(jobs)
+
+    async def search(
+        self, text: str, *, most: int, longest_s: float, before: str = ""
+    ) -> tuple[HistoryPage | None, str]:
+        """Return jobs that have the text, and why the mirror could not be asked, or "". Raises ValueError."""
+        if self._history is None:
+            return None, self._problem
+        if (problem := self._recent_failure()) is not None:
+            return None, problem
+        try:
+            page = await without_context(
+                self._history.search(text, most=most, longest_s=longest_s, before=before)
+            )
+        except MirrorUnavailable as error:
+            return None, self._failed(error)
+        self._failed_at_s = None
+        return page, ""
+
+    def _recent_failure(self) -> str | None:
+        failed_at_s = self._failed_at_s
+        is_recent = failed_at_s is not None and time.monotonic() - failed_at_s < _LEFT_ALONE_S
+        return self._failure if is_recent else None
+
+    def _failed(self, error: MirrorUnavailable) -> str:
+        if self._failed_at_s is None:
+            logger.warning("the page cannot ask the mirror: %s", error)
+        self._failed_at_s, self._failure = time.monotonic(), one_line(str(error))
+        return self._failure
+
+
+def page_mirror(url: str | None, id_type: str) -> PageMirror:
+    """Return the mirror at a URL; raises ValueError if that, or the type of project ids, is invalid."""
+    if url is None:
+        return PageMirror(None)
+    try:
+        return PageMirror(MirrorHistory(url, id_type=id_type))
+    except ImportError as error:
+        return PageMirror(None, str(error))

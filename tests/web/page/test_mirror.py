@@ -1,0 +1,309 @@
+"""The mirror on the page: a job's document, jobs that Redis has forgotten, and MongoDB slow or away."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import Decimal128, Int64, ObjectId, Regex
+
+from beeq import Queue
+from beeq.mirror import history as history_module
+from beeq.mirror.mirror import Mirror
+from beeq.service import QueueService
+from tests.support.mongo import MongoServer
+from tests.web.page.conftest import client_of
+from tests.web.page.forms import buttons_of, links_of, text_of
+
+#: PyMongo leaves a socket whose server went away to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+HOOK = {"webhookUrl": "https://example.com/", "projectId": "p-1", "payload": {"film": "Nosferatu"}}
+HOSTILE = "<img src=x onerror=alert(1)>\u202e"
+
+
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory) -> Iterator[MongoServer]:
+    with MongoServer(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+class Scene:
+    """The built-in queues of one prefix, and their mirror, which writes when it is asked to."""
+
+    def __init__(self, redis_url: str, prefix: str, mongo: MongoServer) -> None:
+        self.mongo, self.database, self._redis_url = mongo, prefix, redis_url
+        self.service = QueueService(redis=redis_url, prefix=prefix, mirrored=True)
+        self.mirror = Mirror(self.url, redis=redis_url, prefix=prefix)
+
+    @property
+    def url(self) -> str:
+        return self.mongo.url(self.database)
+
+    async def add(self, job_id: str, **fields: Any) -> Any:
+        return await self.service.add_webhook_job({**HOOK, "id": job_id, **fields})
+
+    async def write(self) -> None:
+        """Have the mirror write all that has happened."""
+        self.mirror.start()
+        assert await self.mirror.flush(20)
+
+    async def run(self, name: str, handler: Any, *job_ids: str) -> None:
+        """Run jobs of a queue until they have ended."""
+        async with Queue(name, redis=self._redis_url, prefix=self.database, mirrored=True) as queue:
+            queue.process(handler)
+            for each in job_ids:
+                job = await queue.get_job(each)
+                assert job is not None
+                await job.result(timeout=10_000)
+
+    def change(self, job_id: str, **fields: Any) -> None:
+        with self.mongo.client() as client:
+            client[self.database]["queue-jobs"].update_one({"jobId": job_id}, {"$set": fields})
+
+    def insert(self, *documents: dict[str, Any]) -> None:
+        with self.mongo.client() as client:
+            client[self.database]["queue-jobs"].insert_many(documents)
+
+
+@pytest.fixture
+async def scene(valkey, prefix, mongo, audit) -> AsyncIterator[Scene]:
+    scene = Scene(valkey.url, prefix, mongo)
+    yield scene
+    await scene.mirror.stop()
+    for queue in scene.service.queues.values():
+        await queue.destroy()
+    await scene.service.close()
+
+
+@pytest.fixture
+async def client(make_page, scene):
+    async with client_of(make_page(mongo=scene.url)) as client:
+        yield client
+
+
+def address(job_id: str) -> str:
+    return f"/q/webhook-processing/jobs/{job_id}"
+
+
+def document(job_id: str, **fields: Any) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "jobId": job_id,
+        "queueName": "webhook",
+        "status": "completed",
+        "jobData": HOOK,
+        "result": None,
+        "error": None,
+        "createdAt": now,
+        "updatedAt": now,
+        **fields,
+    }
+
+
+async def test_a_document_that_agrees_is_said_and_shown(client, scene):
+    await scene.add("one")
+    await scene.run("webhook-processing", lambda _: {"ok": True}, "one")
+    await scene.write()
+    shown = text_of(await client.get(address("one")))
+    assert "The document agrees with Redis" in shown
+    assert '"completed"' in shown
+
+
+async def test_a_job_whose_changes_wait_says_how_many(client, scene):
+    await scene.add("one")
+    shown = text_of(await client.get(address("one")))
+    assert "MongoDB has no document of this job; 1 change waits to be written" in shown
+    await scene.write()
+    await scene.mirror.stop()
+    await scene.run("webhook-processing", lambda _: 1, "one")
+    shown = text_of(await client.get(address("one")))
+    assert "It is late: by Redis it is completed, by the document queued" in shown
+
+
+async def test_a_document_that_somebody_has_changed_says_which_fields(client, scene):
+    await scene.add("one")
+    await scene.write()
+    scene.change("one", status="failed", error="by hand")
+    shown = text_of(await client.get(address("one")))
+    assert "Not beeq has written status and error of the document" in shown
+
+
+async def test_only_built_in_queues_of_the_first_prefix_have_documents(make_page, scene, put, prefix):
+    await put("mail", {"n": 1})
+    await scene.add("one")
+    async with client_of(make_page(mongo=scene.url, prefixes=[f"{prefix}-other", prefix])) as client:
+        assert "Mirror" not in text_of(await client.get("/q/mail/jobs/1", params={"prefix": prefix}))
+        assert "Mirror" not in text_of(await client.get(address("one"), params={"prefix": prefix}))
+
+
+async def test_a_job_that_redis_has_forgotten_is_shown_without_buttons(client, scene):
+    await scene.add("one")
+    await scene.run("webhook-processing", lambda _: {"sent": 2**60}, "one")
+    await scene.write()
+    await scene.service.queues["webhook-processing"].remove_job("one")
+    shown = await client.get(address("one"))
+    assert shown.status_code == 200
+    for text in ("Redis has forgotten this job", "completed", "Nosferatu", str(2**60), "p-1"):
+        assert text in text_of(shown)
+    assert buttons_of(shown) == []
+    assert (await client.get(f"{address('one')}/data")).json()["payload"] == HOOK["payload"]
+    assert (await client.get(f"{address('one')}/result")).json() == {"sent": 2**60}
+    assert str((await client.get("/search", params={"q": "one"})).headers["location"]) == address("one")
+
+
+async def test_a_forgotten_job_still_shows_the_film_that_it_made(make_page, scene, tmp_path):
+    film = b"\0\0\0\x18ftypisom\0\0\0\0isommp42"
+    (tmp_path / "a.mp4").write_bytes(film)
+    made = document("m", queueName="media-processing", jobData={}, result={"path": "a.mp4"})
+    scene.insert(made, document("h", queueName="media-processing", result={"path": "../a.mp4"}))
+    async with client_of(make_page(mongo=scene.url, media_root=tmp_path)) as client:
+        place = "/q/media-processing/jobs"
+        assert "<video" in (await client.get(f"{place}/m")).text
+        assert (await client.get(f"{place}/m/files/0")).content == film
+        assert (await client.get(f"{place}/h/files/0")).status_code == 404
+
+
+async def test_text_is_found_in_documents_that_redis_has_forgotten(client, scene):
+    texts = ["Nosferatu", "übung", "日本", '"film":"N', "deep 12", "late error", "7.25", "n0tes"]
+    data = {**HOOK, "payload": {"film": "Nosferatu", "deep": [{"x": "Übung 日本, deep 12", "n": 7.25}]}}
+    scene.insert(
+        document("gone", jobData=data, result={"n0tes": 1}, error="a late ERROR"),
+        document("other", jobData={}),
+        document("strange", queueName="somebodys", jobData=data),
+    )
+    for text in texts:
+        shown = await client.get("/search", params={"q": text})
+        assert [each for each in links_of(shown) if each in ("gone", "other", "strange")] == ["gone"], text
+    assert "3 documents were looked at" in text_of(shown)
+    assert links_of(shown)["gone"] == address("gone")
+
+
+async def test_a_search_goes_on_where_it_has_stopped(client, scene, monkeypatch):
+    monkeypatch.setattr("beeq.web.page.screens.search._MOST_FOUND", 3)
+    monkeypatch.setattr(history_module, "_PAGE", 2)
+    scene.insert(*(document(f"d{n}", result="needle" if n % 2 else "hay") for n in range(13)))
+    at: str | None = "/search?q=needle"
+    found: list[str] = []
+    while at:
+        shown = await client.get(at)
+        found += [each for each in links_of(shown) if each.startswith("d")]
+        at = links_of(shown).get("Look further back")
+    assert found == ["d11", "d9", "d7", "d5", "d3", "d1"]
+    assert "to the oldest" in text_of(shown)
+
+
+async def test_a_search_ends_in_time_and_says_how_far_it_came(client, scene, monkeypatch):
+    monkeypatch.setattr(history_module, "_PAGE", 2)
+    monkeypatch.setattr(history_module, "_MOST_BYTES", 1)
+    scene.insert(*(document(f"d{n}") for n in range(5)))
+    shown = await client.get("/search", params={"q": "needle"})
+    assert "2 documents were looked at, back to" in text_of(shown)
+    assert "before=" in links_of(shown)["Look further back"]
+
+
+async def test_an_address_that_says_nonsense_of_the_way_is_refused(client, scene):
+    assert (await client.get("/search", params={"q": "x", "before": "../x"})).status_code == 400
+
+
+async def test_a_large_document_is_found_without_being_read_whole(client, scene, monkeypatch):
+    monkeypatch.setattr(history_module, "_LARGEST_DECODED", 100)
+    scene.insert(document("large", result="needle"))
+    shown = await client.get("/search", params={"q": "needle"})
+    assert links_of(shown)["large"] == address("large")
+
+
+async def test_documents_of_other_programs_break_no_screen(client, scene):
+    strange = {HOSTILE: HOSTILE, "id": ObjectId(), "n": Decimal128("1.5"), "r": Regex("x"), "big": Int64(7)}
+    scene.insert(
+        document("a", jobData=strange, result=[strange], error=HOSTILE, notes=strange, status=HOSTILE),
+        document(
+            "b", jobData=7, result=float("nan"), error={"not": "text"}, createdAt="soon", updatedAt=None
+        ),
+        {"jobId": 5, "queueName": "webhook"},
+        {"queueName": "webhook", "result": "needle"},
+    )
+    for job_id in ("a", "b"):
+        shown = await client.get(address(job_id))
+        assert shown.status_code == 200
+        assert "<img src=x" not in shown.text
+        assert "\u202e" not in shown.text
+    for text in ("needle", "onerror", "7"):
+        shown = await client.get("/search", params={"q": text})
+        assert shown.status_code == 200
+        assert "<img src=x" not in shown.text
+
+
+async def test_hidden_data_show_shapes_of_documents_and_search_no_text(make_page, scene):
+    scene.insert(document("gone", result="secret-result", error="ValueError: secret-error"))
+    await scene.add("here")
+    await scene.write()
+    async with client_of(make_page(mongo=scene.url, hides_data=True)) as client:
+        pages = [await client.get(address("gone")), await client.get(address("here"))]
+        pages.append(await client.get("/search", params={"q": "secret-result"}))
+    for shown in pages:
+        assert shown.status_code == 200
+        for value in ("secret-result", "secret-error", "Nosferatu", "p-1"):
+            assert value not in shown.text.replace('value="secret-result"', "").replace(
+                "<bdi>secret-result</bdi>", ""
+            )
+
+
+async def test_mongodb_away_is_said_soon_and_the_rest_is_shown(make_page, scene, mongo):
+    await scene.add("one")
+    await scene.run("webhook-processing", lambda _: "fine", "one")
+    async with client_of(make_page(mongo="mongodb://u:hunter2@127.0.0.1:1/x")) as client:
+        began_s = time.monotonic()
+        shown = await client.get(address("one"))
+        first_s = time.monotonic() - began_s
+        assert "The mirror cannot be asked" in text_of(shown)
+        assert '"fine"' in text_of(shown)
+        assert "hunter2" not in shown.text
+        assert first_s < 10
+        again = await client.get("/search", params={"q": "Nosferatu"})
+        assert "The mirror cannot be asked" in text_of(again)
+        assert "one" in links_of(again)
+        gone = await client.get(address("nothing"))
+        assert gone.status_code == 404
+        assert "the mirror cannot be asked" in text_of(gone)
+
+
+async def test_mongodb_that_is_silent_holds_no_screen_up(make_page, scene, monkeypatch):
+    monkeypatch.setattr(history_module, "LOOK_S", 0.2)
+    await scene.add("one")
+
+    over, ended = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def silent(_reader: Any, writer: Any) -> None:
+        await over.wait()
+        writer.close()
+        ended.release()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with client_of(make_page(mongo=f"mongodb://127.0.0.1:{port}/x")) as client:
+        shown = await client.get(address("one"))
+        assert "MongoDB did not answer in time" in text_of(shown)
+    server.close()
+    over.set()
+    await ended.acquire()
+
+
+async def test_the_environment_says_where_the_mirror_is(make_page, scene, monkeypatch):
+    monkeypatch.setenv("MONGODB_URI", scene.url)
+    scene.insert(document("gone"))
+    async with client_of(make_page()) as client:
+        assert (await client.get(address("gone"))).status_code == 200
+
+
+def test_a_bad_url_of_the_mirror_is_said_when_the_page_is_made(make_page: Callable[..., Any]):
+    with pytest.raises(ValueError, match="Mongo URL"):
+        make_page(mongo="http://x")
