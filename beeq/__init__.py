@@ -25,6 +25,7 @@ from beeq.errors import (
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import Finding
 from beeq.operations.explanation.reasons import Explanation, Reason
+from beeq.operations.history.points import History, HistoryPoint
 from beeq.operations.inspection import JobDetails
 from beeq.operations.job_filter import OneOf
 from beeq.operations.live_workers import ActiveJob, Activity, LiveWorker, OtherJobs
@@ -53,6 +54,8 @@ __all__ = [
     "Finding",
     "FoundJob",
     "Health",
+    "History",
+    "HistoryPoint",
     "Job",
     "JobDetails",
     "JobFailed",

@@ -323,6 +323,7 @@ class Queue(_Connected, Generic[Data, Result]):
     paused = blocking(asynchronous.Queue.paused)
     workers = blocking(asynchronous.Queue.workers)
     activity = blocking(asynchronous.Queue.activity)
+    history = blocking(asynchronous.Queue.history)
     inspect_job = blocking(asynchronous.Queue.inspect_job, _details_or_none)
     page_of_jobs = blocking(asynchronous.Queue.page_of_jobs, _page)
 

@@ -23,6 +23,7 @@ LUA = sorted((ROOT / "lua").glob("*.lua"))
 #: Modules that decide and never do: no IO, no clock, no chance.
 CORE = (
     "protocol/keys.py",
+    "protocol/history.py",
     "protocol/attempts.py",
     "protocol/pauses.py",
     "protocol/codec.py",
@@ -43,6 +44,8 @@ CORE = (
     "worker/scheduling/states.py",
     "worker/scheduling/claims.py",
     "operations/error_kinds.py",
+    "operations/history/estimates.py",
+    "operations/history/points.py",
     "operations/job_filter.py",
     "operations/diagnosis/findings.py",
     "operations/explanation/reasons.py",

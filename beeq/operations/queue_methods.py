@@ -15,6 +15,8 @@ from beeq.operations.diagnosis.places import OnLooked
 from beeq.operations.duplicates import duplicated
 from beeq.operations.explanation.facts import Explainer
 from beeq.operations.explanation.reasons import Explanation
+from beeq.operations.history.points import History
+from beeq.operations.history.reading import read_history
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.job_filter import STATES, UNFINISHED, Filters, JobFilter, State
 from beeq.operations.live_workers import Activity, LiveWorker, Workers
@@ -50,6 +52,8 @@ class OperatorMethods:
         self._pauses = Pauses(context, session)
         self._workers = Workers(context, session)
         self._duplicate = partial(duplicated, actions)
+        self._read_history = partial(read_history, context.pipeline, context.keys)
+        self._ensure_open = session.ensure
 
     def find_jobs(
         self,
@@ -260,3 +264,20 @@ class OperatorMethods:
     async def activity(self) -> Activity:
         """Return the live workers, and the active jobs that none of them has noted, such as Node's."""
         return await self._workers.activity()
+
+    async def history(self, last: Duration = "1h", *, step: Duration | None = None) -> History:
+        """Return what has happened in the queue: in, done, failed, waiting, waits and durations, over time.
+
+        Workers of beeq's count what they do. The queue is looked at each minute, by a worker or by the page,
+        whichever is there; minutes in which nobody was are gaps. Kept are 24 hours by the minute and 30 days
+        by the hour.
+
+        Args:
+            last: how far back (ms, timedelta, or text like ``7d``): up to a day by the minute, and beyond by
+                the hour.
+            step: how long each point is, in whole minutes or hours; None: so that there are at most 120.
+        """
+        last_ms = milliseconds("last", last)
+        step_ms = None if step is None else milliseconds("step", step)
+        await self._ensure_open()
+        return await self._read_history(last_ms=last_ms, step_ms=step_ms)

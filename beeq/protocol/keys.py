@@ -52,6 +52,9 @@ beeq:seenSuccess sorted set id → when a job that others have finished was firs
                             otherwise
 beeq:seenFailure sorted set the same of jobs that have failed
 beeq:retention   string     what the workers keep that have looked last for jobs to drop; has a TTL
+beeq:minutes     hash       minute → what was counted in it, see protocol/history.py; "last" → the newest
+                            sample; has a TTL
+beeq:hours       hash       hour → the same of an hour; has a TTL
 ================ ========== ================================================================
 
 Each worker process has one more, ``beeq:running:<worker>``: a hash, what it is and which jobs run there, see
@@ -107,6 +110,8 @@ SIDE_SUFFIXES = (
     "beeq:seenSuccess",
     "beeq:seenFailure",
     "beeq:retention",
+    "beeq:minutes",
+    "beeq:hours",
 )
 
 #: Keys of earlier versions of beeq, which nobody reads any more; ``destroy`` deletes them too.
@@ -184,6 +189,8 @@ class Keys:
     seen_success = Key("beeq:seenSuccess")
     seen_failure = Key("beeq:seenFailure")
     retention = Key("beeq:retention")
+    minutes = Key("beeq:minutes")
+    hours = Key("beeq:hours")
     running = WorkerKey("beeq:running")
 
     def to_key(self, suffix: str) -> str:

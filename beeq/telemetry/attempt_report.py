@@ -1,4 +1,4 @@
-"""Tells of a worker's attempts, where somebody asked: counts them, times them, makes their spans."""
+"""Tells of a worker's attempts: counts and times them, and where somebody asked makes their spans."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ class ReportedAttempt(Protocol):
 
 
 class AttemptReport:
-    """One worker's. Each method does nothing for what nobody wants to know."""
+    """One worker's. The queue's history wants to know all but spans; for the rest nothing is done unasked."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -35,23 +35,28 @@ class AttemptReport:
     def begins(self, attempt: ReportedAttempt, variables: Context) -> None:
         """Tell of an attempt that is about to start in this context."""
         job, tally, tracing = attempt.job, self._telemetry.tally, self._telemetry.tracing
-        if tally is not None:
-            attempt.started_s = time.monotonic()
-            # Of a later attempt nobody knows when it was due.
+        attempt.started_s = time.monotonic()
+        # Of a later attempt nobody knows when it was due.
+        if attempt.deliveries == 1 and job.status == "created":
             due_ms = max(created_ms_of(job.options), whole_of(job.options.get("delay")))
-            is_first = attempt.deliveries == 1 and job.status == "created"
-            if due_ms and is_first and not postponed_ms_of(job.options):
-                tally.waited(max(0, job.started_ms - due_ms) / 1000)
+            if due_ms and not postponed_ms_of(job.options):
+                wait_ms = max(0, job.started_ms - due_ms)
+                self._telemetry.work.waited(wait_ms)
+                if tally is not None:
+                    tally.waited(wait_ms / 1000)
         if tracing is not None:
             attempt.span = tracing.begin(job.saved_id(), job.options, variables)
 
     def ends(self, attempt: ReportedAttempt, error: BaseException | None) -> None:
         """Tell of the end of an attempt, by its handler's return or error, or by being given up."""
         tally, tracing = self._telemetry.tally, self._telemetry.tracing
-        if attempt.started_s and tally is not None:
-            tally.ran(time.monotonic() - attempt.started_s)
-            if attempt.is_cancelled and not attempt.is_lost:
-                tally.ended("cancelled")
+        if attempt.started_s:
+            duration_s = time.monotonic() - attempt.started_s
+            self._telemetry.work.ran(duration_s * 1000)
+            if tally is not None:
+                tally.ran(duration_s)
+                if attempt.is_cancelled and not attempt.is_lost:
+                    tally.ended("cancelled")
         if attempt.span is not None and tracing is not None:
             event = _event_of(attempt, error)
             tracing.end(attempt.span, None if event else error, event=event)
@@ -59,9 +64,12 @@ class AttemptReport:
 
     def recorded(self, outcomes: Iterable[Outcome]) -> None:
         """Count the outcomes that Redis has recorded."""
-        if self._telemetry.tally is not None:
-            for outcome in outcomes:
-                self._telemetry.tally.ended("postponed" if outcome.is_postponed else outcome.status)
+        tally, work = self._telemetry.tally, self._telemetry.work
+        for outcome in outcomes:
+            status = "postponed" if outcome.is_postponed else outcome.status
+            work.ended(status)
+            if tally is not None:
+                tally.ended(status)
 
 
 def _event_of(attempt: ReportedAttempt, error: BaseException | None) -> str:

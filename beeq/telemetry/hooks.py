@@ -1,9 +1,10 @@
 """Where a queue's parts look whether anybody wants to know: None is the usual answer, and costs nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from beeq.telemetry.tally import QueueTally
 from beeq.telemetry.tracing import Tracing
+from beeq.telemetry.work_counts import WorkCounts
 
 
 @dataclass(slots=True)
@@ -14,3 +15,5 @@ class Telemetry:
     tally: QueueTally | None = None
     #: Makes spans; None: the queue's setting ``tracing`` is off.
     tracing: Tracing | None = None
+    #: Counts the work done here for the queue's history; always there.
+    work: WorkCounts = field(default_factory=WorkCounts)

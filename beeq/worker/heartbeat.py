@@ -28,6 +28,7 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 
+from beeq.client.history_note import HistoryNote
 from beeq.client.reader import WORKER_LIFETIME_MS
 from beeq.client.registry import QueueNote
 from beeq.errors import RedisError
@@ -151,6 +152,7 @@ class Heartbeat:
         held: called in the thread; returns the jobs to beat for, id → claim, and the one of these claims that
             Redis may not have granted yet, or empty.
         look: called in the thread; returns how the worker is, for others to see, or None if it is gone.
+        take_counts: called in the thread; returns what is new for the queue's history, see ``WorkCounts``.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
             ``held`` returned it; since then its outcome may have been recorded.
@@ -169,6 +171,7 @@ class Heartbeat:
         worker: str,
         held: Callable[[], tuple[dict[bytes, bytes], bytes]],
         look: Callable[[], WorkerLook | None],
+        take_counts: Callable[[], str],
         on_cancelled: Callable[[list[bytes]], object],
         on_lost: Callable[[list[bytes]], object],
         on_error: Callable[[BaseException], object],
@@ -184,6 +187,7 @@ class Heartbeat:
         self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._worker = worker
         self._note = QueueNote(keys)
+        self._history = HistoryNote(keys, take_counts)
         self._own_keys = replace(keys, worker=worker)
         self._running = RunningNotes(self._own_keys, stall_interval_ms=settings.stall_interval, look=look)
         self._held = held
@@ -271,6 +275,7 @@ class Heartbeat:
                     await self.once()
                     duty.turn()
                     await self._note_queue()
+                    await self._note_history()
                     await self._note_running(is_beat=True)
                     again_s = _FIRST_AGAIN_S
                     rest_s = max(next_s - self._loop.time(), self._interval_s * _SHORTEST_REST)
@@ -323,6 +328,16 @@ class Heartbeat:
             except RedisError as error:
                 self._note.failed(error)
 
+    async def _note_history(self, *, is_last: bool = False) -> None:
+        """Add to the queue's history what is due. Nothing depends on it."""
+        call = self._history.packed(is_last=is_last)
+        if call is None:
+            return
+        try:
+            self._history.answered(await self._connection.run(scripts.note_history, call))
+        except RedisError as error:
+            self._history.failed(error)  # the next beat says so, too
+
     async def _note_running(self, *, is_beat: bool) -> None:
         """Let others see what runs here. Nothing depends on it: what Redis refuses is noted again later."""
         ends_s = self._loop.time() + self._interval_s * _NOTING
@@ -357,6 +372,7 @@ class Heartbeat:
             connection.leave()
 
     async def _leave(self) -> None:
+        await self._note_history(is_last=True)
         try:
             await self._connection.call("ZREM", self._keys.workers, self._worker)
             await self._connection.call("UNLINK", self._own_keys.running)

@@ -139,6 +139,7 @@ class Worker:
             worker=process_name(),
             held=self.pump.scheduler.claimed.snapshot,
             look=looking_at(self, places=self.pump.concurrency),
+            take_counts=context.telemetry.work.take,
             on_cancelled=functools.partial(in_loop.call, Worker._cancel_all),
             on_lost=functools.partial(in_loop.call, Worker._lose_all),
             on_error=functools.partial(in_loop.call, Worker._report_error),

@@ -393,6 +393,7 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
         worker="somebody",
         held=lambda: ({b"1": b"claim:1"}, b""),
         look=lambda: None,
+        take_counts=str,
         on_cancelled=lambda _claims: None,
         on_lost=lambda _claims: None,
         on_error=lambda _error: loop.call_soon_threadsafe(failed.set),

@@ -52,6 +52,8 @@ NAMES = [
     ("seen_success", "bq:mail:beeq:seenSuccess"),
     ("seen_failure", "bq:mail:beeq:seenFailure"),
     ("retention", "bq:mail:beeq:retention"),
+    ("minutes", "bq:mail:beeq:minutes"),
+    ("hours", "bq:mail:beeq:hours"),
 ]
 
 

@@ -55,6 +55,7 @@ async def test_jobs_that_cannot_go_back_are_named():
             worker="somebody",
             held=lambda: ({b"7": b"claim"}, b""),
             look=lambda: None,
+            take_counts=str,
             on_cancelled=lambda _claims: None,
             on_lost=lambda _claims: None,
             on_error=lambda _error: None,

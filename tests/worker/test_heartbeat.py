@@ -63,6 +63,7 @@ class Beats:
             worker="somebody",
             held=lambda: (held, b""),
             look=lambda: look,
+            take_counts=str,
             on_cancelled=lambda _claims: None,
             on_lost=lambda _claims: None,
             on_error=lambda _error: None,

@@ -43,6 +43,8 @@ KEY_TYPES = {
     "beeq:seenSuccess": "sorted set",
     "beeq:seenFailure": "sorted set",
     "beeq:retention": "string",
+    "beeq:minutes": "hash",
+    "beeq:hours": "hash",
 }
 _TAKES = {
     "string": "GET", "hash": "HLEN", "set": "SCARD", "list": "LLEN", "sorted set": "ZCARD", "stream": "XLEN",

@@ -1,0 +1,65 @@
+"""When a process has something to add to a queue's history: a worker's counts, or the sample of a new minute.
+
+Whoever calls first in a minute samples (``lua/note_history.lua``): so no process has to be there for it.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+from beeq.errors import RedisError, RedisRefused
+from beeq.protocol.keys import Keys
+from beeq.redis import scripts
+
+#: A worker's counts are added so often at most.
+_COUNTS_EVERY_S = 5.0
+#: A clock that ends a minute a little late makes nobody call at each beat.
+_LEAST_S = 0.1
+#: What Redis has refused, it is not asked again for so long.
+_REFUSED_S = 300.0
+
+
+class HistoryNote:
+    """One queue's, as one process writes it.
+
+    Args:
+        keys: of the queue.
+        take: returns what this process's worker has counted since the last call; None: it is no worker, and
+            samples a queue only if Redis has any key of it.
+    """
+
+    def __init__(self, keys: Keys, take: Callable[[], str] | None = None) -> None:
+        self._keys = keys
+        self._take = take
+        self._sample_at_s = -math.inf  # all by the monotonic clock
+        self._counts_at_s = -math.inf
+        self._refused_until_s = -math.inf
+
+    def packed(self, *, is_last: bool = False) -> bytes | None:
+        """Return the call that is due now, or None; ``answered`` or ``failed`` says what became of it.
+
+        With ``is_last`` counts do not wait for their time. What was counted is sent once: a reply that is
+        lost may cost the counts of some seconds, but none is added twice.
+        """
+        now_s = time.monotonic()
+        if now_s < self._refused_until_s:
+            return None
+        counts = ""
+        if self._take is not None and (is_last or now_s >= self._counts_at_s):
+            counts = self._take()
+            self._counts_at_s = now_s + _COUNTS_EVERY_S
+        if not counts and now_s < self._sample_at_s:
+            return None
+        is_worker = "" if self._take is None else "1"
+        return scripts.note_history.pack(self._keys, counts=counts, is_worker=is_worker)
+
+    def answered(self, next_ms: int) -> None:
+        """Take the reply: when the next sample is due."""
+        self._sample_at_s = time.monotonic() + max(next_ms / 1000, _LEAST_S)
+
+    def failed(self, error: RedisError) -> None:
+        """Ask again soon if Redis was away; what it refuses, it refuses for a while."""
+        now_s = time.monotonic()
+        self._sample_at_s = now_s + _COUNTS_EVERY_S
+        if isinstance(error, RedisRefused):
+            self._refused_until_s = now_s + _REFUSED_S

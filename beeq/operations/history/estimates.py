@@ -1,0 +1,54 @@
+"""What nobody has counted, told from what has grown. Pure.
+
+A worker tells its counts some seconds late, so what a set has grown by in one minute may be counted in the
+next: between the two curves there is a passing difference that means nothing. Only what stays counts.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+#: Within so many minutes before and after, counts may make up for a difference.
+_WINDOW = 3
+#: A difference below this part of what was counted nearby is no more than lateness.
+_LATE = 1 / 6
+
+
+def uncounted(grown: Sequence[int], counted: Sequence[int]) -> list[int]:
+    """Return by minute what has grown and is counted neither in its minute nor in the next ones.
+
+    Args:
+        grown: by minute, what is there more.
+        counted: by minute, what is known exactly, perhaps late.
+    """
+    ahead = list(accumulate(more - known for more, known in zip(grown, counted, strict=True)))
+    staying = [min(ahead[at : at + _WINDOW]) for at in range(len(ahead))]
+    return _without_lateness(_steps_up(staying), counted)
+
+
+def unnamed(grown: Sequence[int], named: Sequence[int], late: Sequence[int]) -> list[int]:
+    """Return by minute what has grown beyond what is known at once.
+
+    Args:
+        grown: by minute, what is there more; some of it seen late.
+        named: by minute, what is known exactly, at once.
+        late: by minute, the part of ``grown`` that is seen late.
+    """
+    differences = (more - known for more, known in zip(grown, named, strict=True))
+    beyond = list(accumulate(differences, initial=0))
+    reached = [max(beyond[max(0, at + 1 - _WINDOW) : at + 1]) for at in range(1, len(beyond))]
+    return _without_lateness(_steps_up(reached), late)
+
+
+def _steps_up(heights: Sequence[int]) -> list[int]:
+    steps, before = [], 0
+    for height in heights:
+        steps.append(max(0, height - before))
+        before = height
+    return steps
+
+
+def _without_lateness(found: list[int], counted: Sequence[int]) -> list[int]:
+    return [
+        each if each > _LATE * max(counted[max(0, at + 1 - _WINDOW) : at + _WINDOW], default=0) else 0
+        for at, each in enumerate(found)
+    ]

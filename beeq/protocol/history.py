@@ -1,0 +1,153 @@
+"""A queue's history as Redis has it: one entry a minute, and one an hour. Pure.
+
+How entries are written and added up is in ``lua/note_history.lua``; protocol/README.md, "History", has the
+rules.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Self
+
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+#: For how long minutes and hours are kept.
+KEPT_MINUTES, KEPT_HOURS = 24 * 60, 30 * 24
+_BUCKETS_A_DECADE, _DECADES = 5, 8
+#: The upper bounds of the buckets of waits and durations, in ms, up to 28 hours; one more has no bound.
+BOUNDS_MS: tuple[float, ...] = tuple(
+    10 ** (at / _BUCKETS_A_DECADE) for at in range(_BUCKETS_A_DECADE * _DECADES + 1)
+)
+BUCKET_COUNT = len(BOUNDS_MS) + 1
+#: What workers count, in the order of an entry's first numbers.
+COUNTED = ("succeeded", "failed", "retried")
+#: All of them: what samples found, and what has grown between them.
+_NUMBERS = (
+    *COUNTED,
+    *("samples", "waiting", "active", "delayed", "most_waiting"),
+    *("new_ids", "more_succeeded", "more_failed", "more_unfinished"),
+)
+_SECTIONS = 3
+#: More buckets than an entry ever has are nonsense.
+_MOST_BUCKETS = 64
+
+
+def bucket_of(duration_ms: float) -> int:
+    """Return the number of the bucket of a duration."""
+    return bisect_left(BOUNDS_MS, duration_ms)
+
+
+@dataclass(slots=True)
+class Buckets:
+    """How often a duration was in each bucket."""
+
+    counts: list[int] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """How many there were."""
+        return sum(self.counts)
+
+    def add(self, other: Buckets) -> None:
+        """Add the other's counts to these."""
+        if other.counts:
+            pairs = zip_longest(self.counts, other.counts, fillvalue=0)
+            self.counts = [one + another for one, another in pairs]
+
+    def percentile_ms(self, share: float) -> float | None:
+        """Return below which duration that share of all is, in ms, as exactly as a bucket; None of none."""
+        total = self.total
+        if not total:
+            return None
+        left = share * total
+        for at, count in enumerate(self.counts):
+            if count and left <= count:
+                return _within(at, left / count)
+            left -= count
+        return BOUNDS_MS[-1]
+
+    def as_text(self) -> str:
+        """Return them as an entry has them."""
+        found = [at for at, count in enumerate(self.counts) if count]
+        if not found:
+            return ""
+        first, last = found[0], found[-1]
+        return f"{first}:" + ",".join(str(count or "") for count in self.counts[first : last + 1])
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read what ``as_text`` has written; nonsense counts nothing."""
+        first, separator, rest = text.partition(":")
+        if not separator or not first.isdecimal() or int(first) >= _MOST_BUCKETS:
+            return cls()
+        counts = [_whole(each) for each in rest.split(",", _MOST_BUCKETS)[:_MOST_BUCKETS]]
+        return cls([0] * int(first) + counts)
+
+
+def _within(bucket: int, share: float) -> float:
+    """Return the duration at a share of a bucket's width; the bounds are apart by a factor."""
+    if bucket >= len(BOUNDS_MS):
+        return BOUNDS_MS[-1]
+    upper = BOUNDS_MS[bucket]
+    if bucket == 0:
+        return upper * share
+    return float(upper * (upper / BOUNDS_MS[bucket - 1]) ** (share - 1))
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text) if text else 0
+    except ValueError:
+        return 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """One minute's, or one hour's, as Redis has it.
+
+    Attributes:
+        succeeded, failed, retried: outcomes that beeq's workers have recorded; ``failed`` is for good.
+        samples: how often the queue was looked at; the sums ``waiting``, ``active`` and ``delayed`` are of
+            these looks, ``most_waiting`` is the largest.
+        new_ids: automatic ids that were given out.
+        more_succeeded, more_failed: what the sets have grown by; where they shrank, 0.
+        more_unfinished: what ``waiting``, ``active`` and ``delayed`` have grown by together, or shrunk.
+        waits, durations: of jobs until their first attempt, and of attempts, on beeq's workers.
+    """
+
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    samples: int = 0
+    waiting: int = 0
+    active: int = 0
+    delayed: int = 0
+    most_waiting: int = 0
+    new_ids: int = 0
+    more_succeeded: int = 0
+    more_failed: int = 0
+    more_unfinished: int = 0
+    waits: Buckets = field(default_factory=Buckets)
+    durations: Buckets = field(default_factory=Buckets)
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read an entry; what is nonsense counts as nothing."""
+        if not text:
+            return cls()
+        numbers, waits, durations = (*text.split(";", _SECTIONS), "", "")[:_SECTIONS]
+        values = [_whole(each) for each in numbers.split(",", len(_NUMBERS))]
+        named = dict(zip(_NUMBERS, values, strict=False))
+        return cls(**named, waits=Buckets.of(waits), durations=Buckets.of(durations))
+
+
+def counts_text(outcomes: Iterable[int], waits: Sequence[int], durations: Sequence[int]) -> str:
+    """Return what a worker has counted as an entry; "" if that is nothing.
+
+    ``outcomes`` are as many as ``COUNTED`` names; ``waits`` and ``durations`` have a count for each bucket.
+    """
+    numbers = ",".join(str(count or "") for count in outcomes)
+    text = f"{numbers};{Buckets(list(waits)).as_text()};{Buckets(list(durations)).as_text()}"
+    return text if text.strip(",;") else ""

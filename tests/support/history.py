@@ -1,0 +1,20 @@
+"""Lets a queue's history grow older, for tests that cannot wait for minutes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beeq.protocol.keys import Keys
+
+
+async def let_minutes_pass(redis: Any, keys: Keys, count: int = 1) -> None:
+    """Note the queue's minutes as if so many more had passed since; ``redis`` decodes replies."""
+    minutes = await redis.hgetall(keys.minutes)
+    last = minutes.pop("last", "")
+    older = {str(int(minute) - count): entry for minute, entry in minutes.items()}
+    if last:
+        minute, rest = last.split(",", 1)
+        older["last"] = f"{int(minute) - count},{rest}"
+    await redis.delete(keys.minutes)
+    if older:
+        await redis.hset(keys.minutes, mapping=older)
