@@ -36,6 +36,7 @@ import redis  # noqa: E402 - like the next ones, after the path is set
 from beeq import Job, Queue  # noqa: E402 - found by the line above
 from beeq.operations.queue_names import find_queue_names  # noqa: E402 - found by the line above
 from beeq.redis.scripts import ALL  # noqa: E402 - found by the line above
+from benchmarks import page_scene  # noqa: E402 - found by the line above
 from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
 #: Shorter calls are not written down by Redis, whose log would slow the scene.
@@ -483,7 +484,12 @@ async def queues(stage: Stage) -> None:
     await stage.step(f"{_spaced(many)} queues: closed", close_all)
 
 
-SCENES = {scene.__name__: scene for scene in (waiting, due, active, large, operator, queues)}
+async def page(stage: Stage) -> None:
+    """The page of very many jobs in fifty queues, beside a client that pings."""
+    await page_scene.play(stage, _pinging)
+
+
+SCENES = {scene.__name__: scene for scene in (waiting, due, active, large, operator, queues, page)}
 
 
 def _play(name: str, url: str, *, divisor: int) -> None:

@@ -32,6 +32,11 @@ class Health:
     delayed: int
     newest_job: int
 
+    @property
+    def total(self) -> int:
+        """How many jobs there are, in all states together."""
+        return self.waiting + self.active + self.succeeded + self.failed + self.delayed
+
 
 @dataclass(frozen=True, slots=True)
 class Stats(Health):

@@ -30,7 +30,7 @@ async def find_queue_names(
     the right to SCAN, or to the registry, finds what is left. In a cluster only the node is asked that the
     pipeline leads to. Raises RedisUnavailable, QueueClosed.
     """
-    names = await _registered(pipeline, registry_key(prefix) if registry is None else registry)
+    names = set(await registered_names(pipeline, registry_key(prefix) if registry is None else registry))
     head, tail = f"{prefix or 'bq'}:", ":jobs"
     pattern = f"{_escaped(head)}*{tail}"
     cursor, looked_at, ends_s = b"0", 0, time.monotonic() + LONGEST_S
@@ -54,12 +54,16 @@ async def find_queue_names(
             return sorted(names), False
 
 
-async def _registered(pipeline: Pipeline, registry: str) -> set[str]:
+async def registered_names(pipeline: Pipeline, registry: str) -> list[str]:
+    """Return the names of the queues that beeq uses, those used last first.
+
+    Raises RedisUnavailable, QueueClosed.
+    """
     try:
         found = await pipeline.call("ZRANGE", registry, -MOST_QUEUES, -1, repeatable=True)
     except RedisRefused:  # no right to it, a stranger's key of another type, another node's slot
-        return set()
-    return {name for name in map(_text_of, found) if name}
+        return []
+    return [name for name in map(_text_of, reversed(found)) if name]
 
 
 def _text_of(raw: bytes) -> str:

@@ -49,6 +49,7 @@ from beeq.web.page.screens import (
     system,
     workers,
 )
+from beeq.web.page.searches import Searches
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Auth, Visitors, set_session
 from beeq.web.paths import encoded_path
@@ -179,16 +180,17 @@ class Dashboard:
     def _running(self) -> Parts:
         if self._parts is None:
             store = self._make_store()
-            live = Live(store, most_listeners=self._most_streams)
+            failures = Failures(store)
             self._parts = Parts(
                 store,
                 BulkRuns(store),
-                Failures(store),
-                live,
+                failures,
+                Live(store, most_listeners=self._most_streams, survey=lambda: failures.known),
                 self._visitors,
                 self._policy,
                 self._make_made(),
                 self._make_mirror(),
+                Searches(),
             )
         return self._parts
 
@@ -199,6 +201,7 @@ class Dashboard:
             await parts.live.close()
             await parts.runs.close()
             await parts.failures.close()
+            await parts.searches.close()
             parts.made.close()
             await parts.mirror.close()
             await parts.store.close()

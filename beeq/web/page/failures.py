@@ -1,9 +1,9 @@
 """Which errors failed jobs have: read in the background in bounded steps, grouped, shared by all who look."""
 
 import asyncio
+import heapq
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from beeq.errors import BeeqError, RedisUnavailable, line_of
@@ -22,7 +22,6 @@ _A_PAGE = 200
 _MOST_GROUPS = 200
 _OTHERS = "(other errors)"
 _GOOD_FOR_S = 30.0
-_WAIT_S = 0.2
 RECENT_MS = 600_000
 
 
@@ -79,13 +78,17 @@ class FailureSurvey:
     begun_s: float = field(default_factory=time.monotonic)
     problem: str = ""
 
-    def sorted_groups(self) -> list[FailureGroup]:
-        """Return the groups: what has failed lately first, then the largest."""
-        return _sorted(self.groups.values())
+    def first_groups(self, count: int) -> list[FailureGroup]:
+        """Return so many groups: what has failed lately first, then the largest."""
+        return heapq.nsmallest(count, self.groups.values(), key=_order)
+
+    def recent_of(self, prefix: str, queue_name: str) -> int:
+        """Return how many jobs of a queue have failed in the last ten minutes."""
+        return sum(group.recent for group in self.by_queue.get((prefix, queue_name), ()))
 
     def of(self, prefix: str, queue_name: str) -> list[FailureGroup]:
         """Return the groups of one queue, likewise."""
-        return _sorted(self.by_queue.get((prefix, queue_name), []))
+        return sorted(self.by_queue.get((prefix, queue_name), []), key=_order)
 
     def add(self, group: FailureGroup) -> None:
         """Take a new group in."""
@@ -93,8 +96,8 @@ class FailureSurvey:
         self.by_queue.setdefault((group.prefix, group.queue_name), []).append(group)
 
 
-def _sorted(groups: Iterable[FailureGroup]) -> list[FailureGroup]:
-    return sorted(groups, key=lambda each: (-each.recent, -each.count, -each.last_ms))
+def _order(group: FailureGroup) -> tuple[int, int, int]:
+    return -group.recent, -group.count, -group.last_ms
 
 
 class Failures:
@@ -106,13 +109,18 @@ class Failures:
         self._survey: FailureSurvey | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def known(self) -> FailureSurvey | None:
+        """What is known, without looking."""
+        return self._whole or self._survey
+
     async def close(self) -> None:
         """Stop reading."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def look(self, *, wait_s: float = _WAIT_S) -> FailureSurvey:
+    async def look(self, *, wait_s: float) -> FailureSurvey:
         """Return what is known after a short wait: the last whole survey, or what the first has so far."""
         is_old = self._survey is None or time.monotonic() - self._survey.begun_s > _GOOD_FOR_S
         if is_old and self._task is None:

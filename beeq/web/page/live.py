@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from beeq.client.reader import Reader
@@ -17,7 +18,9 @@ from beeq.protocol.codec import dumps
 from beeq.protocol.keys import Keys
 from beeq.redis.urls import redact
 from beeq.web.page.addresses import segment
-from beeq.web.page.store import Overview, QueueStore, in_time
+from beeq.web.page.failures import FailureSurvey
+from beeq.web.page.store import Overview, QueueCounts, QueueStore, in_time
+from beeq.web.page.troubles import worst_first
 from beeq.web.responses import Refusal
 
 logger = logging.getLogger("beeq.web")
@@ -32,6 +35,8 @@ MOST_LISTENERS = 200
 _MOST_JOBS = 50
 #: Of a longer record no progress is told: each would be read in every turn.
 _LONGEST_RECORD = 50_000
+#: Queues whose numbers the overview hears of: those in most trouble.
+_MOST_QUEUES = 300
 _COUNTS = ("waiting", "active", "delayed", "failed", "succeeded", "workers")
 
 
@@ -47,11 +52,19 @@ class Topic:
 class Live:
     """The poller of one page, and who listens to it."""
 
-    def __init__(self, store: QueueStore, *, most_listeners: int = MOST_LISTENERS) -> None:
+    def __init__(
+        self,
+        store: QueueStore,
+        *,
+        most_listeners: int = MOST_LISTENERS,
+        survey: Callable[[], FailureSurvey | None] = lambda: None,
+    ) -> None:
         self._store = store
+        self._survey = survey
         self._most_listeners = most_listeners
         self._topics: Counter[Topic] = Counter()
-        self._counts: list[dict[str, Any]] = []
+        self._counts: dict[tuple[str, str], dict[str, Any]] = {}  # by prefix and name, the worst first
+        self._of_all = b""  # the message about all queues, as far as they fit
         self._jobs: dict[Topic, tuple[str, Any]] = {}
         self._is_away = False
         self._turn = asyncio.Event()
@@ -85,7 +98,8 @@ class Live:
             return  # others have come since there was room
         self._topics[topic] += 1
         if self._task is None or self._task.done():
-            self._counts, self._jobs, self._is_away = [], {}, False  # what it last saw may be hours old
+            # What it last saw may be hours old.
+            self._counts, self._jobs, self._is_away = {}, {}, False
             self._task = asyncio.create_task(self._look_on())
             self._task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
@@ -115,12 +129,10 @@ class Live:
             return dumps({"away": True})
         if not self._counts:
             return b""
-        queues = [
-            each
-            for each in self._counts
-            if not topic.queue_name or (each["prefix"], each["name"]) == (topic.prefix, topic.queue_name)
-        ]
-        message: dict[str, Any] = {"queues": queues}
+        if not topic.queue_name:
+            return self._of_all
+        counts = self._counts.get((topic.prefix, topic.queue_name))
+        message: dict[str, Any] = {"queues": [] if counts is None else [counts]}
         if topic in self._jobs:
             state, progress = self._jobs[topic]
             message["job"] = {"state": state, "progress": shown(progress) if progress else ""}
@@ -134,7 +146,7 @@ class Live:
         while self._topics and not self._is_over:
             try:
                 async with in_time():
-                    self._counts = _counts_of(await self._store.overview())
+                    self._note(await self._store.overview())
                     self._jobs = await self._look_at_jobs()
                 self._is_away = False
             except BeeqError as error:
@@ -147,6 +159,12 @@ class Live:
             turn, self._turn = self._turn, asyncio.Event()
             turn.set()
             await asyncio.sleep(_EVERY_S)
+
+    def _note(self, overview: Overview) -> None:
+        queues = worst_first(overview.queues, self._survey())
+        self._counts = {(each.prefix, each.name): _counts_of(each) for _, each in queues if each.stats}
+        some = list(islice(self._counts.values(), _MOST_QUEUES))
+        self._of_all = dumps({"queues": some, "known": overview.known})
 
     async def _look_at_jobs(self) -> dict[Topic, tuple[str, Any]]:
         topics = [topic for topic in self._topics if topic.job_id][:_MOST_JOBS]
@@ -165,15 +183,11 @@ class Live:
         return state.state, None if state.record is None else state.record.progress
 
 
-def _counts_of(overview: Overview) -> list[dict[str, Any]]:
-    return [
-        {
-            "prefix": each.prefix,
-            "name": each.name,
-            "segment": segment(each.name),
-            "isPaused": each.pause is not None,
-            **{name: getattr(each.stats, name) for name in _COUNTS},
-        }
-        for each in overview.queues
-        if each.stats is not None
-    ]
+def _counts_of(counts: QueueCounts) -> dict[str, Any]:
+    return {
+        "prefix": counts.prefix,
+        "name": counts.name,
+        "segment": segment(counts.name),
+        "isPaused": counts.pause is not None,
+        **{name: getattr(counts.stats, name) for name in _COUNTS},
+    }

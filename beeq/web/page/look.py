@@ -17,6 +17,7 @@ from beeq.web.page.live import Live
 from beeq.web.page.made.files import MadeFiles
 from beeq.web.page.mirrored import PageMirror
 from beeq.web.page.runs import BulkRuns
+from beeq.web.page.searches import Searches
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Visitor, Visitors
 from beeq.web.policy import Policy
@@ -26,6 +27,7 @@ SAID_COOKIE = "beeq_said"
 _SAID_S = 20
 _LONGEST_SAID = 500
 _LONGEST_QUERY = 2000
+_MOST_DIGITS = 6
 _RUNS_OF_BLANKS = re.compile(r"\s+")
 #: What is a type's name for certain, and no word of a message.
 _ERROR_TYPE = re.compile(r"(?:[A-Za-z_]\w*\.){0,8}[A-Z]\w*(?:Error|Exception|Timeout)", re.ASCII)
@@ -44,6 +46,7 @@ class Parts:
     policy: Policy
     made: MadeFiles
     mirror: PageMirror
+    searches: Searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,13 @@ class ScreenRequest:
         """Return a parameter of the query, in one line and not too long; "" if it is not there."""
         query: QueryParams = self.request.query_params
         return query.get(name, "")[:_LONGEST_QUERY]
+
+    @property
+    def page(self) -> int:
+        """Which page of a list is asked for; the first is 1."""
+        text = self.asked("page")
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+        return max(1, int(text)) if is_number else 1
 
     def sent(self, name: str) -> str:
         """Return a field of the form; "" if it is not there."""

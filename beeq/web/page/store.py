@@ -14,17 +14,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beeq.client.reader import JobState, Reader, Stats
-from beeq.errors import BeeqError, JobUnreadable, QueueClosed, RedisError, RedisUnavailable, line_of
+from beeq.errors import (
+    BeeqError,
+    JobUnreadable,
+    QueueClosed,
+    RedisError,
+    RedisRefused,
+    RedisUnavailable,
+    line_of,
+)
 from beeq.jobs import JOB_TYPES
-from beeq.operations.live_workers import Activity, look_at
+from beeq.operations.live_workers import Activity, OtherJobs, look_at
 from beeq.operations.pauses import read_pause
-from beeq.operations.queue_names import find_queue_names, queues_with
-from beeq.protocol.keys import Keys
+from beeq.operations.queue_names import find_queue_names, queues_with, registered_names
+from beeq.protocol.keys import Keys, registry_key
 from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
 from beeq.redis import scripts
 from beeq.redis.urls import redact
 from beeq.web.bounds import HeldBytes
+from beeq.web.page import waits
+from beeq.web.page.searches import Search
 
 logger = logging.getLogger("beeq.web")
 
@@ -37,12 +47,16 @@ LONGEST_SHOWN, LONGEST_LISTED = 2_000_000, 1_000_000
 LONGEST_SAVED, _MOST_SAVED = 32 << 20, 64 << 20
 #: Queues that are open at once.
 _MOST_OPEN = 12
-#: Names are looked for again after this long; a screen waits so long for the first of them.
+#: Names are looked for again after this long.
 _NAMES_FOR_S = 10.0
-_NAMES_WAIT_S = 0.25
-_COUNTED_AT_ONCE = 200
-#: Counts of one moment serve all who ask within this time.
-_COUNTS_FOR_S = 1.0
+#: Queues that are counted, at once and in all.
+_COUNTED_AT_ONCE, MOST_COUNTED = 100, 5_000
+#: Counts of one moment serve all who ask within this time, and for so many times as long as it took to count.
+_COUNTS_FOR_S, _REST = 1.0, 9
+#: While they are counted again, the counts before are shown, if they are no older.
+_OLD_COUNTS_S = 20.0
+#: What goes on at a queue serves all who ask within this time.
+_ACTIVITY_FOR_S = 2.0
 
 
 @asynccontextmanager
@@ -77,12 +91,18 @@ class Overview:
     """All queues at one moment.
 
     Attributes:
-        queues: by prefix and name.
+        queues: those that were counted: of very many, the ones that beeq has used last, up to a bound.
         is_complete: whether all of Redis's keys were looked at for names.
+        known: how many queues there are.
+        is_counting: whether more of them are about to be counted.
+        took_s: how long the counting took.
     """
 
     queues: list[QueueCounts]
     is_complete: bool
+    known: int = 0
+    is_counting: bool = False
+    took_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -126,7 +146,10 @@ class QueueStore:
         self._names = {prefix: _Names() for prefix in prefixes}
         self._open: OrderedDict[tuple[str, str], _OpenQueue] = OrderedDict()
         self._counts: Overview | None = None
-        self._counted_at_s = 0.0
+        self._good_until_s = 0.0
+        self._counted: list[QueueCounts] = []  # by the task that counts
+        self._known = 0
+        self._activities: dict[tuple[str, str], tuple[asyncio.Task[Activity], float]] = {}
         self._counting: asyncio.Task[Overview] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Of what is saved as files.
@@ -156,63 +179,79 @@ class QueueStore:
             self._tasks.add(names.search)
             names.search.add_done_callback(self._tasks.discard)
         if names.search is not None:
-            await asyncio.wait({names.search}, timeout=_NAMES_WAIT_S)
-        return list(names.found), names.is_complete
+            await asyncio.wait({names.search}, timeout=waits.NAMES_S)
+        return names.found, names.is_complete
 
     async def _search(self, prefix: str, names: _Names) -> None:
         try:
             home = await self.home(prefix)
             async with in_time():
+                used = await registered_names(home.pipeline, registry_key(prefix))
+                names.found = names.found or used
                 found, names.is_complete = await find_queue_names(home.pipeline, prefix)
-            names.found = found
+            names.found = list(dict.fromkeys([*used, *found]))
         except BeeqError as error:
             logger.warning("queues cannot be looked for: %s", redact(line_of(error)))
         finally:
             names.stale_at_s = time.monotonic() + _NAMES_FOR_S
             names.search = None
 
-    async def overview(self) -> Overview:
-        """Return every queue with its counts, which may be a second old."""
+    async def overview(self, *, is_whole: bool = False) -> Overview:
+        """Return every queue with its counts, which may be a second old, or older where queues are very many.
+
+        Whoever comes before all queues were counted once gets those that are, unless ``is_whole``.
+        """
         counts = self._counts
-        if counts is not None and time.monotonic() - self._counted_at_s <= _COUNTS_FOR_S:
+        if counts is not None and time.monotonic() <= self._good_until_s:
             return counts
         counting = self._counting
         if counting is None:
-            counting = self._counting = asyncio.create_task(self._count_in_time())
+            self._counted = []
+            counting = self._counting = asyncio.create_task(self._count())
             self._tasks.add(counting)
-            counting.add_done_callback(self._counted)
+            counting.add_done_callback(self._has_counted)
         # All who ask meanwhile share the answer, or the error: of a silent Redis none waits for the others.
-        await asyncio.wait({counting})
+        await asyncio.wait({counting}, timeout=None if is_whole else waits.COUNTS_S)
+        if not counting.done():
+            if self._counts is not None and time.monotonic() - self._good_until_s <= _OLD_COUNTS_S:
+                return self._counts
+            if self._counted and counting is self._counting:
+                return Overview(list(self._counted), is_complete=False, known=self._known, is_counting=True)
+            await asyncio.wait({counting})
         if counting.cancelled():
             raise QueueClosed
         return counting.result()
 
-    async def _count_in_time(self) -> Overview:
-        async with in_time():
-            return await self._count()
-
-    def _counted(self, counting: asyncio.Task[Overview]) -> None:
+    def _has_counted(self, counting: asyncio.Task[Overview]) -> None:
         self._tasks.discard(counting)
         if self._counting is not counting:
             return  # the counts have changed since it began
-        self._counting = None
+        self._counting = self._counts = None
         if not counting.cancelled() and counting.exception() is None:
-            self._counts, self._counted_at_s = counting.result(), time.monotonic()
+            self._counts = counting.result()
+            self._good_until_s = time.monotonic() + max(_COUNTS_FOR_S, _REST * self._counts.took_s)
 
     def forget_counts(self) -> None:
         """Count again at the next look: somebody has changed them."""
         self._counts = self._counting = None
 
     async def _count(self) -> Overview:
+        """Count the queues, first those that beeq has used last, up to a bound."""
+        began_s = time.monotonic()
         queues: list[QueueCounts] = []
-        are_all = True
+        self._counted = queues
+        are_all, wanted = True, list[tuple[str, str]]()
         for prefix in self.prefixes:
-            names, is_complete = await self.names(prefix)
+            async with in_time():
+                names, is_complete = await self.names(prefix)
             are_all = are_all and is_complete
-            for start in range(0, len(names), _COUNTED_AT_ONCE):
-                some = names[start : start + _COUNTED_AT_ONCE]
-                queues += await asyncio.gather(*(self._count_one(prefix, name) for name in some))
-        return Overview(queues, are_all)
+            wanted += [(prefix, name) for name in names]
+        self._known = len(wanted)
+        for start in range(0, min(len(wanted), MOST_COUNTED), _COUNTED_AT_ONCE):
+            some = wanted[start : min(start + _COUNTED_AT_ONCE, MOST_COUNTED)]
+            async with in_time():
+                queues += await asyncio.gather(*(self._count_one(*each) for each in some))
+        return Overview(queues, are_all, len(wanted), took_s=time.monotonic() - began_s)
 
     async def _count_one(self, prefix: str, name: str) -> QueueCounts:
         try:
@@ -233,10 +272,36 @@ class QueueStore:
         home = await self.home(prefix)
         return await read_pause(home.pipeline, Keys(prefix, name))
 
-    async def activity(self, prefix: str, name: str) -> Activity:
-        """Return a queue's live workers, and the jobs that run elsewhere."""
-        home = await self.home(prefix)
-        return await look_at(home.pipeline, Keys(prefix, name))
+    async def activities(self, queues: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Activity]:
+        """Return what goes on at queues, by prefix and name, as far as that is known after a short wait.
+
+        It is looked at once for all who ask, and may be a second old. Of a queue that Redis refuses to show,
+        nothing is known and nothing goes on. Raises RedisUnavailable.
+        """
+        tasks = {key: self._activity_task(key) for key in queues}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=waits.ACTIVITY_S)
+        return {key: task.result() for key, task in tasks.items() if task.done() and not task.cancelled()}
+
+    def _activity_task(self, key: tuple[str, str]) -> asyncio.Task[Activity]:
+        now_s = time.monotonic()
+        for old in [each for each, (_, until_s) in self._activities.items() if now_s > until_s]:
+            if self._activities[old][0].done():
+                del self._activities[old]
+        if key not in self._activities:
+            task = asyncio.create_task(self._look_at(*key))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            self._activities[key] = task, now_s + _ACTIVITY_FOR_S
+        return self._activities[key][0]
+
+    async def _look_at(self, prefix: str, name: str) -> Activity:
+        try:
+            async with in_time():
+                home = await self.home(prefix)
+                return await look_at(home.pipeline, Keys(prefix, name))
+        except RedisRefused:
+            return Activity((), OtherJobs())
 
     async def job_state(self, prefix: str, name: str, job_id: str) -> JobState | None:
         """Return a job's state, without a long record; None if Redis has nothing of it that can be read."""
@@ -259,11 +324,18 @@ class QueueStore:
         )
         return None if kept is None else kept.partition(b":")[2][1:]
 
-    async def queues_having(self, prefix: str, job_id: str) -> list[str]:
-        """Return the names of the queues that have a job of that id, or know how it ended."""
-        names, _ = await self.names(prefix)
+    async def find_queues_having(self, prefix: str, job_id: str, search: Search) -> None:
+        """Add the queues that have a job of that id, or know how it ended, to the homes of a search."""
+        names, is_complete = await self.names(prefix)
+        wanted = list(dict.fromkeys([*JOB_TYPES, *names]))
+        search.queues += len(wanted)
+        search.is_whole = search.is_whole and is_complete
         home = await self.home(prefix)
-        return await queues_with(home.pipeline, prefix, [*JOB_TYPES, *names], job_id, is_gone_too=True)
+        for start in range(0, len(wanted), _COUNTED_AT_ONCE):
+            some = wanted[start : start + _COUNTED_AT_ONCE]
+            found = await queues_with(home.pipeline, prefix, some, job_id, is_gone_too=True)
+            search.homes += [(prefix, name) for name in found]
+            search.asked += len(some)
 
     # Open queues.
 

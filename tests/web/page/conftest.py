@@ -11,7 +11,15 @@ import pytest
 from beeq import JobFailed
 from beeq.protocol.keys import Keys
 from beeq.web import Dashboard, Policy, dashboard
+from beeq.web.page import waits
 from tests.support.server import Server
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screens wait until all is known, also on a busy machine."""
+    for name in [each for each in vars(waits) if each.isupper()]:
+        monkeypatch.setattr(waits, name, 20.0)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.web.page.conftest import client_of
 async def store(valkey, prefix, monkeypatch):
     monkeypatch.setattr("beeq.web.page.store._COUNTS_FOR_S", 0.0)
     monkeypatch.setattr("beeq.web.page.store._NAMES_FOR_S", 0.0)
+    monkeypatch.setattr("beeq.web.page.store._REST", 0)
     store = QueueStore(valkey.url, [prefix])
     yield store
     await store.close()

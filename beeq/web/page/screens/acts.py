@@ -45,6 +45,7 @@ async def act(look: ScreenRequest) -> Response:
     finally:  # what was done before Redis failed was done
         _log(look, known, name, ids, done)
         look.parts.failures.forget()
+        look.parts.searches.forget()
     where = look.sent("after_removal") if known == "remove" and done else ""
     return look.back(_said(DONE[known], done, len(ids)), where)
 
@@ -204,4 +205,5 @@ async def confirm_run(look: ScreenRequest) -> Response:
     run = _run_of(look)
     await look.parts.runs.go_on(run, look.visitor.who)
     look.parts.failures.forget()
+    look.parts.searches.forget()
     return rendering.redirect(_address(look, run))

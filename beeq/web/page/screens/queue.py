@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -12,11 +13,11 @@ from beeq.operations.job_filter import STATES, Filters, JobFilter, OneOf, State
 from beeq.operations.many import FoundJob
 from beeq.process import now_ms
 from beeq.protocol.codec import loads
-from beeq.queue import Queue
 from beeq.web.page import words
 from beeq.web.page.look import ScreenRequest
-from beeq.web.page.screens.overview import is_unserved
+from beeq.web.page.searches import Search
 from beeq.web.page.store import LONGEST_LISTED, in_time
+from beeq.web.page.troubles import is_unserved
 from beeq.web.responses import Refusal
 
 #: The tabs, in the order in which jobs pass through them.
@@ -32,8 +33,6 @@ VERBS: dict[str, tuple[tuple[str, str], ...]] = {
 #: Filters, as the query names them.
 FILTERS = ("error", "kind", "text", "where", "since", "older")
 A_PAGE = 50
-#: A search through a state takes so long; what it has found by then is shown.
-SEARCH_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class JobRow:
     when: str
     moment: str
     attempts: int
-    progress: Any
+    progress: str
     error: str
     words: str
 
@@ -59,23 +58,27 @@ async def show(look: ScreenRequest) -> Response:
         )
     state = _state(look, stats)
     given = {each: look.asked(each) for each in FILTERS if look.asked(each)}
-    found: list[FoundJob[Job]] = []
-    problem, next_at, is_all = "", None, True
+    rows: list[JobRow] = []
+    search: Search | None = None
+    problem, next_at = "", None
     try:
         filters = filters_of(look, given)
         JobFilter.of(STATES, **filters)
     except ValueError as error:
         problem = str(error)
     else:
-        async with look.parts.store.queue(look.prefix, name) as queue:
-            if filters:
-                found, is_all = await _search(queue, state, filters)
-            else:
-                async with in_time():
-                    page = await queue.page_of_jobs(
-                        state, at=look.asked("at"), count=A_PAGE, max_bytes=LONGEST_LISTED
-                    )
-                found, next_at = page.jobs, page.next_at
+        if filters:
+            key = (look.prefix, look.at.base, name, state, *sorted(given.items()))
+            search = await look.parts.searches.look(
+                key, partial(_search, look, name, {**filters, "state": state})
+            )
+            rows = search.found
+        else:
+            async with look.parts.store.queue(look.prefix, name) as queue, in_time():
+                page = await queue.page_of_jobs(
+                    state, at=look.asked("at"), count=A_PAGE, max_bytes=LONGEST_LISTED
+                )
+                rows, next_at = [_row(look, name, each) for each in page.jobs], page.next_at
     return look.screen(
         "queue.html",
         name=name,
@@ -83,12 +86,12 @@ async def show(look: ScreenRequest) -> Response:
         state=state,
         tabs=TABS,
         verbs=VERBS[state],
-        rows=[_row(look, name, each) for each in found],
+        rows=rows,
+        search=search,
         given=given,
         filter_problem=problem,
         next_at=next_at,
         is_first=not look.asked("at"),
-        is_all=is_all,
         limit=A_PAGE,
         pause=pause,
         now_ms=now_ms(),
@@ -142,17 +145,15 @@ def _condition(text: str) -> tuple[str, Any]:
     return (path, exact) if is_json else (path, OneOf((value, exact)))
 
 
-async def _search(queue: Queue, state: State, filters: Filters) -> tuple[list[FoundJob[Job]], bool]:
-    """Return the first jobs that are meant, and whether every job was looked at, or the page is full."""
-    found: list[FoundJob[Job]] = []
-    wanted: Filters = {**filters, "state": state, "limit": A_PAGE}
-    try:
-        async with asyncio.timeout(SEARCH_S):
-            async for each in queue.find_jobs(**wanted):
-                found.append(each)  # noqa: PERF401 - kept when the time is over
-    except TimeoutError:
-        return found, False
-    return found, True
+async def _search(look: ScreenRequest, name: str, filters: Filters, search: Search) -> None:
+    """Add the first jobs that are meant."""
+    stats = await look.parts.store.stats(look.prefix, name)
+    search.of = getattr(stats, str(filters["state"]))
+    wanted: Filters = {**filters, "limit": A_PAGE}
+    async with look.parts.store.queue(look.prefix, name) as queue:
+        found = queue.find_jobs(max_bytes=LONGEST_LISTED, on_progress=search.counter(), **wanted)
+        async for each in found:
+            search.found.append(_row(look, name, each))
 
 
 def _row(look: ScreenRequest, queue_name: str, found: FoundJob[Job]) -> JobRow:
@@ -173,7 +174,7 @@ def _row(look: ScreenRequest, queue_name: str, found: FoundJob[Job]) -> JobRow:
         when=when,
         moment=words.moment(at_ms) if at_ms else "nobody knows when",
         attempts=len(traces) if isinstance(traces, list) else 0,
-        progress=look.data(job.progress) if job.progress else None,
+        progress=words.cut(words.preview(look.data(job.progress)), 40) if job.progress else "",
         error=words.cut(look.error(found.error), 200),
         words=words.preview(look.data(job.data)),
     )

@@ -7,24 +7,39 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from starlette.responses import Response
 
 from beeq.errors import RedisRefused
-from beeq.job import Job
 from beeq.mirror.history import MirroredJob
 from beeq.operations.job_filter import State
-from beeq.operations.many import FoundJob
 from beeq.process import now_ms
 from beeq.web.page import rendering, words
 from beeq.web.page.addresses import Addresses
 from beeq.web.page.look import ScreenRequest
+from beeq.web.page.searches import LONGEST_S, Search
+from beeq.web.page.store import LONGEST_LISTED, QueueCounts
 from beeq.web.responses import Refusal, status_object
 
-#: In all queues together.
-_LONGEST_S = 2.0
 _MOST_FOUND = 100
 _LONGEST_ID = 500
+#: Queues whose names have the text.
+_MOST_NAMED = 50
+#: The longest look into the mirror.
+_MIRROR_S = 2.0
+_STATES: tuple[State, ...] = ("failed", "active", "waiting", "delayed", "succeeded")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLine:
+    """A job that has the text."""
+
+    queue_name: str
+    job_id: str
+    state: str
+    address: str
+    line: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,67 +68,80 @@ class MirrorFound:
 
 
 async def show(look: ScreenRequest) -> Response:
-    """Return the jobs of an id, or those that have the text."""
+    """Return the jobs of an id, or those that have the text, and queues of such a name."""
     wanted, before = look.asked("q").strip(), look.asked("before")
-    is_id = bool(wanted) and len(wanted) <= _LONGEST_ID and not before
-    homes = await _homes(look, wanted) if is_id else []
-    if is_id and not homes:
-        homes = await _homes_in_mirror(look, wanted)
-    if len(homes) == 1:
-        return rendering.redirect(homes[0][2])
-    found: list[tuple[str, FoundJob[Job], str, str]] = []
-    passed: list[str] = []
-    history: MirrorFound | None = None
-    if wanted and not homes and not look.hides_data:
-        in_redis = [] if before else [_search(look, wanted, found, passed)]
-        history, *_ = await asyncio.gather(_search_mirror(look, wanted, before), *in_redis)
+    search = Search(has_ended=True)
+    if wanted:
+        key = ("", look.at.base, wanted, before)
+        search = await look.parts.searches.look(key, partial(_search, look, wanted, before))
+    if search.has_ended and len(search.homes) == 1:
+        ((prefix, name),) = search.homes
+        return rendering.redirect(look.at.within(prefix).job(name, wanted))
     return look.screen(
         "search.html",
         q=wanted,
-        homes=homes,
-        found=found,
-        passed=passed,
+        search=search,
+        homes=[
+            (prefix, name, look.at.within(prefix).job(name, wanted))
+            for prefix, name in search.homes[:_MOST_FOUND]
+        ],
+        named=await _named(look, wanted) if wanted and not before else [],
         limit=_MOST_FOUND,
-        history=history,
+        has_mirror=look.parts.mirror.is_there,
+        history=search.history,
         is_further=bool(before),
         now_ms=now_ms(),
     )
 
 
-async def _homes(look: ScreenRequest, job_id: str) -> list[tuple[str, str, str]]:
-    """Return prefix, queue and address of each job of that id."""
-    homes = []
+async def _named(look: ScreenRequest, text: str) -> list[tuple[str, str, str]]:
+    """Return prefix, name and address of queues whose names have the text."""
+    wanted = text.casefold()
+    found: list[tuple[str, str, str]] = []
     for prefix in look.at.prefixes:
+        names, _ = await look.parts.store.names(prefix)
         at = look.at.within(prefix)
-        names = await look.parts.store.queues_having(prefix, job_id)
-        homes += [(prefix, name, at.job(name, job_id)) for name in names]
-    return homes
+        found += [(prefix, name, at.queue(name)) for name in names if wanted in name.casefold()]
+    return found[:_MOST_NAMED]
 
 
-async def _homes_in_mirror(look: ScreenRequest, job_id: str) -> list[tuple[str, str, str]]:
-    """Return the same of jobs that only the mirror knows."""
-    at = look.at.within(look.at.prefixes[0])
+async def _search(look: ScreenRequest, wanted: str, before: str, search: Search) -> None:
+    """Ask each queue for a job of that id, and the mirror; if none has one, look for the text in all jobs."""
+    if len(wanted) <= _LONGEST_ID and not before:
+        for prefix in look.at.prefixes:
+            await look.parts.store.find_queues_having(prefix, wanted, search)
+        if not search.homes:
+            search.homes += await _homes_in_mirror(look, wanted)
+    if search.homes or look.hides_data:
+        return
+    in_redis = [] if before else [_search_texts(look, wanted, search)]
+    await asyncio.gather(_search_mirror(look, wanted, before, search), *in_redis)
+
+
+async def _homes_in_mirror(look: ScreenRequest, job_id: str) -> list[tuple[str, str]]:
+    """Return prefix and queue of jobs that only the mirror knows."""
     seen = await look.parts.mirror.find(job_id)
-    return [(at.prefix, job.queue_name, at.job(job.queue_name, job.job_id)) for job in seen.jobs]
+    return [(look.at.prefixes[0], job.queue_name) for job in seen.jobs]
 
 
-async def _search_mirror(look: ScreenRequest, text: str, before: str) -> MirrorFound | None:
-    """Return jobs of the mirror that have the text; None without one."""
+async def _search_mirror(look: ScreenRequest, text: str, before: str, search: Search) -> None:
+    """Note what jobs of the mirror have the text, if there is one."""
     if not look.parts.mirror.is_there:
-        return None
+        return
     at = look.at.within(look.at.prefixes[0])
     try:
         page, problem = await look.parts.mirror.search(
-            text, most=_MOST_FOUND, longest_s=_LONGEST_S, before=before
+            text, most=_MOST_FOUND, longest_s=_MIRROR_S, before=before
         )
     except ValueError as error:
         raise Refusal(400, str(error)) from None
     if page is None:
-        return MirrorFound(problem=problem)
+        search.history = MirrorFound(problem=problem)
+        return
     further = at.to("/search", q=text, before=page.before) if page.before else ""
     back_to_ms = 0 if page.back_to is None else round(page.back_to.timestamp() * 1000)
     hits = [_hit(at, job) for job in page.found]
-    return MirrorFound(hits, page.looked_at, back_to_ms, further)
+    search.history = MirrorFound(hits, page.looked_at, back_to_ms, further)
 
 
 def _hit(at: Addresses, job: MirroredJob) -> MirrorHit:
@@ -128,24 +156,34 @@ def _hit(at: Addresses, job: MirroredJob) -> MirrorHit:
     )
 
 
-async def _search(
-    look: ScreenRequest, text: str, found: list[tuple[str, FoundJob[Job], str, str]], passed: list[str]
-) -> None:
-    """Add each job that has the text: queue, job, address, line; and the queues that took too long."""
-    ends_s = time.monotonic() + _LONGEST_S
-    queues = [each for each in (await look.parts.store.overview()).queues if each.stats is not None]
+async def _search_texts(look: ScreenRequest, text: str, search: Search) -> None:
+    """Add each job that has the text, and the queues that took too long."""
+    ends_s = search.begun_s + 0.95 * LONGEST_S
+    counted = await look.parts.store.overview(is_whole=True)
+    queues = [each for each in counted.queues if each.stats is not None and each.stats.total]
+    search.of = sum(each.stats.total for each in queues if each.stats is not None)
     for number, counts in enumerate(queues):
         share_s = max(0.0, ends_s - time.monotonic()) / (len(queues) - number)
-        at = look.at.within(counts.prefix)
         try:
-            async with asyncio.timeout(share_s), look.parts.store.queue(counts.prefix, counts.name) as queue:
-                states: tuple[State, ...] = ("failed", "active", "waiting", "delayed", "succeeded")
-                async for each in queue.find_jobs(text=text, state=states, limit=_MOST_FOUND - len(found)):
-                    line = look.error(each.error) or words.preview(each.job.data)
-                    found.append(
-                        (counts.name, each, at.job(counts.name, each.job.id or ""), words.cut(line, 200))
-                    )
+            async with asyncio.timeout(share_s):
+                await _search_queue(look, text, counts, search)
         except (TimeoutError, RedisRefused):
-            passed.append(counts.name)
-        if len(found) >= _MOST_FOUND:
+            search.is_whole = False
+            search.passed.append(counts.name)
+        if len(search.found) >= _MOST_FOUND:
             return
+
+
+async def _search_queue(look: ScreenRequest, text: str, counts: QueueCounts, search: Search) -> None:
+    at = look.at.within(counts.prefix)
+    async with look.parts.store.queue(counts.prefix, counts.name) as queue:
+        async for each in queue.find_jobs(
+            text=text,
+            state=_STATES,
+            limit=_MOST_FOUND - len(search.found),
+            max_bytes=LONGEST_LISTED,
+            on_progress=search.counter(),
+        ):
+            job_id = each.job.id or ""
+            line = words.cut(look.error(each.error) or words.preview(each.job.data), 200)
+            search.found.append(FoundLine(counts.name, job_id, each.state, at.job(counts.name, job_id), line))

@@ -33,17 +33,16 @@ function write(place, count) {
   if (cell) cell.classList.toggle("zero", count === 0);
 }
 
-function writeOverview(queues) {
+function writeOverview(queues, known) {
   const rows = new Map();
   for (const row of document.querySelectorAll("tr[data-queue]")) {
     rows.set(JSON.stringify([row.dataset.prefix, row.dataset.queue]), row);
   }
-  let added = 0;
   for (const queue of queues) {
     const row = rows.get(JSON.stringify([queue.prefix, queue.segment]));
-    if (!row) added += 1;
-    else for (const place of row.querySelectorAll("[data-count]")) write(place, queue[place.dataset.count]);
+    if (row) for (const place of row.querySelectorAll("[data-count]")) write(place, queue[place.dataset.count]);
   }
+  const added = Math.max(0, known - Number(document.body.dataset.queues));
   tell(added ? `${added} new ${added === 1 ? "queue" : "queues"}.` : "");
 }
 
@@ -74,7 +73,7 @@ function listen(address, body) {
     const message = JSON.parse(event.data);
     if (message.away) tell("Redis does not answer: these numbers are old.");
     else if (message.job) writeJob(message.job, body.dataset.job);
-    else if (body.dataset.job === undefined && body.dataset.state === undefined) writeOverview(message.queues);
+    else if (body.dataset.job === undefined && body.dataset.state === undefined) writeOverview(message.queues, message.known);
     else if (body.dataset.state !== undefined && message.queues.length) writeQueue(message.queues[0], body.dataset.state);
   };
   // A page that nobody sees listens to nothing.

@@ -1,0 +1,136 @@
+"""Searches through many jobs, which take longer than a request: each goes on, and shows how far it is.
+
+Who asks for the same again, as a page does that looks how far it is, gets the same search.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from beeq.errors import BeeqError, line_of
+from beeq.operations.many import BulkCounts
+from beeq.redis.urls import redact
+from beeq.web.page import waits
+from beeq.web.responses import Refusal
+
+logger = logging.getLogger("beeq.web")
+
+#: A search takes so long at the most; what it has found by then is shown.
+LONGEST_S = 20.0
+#: What a search has found is shown to who asks again soon: the longer it took, the longer, up to so long.
+_GOOD_FOR_S = 30.0
+_MOST_REMEMBERED = 30
+_MOST_AT_ONCE = 4
+
+
+@dataclass(slots=True)
+class Search:
+    """One search, and what it has found so far.
+
+    Attributes:
+        found: what the screen shows, one for each job.
+        homes: prefix and name of each queue that has a job of the id that is looked for.
+        asked: how many queues were asked for it. queues: how many there are.
+        looked_at: how many jobs were looked into. of: how many there are.
+        unread: those of them whose records are too long to be looked into.
+        passed: names of the queues that were not looked through.
+        is_whole: whether nothing was left out for lack of time.
+        history: what the screen shows of the mirror.
+        problem: why it stopped. refusal: what who asks is answered instead.
+    """
+
+    found: list[Any] = field(default_factory=list)
+    homes: list[tuple[str, str]] = field(default_factory=list)
+    asked: int = 0
+    queues: int = 0
+    looked_at: int = 0
+    of: int = 0
+    unread: int = 0
+    passed: list[str] = field(default_factory=list)
+    is_whole: bool = True
+    has_ended: bool = False
+    history: Any = None
+    refusal: Refusal | None = None
+    problem: str = ""
+    begun_s: float = field(default_factory=time.monotonic)
+    good_until_s: float = 0.0
+
+    def counter(self) -> Callable[[BulkCounts], None]:
+        """Return what notes the progress of one pass, beside what others have looked into before."""
+        looked_at, unread = self.looked_at, self.unread
+
+        def note(counts: BulkCounts) -> None:
+            self.looked_at, self.unread = looked_at + counts.seen, unread + counts.unreadable
+
+        return note
+
+
+class Searches:
+    """Those of one page."""
+
+    def __init__(self) -> None:
+        self._searches: OrderedDict[Hashable, Search] = OrderedDict()
+        self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Stop those that go on."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def look(self, key: Hashable, work: Callable[[Search], Awaitable[None]]) -> Search:
+        """Return the search of that key after a short wait; ``work`` is done if it is new, or old.
+
+        Raises Refusal: too many go on, or what ``work`` raised.
+        """
+        search = self._searches.get(key)
+        if search is None or (key not in self._tasks and time.monotonic() > search.good_until_s):
+            if len(self._tasks) >= _MOST_AT_ONCE:
+                raise Refusal(
+                    503, "Several searches go on: try again in a moment", headers={"retry-after": "5"}
+                )
+            search = self._searches[key] = Search()
+            self._searches.move_to_end(key)
+            self._tasks[key] = task = asyncio.create_task(self._run(search, work))
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            self._forget_some()
+        if key in self._tasks:
+            await asyncio.wait({self._tasks[key]}, timeout=waits.SEARCH_S)
+        if search.refusal is not None:
+            raise search.refusal
+        return search
+
+    def forget(self) -> None:
+        """Search again at the next look: somebody has changed jobs."""
+        for key in [each for each in self._searches if each not in self._tasks]:
+            del self._searches[key]
+
+    def _forget_some(self) -> None:
+        old = [key for key in self._searches if key not in self._tasks]
+        for key in old[: max(0, len(self._searches) - _MOST_REMEMBERED)]:
+            del self._searches[key]
+
+    @staticmethod
+    async def _run(search: Search, work: Callable[[Search], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                await work(search)
+        except TimeoutError:
+            search.is_whole = False
+        except Refusal as refusal:
+            search.refusal = refusal
+        except BeeqError as error:
+            search.is_whole, search.problem = False, redact(line_of(error))
+        except Exception:
+            logger.exception("a search failed")
+            search.is_whole, search.problem = False, "Internal error: the log says more"
+        finally:
+            search.has_ended = True
+            took_s = time.monotonic() - search.begun_s
+            if took_s > waits.SEARCH_S:  # a page waits for it, and comes for it
+                search.good_until_s = time.monotonic() + min(_GOOD_FOR_S, 3 + 2 * took_s)
