@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from beeq import BeeqError, Queue, Stats
+from beeq import BeeqError, JobFailed, Queue, Stats
 from beeq.job_spec import JobSpec
 from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.ffmpeg import run as run_ffmpeg
@@ -26,13 +26,12 @@ from beeq.processors.base import ProcessorSettings
 from beeq_cli.commands.stats import print_stats
 from beeq_cli.console import print_json, print_line, say
 from beeq_cli.demo.peers import Peers
-from beeq_cli.demo.scenes import Scenes, Step
+from beeq_cli.demo.scenes import FAST, SLOW, Pace, Scenes, Step
 from beeq_cli.demo.show import Show, progress_shown
 from beeq_cli.options import Common, common_options, examples, option
 from beeq_cli.running import FAILURE, connect, run
 
 PREFIX = "beeq-demo"
-_CLIP_S = 1
 #: Different sizes and rates on purpose: a stitch makes them one.
 _CLIPS = (("testsrc2", "320x240", 25), ("mandelbrot", "240x240", 15), ("rgbtestsrc", "160x120", 10))
 #: What the placeholder answers for every image.
@@ -41,47 +40,98 @@ _JOB_TIMEOUT_MS = 120_000
 
 
 @click.command(
-    short_help="Run real jobs in a folder of their own, and show them.", epilog=examples("beeq demo")
+    short_help="Run real jobs in a folder of their own, and show them.",
+    epilog=examples("beeq demo", "beeq demo --page"),
 )
 @option("--json", "as_json", is_flag=True, help="Print one object with the results and the stats.")
+@option(
+    "--page",
+    "has_page",
+    is_flag=True,
+    help="Serve the page on a free port, run slowly, and go on until Ctrl-C.",
+)
 @common_options(has_redis=False)
 @click.pass_obj
-def demo(common: Common, as_json: bool) -> None:
+def demo(common: Common, as_json: bool, has_page: bool) -> None:
     """Make three small clips, run every kind of job with a worker and a Redis of their own, and show it all.
 
     Needs no Redis, no network and no AI provider (a placeholder answers), only ffmpeg. Everything lies
-    in a temporary folder, and is removed.
+    in a temporary folder, and is removed. With --page one job fails, which can be retried there, and one
+    is due in ten minutes.
     """
+    if as_json and has_page:
+        raise click.UsageError("--page goes on until Ctrl-C, and --json prints the end: give one of them")
     find_ffmpeg()
     folder = Path(tempfile.mkdtemp(prefix="beeq-demo-"))
+    media = folder / "media"
+    media.mkdir()
     try:
-        code = run(_demo(folder, as_json=as_json, is_quiet=common.is_quiet))
+        if has_page:
+            code = run(_demo_with_page(folder, is_quiet=common.is_quiet))
+        else:
+            code = run(_demo(folder, as_json=as_json, is_quiet=common.is_quiet))
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # the server may still be writing its last line there
     sys.exit(code)
 
 
-async def _demo(folder: Path, *, as_json: bool, is_quiet: bool) -> int:
-    media = folder / "media"
-    media.mkdir()
+async def _demo_with_page(folder: Path, *, is_quiet: bool) -> int:
+    """Perform it slowly, and serve the page until a signal comes; return the exit code."""
+    try:
+        from beeq.web import Policy, dashboard, server  # noqa: PLC0415 - an extra
+    except ImportError as error:  # it names the extra
+        raise click.ClickException(str(error)) from error
+    page = dashboard(redis=_redis(folder), prefixes=[PREFIX], policy=Policy(), media_root=folder / "media")
+    listener = server.listen(server.address_to_listen_on("127.0.0.1", 0))
+    print_line(f"The page is at {server.url_of(listener)}/ until Ctrl-C.")
+    serving = asyncio.create_task(server.serve(page, listener, on_serving=lambda: None))
+    performing = asyncio.create_task(_demo(folder, as_json=False, is_quiet=is_quiet, serving=serving))
+    try:
+        await asyncio.wait((serving, performing), return_when=asyncio.FIRST_COMPLETED)
+        return performing.result() if performing.done() else 0
+    finally:
+        performing.cancel()
+        serving.cancel()
+        await asyncio.gather(performing, serving, return_exceptions=True)
+
+
+def _redis(folder: Path) -> str:
+    return f"embedded:{folder / 'redis'}"
+
+
+async def _demo(
+    folder: Path, *, as_json: bool, is_quiet: bool, serving: asyncio.Task[None] | None = None
+) -> int:
+    """Perform it; with a page, go on working until that is not served any more. Return the exit code."""
+    pace, media = FAST if serving is None else SLOW, folder / "media"
     if not is_quiet:
         say("A Redis of its own, a worker, three small clips, and a placeholder for the AI provider …")
-    clips = await _make_clips(media)
+    clips = await _make_clips(media, pace.clip_s)
     report: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    with Peers(folder / PICTURE, media / clips[-1]) as peers:
-        async with _working(folder, media, peers) as queues:
+    with Peers(folder / PICTURE, media / clips[-1], answer_s=pace.answer_s) as peers:
+        async with _working(folder, media, peers, pace) as queues:
+            scenes = Scenes(media, clips, pace.clip_s, peers)
             with progress_shown(is_quiet=is_quiet) as show:
-                for steps in Scenes(media, clips, _CLIP_S, peers).acts(results):
-                    jobs = (_perform(step, queues[step.queue_name], show) for step in steps)
+                for number, act in enumerate(scenes.acts(results)):
+                    jobs = [
+                        _perform(step, queues[step.queue_name], show, begins_s=pace.between_s * place)
+                        for place, step in enumerate(act)
+                    ]
+                    if serving is not None and number == 0:
+                        jobs += [_perform(step, queues[step.queue_name], show) for step in scenes.beside()]
                     report += await asyncio.gather(*jobs)
                     results |= {job["name"]: job["result"] for job in report if "result" in job}
             stats = {name: await queue.stats() for name, queue in queues.items()}
-    if as_json:
-        by_queue = {name: numbers.shown() for name, numbers in stats.items()}
-        print_json({"jobs": report, "stats": by_queue})
-    else:
-        _print(report, stats)
+            if as_json:
+                by_queue = {name: numbers.shown() for name, numbers in stats.items()}
+                print_json({"jobs": report, "stats": by_queue})
+            else:
+                _print(report, stats)
+            if serving is not None:
+                if not is_quiet:
+                    say("The worker and the page go on until Ctrl-C.")
+                await asyncio.wait((serving,))
     return FAILURE if any("error" in job for job in report) else 0
 
 
@@ -94,9 +144,10 @@ def _print(report: list[dict[str, Any]], stats: dict[str, Stats]) -> None:
     print_stats(stats)
 
 
-async def _perform(step: Step, queue: Queue, show: Show) -> dict[str, Any]:
+async def _perform(step: Step, queue: Queue, show: Show, *, begins_s: float = 0) -> dict[str, Any]:
     """Run a step to its end; return what the demo reports of it."""
-    spec = JobSpec(step.queue_name)
+    await asyncio.sleep(begins_s)
+    spec = JobSpec(step.queue_name, step.options)
     job = spec.job(queue, spec.completed(step.data))
     report: dict[str, Any] = {"name": step.name, "queue": step.queue_name, "id": job.id}
 
@@ -108,16 +159,19 @@ async def _perform(step: Step, queue: Queue, show: Show) -> dict[str, Any]:
     job.on("progress", on_progress)
     try:
         await job.save()
+        if step.end == "delayed":
+            return report | {"done": "is due later: Run now, on the page, does it at once"}
         result = await job.result(_JOB_TIMEOUT_MS)
         report |= {"done": step.check(result), "result": result}
     except (BeeqError, TimeoutError) as error:
-        report["error"] = str(error)
-    show(step.name, 100, "failed" if "error" in report else "done")
+        is_meant = step.end == "failed" and isinstance(error, JobFailed)
+        report |= {"done": f"failed, as it should: {error}"} if is_meant else {"error": str(error)}
+    show(step.name, 100, "failed" if "result" not in report else "done")
     return report
 
 
 @asynccontextmanager
-async def _working(folder: Path, media: Path, peers: Peers) -> AsyncIterator[dict[str, Queue]]:
+async def _working(folder: Path, media: Path, peers: Peers, pace: Pace) -> AsyncIterator[dict[str, Queue]]:
     """Start the server and a worker on each queue; end both with the block."""
     settings = ProcessorSettings(
         media_root=media,
@@ -129,10 +183,10 @@ async def _working(folder: Path, media: Path, peers: Peers) -> AsyncIterator[dic
         ai_text_model="placeholder",
         ai_image_model="placeholder",
         ai_video_model="placeholder",
-        ai_poll_interval_ms=100,
+        ai_poll_interval_ms=100 + round(pace.answer_s * 1000),
     )
     processors = build(settings)
-    queues = {name: Queue(name, redis=f"embedded:{folder / 'redis'}", prefix=PREFIX) for name in processors}
+    queues = {name: Queue(name, redis=_redis(folder), prefix=PREFIX) for name in processors}
     try:
         for name, queue in queues.items():
             await connect(queue)
@@ -144,13 +198,13 @@ async def _working(folder: Path, media: Path, peers: Peers) -> AsyncIterator[dic
             await processor.close()
 
 
-async def _make_clips(media: Path) -> list[str]:
+async def _make_clips(media: Path, clip_s: int) -> list[str]:
     names = [f"clip-{number}.mp4" for number in range(1, len(_CLIPS) + 1)]
     for number, (name, (picture, size, rate)) in enumerate(zip(names, _CLIPS, strict=True), 1):
         await _draw(
             media / name,
-            *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"{picture}=s={size}:r={rate},format=yuv420p"),
-            *("-f", "lavfi", "-t", str(_CLIP_S), "-i", f"sine=f={220 * number}", "-f", "mp4"),
+            *("-f", "lavfi", "-t", str(clip_s), "-i", f"{picture}=s={size}:r={rate},format=yuv420p"),
+            *("-f", "lavfi", "-t", str(clip_s), "-i", f"sine=f={220 * number}", "-f", "mp4"),
         )
     one_picture = ("-frames:v", "1", "-c:v", "png", "-f", "image2", "-update", "1")
     await _draw(media.parent / PICTURE, "-f", "lavfi", "-i", "testsrc=s=64x64", *one_picture)
@@ -160,7 +214,7 @@ async def _make_clips(media: Path) -> list[str]:
 async def _draw(path: Path, *arguments: str) -> None:
     folder = MediaRoot(path.parent)
     with folder.creating(folder.locate(path.name)) as new:
-        made = await run_ffmpeg([*arguments, new.url], [new.fd], media_s=_CLIP_S)
+        made = await run_ffmpeg([*arguments, new.url], [new.fd], media_s=SLOW.clip_s)
         if made.exit_status:
             raise BeeqError(f"ffmpeg did not make {path.name}: {made.fault}")
         new.publish()

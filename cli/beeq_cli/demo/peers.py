@@ -28,20 +28,27 @@ DESCRIPTION = "A hive at dawn, light through the leaves, and a long, patient que
 _VIDEO = {"id": "video_1", "status": "queued", "progress": 0}
 #: How far the video is, poll by poll.
 _PROGRESS = (30, 70, 100)
+#: So many messages find the receiver away, which is back then.
+_AWAY_FOR = 2
 _MAX_BYTES = 1 << 20
 _TOLERANCE_S = 300
 
 
 class Peers(socketserver.ThreadingTCPServer):
-    """Answers in threads of its own while its ``with`` block lasts, always with these two files."""
+    """Answers in threads of its own while its ``with`` block lasts, always with these two files.
+
+    The provider takes ``answer_s`` for each answer.
+    """
 
     daemon_threads = True
 
-    def __init__(self, picture: Path, video: Path) -> None:
+    def __init__(self, picture: Path, video: Path, *, answer_s: float = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
         self._picture = picture
         self._video = video
+        self._answer_s = answer_s
         self._polls = 0
+        self._refused = 0
         self._webhook_key = secrets.token_bytes(24)
         self.host = f"127.0.0.1:{self.server_address[1]}"
         #: What the AI provider wants as its bearer token.
@@ -53,7 +60,7 @@ class Peers(socketserver.ThreadingTCPServer):
         self.picture_prompt: Any = None
         #: Whether the last video was to begin with the demo's picture, which was uploaded.
         self.is_picture_uploaded = False
-        #: The payloads of genuine webhooks, by webhook-id.
+        #: The payloads of genuine webhooks about the film, by webhook-id.
         self.received: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -72,7 +79,8 @@ class Peers(socketserver.ThreadingTCPServer):
     def answer(self, target: str, headers: Message, body: bytes) -> bytes | dict[str, Any] | int:
         """Return the answer to ``METHOD /path``: a video, a JSON object, or a status without a body."""
         if not target.startswith(("POST /v1/", "GET /v1/")):
-            return self._take_webhook(headers, body)
+            return self._take_webhook(target, headers, body)
+        time.sleep(self._answer_s)
         if not hmac.compare_digest(headers.get("authorization", ""), f"Bearer {self.ai_key}"):
             return 401
         return self._generate(target, body)
@@ -98,7 +106,10 @@ class Peers(socketserver.ThreadingTCPServer):
                 return self._video.read_bytes()
         return 404
 
-    def _take_webhook(self, headers: Message, body: bytes) -> int:
+    def _take_webhook(self, target: str, headers: Message, body: bytes) -> int:
+        if target == "POST /away" and self._refused < _AWAY_FOR:
+            self._refused += 1
+            return 503
         message_id, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
         if not sent.isdecimal() or abs(time.time() - int(sent)) > _TOLERANCE_S:
             return 401
@@ -107,7 +118,8 @@ class Peers(socketserver.ThreadingTCPServer):
         signatures = headers.get("webhook-signature", "").encode().split()
         if not any(hmac.compare_digest(expected, signature) for signature in signatures):
             return 401
-        self.received[message_id] = json.loads(body)
+        if target == "POST /film":
+            self.received[message_id] = json.loads(body)
         return 200
 
 

@@ -1,4 +1,4 @@
-"""What ``beeq demo`` performs: ten jobs in five acts, and how each result is judged.
+"""What ``beeq demo`` performs: ten jobs in five acts, and how each result is judged; with a page, some more.
 
 One film goes through all of the acts, each made from the one before: the script's first scene is the
 picture's prompt, the video begins with the picture, the assembly begins with the video, and the webhook tells
@@ -6,17 +6,39 @@ of that.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beeq import BeeqError
+from beeq.job_spec import JobOptions
 from beeq_cli.demo.peers import DESCRIPTION, SCRIPT, Peers
 
 #: How far a length may be off: encoders round to whole frames and packets.
 _TOLERANCE_S = 0.5
 _SOUND, _FILM = ["audio"], ["audio", "video"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast it goes.
+
+    Attributes:
+        clip_s: how long the clips are.
+        between_s: from the beginning of one step of an act to that of the next.
+        answer_s: until the placeholder answers.
+    """
+
+    clip_s: int
+    between_s: float
+    answer_s: float
+
+
+FAST = Pace(1, 0, 0)
+#: For somebody who looks at the page.
+SLOW = Pace(4, 1.5, 3.0)
+_SCENES_THAT_WAIT = 6
 
 
 class WrongResult(BeeqError):
@@ -32,6 +54,9 @@ class Step:
     data: dict[str, Any]
     #: Looks at the result; says in a few words what was done, or raises WrongResult.
     check: Callable[[Any], str]
+    options: JobOptions = field(default_factory=JobOptions)
+    #: How it is to end while the demo looks; "delayed": it waits for somebody who runs it by the page.
+    end: Literal["succeeded", "failed", "delayed"] = "succeeded"
 
 
 class Scenes:
@@ -74,6 +99,24 @@ class Scenes:
         payload = {"event": "film.ready", "film": results.get("assembly")}
         webhook = {"webhookUrl": f"http://{self._peers.host}/film", "payload": payload, "retryCount": 0}
         yield [Step("webhook", "webhook-processing", webhook, partial(self._is_delivered, payload=payload))]
+
+    def beside(self) -> list[Step]:
+        """Return steps for who looks at the page: one that fails, one that is due later, some that wait."""
+
+        def webhook(name: str, path: str, options: JobOptions, end: Literal["failed", "delayed"]) -> Step:
+            url = f"http://{self._peers.host}/{path}"
+            data = {"webhookUrl": url, "payload": {"event": name}, "retryCount": 0}
+            return Step(name, "webhook-processing", data, lambda _: "delivered", options, end)
+
+        scenes = (f"Scene {number} of the bees." for number in range(1, _SCENES_THAT_WAIT + 1))
+        return [
+            webhook("film.begun", "away", JobOptions(retries=1, backoff=("fixed", 3_000)), "failed"),
+            webhook("film.forgotten", "later", JobOptions(delay_until="10m"), "delayed"),
+            *(
+                replace(_generation("scene-description", self._is_description, prompt=scene), name=scene)
+                for scene in scenes
+            ),
+        ]
 
     # Judging.
 
