@@ -52,7 +52,7 @@ from beeq.web.page.screens import (
 from beeq.web.page.searches import Searches
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Auth, Visitors, set_session
-from beeq.web.paths import encoded_path
+from beeq.web.paths import encoded_path, encoded_path_below
 from beeq.web.policy import Policy, policy_from_environment
 from beeq.web.responses import Refusal
 
@@ -247,14 +247,11 @@ class Dashboard:
 
     def _split(self, scope: Scope) -> tuple[str, str]:
         """Return where the page is mounted, and the path within it, both encoded."""
-        path = encoded_path(scope)
         base = self._base_path
         if base is None:
             base = scope.get("root_path", "").rstrip("/")
         encoded_base = encoded_path({"path": base, "raw_path": b""}) if base else ""
-        if encoded_base and (path == encoded_base or path.startswith(f"{encoded_base}/")):
-            path = path[len(encoded_base) :]
-        return encoded_base, path or "/"
+        return encoded_base, encoded_path_below(scope, encoded_base)
 
     async def _response(self, request: Request, base: str, path: str, body: RequestBody) -> Response:
         at = Addresses(base, self._prefixes, self._prefixes[0])
