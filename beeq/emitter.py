@@ -6,7 +6,7 @@ listens, not of who opened the queue, or works there.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextvars import copy_context
 from typing import Any
 
@@ -73,6 +73,10 @@ class Emitter:
     def has(self, event: str) -> bool:
         """Return whether the event has listeners."""
         return event in self._subscriptions
+
+    def heard(self) -> Container[str]:
+        """Return the events that have listeners, as they are whenever it is asked."""
+        return self._subscriptions.keys()
 
     def names(self) -> list[str]:
         """Return the events that have listeners."""

@@ -1,6 +1,6 @@
 """What the parts of one queue share. A part takes the context and reads what it needs from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from beeq.client.events.event_hub import EventHub
@@ -17,10 +17,11 @@ from beeq.telemetry.hooks import Telemetry
 class QueueContext:
     """One queue's name, settings and connections, and the ways to its listeners.
 
-    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``report_error``
-    emits ``error``, or logs it if there are none, and counts what was said lately; ``now_ms`` is this
-    machine's clock, in ms since the epoch; ``duties`` are what works in the background; ``probe`` tells
-    whether Redis answers; ``telemetry`` is what somebody wants to know of the work.
+    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``heard`` returns
+    the events that have listeners, as they are whenever it is asked; ``report_error`` emits ``error``, or
+    logs it if there are none, and counts what was said lately; ``now_ms`` is this machine's clock, in ms
+    since the epoch; ``duties`` are what works in the background; ``probe`` tells whether Redis answers;
+    ``telemetry`` is what somebody wants to know of the work.
     """
 
     name: str
@@ -30,6 +31,7 @@ class QueueContext:
     pipeline: Pipeline
     event_hub: EventHub
     emit: Callable[..., bool]
+    heard: Callable[[], Container[str]]
     report_error: Callable[[BaseException], None]
     now_ms: Callable[[], int]
     duties: Duties

@@ -70,7 +70,8 @@ class Producer:
         job_id = "" if job.id is None else check_job_id(job.id) or ""
         # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
         record, due_ms = job.encoded(), job.due_ms
-        size_bytes = len(record) + len(job_id.encode()) if job_id else len(record)
+        raw_id = job_id.encode() if job_id else b""
+        size_bytes = len(record) + len(raw_id)
         moment = 0
         if self._event_hub is not None:
             moment = self._event_hub.moment
@@ -81,7 +82,7 @@ class Producer:
             if self.note.is_due():
                 self.note.send_along(self._pipeline)
             batch = self._batch = SaveBatch(self._pipeline, self._prefix, self)
-        batch.add(job, job_id, record, moment, waiter, due_ms=due_ms, size_bytes=size_bytes)
+        batch.add(job, raw_id, record, moment, waiter, due_ms=due_ms, size_bytes=size_bytes)
         return batch
 
     def _take_over(self, jobs: list[Job], caller: asyncio.Future[Any], batch: SaveBatch) -> None:
@@ -175,9 +176,9 @@ class SaveBatch:
         self._prefix = prefix
         self._listener = listener
         self._jobs: list[Job] = []
-        self._ids: list[str] = []  # as asked for
+        self._ids: list[bytes] = []  # as asked for; empty for an automatic one
         self._records: list[bytes] = []
-        self._dues_ms: list[int | str] = []
+        self._dues_ms: list[bytes] = []  # as digits; empty for now
         self._moments: list[int] = []  # events of the ids heard before them were of earlier jobs
         self._waiters: list[asyncio.Future[int] | None] = []
         self._size_bytes = 0
@@ -198,7 +199,7 @@ class SaveBatch:
     def add(
         self,
         job: Job,
-        job_id: str,
+        raw_id: bytes,
         record: bytes,
         moment: int,
         waiter: asyncio.Future[int] | None,
@@ -208,9 +209,9 @@ class SaveBatch:
     ) -> None:
         """Take ``job`` along; raises nothing, or the lists would not go together any more."""
         self._jobs.append(job)
-        self._ids.append(job_id)
+        self._ids.append(raw_id)
         self._records.append(record)
-        self._dues_ms.append(due_ms or "")
+        self._dues_ms.append(b"%d" % due_ms if due_ms else b"")
         self._moments.append(moment)
         self._waiters.append(waiter)
         self._size_bytes += size_bytes
@@ -247,7 +248,7 @@ class SaveBatch:
         """Return the call; empty if all jobs were withdrawn."""
         withdrawn = self._withdrawn = self._left_behind()
         entries = zip(self._ids, self._records, self._dues_ms, strict=True)
-        arguments: list[Any] = []
+        arguments: list[bytes] = []
         if withdrawn:
             for at, words in enumerate(entries):
                 if at not in withdrawn:

@@ -120,7 +120,7 @@ class Script:
     def prefix(self, keys: Keys, /, **arguments: Any) -> CommandPrefix:
         """Return the part of a call that is the same each time, packed once.
 
-        It has the first arguments of the header; ``CommandPrefix.pack`` takes the others, in order.
+        It has the first arguments of the header; ``CommandPrefix.pack`` takes the others, as bytes, in order.
         """
         first = self.arguments[: len(arguments)]
         self._check(arguments, first)

@@ -1,7 +1,6 @@
 """Packs the calls of ``lua/exchange.lua`` for one queue."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from beeq.errors import BeeqError
 from beeq.process import now_ms, process_name
@@ -38,11 +37,11 @@ class ExchangePacker:
             status for status, is_dropped in drops.items() if not (settings.keep_results or is_dropped)
         )
         self._calls_until_count = 0
-        self._counted: Sequence[int] = ()  # how many jobs run, and whether some run on Node peers
+        self._counted: Sequence[bytes] = ()  # how many jobs run, and whether some run on Node peers
 
     def counted(self, counted: Sequence[int]) -> None:
         """Take what a reply says of jobs that run: how many there are, and whether some run on Node peers."""
-        self._counted = counted
+        self._counted = [b"%d" % fact for fact in counted]
         self._calls_until_count = _COUNT_EVERY
 
     @staticmethod
@@ -61,7 +60,7 @@ class ExchangePacker:
         """Return the command."""
         self._calls_until_count -= 1
         counted = self._counted if self._calls_until_count > 0 else (b"", b"")
-        arguments: list[Any] = [*counted, call.token, call.free, b"", b""]
+        arguments = [*counted, call.token, b"%d" % call.free, b"", b""]
         if call.fetched is not None:
             arguments[4:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
         for pending in call.outcomes:
@@ -72,20 +71,12 @@ class ExchangePacker:
                 keep = b"%d:snull" % created_ms_of(outcome.job.options)
             elif self._without_result and outcome.status in self._without_result:
                 keep = b""
-            delay: int | bytes = outcome.delay_ms
+            status, delay = b"succeeded", b"0"
             if outcome.status != "succeeded":
                 if not (outcome.attempt or outcome.is_postponed):  # a success that Redis refused
                     self.note_attempt(outcome)
-                delay = b"%d:%b" % (outcome.delay_ms, outcome.attempt)
-            arguments += (
-                pending.raw_id,
-                pending.claim,
-                outcome.status,
-                outcome.record,
-                outcome.message,
-                delay,
-                keep,
-            )
+                status, delay = outcome.status.encode(), b"%d:%b" % (outcome.delay_ms, outcome.attempt)
+            arguments += pending.raw_id, pending.claim, status, outcome.record, outcome.message, delay, keep
         return self._prefix.pack(arguments)
 
 

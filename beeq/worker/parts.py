@@ -87,6 +87,7 @@ class QueueParts:
             pipeline=pipeline,
             event_hub=event_hub,
             emit=listeners.emit,
+            heard=listeners.heard,
             report_error=report_error,
             now_ms=now_ms,
             duties=Duties(

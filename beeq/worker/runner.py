@@ -122,8 +122,9 @@ class Runner:
         variables = self.variables.copy()
         if self._report is not None:
             self._report.begins(attempt, variables)
+        # Named, or asyncio would number it, which takes longer than all the rest of making it.
         attempt.task = asyncio.Task(
-            self._run(attempt), loop=self._loop, context=variables, **self._task_options
+            self._run(attempt), loop=self._loop, name="beeq handler", context=variables, **self._task_options
         )
 
     def _limit(self, attempt: Attempt) -> None:
@@ -162,7 +163,7 @@ class Runner:
         if attempt.timed_out is not None:
             attempt.timed_out.__context__ = error
             result, error = None, attempt.timed_out
-        if self._report is not None:
+        if self._report is not None and (attempt.started_s or attempt.span is not None):
             self._report.ends(attempt, error)
         self._on_end(attempt, result, error)
 
@@ -294,19 +295,18 @@ def outcome_of(
 ) -> Outcome:
     """Return how the attempt ended, whatever its handler has left in its job, its result or its error."""
     try:
-        return _decide(attempt.job, result, error, owner)
+        if error is None:
+            return succeed(attempt.job, result)
+        return fail(attempt.job, error, owner.backoff_strategies)
     except BaseException as broken:  # noqa: BLE001 - options that are not a dict, …
         report_error(broken)
     try:
-        return _decide(_as_claimed(attempt, owner), result, error, owner)
+        job = _as_claimed(attempt, owner)
+        return succeed(job, result) if error is None else fail(job, error, owner.backoff_strategies)
     except BaseException as worse:  # noqa: BLE001 - a result or an error that cannot even be looked at
         what = "result" if error is None else f"{kind_of(error)}"
         reason = Discard(f"the {what} cannot be read: {kind_of(worse)}")
         return fail(_as_claimed(attempt, owner), reason, {})
-
-
-def _decide(job: Job, result: Any, error: BaseException | None, owner: JobActions) -> Outcome:
-    return succeed(job, result) if error is None else fail(job, error, owner.backoff_strategies)
 
 
 def _as_claimed(attempt: Attempt, owner: JobActions) -> Job:

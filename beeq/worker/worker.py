@@ -263,7 +263,8 @@ class Worker:
         if self._has_stopped or self._is_ending:  # the call was under way when this worker gave up
             self.pump.give_back([(raw_id, claim)])
             return
-        self.idle.clear()
+        if not self._attempts:  # else it was cleared, or tells of a pause, whose end clears it
+            self.idle.clear()
         job_id = raw_id.decode(errors="replace")
         now_ms = context.now_ms()
         try:

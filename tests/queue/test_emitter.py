@@ -34,6 +34,14 @@ def bench() -> Bench:
     return Bench()
 
 
+def test_what_is_heard_is_known_as_listeners_come_and_go(bench):
+    heard, listener = bench.emitter.heard(), bench.listener("x")
+    bench.emitter.on("x", listener)
+    assert "x" in heard
+    bench.emitter.off("x", listener)
+    assert "x" not in heard
+
+
 def test_listeners_are_called_in_order_with_what_was_emitted(bench):
     for name in ("first", "second"):
         bench.emitter.on("x", bench.listener(name))

@@ -220,9 +220,9 @@ async def test_a_thousand_commands_at_once_are_answered_in_order(valkey):
 
 
 def test_a_command_with_a_packed_prefix_equals_one_packed_whole():
-    words = ("EVALSHA", "ab", 2, "ключ", b"\r\n\x00", 1.5)
-    for at in range(1, len(words) + 1):
-        assert CommandPrefix(*words[:at]).pack(words[at:]) == pack(*words)
+    first, rest = ("EVALSHA", "ab", 2, "ключ", 1.5), (b"\r\n\x00", b"", b"x" * 5000)
+    for count in range(len(rest) + 1):
+        assert CommandPrefix(*first).pack(rest[:count]) == pack(*first, *rest[:count])
 
 
 @pytest.mark.parametrize(

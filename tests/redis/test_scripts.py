@@ -147,7 +147,7 @@ def test_a_closed_script_takes_no_nameless_argument():
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_prefix_and_the_rest_make_the_same_call(count):
     first = dict(list({"job_id": "1", "limit": 3}.items())[:count])
-    rest = ["1", 3, "a", "b"][count:]
+    rest = [b"1", b"3", b"a", b"b"][count:]
     assert SCRIPT.prefix(KEYS, **first).pack(rest) == SCRIPT.pack(
         KEYS, job_id="1", limit=3, pairs=[("a", "b")]
     )

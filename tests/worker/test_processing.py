@@ -37,6 +37,21 @@ async def test_a_handlers_value_reaches_listeners_and_the_record(make_queue, red
     assert (await stored(redis, queue, job))["status"] == "succeeded"
 
 
+async def test_a_listener_that_a_listener_adds_hears_the_next_success(make_queue):
+    queue = make_queue()
+    heard: asyncio.Future[Any] = asyncio.Future()
+    queue.once("failed", lambda _job, _error: queue.on("succeeded", lambda _job, n: heard.set_result(n)))
+
+    @queue.process(concurrency=2)
+    async def handler(job):
+        if not job.data["n"]:
+            raise Discard("no")
+        return job.data["n"]
+
+    await queue.save_all([queue.create_job({"n": n}) for n in (0, 1)])
+    assert await asyncio.wait_for(heard, 30) == 1
+
+
 @pytest.mark.parametrize("job_id", ["amazingjob", "größe", "a:b", " ", '"', "1e1"])
 async def test_an_id_that_is_no_number_works_from_end_to_end(make_queue, redis, job_id):
     queue = make_queue()

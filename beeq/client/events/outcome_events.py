@@ -12,7 +12,10 @@ from beeq.protocol.outcome import Outcome
 def tell_outcomes(context: QueueContext, outcomes: Iterable[Outcome]) -> None:
     """Emit the events of outcomes that were recorded, in bee-queue's order, and log the failures."""
     emit, is_debug = context.emit, logger.isEnabledFor(logging.DEBUG)
+    heard = context.heard()  # a listener may add others
     for outcome in outcomes:
+        if outcome.error is None and not is_debug and "succeeded" not in heard:
+            continue
         detail = outcome.result if outcome.error is None else outcome.error
         is_heard = False
         for event in outcome.local_events:
