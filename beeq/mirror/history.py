@@ -88,6 +88,10 @@ class MirrorHistory:
         """Hang up."""
         await self._collection.close()
 
+    async def ping(self) -> None:
+        """See whether MongoDB answers, and lets this user read; raises MirrorUnavailable."""
+        await self._collection.raw_documents("", (), limit_s=LOOK_S)
+
     async def find(self, job_id: str, queue_names: Sequence[str]) -> list[MirroredJob]:
         """Return the job of that id in each of the queues; raises MirrorUnavailable."""
         raw = await self._collection.raw_documents(job_id, queue_names, limit_s=LOOK_S)

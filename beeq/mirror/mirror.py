@@ -15,7 +15,7 @@ from beeq.client.closing import within
 from beeq.client.events.own_events import OwnEvents
 from beeq.errors import RedisError
 from beeq.jobs import JOB_TYPES
-from beeq.mirror.collection import StatusCollection
+from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import revision_of
 from beeq.mirror.heard_results import HeardResults, succeeded_id
 from beeq.mirror.outbox import Outbox
@@ -84,7 +84,7 @@ class Mirror:
         )
         self.reconciler = Reconciler(self._outbox, self.collection, on_error=self._failed)
         self._own_events = {keys.events: self._own_events_of(keys) for keys in keys.values()}
-        self._checks: set[asyncio.Task[None]] = set()
+        self._steps: set[asyncio.Task[None]] = set()
         self._connector = connector
         self._timeout_ms = settings.redis_timeout
         self._duties: Duties | None = None  # while it runs
@@ -104,10 +104,10 @@ class Mirror:
             report_error=self._failed,
         )
 
-    def _spawn(self, checking: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(checking, name="beeq mirror's check of events")
-        self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
+    def _spawn(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(step, name="beeq mirror's step")
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
 
     def _hear(self, channel: str, message: bytes) -> None:
         if succeeded_id(message) is not None:
@@ -121,9 +121,16 @@ class Mirror:
         text, now = f"{type(error).__name__}: {error}", time.monotonic()
         if now - self._met_at.pop(text, -math.inf) > _FORGOTTEN_S:
             logger.warning("the mirror waits: %s", text)
+            if isinstance(error, MirrorUnavailable):
+                self._spawn(self._note_failure(str(error)))
         self._met_at[text] = now
         if len(self._met_at) > _MAX_FAILURES:
             self._met_at.popitem(last=False)
+
+    async def _note_failure(self, text: str) -> None:
+        """Tell who looks at Redis; if that is away too, the log alone has it."""
+        with contextlib.suppress(RedisError):
+            await self._outbox.note_failure(text)
 
     def start(self) -> None:
         """Start the writer and the reconciler; neither MongoDB nor Redis need be reachable yet."""
@@ -195,8 +202,8 @@ class Mirror:
         """
         duties, self._duties = self._duties, None
         subscriber, self._subscriber = self._subscriber, None
-        for check in self._checks:
-            check.cancel()
+        for step in self._steps:
+            step.cancel()
         if duties is not None:
             await self.collection.wait_idle(_IDLE_S)
             hanging_up = [] if subscriber is None else [subscriber.close()]

@@ -25,6 +25,24 @@ _PORTION_BYTES = 8_000_000
 _ABANDONED_MS = 30_000
 #: A consumer that has been idle this long, with nothing pending, is deleted from the group.
 _IDLE_CONSUMER_MS = 3_600_000
+#: For so long it is kept what the mirror has failed with last.
+_FAILURE_MS = 3_600_000
+
+
+async def write_note(pipeline: Pipeline, keys: Keys, text: str) -> None:
+    """Keep a failure of the mirror, with the time by Redis's clock."""
+    seconds, micros = await pipeline.call("TIME", repeatable=True)
+    at_ms = int(seconds) * 1000 + int(micros) // 1000
+    note = f"{at_ms} {text}".encode(errors="replace")
+    await pipeline.call("SET", keys.mirror_failure, note, "PX", _FAILURE_MS, repeatable=True)
+
+
+async def read_note(pipeline: Pipeline, keys: Keys) -> tuple[str, int]:
+    """Return what the mirror has failed with last and when, in ms since the epoch; "" and 0: nothing."""
+    note: bytes = await pipeline.call("GET", keys.mirror_failure, repeatable=True) or b""
+    at_ms, _, text = note.partition(b" ")
+    is_time = at_ms.isdigit() and len(at_ms) < 16  # noqa: PLR2004 - milliseconds
+    return (text.decode(errors="replace"), int(at_ms)) if is_time else ("", 0)
 
 
 @dataclass(slots=True)
@@ -186,6 +204,10 @@ class Outbox:
         outbox = self._keys[queue_name].outbox
         ended = ("state", *state) if state else ()
         await self._pipeline.call("XADD", outbox, "MAXLEN", "~", OUTBOX_LIMIT, "*", "id", job_id, *ended)
+
+    async def note_failure(self, text: str) -> None:
+        """Keep what the mirror has failed with for an hour, for who looks; one place for all its queues."""
+        await write_note(self._pipeline, next(iter(self._keys.values())), text)
 
     # The jobs.
 

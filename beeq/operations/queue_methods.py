@@ -11,7 +11,7 @@ from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.doctor import Doctor
 from beeq.operations.diagnosis.findings import Finding
-from beeq.operations.diagnosis.places import OnLooked
+from beeq.operations.diagnosis.places import MOST_LOOKED_AT, OnLooked
 from beeq.operations.duplicates import duplicated
 from beeq.operations.explanation.facts import Explainer
 from beeq.operations.explanation.reasons import Explanation
@@ -105,13 +105,15 @@ class OperatorMethods:
         text = check_job_id(job_id) or ""
         return await self._explainer.explain(text, is_quick=is_quick, max_bytes=max_bytes)
 
-    async def diagnose(self, *, on_looked: OnLooked | None = None) -> list[Finding]:
+    async def diagnose(
+        self, *, on_looked: OnLooked | None = None, most_ids: int = MOST_LOOKED_AT
+    ) -> list[Finding]:
         """Return what is wrong with the queue. Changes nothing.
 
-        Every id is looked at, up to two million of each list and set, in pages; ``on_looked`` is called after
-        each with their number.
+        Every id is looked at, up to ``most_ids`` (two million) of each list and set, in pages; ``on_looked``
+        is called after each with their number.
         """
-        return await self._doctor.diagnose(on_looked)
+        return await self._doctor.diagnose(on_looked, most_ids=most_ids)
 
     async def diagnose_server(self) -> list[Finding]:
         """Return what is wrong with Redis: settings, clock, version, and what the user may not do.

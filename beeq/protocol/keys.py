@@ -36,6 +36,7 @@ beeq:cancelled   sorted set claim → when its job was cancelled, ms since the e
                             also a channel, which carries the claim
 beeq:outbox      stream     ids of jobs that have changed, for the mirror; only in mirrored queues
 beeq:scan        string     process that compares queue and mirror now; has a TTL
+beeq:mirror      string     what the mirror has failed with last; has a TTL; in the first mirrored queue only
 beeq:workers     sorted set worker process → when it last beat, ms since the epoch; has a TTL
 beeq:requeued    set        ids that the stall check which goes on has queued again; has a TTL
 beeq:swept       hash       how far the sweep through claims has come; has a TTL
@@ -97,6 +98,7 @@ SIDE_SUFFIXES = (
     "beeq:cancelled",
     "beeq:outbox",
     "beeq:scan",
+    "beeq:mirror",
     "beeq:workers",
     "beeq:requeued",
     "beeq:swept",
@@ -175,6 +177,7 @@ class Keys:
     cancelled = Key("beeq:cancelled")
     outbox = Key("beeq:outbox")
     scan_lease = Key("beeq:scan")
+    mirror_failure = Key("beeq:mirror")
     workers = Key("beeq:workers")
     requeued = Key("beeq:requeued")
     swept = Key("beeq:swept")

@@ -40,6 +40,7 @@ NAMES = [
     ("cancelled", "bq:mail:beeq:cancelled"),
     ("outbox", "bq:mail:beeq:outbox"),
     ("scan_lease", "bq:mail:beeq:scan"),
+    ("mirror_failure", "bq:mail:beeq:mirror"),
     ("requeued", "bq:mail:beeq:requeued"),
     ("swept", "bq:mail:beeq:swept"),
     ("tried", "bq:mail:beeq:tried"),

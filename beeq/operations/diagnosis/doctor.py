@@ -9,6 +9,7 @@ from beeq.client.session import Session
 from beeq.errors import RedisRefused
 from beeq.operations.diagnosis.findings import Finding, Move, plural
 from beeq.operations.diagnosis.places import OnLooked, PlaceCheck, ids_at_once
+from beeq.operations.diagnosis.quick import check_overdue
 from beeq.operations.diagnosis.server import check_server, set_good_policy
 from beeq.operations.diagnosis.workers import check_workers
 from beeq.operations.live_workers import live_workers
@@ -32,6 +33,7 @@ KEY_TYPES = {
     "beeq:cancelled": "sorted set",
     "beeq:outbox": "stream",
     "beeq:scan": "string",
+    "beeq:mirror": "string",
     "beeq:workers": "sorted set",
     "beeq:requeued": "set",
     "beeq:swept": "hash",
@@ -49,8 +51,6 @@ KEY_TYPES = {
 _TAKES = {
     "string": "GET", "hash": "HLEN", "set": "SCARD", "list": "LLEN", "sorted set": "ZCARD", "stream": "XLEN",
 }  # fmt: skip
-#: A job that is due for so long is raised by nobody.
-_OVERDUE_MS = 60_000
 #: Hashes that have one field a job.
 _SIDE_HASHES = ("beeq:claims", "beeq:results", "beeq:attempts")
 _DRAWN = 1000
@@ -74,15 +74,19 @@ class Doctor:
         await self._session.ensure()
         return await check_server(self._pipeline, self._keys, now_ms=self._context.now_ms)
 
-    async def diagnose(self, on_looked: OnLooked | None) -> list[Finding]:
-        """Return what is wrong with the queue. Raises RedisUnavailable, QueueClosed."""
+    async def diagnose(self, on_looked: OnLooked | None, *, most_ids: int) -> list[Finding]:
+        """Return what is wrong with the queue. Raises RedisUnavailable, QueueClosed.
+
+        Of each list and set, at most ``most_ids`` are looked at.
+        """
         await self._session.ensure()
         found = await self._wrong_types()
         if not found:
             found += check_workers(await live_workers(self._pipeline, self._keys))
             try:
-                found += await self._overdue()
-                found += await PlaceCheck(self._pipeline, self._keys, on_looked or _nobody).findings()
+                found += await check_overdue(self._pipeline, self._keys)
+                places = PlaceCheck(self._pipeline, self._keys, on_looked or _nobody, most_ids)
+                found += await places.findings()
                 found += await self._leftovers()
             except RedisRefused as refused:
                 found.append(Finding("not-looked-at", f"not all could be looked at: {refused}"))
@@ -118,24 +122,6 @@ class Doctor:
             text = "the jobs were not looked at, because of a key of the wrong type"
             found.append(Finding("not-looked-at", text, is_problem=False))
         return found
-
-    async def _overdue(self) -> list[Finding]:
-        key = self._keys.delayed
-        first, (seconds, _micros) = await asyncio.gather(
-            self._pipeline.call("ZRANGE", key, 0, 0, "WITHSCORES", repeatable=True),
-            self._pipeline.call("TIME", repeatable=True),
-        )
-        if not first:
-            return []
-        now_ms = int(seconds) * 1000
-        overdue_ms = now_ms - float(first[1])
-        if overdue_ms < _OVERDUE_MS:
-            return []
-        overdue_ms = min(overdue_ms, now_ms)  # of any time before the epoch, too
-        text = f"delayed jobs are overdue, for {overdue_ms / 1000:.0f} s: nobody raises them"
-        return [
-            Finding("overdue", f"{text}, which a beeq worker does, or a Node queue with activateDelayedJobs")
-        ]
 
     async def _leftovers(self) -> list[Finding]:
         workers = await self._pipeline.call("ZCARD", self._keys.workers, repeatable=True)

@@ -50,10 +50,13 @@ _GOOD = {
 class PlaceCheck:
     """One look at one queue."""
 
-    def __init__(self, pipeline: Pipeline, keys: Keys, on_looked: OnLooked) -> None:
+    def __init__(
+        self, pipeline: Pipeline, keys: Keys, on_looked: OnLooked, most_ids: int = MOST_LOOKED_AT
+    ) -> None:
         self._pipeline = pipeline
         self._keys = keys
         self._on_looked = on_looked
+        self._most_ids = most_ids  # of each list and set
         self._looked_at = 0
         self._in_lists: set[int] = set()  # hashes of ids: a clash makes a suspect, which is cleared again
         self._suspects: dict[bytes, None] = {}
@@ -78,10 +81,10 @@ class PlaceCheck:
         key = self._keys.to_key("beeq:hidden" if name == "hidden" else name)
         length = await self._pipeline.call("LLEN", key, repeatable=True)
         self._entries += length
-        if length > MOST_LOOKED_AT:
-            self._unlooked.append(f"only the first {MOST_LOOKED_AT} ids of {name} were looked at")
-        for start in range(0, min(length, MOST_LOOKED_AT), _PAGE):
-            last = min(start + _PAGE, MOST_LOOKED_AT)
+        if length > self._most_ids:
+            self._unlooked.append(f"only the first {self._most_ids} ids of {name} were looked at")
+        for start in range(0, min(length, self._most_ids), _PAGE):
+            last = min(start + _PAGE, self._most_ids)
             ids = await self._pipeline.call("LRANGE", key, -last, -start - 1, repeatable=True)
             await self._suspect(name, ids)
             for each in ids:
@@ -96,7 +99,7 @@ class PlaceCheck:
             await self._suspect(state, page.ids)
             self._suspects |= dict.fromkeys(each for each in page.ids if hash(each) in self._in_lists)
             looked_at += len(page.ids)
-            if looked_at >= MOST_LOOKED_AT:
+            if looked_at >= self._most_ids:
                 self._unlooked.append(f"only {looked_at} ids of {state} were looked at")
                 break
 
@@ -124,7 +127,7 @@ class PlaceCheck:
             self._looked(count)
             if cursor == b"0":
                 return
-            if looked_at >= 2 * MOST_LOOKED_AT:
+            if looked_at >= 2 * self._most_ids:
                 self._unlooked.append(f"only {looked_at} records were looked at")
                 return
 

@@ -22,7 +22,14 @@ MOST_USED = 0.9
 
 async def check_server(pipeline: Pipeline, keys: Keys, *, now_ms: Callable[[], int]) -> list[Finding]:
     """Return what is wrong with the server. Raises RedisUnavailable, QueueClosed."""
-    found = [await _rights(pipeline, keys), await _clock(pipeline, now_ms)]
+    rights = await _rights(pipeline, keys)
+    found = await look_at_server(pipeline, now_ms=now_ms)
+    return found if rights is None else [rights, *found]
+
+
+async def look_at_server(pipeline: Pipeline, *, now_ms: Callable[[], int]) -> list[Finding]:
+    """Return the same but for rights, which only calls that write can tell."""
+    found = [await _clock(pipeline, now_ms)]
     try:
         facts = info_facts(await pipeline.call("INFO", repeatable=True))
     except RedisRefused:

@@ -34,10 +34,10 @@ from beeq.web.page.failures import Failures
 from beeq.web.page.live import MOST_LISTENERS, Live
 from beeq.web.page.look import Parts, ScreenRequest
 from beeq.web.page.made.files import MadeFiles
-from beeq.web.page.mirrored import PageMirror, page_mirror
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.screens import (
     acts,
+    checkup,
     events,
     failures,
     files,
@@ -50,6 +50,8 @@ from beeq.web.page.screens import (
     workers,
 )
 from beeq.web.page.searches import Searches
+from beeq.web.page.sources.checkups import CheckUps
+from beeq.web.page.sources.mirrored import PageMirror, page_mirror
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Auth, Visitors, set_session
 from beeq.web.paths import encoded_path, encoded_path_below
@@ -78,6 +80,7 @@ ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
     ("workers",): {"GET": workers.show},
     ("events",): {"GET": events.stream},
     ("system",): {"GET": system.show},
+    ("system", "checkup"): {"GET": checkup.show},
     ("search",): {"GET": search.show},
     ("login",): {"GET": login.show, "POST": login.log_in},
     ("logout",): {"POST": login.log_out},
@@ -185,6 +188,7 @@ class Dashboard:
                 store,
                 BulkRuns(store),
                 failures,
+                CheckUps(store),
                 Live(store, most_listeners=self._most_streams, survey=lambda: failures.known),
                 self._visitors,
                 self._policy,
@@ -202,6 +206,7 @@ class Dashboard:
             await parts.runs.close()
             await parts.failures.close()
             await parts.searches.close()
+            await parts.checkups.close()
             parts.made.close()
             await parts.mirror.close()
             await parts.store.close()

@@ -15,9 +15,10 @@ from beeq.web.page.addresses import Addresses
 from beeq.web.page.failures import Failures
 from beeq.web.page.live import Live
 from beeq.web.page.made.files import MadeFiles
-from beeq.web.page.mirrored import PageMirror
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.searches import Searches
+from beeq.web.page.sources.checkups import CheckUps
+from beeq.web.page.sources.mirrored import PageMirror
 from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Visitor, Visitors
 from beeq.web.policy import Policy
@@ -41,6 +42,7 @@ class Parts:
     store: QueueStore
     runs: BulkRuns
     failures: Failures
+    checkups: CheckUps
     live: Live
     visitors: Visitors
     policy: Policy

@@ -18,6 +18,7 @@ from beeq.mirror import history as history_module
 from beeq.mirror.mirror import Mirror
 from beeq.service import QueueService
 from tests.support.mongo import MongoServer
+from tests.support.waiting import eventually
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import buttons_of, links_of, text_of
 
@@ -40,7 +41,7 @@ class Scene:
     """The built-in queues of one prefix, and their mirror, which writes when it is asked to."""
 
     def __init__(self, redis_url: str, prefix: str, mongo: MongoServer) -> None:
-        self.mongo, self.database, self._redis_url = mongo, prefix, redis_url
+        self.mongo, self.database, self.redis_url = mongo, prefix, redis_url
         self.service = QueueService(redis=redis_url, prefix=prefix, mirrored=True)
         self.mirror = Mirror(self.url, redis=redis_url, prefix=prefix)
 
@@ -58,7 +59,7 @@ class Scene:
 
     async def run(self, name: str, handler: Any, *job_ids: str) -> None:
         """Run jobs of a queue until they have ended."""
-        async with Queue(name, redis=self._redis_url, prefix=self.database, mirrored=True) as queue:
+        async with Queue(name, redis=self.redis_url, prefix=self.database, mirrored=True) as queue:
             queue.process(handler)
             for each in job_ids:
                 job = await queue.get_job(each)
@@ -295,6 +296,57 @@ async def test_mongodb_that_is_silent_holds_no_screen_up(make_page, scene, monke
     server.close()
     over.set()
     await ended.acquire()
+
+
+async def test_the_system_screen_says_how_late_the_mirror_is(client, scene):
+    await scene.add("one")
+    await scene.add("two")
+    shown = text_of(await client.get("/system"))
+    assert "Changes that wait 2 of webhook-processing" in shown
+    assert "The oldest of them" in shown
+    assert "MongoDB answers in" in shown
+    await scene.write()
+    shown = text_of(await client.get("/system"))
+    assert "Changes that wait 0" in shown
+    assert "Writers 1" in shown
+
+
+async def test_the_system_screen_says_when_nobody_writes_the_mirror(client, scene):
+    await scene.write()
+    await scene.mirror.stop()
+    await scene.add("one")
+    keys = scene.service.queues["webhook-processing"].keys
+    redis = scene.service.queues["webhook-processing"].pipeline
+    for name in scene.service.queues:
+        outbox = scene.service.queues[name].keys.outbox
+        for consumer in await redis.call("XINFO", "CONSUMERS", outbox, "mirror"):
+            await redis.call("XGROUP", "DELCONSUMER", outbox, "mirror", consumer[1])
+    assert await redis.call("XLEN", keys.outbox) == 1
+    assert "nobody writes them to MongoDB" in text_of(await client.get("/system"))
+
+
+async def test_a_writers_newest_error_is_shown_without_its_secrets(make_page, scene, redis, prefix):
+    mirror = Mirror("mongodb://u:hunter2@127.0.0.1:1/x", redis=scene.redis_url, prefix=prefix)
+    await scene.add("one")
+    mirror.start()
+    key = scene.service.queues["ai-generation"].keys.mirror_failure
+    try:
+        await eventually(lambda: redis.exists(key), 20)
+    finally:
+        await mirror.stop()
+    assert 0 < await redis.pttl(key) <= 3_600_000
+    async with client_of(make_page(mongo=scene.url)) as client:
+        shown = await client.get("/system")
+    assert "Newest error" in text_of(shown)
+    assert "MongoDB" in text_of(shown)
+    assert "hunter2" not in shown.text
+
+
+async def test_without_a_mirror_the_system_screen_says_so(make_page, put, monkeypatch):
+    monkeypatch.delenv("MONGODB_URI", raising=False)
+    await put("mail", {"n": 1})
+    async with client_of(make_page()) as client:
+        assert "There is none: no queue notes changes for it" in text_of(await client.get("/system"))
 
 
 async def test_the_environment_says_where_the_mirror_is(make_page, scene, monkeypatch):

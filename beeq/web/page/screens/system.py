@@ -1,4 +1,4 @@
-"""Redis: memory, what happens when it is full, clients, clock, and commands that took long."""
+"""Redis: memory, what happens when it is full, clients, clock, slow commands; the mirror; what is wrong."""
 
 import time
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 from starlette.responses import Response
 
 from beeq.errors import RedisRefused
+from beeq.mirror.lag import MirrorLag, read_lag
 from beeq.operations.diagnosis.server import (
     GOOD_POLICY,
     MOST_SKEW_MS,
@@ -14,12 +15,16 @@ from beeq.operations.diagnosis.server import (
     failed_saves,
     info_facts,
 )
+from beeq.process import now_ms
 from beeq.queue import Queue
 from beeq.redis.urls import redact
 from beeq.web.page import words
 from beeq.web.page.look import ScreenRequest
+from beeq.web.page.screens import checkup
 from beeq.web.page.store import in_time
 
+#: A mirror that is so far behind is late.
+_LATE_MIRROR_MS = 60_000
 _REMEMBERED, _SLOW = 100, 10
 _LONGEST_COMMAND = 160
 
@@ -40,7 +45,61 @@ async def show(look: ScreenRequest) -> Response:
         info = await _info(home)
         facts = [*_facts(info), await _clock(home)]
         slow = await _slow_commands(home)
-    return look.screen("system.html", facts=facts, slow=slow, has_info=bool(info), hides=look.hides_data)
+        findings = await checkup.quick(look)
+    return look.screen(
+        "system.html",
+        facts=facts,
+        slow=slow,
+        has_info=bool(info),
+        findings=findings,
+        mirror=await _mirror(look),
+        has_mirror=look.parts.mirror.is_there,
+        last_checkup=look.parts.checkups.newest,
+        now_ms=now_ms(),
+    )
+
+
+async def _mirror(look: ScreenRequest) -> list[Fact]:
+    """Return how far the mirror is behind; nothing where there is none."""
+    home = await look.parts.store.home(look.at.prefixes[0])
+    async with in_time():
+        lag = await read_lag(home.pipeline, look.at.prefixes[0])
+    if not (lag.queues or look.parts.mirror.is_there):
+        return []
+    facts = []
+    if look.parts.mirror.is_there:
+        took_ms, problem = await look.parts.mirror.ping()
+        answers = f"answers in {words.duration(took_ms)}" if not problem else "cannot be asked"
+        facts.append(Fact("MongoDB", answers, words.cut(problem, 300)))
+    if lag.queues:
+        facts += _lag_facts(lag)
+    if lag.error:
+        ago = words.duration(now_ms() - lag.error_at_ms)
+        facts.append(Fact("Newest error", f"{ago} ago", words.cut(redact(lag.error), 300)))
+    return facts
+
+
+def _lag_facts(lag: MirrorLag) -> list[Fact]:
+    """Return what Redis says of the changes that wait."""
+    oldest_ms = None if lag.oldest_ms is None else now_ms() - lag.oldest_ms
+    is_late = oldest_ms is not None and oldest_ms > _LATE_MIRROR_MS
+    facts = [Fact("Changes that wait", _waiting(lag))]
+    if oldest_ms is not None:
+        late = "the mirror is late" if is_late else ""
+        facts.append(Fact("The oldest of them", f"{words.duration(oldest_ms)} ago", late))
+    if lag.writers is None:
+        facts.append(Fact("Writers", "none was ever seen, or this user may not ask"))
+    else:
+        nobody = "nobody writes them to MongoDB" if lag.waiting and not lag.writers else ""
+        facts.append(Fact("Writers", words.number(lag.writers), nobody))
+    return facts
+
+
+def _waiting(lag: MirrorLag) -> str:
+    counts = [f"{words.number(one.waiting)} of {one.queue_name}" for one in lag.queues if one.waiting]
+    if len(counts) > 1:
+        return f"{words.number(lag.waiting)}: {', '.join(counts)}"
+    return counts[0] if counts else "0"
 
 
 async def _ask(home: Queue, *command: Any) -> Any:

@@ -96,6 +96,20 @@ class PageMirror:
         self._failed_at_s = None
         return page, ""
 
+    async def ping(self) -> tuple[float, str]:
+        """Return in how many ms MongoDB answers, and why it does not, or ""."""
+        if self._history is None:
+            return 0, self._problem
+        if (problem := self._recent_failure()) is not None:
+            return 0, problem
+        begun_s = time.monotonic()
+        try:
+            await without_context(self._history.ping())
+        except MirrorUnavailable as error:
+            return 0, self._failed(error)
+        self._failed_at_s = None
+        return (time.monotonic() - begun_s) * 1000, ""
+
     def _recent_failure(self) -> str | None:
         failed_at_s = self._failed_at_s
         is_recent = failed_at_s is not None and time.monotonic() - failed_at_s < _LEFT_ALONE_S
