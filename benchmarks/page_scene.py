@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from beeq.protocol.keys import Keys, registry_key
+from beeq.web.page.searches import LONGEST_S
 from benchmarks.servers import PATIENCE_S, free_port
 
 #: Opens a block in which another client pings; adds the longest wait to the list.
@@ -55,6 +56,7 @@ async def play(stage: Any, pinging: Pinging) -> None:
                 await asyncio.sleep(_PAUSE_S)  # what goes on behind it is pinged, too
             value = f"{first_s * 1000:.0f} ms, then {max(more_s) * 1000:.0f} ms"
             print(f"{title:<52} {value:>20}  PING waits {waits[0]}", flush=True)
+        await asyncio.sleep(LONGEST_S)  # the searches end
         waits = []
         with pinging(stage.url, waits):
             busy = await _busy_of_streams(port, pid, names)

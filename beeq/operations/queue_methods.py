@@ -94,16 +94,16 @@ class OperatorMethods:
         return None if text is None else await self._inspector.inspect(text, max_bytes=max_bytes)
 
     async def explain(
-        self, job_id: str | int, *, is_quick: bool = False, max_bytes: int = UNBOUNDED
+        self, job_id: str | int, *, is_quick: bool = False, details: JobDetails[Job] | None = None
     ) -> Explanation:
         """Return why a job is where it is: what keeps it there, and what happens next. Writes nothing.
 
         For a job behind others that are being taken, it looks for 0.4 s how fast; not with ``is_quick``, nor
-        how many are before it if these are more than a quarter of a million. A record of more than
-        ``max_bytes`` is not read.
+        how many are before it if these are more than a quarter of a million. ``details``, if they have just
+        been read, are not read again.
         """
         text = check_job_id(job_id) or ""
-        return await self._explainer.explain(text, is_quick=is_quick, max_bytes=max_bytes)
+        return await self._explainer.explain(text, is_quick=is_quick, details=details)
 
     async def diagnose(
         self, *, on_looked: OnLooked | None = None, most_ids: int = MOST_LOOKED_AT

@@ -91,7 +91,7 @@ async def test_records_longer_than_asked_for_are_not_read(make_queue, redis):
     details = await queue.inspect_job("long", max_bytes=1000)
     assert (details.job, details.state, details.is_too_long) == (None, "waiting", True)
     assert details.record_bytes > 5000
-    assert "cannot be read" not in str((await queue.explain("long", max_bytes=1000)).sentences)
+    assert "cannot be read" not in str((await queue.explain("long", details=details)).sentences)
     assert not (await queue.inspect_job("long")).is_too_long
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beeq.client.context import QueueContext
-from beeq.client.reader import UNBOUNDED, Reader, Stats
+from beeq.client.reader import Reader, Stats
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
@@ -37,13 +37,13 @@ class Explainer:
         self._reader = Reader(context.pipeline, context.keys)
 
     async def explain(
-        self, job_id: str, *, is_quick: bool = False, max_bytes: int = UNBOUNDED
+        self, job_id: str, *, is_quick: bool = False, details: JobDetails[Job] | None = None
     ) -> Explanation:
         """Return why the job is where it is; see ``Queue.explain``. Raises RedisError, QueueClosed."""
         await self._session.ensure()
-        details, stats = await asyncio.gather(
-            self._inspector.inspect(job_id, max_bytes=max_bytes), self._reader.stats(with_age=False)
-        )
+        if details is None:
+            details = await self._inspector.inspect(job_id)
+        stats = await self._reader.stats(with_age=False)
         facts = await self._facts(job_id, details, stats, is_quick=is_quick)
         return explain(job_id, self._context.name, facts)
 

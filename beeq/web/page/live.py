@@ -64,6 +64,7 @@ class Live:
         self._most_listeners = most_listeners
         self._topics: Counter[Topic] = Counter()
         self._counts: dict[tuple[str, str], dict[str, Any]] = {}  # by prefix and name, the worst first
+        self._overview: Overview | None = None
         self._of_all = b""  # the message about all queues, as far as they fit
         self._jobs: dict[Topic, tuple[str, Any]] = {}
         self._is_away = False
@@ -99,7 +100,7 @@ class Live:
         self._topics[topic] += 1
         if self._task is None or self._task.done():
             # What it last saw may be hours old.
-            self._counts, self._jobs, self._is_away = {}, {}, False
+            self._overview, self._counts, self._jobs, self._is_away = None, {}, {}, False
             self._task = asyncio.create_task(self._look_on())
             self._task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
@@ -161,6 +162,9 @@ class Live:
             await asyncio.sleep(_EVERY_S)
 
     def _note(self, overview: Overview) -> None:
+        if overview is self._overview:
+            return
+        self._overview = overview
         queues = worst_first(overview.queues, self._survey())
         self._counts = {(each.prefix, each.name): _counts_of(each) for _, each in queues if each.stats}
         some = list(islice(self._counts.values(), _MOST_QUEUES))

@@ -47,12 +47,14 @@ LONGEST_SHOWN, LONGEST_LISTED = 2_000_000, 1_000_000
 LONGEST_SAVED, _MOST_SAVED = 32 << 20, 64 << 20
 #: Queues that are open at once.
 _MOST_OPEN = 12
-#: Names are looked for again after this long.
+#: Names are looked for again after this long, or longer if it takes long.
 _NAMES_FOR_S = 10.0
 #: Queues that are counted, at once and in all.
 _COUNTED_AT_ONCE, MOST_COUNTED = 100, 5_000
 #: Counts of one moment serve all who ask within this time, and for so many times as long as it took to count.
 _COUNTS_FOR_S, _REST = 1.0, 9
+#: How often who has nothing to show yet looks whether the first queues are counted.
+_LOOK_S = 0.02
 #: While they are counted again, the counts before are shown, if they are no older.
 _OLD_COUNTS_S = 20.0
 #: What goes on at a queue serves all who ask within this time.
@@ -94,7 +96,7 @@ class Overview:
         queues: those that were counted: of very many, the ones that beeq has used last, up to a bound.
         is_complete: whether all of Redis's keys were looked at for names.
         known: how many queues there are.
-        is_counting: whether more of them are about to be counted.
+        is_counting: whether more of them are about to be found, or counted.
         took_s: how long the counting took.
     """
 
@@ -113,6 +115,7 @@ class _Names:
     is_complete: bool = False
     stale_at_s: float = 0.0
     search: asyncio.Task[None] | None = None
+    have_been_found: bool = False
 
 
 @dataclass(slots=True)
@@ -183,6 +186,7 @@ class QueueStore:
         return names.found, names.is_complete
 
     async def _search(self, prefix: str, names: _Names) -> None:
+        began_s = time.monotonic()
         try:
             home = await self.home(prefix)
             async with in_time():
@@ -190,10 +194,12 @@ class QueueStore:
                 names.found = names.found or used
                 found, names.is_complete = await find_queue_names(home.pipeline, prefix)
             names.found = list(dict.fromkeys([*used, *found]))
+            names.have_been_found = True
         except BeeqError as error:
             logger.warning("queues cannot be looked for: %s", redact(line_of(error)))
         finally:
-            names.stale_at_s = time.monotonic() + _NAMES_FOR_S
+            ended_s = time.monotonic()
+            names.stale_at_s = ended_s + max(_NAMES_FOR_S, _REST * (ended_s - began_s))
             names.search = None
 
     async def overview(self, *, is_whole: bool = False) -> Overview:
@@ -213,9 +219,13 @@ class QueueStore:
         # All who ask meanwhile share the answer, or the error: of a silent Redis none waits for the others.
         await asyncio.wait({counting}, timeout=None if is_whole else waits.COUNTS_S)
         if not counting.done():
-            if self._counts is not None and time.monotonic() - self._good_until_s <= _OLD_COUNTS_S:
-                return self._counts
-            if self._counted and counting is self._counting:
+            old = self._counts
+            is_good = old is not None and time.monotonic() - self._good_until_s <= _OLD_COUNTS_S
+            if old is not None and is_good and not old.is_counting:
+                return old
+            while not counting.done() and not self._counted:
+                await asyncio.wait({counting}, timeout=_LOOK_S)
+            if not counting.done() and counting is self._counting:
                 return Overview(list(self._counted), is_complete=False, known=self._known, is_counting=True)
             await asyncio.wait({counting})
         if counting.cancelled():
@@ -251,7 +261,11 @@ class QueueStore:
             some = wanted[start : min(start + _COUNTED_AT_ONCE, MOST_COUNTED)]
             async with in_time():
                 queues += await asyncio.gather(*(self._count_one(*each) for each in some))
-        return Overview(queues, are_all, len(wanted), took_s=time.monotonic() - began_s)
+        is_searching = any(
+            names.search is not None and not names.have_been_found for names in self._names.values()
+        )
+        took_s = time.monotonic() - began_s
+        return Overview(queues, are_all, len(wanted), is_counting=is_searching, took_s=took_s)
 
     async def _count_one(self, prefix: str, name: str) -> QueueCounts:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from beeq.client.reader import Stats
 from beeq.operations.live_workers import look_at
-from beeq.operations.queue_names import queues_with
+from beeq.operations.queue_names import queues_with, registered_names
 from beeq.protocol.keys import Keys, registry_key
 from beeq.web.page import store as store_module
 from beeq.web.page import waits
@@ -112,6 +112,27 @@ async def test_the_first_screen_tells_how_many_are_counted(make_page, many, monk
         monkeypatch.setattr(waits, "COUNTS_S", 20.0)
         assert 'http-equiv="refresh"' not in (shown := await client.get("/")).text
         assert "500 queues" in text_of(shown)
+
+
+async def test_names_still_looked_for_are_no_empty_redis(make_page, many, prefix, monkeypatch):
+    await many(3)
+    go_on = asyncio.Event()
+
+    async def slow(pipeline, registry):
+        await go_on.wait()
+        return await registered_names(pipeline, registry)
+
+    monkeypatch.setattr("beeq.web.page.store.registered_names", slow)
+    monkeypatch.setattr(waits, "NAMES_S", 0.05)
+    monkeypatch.setattr(store_module, "_COUNTS_FOR_S", 0.0)
+    monkeypatch.setattr(store_module, "_REST", 0)
+    async with client_of(make_page()) as client:
+        shown = await client.get("/")
+        assert "Queues are still being looked for" in text_of(shown)
+        assert 'http-equiv="refresh"' in shown.text
+        monkeypatch.setattr(waits, "NAMES_S", 20.0)
+        go_on.set()
+        assert "q0001" in links_of(await client.get("/"))
 
 
 async def test_counting_rests_nine_times_as_long_as_it_took(valkey, prefix, monkeypatch):

@@ -42,11 +42,9 @@ async def show(look: ScreenRequest) -> Response:
     """Return the job's screen."""
     job_id = look.names["id"]
     async with in_time(), look.parts.store.queue(look.prefix, look.names["queue"]) as queue:
-        details, explanation = await asyncio.gather(
-            queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN),
-            queue.explain(job_id, is_quick=True, max_bytes=LONGEST_SHOWN),
-        )
-    if details is None:
+        details = await queue.inspect_job(job_id, max_bytes=LONGEST_SHOWN)
+        explanation = await queue.explain(job_id, is_quick=True, details=details) if details else None
+    if details is None or explanation is None:
         return await mirrored.forgotten(look, await _mirrored(look))
     is_whole = not details.is_too_long and details.result_bytes <= LONGEST_SHOWN
     job, ended = details.job, details.ended
