@@ -91,8 +91,12 @@ def call_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
+    # Taken out at the end. An error holds the frames that it passed; if ``call`` still held the future then,
+    # which holds the error, all that the function read would be kept until a collection.
+    waiting = [ended]
 
     def settle(result: T | None, error: BaseException | None) -> None:
+        ended = waiting.pop()
         if ended.done():
             return  # nobody waits any more
         if error is None:
@@ -108,6 +112,7 @@ def call_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
             error = raised
         with suppress(RuntimeError):  # the loop has closed
             loop.call_soon_threadsafe(settle, result, error)
+        del result, error
 
     threading.Thread(target=call, name="beeq-call", daemon=True).start()
     return ended

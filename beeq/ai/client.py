@@ -5,34 +5,42 @@ may lie behind redirects: each is followed without the key, to public addresses 
 ``BEEQ_AI_ALLOW_HOSTS`` only, and not through the proxy, which is for the provider.
 """
 
+import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httpcore
 import httpx
 
-from beeq.ai.bodies import EndedEarly, TooManyParts, json_of
+from beeq.ai.bodies.answers import EndedEarly, JSONAnswer, TextTooLong, TooLong, TooManyParts
+from beeq.ai.bodies.gate import ByteGate
+from beeq.ai.bodies.long_strings import TooManyStrings
 from beeq.ai.dialect.refusals import is_no_credit, refusal_in
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
-from beeq.ai.exchange import Exchanges, PieceCount, error_body, header, pieces
+from beeq.ai.exchange import Exchanges, PieceCount, error_body, pieces
+from beeq.ai.files import LongStrings
 from beeq.ai.provider import PLAIN_HEADERS, Provider, http_url
 from beeq.ai.responses import delay_ms_in, error_text
-from beeq.process import call_in_thread
 from beeq.protocol.codec import dumps
 from beeq.webhooks.addresses import AllowedHosts
 
 ALLOW_HOSTS_SETTING = "BEEQ_AI_ALLOW_HOSTS"
+TEXT_BYTES_SETTING = "BEEQ_AI_MAX_TEXT_BYTES"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 #: A stream repeats the response's head around every word: it may be longer by so many times ``json_bytes``.
 _STREAM_FACTOR = 7
-#: A shorter body is read in less time than a thread takes to begin.
-_SHORT_BYTES = 64 * 1024
+#: JSON may write each byte of a text as so many.
+_SPELLING_FACTOR = 6
+#: So much is read at once in a process; in memory that is some ten times as much.
+_READING_BYTES = 12 * 1024 * 1024
+_Result = TypeVar("_Result")
 _ASKS_FOR_THE_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -45,7 +53,7 @@ class Limits:
     poll_s: float = 60.0  # the same for the state of a video
     download_s: float = 60 * 60.0  # the same for a file
     silence_s: float = 60.0  # between two pieces of a file
-    json_bytes: int = 8 * 1024 * 1024  # except a response that holds a picture
+    json_bytes: int = 8 * 1024 * 1024  # without the pictures and texts that are in it
     text_bytes: int = 1_000_000  # of what a model writes
     scenes: int = 1000  # of a script
     image_bytes: int = 64 * 1024 * 1024
@@ -57,6 +65,11 @@ class Limits:
     def image_response_bytes(self) -> int:
         """The largest JSON response that holds a picture in base64."""
         return self.image_bytes * 4 // 3 + self.json_bytes
+
+    @property
+    def text_response_bytes(self) -> int:
+        """The largest JSON response that holds a text, and some thinking beside it."""
+        return self.text_bytes * _SPELLING_FACTOR + self.json_bytes // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,8 @@ class AIClient:
         self.endpoint = self._provider.endpoint
         allowed = AllowedHosts.parse(allow_hosts, ALLOW_HOSTS_SETTING)
         connect_s, quote = self.limits.connect_s, self.redactor.quoted
+        #: What reads large responses, and what is made of them.
+        self.gate = ByteGate(_READING_BYTES)
         self._own = Exchanges(connect_s, quote, proxy=self._provider.proxy)
         self._public = Exchanges(connect_s, quote, guarded=allowed)
 
@@ -141,40 +156,49 @@ class AIClient:
         body: Any,
         *,
         idempotency_key: str,
-        max_bytes: int | None = None,
-    ) -> Any:
-        """POST ``body`` as JSON, or a ``Form`` as upload, and return the JSON of the response.
+        read: Callable[[Any], _Result],
+        is_for_text: bool = False,
+        long_strings: LongStrings | None = None,
+    ) -> _Result:
+        """POST ``body`` as JSON, or a ``Form`` as upload, and return what ``read`` makes of the response.
 
         Messages name the ``operation``. ``idempotency_key`` is the same whenever the same request is
-        repeated; then all its bytes are. ``max_bytes`` bounds the response, in place of ``json_bytes``.
+        repeated; then all its bytes are. The response holds ``json_bytes``, or a text that is asked for, and
+        its ``long_strings`` go there: a picture may be among them. A large response is read in a thread, few
+        at once, and only what ``read`` keeps of it stays in memory.
         """
         content, content_type = (
             body.encoded(idempotency_key) if isinstance(body, Form) else (dumps(body), "application/json")
         )
         headers = {"content-type": content_type, "idempotency-key": idempotency_key}
-        limit_s = self.limits.request_s
-        max_bytes = max_bytes or self.limits.json_bytes
+        limits = self.limits
+        most_bytes = limits.image_response_bytes if long_strings else limits.json_bytes
+        if is_for_text:
+            most_bytes = limits.text_response_bytes
+        most_bytes += self._more_of_streams
         async with self._ask(
             operation,
             "POST",
             url,
-            limit_s=limit_s,
-            silence_s=limit_s,
-            max_bytes=max_bytes + self._more_of_streams,
+            limit_s=limits.request_s,
+            max_bytes=most_bytes,
             headers=headers,
             content=content,
         ) as response:
-            return await self._json(operation, response, max_bytes)
+            answer = JSONAnswer(
+                limits.text_response_bytes if is_for_text else limits.json_bytes,
+                max_text_bytes=limits.text_bytes if is_for_text else None,
+                cutter=None if long_strings is None else long_strings.begin(),
+            )
+            return await self._json(operation, response, most_bytes, answer, read, long_strings=long_strings)
 
-    async def get(self, operation: str, url: httpx.URL) -> Any:
-        """GET a URL of the provider's own and return the JSON of the response."""
-        limit_s = self.limits.poll_s
-        max_bytes = self.limits.json_bytes
-        most_bytes = max_bytes + self._more_of_streams
+    async def get(self, operation: str, url: httpx.URL, read: Callable[[Any], _Result]) -> _Result:
+        """GET a URL of the provider's own and return what ``read`` makes of the JSON of the response."""
+        most_bytes = self.limits.json_bytes + self._more_of_streams
         async with self._ask(
-            operation, "GET", url, limit_s=limit_s, silence_s=limit_s, max_bytes=most_bytes
+            operation, "GET", url, limit_s=self.limits.poll_s, max_bytes=most_bytes
         ) as response:
-            return await self._json(operation, response, max_bytes)
+            return await self._json(operation, response, most_bytes, JSONAnswer(self.limits.json_bytes), read)
 
     @contextlib.asynccontextmanager
     async def download(
@@ -182,7 +206,7 @@ class AIClient:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """GET a file from a URL of the provider's own, through redirects; yields its pieces as they come."""
         subject = f"AI provider, {operation}"
-        limit_s, silence_s = self.limits.download_s, self.limits.silence_s
+        until_s = _in(self.limits.download_s)
         with_key = True
         for _ in range(_MAX_REDIRECTS + 1):
             is_own = self._provider.owns(url)
@@ -191,8 +215,8 @@ class AIClient:
                 "GET",
                 url,
                 headers=self._provider.headers if is_own and with_key else PLAIN_HEADERS,
-                limit_s=limit_s,
-                silence_s=silence_s,
+                until_s=until_s,
+                silence_s=self.limits.silence_s,
                 max_bytes=max_bytes,
             ) as response:
                 if is_own and not with_key and response.status in _ASKS_FOR_THE_KEY:
@@ -204,7 +228,9 @@ class AIClient:
                         # Another request to the provider may lead to a link that is still valid.
                         raise AIFailed(f"{subject}: status {response.status} where its file lies")
                     await self._check(operation, response)
-                    async with contextlib.aclosing(pieces(subject, response, max_bytes)) as found:
+                    async with contextlib.aclosing(
+                        pieces(subject, response, max_bytes, is_file=True)
+                    ) as found:
                         yield found
                     return
             url = self._provider.checked(self._provider.url(location, url))
@@ -213,6 +239,7 @@ class AIClient:
 
     async def strangers_file(self, subject: str, text: str, max_bytes: int) -> bytes:
         """GET a file from a URL that a job gives: without the key, from public and allowed hosts only."""
+        until_s = _in(self.limits.reference_s)
         for _ in range(_MAX_REDIRECTS + 1):
             url = self._strangers_url(subject, text)
             async with self._public.ask(
@@ -220,7 +247,7 @@ class AIClient:
                 "GET",
                 url,
                 headers=PLAIN_HEADERS,
-                limit_s=self.limits.reference_s,
+                until_s=until_s,
                 silence_s=self.limits.silence_s,
                 max_bytes=max_bytes,
             ) as response:
@@ -241,6 +268,23 @@ class AIClient:
             except (httpx.InvalidURL, ValueError):
                 raise AIRefused(f"{subject}: its redirect is not a valid URL") from None
         raise AIRefused(f"{subject}: more than {_MAX_REDIRECTS} redirects")
+
+    async def read(
+        self,
+        answer: JSONAnswer,
+        found: AsyncIterator[bytes],
+        read: Callable[[Any], _Result],
+        long_strings: LongStrings | None = None,
+    ) -> _Result:
+        """Return what ``read`` makes of the pieces of a body, see ``post``.
+
+        Raises what ``answer`` and ``read`` do, and MediaFailed.
+        """
+        async for piece in found:
+            await self.gate.call(answer.held_bytes + len(piece), partial(answer.feed, piece))
+            if long_strings is not None:
+                long_strings.keep()
+        return await self.gate.call(answer.held_bytes, lambda: read(answer.value()))
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
@@ -265,7 +309,6 @@ class AIClient:
         url: httpx.URL,
         *,
         limit_s: float,
-        silence_s: float,
         max_bytes: int,
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
@@ -275,8 +318,8 @@ class AIClient:
             method,
             url,
             headers=self._provider.headers | (headers or {}),
-            limit_s=limit_s,
-            silence_s=silence_s,
+            until_s=_in(limit_s),
+            silence_s=limit_s,
             max_bytes=max_bytes,
             content=content,
         ) as response:
@@ -287,18 +330,26 @@ class AIClient:
     def _more_of_streams(self) -> int:
         return _STREAM_FACTOR * self.limits.json_bytes
 
-    async def _json(self, operation: str, response: httpcore.Response, max_bytes: int) -> Any:
+    async def _json(
+        self,
+        operation: str,
+        response: httpcore.Response,
+        most_bytes: int,
+        answer: JSONAnswer,
+        read: Callable[[Any], _Result],
+        *,
+        long_strings: LongStrings | None = None,
+    ) -> _Result:
         subject = f"AI provider, {operation}"
-        if "event-stream" in header(response, b"content-type"):
-            max_bytes += self._more_of_streams
-        body = bytearray()
-        async for piece in pieces(subject, response, max_bytes):
-            body += piece
         try:
-            return await parsed(body)
+            return await self.read(answer, pieces(subject, response, most_bytes), read, long_strings)
         except EndedEarly:
             raise AIFailed(f"{subject}: its stream ended early") from None
-        except TooManyParts as error:
+        except TooLong:
+            raise AIUnusable(f"{subject}: its response is longer than {answer.max_bytes} bytes") from None
+        except TextTooLong:
+            raise text_too_long(self.limits.text_bytes) from None
+        except (TooManyParts, TooManyStrings) as error:
             raise AIUnusable(f"{subject}: its response cannot be read: {error}") from None
         except ValueError:
             raise AIFailed(f"{subject}: its response is not JSON") from None
@@ -320,11 +371,14 @@ class AIClient:
         raise failure
 
 
-async def parsed(body: bytearray) -> Any:
-    """Return what ``json_of`` makes of a body; a long one is read in a thread, and the loop goes on."""
-    if len(body) < _SHORT_BYTES:
-        return json_of(bytes(body))
-    return await call_in_thread(lambda: json_of(bytes(body)))
+def text_too_long(max_bytes: int) -> AIRefused:
+    """Return the error of a model's text that is too long."""
+    return AIRefused(f"AI provider: the model's text is longer than {max_bytes} bytes ({TEXT_BYTES_SETTING})")
+
+
+def _in(limit_s: float) -> float:
+    """Return the running loop's time when so many seconds will have passed."""
+    return asyncio.get_running_loop().time() + limit_s
 
 
 def _is_success(response: httpcore.Response) -> bool:

@@ -14,7 +14,7 @@ from functools import partial
 import httpcore
 import httpx
 
-from beeq.ai.bodies import Unpacking, unpacked
+from beeq.ai.bodies.unpacking import FILE_TIMES, STEP_BYTES, TEXT_TIMES, Unpacking, UnpacksTooFar, unpacked
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
@@ -30,8 +30,9 @@ _NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
 _FRAMING_BYTES = 1024 * 1024
 #: A body may come in so many pieces of any size (a stream has one for each word) …
 _MAX_SMALL_PIECES = 100_000
-#: … beyond that they hold so many bytes on average.
+#: … beyond that they hold so many bytes on average; those of a file, which is longer, are larger.
 _PIECE_BYTES = 128
+_FILE_PIECE_BYTES = 1024
 
 
 class Exchanges:
@@ -65,14 +66,15 @@ class Exchanges:
         url: httpx.URL,
         *,
         headers: dict[str, str],
-        limit_s: float,
+        until_s: float,
         silence_s: float,
         max_bytes: int,
         content: bytes | None = None,
     ) -> AsyncIterator[httpcore.Response]:
         """Send a request and yield the response, of any status; messages begin with the ``subject``.
 
-        ``limit_s`` is the time to the end of the response, ``silence_s`` that between two pieces of it.
+        ``until_s`` is the loop's time by which the response must have ended, that of all requests which make
+        up one; ``silence_s`` is the time between two pieces of it.
         ``max_bytes`` is what its body may have, for a bound on the framing; the caller bounds the body.
         Raises AIRefused if the host must not be called, and AIFailed if there was no response, or it broke
         off.
@@ -82,7 +84,7 @@ class Exchanges:
         timeouts = {"connect": self._connect_s, "read": silence_s, "write": silence_s}
         with self._explained(subject):
             async with (
-                asyncio.timeout(limit_s),
+                asyncio.timeout_at(until_s),
                 self._open().borrow(
                     target.origin, lambda: ResponseHead(max_rest_bytes=most_bytes).feed
                 ) as connection,
@@ -142,23 +144,32 @@ class Exchanges:
 class PieceCount:
     """Counts the pieces of one body: each costs time, however small it is."""
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, piece_bytes: int = _FILE_PIECE_BYTES) -> None:
         self._subject = subject
+        self._piece_bytes = piece_bytes
         self._pieces = self._received_bytes = 0
 
     def add(self, piece: bytes) -> None:
         """Count a piece; raises AIUnusable if there are too many small ones."""
         self._pieces += 1
         self._received_bytes += len(piece)
-        if self._pieces > _MAX_SMALL_PIECES + self._received_bytes // _PIECE_BYTES:
+        if self._pieces > _MAX_SMALL_PIECES + self._received_bytes // self._piece_bytes:
             raise AIUnusable(f"{self._subject}: its response comes in too many small pieces")
 
 
-async def pieces(subject: str, response: httpcore.Response, max_bytes: int) -> AsyncGenerator[bytes]:
-    """Yield the body as it comes, unpacked; raises AIUnusable if it is longer than ``max_bytes``."""
-    unpacking = Unpacking(header(response, b"content-encoding"), max_bytes)
-    count = PieceCount(subject)
+async def pieces(
+    subject: str, response: httpcore.Response, max_bytes: int, *, is_file: bool = False
+) -> AsyncGenerator[bytes]:
+    """Yield the body as it comes, unpacked, in pieces of some hundred kilobytes, the last may be shorter.
+
+    Raises AIUnusable if it is longer than ``max_bytes``, or made to take time. ``is_file``: it is a picture
+    or a film.
+    """
+    times = FILE_TIMES if is_file else TEXT_TIMES
+    unpacking = Unpacking(header(response, b"content-encoding"), max_bytes, most_times=times)
+    count = PieceCount(subject, _FILE_PIECE_BYTES if is_file else _PIECE_BYTES)
     received = 0
+    collected = bytearray()
     try:
         async for packed in response.aiter_stream():
             count.add(packed)
@@ -166,11 +177,19 @@ async def pieces(subject: str, response: httpcore.Response, max_bytes: int) -> A
                 received += len(piece)
                 if received > max_bytes:
                     raise AIUnusable(f"{subject}: its response is longer than {max_bytes} bytes")
-                yield piece
-        if rest := unpacking.rest():
-            yield rest
+                collected += piece
+                if len(collected) >= STEP_BYTES:
+                    yield bytes(collected)
+                    collected.clear()
+                if not unpacking.is_plain:
+                    await asyncio.sleep(0)  # one piece may become a thousand
+        collected += unpacking.rest()
+    except UnpacksTooFar as error:
+        raise AIUnusable(f"{subject}: its response cannot be read: {error}") from None
     except ValueError as error:
         raise AIFailed(f"{subject}: its response cannot be read: {error}") from None
+    if collected:
+        yield bytes(collected)
 
 
 def header(response: httpcore.Response, name: bytes) -> str:

@@ -6,10 +6,11 @@ bytes decide its suffix, not the provider.
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from beeq.ai.bodies.long_strings import StringCutter
 from beeq.ai.errors import AIFailed, AIUnusable
 from beeq.ai.pictures import KNOWN, image_suffix
 from beeq.media.errors import MediaFailed, shown
@@ -21,6 +22,8 @@ from beeq.media.paths import MediaRoot, NewFile, safe_name
 _QUICKTIME = b"ftypqt  "
 #: A Matroska file names its kind within this many bytes.
 _KIND_BYTES = 64
+#: So much of a long string is read at once, and decoded while the loop waits.
+_LOOK_BYTES = 128 * 1024
 
 
 def video_suffix(head: bytes) -> str | None:
@@ -37,6 +40,46 @@ def _demuxer(head: bytes) -> str | None:
     return demuxer_of(lambda offset, length: head[offset : offset + length])
 
 
+class LongStrings:
+    """The long strings of one response, in a file without a name: in memory they would fill it."""
+
+    def __init__(self, file: NewFile) -> None:
+        self._file = file
+        self._cutter = StringCutter()
+
+    def begin(self) -> StringCutter:
+        """Return what cuts them out of the next response; those of the one before are gone.
+
+        Raises MediaFailed.
+        """
+        with _explained(self._file):
+            os.ftruncate(self._file.fd, 0)
+            os.lseek(self._file.fd, 0, os.SEEK_SET)
+        self._cutter = StringCutter()
+        return self._cutter
+
+    def keep(self) -> None:
+        """Write what was cut out since the last call. Raises MediaFailed."""
+        cut, self._cutter.cut = self._cutter.cut, []
+        for content in cut:
+            _write(self._file, content)
+
+    def find(self, name: str) -> Iterator[bytes] | None:
+        """Return the string that the name stands for, as JSON writes it, in pieces; None if it is a text.
+
+        The pieces raise MediaFailed.
+        """
+        place = self._cutter.places.get(name)
+        return None if place is None else self._read(*place)
+
+    def _read(self, begin: int, length: int) -> Iterator[bytes]:
+        end = begin + length
+        for place in range(begin, end, _LOOK_BYTES):
+            with _explained(self._file):
+                piece = os.pread(self._file.fd, min(_LOOK_BYTES, end - place), place)
+            yield piece
+
+
 class MediaFiles:
     """Writes files of jobs into the media root itself.
 
@@ -51,6 +94,12 @@ class MediaFiles:
         """Check that a file can be written, before anything is requested; leaves nothing."""
         with self._root.creating(self._root.locate(f"{safe_name(job_id)}.part")):
             pass
+
+    @contextlib.contextmanager
+    def long_strings(self, job_id: str) -> Iterator[LongStrings]:
+        """Yield the place for the long strings of a job's response; raises as ``check`` does."""
+        with self._root.creating(self._root.locate(f"{safe_name(job_id)}.part")) as file:
+            yield LongStrings(file)
 
     async def save_image(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
         """Write a picture; return ``path`` and ``bytes``."""
@@ -99,8 +148,14 @@ class MediaFiles:
 
 def _write(file: NewFile, content: bytes) -> None:
     rest = memoryview(content)
-    try:
+    with _explained(file):
         while rest:
             rest = rest[os.write(file.fd, rest) :]
+
+
+@contextlib.contextmanager
+def _explained(file: NewFile) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise MediaFailed(f"{shown(file.given)} cannot be written: {error.strerror}") from None

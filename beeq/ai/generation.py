@@ -1,12 +1,14 @@
 """The four kinds of AI jobs, each from the job's fields to its result."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from beeq.ai.client import AIClient
-from beeq.ai.dialect.dialects import CHAT, IMAGES, Dialects
+from beeq.ai.bodies.gate import SHORT_BYTES
+from beeq.ai.client import AIClient, text_too_long
+from beeq.ai.dialect.dialects import CHAT, IMAGES, Dialects, RequestKind
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.files import MediaFiles
 from beeq.ai.film.reference import References
@@ -19,13 +21,13 @@ from beeq.ai.writing.thinking import answer_in
 from beeq.jobs import AIGenerationJob
 from beeq.media.paths import MediaRoot
 from beeq.media.service import Reach
-from beeq.process import call_in_thread
 from beeq.protocol.codec import dumps
 
-TEXT_BYTES_SETTING = "BEEQ_AI_MAX_TEXT_BYTES"
 _DESCRIBER = """\
 You write descriptions of scenes for films. Answer with the description and nothing else.
 """
+#: A script of many small values takes so many times the memory of a response in JSON.
+_SCRIPT_FACTOR = 8
 _Result = TypeVar("_Result")
 
 
@@ -80,75 +82,105 @@ class Generation:
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": _request(data)}]
         # Some gateways stream unless they are told not to.
         body = {"model": model, "messages": messages, "stream": False, **more}
-        response = await self._dialects.ask(
+        text = await self._ask(
             CHAT,
             requests,
             body | fields(data.parameters, TEXT_FIELDS),
-            lambda body: self._client.post(
+            partial(
+                self._client.post,
                 data.type,
                 self._client.endpoint("chat", "completions"),
-                body,
-                idempotency_key=requests.idempotency_key,
+                is_for_text=True,
             ),
+            self._text_in,
         )
-        return await _read(requests, lambda: self._client.redactor.redacted(read(self._text_in(response))))
+        # In a thread at least: a short text may be hard to read, too.
+        size_bytes = max(SHORT_BYTES, _SCRIPT_FACTOR * len(text))
+        try:
+            return await self._client.gate.call(
+                size_bytes, lambda: self._client.redactor.redacted(read(text))
+            )
+        except AIFailed:
+            await requests.discard()
+            raise
+
+    async def _ask(
+        self,
+        kind: RequestKind,
+        requests: ProviderRequests,
+        body: dict[str, Any],
+        post: Callable[..., Awaitable[_Result]],
+        read: Callable[[Any], _Result],
+    ) -> _Result:
+        """Return what ``read`` makes of the response.
+
+        One that is of no use must not come again for the same idempotency key.
+        """
+        is_useless = False
+
+        def reading(response: Any) -> _Result:
+            nonlocal is_useless
+            try:
+                return read(response)
+            except AIFailed:
+                is_useless = True
+                raise
+
+        try:
+            found: _Result = await self._dialects.ask(
+                kind,
+                requests,
+                body,
+                lambda body: post(body, idempotency_key=requests.idempotency_key, read=reading),
+            )
+        except AIFailed:
+            if is_useless:
+                await requests.discard()
+            raise
+        return found
 
     def _text_in(self, response: Any) -> str:
         text = chat_text(response, self._quote)
         max_bytes = self._client.limits.text_bytes
-        if len(text.encode(errors="surrogatepass")) > max_bytes:
-            raise AIRefused(
-                f"AI provider: the model's text is longer than {max_bytes} bytes ({TEXT_BYTES_SETTING})"
-            )
+        if len(text) > max_bytes or len(text.encode(errors="surrogatepass")) > max_bytes:
+            raise text_too_long(max_bytes)
         return text
 
     async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
-        self._files.check(requests.job_id)
-        body = {"model": model, "prompt": data.prompt, "n": 1}
-        response = await self._dialects.ask(
-            IMAGES,
-            requests,
-            body | fields(data.parameters, IMAGE_FIELDS),
-            lambda body: self._client.post(
-                data.type,
-                self._client.endpoint("images", "generations"),
-                body,
-                idempotency_key=requests.idempotency_key,
-                max_bytes=self._client.limits.image_response_bytes,
-            ),
-        )
-        found = await _read(requests, lambda: picture(response, self._quote))
-        try:
-            return await self._saved(requests, found)
-        except AIFailed:
-            if isinstance(found, bytes):  # the same idempotency key might get the same picture
-                await requests.discard()
-            raise
+        with self._files.long_strings(requests.job_id) as long_strings:
+            body = {"model": model, "prompt": data.prompt, "n": 1}
+            found = await self._ask(
+                IMAGES,
+                requests,
+                body | fields(data.parameters, IMAGE_FIELDS),
+                partial(
+                    self._client.post,
+                    data.type,
+                    self._client.endpoint("images", "generations"),
+                    long_strings=long_strings,
+                ),
+                lambda response: picture(response, self._quote, long_strings.find),
+            )
+            try:
+                return await self._saved(requests, found)
+            except AIFailed:
+                if not isinstance(found, str):  # the same idempotency key might get the same picture
+                    await requests.discard()
+                raise
 
-    async def _saved(self, requests: ProviderRequests, found: bytes | str) -> dict[str, Any]:
+    async def _saved(
+        self, requests: ProviderRequests, found: bytes | Iterator[bytes] | str
+    ) -> dict[str, Any]:
         """Save a picture; return ``path`` and ``bytes``, or its ``url`` if that is not the provider's own."""
         max_bytes = self._client.limits.image_bytes
-        if isinstance(found, bytes):
-            if len(found) > max_bytes:
-                raise AIFailed(f"AI provider, image: its picture is longer than {max_bytes} bytes")
-            return await self._files.save_image(requests.job_id, _whole(found))
+        if not isinstance(found, str):
+            whole = (found,) if isinstance(found, bytes) else found
+            return await self._files.save_image(requests.job_id, _bounded(whole, max_bytes))
         url = self._client.own_url(found)
         if url is None:
             return {"url": self._client.redactor.redacted(found)}
         async with self._client.download("fetch the image", url, max_bytes) as pieces:
             return await self._files.save_image(requests.job_id, pieces)
-
-
-async def _read(requests: ProviderRequests, read: Callable[[], _Result]) -> _Result:
-    """Read a whole response, in a thread: a large one takes its time.
-
-    One that is of no use must not come again for the same idempotency key.
-    """
-    try:
-        return await call_in_thread(read)
-    except AIFailed:
-        await requests.discard()
-        raise
 
 
 def _request(data: AIGenerationJob) -> str:
@@ -176,5 +208,12 @@ def _text_parameter(data: AIGenerationJob, name: str) -> str | None:
     return value
 
 
-async def _whole(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+async def _bounded(content: Iterable[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the pieces of a picture, and let the loop go on in between."""
+    length = 0
+    for piece in content:
+        length += len(piece)
+        if length > max_bytes:
+            raise AIFailed(f"AI provider, image: its picture is longer than {max_bytes} bytes")
+        yield piece
+        await asyncio.sleep(0)

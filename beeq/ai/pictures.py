@@ -5,8 +5,10 @@ of a ``data:`` URL. The first bytes decide what a picture is, not the type or su
 """
 
 import base64
+import binascii
 import re
 import string
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from beeq.ai.errors import AIFailed
@@ -31,7 +33,20 @@ _BRANDS = {
 _ANY_BRAND = (b"mif1", b"msf1")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _URL_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+_SPACES = string.whitespace.encode()
+_NOT_BASE64 = "AI provider: the picture in its response is not base64"
+_TOO_MANY_ESCAPES = "AI provider: the picture in its response has too many characters in percent encoding"
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
+#: How JSON may write base64's characters, and the spaces between them.
+_ESCAPES = (
+    (b"\\/", b"/"), (b"\\n", b""), (b"\\r", b""), (b"\\t", b""),
+    *((b"\\u%04x" % ord(mark), mark.encode()) for mark in "+/=-_%"),
+    *((b"\\u%04X" % ord(mark), mark.encode()) for mark in "+/=-_%"),
+)  # fmt: skip
+#: The longest of them; in a piece's last bytes one may begin.
+_LONGEST_ESCAPE = 6
+#: So much of a long string tells whether it is a ``data:`` URL.
+_HEAD_BYTES = 256
 #: Of characters in percent encoding, each of which is decoded apart.
 _MAX_ESCAPES = 1_000_000
 #: So many of the first characters tell base64 from a URL.
@@ -78,10 +93,86 @@ def decoded(text: str) -> bytes:
         return _from_base64(text)
     rest = text[found.end() :]
     if rest.count("%") > _MAX_ESCAPES:
-        raise AIFailed("AI provider: the picture in its response has too many characters in percent encoding")
+        raise AIFailed(_TOO_MANY_ESCAPES)
     if not re.search(r";\s*base64\s*$", found[1], re.IGNORECASE):
         return _unquoted(rest)
     return _from_base64(_unquoted(rest).decode("latin-1") if "%" in rest else rest)
+
+
+def decoded_pieces(content: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes in base64, or in a ``data:`` URL, of a long string as JSON writes it.
+
+    The ``content`` comes in pieces, and is never in memory as a whole. Raises AIFailed if it is neither.
+    """
+    plain = _unescaped(content)
+    head = b""
+    while len(head) < _HEAD_BYTES and (piece := next(plain, None)) is not None:
+        head = (head + piece).lstrip()
+    found = _DATA_URL.match(head[:_HEAD_BYTES].decode("latin-1"))
+    rest = _with_first(head if found is None else head[found.end() :], plain)
+    if found is None:
+        yield from _base64_decoded(rest)
+    elif re.search(r";\s*base64\s*$", found[1], re.IGNORECASE):
+        yield from _base64_decoded(_percent_decoded(rest))
+    else:
+        yield from _percent_decoded(rest)
+
+
+def _with_first(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _unescaped(content: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces without JSON's escapes; one that base64 has no use for stays, and is not base64."""
+    held = b""
+    for piece in content:
+        whole = held + piece
+        escape = whole.rfind(b"\\", -_LONGEST_ESCAPE)
+        end = len(whole) if escape < 0 else escape
+        yield _without_escapes(whole[:end])
+        held = whole[end:]
+    yield _without_escapes(held)
+
+
+def _without_escapes(text: bytes) -> bytes:
+    if b"\\" in text:
+        for escape, plain in _ESCAPES:
+            text = text.replace(escape, plain)
+    return text
+
+
+def _percent_decoded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    held, escapes = b"", 0
+    for piece in pieces:
+        whole = held + piece
+        percent = whole.rfind(b"%", -2)
+        end = len(whole) if percent < 0 else percent
+        held = whole[end:]
+        escapes += whole.count(b"%", 0, end)
+        if escapes > _MAX_ESCAPES:
+            raise AIFailed(_TOO_MANY_ESCAPES)
+        yield unquote_to_bytes(whole[:end])
+    yield unquote_to_bytes(held)
+
+
+def _base64_decoded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    held, has_ended = b"", False
+    try:
+        for piece in pieces:
+            plain = piece.translate(_URL_TO_BASE64, _SPACES)
+            digits, padding, behind = plain.partition(b"=")
+            if (has_ended and digits) or behind.strip(b"="):
+                raise AIFailed(_NOT_BASE64)
+            has_ended = has_ended or bool(padding)
+            whole = held + digits
+            end = len(whole) - len(whole) % 4
+            held = whole[end:]
+            yield binascii.a2b_base64(whole[:end], strict_mode=True)
+        if held:
+            yield base64.b64decode(held + b"=" * (-len(held) % 4), validate=True)
+    except ValueError:
+        raise AIFailed(_NOT_BASE64) from None
 
 
 def _unquoted(text: str) -> bytes:
@@ -98,7 +189,7 @@ def _from_base64(text: str) -> bytes:
         pass
     try:
         # As bytes: of a text in many small pieces no list is made.
-        plain = text.encode("ascii").translate(_URL_TO_BASE64, string.whitespace.encode()).rstrip(b"=")
+        plain = text.encode("ascii").translate(_URL_TO_BASE64, _SPACES).rstrip(b"=")
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except ValueError:
-        raise AIFailed("AI provider: the picture in its response is not base64") from None
+        raise AIFailed(_NOT_BASE64) from None

@@ -6,14 +6,14 @@ Invalid responses raise ``AIFailed``. Its message quotes only the provider's own
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from beeq.ai.bodies import is_answer_part, json_of
+from beeq.ai.bodies.answers import is_answer_part, json_of
 from beeq.ai.dialect.refusals import is_no_credit
 from beeq.ai.errors import AIFailed, AIRefused
-from beeq.ai.pictures import decoded, is_bare_base64, is_data_url
+from beeq.ai.pictures import decoded, decoded_pieces, is_bare_base64, is_data_url
 from beeq.webhooks.response import MAX_RETRY_AFTER_MS, retry_after_in
 
 #: Makes the provider's text printable, and free of secrets.
@@ -48,8 +48,13 @@ def chat_text(response: Any, quote: Quote) -> str:
     return text
 
 
-def picture(response: Any, quote: Quote) -> bytes | str:
-    """Return the first picture of a response: its bytes, or its URL as the provider wrote it."""
+def picture(
+    response: Any, quote: Quote, find: Callable[[str], Iterator[bytes] | None] = lambda _: None
+) -> bytes | Iterator[bytes] | str:
+    """Return the first picture of a response: its bytes, in pieces if it is large, or its URL as written.
+
+    ``find`` returns what was cut out of the response, if a text names it.
+    """
     _check_error(response, quote)
     item = _first(_get(response, "data")) or _first(_get(response, "images"))
     for name in _PICTURES:
@@ -57,6 +62,8 @@ def picture(response: Any, quote: Quote) -> bytes | str:
         text = _get(text, "url") if isinstance(text, dict) else text
         if not isinstance(text, str) or not text.strip():
             continue
+        if (content := find(text)) is not None:
+            return decoded_pieces(content)
         if text[:_SCHEME_LENGTH].lower().startswith(("http://", "https://")):
             return text
         if name == "url" and not is_data_url(text) and not is_bare_base64(text):

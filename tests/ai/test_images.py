@@ -102,7 +102,7 @@ async def test_a_useless_picture_fails_the_attempt_and_leaves_no_file(
 ) -> None:
     server.on(IMAGES, script)
     with pytest.raises(AIFailed, match=reason):
-        await make(Limits(image_bytes=1000, json_bytes=1000))(ai_job("image"))
+        await make(Limits(image_bytes=1000, json_bytes=4000))(ai_job("image"))
     assert tree(tmp_path) == {}
 
 

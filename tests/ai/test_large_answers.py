@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from beeq import Queue
-from beeq.ai.bodies import MAX_PARTS, TooManyParts, json_of
+from beeq.ai.bodies.answers import MAX_PARTS, JSONAnswer, TooManyParts, json_of
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.ai.film.states import video_state
 from beeq.ai.pictures import decoded
 from beeq.ai.redaction import Redactor
-from beeq.ai.responses import chat_text, picture
+from beeq.ai.responses import chat_text
 from beeq.ai.writing.objects import object_of
 from beeq.ai.writing.script import script
 from beeq.ai.writing.thinking import answer_in
@@ -117,9 +117,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> dict[str, threading.Thread]:
 
         return call
 
-    monkeypatch.setattr("beeq.ai.client.json_of", watched("json", json_of))
+    monkeypatch.setattr("beeq.ai.client.JSONAnswer.feed", watched("json", JSONAnswer.feed))
     monkeypatch.setattr("beeq.ai.generation.chat_text", watched("text", chat_text))
-    monkeypatch.setattr("beeq.ai.generation.picture", watched("picture", picture))
     return found
 
 
@@ -134,7 +133,6 @@ async def test_a_large_answer_is_read_beside_the_loop(
     server.on(IMAGES, image(PNG + b"\0" * 100_000))
     await make()(ai_job("image"))
     assert threads["json"] is not loops
-    assert threads["picture"] is not loops
 
 
 async def test_a_large_look_at_a_video_is_read_beside_the_loop(
@@ -211,7 +209,6 @@ MANY = b",".join([b"{}"] * (MAX_PARTS // 2 + 1))
         b"[" * (8 * MB),
         b"data: {}\n" + b"\n" * 2_000_000,
         b"{}\n" * 2_000_000,
-        b'{"image": "' + b"," * (9 * MB) + b'"}',
     ],
 )
 def test_a_response_of_too_many_parts_is_not_read(body: bytes) -> None:
@@ -226,7 +223,7 @@ def test_what_stands_in_texts_is_no_part() -> None:
 
 async def test_too_many_parts_fail_the_attempt(server: AIServer, make: Make) -> None:
     server.on(CHAT, content(b'{"choices": [' + MANY + b"]}"))
-    with pytest.raises(AIUnusable, match="more than 1000000 parts"):
+    with pytest.raises(AIUnusable, match="more than 250000 parts"):
         await make()(ai_job("script"))
 
 
@@ -301,7 +298,7 @@ def peak_kb_of(pid: int) -> int:
 async def test_a_worker_outlasts_an_answer_of_8_megabytes(
     server: AIServer, valkey: Server, prefix: str, tmp_path: Path
 ) -> None:
-    server.on(CHAT, chat(scenes(2_700_000)))
+    server.on(CHAT, chat(scenes(2_600_000)))
     async with Queue("ai-generation", redis=valkey.url, prefix=prefix) as queue:
         job = await queue.enqueue({"type": "script", "prompt": "bees"}, retries=3)
         worker = await asyncio.create_subprocess_exec(

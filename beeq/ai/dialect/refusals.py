@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from beeq.ai.bodies import json_of
+from beeq.ai.bodies.answers import json_of
 
 #: A message with a role that the model's template does not have; a field's name here, though it is in a list.
 SYSTEM_ROLE = "system role"

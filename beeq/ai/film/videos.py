@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from beeq.ai.client import AIClient, Form, parsed
+from beeq.ai.bodies.answers import JSONAnswer
+from beeq.ai.client import AIClient, Form
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.ai.files import MediaFiles
 from beeq.ai.film.reference import Picture, References
@@ -105,25 +106,39 @@ class Videos:
         """Request a video, and keep its id; return the id, and its state if the response gives one."""
         fits_a_form = not isinstance(body, Form) and "input_reference" not in body
         try:
-            response = await self._post(requests, _form(body) if fits_a_form and self._wants_forms else body)
+            wanted = _form(body) if fits_a_form and self._wants_forms else body
+            video, state = await self._post(requests, wanted)
         except AIRefused as refused:
             if not fits_a_form or self._wants_forms or not _wants_a_form(refused):
                 raise
-            response = await self._post(requests, _form(body))
+            video, state = await self._post(requests, _form(body))
             self._wants_forms = True
-        video = video_id(response, self._client.redactor.quoted)
         if self._client.redactor.is_in(video):
             raise AIFailed("AI provider: the id of its video holds the key")
         await requests.remember_video(video)
+        return video, None if state is None else self._noted(requests.job_id, state)
+
+    async def _post(
+        self, requests: ProviderRequests, body: dict[str, Any] | Form
+    ) -> tuple[str, VideoState | None]:
+        return await self._client.post(
+            "video",
+            self._client.endpoint("videos"),
+            body,
+            idempotency_key=requests.idempotency_key,
+            read=self._ordered,
+        )
+
+    def _ordered(self, response: Any) -> tuple[str, VideoState | None]:
+        """Return the id of a video that was requested, and its state if the response gives one."""
+        video = video_id(response, self._client.redactor.quoted)
         try:
-            return video, self._state(requests.job_id, response)
+            return video, self._state(response)
         except AIFailed:
             return video, None  # the video is requested all the same: poll it
 
-    async def _post(self, requests: ProviderRequests, body: dict[str, Any] | Form) -> Any:
-        return await self._client.post(
-            "video", self._client.endpoint("videos"), body, idempotency_key=requests.idempotency_key
-        )
+    def _state(self, response: Any) -> VideoState:
+        return video_state(response, self._client.redactor.quoted)
 
     async def _finished(
         self,
@@ -171,17 +186,17 @@ class Videos:
 
     async def _poll(self, job_id: str, video: str, *, may_be_unknown: bool) -> VideoState:
         try:
-            response = await self._client.get("look at the video", self._url(video))
+            state = await self._client.get("look at the video", self._url(video), self._state)
         except AIRefused as refused:
             if refused.status not in _UNKNOWN:
                 raise
             if may_be_unknown and refused.status == HTTPStatus.NOT_FOUND:
                 raise AIFailed(str(refused)) from None
             return VideoState(Stage.FAILED, reason=f"the provider does not know it: {refused}")
-        return self._state(job_id, response)
+        return self._noted(job_id, state)
 
-    def _state(self, job_id: str, response: Any) -> VideoState:
-        state = video_state(response, self._client.redactor.quoted)
+    def _noted(self, job_id: str, state: VideoState) -> VideoState:
+        """Return the state; its word is logged if it is not known."""
         words = self._unknown_words
         if state.unknown and state.unknown not in words and len(words) < _MOST_WORDS:
             words.add(state.unknown)
@@ -230,23 +245,18 @@ class Videos:
             first = await anext(pieces, b"")
             if not first.lstrip().startswith(b"{"):
                 return await self._files.save_video(job_id, _joined(first, pieces))
-            answer = await self._answer(first, pieces)
-        said = self._state(job_id, answer)
+            said = self._noted(job_id, await self._answer(first, pieces))
         if said.stage is Stage.FAILED:
             raise AIUnusable(f"AI provider: the video cannot be fetched: {said.reason}")
         if state.url is not None or said.url is None:
             raise AIFailed("AI provider, fetch the video: the provider has not sent the file yet")
         return await self._fetch_once(job_id, video, said)
 
-    async def _answer(self, first: bytes, pieces: AsyncIterator[bytes]) -> Any:
-        """Return the JSON that came in place of a file."""
-        text = bytearray()
-        async for piece in _joined(first, pieces):
-            text += piece
-            if len(text) > self._client.limits.json_bytes:
-                raise AIUnusable("AI provider: its video is not MP4, MOV, WebM or Matroska")
+    async def _answer(self, first: bytes, pieces: AsyncIterator[bytes]) -> VideoState:
+        """Return what is said of the video in JSON that came in place of a file."""
+        answer = JSONAnswer(self._client.limits.json_bytes)
         try:
-            return await parsed(text)
+            return await self._client.read(answer, _joined(first, pieces), self._state)
         except ValueError:
             raise AIUnusable("AI provider: its video is not MP4, MOV, WebM or Matroska") from None
 

@@ -1,0 +1,1 @@
+"""The bodies of responses: unpacked, read as their pieces come, and bounded in memory while they are read."""
