@@ -251,7 +251,7 @@ async def test_redirects_are_not_followed(server: AIServer, make: Make, status: 
         (content(b"\x1f\x8b packed", content_encoding="gzip"), "cannot be read: it is packed, and damaged"),
         (content(b"[" * 900), "not JSON"),
         (answer(["choices"]), "not a chat completion"),
-        (answer({"choices": "x" * 2000}), r"longer than \d+ bytes"),
+        (answer({"choices": "x" * 20_000}), r"longer than \d+ bytes"),
         (send_for_ever(HEAD + b"\r\n", b"x" * 1000), r"longer than \d+ bytes"),
         (send_for_ever(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 1000), "broke off"),
         (drip(HEAD + b"content-length: 900\r\n\r\n", b" "), "no response in time"),
@@ -272,7 +272,7 @@ async def test_an_answer_that_cannot_be_read_fails_the_attempt(
     server.on(CHAT, script)
     # Short only for what never ends.
     request_s = 0.3 if "in time" in reason else 60
-    processor = make(Limits(request_s=request_s, json_bytes=1000, text_bytes=100))
+    processor = make(Limits(request_s=request_s, json_bytes=1000, text_bytes=1000))
     async with asyncio.timeout(60):
         with pytest.raises(AIFailed, match=f"AI provider.*{reason}"):
             await processor(ai_job("script"))
