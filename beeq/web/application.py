@@ -146,6 +146,8 @@ class Application:
         self._page = self._make_page() if self._make_page is not None else None
         if self._page is not None and self._most_streams is not None:
             self._page.bound_streams(self._most_streams)
+        if self._page is not None:
+            self._page.begin()
         self._running = Running(service, policy)
         for queue in service.queues.values():
             queue.telemetry.tally = QueueTally()

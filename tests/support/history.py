@@ -18,3 +18,11 @@ async def let_minutes_pass(redis: Any, keys: Keys, count: int = 1) -> None:
     await redis.delete(keys.minutes)
     if older:
         await redis.hset(keys.minutes, mapping=older)
+
+
+async def put_history(redis: Any, keys: Keys, entries: dict[int, str]) -> None:
+    """Put entries by how many minutes ago they were noted, as if the current minute had been sampled."""
+    seconds, _ = await redis.time()
+    minute = int(seconds) // 60
+    noted = {str(minute - ago): entry for ago, entry in entries.items()}
+    await redis.hset(keys.minutes, mapping={**noted, "last": f"{minute},0,0,0,0"})

@@ -30,6 +30,7 @@ from beeq.web.bodies import RequestBody, send_response
 from beeq.web.bounds import HeldBytes
 from beeq.web.page import rendering
 from beeq.web.page.addresses import Addresses, text_of_segment
+from beeq.web.page.charts.histories import Histories
 from beeq.web.page.failures import Failures
 from beeq.web.page.live import MOST_LISTENERS, Live
 from beeq.web.page.look import Parts, ScreenRequest
@@ -195,7 +196,9 @@ class Dashboard:
                 self._make_made(),
                 self._make_mirror(),
                 Searches(),
+                Histories(store, is_read_only=self._policy.is_read_only),
             )
+            self._parts.histories.begin()
         return self._parts
 
     async def close(self) -> None:
@@ -207,9 +210,14 @@ class Dashboard:
             await parts.failures.close()
             await parts.searches.close()
             await parts.checkups.close()
+            await parts.histories.close()
             parts.made.close()
             await parts.mirror.close()
             await parts.store.close()
+
+    def begin(self) -> None:
+        """Keep the queues' histories from now on, in the running loop; else the first request begins that."""
+        self._running()
 
     def bound_streams(self, count: int) -> None:
         """Let so many pages listen at the most; said before the first request."""
@@ -222,7 +230,8 @@ class Dashboard:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Close at the end of the block."""
+        """Begin, and close at the end of the block."""
+        self.begin()
         try:
             yield
         finally:
@@ -232,6 +241,7 @@ class Dashboard:
         """Serve one request, or the lifespan."""
         if scope["type"] == "lifespan":
             await receive()
+            self.begin()
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await self.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from beeq.errors import BeeqError, RedisUnavailable, line_of
 from beeq.operations.error_kinds import kind_of_error
+from beeq.protocol.history import HOUR_MS
 from beeq.redis.urls import redact
 from beeq.web.page.store import LONGEST_LISTED, QueueCounts, QueueStore
 
@@ -23,6 +24,8 @@ _MOST_GROUPS = 200
 _OTHERS = "(other errors)"
 _GOOD_FOR_S = 30.0
 RECENT_MS = 600_000
+#: Hours of which each group is told how many failed.
+HOURS = 24
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class FailureGroup:
         example_id: one of the jobs.
         first_ms, last_ms: when the first and the last of them failed, or else was created; 0: nobody knows.
         recent: how many failed in the last ten minutes.
+        by_hour: how many failed in each of the last 24 hours, the newest last, as far as that was noted.
     """
 
     prefix: str
@@ -44,20 +48,24 @@ class FailureGroup:
     first_ms: int = 0
     last_ms: int = 0
     recent: int = 0
+    by_hour: list[int] = field(default_factory=lambda: [0] * HOURS)
 
     @property
     def is_kind(self) -> bool:
         """Whether the jobs can be found by it."""
         return bool(self.kind) and self.kind != _OTHERS
 
-    def add(self, job_id: str, at_ms: int, now_ms: int) -> None:
-        """Count one job."""
+    def add(self, job_id: str, at_ms: int, now_ms: int, *, failed_ms: int | None) -> None:
+        """Count one job; ``failed_ms`` is when it failed, if that was noted."""
         self.count += 1
         self.example_id = self.example_id or job_id
         if at_ms:
             self.first_ms = min(self.first_ms or at_ms, at_ms)
             self.last_ms = max(self.last_ms, at_ms)
             self.recent += now_ms - at_ms <= RECENT_MS
+        hours_ago = (now_ms - failed_ms) // HOUR_MS if failed_ms else HOURS
+        if 0 <= hours_ago < HOURS:
+            self.by_hour[HOURS - 1 - hours_ago] += 1
 
 
 @dataclass(slots=True)
@@ -173,7 +181,9 @@ class Failures:
                 return
             for found in page.jobs:
                 at_ms = found.failed_ms or found.created_ms
-                group_of(survey, counts, found.error).add(found.job.id or "", at_ms, now_ms)
+                group_of(survey, counts, found.error).add(
+                    found.job.id or "", at_ms, now_ms, failed_ms=found.failed_ms
+                )
             read += len(page.jobs)
             survey.looked_at += len(page.jobs)
             if page.next_at is None:

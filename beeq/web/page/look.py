@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from beeq.web.page import rendering, words
 from beeq.web.page.addresses import Addresses
+from beeq.web.page.charts.histories import Histories
 from beeq.web.page.failures import Failures
 from beeq.web.page.live import Live
 from beeq.web.page.made.files import MadeFiles
@@ -49,6 +50,7 @@ class Parts:
     made: MadeFiles
     mirror: PageMirror
     searches: Searches
+    histories: Histories
 
 
 @dataclass(frozen=True, slots=True)

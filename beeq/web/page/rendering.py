@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from beeq.web.page import words
 from beeq.web.page.addresses import segment
+from beeq.web.page.charts import panels
 
 _FOLDER = Path(__file__).parent
 #: Of every response: nothing comes from, goes to, or is framed by another site.
@@ -53,7 +54,15 @@ _environment = jinja2.Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
+_environment.globals |= {
+    "panels": panels.panels,
+    "total_text": panels.total_text,
+    "gaps_text": panels.gaps_text,
+}
 _environment.filters |= {
+    "rate": panels.rate,
+    "clock": panels.clock,
+    "share": panels.share,
     "raw": lambda text: Markup(escape(text)),  # noqa: S704 - escaped; for fields that are sent back
     "segment": segment,
     "duration": words.duration,

@@ -1,7 +1,7 @@
 """What the page asks of Redis: names of queues, their counts, and open queues, a bounded number at once.
 
 One connection a prefix serves names and counts of all its queues; a queue that is looked into has one of its
-own until others are. Nothing is written by looking.
+own until others are. Looking writes nothing; what keeps the histories is in ``charts``.
 """
 
 import asyncio

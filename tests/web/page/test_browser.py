@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import uvicorn
 
 from beeq.web import Policy, dashboard
 from tests.support.browser import browser_page
+from tests.support.history import put_history
 from tests.support.node import NodeMissing, install
 
 pytestmark = pytest.mark.external
@@ -25,9 +27,12 @@ TEXTS = [
     "{{constructor.constructor('alert(1)')()}}",
     "x" * 3000,
 ]
+#: Twelve jobs done and three failed in a minute.
+HISTORY = "12,3,4,1,5,2,,5,15,12,3,;20:4,4;22:15"
 SCREENS = (
     "/",
     "/q/films",
+    "/q/films?span=day",
     "/q/films/failed",
     "/q/films/jobs/1",
     "/failures",
@@ -77,6 +82,7 @@ async def hostile(put, redis, fail):
         for job_id in (str(number), text):
             await redis.hset(queue.keys.jobs, job_id, json.dumps(record))
             await redis.sadd(queue.keys.failed, job_id)
+    await put_history(redis, queue.keys, dict.fromkeys((*range(1, 20), *range(25, 90)), HISTORY))
     await put(TEXTS[0], {"n": 1})
     await put(TEXTS[1], {"n": 1})
     return queue
@@ -129,17 +135,37 @@ async def test_a_person_finds_a_job_by_the_keyboard_alone(address):
         assert "Job 3" in await page.locator("h1").inner_text()
 
 
+@pytest.mark.parametrize(("has_script", "width"), [(True, 1280), (False, 390)])
+async def test_charts_are_there_and_say_what_they_show(address, has_script, width):
+    viewport = {"width": width, "height": 800}
+    async with browser_page(address, java_script_enabled=has_script, viewport=viewport) as page:
+        picture = page.get_by_role("img", name="Jobs that ended in each minute of the last hour")
+        async with asyncio.timeout(30):
+            while not await picture.count():  # the overview does not wait for it
+                await page.goto(address)
+        await page.get_by_role("link", name="films", exact=True).first.click()
+        await page.get_by_role("img", name="In and done / min: in at most 15, done at most 12").wait_for()
+        assert await page.locator("figure svg").count() == 5
+        await page.get_by_role("link", name="Day").click()
+        await page.wait_for_url(re.compile(r"span=day$"))
+        await page.get_by_text("The numbers").click()
+        assert await page.get_by_role("columnheader", name="Waiting").is_visible()
+        box = await page.locator("figure svg").first.bounding_box()
+        assert box is not None
+        assert box["width"] > 100
+
+
 async def test_a_job_that_fails_is_offered_and_moves_nothing(address, hostile, redis):
     async with browser_page(address) as page:
         await page.goto(f"{address}/q/films/failed")
         await page.get_by_label("Select job 2", exact=True).check()
-        rows = await page.locator("tbody tr").count()
+        rows = await page.locator(".rows tbody tr").count()
         record = {"data": {}, "options": {"timestamp": 1, "stacktraces": ["E: x"]}, "status": "failed"}
         await redis.hset(hostile.keys.jobs, "late", json.dumps({**record, "progress": 0}))
         await redis.sadd(hostile.keys.failed, "late")
         await page.get_by_text("1 new.").wait_for(timeout=15_000)
         assert await page.get_by_label("Select job 2", exact=True).is_checked()
-        assert await page.locator("tbody tr").count() == rows
+        assert await page.locator(".rows tbody tr").count() == rows
         assert await page.locator(".tab.failed b").inner_text() == str(rows + 1)
         await page.get_by_role("link", name="Show", exact=True).click()
         await page.get_by_label("Select job late").wait_for()

@@ -30,6 +30,11 @@ class Row:
     trouble: str
     weight: int
 
+    @property
+    def queue(self) -> tuple[str, str]:
+        """Prefix and name."""
+        return self.counts.prefix, self.counts.name
+
 
 async def show(look: ScreenRequest) -> Response:
     """Return the overview: of very many queues a page, those in trouble first."""
@@ -43,6 +48,7 @@ async def show(look: ScreenRequest) -> Response:
     return look.screen(
         "overview.html",
         rows=[_row(look, counts, weight, survey) for weight, counts in shown],
+        trends=await look.parts.histories.trends([(each.prefix, each.name) for _, each in shown]),
         in_trouble=in_trouble,
         troubles=[
             _row(look, counts, weight, survey)

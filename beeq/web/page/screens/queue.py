@@ -8,12 +8,15 @@ from typing import Any
 from starlette.responses import Response
 
 from beeq.client.reader import Stats
+from beeq.errors import RedisRefused
 from beeq.job import Job
+from beeq.operations.history.points import History
 from beeq.operations.job_filter import STATES, Filters, JobFilter, OneOf, State
 from beeq.operations.many import FoundJob
 from beeq.process import now_ms
 from beeq.protocol.codec import loads
 from beeq.web.page import words
+from beeq.web.page.charts.panels import SPANS
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.searches import Search
 from beeq.web.page.store import LONGEST_LISTED, in_time
@@ -57,6 +60,7 @@ async def show(look: ScreenRequest) -> Response:
             look.parts.store.stats(look.prefix, name), look.parts.store.pause(look.prefix, name)
         )
     state = _state(look, stats)
+    span = look.asked("span") if look.asked("span") in SPANS else "hour"
     given = {each: look.asked(each) for each in FILTERS if look.asked(each)}
     rows: list[JobRow] = []
     search: Search | None = None
@@ -96,8 +100,19 @@ async def show(look: ScreenRequest) -> Response:
         pause=pause,
         now_ms=now_ms(),
         is_unserved=is_unserved(stats) and pause is None,
+        history=await _history(look, name, span),
+        span=span,
+        spans=SPANS,
         here=look.here,
     )
+
+
+async def _history(look: ScreenRequest, name: str, span: str) -> History | None:
+    """Return the queue's history; None if Redis refuses it: the jobs are shown all the same."""
+    try:
+        return await look.parts.histories.of(look.prefix, name, span)
+    except RedisRefused:
+        return None
 
 
 def _state(look: ScreenRequest, stats: Stats) -> State:
