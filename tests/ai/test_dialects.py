@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -204,6 +205,45 @@ async def test_what_is_remembered_is_bounded(
     for model in "abca":
         await processor(ai_job("image", parameters={"style": "vivid"}, modelId=model))
     assert len(server.requests) == 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("script", {"maxTokens": 5, "reasoningEffort": "max_tokens.unknown"}),
+        ("script", {"maxTokens": 5, "reasoningEffort": "MAX-TOKENS.unknown"}),
+        ("image", {"style": "x  unknown 'size' 'quality'", "size": "1x1", "quality": "hd"}),
+        ("image", {"style": "unknown \\u0073ize &quot;size&quot;", "size": "1x1", "quality": "hd"}),
+    ],
+)
+async def test_a_jobs_own_words_take_nothing_from_others(
+    server: AIServer, make: Make, kind: str, parameters: dict[str, Any]
+) -> None:
+    """A server that repeats what it was sent says the names of other fields, too."""
+    word = parameters.get("style") or parameters["reasoningEffort"]
+    refusal = answer({"error": {"message": f"Bad value '{word}' of the request"}}, 400)
+    works = image() if kind == "image" else chat(json.dumps(SCRIPT))
+    server.on(IMAGES, refusal, works)
+    server.on(CHAT, refusal, works)
+    processor = make()
+    with contextlib.suppress(Discard):
+        await processor(ai_job(kind, parameters=parameters))
+    server.requests.clear()
+    clean = {"maxTokens": 7, "size": "2x2", "quality": "hd"}
+    await processor(ai_job(kind, parameters=clean))
+    (request,) = server.requests
+    sent = request.json
+    assert (sent["max_tokens"] if kind == "script" else (sent["size"], sent["quality"])) in (7, ("2x2", "hd"))
+    assert ("response_format" in sent) == (kind == "script")
+
+
+async def test_what_bounds_the_costs_is_never_left_out(server: AIServer, make: Make) -> None:
+    message = "Unsupported: 'max_tokens', 'max_completion_tokens' unknown"
+    server.on(CHAT, answer({"error": {"message": message}}, 400))
+    with pytest.raises(Discard):
+        await make()(ai_job("script", parameters={"maxTokens": 5}))
+    for request in server.requests:
+        assert {"max_tokens", "max_completion_tokens"} & {*request.json}
 
 
 # --- Fields ---------------------------------------------------------------------------------

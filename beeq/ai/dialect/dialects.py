@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from beeq.ai.dialect.refusals import SYSTEM_ROLE
+from beeq.ai.dialect.refusals import SYSTEM_ROLE, names_field, repeats
 from beeq.ai.errors import AIRefused
 from beeq.ai.idempotency import ProviderRequests
 from beeq.errors import one_line
@@ -67,6 +67,7 @@ class Dialects:
         Raises AIRefused if the provider refuses what the request needs: the prompt, the model, the key.
         """
         key = (kind.name, str(body["model"]))
+        given = _texts_of_job(body)
         for field, value in self._refused.get(key, ()):
             if _holds(kind, body, field, value):
                 body = kind.without(body, field)
@@ -80,8 +81,13 @@ class Dialects:
                     raise
                 # The same idempotency key would get the same refusal, or another for the change.
                 await requests.discard()
+                own = refused.refusal and refused.refusal.without(given)
+                sure = own.fields(fields) if own else []
                 for field in fields:
-                    found[field, _value(body, field) if _is_of_value(body, field, refused) else None] = None
+                    # What the job's own words may have said counts for this job alone.
+                    if own and field in sure and not any(names_field(text, field) for text in given):
+                        is_of_value = _is_of_value(body, field, refused, is_of_field=own.is_of_field)
+                        found[field, _value(body, field) if is_of_value else None] = None
                     body = kind.without(body, field)
             else:
                 self._remember(key, found)
@@ -114,12 +120,19 @@ def _holds(kind: RequestKind, body: Body, field: str, value: str | None) -> bool
     return field in kind.fields(body) and (value is None or value == _value(body, field))
 
 
-def _is_of_value(body: Body, field: str, refused: AIRefused) -> bool:
-    """Return whether the field may be sent with another value: the refusal says so, or repeats the value."""
-    value, objection = body.get(field), refused.refusal
-    if objection is None:
-        return False
-    return objection.is_of_value or (isinstance(value, str) and value in objection.text)
+def _is_of_value(body: Body, field: str, refused: AIRefused, *, is_of_field: bool) -> bool:
+    """Return whether the field may be taken with another value: the refusal does not say otherwise."""
+    value = body.get(field)
+    if not is_of_field or refused.refusal is None:
+        return field in body
+    return isinstance(value, str) and repeats(refused.refusal.text, value)
+
+
+def _texts_of_job(body: Body) -> list[str]:
+    """Return the texts of a request that anybody may have written."""
+    texts = [value for name, value in body.items() if isinstance(value, str) and name != "model"]
+    said = (message["content"] for message in body.get("messages", ()) if message["role"] != "system")
+    return [*texts, *said]
 
 
 def _value(body: Body, field: str) -> str | None:
@@ -148,7 +161,8 @@ def _style_in_prompt(body: Body) -> Body:
 
 CHAT = RequestKind(
     "chat",
-    frozenset(("model", "messages")),
+    # What bounds the costs is renamed, and never left out.
+    frozenset(("model", "messages", "max_completion_tokens")),
     {SYSTEM_ROLE: _in_one_message, "max_tokens": _by_its_new_name},
 )
 IMAGES = RequestKind("images", frozenset(("model", "prompt")), {"style": _style_in_prompt})

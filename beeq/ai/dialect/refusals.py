@@ -5,11 +5,14 @@ word such as ``style`` in a sentence is a field's name if it stands in quotes, o
 what is not supported.
 """
 
+import html
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from beeq.ai.bodies.answers import json_of
 
@@ -47,15 +50,19 @@ _JSON_MODE = re.compile(
 )
 _OF_FIELD = re.compile(
     r"unknown|unrecogni[sz]ed|unexpected|unsupported.?param|extra|additional|not permitted|cannot find|"
-    r"only the default|deprecated|not supported|does not support param|no such",
+    r"only the default|deprecated|not supported|does not support param|no such|\binstead\b",
     re.IGNORECASE,
 )
-_OF_VALUE = re.compile(
-    r"invalid.?value|unsupported.?value|must be|one of|supported values|input should be|"
-    r"too (?:large|small|long)|"
-    r"at (?:most|least)|between|range|greater|less|exceed|does not support|literal_error|not a valid",
-    re.IGNORECASE,
-)
+#: Of another program's text so many names are read.
+_MAX_NAMES = 64
+_JSON_WORDS = ("jsonmode", "jsonobject", "jsonschema", "structuredoutput")
+#: The characters that texts are compared by: no other program's quotes, spaces and escapes count.
+_WORD = re.compile(r"[^\W_]+")
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\(.)", re.DOTALL)
+#: A text that was escaped again by each program that passed it on.
+_MAX_ESCAPES = 3
+#: So many words of a job in a row, in a message, are a piece of that job.
+_ROW = 3
 #: Codes of what the provider's customer has to pay for first; no attempt changes it.
 _NO_CREDIT = re.compile(
     r"\b(?:insufficient_quota|billing_not_active|billing_hard_limit_reached|insufficient_(?:balance|credits?|funds)|"
@@ -72,9 +79,21 @@ class Objection:
     text: str
 
     @property
-    def is_of_value(self) -> bool:
-        """Whether the field would be taken with another value."""
-        return _OF_VALUE.search(self.text) is not None and _OF_FIELD.search(self.text) is None
+    def is_of_field(self) -> bool:
+        """Whether the field is not taken with any value; else one with another value may be."""
+        return _OF_FIELD.search(self.text) is not None
+
+    def without(self, values: Iterable[str]) -> "Objection":
+        """Return what is left without a job's ``values``: the server's own words.
+
+        A server may repeat what was sent: with other spaces, quotes, escapes or letters, or a part of it.
+        """
+        kept, text = list(self.names), _plain(self.text)
+        for value in values:
+            words = _words(_plain(value))
+            kept = [name for name in kept if not _has_row(_words(_plain(name)), words)]
+            text = _without_rows(text, words)
+        return Objection(tuple(kept), text)
 
     def fields(self, sent: Iterable[str]) -> list[str]:
         """Return those of the fields that were ``sent`` which are refused; none if the prompt is."""
@@ -98,6 +117,74 @@ class Objection:
         return any(re.match(rf"{re.escape(field)}(?!\w)", name) for name in self.names)
 
 
+def names_field(value: str, field: str) -> bool:
+    """Return whether a job's value holds the name of a field: a server that repeats it says that name."""
+    plain = _squashed(_plain(value))
+    if field == SYSTEM_ROLE:
+        return any(word in plain for word in ("system", "role", "developer"))
+    if field == "response_format" and any(word in plain for word in _JSON_WORDS):
+        return True
+    return _squashed(field) in plain
+
+
+def repeats(text: str, value: str) -> bool:
+    """Return whether a text holds a value, in any spelling."""
+    squashed = _squashed(_plain(value))
+    return bool(squashed) and squashed in _squashed(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """Return a text without escapes, accents and other forms of letters; what it says of fields stays."""
+    for _ in range(_MAX_ESCAPES):
+        before = text
+        text = html.unescape(unquote(_ESCAPED.sub(_unescaped, text)))
+        if text == before:
+            break
+    marked = unicodedata.normalize("NFKD", text)
+    return "".join(mark for mark in marked if unicodedata.category(mark) not in ("Mn", "Cf"))
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    code, byte, mark = found.groups()
+    if code or byte:
+        return chr(int(code or byte, 16))
+    return " " if mark in "nrtbfv" else str(mark)
+
+
+def _squashed(text: str) -> str:
+    return "".join(_WORD.findall(text.casefold()))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _has_row(text: list[str], words: list[str]) -> bool:
+    """Return whether these words are in a text, all of them in a row, or a piece of them."""
+    return bool(words) and " ".join(words) in " ".join(text)
+
+
+def _without_rows(text: str, words: list[str]) -> str:
+    """Return a text without these words in a row, or ``_ROW`` of them."""
+    size = min(_ROW, len(words))
+    if not size:
+        return text
+    found = [*_WORD.finditer(text)]
+    said = [word[0].casefold() for word in found]
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for at in range(len(said) - size + 1):
+        rows.setdefault(tuple(said[at : at + size]), []).append(at)
+    taken: set[int] = set()
+    for at in range(len(words) - size + 1):
+        for begin in rows.get(tuple(words[at : at + size]), ()):
+            taken.update(range(begin, begin + size))
+    kept, place = [], 0
+    for at in sorted(taken):
+        kept.append(text[place : found[at].start()])
+        place = found[at].end()
+    return "".join([*kept, text[place:]])
+
+
 def refusal_in(body: bytes, quote: Callable[[str], str]) -> Objection:
     """Read the body of a refusal; ``quote`` makes its text free of secrets."""
     try:
@@ -105,7 +192,7 @@ def refusal_in(body: bytes, quote: Callable[[str], str]) -> Objection:
     except ValueError:
         return Objection((), quote(body.decode(errors="replace"))[:_MAX_TEXT])
     found = list(_walk(value))
-    names = tuple(name for name, is_name in found if is_name)
+    names = tuple(itertools.islice((name for name, is_name in found if is_name), _MAX_NAMES))
     return Objection(names, quote(" ".join(text for text, _ in found))[:_MAX_TEXT])
 
 
