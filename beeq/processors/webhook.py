@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: A timer may fire a little early.
 _ALMOST = 0.98
-#: Who asks first gets the one attempt that a circuit grants. So that nobody is overtaken for a day, and then
-#: lost, a job that was postponed for longer, all its postponements together, attempts what it would.
-_OVERDUE_MS = 60 * 60 * 1000
 #: So long waits a job whose host this worker could not look up, for slow names.
 _RESOLVER_WAIT_MS = 5000
 #: How receivers answer a signature that they do not accept.
@@ -90,8 +87,8 @@ class WebhookProcessor(Processor[WebhookJob]):
         places = getattr(getattr(job, "queue", None), "concurrency", None)
         try:
             target = target_of(data.webhook_url)
-            is_overdue = postponed_ms_of(job.options) > _OVERDUE_MS
-            with self._receivers.admit(target, places, is_overdue=is_overdue) as visit:
+            waited_s = postponed_ms_of(job.options) / 1000
+            with self._receivers.admit(target, places, job_id=str(job.id), waited_s=waited_s) as visit:
                 response = await self._deliver(job, target, dumps(data.payload), visit)
                 visit.answered(response.status)
         except WebhookRefused as refused:

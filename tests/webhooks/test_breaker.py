@@ -78,7 +78,7 @@ def test_a_host_without_connection_is_left_alone_at_all_paths(clock: Clock) -> N
 
     assert wait_s(found, "https://hooks.example/d?x=1") == 5
     assert wait_s(found, "https://HOOKS.example.:443/") == 5
-    found.admit(target_of(URL), 10, is_overdue=True)
+    found.admit(target_of(URL), 10, waited_s=3601)
     assert wait_s(found, "http://hooks.example/d") == 0
     assert wait_s(found, "https://hooks.example:8443/d") == 0
     assert wait_s(found, "https://other.example/d") == 0

@@ -248,6 +248,24 @@ async def test_a_silent_receiver_does_not_hold_all_places(queue: Queue, work: Ca
         await hand_back(queue)  # before the receivers close: no call comes then
 
 
+async def test_a_good_endpoint_gets_its_turn_beside_silent_ones(
+    queue: Queue, work: Callable[..., None]
+) -> None:
+    async def by_path(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_good = "/good" in receiver.requests[-1].line
+        await (reply() if is_good else send(hang_up=False))(reader, writer)
+
+    async with Receiver(by_path) as receiver:
+        for n in range(6):
+            await enqueue(queue, receiver.url(f"/silent/{n}"), 3, retries=3)
+        work(4, slow_s=0.2)
+        await receiver.until_requests(4)
+        for path in ("/good", "/good", "/good/new"):
+            (fine,) = await enqueue(queue, receiver.url(path), 1)
+            assert (await fine.result(WAIT_MS))["status"] == 200
+        await hand_back(queue)  # before the receiver closes: no call comes then
+
+
 async def test_many_silent_hosts_leave_a_place_to_the_others(queue: Queue, work: Callable[..., None]) -> None:
     async with Receiver(send(hang_up=False)) as silent, Receiver(address="127.0.0.2") as good:
         for n in range(20):

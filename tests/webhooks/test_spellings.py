@@ -148,6 +148,11 @@ async def test_no_connection_and_no_tls_are_the_whole_origins(queue: Queue) -> N
         assert (await queue.get_job(str(job.id))) is not None
 
 
+def test_a_url_too_long_once_encoded_is_refused() -> None:
+    with pytest.raises(WebhookRefused, match="too long"):
+        target_of(f"https://{HOST}/" + "é" * 11_000)
+
+
 # --- The one form ------------------------------------------------------------------------------
 
 LABEL = st.text("abcxyzABC019-_éßÀ。.", min_size=1, max_size=12)

@@ -3,7 +3,7 @@
 Two circuits concern a URL. That of its origin (scheme, host, port) opens when no connection came about, that
 of its endpoint when the answer was 5xx or 429, or none came in time: then the other endpoints of a host go
 on, and a URL that makes somebody else's server hang stands in nobody's way but its own. Places are counted by
-host. The state is in this process, and goes with it.
+host, and given by endpoint. The state is in this process, and goes with it.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from typing import Self
 
 from beeq.errors import BeeqError
 from beeq.webhooks.receivers.breaker import Breaker
+from beeq.webhooks.receivers.line import Seeker
 from beeq.webhooks.receivers.places import Places
 from beeq.webhooks.urls import Target, endpoint_of, origin_of
 
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 FAILURES_SETTING = "BEEQ_WEBHOOK_BREAKER_FAILURES"
 SLOW_PLACES_SETTING = "BEEQ_WEBHOOK_SLOW_PLACES"
+#: Who asks first gets the one attempt that a circuit grants. So that nobody is overtaken for a day, and then
+#: lost, a job that was put off for longer than this, all of it together, attempts what it would.
+OVERDUE_S = 60 * 60.0
 _MAX_DIGITS = 6
 
 
@@ -87,61 +91,69 @@ class Receivers:
         self.breaker = Breaker(
             limits.max_failures, limits.first_pause_s, limits.longest_pause_s, clock=clock, spread=spread
         )
-        self.places = Places(limits.slow_memory_s, limits.slow_places, clock=clock)
+        self.places = Places(limits.slow_s, limits.slow_memory_s, limits.slow_places, clock=clock)
 
-    def admit(self, target: Target, count: int | None, *, is_overdue: bool = False) -> "Visit":
+    def admit(self, target: Target, count: int | None, *, job_id: str = "", waited_s: float = 0.0) -> "Visit":
         """Return the attempt that may begin at a webhook's URL; raises ReceiverBusy if none may.
 
         ``count`` is how many jobs the worker runs at once; None: unknown, and places are not looked at.
-        A job that is overdue does not wait for circuits any more.
+        ``waited_s`` is how long the job was put off so far: after an hour no circuit holds it up any more.
         """
-        visit = Visit(self, target, count)
-        visit.check(is_overdue=is_overdue)
+        visit = Visit(self, target, count, job_id, waited_s)
+        visit.check()
         return visit
 
 
 class Visit:
     """One attempt: its place, and what it tells of the receiver. Enter it to begin, leave it at the end."""
 
-    def __init__(self, receivers: Receivers, target: Target, count: int | None) -> None:
+    def __init__(
+        self, receivers: Receivers, target: Target, count: int | None, job_id: str, waited_s: float
+    ) -> None:
         self._breaker, self._places, self._count = receivers.breaker, receivers.places, count
         self._where = target.netloc.decode("ascii")
-        self._host = target.raw_host.decode("ascii")
         self._endpoint, self._origin = _digest(endpoint_of(target)), _digest(origin_of(target))
+        self._seeker = Seeker(target.raw_host.decode("ascii"), self._endpoint, job_id, waited_s)
         self._trials: set[str] = set()
         self._is_told = False
 
-    def check(self, *, is_overdue: bool) -> None:
+    def check(self) -> None:
         """Raise ReceiverBusy if the attempt must not begin now."""
         wait_s = max(map(self._breaker.wait_s, (self._origin, self._endpoint)))
-        if wait_s > 0 and not is_overdue:
+        if wait_s > 0 and self._seeker.waited_s <= OVERDUE_S:
             raise ReceiverBusy(
                 f"webhook at {self._where} failed too often, and is left alone for now", wait_s
             )
-        if self._count is not None and (wait_s := self._places.wait_s(self._host, self._count)) > 0:
+        if self._count is not None and (wait_s := self._places.wait_s(self._seeker, self._count)) > 0:
             raise self._slow(wait_s)
 
     def __enter__(self) -> Self:
         self._trials = {name for name in (self._origin, self._endpoint) if self._breaker.begin(name)}
-        self._place = self._places.take(self._host)
+        self._place = self._places.take(self._seeker)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._places.leave(self._place)
+        self._places.leave(self._place, is_over=self._is_told)
         if not self._is_told:
             self._left(self._origin)
             self._left(self._endpoint)
 
     def is_too_slow(self) -> bool:
         """Note that there is no answer after ``slow_s``; return whether to give the attempt up for others."""
-        return self._count is not None and self._places.is_too_slow(self._place, self._count)
+        if self._count is None:
+            return False
+        if not self._places.is_slow(self._seeker.host):
+            logger.info(
+                "webhooks to %s are slow, and hold no more than their share of the places", self._where
+            )
+        return self._places.is_too_slow(self._place, self._count)
 
     def given_up(self) -> ReceiverBusy:
         """Return why, and for how long, a job waits whose attempt was given up."""
         assert self._count is not None  # noqa: S101 - else it is not given up
-        return self._slow(self._places.put_off_s(self._host, self._count))
+        return self._slow(self._places.put_off_s(self._seeker, self._count))
 
     def answered(self, status: int) -> None:
         """Tell that the receiver answered: a failure of its endpoint if it cannot take messages now."""

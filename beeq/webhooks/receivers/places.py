@@ -1,19 +1,35 @@
 """Slow receivers: how many of a worker's places they may hold, so that the others find one.
 
-All begin alike. An attempt without an answer for some seconds makes its host a slow one, for minutes: the
-slow attempts of one host hold a share of the places at most, and those of all slow hosts leave a quarter of
-them. What is too much by then is given up, and what comes later waits without a place, spread over the time
-that the host needs. No IO; the clock is given.
+All begin alike. An attempt without an answer for some seconds makes its endpoint a slow one, and its host,
+for minutes: a host's slow attempts hold a share of the places at most, and those of all slow hosts leave a
+quarter of them. What is too much by then is given up, and waits without a place.
+
+The other endpoints of a slow host are somebody else's, maybe. One that answered in time takes places as if
+its host were quick. One of which nothing is known is tried, once at a time, on places that slow ones leave to
+that: so hundreds of slow neighbours cost it the seconds that each of their trials takes, and no more. Who
+waits gets its turn by ``line``. No IO; the clock is given.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-#: Hosts that are remembered. Of more, one without an attempt that was used longest ago is forgotten.
+from beeq.webhooks.receivers.line import Seeker, TurnLine
+
+#: Hosts and endpoints that are remembered. Of more, those used longest ago are forgotten.
 MAX_HOSTS = 10_000
-#: A job that waits asks again after so long: not at once, and not much later than it could.
-SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.1, 300.0
+MAX_ENDPOINTS = 10_000
+#: A job that waits asks again after so long: not at once, and not much later than its turn.
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+#: So many ask in a second, or as many as there are places. With more the waits grow, up to …
+MAX_ASKS = 20
+MOST_SPREAD_S = 300.0
+#: An attempt that was given up would have taken so many times as long, maybe.
+_UNFINISHED = 4
+
+#: ``free``: as at any quick host. At a slow one, ``trial``: of an endpoint not known; ``slow``.
+Kind = Literal["free", "trial", "slow"]
 
 
 @dataclass(slots=True)
@@ -21,82 +37,171 @@ class _Host:
     held: int = 0  # places
     held_slowly: int = 0  # of these
     slow_until_s: float = 0.0
-    latest_s: float = 0.0  # how long the latest attempt took
-    next_s: float = 0.0  # when there may be a place for the next job that waits
 
 
 @dataclass(slots=True, eq=False)
 class HeldPlace:
     """The place of one attempt, until it is left."""
 
+    seeker: Seeker
     host: _Host
     began_s: float
-    is_slow: bool = False
+    kind: Kind = "free"
 
 
 class Places:
     """Who holds how many places of one worker.
 
     Args:
+        slow_s: an attempt without an answer by then is slow.
         memory_s: so long after its latest slow attempt a host counts as slow.
         share: how many places the slow attempts of one host may hold; None: half of them.
         clock: returns seconds, which never go back.
     """
 
-    def __init__(self, memory_s: float, share: int | None, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, slow_s: float, memory_s: float, share: int | None, *, clock: Callable[[], float]
+    ) -> None:
+        self._slow_s = slow_s
         self._memory_s = memory_s
         self._share = share
         self._clock = clock
         self._held_slowly = 0
-        self._hosts: OrderedDict[str, _Host] = OrderedDict()  # the latest used last
+        self._next_ask_s = 0.0
+        self._tried: set[str] = set()  # endpoints under trial
+        self._lines: dict[Kind, TurnLine] = {"trial": TurnLine(), "slow": TurnLine()}
+        self._hosts: OrderedDict[str, _Host] = OrderedDict()  # the latest used last, as in the next two
+        self._quick: OrderedDict[str, None] = OrderedDict()  # endpoints
+        self._slow: OrderedDict[str, float] = OrderedDict()  # endpoint → seconds that a place is held
 
-    def wait_s(self, name: str, count: int) -> float:
-        """Return how long a job of a host waits for one of the worker's ``count`` places; 0: it takes one."""
-        host = self._hosts.get(name)
-        if host is None or host.slow_until_s <= self._clock():
-            return 0.0
-        if host.held < self._share_of(count) and self._held_slowly < _most_slow(count):
-            return 0.0
-        return self.put_off_s(name, count)
+    def is_slow(self, host: str) -> bool:
+        """Return whether a host counts as slow."""
+        found = self._hosts.get(host)
+        return found is not None and found.slow_until_s > self._clock()
 
-    def take(self, name: str) -> HeldPlace:
+    def wait_s(self, seeker: Seeker, count: int) -> float:
+        """Return how long a job waits for one of the worker's ``count`` places; 0: it takes one."""
+        kind = self._kind(seeker)
+        if kind == "free" or self._is_its_turn(seeker, kind, count):
+            return 0.0
+        return self.put_off_s(seeker, count)
+
+    def take(self, seeker: Seeker) -> HeldPlace:
         """Take a place for an attempt; ``leave`` gives it back."""
-        host = self._hosts.setdefault(name, _Host())
-        self._hosts.move_to_end(name)
+        kind = self._kind(seeker)
+        host = self._hosts.setdefault(seeker.host, _Host())
+        self._hosts.move_to_end(seeker.host)
         host.held += 1
-        if len(self._hosts) > MAX_HOSTS:
-            idle = next((other for other, it in self._hosts.items() if not it.held), None)
-            if idle is not None:
-                del self._hosts[idle]
-        return HeldPlace(host, self._clock())
+        self._forget_hosts()
+        place = HeldPlace(seeker, host, self._clock())
+        self._change(place, kind)
+        for line in self._lines.values():
+            line.leave(seeker)
+        return place
 
     def is_too_slow(self, place: HeldPlace, count: int) -> bool:
         """Note that an attempt has no answer yet; return whether it is to give its place to others."""
-        host = place.host
-        host.slow_until_s = self._clock() + self._memory_s
-        if host.held_slowly >= self._share_of(count) or self._held_slowly >= _most_slow(count):
+        seeker = place.seeker
+        place.host.slow_until_s = self._clock() + self._memory_s
+        self._quick.pop(seeker.endpoint, None)
+        self._remember(seeker, max(self._slow.get(seeker.endpoint, 0.0), _UNFINISHED * self._slow_s))
+        if place.kind == "slow":
+            return False
+        self._change(place, "free")
+        if not self._is_its_turn(seeker, "slow", count):
             return True
-        place.is_slow = True
-        host.held_slowly += 1
-        self._held_slowly += 1
+        self._change(place, "slow")
         return False
 
-    def leave(self, place: HeldPlace) -> None:
-        """Give the place back."""
-        host = place.host
+    def leave(self, place: HeldPlace, *, is_over: bool = True) -> None:
+        """Give the place back; ``is_over``: the attempt came to its end, of which its length tells."""
+        host, seeker = place.host, place.seeker
+        self._change(place, "free")
         host.held -= 1
-        host.latest_s = self._clock() - place.began_s
-        if place.is_slow:
-            host.held_slowly -= 1
-            self._held_slowly -= 1
+        if not host.held and host.slow_until_s <= self._clock():
+            self._hosts.pop(seeker.host, None)
+        length_s = self._clock() - place.began_s
+        if not is_over:
+            return
+        if length_s >= self._slow_s:
+            self._remember(seeker, length_s)
+            return
+        self._slow.pop(seeker.endpoint, None)
+        self._quick[seeker.endpoint] = None
+        self._quick.move_to_end(seeker.endpoint)
+        if len(self._quick) > MAX_ENDPOINTS:
+            self._quick.popitem(last=False)
 
-    def put_off_s(self, name: str, count: int) -> float:
-        """Return how long to wait for a place: the host's attempts end one after the other."""
-        host = self._hosts.setdefault(name, _Host())
+    def put_off_s(self, seeker: Seeker, count: int) -> float:
+        """Give a job its place in the line, if it has none; return when it is to ask again."""
         now_s = self._clock()
-        host.next_s = max(host.next_s, now_s) + host.latest_s / self._share_of(count)
-        host.next_s = min(host.next_s, now_s + LONGEST_WAIT_S)
-        return max(host.next_s - now_s, SHORTEST_WAIT_S)
+        kind: Kind = "slow" if seeker.endpoint in self._slow else "trial"
+        line, length_s = self._lines[kind], self._length_s(seeker)
+        room = _trials(count) if kind == "trial" else self._share_of(count)
+        position = line.position(seeker, length_s, now_s)
+        turn_s = length_s * (1 if position is None else position) / room
+        wait_s = min(max(turn_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+        if position is None:  # one after the other, so that the many who wait do not keep the worker busy
+            next_ask_s = max(self._next_ask_s, now_s) + 1 / max(MAX_ASKS, count)
+            self._next_ask_s = min(next_ask_s, now_s + MOST_SPREAD_S)
+            wait_s = max(wait_s, self._next_ask_s - now_s)
+        line.asks_again(seeker, now_s + wait_s)
+        return wait_s
+
+    def _kind(self, seeker: Seeker) -> Kind:
+        if not self.is_slow(seeker.host) or seeker.endpoint in self._quick:
+            return "free"
+        return "slow" if seeker.endpoint in self._slow else "trial"
+
+    def _is_its_turn(self, seeker: Seeker, kind: Kind, count: int) -> bool:
+        """Return whether there is a place, and none of the jobs that go before asks in this moment."""
+        now_s = self._clock()
+
+        def hosts_left(other: Seeker) -> int:
+            if kind == "trial":
+                return 0 if other.endpoint in self._tried else count
+            host = self._hosts.get(other.host)
+            return self._share_of(count) - (0 if host is None else host.held_slowly)
+
+        left = _most_slow(count) - self._held_slowly - len(self._tried)
+        for_trials = _trials(count) - len(self._tried)
+        if kind == "trial":
+            left = min(left, for_trials)
+        elif self._lines["trial"].is_awaited(now_s):
+            left -= for_trials
+        if min(left, hosts_left(seeker)) <= 0:
+            return False
+        before = self._lines[kind].before(seeker, self._length_s(seeker), now_s)
+        before = [other for other in before if hosts_left(other) > 0]
+        at_host = sum(other.host == seeker.host for other in before)
+        return left > len(before) and hosts_left(seeker) > at_host
+
+    def _length_s(self, seeker: Seeker) -> float:
+        return max(self._slow.get(seeker.endpoint, self._slow_s), SHORTEST_WAIT_S)
+
+    def _change(self, place: HeldPlace, kind: Kind) -> None:
+        """Count a place as another kind's."""
+        if "slow" in (place.kind, kind) and place.kind != kind:
+            step = 1 if kind == "slow" else -1
+            place.host.held_slowly += step
+            self._held_slowly += step
+        if kind == "trial":
+            self._tried.add(place.seeker.endpoint)
+        elif place.kind == "trial":
+            self._tried.discard(place.seeker.endpoint)
+        place.kind = kind
+
+    def _remember(self, seeker: Seeker, length_s: float) -> None:
+        self._slow[seeker.endpoint] = length_s
+        self._slow.move_to_end(seeker.endpoint)
+        if len(self._slow) > MAX_ENDPOINTS:
+            self._slow.popitem(last=False)
+
+    def _forget_hosts(self) -> None:
+        if len(self._hosts) > MAX_HOSTS:
+            idle = next((name for name, host in self._hosts.items() if not host.held), None)
+            if idle is not None:
+                del self._hosts[idle]
 
     def _share_of(self, count: int) -> int:
         return max(1, count // 2) if self._share is None else self._share
@@ -104,3 +209,7 @@ class Places:
 
 def _most_slow(count: int) -> int:
     return max(1, count - max(1, count // 4))
+
+
+def _trials(count: int) -> int:
+    return max(1, _most_slow(count) // 2)
