@@ -222,7 +222,8 @@ class Queue(OperatorMethods, Generic[Data, Result]):
 
     def create_job(self, data: Data | Model | None = None) -> Job[Data, Result]:
         """Return a new job with ``data``, not yet saved. What JavaScript calls falsy becomes ``{}``."""
-        return Job.new(self._actions, payload(plain(data)), now_ms=now_ms())
+        stored = data if type(data) is dict else payload(plain(data))
+        return Job.new(self._actions, stored, now_ms=now_ms())
 
     async def enqueue(
         self,

@@ -7,8 +7,9 @@ rules.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from typing import Self
 
@@ -34,9 +35,8 @@ _SECTIONS = 3
 _MOST_BUCKETS = 64
 
 
-def bucket_of(duration_ms: float) -> int:
-    """Return the number of the bucket of a duration."""
-    return bisect_left(BOUNDS_MS, duration_ms)
+#: Returns the number of the bucket of a duration in ms. A partial: each job pays for two calls of it.
+bucket_of: Callable[[float], int] = partial(bisect_left, BOUNDS_MS)
 
 
 @dataclass(slots=True)

@@ -165,6 +165,16 @@ def created_ms_of(options: dict[str, Any]) -> int:
     return created if isinstance(created, int) and abs(created) <= SAFE_INTEGER else 0
 
 
+def first_due_ms_of(options: dict[str, Any]) -> int:
+    """Return when a job that no attempt was made of was due, in ms since the epoch; 0 if it was postponed.
+
+    0 also if nobody knows.
+    """
+    if "delay" not in options and "beeq" not in options:  # as it is for nearly all
+        return max(0, created_ms_of(options))
+    return 0 if postponed_ms_of(options) else max(created_ms_of(options), whole_of(options.get("delay")))
+
+
 def whole_in(digits: bytes) -> int:
     """Return a number as Redis has it, in digits; 0 for nonsense, and for one beyond 2^53."""
     is_short = len(digits) <= len(str(SAFE_INTEGER))

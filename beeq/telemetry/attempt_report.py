@@ -7,7 +7,8 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from beeq.errors import Postpone
-from beeq.protocol.options import created_ms_of, postponed_ms_of, whole_of
+from beeq.protocol.history import bucket_of
+from beeq.protocol.options import first_due_ms_of
 from beeq.protocol.outcome import Outcome
 from beeq.telemetry.hooks import Telemetry
 
@@ -31,6 +32,7 @@ class AttemptReport:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self._work = telemetry.work
 
     def begins(self, attempt: ReportedAttempt, variables: Context) -> None:
         """Tell of an attempt that is about to start in this context."""
@@ -38,10 +40,10 @@ class AttemptReport:
         attempt.started_s = time.monotonic()
         # Of a later attempt nobody knows when it was due.
         if attempt.deliveries == 1 and job.status == "created":
-            due_ms = max(created_ms_of(job.options), whole_of(job.options.get("delay")))
-            if due_ms and not postponed_ms_of(job.options):
+            due_ms = first_due_ms_of(job.options)
+            if due_ms:
                 wait_ms = max(0, job.started_ms - due_ms)
-                self._telemetry.work.waited(wait_ms)
+                self._work.waits[bucket_of(wait_ms)] += 1
                 if tally is not None:
                     tally.waited(wait_ms / 1000)
         if tracing is not None:
@@ -52,7 +54,7 @@ class AttemptReport:
         tally, tracing = self._telemetry.tally, self._telemetry.tracing
         if attempt.started_s:
             duration_s = time.monotonic() - attempt.started_s
-            self._telemetry.work.ran(duration_s * 1000)
+            self._work.durations[bucket_of(duration_s * 1000)] += 1
             if tally is not None:
                 tally.ran(duration_s)
                 if attempt.is_cancelled and not attempt.is_lost:
@@ -64,10 +66,10 @@ class AttemptReport:
 
     def recorded(self, outcomes: Iterable[Outcome]) -> None:
         """Count the outcomes that Redis has recorded."""
-        tally, work = self._telemetry.tally, self._telemetry.work
+        tally, ended = self._telemetry.tally, self._work.ended
         for outcome in outcomes:
             status = "postponed" if outcome.is_postponed else outcome.status
-            work.ended(status)
+            ended[status] += 1
             if tally is not None:
                 tally.ended(status)
 

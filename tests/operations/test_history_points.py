@@ -55,15 +55,15 @@ def test_counts_are_taken_once_and_as_an_entry():
     work = WorkCounts()
     assert work.take() == ""
     for status in ("succeeded", "succeeded", "failed", "retrying", "postponed"):
-        work.ended(status)
-    work.waited(0)
-    work.ran(3000)
+        work.ended[status] += 1
+    work.waits[bucket_of(0)] += 1
+    work.durations[bucket_of(3000)] += 1
     entry = Entry.of(work.take())
     assert (entry.succeeded, entry.failed, entry.retried, entry.samples) == (2, 1, 1, 0)
     assert (entry.waits.total, entry.durations.total) == (1, 1)
     assert 2500 < (entry.durations.percentile_ms(0.5) or 0) < 4000
     assert work.take() == ""
-    work.ended("failed")
+    work.ended["failed"] += 1
     assert work.take() == ",1,;;"
 
 

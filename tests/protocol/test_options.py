@@ -17,6 +17,7 @@ from beeq.protocol.options import (
     check_job_id,
     check_retries,
     check_timeout_ms,
+    first_due_ms_of,
     retries_left,
     timeout_ms_of,
 )
@@ -268,3 +269,20 @@ def test_what_was_not_asked_for_is_none() -> None:
 def test_a_number_in_a_record_beyond_all_floats_harms_nobody(n: int) -> None:
     assert isinstance(retries_left({"retries": n}), int)
     assert isinstance(timeout_ms_of({"timeout": n}), int)
+
+
+@pytest.mark.parametrize(
+    ("options", "due_ms"),
+    [
+        ({"timestamp": 5}, 5),
+        ({"timestamp": 5, "delay": 9}, 9),
+        ({"timestamp": 5, "delay": 3}, 5),
+        ({"timestamp": 5, "beeq": {"memory": {}}}, 5),
+        ({"timestamp": 5, "beeq": {"postponed": 7}}, 0),
+        ({"timestamp": -5}, 0),
+        ({"timestamp": "5"}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_job_is_due_when_it_was_made_or_its_delay_ends(options: dict[str, Any], due_ms: int) -> None:
+    assert first_due_ms_of(options) == due_ms
