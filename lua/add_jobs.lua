@@ -48,67 +48,19 @@ local function is_beyond(number)
   return number > LAST_NUMBER or number < -LAST_NUMBER
 end
 
-local function counter_error(reason)
-  return { err = 'ERR the counter of automatic ids, ' .. counter .. ', cannot count (' .. reason .. ')' }
-end
-
--- Returns a free number behind a taken one, or nil: by doubled steps to a free one, then by halved ones back to the
--- first free number after a taken one.
-local function leap(taken)
-  local free, step = math.min(taken + 1, LAST_NUMBER), 1
-  while call('HEXISTS', jobs, text(free)) == 1 do
-    if free == LAST_NUMBER then
-      return nil
-    end
-    taken, step = free, step * 2
-    free = math.min(free + step, LAST_NUMBER)
-  end
-  while free - taken > 1 do
-    local middle = taken + math.floor((free - taken) / 2)
-    if call('HEXISTS', jobs, text(middle)) == 1 then
-      taken = middle
-    else
-      free = middle
-    end
-  end
-  return free
-end
-
-local walked = 0
-
--- Writes the record under the next free number; returns that as text, or why there is none, or Redis's refusal.
-local function add_automatic(record)
-  while true do
-    local number = pcall('INCR', counter)
-    if is_error(number) then
-      local is_odd = string.find(number.err, 'WRONGTYPE') or string.find(number.err, 'not an integer')
-      if is_odd or string.find(number.err, 'overflow') then
-        return nil, counter_error((string.gsub(number.err, '^ERR ', '')))
-      end
-      return nil, nil, number
-    end
-    if is_beyond(number) then
-      call('DECR', counter)
-      return nil, counter_error('it is at its end, ' .. text(LAST_NUMBER))
-    end
-    if call('HSETNX', jobs, text(number), record) == 1 then
-      return text(number)
-    end
-    walked = walked + 1
-    if walked > LONGEST_WALK then
-      local free = leap(number)
-      if not free then
-        call('DECR', counter)
-        return nil, counter_error('the numbers after it are taken')
-      end
-      call('INCRBY', counter, text(free - number - 1))
-    end
-  end
-end
-
 local has_own_id = false
 for at = FIRST, #ARGV, STEP do
   has_own_id = has_own_id or ARGV[at] ~= ''
+end
+
+-- One that wants an automatic id, as most calls: the functions below take longer to define than it takes to add it.
+if count == 1 and not has_own_id then
+  local number = pcall('INCR', counter)
+  if not is_error(number) and is_beyond(number) then
+    call('DECR', counter)
+  elseif not is_error(number) and call('HSETNX', jobs, text(number), ARGV[FIRST + 1]) == 1 then
+    ids[1] = text(number)
+  end
 end
 
 -- Many that all want automatic ids: with few commands, not with two for each. A taken number ends this.
@@ -140,21 +92,81 @@ if last and not is_error(last) then
   end
 end
 
--- One by one: each may have an id of its own, which may also be the next number.
-local no_number
-for n = #ids + 1, count do
-  local at = FIRST + (n - 1) * STEP
-  local id, record = ARGV[at], ARGV[at + 1]
-  if id ~= '' then
-    ids[n] = call('HSETNX', jobs, id, record) == 1 and id
-  elseif no_number then
-    ids[n] = no_number
-  else
-    id, no_number, refused = add_automatic(record)
-    if refused then
-      break
+if #ids < count then
+  local function counter_error(reason)
+    return { err = 'ERR the counter of automatic ids, ' .. counter .. ', cannot count (' .. reason .. ')' }
+  end
+
+  -- Returns a free number behind a taken one, or nil: by doubled steps to a free one, then by halved ones back to the
+  -- first free number after a taken one.
+  local function leap(taken)
+    local free, step = math.min(taken + 1, LAST_NUMBER), 1
+    while call('HEXISTS', jobs, text(free)) == 1 do
+      if free == LAST_NUMBER then
+        return nil
+      end
+      taken, step = free, step * 2
+      free = math.min(free + step, LAST_NUMBER)
     end
-    ids[n] = id or no_number
+    while free - taken > 1 do
+      local middle = taken + math.floor((free - taken) / 2)
+      if call('HEXISTS', jobs, text(middle)) == 1 then
+        taken = middle
+      else
+        free = middle
+      end
+    end
+    return free
+  end
+
+  local walked = 0
+
+  -- Writes the record under the next free number; returns that as text, or why there is none, or Redis's refusal.
+  local function add_automatic(record)
+    while true do
+      local number = pcall('INCR', counter)
+      if is_error(number) then
+        local is_odd = string.find(number.err, 'WRONGTYPE') or string.find(number.err, 'not an integer')
+        if is_odd or string.find(number.err, 'overflow') then
+          return nil, counter_error((string.gsub(number.err, '^ERR ', '')))
+        end
+        return nil, nil, number
+      end
+      if is_beyond(number) then
+        call('DECR', counter)
+        return nil, counter_error('it is at its end, ' .. text(LAST_NUMBER))
+      end
+      if call('HSETNX', jobs, text(number), record) == 1 then
+        return text(number)
+      end
+      walked = walked + 1
+      if walked > LONGEST_WALK then
+        local free = leap(number)
+        if not free then
+          call('DECR', counter)
+          return nil, counter_error('the numbers after it are taken')
+        end
+        call('INCRBY', counter, text(free - number - 1))
+      end
+    end
+  end
+
+  -- One by one: each may have an id of its own, which may also be the next number.
+  local no_number
+  for n = #ids + 1, count do
+    local at = FIRST + (n - 1) * STEP
+    local id, record = ARGV[at], ARGV[at + 1]
+    if id ~= '' then
+      ids[n] = call('HSETNX', jobs, id, record) == 1 and id
+    elseif no_number then
+      ids[n] = no_number
+    else
+      id, no_number, refused = add_automatic(record)
+      if refused then
+        break
+      end
+      ids[n] = id or no_number
+    end
   end
 end
 

@@ -170,8 +170,9 @@ def first_due_ms_of(options: dict[str, Any]) -> int:
 
     0 also if nobody knows.
     """
-    if "delay" not in options and "beeq" not in options:  # as it is for nearly all
-        return max(0, created_ms_of(options))
+    created, is_plain = options.get("timestamp"), "delay" not in options and "beeq" not in options
+    if is_plain and type(created) is int and 0 < created <= SAFE_INTEGER:
+        return created  # as it is for nearly all
     return 0 if postponed_ms_of(options) else max(created_ms_of(options), whole_of(options.get("delay")))
 
 
