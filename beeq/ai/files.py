@@ -7,16 +7,16 @@ bytes decide its suffix, not the provider.
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from beeq.ai.bodies.long_strings import StringCutter
 from beeq.ai.errors import AIFailed, AIUnusable
 from beeq.ai.pictures import KNOWN, image_suffix
 from beeq.media.errors import MediaFailed, shown
+from beeq.media.ffmpeg import FFmpeg
 from beeq.media.formats import HEAD_BYTES, demuxer_of
+from beeq.media.inputs.examine import measure
 from beeq.media.inputs.facts import file_facts
-from beeq.media.inputs.probe import probe
 from beeq.media.paths import MediaRoot, NewFile, safe_name
 
 _QUICKTIME = b"ftypqt  "
@@ -81,24 +81,30 @@ class LongStrings:
 
 
 class MediaFiles:
-    """Writes files of jobs into the media root itself.
+    """Writes files of jobs into the media root itself, or into a project's folder below it.
 
     Every call raises ``MediaFailed`` if the system did not let it write, ``MediaRefused`` if
-    something that is not a file has its name, and ``AIFailed`` if the content is not usable.
+    something that is not a file has its name or the file is beyond the limits, and ``AIFailed`` if the
+    content is not usable.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = MediaRoot(root)
+    def __init__(self, root: MediaRoot, ffmpeg: FFmpeg) -> None:
+        self.root = root
+        self._ffmpeg = ffmpeg
+
+    def in_project(self, folder: str) -> Self:
+        """Return the files of one project, whose folder is below the root."""
+        return type(self)(self.root.in_project(folder), self._ffmpeg)
 
     def check(self, job_id: str) -> None:
         """Check that a file can be written, before anything is requested; leaves nothing."""
-        with self._root.creating(self._root.locate(f"{safe_name(job_id)}.part")):
+        with self.root.creating(self.root.locate(f"{safe_name(job_id)}.part")):
             pass
 
     @contextlib.contextmanager
     def long_strings(self, job_id: str) -> Iterator[LongStrings]:
         """Yield the place for the long strings of a job's response; raises as ``check`` does."""
-        with self._root.creating(self._root.locate(f"{safe_name(job_id)}.part")) as file:
+        with self.root.creating(self.root.locate(f"{safe_name(job_id)}.part")) as file:
             yield LongStrings(file)
 
     async def save_image(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
@@ -109,12 +115,15 @@ class MediaFiles:
         return facts
 
     async def save_video(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
-        """Write an MP4, MOV, WebM or Matroska file; return its facts, as ffmpeg reads them."""
+        """Write an MP4, MOV, WebM or Matroska file; return its facts.
+
+        They come of its packets and its streams, not of its tags, in which the provider may write anything.
+        """
         async with self._received(job_id, pieces, video_suffix, "video") as (file, head):
             demuxer = _demuxer(head)
             assert demuxer is not None  # noqa: S101 - it has a suffix
             written = file.reading(demuxer)
-            facts = await probe(written)
+            facts = await measure(self._ffmpeg, written)
             if facts.video is None:
                 raise AIUnusable("AI provider: there is no picture in its video")
             result = file_facts(written, facts)
@@ -137,7 +146,7 @@ class MediaFiles:
             if not head:  # it may be there a moment later
                 raise AIFailed(f"AI provider: its {kind} is empty")
             raise AIUnusable(f"AI provider: its {kind} is not {known}")
-        with self._root.creating(self._root.locate(f"{safe_name(job_id)}{suffix}")) as file:
+        with self.root.creating(self.root.locate(f"{safe_name(job_id)}{suffix}")) as file:
             # Written by the loop's own thread: each write goes to the page cache and takes microseconds.
             # A write in another thread could hit another file, if a cancelled attempt closes this one.
             _write(file, head)

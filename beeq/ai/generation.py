@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from beeq.ai.bodies.gate import SHORT_BYTES
@@ -19,7 +18,6 @@ from beeq.ai.responses import chat_text, picture
 from beeq.ai.writing.script import INSTRUCTIONS, script
 from beeq.ai.writing.thinking import answer_in
 from beeq.jobs import AIGenerationJob
-from beeq.media.paths import MediaRoot
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps
 
@@ -39,23 +37,18 @@ class Generation:
     two polls of a video. The picture that a video begins with is uploaded, or else its URL is sent.
     """
 
-    def __init__(
-        self, client: AIClient, media_root: Path, interval_ms: int, *, is_reference_uploaded: bool = True
-    ) -> None:
+    def __init__(self, client: AIClient, interval_ms: int, *, is_reference_uploaded: bool = True) -> None:
         self._client = client
-        self._files = MediaFiles(media_root)
-        references = References(client, MediaRoot(media_root))
-        self._videos = Videos(
-            client, self._files, interval_ms, references, is_reference_uploaded=is_reference_uploaded
-        )
+        references = References(client)
+        self._videos = Videos(client, interval_ms, references, is_reference_uploaded=is_reference_uploaded)
         self._dialects = Dialects()
         self._quote = client.redactor.quoted
         self._script = partial(script, max_scenes=client.limits.scenes)
 
     async def generate(
-        self, requests: ProviderRequests, data: AIGenerationJob, model: str, reach: Reach
+        self, requests: ProviderRequests, data: AIGenerationJob, model: str, files: MediaFiles, reach: Reach
     ) -> Any:
-        """Return the result of a job, by its type."""
+        """Return the result of a job, by its type; a picture or a video is one of its ``files``."""
         match data.type:
             case "script":
                 wanted = {"response_format": {"type": "json_object"}}
@@ -63,11 +56,11 @@ class Generation:
             case "scene-description":
                 return {"text": await self._chat(requests, data, model, _DESCRIBER, _answer)}
             case "image":
-                return await self._image(requests, data, model)
+                return await self._image(requests, data, model, files)
             case "video":
                 body = {"model": model, "prompt": data.prompt, **fields(data.parameters, VIDEO_FIELDS)}
                 image_url = _text_parameter(data, "imageUrl")
-                return await self._videos.make(requests, body, image_url, reach)
+                return await self._videos.make(requests, body, image_url, files, reach)
 
     async def _chat(
         self,
@@ -146,8 +139,10 @@ class Generation:
             raise text_too_long(max_bytes)
         return text
 
-    async def _image(self, requests: ProviderRequests, data: AIGenerationJob, model: str) -> dict[str, Any]:
-        with self._files.long_strings(requests.job_id) as long_strings:
+    async def _image(
+        self, requests: ProviderRequests, data: AIGenerationJob, model: str, files: MediaFiles
+    ) -> dict[str, Any]:
+        with files.long_strings(requests.job_id) as long_strings:
             body = {"model": model, "prompt": data.prompt, "n": 1}
             found = await self._ask(
                 IMAGES,
@@ -162,25 +157,25 @@ class Generation:
                 lambda response: picture(response, self._quote, long_strings.find),
             )
             try:
-                return await self._saved(requests, found)
+                return await self._saved(requests, found, files)
             except AIFailed:
                 if not isinstance(found, str):  # the same idempotency key might get the same picture
                     await requests.discard()
                 raise
 
     async def _saved(
-        self, requests: ProviderRequests, found: bytes | Iterator[bytes] | str
+        self, requests: ProviderRequests, found: bytes | Iterator[bytes] | str, files: MediaFiles
     ) -> dict[str, Any]:
         """Save a picture; return ``path`` and ``bytes``, or its ``url`` if that is not the provider's own."""
         max_bytes = self._client.limits.image_bytes
         if not isinstance(found, str):
             whole = (found,) if isinstance(found, bytes) else found
-            return await self._files.save_image(requests.job_id, _bounded(whole, max_bytes))
+            return await files.save_image(requests.job_id, _bounded(whole, max_bytes))
         url = self._client.own_url(found)
         if url is None:
             return {"url": self._client.redactor.redacted(found)}
         async with self._client.download("fetch the image", url, max_bytes) as pieces:
-            return await self._files.save_image(requests.job_id, pieces)
+            return await files.save_image(requests.job_id, pieces)
 
 
 def _request(data: AIGenerationJob) -> str:

@@ -7,13 +7,12 @@ long its own sound is, and the master is cut or padded to the sum of the scenes.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import UNTITLED, Run, encoding, failure, reading, run
+from beeq.media.ffmpeg import UNTITLED, FFmpeg, Run, Work
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine, examine_all
@@ -63,65 +62,60 @@ class Film:
 
 
 async def assemble_video(
-    sources: Sequence[OpenFile],
-    master: OpenFile,
-    targets: Sequence[Target],
-    parameters: MediaParameters,
-    reach: Callable[[float], None],
+    work: Work, sources: Sequence[OpenFile], master: OpenFile, targets: Sequence[Target]
 ) -> None:
     """Write the scenes in order, with the sound of ``master`` in place of their own, to every target."""
-    sound = sound_of(master, await examine(master, parameters))
-    clips = await examine_all(sources, parameters, lambda percent: reach(_SURVEY_PERCENT / 100 * percent))
+    ffmpeg, parameters = work.ffmpeg, work.parameters
+    sound = sound_of(master, await examine(ffmpeg, master, parameters))
+    clips = await examine_all(
+        ffmpeg, sources, parameters, lambda percent: work.reach(_SURVEY_PERCENT / 100 * percent)
+    )
     videos = [picture_of(source, clip) for source, clip in zip(sources, clips, strict=True)]
-    check_sum(videos)
+    check_sum(ffmpeg.limits, videos)
     look = look_of(videos, parameters)
     scenes = [
         scene_of(source, video, clip, (look.rate, parameters.still_seconds))
         for source, video, clip in zip(sources, videos, clips, strict=True)
     ]
     film = Film(tuple(scenes), look, sound)
-    check_output(film.length_s)
+    check_output(ffmpeg.limits, film.length_s)
     if any(can_hold_copies(container) for _, container in targets) and are_candidates(sources, videos):
         copy = stream_copy_of(clips, videos, look.rate)
-        if copy is not None and await _stream_copied(film, [master, *sources], targets, copy, reach):
+        if copy is not None and await _stream_copied(work, film, [master, *sources], targets, copy):
             return
-    ended = await _write(film, [master, *sources], targets, None, reach)
+    ended = await _write(work, film, [master, *sources], targets, None)
     names = [source.given for source in [master, *sources]]
-    check_said(names, ended.complained)
+    check_said(ffmpeg.limits, names, ended.complained)
     if ended.exit_status:
-        raise failure(names, ended)
+        raise ffmpeg.failure(names, ended)
 
 
 async def _stream_copied(
-    film: Film,
-    inputs: Sequence[OpenFile],
-    targets: Sequence[Target],
-    copy: StreamCopy,
-    reach: Callable[[float], None],
+    work: Work, film: Film, inputs: Sequence[OpenFile], targets: Sequence[Target], copy: StreamCopy
 ) -> bool:
     """Write the film, copying its pictures where a container allows it; return whether that succeeded."""
     with text_file(copy.script([source.url for source in inputs[1:]]), "concat") as script:
-        ended = await _write(film, inputs, targets, (copy, script), reach)
+        ended = await _write(work, film, inputs, targets, (copy, script))
     files = [target.reading(container.demuxer) for target, container in targets if can_hold_copies(container)]
-    return not ended.exit_status and all([await copy.is_complete(file) for file in files])
+    return not ended.exit_status and all([await copy.is_complete(work.ffmpeg, file) for file in files])
 
 
 async def _write(
+    work: Work,
     film: Film,
     inputs: Sequence[OpenFile],
     targets: Sequence[Target],
     joined: tuple[StreamCopy, OpenFile] | None,
-    reach: Callable[[float], None],
 ) -> Run:
     outputs = [(container, target.url) for target, container in targets]
     percent_a_second = (100 - _SURVEY_PERCENT) / film.length_s
-    return await run(
-        arguments(film, inputs, outputs, joined),
+    return await work.ffmpeg.run(
+        arguments(work.ffmpeg, film, inputs, outputs, joined),
         [
             *(source.fd for source in [*inputs, *(joined[1:] if joined else ())]),
             *(target.fd for target, _ in targets),
         ],
-        on_time=lambda done_s: reach(_SURVEY_PERCENT + percent_a_second * done_s),
+        on_time=lambda done_s: work.reach(_SURVEY_PERCENT + percent_a_second * done_s),
         media_s=film.length_s * len(targets),
     )
 
@@ -145,6 +139,7 @@ def scene_of(source: OpenFile, video: Video, clip: Facts, chosen: tuple[Fraction
 
 
 def arguments(
+    ffmpeg: FFmpeg,
     film: Film,
     inputs: Sequence[OpenFile],
     outputs: Sequence[Output],
@@ -156,21 +151,21 @@ def arguments(
     """
     groups = sharing_an_encoder(outputs)
     encoded = [group for group in groups if joined is None or not can_hold_copies(group[0][0])]
-    read = reading(inputs[0])
+    read = ffmpeg.reading(inputs[0])
     if encoded:
-        threads = decoder_threads([scene.video for scene in film.scenes])
+        threads = decoder_threads(ffmpeg.limits, [scene.video for scene in film.scenes])
         for source, scene in zip(inputs[1:], film.scenes, strict=True):
-            read += reading(source, *decoded_by(scene.video), threads=threads)
+            read += ffmpeg.reading(source, *decoded_by(scene.video), threads=threads)
     graph = sound_chain(film, len(groups))
     if encoded:
         graph = f"{picture_chains(film, len(encoded))};{graph}"
-    found = [*read, *(reading_script(joined[1]) if joined else ()), "-filter_complex", graph]
+    found = [*read, *(reading_script(ffmpeg, joined[1]) if joined else ()), "-filter_complex", graph]
     for number, group in enumerate(groups):
         if joined is None or group in encoded:
             pictures = ["-map", f"[v{encoded.index(group)}]", *group[0][0].encoder(film.look.size)]
         else:
             pictures = joined[0].copied(read.count("-i"))
-        found += [*pictures, "-map", f"[a{number}]", *written(group)]
+        found += [*pictures, "-map", f"[a{number}]", *written(ffmpeg, group)]
     return found
 
 
@@ -203,18 +198,18 @@ def sharing_an_encoder(outputs: Sequence[Output]) -> list[list[Output]]:
     return list(groups.values())
 
 
-def written(group: Sequence[Output]) -> list[str]:
+def written(ffmpeg: FFmpeg, group: Sequence[Output]) -> list[str]:
     """Return the arguments that encode a sound once, and write it and the pictures to all of a group."""
     container, url = group[0]
     if len(group) == 1:
-        return [*container.audio, *written_as(container), url]
+        return [*container.audio, *written_as(ffmpeg, container), url]
     return [
         *container.audio,
         # The muxers of these containers ask their encoders for this, but ``tee`` does not pass it on.
         *("-flags", "+global_header"),
         # Older versions would move the beginning to make room for pictures stored out of order.
         *("-avoid_negative_ts", "disabled"),
-        *(*UNTITLED, *encoding(), "-f", "tee"),
+        *(*UNTITLED, *ffmpeg.encoding(), "-f", "tee"),
         "|".join(_in_list(container, url) for container, url in group),
     ]
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown, shown_all
 from beeq.media.formats import DECODERS
-from beeq.media.limits import LIMITS, MediaLimits, beyond
+from beeq.media.limits import MediaLimits, beyond, setting_of
 from beeq.media.logs.complaints import Complaint, blamed_input, cause_of
 from beeq.media.logs.reader import COLOURED, LogReader
 from beeq.media.paths import OpenFile
@@ -103,103 +104,135 @@ def find_ffmpeg() -> str:
     raise MediaFailed("ffmpeg was not found: install ffmpeg, or 'beequeue[media]', which brings one")
 
 
-def reading(file: OpenFile, *options: str, threads: int | None = None) -> list[str]:
-    """Return the arguments that make ``file`` an input: by its own demuxer, with no other files.
+@dataclass(frozen=True, slots=True)
+class FFmpeg:
+    """Runs ffmpeg within limits. Nothing else starts it, so no run is without them.
 
-    Each of its decoders has so many ``threads``, by default as many as the job's limits allow.
+    What makes an input, decodes or writes is given this object by its caller.
     """
-    external = ["-enable_drefs", "0", "-use_absolute_path", "0"] if file.demuxer == "mov" else []
-    limits = LIMITS.get()
-    return [
-        *("-protocol_whitelist", "file", "-f", file.demuxer, "-max_streams", str(limits.max_streams)),
-        # Also for what is inside: subtitles of an AVI file have a demuxer of their own.
-        *("-format_whitelist", file.demuxer, "-codec_whitelist", ",".join(DECODERS)),
-        # Also for a picture that comes later in a stream, larger than its first.
-        *("-max_pixels", str(limits.max_pixels), "-threads", str(threads or limits.threads)),
-        *external,
-        *(("-skip_initial_bytes", str(file.begin)) if file.begin else ()),
-        *options,
-        *("-i", file.url),
-    ]
 
+    limits: MediaLimits
 
-def encoding() -> list[str]:
-    """Return the options of an output that bound its encoders' threads; none where they take no more."""
-    threads = LIMITS.get().threads
-    return ["-threads", str(threads)] if threads < (os.cpu_count() or 1) else []
+    def reading(self, file: OpenFile, *options: str, threads: int | None = None) -> list[str]:
+        """Return the arguments that make ``file`` an input: by its own demuxer, with no other files.
 
+        Each of its decoders has so many ``threads``, by default as many as the job's limits allow.
+        """
+        external = ["-enable_drefs", "0", "-use_absolute_path", "0"] if file.demuxer == "mov" else []
+        return [
+            *("-protocol_whitelist", "file", "-f", file.demuxer),
+            *("-max_streams", str(self.limits.max_streams)),
+            # Also for what is inside: subtitles of an AVI file have a demuxer of their own.
+            *("-format_whitelist", file.demuxer, "-codec_whitelist", ",".join(DECODERS)),
+            # Also for a picture that comes later in a stream, larger than its first.
+            *("-max_pixels", str(self.limits.max_pixels), "-threads", str(threads or self.limits.threads)),
+            *external,
+            *(("-skip_initial_bytes", str(file.begin)) if file.begin else ()),
+            *options,
+            *("-i", file.url),
+        ]
 
-async def run(
-    arguments: Sequence[str],
-    files: Iterable[int],
-    *,
-    log_level: str = "error",
-    on_time: Callable[[float], None] | None = None,
-    on_output: Callable[[bytes], None] | None = None,
-    media_s: float | None = 0.0,
-    mark: str = "",
-) -> Run:
-    """Run ffmpeg to its end; ``files`` are the descriptors of the files that the arguments name.
+    def encoding(self) -> list[str]:
+        """Return the options of an output that bound its encoders' threads; none where they take no more."""
+        threads = self.limits.threads
+        return ["-threads", str(threads)] if threads < (os.cpu_count() or 1) else []
 
-    It gets these files, to write those that are open for writing, and otherwise what ``beeq.media.sandbox``
-    leaves it. It gets CPU time for the ``media_s`` seconds of media that it decodes or encodes (None: nobody
-    knows how many), and for the size of its files.
+    async def run(
+        self,
+        arguments: Sequence[str],
+        files: Iterable[int],
+        *,
+        log_level: str = "error",
+        on_time: Callable[[float], None] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+        media_s: float | None = 0.0,
+        mark: str = "",
+    ) -> Run:
+        """Run ffmpeg to its end; ``files`` are the descriptors of the files that the arguments name.
 
-    The log level ``info`` logs what ffmpeg finds out; what surrounds ``mark`` there is kept. ``on_time`` is
-    called now and then with the seconds of output written so far, ``on_output`` with what ffmpeg writes to
-    ``pipe:1``; then no frames are counted.
+        It gets these files, to write those that are open for writing, and otherwise what
+        ``beeq.media.sandbox`` leaves it. It gets CPU time for the ``media_s`` seconds of media that it
+        decodes or encodes (None: nobody knows how many), and for the size of its files.
 
-    Raises MediaFailed if ffmpeg is not installed, too old, cannot be started, stands still (``watchdog``), or
-    took longer than ``LIMIT_S``; MediaRefused if it used up its CPU time or wrote too large a file.
-    """
-    limits, needs = LIMITS.get(), Needs(tuple(files), media_s)
-    confinement = await confinement_of(find_ffmpeg())
-    threads = str(limits.threads)
-    arguments = [
-        *("-hide_banner", "-nostdin", "-y", "-v", log_level),
-        *("-max_alloc", str(limits.max_alloc_mb * _MIB)),
-        *("-filter_threads", threads, "-filter_complex_threads", threads),
-        *("-nostats", *(() if on_output else ("-progress", "pipe:1")), *arguments),
-    ]
-    command, environment = launch(
-        confinement.program,
-        arguments,
-        confinement.holds,
-        files=needs.files,
-        limits=limits_of(needs, limits),
-        dies_with_worker=_HAS_DEATH_SIGNAL,
-    )
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=needs.files,
-            env=environment | COLOURED,
+        The log level ``info`` logs what ffmpeg finds out; what surrounds ``mark`` there is kept. ``on_time``
+        is called now and then with the seconds of output written so far, ``on_output`` with what ffmpeg
+        writes to ``pipe:1``; then no frames are counted.
+
+        Raises MediaFailed if ffmpeg is not installed, too old, cannot be started, stands still
+        (``watchdog``), or took longer than ``LIMIT_S``; MediaRefused if it used up its CPU time or wrote too
+        large a file.
+        """
+        limits, needs = self.limits, Needs(tuple(files), media_s)
+        confinement = await confinement_of(find_ffmpeg())
+        threads = str(limits.threads)
+        arguments = [
+            *("-hide_banner", "-nostdin", "-y", "-v", log_level),
+            *("-max_alloc", str(limits.max_alloc_mb * _MIB)),
+            *("-filter_threads", threads, "-filter_complex_threads", threads),
+            *("-nostats", *(() if on_output else ("-progress", "pipe:1")), *arguments),
+        ]
+        command, environment = launch(
+            confinement.program,
+            arguments,
+            confinement.holds,
+            files=needs.files,
+            limits=limits_of(needs, limits),
+            dies_with_worker=_HAS_DEATH_SIGNAL,
         )
-    except OSError as error:
-        raise MediaFailed(f"ffmpeg cannot be started: {error.strerror}") from None
-    progress, watchdog = _ProgressReader(on_time), Watchdog(process.pid)
-    log = LogReader(mark, only_complaints=log_level != "info")
-    keeper = GroupKeeper()
-    try:
-        if not _HAS_DEATH_SIGNAL:
-            keeper.add(process.pid)
-        async with asyncio.timeout(LIMIT_S):
-            await _watched(process, (_advancing(on_output, progress, watchdog), log.feed), watchdog)
-    except TimeoutError:
-        raise MediaFailed(f"ffmpeg was stopped after {LIMIT_S:.0f} s") from None
-    except OSError as error:
-        raise MediaFailed(f"ffmpeg cannot be watched: {error.strerror}") from None
-    finally:
-        await _end(process)
-        await keeper.close()
-    exit_status = process.returncode if process.returncode is not None else -signal.SIGKILL
-    ended = Run(exit_status, log.complaints(), log.said(), progress.frames)
-    _check_limits(ended, needs, limits)
-    return ended
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=needs.files,
+                env=environment | COLOURED,
+            )
+        except OSError as error:
+            raise MediaFailed(f"ffmpeg cannot be started: {error.strerror}") from None
+        progress, watchdog = _ProgressReader(on_time), Watchdog(process.pid, limits.stall_s)
+        log = LogReader(mark, only_complaints=log_level != "info")
+        keeper = GroupKeeper()
+        try:
+            if not _HAS_DEATH_SIGNAL:
+                keeper.add(process.pid)
+            async with asyncio.timeout(LIMIT_S):
+                await _watched(process, (_advancing(on_output, progress, watchdog), log.feed), watchdog)
+        except TimeoutError:
+            raise MediaFailed(f"ffmpeg was stopped after {LIMIT_S:.0f} s") from None
+        except OSError as error:
+            raise MediaFailed(f"ffmpeg cannot be watched: {error.strerror}") from None
+        finally:
+            await _end(process)
+            await keeper.close()
+        exit_status = process.returncode if process.returncode is not None else -signal.SIGKILL
+        ended = Run(exit_status, log.complaints(), log.said(), progress.frames)
+        _check_limits(ended, needs, limits)
+        return ended
+
+    def failure(self, names: Sequence[str], run_: Run) -> MediaFailed | MediaRefused:
+        """Return the error for a failed run on the files ``names``, in the order of the inputs."""
+        if run_.is_out_of_memory:
+            return self.out_of_memory(names[0])
+        blamed = run_.blamed
+        if blamed is not None and blamed < len(names):
+            return MediaFailed(f"{shown(names[blamed])}: {run_.fault}")
+        return MediaFailed(f"{shown_all(names)}: {run_.fault}")
+
+    def out_of_memory(self, name: str) -> MediaRefused:
+        """Return the error for a run on a file, and maybe on others, that failed for want of memory."""
+        limit = f"{self.limits.max_memory_mb} MiB"
+        return beyond(f"{shown(name)}: ffmpeg needs more memory for it", limit, "max_memory_mb")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an operation works with: ffmpeg, the job's parameters, and what takes the percentage done."""
+
+    ffmpeg: FFmpeg
+    parameters: MediaParameters
+    reach: Callable[[float], None]
 
 
 def _check_limits(ended: Run, needs: Needs, limits: MediaLimits) -> None:
@@ -248,7 +281,7 @@ async def _watched(
         await asyncio.wait((ending, stalled), return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
             raise MediaFailed(
-                f"ffmpeg was ended: it has not advanced for {watchdog.stall_s:g} s (BEEQ_MEDIA_STALL_S)"
+                f"ffmpeg was ended: it has not advanced for {watchdog.stall_s:g} s ({setting_of('stall_s')})"
             )
         await ending
     finally:
@@ -299,19 +332,3 @@ class _ProgressReader:
                 self.frames = int(number)
             elif key == b"out_time_us" and self._on_time is not None:
                 self._on_time(int(number) / 1_000_000)
-
-
-def failure(names: Sequence[str], run_: Run) -> MediaFailed | MediaRefused:
-    """Return the error for a failed run on the files ``names``, in the order of the inputs."""
-    if run_.is_out_of_memory:
-        return out_of_memory(names[0])
-    blamed = run_.blamed
-    if blamed is not None and blamed < len(names):
-        return MediaFailed(f"{shown(names[blamed])}: {run_.fault}")
-    return MediaFailed(f"{shown_all(names)}: {run_.fault}")
-
-
-def out_of_memory(name: str) -> MediaRefused:
-    """Return the error for a run on a file, and maybe on others, that failed for want of memory."""
-    limit = f"{LIMITS.get().max_memory_mb} MiB"
-    return beyond(f"{shown(name)}: ffmpeg needs more memory for it", limit, "max_memory_mb")

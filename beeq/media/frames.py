@@ -4,11 +4,10 @@ A window at the end of the file is decoded, then a wider one if that was empty: 
 longer than the picture, and the end may be damaged or missing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import encoding, failure, out_of_memory, reading, run
+from beeq.media.ffmpeg import FFmpeg, Work
 from beeq.media.formats import ImageFormat
 from beeq.media.inputs.bounds import check_said
 from beeq.media.inputs.examine import examine
@@ -25,21 +24,18 @@ _MOST_WINDOWS = 8
 
 
 async def extract_last_frame(
-    sources: Sequence[OpenFile],
-    target: NewFile,
-    image: ImageFormat,
-    parameters: MediaParameters,
-    reach: Callable[[float], None],
+    work: Work, sources: Sequence[OpenFile], target: NewFile, image: ImageFormat
 ) -> None:
     """Write the last picture of the one source as a viewer sees it: turned, and in square pixels."""
     (source,) = sources
-    facts = await examine(source, parameters)
+    ffmpeg = work.ffmpeg
+    facts = await examine(ffmpeg, source, work.parameters)
     video = picture_of(source, facts)
-    reach(10)
-    window = await _last_window(source, video, facts.duration_s)
-    reach(60)
-    await _write(source, target, image, video, (*window, facts.duration_s))
-    reach(90)
+    work.reach(10)
+    window = await _last_window(ffmpeg, source, video, facts.duration_s)
+    work.reach(60)
+    await _write(ffmpeg, source, (target, image), video, (*window, facts.duration_s))
+    work.reach(90)
 
 
 def windows(duration_s: float | None) -> Iterator[tuple[str, ...]]:
@@ -54,47 +50,48 @@ def windows(duration_s: float | None) -> Iterator[tuple[str, ...]]:
 
 
 async def _last_window(
-    source: OpenFile, video: Video, duration_s: float | None
+    ffmpeg: FFmpeg, source: OpenFile, video: Video, duration_s: float | None
 ) -> tuple[tuple[str, ...], int]:
     """Return the options of the narrowest window that holds pictures, and their number."""
     for seek in windows(duration_s):
-        picked = [*reading(source, *seek), "-map", f"0:{video.index}"]
+        picked = [*ffmpeg.reading(source, *seek), "-map", f"0:{video.index}"]
         if seek:
             # Copying starts at a key frame. In a window without one, as a transport stream may have,
             # pictures would be decoded from others that are missing.
-            copied = await run([*picked, "-c", "copy", "-f", "null", "-"], [source.fd], media_s=duration_s)
+            copying = [*picked, "-c", "copy", "-f", "null", "-"]
+            copied = await ffmpeg.run(copying, [source.fd], media_s=duration_s)
             if not copied.frames:
                 continue
         # The output counts, not the exit status: damaged input may end ffmpeg with an error after all.
-        decoded = await run([*picked, "-f", "null", "-"], [source.fd], media_s=duration_s)
-        check_said([source.given], decoded.complained)
+        decoded = await ffmpeg.run([*picked, "-f", "null", "-"], [source.fd], media_s=duration_s)
+        check_said(ffmpeg.limits, [source.given], decoded.complained)
         if decoded.frames:
             return seek, decoded.frames
     if decoded.is_out_of_memory:
-        raise out_of_memory(source.given)
+        raise ffmpeg.out_of_memory(source.given)
     raise MediaFailed(f"{shown(source.given)} has no picture that can be decoded: {decoded.fault}")
 
 
 async def _write(
+    ffmpeg: FFmpeg,
     source: OpenFile,
-    target: NewFile,
-    image: ImageFormat,
+    output: tuple[NewFile, ImageFormat],
     video: Video,
     window: tuple[tuple[str, ...], int, float | None],
 ) -> None:
-    seek, count, duration_s = window
+    (target, image), (seek, count, duration_s) = output, window
     # At time 0: ffmpeg would put copies of a later picture before it.
     shown = to_image(video, video.shown_size, image.pixels)
     last = f"select=gte(n\\,{count - 1})"
     filters = [f"{deinterlaced(video)}{last}", "setpts=0", shown, "setsar=1"]
-    written = await run(
+    written = await ffmpeg.run(
         [
-            *reading(source, *decoded_by(video), *seek),
+            *ffmpeg.reading(source, *decoded_by(video), *seek),
             *("-map", f"0:{video.index}", "-vf", ",".join(filters), "-frames:v", "1"),
-            *(*image.encoder, *encoding(), "-f", "image2", "-update", "1", target.url),
+            *(*image.encoder, *ffmpeg.encoding(), "-f", "image2", "-update", "1", target.url),
         ],
         [source.fd, target.fd],
         media_s=duration_s,
     )
     if not target.reading(image.demuxer).size():
-        raise failure([source.given, target.given], written)
+        raise ffmpeg.failure([source.given, target.given], written)

@@ -9,7 +9,6 @@ for good, and the message names the setting. An attribute's setting is its name 
 import os
 import re
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -42,6 +41,7 @@ class MediaLimits:
         max_memory_mb: the memory of one ffmpeg, in MiB.
         max_output_mb: the largest file that is written, in MiB.
         max_cpu_s: the seconds of CPU time of one ffmpeg for each second of its input and output.
+        stall_s: an ffmpeg that does not advance for so many seconds is ended, and the attempt fails.
 
     Raises ValueError if a value is not above 0.
     """
@@ -57,6 +57,7 @@ class MediaLimits:
     max_memory_mb: int = 8192
     max_output_mb: int = 16_384
     max_cpu_s: float = 300.0
+    stall_s: float = 300.0
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -85,10 +86,6 @@ class MediaLimits:
     def allows_size(self, size: tuple[int, int]) -> bool:
         """Return whether a picture is within ``max_picture``, lying or standing."""
         return max(size) <= max(self.max_picture) and min(size) <= min(self.max_picture)
-
-
-#: The limits of what this task and its children run.
-LIMITS: ContextVar[MediaLimits] = ContextVar("media_limits", default=MediaLimits())  # noqa: B039 - frozen
 
 
 def setting_of(name: str) -> str:

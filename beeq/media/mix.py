@@ -8,12 +8,12 @@ file is written again with as much more room.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
-from beeq.media.ffmpeg import failure, reading, run
+from beeq.media.ffmpeg import FFmpeg, Work
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said
 from beeq.media.inputs.examine import examine
@@ -119,18 +119,16 @@ class Mix:
 
 
 async def mix_with_music(
-    sources: Sequence[OpenFile],
-    target: NewFile,
-    container: Container,
-    parameters: MediaParameters,
-    reach: Callable[[float], None],
+    work: Work, sources: Sequence[OpenFile], target: NewFile, container: Container
 ) -> None:
     """Write the first of two sources with the second mixed into its sound, cut or padded to its length.
 
     A container without pictures gets the sound alone.
     """
     source, music = sources
-    facts, track = await examine(source, parameters), sound_of(music, await examine(music, parameters))
+    ffmpeg, parameters = work.ffmpeg, work.parameters
+    facts = await examine(ffmpeg, source, parameters)
+    track = sound_of(music, await examine(ffmpeg, music, parameters))
     own = own_sound_of(source, facts)
     video = picture_of(source, facts) if container.video else facts.video
     if video is not None and video.is_still:
@@ -140,38 +138,38 @@ async def mix_with_music(
     length_s = (times and times.shown_end_s) or facts.duration_s
     if not length_s:
         raise MediaFailed(f"{shown(source.given)} does not say how long it is")
-    check_output(length_s)
+    check_output(ffmpeg.limits, length_s)
     picture = _picture(source, video, container, parameters) if video is not None and container.video else []
     decoder = decoded_by(video) if video is not None and picture else []
     mix, limit_db = Mix(own, track, length_s, parameters), _LIMIT_DB
     for _ in range(1 + _MAX_REWRITES):
-        ended = await run(
+        ended = await ffmpeg.run(
             [
-                *(*reading(source, *decoder), *(reading(music) * mix.music_inputs)),
+                *(*ffmpeg.reading(source, *decoder), *(ffmpeg.reading(music) * mix.music_inputs)),
                 *("-filter_complex", mix.graph(limit_db), *picture, "-map", "[a]"),
-                *(*container.audio, *written_as(container), target.url),
+                *(*container.audio, *written_as(ffmpeg, container), target.url),
             ],
             [source.fd, music.fd, target.fd],
-            on_time=lambda done_s: reach(100 * done_s / length_s),
+            on_time=lambda done_s: work.reach(100 * done_s / length_s),
             media_s=length_s,
         )
-        check_said([source.given, music.given], ended.complained)
+        check_said(ffmpeg.limits, [source.given, music.given], ended.complained)
         if ended.exit_status:
-            raise failure([source.given, music.given], ended)
-        peak_db = await _true_peak_db(target.reading(container.demuxer), length_s)
+            raise ffmpeg.failure([source.given, music.given], ended)
+        peak_db = await _true_peak_db(ffmpeg, target.reading(container.demuxer), length_s)
         if peak_db is None or peak_db <= MAX_PEAK_DB:
             return
         limit_db -= peak_db - MAX_PEAK_DB + _SLACK_DB
 
 
-async def _true_peak_db(written: OpenFile, length_s: float) -> float | None:
+async def _true_peak_db(ffmpeg: FFmpeg, written: OpenFile, length_s: float) -> float | None:
     """Return the highest level of a file's sound, between its samples too; None for silence."""
     # As floating point numbers to the end: lossy sounds may be above full scale, where whole numbers stop.
     measured = (
         f"{_MORE_SAMPLES},aformat=sample_fmts=fltp,astats=measure_perchannel=none:measure_overall=Peak_level"
     )
-    ended = await run(
-        [*reading(written), "-map", "0:a:0", "-af", measured, "-f", "null", "-"],
+    ended = await ffmpeg.run(
+        [*ffmpeg.reading(written), "-map", "0:a:0", "-af", measured, "-f", "null", "-"],
         [written.fd],
         log_level="info",
         media_s=length_s,

@@ -17,9 +17,9 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Self
 
 from beeq.embedded import keeper
 from beeq.media.errors import MediaFailed, MediaRefused, shown
@@ -48,11 +48,6 @@ _PLAIN = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuv
 _INNER = _PLAIN | frozenset(b"-.")
 #: Less than a name may have: the suffix, and other programs' temporary names, need some of it.
 _SAFE_LENGTH = 180
-
-
-#: The folder of the running job's project below every media root; "" where projects share the root. A name
-#: is then relative to this folder, and must not lead out of it.
-PROJECT: ContextVar[str] = ContextVar("PROJECT", default="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +164,18 @@ def safe_name(text: str) -> str:
 
 
 class MediaRoot:
-    """The folder outside of which no file is touched."""
+    """The folder outside of which no file is touched.
 
-    def __init__(self, root: Path) -> None:
+    A ``project`` is the name of a folder below it: names are relative to that, and must not lead out of it.
+    """
+
+    def __init__(self, root: Path, project: str = "") -> None:
         self._root = root
+        self._project = project
+
+    def in_project(self, folder: str) -> Self:
+        """Return the folder of one project; ``""`` is the root itself, which projects then share."""
+        return type(self)(self._root, folder)
 
     def locate(self, given: str) -> Place:
         """Resolve a name, and open nothing.
@@ -188,7 +191,7 @@ class MediaRoot:
             # Explained, for the system's error about a link that vanishes between two looks names the root.
             with _explained(given):
                 root = os.path.realpath(self._root)
-                home = PurePath(os.path.realpath(Path(root, PROJECT.get())))
+                home = PurePath(os.path.realpath(Path(root, self._project)))
                 resolved = PurePath(os.path.realpath(Path(home, given)))
             *inner, name = resolved.relative_to(home).parts
             folders = (*home.relative_to(root).parts, *inner)
@@ -196,7 +199,7 @@ class MediaRoot:
             raise MediaRefused(f"{shown(given)} is not the name of a file") from None
         except ValueError:
             # "from None": the cause names the root.
-            whose = "its project's folder in the media root" if PROJECT.get() else "the media root"
+            whose = "its project's folder in the media root" if self._project else "the media root"
             raise MediaRefused(f"{shown(given)} is not inside {whose}") from None
         if any(folder.startswith(".") for folder in folders):
             raise MediaRefused(f"{shown(given)} is in a hidden folder, and these are not for media")

@@ -6,22 +6,25 @@
 ``assemble_video`` gets ``sceneVideos``, ``masterAudio``, ``outputFormats`` and ``outputName``: each
 format (``mp4``, ``webm``, ``mov``) is to be written to the name, a dot and the format, and the response
 is an object of each one's facts. Each gets ``parameters`` too, an object, if the job has any that
-``beeq.jobs.MediaParameters`` names. The service decides which paths are allowed. Its responses are bounded,
-the interim ones (1xx) in front of them too, and its redirects are not followed.
+``beeq.jobs.MediaParameters`` names. The service decides which paths are allowed. Where each project has a
+folder, every path that is sent begins with it, and one that would lead out is refused here; the links below
+the folder are the service's own to check. Its responses are bounded, the interim ones (1xx) in front of them
+too, and its redirects are not followed.
 """
 
 import asyncio
 import base64
+import re
 import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 import httpcore
 import httpx
 
 from beeq.jobs import MediaParameters
-from beeq.media.errors import MediaFailed, MediaRefused
+from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps, loads
 from beeq.webhooks.connections import Connections, OwnedNetwork
@@ -38,27 +41,41 @@ _MAX_FRAMED_BYTES = 2 * MAX_RESPONSE_BYTES
 _MAX_PIECES = 100_000
 _NETWORK_ERRORS = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
 _PLAIN = MediaParameters()
+#: The service may be on a system of the other kind.
+_SEPARATOR = re.compile(r"[/\\]")
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class RemoteMedia:
     """The operations of a media service, see ``LocalMedia``; progress is not known before the end.
 
-    User and password in the service's base ``url`` are sent as basic authentication.
+    User and password in the service's base ``url`` are sent as basic authentication. ``folder`` is the
+    project's, as the service names it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, folder: str = "") -> None:
+        self._given_url = url
+        self._folder = folder
         given = httpx.URL(url.rstrip("/"))
         # Not in the URL, which messages may name.
         user = f"{given.username}:{given.password}".encode()
         self._auth = {"authorization": f"Basic {base64.b64encode(user).decode()}"} if given.userinfo else {}
         self._url = str(given.copy_with(userinfo=b""))
 
+    def in_project(self, folder: str) -> Self:
+        """Return the operations on the files of one project, whose folder is below the service's root."""
+        return type(self)(self._given_url, folder)
+
     async def stitch_videos(
         self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
     ) -> Any:
         """Join videos in order."""
         return await self._call(
-            "stitch_videos", reach, parameters, inputFiles=[*input_files], outputPath=output_path
+            "stitch_videos",
+            reach,
+            parameters,
+            inputFiles=self._named(input_files),
+            outputPath=self._name(output_path),
         )
 
     async def stitch_audio(
@@ -66,7 +83,11 @@ class RemoteMedia:
     ) -> Any:
         """Join sounds in order."""
         return await self._call(
-            "stitch_audio", reach, parameters, inputFiles=[*input_files], outputPath=output_path
+            "stitch_audio",
+            reach,
+            parameters,
+            inputFiles=self._named(input_files),
+            outputPath=self._name(output_path),
         )
 
     async def mix_with_music(
@@ -82,9 +103,9 @@ class RemoteMedia:
             "mix_with_music",
             reach,
             parameters,
-            inputFile=input_file,
-            musicTrack=music_track,
-            outputPath=output_path,
+            inputFile=self._name(input_file),
+            musicTrack=self._name(music_track),
+            outputPath=self._name(output_path),
         )
 
     async def extract_last_frame(
@@ -92,7 +113,11 @@ class RemoteMedia:
     ) -> Any:
         """Write the last picture of a video as an image."""
         return await self._call(
-            "extract_last_frame", reach, parameters, inputFile=input_file, outputPath=output_path
+            "extract_last_frame",
+            reach,
+            parameters,
+            inputFile=self._name(input_file),
+            outputPath=self._name(output_path),
         )
 
     async def assemble_video(
@@ -110,11 +135,34 @@ class RemoteMedia:
             "assemble_video",
             reach,
             parameters,
-            sceneVideos=[*scene_videos],
-            masterAudio=master_audio,
+            sceneVideos=self._named(scene_videos),
+            masterAudio=self._name(master_audio),
             outputFormats=[*output_formats],
-            outputName=output_name,
+            outputName=self._name(output_name),
         )
+
+    def _name(self, given: str) -> str:
+        """Return the path to send; raises MediaRefused for one that is not inside the project's folder."""
+        if not self._folder:
+            return given
+        parts = _SEPARATOR.split(given)
+        if ".." in parts or not parts[0] or _DRIVE.match(given):
+            raise MediaRefused(f"{shown(given)} is not inside its project's folder")
+        if parts[-1] in ("", "."):
+            raise MediaRefused(f"{shown(given)} is not the name of a file")
+        return f"{self._folder}/{given}"
+
+    def _named(self, given: Sequence[str]) -> list[str]:
+        return [self._name(name) for name in given]
+
+    def _as_given(self, facts: Any) -> Any:
+        """Return a result with its paths as the job gave them, without the project's folder."""
+        if not self._folder or not isinstance(facts, dict):
+            return facts
+        path = facts.get("path")
+        if isinstance(path, str):
+            return {**facts, "path": path.removeprefix(f"{self._folder}/")}
+        return {name: self._as_given(inner) for name, inner in facts.items()}
 
     async def _call(self, operation: str, reach: Reach, parameters: MediaParameters, **arguments: Any) -> Any:
         if given := parameters.as_given():
@@ -128,7 +176,7 @@ class RemoteMedia:
         except (TimeoutError, *_NETWORK_ERRORS, httpx.InvalidURL) as error:
             # The error's own text may repeat the URL.
             raise MediaFailed(f"media service, {operation}: {type(error).__name__}") from None
-        return _result(operation, status, body)
+        return self._as_given(_result(operation, status, body))
 
     async def _post(self, operation: str, content: bytes) -> tuple[int, bytes]:
         """Return the status and the body of the response."""

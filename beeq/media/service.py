@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from pathlib import PurePath
+from typing import Any, Self, TypeVar
 
 from beeq.jobs import MediaParameters
 from beeq.media.assemble import assemble_video
 from beeq.media.errors import MediaFailed, MediaRefused, shown
+from beeq.media.ffmpeg import FFmpeg, Work
 from beeq.media.formats import (
     AUDIO_CONTAINERS,
     FILM_CONTAINERS,
@@ -20,17 +21,15 @@ from beeq.media.formats import (
 from beeq.media.frames import extract_last_frame
 from beeq.media.inputs.facts import file_facts, image_facts
 from beeq.media.inputs.probe import probe
-from beeq.media.limits import LIMITS, MediaLimits
 from beeq.media.mix import mix_with_music
 from beeq.media.paths import MediaRoot, NewFile, OpenFile, Place
-from beeq.media.sandbox.watchdog import DEFAULT_S, STALL_S
 from beeq.media.stitch import stitch_audio, stitch_videos
 
 #: Called with the part of the work that is done, in percent.
 Reach = Callable[[float], None]
 _Format = TypeVar("_Format", Container, ImageFormat)
 #: Writes a target of a format from sources.
-_Operation = Callable[[Sequence[OpenFile], NewFile, _Format, MediaParameters, Reach], Awaitable[None]]
+_Operation = Callable[[Work, Sequence[OpenFile], NewFile, _Format], Awaitable[None]]
 _PLAIN = MediaParameters()
 
 
@@ -41,28 +40,31 @@ class LocalMedia:
     ``MediaRefused`` if the call can never succeed, ``MediaFailed`` if another attempt may.
 
     The suffix of ``output_path`` chooses the format; missing folders are created. An existing file is
-    replaced once the new one is complete; of several new ones, once all are complete. An ffmpeg that does not
-    advance for ``stall_s`` seconds is ended, and what is beyond the ``limits`` is refused.
+    replaced once the new one is complete; of several new ones, once all are complete. What is beyond the
+    limits of ``ffmpeg`` is refused.
     """
 
-    def __init__(self, root: Path, stall_s: float = DEFAULT_S, limits: MediaLimits | None = None) -> None:
-        self._root = MediaRoot(root)
-        self._stall_s = stall_s
-        self._limits = limits or MediaLimits()
+    def __init__(self, root: MediaRoot, ffmpeg: FFmpeg) -> None:
+        self._root = root
+        self._ffmpeg = ffmpeg
+
+    def in_project(self, folder: str) -> Self:
+        """Return the operations on the files of one project, whose folder is below the root."""
+        return type(self)(self._root.in_project(folder), self._ffmpeg)
 
     async def stitch_videos(
         self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
     ) -> Any:
         """Join videos in order."""
         output = self._output(output_path, VIDEO_CONTAINERS)
-        return await self._write(stitch_videos, input_files, output, (parameters, reach))
+        return await self._write(stitch_videos, input_files, output, Work(self._ffmpeg, parameters, reach))
 
     async def stitch_audio(
         self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
     ) -> Any:
         """Join sounds in order."""
         output = self._output(output_path, AUDIO_CONTAINERS)
-        return await self._write(stitch_audio, input_files, output, (parameters, reach))
+        return await self._write(stitch_audio, input_files, output, Work(self._ffmpeg, parameters, reach))
 
     async def mix_with_music(
         self,
@@ -74,14 +76,18 @@ class LocalMedia:
     ) -> Any:
         """Mix music into a video or a sound, whose length it keeps."""
         output = self._output(output_path, VIDEO_CONTAINERS | AUDIO_CONTAINERS)
-        return await self._write(mix_with_music, [input_file, music_track], output, (parameters, reach))
+        return await self._write(
+            mix_with_music, [input_file, music_track], output, Work(self._ffmpeg, parameters, reach)
+        )
 
     async def extract_last_frame(
         self, input_file: str, output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
     ) -> Any:
         """Write the last picture of a video as an image."""
         output = self._output(output_path, IMAGE_FORMATS)
-        return await self._write(extract_last_frame, [input_file], output, (parameters, reach))
+        return await self._write(
+            extract_last_frame, [input_file], output, Work(self._ffmpeg, parameters, reach)
+        )
 
     async def assemble_video(
         self,
@@ -103,23 +109,18 @@ class LocalMedia:
         if not scene_videos or not output_formats:
             raise MediaRefused("there must be a scene to show and a format to write")
         places = {name: self._root.locate(f"{output_name}.{name}") for name in output_formats}
-        self._bound()
         with contextlib.ExitStack() as stack:
             *scenes, master = await self._opened(stack, [*scene_videos, master_audio])
             targets = {
                 name: (stack.enter_context(self._root.creating(place)), FILM_CONTAINERS[name])
                 for name, place in places.items()
             }
-            await assemble_video(scenes, master, [*targets.values()], parameters, reach)
-            facts = {name: await _facts_of(*target) for name, target in targets.items()}
+            work = Work(self._ffmpeg, parameters, reach)
+            await assemble_video(work, scenes, master, [*targets.values()])
+            facts = {name: await _facts_of(self._ffmpeg, *target) for name, target in targets.items()}
             for target, _ in targets.values():
                 target.publish()
             return facts
-
-    def _bound(self) -> None:
-        """Bound what this task runs from here on."""
-        STALL_S.set(self._stall_s)
-        LIMITS.set(self._limits)
 
     async def _opened(self, stack: contextlib.ExitStack, names: Sequence[str]) -> list[OpenFile]:
         """Open the inputs until the stack ends."""
@@ -142,22 +143,21 @@ class LocalMedia:
         operation: _Operation[_Format],
         input_files: Sequence[str],
         output: tuple[Place, _Format],
-        wish: tuple[MediaParameters, Reach],
+        work: Work,
     ) -> dict[str, Any]:
         place, form = output
-        self._bound()
         with contextlib.ExitStack() as stack:
             sources = await self._opened(stack, input_files)
             target = stack.enter_context(self._root.creating(place))
-            await operation(sources, target, form, *wish)
-            facts = await _facts_of(target, form)
+            await operation(work, sources, target, form)
+            facts = await _facts_of(self._ffmpeg, target, form)
             target.publish()
             return facts
 
 
-async def _facts_of(target: NewFile, form: Container | ImageFormat) -> dict[str, Any]:
+async def _facts_of(ffmpeg: FFmpeg, target: NewFile, form: Container | ImageFormat) -> dict[str, Any]:
     written = target.reading(form.demuxer)
     if not written.size():
         raise MediaFailed(f"{shown(target.given)} came out empty")
     facts_of = image_facts if isinstance(form, ImageFormat) else file_facts
-    return facts_of(written, await probe(written))
+    return facts_of(written, await probe(ffmpeg, written))

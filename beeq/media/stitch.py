@@ -6,10 +6,9 @@ sound. A clip lasts as long as the longer of its picture and its sound; a still 
 job chooses.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from beeq.jobs import MediaParameters
-from beeq.media.ffmpeg import UNTITLED, encoding, failure, reading, run
+from beeq.media.ffmpeg import UNTITLED, FFmpeg, Work
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine_all
@@ -22,20 +21,17 @@ from beeq.media.stream_copy import are_candidates, can_hold_copies, reading_scri
 
 
 async def stitch_videos(
-    sources: Sequence[OpenFile],
-    target: NewFile,
-    container: Container,
-    parameters: MediaParameters,
-    reach: Callable[[float], None],
+    work: Work, sources: Sequence[OpenFile], target: NewFile, container: Container
 ) -> None:
     """Write the clips in order, with sound if any of them has some."""
-    clips = await examine_all(sources, parameters)
+    ffmpeg, parameters = work.ffmpeg, work.parameters
+    clips = await examine_all(ffmpeg, sources, parameters)
     videos = [picture_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
     for source, facts in zip(sources, clips, strict=True):
         own_sound_of(source, facts)
-    check_sum(videos)
+    check_sum(ffmpeg.limits, videos)
     look = look_of(videos, parameters)
-    if await _stream_copied(sources, (clips, videos, look), target, container, reach):
+    if await _stream_copied(work, sources, (clips, videos, look), target, container):
         return
     outputs = ["-map", "[v]", *container.encoder(look.size)]
     if any(clip.audio is not None for clip in clips):
@@ -48,64 +44,62 @@ async def stitch_videos(
         clip.duration_s or 0 if count is None else float(count / look.rate)
         for clip, count in zip(clips, counts, strict=True)
     ]
-    check_output(sum(lengths_s))
-    threads = decoder_threads(videos)
+    check_output(ffmpeg.limits, sum(lengths_s))
+    threads = decoder_threads(ffmpeg.limits, videos)
     inputs = [
-        reading(source, *decoded_by(video), threads=threads)
+        ffmpeg.reading(source, *decoded_by(video), threads=threads)
         for source, video in zip(sources, videos, strict=True)
     ]
     plan = (inputs, video_graph(clips, videos, look, counts), outputs)
-    await _join(sources, plan, target, container, (sum(lengths_s), reach))
+    await _join((work, sum(lengths_s)), sources, plan, target, container)
 
 
 async def stitch_audio(
-    sources: Sequence[OpenFile],
-    target: NewFile,
-    container: Container,
-    parameters: MediaParameters,
-    reach: Callable[[float], None],
+    work: Work, sources: Sequence[OpenFile], target: NewFile, container: Container
 ) -> None:
     """Write the sounds of the files in order."""
-    clips = await examine_all(sources, parameters)
+    clips = await examine_all(work.ffmpeg, sources, work.parameters)
     sounds = [sound_of(source, facts) for source, facts in zip(sources, clips, strict=True)]
     length_s = sum(clip.duration_s or 0 for clip in clips)
-    check_output(length_s)
-    plan = ([reading(source) for source in sources], audio_graph(sounds), ["-map", "[a]", *container.audio])
-    await _join(sources, plan, target, container, (length_s, reach))
+    check_output(work.ffmpeg.limits, length_s)
+    inputs = [work.ffmpeg.reading(source) for source in sources]
+    plan = (inputs, audio_graph(sounds), ["-map", "[a]", *container.audio])
+    await _join((work, length_s), sources, plan, target, container)
 
 
 async def _join(
+    task: tuple[Work, float],
     sources: Sequence[OpenFile],
     plan: tuple[list[list[str]], str, list[str]],
     target: NewFile,
     container: Container,
-    progress: tuple[float, Callable[[float], None]],
 ) -> None:
-    (inputs, graph, outputs), (total_s, reach) = plan, progress
-    ended = await run(
+    (inputs, graph, outputs), (work, total_s) = plan, task
+    ffmpeg = work.ffmpeg
+    ended = await ffmpeg.run(
         [
             *(argument for given in inputs for argument in given),
-            *("-filter_complex", graph, *outputs, *written_as(container), target.url),
+            *("-filter_complex", graph, *outputs, *written_as(ffmpeg, container), target.url),
         ],
         [*(source.fd for source in sources), target.fd],
-        on_time=lambda done_s: reach(100 * done_s / total_s if total_s else 0),
+        on_time=lambda done_s: work.reach(100 * done_s / total_s if total_s else 0),
         media_s=total_s or None,
     )
     names = [source.given for source in sources]
-    check_said(names, ended.complained)
+    check_said(ffmpeg.limits, names, ended.complained)
     if ended.exit_status:
-        raise failure(names, ended)
+        raise ffmpeg.failure(names, ended)
 
 
 async def _stream_copied(
+    work: Work,
     sources: Sequence[OpenFile],
     facts: tuple[Sequence[Facts], Sequence[Video], Look],
     target: NewFile,
     container: Container,
-    reach: Callable[[float], None],
 ) -> bool:
     """Join the clips by copying their pictures; return False if that was not possible, or failed."""
-    clips, videos, look = facts
+    (clips, videos, look), ffmpeg = facts, work.ffmpeg
     if not (can_hold_copies(container) and are_candidates(sources, videos)):
         return False
     copy = stream_copy_of(clips, videos, look.rate)
@@ -113,25 +107,25 @@ async def _stream_copied(
         return False
     sound = list[str]()
     with text_file(copy.script([source.url for source in sources]), "concat") as script:
-        inputs = reading_script(script)
+        inputs = reading_script(ffmpeg, script)
         if any(clip.audio is not None for clip in clips):
-            inputs += [argument for source in sources for argument in reading(source)]
+            inputs += [argument for source in sources for argument in ffmpeg.reading(source)]
             graph = copied_sound_graph(clips, videos, copy.lengths_s)
             sound = ["-filter_complex", graph, "-map", "[a]", *container.audio]
         total_s = float(sum(copy.lengths_s))
-        check_output(total_s)
-        ended = await run(
-            [*inputs, *copy.copied(0), *sound, *written_as(container), target.url],
+        check_output(ffmpeg.limits, total_s)
+        ended = await ffmpeg.run(
+            [*inputs, *copy.copied(0), *sound, *written_as(ffmpeg, container), target.url],
             [*(source.fd for source in [script, *sources]), target.fd],
-            on_time=lambda done_s: reach(100 * done_s / total_s),
+            on_time=lambda done_s: work.reach(100 * done_s / total_s),
             media_s=total_s,
         )
-    return not ended.exit_status and await copy.is_complete(target.reading(container.demuxer))
+    return not ended.exit_status and await copy.is_complete(ffmpeg, target.reading(container.demuxer))
 
 
-def written_as(container: Container) -> list[str]:
+def written_as(ffmpeg: FFmpeg, container: Container) -> list[str]:
     """Return the options of an output in a container, without the inputs' titles and chapters."""
-    return [*UNTITLED, *encoding(), *container.options, "-f", container.muxer]
+    return [*UNTITLED, *ffmpeg.encoding(), *container.options, "-f", container.muxer]
 
 
 def video_graph(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from beeq.media.errors import MediaFailed
-from beeq.media.ffmpeg import reading
+from beeq.media.ffmpeg import FFmpeg
 from beeq.media.formats import Container
 from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Facts, Video
@@ -65,19 +65,19 @@ class StreamCopy:
         filters = _FROM_ZERO if self.is_described else f"{_FROM_ZERO},{COPIED_TAGS}"
         return ["-map", f"{number}:{self.index}", "-c:v", "copy", "-bsf:v", filters]
 
-    async def is_complete(self, written: OpenFile) -> bool:
+    async def is_complete(self, ffmpeg: FFmpeg, written: OpenFile) -> bool:
         """Return whether the written file has all the pictures, evenly spaced from 0 on."""
         try:
-            video = (await examine(written)).video
+            video = (await examine(ffmpeg, written)).video
         except MediaFailed:
             return False
         times = None if video is None else video.timeline
         return times is not None and (times.count, times.step_s) == (sum(self.counts), self.step_s)
 
 
-def reading_script(script: OpenFile) -> list[str]:
+def reading_script(ffmpeg: FFmpeg, script: OpenFile) -> list[str]:
     """Return the arguments that make a ``StreamCopy.script`` an input; it may name MP4 files only."""
-    return reading(script, "-safe", "0", "-format_whitelist", f"concat,{_DEMUXER}")
+    return ffmpeg.reading(script, "-safe", "0", "-format_whitelist", f"concat,{_DEMUXER}")
 
 
 def can_hold_copies(container: Container) -> bool:

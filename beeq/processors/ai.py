@@ -7,6 +7,7 @@ from typing import Any
 
 from beeq.ai.client import AIClient, Limits
 from beeq.ai.errors import AIFailed, AIRefused
+from beeq.ai.files import MediaFiles
 from beeq.ai.generation import Generation
 from beeq.ai.idempotency import ProviderRequests
 from beeq.ai.provider import BASE_URL_SETTING
@@ -14,7 +15,9 @@ from beeq.errors import Discard, Retry
 from beeq.job import RunningJob
 from beeq.jobs import AIGenerationJob
 from beeq.media.errors import MediaRefused
-from beeq.processors.base import Processor, ProcessorSettings, Progress, enter_project
+from beeq.media.ffmpeg import FFmpeg
+from beeq.media.paths import MediaRoot
+from beeq.processors.base import Processor, ProcessorSettings, Progress, project_folder
 from beeq.protocol.options import backoff_ms_of
 
 
@@ -42,6 +45,7 @@ class AIProcessor(Processor[AIGenerationJob]):
             "video": ("BEEQ_AI_VIDEO_MODEL", settings.ai_video_model),
         }
         self._settings = settings
+        self._files = MediaFiles(MediaRoot(settings.media_root), FFmpeg(settings.media_limits))
         self._client: AIClient | None = None
         self._generation: Generation | None = None
         if settings.ai_base_url is not None:
@@ -55,7 +59,6 @@ class AIProcessor(Processor[AIGenerationJob]):
             )
             self._generation = Generation(
                 self._client,
-                settings.media_root,
                 settings.ai_poll_interval_ms,
                 is_reference_uploaded=settings.ai_video_reference == "upload",
             )
@@ -65,7 +68,7 @@ class AIProcessor(Processor[AIGenerationJob]):
         assert job.id is not None  # noqa: S101 - a running job has an id
         if self._generation is None:
             raise Discard(f"no AI provider: {BASE_URL_SETTING} is not set")
-        enter_project(self._settings, data)
+        files = self._files.in_project(project_folder(self._settings, data))
         setting, model = self._models[data.type]
         model = data.model_id or model
         if not model:
@@ -73,7 +76,7 @@ class AIProcessor(Processor[AIGenerationJob]):
         try:
             async with Progress(job) as progress:
                 requests = ProviderRequests(job.id, job.memory, job.remember)
-                return await self._generation.generate(requests, data, model, progress.reach)
+                return await self._generation.generate(requests, data, model, files, progress.reach)
         except (AIRefused, MediaRefused) as refused:
             raise Discard(str(refused)) from None
         except AIFailed as failed:

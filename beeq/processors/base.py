@@ -17,7 +17,7 @@ from beeq.errors import BeeqError, Discard, line_of
 from beeq.job import RunningJob
 from beeq.jobs import BaseJob, InvalidJob, validate
 from beeq.media.limits import MediaLimits
-from beeq.media.paths import PROJECT, safe_name
+from beeq.media.paths import safe_name
 from beeq.protocol.options import retries_left
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ _Choice = TypeVar("_Choice", bound=str)
 MediaProjects = Literal["shared", "separate"]
 
 DEFAULT_POLL_INTERVAL_MS = 5000
-MEDIA_STALL_S = 300.0
 #: A job of a built-in queue has no more retries than this left. Who may choose a record could else have its
 #: request made without end.
 MAX_RETRIES = 100
@@ -42,8 +41,7 @@ class ProcessorSettings:
 
     Attributes:
         media_root: the folder of all media files; the current one by default.
-        media_stall_s: an ffmpeg that does not advance for so many seconds is ended, and the attempt fails.
-        media_limits: what one media job may cost; read from ``BEEQ_MEDIA_MAX_…`` and ``BEEQ_MEDIA_THREADS``.
+        media_limits: what one run of ffmpeg may cost, by jobs of any queue; each has a setting of its own.
         media_projects: ``separate`` keeps each job in a folder of its ``projectId`` below the media root.
         media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
         webhook_secret: ``whsec_`` and base64, or several of these; what signs deliveries comes of it.
@@ -72,7 +70,6 @@ class ProcessorSettings:
     """
 
     media_root: Path = field(default_factory=Path.cwd)
-    media_stall_s: float = MEDIA_STALL_S
     media_limits: MediaLimits = field(default_factory=MediaLimits)
     media_projects: MediaProjects = "shared"
     media_url: str | None = field(default=None, repr=False)
@@ -112,7 +109,6 @@ class ProcessorSettings:
             raise ValueError(f"BEEQ_MEDIA_ROOT is not a folder: {str(root)!r}")
         return cls(
             media_root=root.absolute(),
-            media_stall_s=_seconds("BEEQ_MEDIA_STALL_S", environ, MEDIA_STALL_S),
             media_limits=MediaLimits.from_environment(environ),
             media_projects=media_projects(environ),
             media_url=_service_url("BEEQ_MEDIA_URL", environ),
@@ -157,15 +153,6 @@ def _whole(variable: str, environ: Mapping[str, str], default: int, unit: str) -
     return int(text)
 
 
-def _seconds(variable: str, environ: Mapping[str, str], default: float) -> float:
-    text = environ.get(variable)
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text) or float(text) == 0:
-        raise ValueError(f"{variable} must be a number of seconds above 0")
-    return float(text)
-
-
 def _choice(variable: str, environ: Mapping[str, str], default: _Choice, other: _Choice) -> _Choice:
     given = environ.get(variable) or default
     for choice in (default, other):
@@ -190,14 +177,13 @@ def _service_url(variable: str, environ: Mapping[str, str], *, with_query: bool 
     return url
 
 
-def enter_project(settings: ProcessorSettings, data: BaseJob) -> None:
-    """Keep the running job in its project's folder of the media root, where projects have folders."""
-    folder = ""
-    if settings.media_projects == "separate":
-        if data.project_id is None:
-            raise Discard("the job has no projectId, which BEEQ_MEDIA_PROJECTS=separate asks for")
-        folder = safe_name(str(data.project_id))
-    PROJECT.set(folder)
+def project_folder(settings: ProcessorSettings, data: BaseJob) -> str:
+    """Return the folder of a job's project below the media root; ``""`` where projects share the root."""
+    if settings.media_projects == "shared":
+        return ""
+    if data.project_id is None:
+        raise Discard("the job has no projectId, which BEEQ_MEDIA_PROJECTS=separate asks for")
+    return safe_name(str(data.project_id))
 
 
 class Processor(ABC, Generic[JobData]):

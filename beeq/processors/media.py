@@ -8,16 +8,17 @@ from beeq.errors import Discard
 from beeq.job import RunningJob
 from beeq.jobs import MediaParameters, MediaProcessingJob, VideoAssemblyJob
 from beeq.media.errors import MediaRefused
-from beeq.media.paths import safe_name
+from beeq.media.ffmpeg import FFmpeg
+from beeq.media.paths import MediaRoot, safe_name
 from beeq.media.remote import RemoteMedia
 from beeq.media.service import LocalMedia, Reach
-from beeq.processors.base import Processor, ProcessorSettings, Progress, enter_project
+from beeq.processors.base import Processor, ProcessorSettings, Progress, project_folder
 
 
 def media_of(settings: ProcessorSettings) -> LocalMedia | RemoteMedia:
     """Return the service for the settings: ffmpeg on this machine, or a remote one."""
     if settings.media_url is None:
-        return LocalMedia(settings.media_root, settings.media_stall_s, settings.media_limits)
+        return LocalMedia(MediaRoot(settings.media_root), FFmpeg(settings.media_limits))
     return RemoteMedia(settings.media_url)
 
 
@@ -45,21 +46,21 @@ class MediaProcessor(Processor[MediaProcessingJob]):
 
     async def perform(self, job: RunningJob, data: MediaProcessingJob) -> Any:
         """Do the job's operation and return the facts of its file."""
-        enter_project(self._settings, data)
+        media = self._media.in_project(project_folder(self._settings, data))
         inputs, output = data.input_files, data.output_path
         parameters = MediaParameters.model_validate(data.parameters)
         async with _reporting(job) as reach:
             match data.type:
                 case "video-stitch":
-                    return await self._media.stitch_videos(inputs, output, reach, parameters)
+                    return await media.stitch_videos(inputs, output, reach, parameters)
                 case "audio-stitch":
-                    return await self._media.stitch_audio(inputs, output, reach, parameters)
+                    return await media.stitch_audio(inputs, output, reach, parameters)
                 case "music-mix":
-                    return await self._media.mix_with_music(
+                    return await media.mix_with_music(
                         inputs[0], data.parameters["musicTrack"], output, reach, parameters
                     )
                 case "frame-extract":
-                    return await self._media.extract_last_frame(inputs[0], output, reach, parameters)
+                    return await media.extract_last_frame(inputs[0], output, reach, parameters)
 
 
 class AssemblyProcessor(Processor[VideoAssemblyJob]):
@@ -78,10 +79,10 @@ class AssemblyProcessor(Processor[VideoAssemblyJob]):
     async def perform(self, job: RunningJob, data: VideoAssemblyJob) -> Any:
         """Assemble the film and return the facts of its files."""
         assert job.id is not None  # noqa: S101 - a running job has an id
-        enter_project(self._settings, data)
+        media = self._media.in_project(project_folder(self._settings, data))
         name = safe_name(job.id)
         parameters = MediaParameters.model_validate(data.parameters or {})
         async with _reporting(job) as reach:
-            return await self._media.assemble_video(
+            return await media.assemble_video(
                 data.scene_videos, data.master_audio, data.output_formats, name, reach, parameters=parameters
             )

@@ -188,12 +188,12 @@ async def test_looks_that_fail_become_rarer_up_to_a_bound(
 
 def test_the_wait_between_looks_doubles_within_its_bounds() -> None:
     nobody: Any = None  # none of them is asked
-    watcher = videos.Videos(nobody, nobody, 5000, nobody)
+    watcher = videos.Videos(nobody, 5000, nobody)
     waits = [watcher._backoff_s(failures, None) for failures in (1, 2, 3, 4, 5, 10**6)]
     assert waits == [10, 20, 40, 60, 60, 60]
     assert watcher._backoff_s(1, 3000) == 10
     assert watcher._backoff_s(1, 90_000) == 90
-    assert videos.Videos(nobody, nobody, 120_000, nobody)._backoff_s(3, None) == 120
+    assert videos.Videos(nobody, 120_000, nobody)._backoff_s(3, None) == 120
 
 
 async def cancelled_when(server: AIServer, route: str, running: asyncio.Task[Any]) -> None:

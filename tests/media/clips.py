@@ -11,13 +11,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from beeq.media.ffmpeg import find_ffmpeg
+from beeq.media.ffmpeg import FFmpeg, find_ffmpeg
+from beeq.media.limits import MediaLimits
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
 
 COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 RATE_HZ = 48_000
+#: Runs beeq's own calls, within the usual limits.
+FFMPEG = FFmpeg(MediaLimits())
 
 
 class FakeJob:

@@ -12,10 +12,12 @@ import pytest
 from beeq.errors import Discard
 from beeq.media import assemble, paths
 from beeq.media.errors import MediaFailed, MediaRefused
+from beeq.media.paths import MediaRoot
 from beeq.media.service import LocalMedia
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import AssemblyProcessor
 from tests.media.clips import (
+    FFMPEG,
     FakeJob,
     colour_at,
     colour_clip,
@@ -418,7 +420,9 @@ async def test_a_call_that_can_never_succeed_is_refused(
 ) -> None:
     colour_clip(tmp_path / "1.mp4", "red", seconds=0.3, tone_hz=700)
     with pytest.raises(MediaRefused):
-        await LocalMedia(tmp_path).assemble_video(scenes, "1.mp4", formats, name, [].append)
+        await LocalMedia(MediaRoot(tmp_path), FFMPEG).assemble_video(
+            scenes, "1.mp4", formats, name, [].append
+        )
     assert set(tree(tmp_path)) == {"1.mp4"}
 
 

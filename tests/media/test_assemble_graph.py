@@ -18,6 +18,7 @@ from beeq.media.outputs.colours import TAGGED, to_film
 from beeq.media.outputs.film import Look
 from beeq.media.paths import OpenFile, safe_name
 from beeq.media.stream_copy import StreamCopy
+from tests.media.clips import FFMPEG
 
 SOURCE = OpenFile("a.mp4", -1, "file:a.mp4", "mov")
 SOUND = Audio(3, "aac", 44100, 2, "stereo")
@@ -77,7 +78,7 @@ def test_the_graph_counts_pictures_and_cuts_sound_to_their_sum() -> None:
 def test_as_many_scenes_as_a_job_may_have_fit_on_a_command_line() -> None:
     scene = Scene(Video(100, "h264", 10_000, 10_000, fps=29.97), 1_000_000)
     film = Film((scene,) * 250, Look((10_000, 10_000), Fraction(30000, 1001)), SOUND)
-    assert len(max(arguments(film, [SOURCE] * 251, OUTPUTS), key=len)) < 128 * 1024
+    assert len(max(arguments(FFMPEG, film, [SOURCE] * 251, OUTPUTS), key=len)) < 128 * 1024
 
 
 def maps(told: list[str]) -> list[tuple[str, str]]:
@@ -87,7 +88,7 @@ def maps(told: list[str]) -> list[tuple[str, str]]:
 
 
 def test_what_holds_the_same_is_encoded_once() -> None:
-    told = arguments(FILM, INPUTS, OUTPUTS)
+    told = arguments(FFMPEG, FILM, INPUTS, OUTPUTS)
     assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
         "file:master.mp4",
         "file:a.mp4",
@@ -116,7 +117,7 @@ def test_copyable_pictures_are_decoded_only_where_needed(
 ) -> None:
     copy = StreamCopy(0, Fraction(1001, 30000), (30, 15))
     outputs = [(FILM_CONTAINERS[name], f"file:o.{name}") for name in formats]
-    told = arguments(FILM, INPUTS, outputs, (copy, SCRIPT))
+    told = arguments(FFMPEG, FILM, INPUTS, outputs, (copy, SCRIPT))
     assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
         f"file:{name}" for name in read
     ]
@@ -125,7 +126,7 @@ def test_copyable_pictures_are_decoded_only_where_needed(
 
 def test_names_in_a_list_of_outputs_are_taken_literally() -> None:
     group = [(FILM_CONTAINERS["mp4"], "file:/a|b [c]'d\\e"), (FILM_CONTAINERS["mov"], "file:x")]
-    listed = written(group)[-1]
+    listed = written(FFMPEG, group)[-1]
     assert listed.startswith("[f=mp4:movflags=+faststart]file:/a\\|b \\[c\\]\\'d\\\\e|[f=mov")
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from beeq.media.errors import MediaFailed
-from beeq.media.ffmpeg import find_ffmpeg, run
+from beeq.media.ffmpeg import find_ffmpeg
 from beeq.media.sandbox import confinement, seccomp
 from beeq.media.sandbox.confinement import Confinement, confinement_of, try_out
 from beeq.media.sandbox.files import Program, program_at
 from beeq.media.sandbox.plan import STEPS
-from tests.media.clips import colour_clip
+from tests.media.clips import FFMPEG, colour_clip
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -208,7 +208,7 @@ async def test_a_script_in_ffmpegs_place_reaches_no_more_than_it(
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{Path(script).parent}:{before}"
     try:
-        ended = await run(["-f", "lavfi", "-i", "sine=d=0.1", "-f", "null", "-"], [])
+        ended = await FFMPEG.run(["-f", "lavfi", "-i", "sine=d=0.1", "-f", "null", "-"], [])
     finally:
         os.environ["PATH"] = before
     assert ended.exit_status == 0

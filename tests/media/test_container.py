@@ -18,11 +18,10 @@ from beeq.media.inputs import leading
 from beeq.media.inputs.container import Told, told_of
 from beeq.media.inputs.encryption import encrypted_tracks
 from beeq.media.inputs.leading import sound_in
-from beeq.media.limits import LIMITS, MediaLimits
 from beeq.media.paths import MediaRoot
 from beeq.media.service import LocalMedia
 from tests.media.bombs import box, mp4, png, wav
-from tests.media.clips import run_job
+from tests.media.clips import FFMPEG, run_job
 
 FREE = box(b"free")
 HUGE = 0x7FFF_FFFF
@@ -107,7 +106,7 @@ def many_boxes() -> bytes:
 async def test_the_boxes_of_a_file_have_one_bound(tmp_path: Path, reads: list[bool]) -> None:
     (tmp_path / "a.mov").write_bytes(many_boxes())
     with MediaRoot(tmp_path).reading("a.mov") as file:
-        told = await told_of(file)
+        told = await told_of(file, max_tracks=64)
     assert told == Told(lacking_bytes=0, length_s=None, encrypted=frozenset())
     assert MAX_BOXES / 2 < reads.count(False) <= MAX_BOXES
 
@@ -119,11 +118,10 @@ def open_files() -> set[Path]:
 async def test_what_a_container_says_is_read_by_a_thread(tmp_path: Path, reads: list[bool]) -> None:
     content = box(b"ftyp", b"isom") + box(b"moov", encrypted_track(b"avc1"), encrypted_track())
     (tmp_path / "a.mp4").write_bytes(content + struct.pack(">I4s", 108, b"mdat"))
-    LIMITS.set(MediaLimits(max_streams=2))
     with MediaRoot(tmp_path).reading("a.mp4") as file:
         open_before = open_files()
         opening = len(reads)
-        told = await told_of(file)
+        told = await told_of(file, max_tracks=2)
         assert open_files() == open_before
     assert told == Told(lacking_bytes=100, length_s=None, encrypted=frozenset((1,)))
     assert reads[opening:]
@@ -235,7 +233,7 @@ async def test_others_get_their_turn_between_two_inputs(
     monkeypatch.setattr(paths, "content_of", noted)
     working = asyncio.create_task(others())
     try:
-        media, names = LocalMedia(tmp_path), ["a.wav"] * 10
+        media, names = LocalMedia(MediaRoot(tmp_path), FFMPEG), ["a.wav"] * 10
         with pytest.raises(MediaRefused, match=r"'text\.wav' is not a media file"):
             await media.stitch_audio([*names, "text.wav"], "out.wav", lambda _: None)
         with pytest.raises(MediaRefused, match=r"'text\.wav' is not a media file"):

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from beeq.errors import Discard
-from beeq.media.ffmpeg import Run, find_ffmpeg, reading
+from beeq.media.ffmpeg import Run, find_ffmpeg
 from beeq.media.formats import DECODERS
 from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Facts
 from beeq.media.logs.complaints import Complaint
 from beeq.media.paths import MediaRoot
-from tests.media.clips import ffmpeg, run_job
+from tests.media.clips import FFMPEG, ffmpeg, run_job
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -59,7 +59,7 @@ def encoders(program: str) -> frozenset[str]:
 
 async def facts_of(path: Path) -> Facts:
     with MediaRoot(path.parent).reading(path.name) as file:
-        return await examine(file)
+        return await examine(FFMPEG, file)
 
 
 def made(codecs: dict[str, tuple[str, str]]) -> list[tuple[str, str, str]]:
@@ -125,7 +125,7 @@ def test_what_is_said_of_unasked_streams_is_no_fault() -> None:
 async def test_no_other_demuxer_opens_what_is_inside(tmp_path: Path) -> None:
     ffmpeg(*PICTURE, tmp_path / "clip.mp4")
     with MediaRoot(tmp_path).reading("clip.mp4") as file:
-        arguments = reading(file)
+        arguments = FFMPEG.reading(file)
     assert arguments[arguments.index("-format_whitelist") + 1] == "mov"
     assert arguments[arguments.index("-codec_whitelist") + 1] == ",".join(DECODERS)
 

@@ -16,7 +16,7 @@ from beeq.media.inputs.probe import probe
 from beeq.media.paths import MediaRoot
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.media.clips import H264, colour_at, colour_clip, ffmpeg, run_job
+from tests.media.clips import FFMPEG, H264, colour_at, colour_clip, ffmpeg, run_job
 from tests.media.forgeries import KEYS, PLAIN_KEYS, raw_film, renamed, tagged, tagged_png, tagged_webp
 from tests.support.waiting import Recorder
 
@@ -71,7 +71,7 @@ def forged(clip: Path) -> tuple[Path, Path]:
 
 async def facts_of(path: Path) -> Facts:
     with MediaRoot(path.parent).reading(path.name) as file:
-        return await examine(file)
+        return await examine(FFMPEG, file)
 
 
 @pytest.mark.parametrize("suffix", EVERY)
@@ -188,7 +188,7 @@ async def test_a_files_words_do_not_have_its_job_retried(tmp_path: Path) -> None
 async def test_a_file_that_beeq_wrote_has_its_length(tmp_path: Path, suffix: str) -> None:
     clip = clip_of(tmp_path, suffix)
     with MediaRoot(tmp_path).reading(clip.name) as file:
-        facts = await probe(file)
+        facts = await probe(FFMPEG, file)
     assert facts.duration_s == pytest.approx(0.5, abs=0.05)
     # The packets are read in the other case only.
     assert facts.streams == (await facts_of(clip)).streams

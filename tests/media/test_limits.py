@@ -11,7 +11,7 @@ from beeq.media.formats import VIDEO_CONTAINERS
 from beeq.media.inputs.bounds import decoder_threads
 from beeq.media.inputs.facts import Video
 from beeq.media.inputs.timeline import PacketReader
-from beeq.media.limits import LIMITS, MediaLimits
+from beeq.media.limits import MediaLimits
 from beeq.processors.base import ProcessorSettings
 
 
@@ -71,8 +71,8 @@ def test_an_encoder_looks_less_far_ahead_in_large_pictures() -> None:
 
 @pytest.mark.parametrize(("count", "size", "threads"), [(2, 8192, 4), (3, 8192, 1), (50, 64, 4), (51, 64, 1)])
 def test_many_or_large_inputs_have_one_thread_each(count: int, size: int, threads: int) -> None:
-    LIMITS.set(MediaLimits(threads=4))
-    assert decoder_threads([Video(0, "h264", size, 4320)] * count) == threads
+    limits = MediaLimits(threads=4)
+    assert decoder_threads(limits, [Video(0, "h264", size, 4320)] * count) == threads
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,7 @@ def test_many_or_large_inputs_have_one_thread_each(count: int, size: int, thread
     ],
 )
 def test_reading_packets_ends_at_the_first_beyond_a_limit(packets: bytes, message: str) -> None:
-    LIMITS.set(MediaLimits(max_seconds=1, max_gap_s=0.5))
-    reader = PacketReader("a.mov")
+    reader = PacketReader(MediaLimits(max_seconds=1, max_gap_s=0.5), "a.mov")
     reader.feed(b"#tb 0: 1/1000000\n#media_type 0: video\n#tb 1: 1/1000000\n#media_type 1: audio\n")
     reader.feed(b"0, 0, 0, 1000000, 9, 0x00000001\n" + b"1, 0, 0, 1000000, 9, 0x00000001\n")
     with pytest.raises(MediaRefused, match=message):
@@ -97,8 +96,7 @@ def test_reading_packets_ends_at_the_first_beyond_a_limit(packets: bytes, messag
 
 
 def test_a_sound_may_pause_less_long_than_pictures() -> None:
-    LIMITS.set(MediaLimits(max_seconds=1, max_gap_s=0.5))
-    reader = PacketReader("a.mov")
+    reader = PacketReader(MediaLimits(max_seconds=1, max_gap_s=0.5), "a.mov")
     reader.feed(b"#tb 0: 1/10\n#media_type 0: video\n#tb 1: 1/10\n#media_type 1: audio\n")
     for packet in (b"0, 0, 0, 1", b"0, 9, 9, 1", b"1, 0, 0, 1", b"1, 4, 4, 1"):
         reader.feed(packet + b", 9, 0x00000001\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -397,21 +396,13 @@ def test_a_link_that_vanishes_meanwhile_is_named_as_given(
     assert str(failed.value) == "'to-clip.mp4' cannot be opened: No such file or directory"
 
 
-@pytest.fixture
-def project() -> Iterator[str]:
-    """Run the test as a job of project ``p1`` where projects have folders of their own."""
-    token = paths.PROJECT.set("p1")
-    yield "p1"
-    paths.PROJECT.reset(token)
-
-
-def test_a_project_reaches_the_files_of_its_own_folder_only(root: Path, project: str) -> None:
+def test_a_project_reaches_the_files_of_its_own_folder_only(root: Path) -> None:
     (root / "p1" / "inner").mkdir(parents=True)
     (root / "p1" / "clip.mp4").write_bytes(MP4)
     (root / "p2").mkdir()
     (root / "p2" / "clip.mp4").write_bytes(MP4)
     (root / "p1" / "to-p2.mp4").symlink_to("../p2/clip.mp4")
-    media = MediaRoot(root)
+    media = MediaRoot(root).in_project("p1")
     with media.reading("clip.mp4") as one, media.reading(f"{root}/p1/clip.mp4") as other:
         assert os.path.sameopenfile(one.fd, other.fd)
     for given in ("../p2/clip.mp4", f"{root}/p2/clip.mp4", "to-p2.mp4", "../clip.mp4", f"{root}/clip.mp4"):
@@ -419,15 +410,15 @@ def test_a_project_reaches_the_files_of_its_own_folder_only(root: Path, project:
             media.locate(given)
 
 
-def test_a_projects_folder_is_made_with_its_first_file(root: Path, project: str) -> None:
-    media = MediaRoot(root)
+def test_a_projects_folder_is_made_with_its_first_file(root: Path) -> None:
+    media = MediaRoot(root).in_project("p1")
     with media.creating(media.locate("a/new.mp4")) as new:
-        assert not (root / project).exists()
+        assert not (root / "p1").exists()
         new.publish()
-    assert (root / project / "a" / "new.mp4").is_file()
+    assert (root / "p1" / "a" / "new.mp4").is_file()
 
 
-def test_a_projects_folder_that_leads_out_of_the_root_is_refused(root: Path, project: str) -> None:
-    (root / project).symlink_to("..")
+def test_a_projects_folder_that_leads_out_of_the_root_is_refused(root: Path) -> None:
+    (root / "p1").symlink_to("..")
     with pytest.raises(MediaRefused, match="project's folder"):
-        MediaRoot(root).locate("secret.mp4")
+        MediaRoot(root).in_project("p1").locate("secret.mp4")

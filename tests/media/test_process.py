@@ -20,7 +20,7 @@ from beeq.media import paths
 from beeq.media.errors import MediaFailed
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.media.clips import FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
+from tests.media.clips import FFMPEG, FakeJob, colour_at, colour_clip, ffmpeg, run_job, tree
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -247,7 +247,7 @@ async def test_ffmpeg_sees_no_secret_of_the_workers_environment(
 ) -> None:
     pretend("env >&2\n")
     monkeypatch.setenv("BEEQ_WEBHOOK_SECRET", "whsec_c2VjcmV0")
-    seen = [each.text for each in (await ffmpeg_module.run([], [])).complaints]
+    seen = [each.text for each in (await FFMPEG.run([], [])).complaints]
     assert any(text.startswith("PATH=") for text in seen)
     assert not any("whsec" in text for text in seen)
 
@@ -257,7 +257,7 @@ async def test_whatever_ffmpeg_says_is_read_and_little_of_it_kept(pretend: Calla
         "echo first >&2\nhead -c 3000000 /dev/zero | tr '\\0' x >&2\n"
         "head -c 3000000 /dev/zero\necho >&2\necho last >&2\nexit 3\n"
     )
-    ended = await ffmpeg_module.run([], [])
+    ended = await FFMPEG.run([], [])
     texts = [each.text for each in ended.complaints]
     assert (ended.exit_status, ended.fault, texts[-1]) == (3, "first", "last")
     assert sum(map(len, texts)) < 300_000
@@ -272,7 +272,7 @@ async def test_a_full_disk_is_named_whatever_was_said_before(pretend: Callable[[
         r"printf '\033[1;31mError writing trailer: No space left on device\n\033[0m' >&2"
         "\nexit 1\n"
     )
-    ended = await ffmpeg_module.run([], [])
+    ended = await FFMPEG.run([], [])
     assert ended.fault == "Error writing trailer: No space left on device"
 
 
@@ -280,7 +280,7 @@ async def test_ffmpeg_that_was_killed_fails_the_attempt(
     tmp_path: Path, pretend: Callable[[str], Path]
 ) -> None:
     pretend("kill -9 $$")
-    ended = await ffmpeg_module.run([], [])
+    ended = await FFMPEG.run([], [])
     assert (ended.exit_status, ended.fault) == (-signal.SIGKILL, "ffmpeg was ended by signal 9")
     assert tree(tmp_path) == {}
 
@@ -291,7 +291,7 @@ async def test_ffmpeg_that_hangs_is_ended(
     pretend("trap '' TERM\nsleep 600 & wait\n")
     monkeypatch.setattr(ffmpeg_module, "LIMIT_S", 0.3)
     with pytest.raises(MediaFailed, match="stopped after"):
-        await asyncio.wait_for(ffmpeg_module.run([], []), 5)
+        await asyncio.wait_for(FFMPEG.run([], []), 5)
     assert [process.pid for process in started if is_alive(process.pid)] == []
 
 
@@ -319,4 +319,4 @@ async def test_an_ffmpeg_that_is_no_program_is_named(pretend: Callable[[str], Pa
     program = pretend("")
     program.write_bytes(b"\x7fELFnothing")
     with pytest.raises(MediaFailed, match="^ffmpeg cannot be started: Exec format error$"):
-        await ffmpeg_module.run([], [])
+        await FFMPEG.run([], [])

@@ -15,7 +15,7 @@ import pytest
 from beeq.errors import Discard
 from beeq.media.errors import MediaFailed
 from beeq.processors.base import ProcessorSettings
-from beeq.processors.media import MediaProcessor
+from beeq.processors.media import AssemblyProcessor, MediaProcessor
 from tests.media.clips import FakeJob
 from tests.webhooks.receiver import Script, send_for_ever
 
@@ -97,6 +97,71 @@ async def test_what_a_job_asks_for_is_posted_with_it(service: Service) -> None:
     await ask(service, "music-mix", musicTrack="m.mp3", musicVolume=-6, ducking=True, fadeOut=0.5, other=1)
     ((_, _, content),) = service.calls
     assert content["parameters"] == {"musicVolume": -6, "ducking": True, "fadeOut": 0.5}
+
+
+def in_project(service: Service) -> ProcessorSettings:
+    return ProcessorSettings(media_root=Path("/nowhere"), media_url=service.url, media_projects="separate")
+
+
+async def ask_in_project(service: Service, job_type: str, inputs: list[str], output: str, **more: Any) -> Any:
+    data = {"type": job_type, "inputFiles": inputs, "outputPath": output, "parameters": more}
+    processor = MediaProcessor(in_project(service))
+    return await asyncio.wait_for(processor(FakeJob(**data, projectId="p 1")), 10)
+
+
+async def test_every_path_that_is_sent_is_in_the_projects_folder(service: Service) -> None:
+    service.body = b'{"path": "p%201/new/out.mp4", "bytes": 1}'
+    for job_type in ("video-stitch", "audio-stitch", "music-mix", "frame-extract"):
+        result = await ask_in_project(
+            service, job_type, ["a.mp4", "b/c..d.mp4"], "new/out.mp4", musicTrack="./m.mp3"
+        )
+        assert result == {"path": "new/out.mp4", "bytes": 1}
+    inputs, output = ["p%201/a.mp4", "p%201/b/c..d.mp4"], "p%201/new/out.mp4"
+    assert [content for _, _, content in service.calls] == [
+        {"inputFiles": inputs, "outputPath": output},
+        {"inputFiles": inputs, "outputPath": output},
+        {"inputFile": inputs[0], "musicTrack": "p%201/./m.mp3", "outputPath": output},
+        {"inputFile": inputs[0], "outputPath": output},
+    ]
+
+
+async def test_a_film_is_assembled_in_the_projects_folder(service: Service) -> None:
+    service.body = b'{"mp4": {"path": "p1/job-1.mp4"}, "mov": {"path": "p1/job-1.mov"}, "x": [1]}'
+    data = {"sceneVideos": ["1.mp4"], "masterAudio": "a.wav", "outputFormats": ["mp4", "mov"]}
+    processor = AssemblyProcessor(in_project(service))
+    result = await asyncio.wait_for(processor(FakeJob(**data, projectId="p1")), 10)
+    assert result == {"mp4": {"path": "job-1.mp4"}, "mov": {"path": "job-1.mov"}, "x": [1]}
+    ((_, _, content),) = service.calls
+    assert content == {
+        "sceneVideos": ["p1/1.mp4"],
+        "masterAudio": "p1/a.wav",
+        "outputFormats": ["mp4", "mov"],
+        "outputName": "p1/job-1",
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("../p2/a.mp4", "b/../../p2/a.mp4", "/p2/a.mp4", "..", "b/.."),
+        *("..\\p2\\a.mp4", "b/..\\..\\a.mp4", "\\p2\\a.mp4", "C:\\a.mp4", "c:a.mp4", "b/", "b/."),
+    ],
+)
+@pytest.mark.parametrize("place", ["input", "music", "output"])
+async def test_a_path_out_of_the_project_is_not_sent(service: Service, given: str, place: str) -> None:
+    names = {"input": "a.mp4", "music": "m.mp3", "output": "out.mp4"} | {place: given}
+    with pytest.raises(Discard, match=r"not inside its project's folder|not the name of a file"):
+        await ask_in_project(
+            service, "music-mix", [names["input"]], names["output"], musicTrack=names["music"]
+        )
+    assert service.calls == []
+
+
+async def test_a_job_without_a_project_is_not_sent_where_projects_are_apart(service: Service) -> None:
+    job = FakeJob(type="frame-extract", inputFiles=["a.mp4"], outputPath="out.png")
+    with pytest.raises(Discard, match="BEEQ_MEDIA_PROJECTS=separate"):
+        await MediaProcessor(in_project(service))(job)
+    assert service.calls == []
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "422 Unprocessable"])

@@ -11,7 +11,7 @@ import pytest
 from beeq.errors import Discard
 from beeq.media import ffmpeg as ffmpeg_module
 from beeq.media.errors import MediaFailed, MediaRefused
-from beeq.media.ffmpeg import Run, failure, reading, run
+from beeq.media.ffmpeg import Run
 from beeq.media.limits import MediaLimits
 from beeq.media.logs.complaints import Complaint
 from beeq.media.paths import MediaRoot
@@ -21,7 +21,7 @@ from beeq.media.sandbox.plan import Needs
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
 from tests.media.bombs import attack, gif, mp4
-from tests.media.clips import FakeJob, colour_clip, ffmpeg, tree
+from tests.media.clips import FFMPEG, FakeJob, colour_clip, ffmpeg, tree
 
 pytestmark = pytest.mark.ffmpeg
 
@@ -60,7 +60,7 @@ async def test_a_job_that_computes_too_long_fails_for_good(
     monkeypatch.setattr(plan, "_CPU_S_A_MIB", 0.0)
     slow = ("-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=30", "-c:v", "libx264", "-f", "null", "-")
     with pytest.raises(MediaRefused, match=r"CPU time; the limit is 1 s \(BEEQ_MEDIA_MAX_CPU_S\)$"):
-        await run(slow, [])
+        await FFMPEG.run(slow, [])
 
 
 async def test_ffmpegs_own_end_at_the_signal_is_the_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ async def test_ffmpegs_own_end_at_the_signal_is_the_limits_too(monkeypatch: pyte
     monkeypatch.setattr(ffmpeg_module, "confinement_of", without_a_filter)
     monkeypatch.setattr(plan, "_CPU_BASE_S", 1.0)
     with pytest.raises(MediaRefused, match="BEEQ_MEDIA_MAX_CPU_S"):
-        await run(ENDLESS, [])
+        await FFMPEG.run(ENDLESS, [])
 
 
 def test_the_time_that_is_allowed_grows_with_the_media(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def ended(status: int, text: str) -> Run:
     (1, "Invalid data found when processing input", False),
 ])  # fmt: skip
 def test_want_of_memory_is_told_from_other_faults(status: int, text: str, is_for_good: bool) -> None:
-    error = failure(["a.mp4"], ended(status, text))
+    error = FFMPEG.failure(["a.mp4"], ended(status, text))
     assert isinstance(error, MediaRefused if is_for_good else MediaFailed)
 
 
@@ -116,12 +116,12 @@ def test_a_full_disk_may_be_retried_and_want_of_memory_not() -> None:
 async def test_250_inputs_have_room_for_their_command_and_threads(tmp_path: Path) -> None:
     clip = colour_clip(tmp_path / "clip.mp4", "red", size="1280x720", seconds=0.2)
     with MediaRoot(tmp_path).reading(clip.name) as file:
-        inputs = [word for _ in range(250) for word in reading(file, threads=1)]
+        inputs = [word for _ in range(250) for word in FFMPEG.reading(file, threads=1)]
         # As long as the filters of clips are.
         chains = "".join(f"[{number}:0]{'setsar=1,' * 40}null[v{number}];" for number in range(250))
         pads = "".join(f"[v{number}]" for number in range(250))
         graph = ("-filter_complex", f"{chains}{pads}concat=n=250[v]", "-map", "[v]")
-        done = await run([*inputs, *graph, "-f", "null", "-"], [file.fd], media_s=50.0)
+        done = await FFMPEG.run([*inputs, *graph, "-f", "null", "-"], [file.fd], media_s=50.0)
     assert (done.exit_status, done.frames) == (0, 500)
 
 

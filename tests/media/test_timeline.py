@@ -11,6 +11,7 @@ import pytest
 from beeq.media.formats import AUDIO_CONTAINERS, VIDEO_CONTAINERS
 from beeq.media.inputs.facts import Audio, Colours, Facts, Timeline, Video
 from beeq.media.inputs.timeline import PacketReader
+from beeq.media.limits import MediaLimits
 from beeq.media.paths import OpenFile
 from beeq.media.stream_copy import StreamCopy, are_candidates, can_hold_copies, stream_copy_of
 
@@ -47,7 +48,7 @@ STEADY = Timeline(3, 0.0, 0.2, 0.3, is_timed=True, step_s=Fraction(1, 10))
     ],
 )
 def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline | None, size: int) -> None:
-    reader = PacketReader()
+    reader = PacketReader(MediaLimits())
     for place in range(0, len(log), size):
         reader.feed(log[place : place + size])
     assert reader.timeline() == times
@@ -72,7 +73,7 @@ def test_packet_times_are_read_in_pieces_of_any_size(log: bytes, times: Timeline
 def test_packets_missing_or_in_unequal_steps_are_not_steady(
     packets: bytes,
 ) -> None:
-    reader = PacketReader()
+    reader = PacketReader(MediaLimits())
     reader.feed(HEAD + packets)
     times = reader.timeline(kind="Video: h264")
     assert times is not None
@@ -83,7 +84,7 @@ PICTURES = "Video: h264 (High) (avc1 / 0x31637661), yuv420p(progressive), 64x48 
 
 
 def test_a_kind_includes_decoder_settings_and_preroll() -> None:
-    reader = PacketReader()
+    reader = PacketReader(MediaLimits())
     reader.feed(HEAD + FIRST + SECOND + THIRD)
     times, unknown = reader.timeline(kind=PICTURES), reader.timeline()
     assert times == replace(STEADY, kind=f"{PICTURES}, extradata 45, 0x14760e8b, from -1024")

@@ -42,20 +42,19 @@ class References:
     or ``MediaFailed`` if another attempt may get it.
     """
 
-    def __init__(self, client: AIClient, root: MediaRoot) -> None:
+    def __init__(self, client: AIClient) -> None:
         self._client = client
-        self._root = root
         self._max_bytes = client.limits.reference_bytes
 
-    async def picture(self, given: str) -> Picture:
-        """Return the picture for an upload."""
+    async def picture(self, given: str, root: MediaRoot) -> Picture:
+        """Return the picture for an upload; a path is below ``root``."""
         if _DATA.match(given):
             name, content = "picture", self._decoded(given)
         elif _ADDRESS.match(given):
             content = await self._client.strangers_file(_SUBJECT, given, self._max_bytes)
             name = unquote(urlsplit(given).path)
         else:
-            name, content = given, self._read(given)
+            name, content = given, self._read(given, root)
         suffix = image_suffix(content[:HEAD_BYTES])
         if suffix not in _TYPES:
             known = ", ".join(sorted(suffix[1:] for suffix in _TYPES))
@@ -63,18 +62,18 @@ class References:
         stem = PurePosixPath(name.rstrip("/")).stem
         return f"{safe_name(stem or 'picture')}{suffix}", content, _TYPES[suffix]
 
-    async def url(self, given: str) -> str:
+    async def url(self, given: str, root: MediaRoot) -> str:
         """Return a URL for a provider that fetches: an address as it is, anything else as ``data:`` URL."""
         if _ADDRESS.match(given):
             url = http_url(given)
             if url is None:
                 raise AIRefused(f"{_SUBJECT} is not a valid http or https URL")
             return given
-        _, content, content_type = await self.picture(given)
+        _, content, content_type = await self.picture(given, root)
         return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
 
-    def _read(self, given: str) -> bytes:
-        with self._root.opened(given) as fd:
+    def _read(self, given: str, root: MediaRoot) -> bytes:
+        with root.opened(given) as fd:
             self._check_size(os.fstat(fd).st_size)
             content = b""
             while piece := os.pread(fd, self._max_bytes + 1 - len(content), len(content)):

@@ -56,14 +56,12 @@ class Videos:
     def __init__(
         self,
         client: AIClient,
-        files: MediaFiles,
         interval_ms: int,
         references: References,
         *,
         is_reference_uploaded: bool = True,
     ) -> None:
         self._client = client
-        self._files = files
         self._interval_s = interval_ms / 1000
         self._references = references
         self._is_reference_uploaded = is_reference_uploaded
@@ -71,33 +69,41 @@ class Videos:
         self._wants_forms = False  # True once the provider has taken no JSON
 
     async def make(
-        self, requests: ProviderRequests, body: dict[str, Any], image_url: str | None, reach: Reach
+        self,
+        requests: ProviderRequests,
+        body: dict[str, Any],
+        image_url: str | None,
+        files: MediaFiles,
+        reach: Reach,
     ) -> dict[str, Any]:
         """Return the facts of a video's file, or ``{"url": …}`` if it is on another host than the provider's.
 
-        ``body`` is that of the request, which is sent if the job has no video yet; ``image_url`` names the
-        picture that the video begins with.
+        The file is one of ``files``. ``body`` is that of the request, which is sent if the job has no video
+        yet; ``image_url`` names the picture that the video begins with.
         """
-        self._files.check(requests.job_id)
+        files.check(requests.job_id)
         is_new = requests.video is None
         if requests.video is None:
-            order = body if image_url is None else await self._with_picture(body, image_url)
+            order = body if image_url is None else await self._with_picture(body, image_url, files)
             video, state = await shielded(self._request(requests, order))
         else:
             video, state = requests.video, None
         try:
             done = await self._finished(requests, video, state, reach, is_new=is_new)
-            return await self._fetch(requests.job_id, video, done)
+            return await self._fetch(requests.job_id, video, done, files)
         except AIRefused as refused:
             if refused.status != HTTPStatus.GONE:
                 raise
             await requests.discard()
             raise AIFailed(str(refused)) from None
 
-    async def _with_picture(self, body: dict[str, Any], image_url: str) -> dict[str, Any] | Form:
+    async def _with_picture(
+        self, body: dict[str, Any], image_url: str, files: MediaFiles
+    ) -> dict[str, Any] | Form:
         if not self._is_reference_uploaded:
-            return {**body, "input_reference": {"image_url": await self._references.url(image_url)}}
-        picture = await self._references.picture(image_url)
+            url = await self._references.url(image_url, files.root)
+            return {**body, "input_reference": {"image_url": url}}
+        picture = await self._references.picture(image_url, files.root)
         return _form(body, input_reference=picture)
 
     async def _request(
@@ -212,14 +218,14 @@ class Videos:
         backoff_s = min(self._interval_s * 2.0 ** min(failures, 30), longest_s)
         return max(backoff_s, (retry_after_ms or 0) / 1000)
 
-    async def _fetch(self, job_id: str, video: str, state: VideoState) -> dict[str, Any]:
+    async def _fetch(self, job_id: str, video: str, state: VideoState, files: MediaFiles) -> dict[str, Any]:
         """Fetch the file; ask again, for ``FILE_S``, if it is not there yet or its transfer failed."""
         loop = asyncio.get_running_loop()
         until_s: float | None = None
         again_s = min(self._interval_s, _FILE_AGAIN_S)
         while True:
             try:
-                return await self._fetch_once(job_id, video, state)
+                return await self._fetch_once(job_id, video, state, files)
             except AIUnusable:
                 raise
             except AIRefused as refused:
@@ -236,7 +242,9 @@ class Videos:
             await asyncio.sleep(wait_s)
             again_s *= 2
 
-    async def _fetch_once(self, job_id: str, video: str, state: VideoState) -> dict[str, Any]:
+    async def _fetch_once(
+        self, job_id: str, video: str, state: VideoState, files: MediaFiles
+    ) -> dict[str, Any]:
         url = self._url(video, "content") if state.url is None else self._client.own_url(state.url)
         if url is None:
             return {"url": self._client.redactor.redacted(state.url)}
@@ -244,13 +252,13 @@ class Videos:
         async with self._client.download("fetch the video", url, max_bytes) as pieces:
             first = await anext(pieces, b"")
             if not first.lstrip().startswith(b"{"):
-                return await self._files.save_video(job_id, _joined(first, pieces))
+                return await files.save_video(job_id, _joined(first, pieces))
             said = self._noted(job_id, await self._answer(first, pieces))
         if said.stage is Stage.FAILED:
             raise AIUnusable(f"AI provider: the video cannot be fetched: {said.reason}")
         if state.url is not None or said.url is None:
             raise AIFailed("AI provider, fetch the video: the provider has not sent the file yet")
-        return await self._fetch_once(job_id, video, said)
+        return await self._fetch_once(job_id, video, said, files)
 
     async def _answer(self, first: bytes, pieces: AsyncIterator[bytes]) -> VideoState:
         """Return what is said of the video in JSON that came in place of a file."""

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from beeq.media.errors import MediaRefused, shown, shown_all
 from beeq.media.inputs.facts import Audio, Facts, Video
-from beeq.media.limits import LIMITS, beyond
+from beeq.media.limits import MediaLimits, beyond
 from beeq.media.paths import OpenFile
 
 _MEGAPIXEL = 1_000_000
@@ -27,47 +27,46 @@ _TOO_MANY_PIXELS = re.compile(r"Picture size (\d{1,10}x\d{1,10}) exceeds")
 _TOO_MANY_STREAMS = re.compile(r"Number of streams exceeds max_streams")
 
 
-def check_streams(file: OpenFile, facts: Facts) -> None:
+def check_streams(limits: MediaLimits, file: OpenFile, facts: Facts) -> None:
     """Raise MediaRefused if a stream of a file is beyond the limits by what the file says of it."""
     for stream in facts.streams:
         if isinstance(stream, Video):
-            _check_size(f"{shown(file.given)} has pictures of", (stream.width, stream.height))
-            _check_size(f"{shown(file.given)} shows pictures of", stream.shown_size)
+            _check_size(limits, f"{shown(file.given)} has pictures of", (stream.width, stream.height))
+            _check_size(limits, f"{shown(file.given)} shows pictures of", stream.shown_size)
         else:
             _check_sound(file, stream)
-    check_sum([stream for stream in facts.streams if isinstance(stream, Video)], shown(file.given))
+    videos = [stream for stream in facts.streams if isinstance(stream, Video)]
+    check_sum(limits, videos, shown(file.given))
 
 
-def check_said(names: Sequence[str], said: str) -> None:
+def check_said(limits: MediaLimits, names: Sequence[str], said: str) -> None:
     """Raise MediaRefused if ffmpeg said that a picture or the streams of some files are beyond the limits.
 
     A picture may be larger than the first one of its stream: ffmpeg leaves it out, and goes on.
     """
-    limits = LIMITS.get()
     if too_large := _TOO_MANY_PIXELS.search(said):
-        raise _beyond_picture(f"{shown_all(names)} has pictures of {too_large[1]} pixels")
+        raise _beyond_picture(limits, f"{shown_all(names)} has pictures of {too_large[1]} pixels")
     if _TOO_MANY_STREAMS.search(said):
         raise beyond(f"{shown_all(names)} has more streams", str(limits.max_streams), "max_streams")
 
 
-def check_sum(videos: Iterable[Video], what: str = "all inputs") -> None:
+def check_sum(limits: MediaLimits, videos: Iterable[Video], what: str = "all inputs") -> None:
     """Raise MediaRefused if one picture of each of the videos, together, is beyond the limits."""
-    limit = LIMITS.get().max_megapixels
     sum_ = megapixels(videos)
-    if sum_ > limit:
+    if sum_ > limits.max_megapixels:
         text = f"one picture of each stream of {what} is {sum_:.0f} megapixels together"
-        raise beyond(text, f"{limit:g} megapixels", "max_megapixels")
+        raise beyond(text, f"{limits.max_megapixels:g} megapixels", "max_megapixels")
 
 
-def check_output(seconds: float | Fraction) -> None:
+def check_output(limits: MediaLimits, seconds: float | Fraction) -> None:
     """Raise MediaRefused if an output would be longer than the limit."""
-    _check_length("the output would be", float(seconds))
+    _check_length(limits, "the output would be", float(seconds))
 
 
-def decoder_threads(videos: Sequence[Video]) -> int:
+def decoder_threads(limits: MediaLimits, videos: Sequence[Video]) -> int:
     """Return how many threads each decoder of videos gets that are open at once."""
     are_many = len(videos) > _MANY_INPUTS or megapixels(videos) > _MANY_MEGAPIXELS
-    return 1 if are_many else LIMITS.get().threads
+    return 1 if are_many else limits.threads
 
 
 def megapixels(videos: Iterable[Video]) -> float:
@@ -78,11 +77,10 @@ def megapixels(videos: Iterable[Video]) -> float:
 class PacketBounds:
     """The limits of one stream's packets, whose times are in units of ``base`` seconds."""
 
-    def __init__(self, given: str, base: Fraction) -> None:
-        limits = LIMITS.get()
+    def __init__(self, limits: MediaLimits, given: str, base: Fraction) -> None:
+        self._limits = limits
         self._given = given
         self._base = base
-        self._max_s, self._max_gap_s = limits.max_seconds, limits.max_gap_s
         self._end = int(limits.max_seconds / base)
         self._gap = int(limits.max_gap_s / base)
         self._left = int(limits.max_seconds * _PACKETS_PER_S)
@@ -92,32 +90,31 @@ class PacketBounds:
     def check(self, time: int, end: int) -> None:
         """Take the next packet's time and its end; raises MediaRefused if it is beyond the limits."""
         if end > self._end:
-            _check_length(f"{shown(self._given)} is", float(end * self._base))
+            _check_length(self._limits, f"{shown(self._given)} is", float(end * self._base))
         # From time to time: a packet may say that it lasts until the next, however little it holds.
         if time - self._before > self._gap and self.is_sound:
             pause_s = float((time - self._before) * self._base)
             text = f"the sound of {shown(self._given)} pauses for {pause_s:.0f} s"
-            raise beyond(text, f"{self._max_gap_s:g} s", "max_gap_s")
+            raise beyond(text, f"{self._limits.max_gap_s:g} s", "max_gap_s")
         self._before = time
         self._left -= 1
         if self._left < 0:
-            most = f"{_PACKETS_PER_S} for each second of the longest input, {self._max_s:g} s"
+            most = f"{_PACKETS_PER_S} for each second of the longest input, {self._limits.max_seconds:g} s"
             raise beyond(f"{shown(self._given)} has too many packets", most, "max_seconds")
 
 
-def _check_length(what: str, seconds: float) -> None:
-    limit_s = LIMITS.get().max_seconds
-    if seconds > limit_s:
-        raise beyond(f"{what} {seconds:.0f} s long", f"{limit_s:g} s", "max_seconds")
+def _check_length(limits: MediaLimits, what: str, seconds: float) -> None:
+    if seconds > limits.max_seconds:
+        raise beyond(f"{what} {seconds:.0f} s long", f"{limits.max_seconds:g} s", "max_seconds")
 
 
-def _check_size(what: str, size: tuple[int, int]) -> None:
-    if not LIMITS.get().allows_size(size):
-        raise _beyond_picture(f"{what} {size[0]}x{size[1]} pixels")
+def _check_size(limits: MediaLimits, what: str, size: tuple[int, int]) -> None:
+    if not limits.allows_size(size):
+        raise _beyond_picture(limits, f"{what} {size[0]}x{size[1]} pixels")
 
 
-def _beyond_picture(what: str) -> MediaRefused:
-    width, height = LIMITS.get().max_picture
+def _beyond_picture(limits: MediaLimits, what: str) -> MediaRefused:
+    width, height = limits.max_picture
     return beyond(what, f"{width}x{height}", "max_picture")
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from beeq.media.inputs.completeness import MAX_BOXES, Read, counted_s, missing_bytes
 from beeq.media.inputs.encryption import encrypted_tracks
-from beeq.media.limits import LIMITS
 from beeq.media.paths import OpenFile
 from beeq.process import call_in_thread
 
@@ -29,10 +28,12 @@ class Told:
     encrypted: frozenset[int]
 
 
-async def told_of(file: OpenFile) -> Told:
-    """Return what a file's container says; raises OSError if the file cannot be read."""
+async def told_of(file: OpenFile, max_tracks: int) -> Told:
+    """Return what a file's container says; raises OSError if the file cannot be read.
+
+    Of ``max_tracks`` it is found out whether they are encrypted.
+    """
     demuxer, begin, size = file.demuxer, file.begin, file.size() - file.begin
-    max_tracks = LIMITS.get().max_streams
     # The thread's own: an attempt that is cancelled closes the file's, and the next file gets its number.
     fd = os.dup(file.fd)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
-from beeq.media.ffmpeg import Run, out_of_memory, reading, run
+from beeq.media.ffmpeg import FFmpeg, Run
 from beeq.media.inputs.bounds import check_said, check_streams
 from beeq.media.inputs.container import Told, told_of
 from beeq.media.inputs.dump import Described, described, describing, new_mark
@@ -68,41 +68,49 @@ class _Copied:
     described: Mapping[int, Described]  # by the streams' indices
 
 
-async def examine(file: OpenFile, parameters: MediaParameters = _PLAIN) -> Facts:
+async def examine(ffmpeg: FFmpeg, file: OpenFile, parameters: MediaParameters = _PLAIN) -> Facts:
     """Return a file's facts, with the streams' timelines.
 
     Raises MediaRefused if a part of the file is missing (see ``MediaParameters.allow_broken``), or if nothing
     in it can be decoded; MediaFailed if it could not be read by a fault of the system's.
     """
-    copied = await _copied(file, _ALL)
-    check_said([file.given], copied.run.complained)
-    lost = [kind for kind, fault in _NOT_SET.items() if fault.search(copied.run.complained)]
-    if lost:
-        copied = await _copied(file, _KNOWN)
+    copied, lost = await _surveyed(ffmpeg, file)
     streams = copied.streams
-    check_streams(file, Facts(None, tuple(streams)))
-    told = await told_of(file)
+    told = await told_of(file, ffmpeg.limits.max_streams)
     if not parameters.allow_broken:
         _check_whole(file, copied, told)
     if not streams:
-        raise _unreadable(file, copied.run)
-    reasons = await _reasons(file, copied, told.encrypted)
+        raise _unreadable(ffmpeg, file, copied.run)
+    reasons = await _reasons(ffmpeg, file, copied, told.encrypted)
     usable = tuple(stream for stream in streams if stream.index not in reasons)
     unusable = [Unusable(stream, reasons[stream.index]) for stream in streams if stream.index in reasons]
     unusable += [Unusable(_nothing(kind), _NOTHING) for kind in lost]
     if not parameters.allow_broken:
         _check_zeros(file, usable, copied)
-    times = [stream.timeline for stream in streams if stream.timeline is not None]
-    ends = [each.shown_end_s or each.end_s - each.begin_s for each in times]
-    facts = Facts(max(ends, default=None), usable, tuple(unusable))
+    facts = Facts(_length_s(streams), usable, tuple(unusable))
     if not usable:
         why = unusable[0].reason if unusable else "it has neither picture nor sound"
         raise MediaRefused(f"{shown(file.given)} cannot be decoded: {why}")
     return facts
 
 
+async def measure(ffmpeg: FFmpeg, file: OpenFile) -> Facts:
+    """Return what a file declares of its streams, and how long they are by their packets. Decodes nothing.
+
+    Raises MediaRefused if it is beyond the limits, MediaFailed if ffmpeg finds neither picture nor sound.
+    """
+    copied, _ = await _surveyed(ffmpeg, file)
+    if not copied.streams:
+        raise MediaFailed(f"{shown(file.given)} cannot be read: {copied.run.fault}")
+    length_s = _length_s(copied.streams)
+    return Facts(None if length_s is None else round(length_s, 3), tuple(copied.streams))
+
+
 async def examine_all(
-    files: Sequence[OpenFile], parameters: MediaParameters, reach: Callable[[float], None] = lambda _: None
+    ffmpeg: FFmpeg,
+    files: Sequence[OpenFile],
+    parameters: MediaParameters,
+    reach: Callable[[float], None] = lambda _: None,
 ) -> list[Facts]:
     """Return the facts of several files, in order; ``reach`` is called with the percentage done.
 
@@ -113,7 +121,7 @@ async def examine_all(
     async def examine_one(file: OpenFile) -> Facts:
         nonlocal done
         async with turns:
-            facts = await examine(file, parameters)
+            facts = await examine(ffmpeg, file, parameters)
         done += 1
         reach(100 * done / len(files))
         return facts
@@ -125,13 +133,33 @@ async def examine_all(
     return [item for item in found if isinstance(item, Facts)]
 
 
-async def _copied(file: OpenFile, mapped: Iterable[str]) -> _Copied:
+async def _surveyed(ffmpeg: FFmpeg, file: OpenFile) -> tuple[_Copied, list[type[Video | Audio]]]:
+    """Return what an input's packets show, and the kinds of its streams of which too little is known.
+
+    Raises MediaRefused if the file is beyond the limits by what is seen of it.
+    """
+    copied = await _copied(ffmpeg, file, _ALL)
+    check_said(ffmpeg.limits, [file.given], copied.run.complained)
+    lost = [kind for kind, fault in _NOT_SET.items() if fault.search(copied.run.complained)]
+    if lost:
+        copied = await _copied(ffmpeg, file, _KNOWN)
+    check_streams(ffmpeg.limits, file, Facts(None, tuple(copied.streams)))
+    return copied, lost
+
+
+def _length_s(streams: Iterable[Video | Audio]) -> float | None:
+    """Return how long the longest of some streams is."""
+    times = [stream.timeline for stream in streams if stream.timeline is not None]
+    return max((each.shown_end_s or each.end_s - each.begin_s for each in times), default=None)
+
+
+async def _copied(ffmpeg: FFmpeg, file: OpenFile, mapped: Iterable[str]) -> _Copied:
     """Copy the packets of an input's streams to see them, and have ffmpeg describe the streams."""
     # The output counts, not the exit status: a damaged end makes ffmpeg fail after all that can be used.
-    packets, mark = PacketReader(file.given), new_mark()
+    packets, mark = PacketReader(ffmpeg.limits, file.given), new_mark()
     copying = [*mapped, "-c", "copy", *describing(mark), "-f", "framecrc", "pipe:1"]
-    ended = await run(
-        [*reading(file), *copying], [file.fd], log_level="info", on_output=packets.feed, mark=mark
+    ended = await ffmpeg.run(
+        [*ffmpeg.reading(file), *copying], [file.fd], log_level="info", on_output=packets.feed, mark=mark
     )
     found = {stream.index: stream for stream in described(ended.said, mark)}
     streams = [
@@ -194,18 +222,20 @@ def _broken(file: OpenFile, what: str) -> MediaRefused:
     )
 
 
-def _unreadable(file: OpenFile, ended: Run) -> MediaFailed | MediaRefused:
+def _unreadable(ffmpeg: FFmpeg, file: OpenFile, ended: Run) -> MediaFailed | MediaRefused:
     if _NO_STREAM.search(ended.complained):
         return MediaRefused(f"{shown(file.given)} cannot be read: it has neither picture nor sound")
     if ended.is_out_of_memory:
-        return out_of_memory(file.given)
+        return ffmpeg.out_of_memory(file.given)
     if ended.is_systems_fault:
         return MediaFailed(f"{shown(file.given)} cannot be read: {ended.fault}")
     why = _BROKEN_TABLES if file.demuxer == "mov" else ended.fault
     return MediaRefused(f"{shown(file.given)} cannot be read: {why}")
 
 
-async def _reasons(file: OpenFile, copied: _Copied, encrypted: frozenset[int]) -> dict[int, str]:
+async def _reasons(
+    ffmpeg: FFmpeg, file: OpenFile, copied: _Copied, encrypted: frozenset[int]
+) -> dict[int, str]:
     """Return why streams cannot be decoded, by their indices."""
     reasons: dict[int, str] = {}
     tried = list[Described]()
@@ -220,33 +250,35 @@ async def _reasons(file: OpenFile, copied: _Copied, encrypted: frozenset[int]) -
         else:
             tried.append(found)
     if tried:
-        reasons |= await _tried(file, tried)
+        reasons |= await _tried(ffmpeg, file, tried)
     return reasons
 
 
-async def _tried(file: OpenFile, streams: Sequence[Described]) -> dict[int, str]:
-    decoded, ended = await _decode(file, streams)
+async def _tried(ffmpeg: FFmpeg, file: OpenFile, streams: Sequence[Described]) -> dict[int, str]:
+    decoded, ended = await _decode(ffmpeg, file, streams)
     if len(decoded) == len(streams) and not _CONCEALED.search(ended.complained):
         return {}
     if len(streams) > 1:
         # One at a time: a stream that cannot be decoded may end the run before the others have been.
-        alone = [await _tried(file, [stream]) for stream in streams]
+        alone = [await _tried(ffmpeg, file, [stream]) for stream in streams]
         return {index: reason for reasons in alone for index, reason in reasons.items()}
     (stream,) = streams
     if decoded:
-        strictly, ended = await _decode(file, streams, "-err_detect", "explode")
+        strictly, ended = await _decode(ffmpeg, file, streams, "-err_detect", "explode")
         if strictly:
             return {}
     return {stream.index: _why(stream, ended)}
 
 
-async def _decode(file: OpenFile, streams: Sequence[Described], *options: str) -> tuple[set[int], Run]:
+async def _decode(
+    ffmpeg: FFmpeg, file: OpenFile, streams: Sequence[Described], *options: str
+) -> tuple[set[int], Run]:
     """Decode the first picture or sound of streams; return which have one, by index, and the run."""
-    packets = PacketReader(file.given)
+    packets = PacketReader(ffmpeg.limits, file.given)
     mapped = [word for stream in streams for word in ("-map", f"0:{stream.index}")]
-    ended = await run(
+    ended = await ffmpeg.run(
         [
-            *reading(file, "-noautorotate", *options),
+            *ffmpeg.reading(file, "-noautorotate", *options),
             *(*mapped, "-frames:v", "1", "-frames:a", "1", "-f", "framecrc", "pipe:1"),
         ],
         [file.fd],
@@ -256,7 +288,7 @@ async def _decode(file: OpenFile, streams: Sequence[Described], *options: str) -
     decoded = {stream.index for place, stream in enumerate(streams) if packets.timeline(place)}
     # ffmpeg may end well after a picture for which there was no memory.
     if ended.is_out_of_memory or (not decoded and any(each.is_of_memory for each in ended.complaints)):
-        raise out_of_memory(file.given)
+        raise ffmpeg.out_of_memory(file.given)
     if ended.is_systems_fault:
         raise MediaFailed(f"{shown(file.given)} cannot be read: {ended.fault}")
     return decoded, ended

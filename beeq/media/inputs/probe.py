@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import reading, run
+from beeq.media.ffmpeg import FFmpeg
 from beeq.media.inputs.completeness import boxes
 from beeq.media.inputs.dump import Described, described, describing, new_mark
 from beeq.media.inputs.facts import Audio, Colours, Facts, Video
@@ -38,7 +38,7 @@ _UNKNOWN = ("unknown", "reserved")
 _ALPHA_FORMATS = re.compile(r"^(yuva|rgba|bgra|argb|abgr|gbrap|ya8|ya16|pal8|ayuv|vuya)")
 
 
-async def probe(file: OpenFile) -> Facts:
+async def probe(ffmpeg: FFmpeg, file: OpenFile) -> Facts:
     """Return what a file that beeq has written declares of its streams and of its length.
 
     Raises MediaFailed if ffmpeg finds neither picture nor sound in it. The length is only for files without
@@ -46,7 +46,7 @@ async def probe(file: OpenFile) -> Facts:
     """
     mark = new_mark()
     copying = ["-map", "0:V?", "-map", "0:a?", "-c", "copy", "-t", "0", *describing(mark), "-f", "null", "-"]
-    inspected = await run([*reading(file), *copying], [file.fd], log_level="info", mark=mark)
+    inspected = await ffmpeg.run([*ffmpeg.reading(file), *copying], [file.fd], log_level="info", mark=mark)
     streams = streams_of(file, described(inspected.said, mark))
     if not streams:
         raise MediaFailed(f"{shown(file.given)} cannot be read: {inspected.fault}")

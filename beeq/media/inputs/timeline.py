@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from beeq.media.inputs.bounds import PacketBounds
 from beeq.media.inputs.facts import Timeline
+from beeq.media.limits import MediaLimits
 
 _HEADER = re.compile(rb"#(tb|media_type|extradata) (\d{1,4}): +(.*)")
 _SOUND = b"audio"
@@ -42,12 +43,13 @@ _SHORTER, _SCATTER = 0.15, 1.25
 
 
 class PacketReader:
-    """Reads ``framecrc``, in pieces of any size; raises MediaRefused for packets beyond the job's limits.
+    """Reads ``framecrc``, in pieces of any size; raises MediaRefused for packets beyond the limits.
 
     Messages name the file by ``given``.
     """
 
-    def __init__(self, given: str = "a file") -> None:
+    def __init__(self, limits: MediaLimits, given: str = "a file") -> None:
+        self._limits = limits
         self._given = given
         self._rest = b""
         self._streams: dict[int, _Packets] = {}
@@ -73,7 +75,9 @@ class PacketReader:
         return self._of(number).has_side_data
 
     def _of(self, number: int) -> _Packets:
-        return self._streams.get(number) or self._streams.setdefault(number, _Packets(self._given))
+        return self._streams.get(number) or self._streams.setdefault(
+            number, _Packets(self._limits, self._given)
+        )
 
     def timeline(self, number: int = 0, kind: str = "") -> Timeline | None:
         """Return the timeline of the packets read so far of an output stream; None without packets.
@@ -86,7 +90,8 @@ class PacketReader:
 class _Packets:
     """The packets of one stream."""
 
-    def __init__(self, given: str) -> None:
+    def __init__(self, limits: MediaLimits, given: str) -> None:
+        self._limits = limits
         self._given = given
         self._base: Fraction | None = None
         self._bounds: PacketBounds | None = None
@@ -101,7 +106,7 @@ class _Packets:
         """Take a line of the header."""
         if name == b"tb" and (base := _TIME_BASE.match(value)):
             self._base = Fraction(int(base[1]), int(base[2]))
-            self._bounds = PacketBounds(self._given, self._base)
+            self._bounds = PacketBounds(self._limits, self._given, self._base)
         elif name == b"media_type" and self._bounds is not None:
             self._bounds.is_sound = value == _SOUND
         elif name == b"extradata" and (extradata := _EXTRADATA.match(value)):

@@ -5,12 +5,8 @@ film takes minutes without an output. What it reads is known on Linux only.
 """
 
 import asyncio
-from contextvars import ContextVar
 from pathlib import Path
 
-DEFAULT_S = 300.0
-#: How long a run may stand still, in seconds, for everything that this task and its children run.
-STALL_S: ContextVar[float] = ContextVar("media_stall_s", default=DEFAULT_S)
 #: Looks, not seconds, are counted: while the whole machine sleeps nothing advances, and nothing is looked at.
 _LOOKS = 10
 _READ = "rchar: "
@@ -19,8 +15,8 @@ _READ = "rchar: "
 class Watchdog:
     """Counts the looks at which a process has not advanced since the one before."""
 
-    def __init__(self, pid: int) -> None:
-        self.stall_s = STALL_S.get()
+    def __init__(self, pid: int, stall_s: float) -> None:
+        self.stall_s = stall_s
         self._pid = pid
         self._written: object = None
 

@@ -18,8 +18,8 @@ import click
 
 from beeq import BeeqError, JobFailed, Queue, Stats
 from beeq.job_spec import JobSpec
-from beeq.media.ffmpeg import find_ffmpeg
-from beeq.media.ffmpeg import run as run_ffmpeg
+from beeq.media.ffmpeg import FFmpeg, find_ffmpeg
+from beeq.media.limits import MediaLimits
 from beeq.media.paths import MediaRoot
 from beeq.processors import build
 from beeq.processors.base import ProcessorSettings
@@ -214,7 +214,7 @@ async def _make_clips(media: Path, clip_s: int) -> list[str]:
 async def _draw(path: Path, *arguments: str) -> None:
     folder = MediaRoot(path.parent)
     with folder.creating(folder.locate(path.name)) as new:
-        made = await run_ffmpeg([*arguments, new.url], [new.fd], media_s=SLOW.clip_s)
+        made = await FFmpeg(MediaLimits()).run([*arguments, new.url], [new.fd], media_s=SLOW.clip_s)
         if made.exit_status:
             raise BeeqError(f"ffmpeg did not make {path.name}: {made.fault}")
         new.publish()

@@ -9,7 +9,6 @@ import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 from beeq.jobs import InvalidJob, validate
 from beeq.media.errors import MediaFailed, MediaRefused
-from beeq.media.paths import PROJECT, MediaRoot, safe_name
+from beeq.media.paths import MediaRoot, safe_name
 from beeq.web.page.made.kinds import FileKind, kind_of
 
 #: Names of one result that are looked at.
@@ -151,9 +150,10 @@ class MadeFiles:
 
     async def _open(self, queue_name: str, data: Any, path: str) -> OpenedFile:
         assert self.root is not None  # noqa: S101 - both callers have looked
-        project = self._project(queue_name, data)
-        opening = partial(copy_context().run, _opened, self.root, project, path, self._threads)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, opening)
+        root = MediaRoot(self.root, self._project(queue_name, data))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, _opened, root, path, self._threads
+        )
 
     def _project(self, queue_name: str, data: Any) -> str:
         """Return the folder of the job's project; "" where projects share the root."""
@@ -179,10 +179,9 @@ def _named(queue_name: str, result: Any) -> Iterator[tuple[str, dict[str, Any]]]
             yield path, facts
 
 
-def _opened(root: Path, project: str, path: str, threads: ThreadPoolExecutor) -> OpenedFile:
-    """Open a file; called in a thread, in a context of its own."""
-    PROJECT.set(project)
-    with MediaRoot(root).opened(path) as fd:
+def _opened(root: MediaRoot, path: str, threads: ThreadPoolExecutor) -> OpenedFile:
+    """Open a file; called in a thread."""
+    with root.opened(path) as fd:
         kept = os.dup(fd)
     try:
         kind = kind_of(partial(_read, kept))
