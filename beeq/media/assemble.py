@@ -85,7 +85,7 @@ async def assemble_video(
             return
     ended = await _write(work, film, [master, *sources], targets, None)
     names = [source.given for source in [master, *sources]]
-    check_said(ffmpeg.limits, names, ended.complained)
+    check_said(ffmpeg.limits, names, ended)
     if ended.exit_status:
         raise ffmpeg.failure(names, ended)
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import sys
@@ -81,10 +82,12 @@ class Run:
         """The number of the one input that ffmpeg complains of; None if it names none, or several."""
         return blamed_input(self.complaints)
 
-    @property
-    def complained(self) -> str:
-        """All warnings and errors, a line each."""
-        return "\n".join(each.text for each in self.complaints)
+    def complains(self, of: re.Pattern[str]) -> re.Match[str] | None:
+        """Return the first complaint that begins with a pattern.
+
+        Only at its beginning is a complaint ffmpeg's own words: there may be a text of a file in it.
+        """
+        return next((found for each in self.complaints if (found := of.match(each.text))), None)
 
 
 def find_ffmpeg() -> str:
@@ -122,6 +125,8 @@ class FFmpeg:
         return [
             *("-protocol_whitelist", "file", "-f", file.demuxer),
             *("-max_streams", str(self.limits.max_streams)),
+            # A sound that changes is an error: filters that begin again would have its time begin again.
+            *("-reinit_filter:a", "0"),
             # Also for what is inside: subtitles of an AVI file have a demuxer of their own.
             *("-format_whitelist", file.demuxer, "-codec_whitelist", ",".join(DECODERS)),
             # Also for a picture that comes later in a stream, larger than its first.
@@ -215,6 +220,11 @@ class FFmpeg:
         """Return the error for a failed run on the files ``names``, in the order of the inputs."""
         if run_.is_out_of_memory:
             return self.out_of_memory(names[0])
+        changing = [each for each in run_.complaints if each.is_of_changing_sound]
+        if changing:
+            found = blamed_input(changing)
+            name = shown(names[found]) if found is not None and found < len(names) else shown_all(names)
+            return MediaRefused(f"{name}: the sound changes its rate or its channels on the way")
         blamed = run_.blamed
         if blamed is not None and blamed < len(names):
             return MediaFailed(f"{shown(names[blamed])}: {run_.fault}")
@@ -239,7 +249,8 @@ def _check_limits(ended: Run, needs: Needs, limits: MediaLimits) -> None:
     """Raise MediaRefused if a limit ended the run, MediaFailed if the run never began."""
     status = ended.exit_status
     if status == launcher.FAILED:
-        raise MediaFailed(f"ffmpeg cannot be started: {ended.complained}")
+        said = " ".join(each.text for each in ended.complaints)
+        raise MediaFailed(f"ffmpeg cannot be started: {said}")
     is_silent = not (ended.complaints or ended.said) or _SAYS_CPU in ended.said
     if status == -signal.SIGXCPU or (status == _ENDED_BY_SIGNAL and is_silent):
         raise beyond("ffmpeg needs more CPU time", f"{needs.cpu_s(limits)} s", "max_cpu_s")

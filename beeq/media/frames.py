@@ -13,7 +13,7 @@ from beeq.media.inputs.bounds import check_said
 from beeq.media.inputs.examine import examine
 from beeq.media.inputs.facts import Video, picture_of
 from beeq.media.outputs.colours import decoded_by, to_image
-from beeq.media.outputs.film import deinterlaced
+from beeq.media.outputs.film import deinterlaced, of_one_size
 from beeq.media.paths import NewFile, OpenFile
 
 _FIRST_WINDOW_S = 4.0
@@ -64,7 +64,7 @@ async def _last_window(
                 continue
         # The output counts, not the exit status: damaged input may end ffmpeg with an error after all.
         decoded = await ffmpeg.run([*picked, "-f", "null", "-"], [source.fd], media_s=duration_s)
-        check_said(ffmpeg.limits, [source.given], decoded.complained)
+        check_said(ffmpeg.limits, [source.given], decoded)
         if decoded.frames:
             return seek, decoded.frames
     if decoded.is_out_of_memory:
@@ -83,7 +83,7 @@ async def _write(
     # At time 0: ffmpeg would put copies of a later picture before it.
     shown = to_image(video, video.shown_size, image.pixels)
     last = f"select=gte(n\\,{count - 1})"
-    filters = [f"{deinterlaced(video)}{last}", "setpts=0", shown, "setsar=1"]
+    filters = [f"{of_one_size(video)}{deinterlaced(video)}{last}", "setpts=0", shown, "setsar=1"]
     written = await ffmpeg.run(
         [
             *ffmpeg.reading(source, *decoded_by(video), *seek),

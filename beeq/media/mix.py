@@ -153,7 +153,7 @@ async def mix_with_music(
             on_time=lambda done_s: work.reach(100 * done_s / length_s),
             media_s=length_s,
         )
-        check_said(ffmpeg.limits, [source.given, music.given], ended.complained)
+        check_said(ffmpeg.limits, [source.given, music.given], ended)
         if ended.exit_status:
             raise ffmpeg.failure([source.given, music.given], ended)
         peak_db = await _true_peak_db(ffmpeg, target.reading(container.demuxer), length_s)

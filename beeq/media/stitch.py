@@ -86,7 +86,7 @@ async def _join(
         media_s=total_s or None,
     )
     names = [source.given for source in sources]
-    check_said(ffmpeg.limits, names, ended.complained)
+    check_said(ffmpeg.limits, names, ended)
     if ended.exit_status:
         raise ffmpeg.failure(names, ended)
 

@@ -184,6 +184,22 @@ async def test_a_files_words_do_not_have_its_job_retried(tmp_path: Path) -> None
     assert str(refused.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(b"Packet corrupt", b"Packet corrupt (stream = 0, dts = 1)", b"File ended prematurely at pos. 1"),
+        *(b"stream 0, offset 0x1: partial file", b"moov atom not found", b"dimensions not set"),
+        *(b"Picture size 9x9 exceeds", b"Number of streams exceeds max_streams", b"sample rate not set"),
+        *(b"concealing 9 DC, 9 AC, 9 MV errors", b"Changing audio frame properties on the fly"),
+    ],
+)
+async def test_no_words_of_a_healthy_file_have_it_refused(tmp_path: Path, words: bytes) -> None:
+    raw_film(tmp_path / "kind.webm", doctype=words)
+    await run_job(tmp_path, "frame-extract", ["kind.webm"], "out.png")
+    film = await run_job(tmp_path, "video-stitch", ["kind.webm", "kind.webm"], "out.mp4")
+    assert film["streams"][0]["type"] == "video"
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "wav", "mkv"])
 async def test_a_file_that_beeq_wrote_has_its_length(tmp_path: Path, suffix: str) -> None:
     clip = clip_of(tmp_path, suffix)

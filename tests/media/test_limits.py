@@ -95,6 +95,36 @@ def test_reading_packets_ends_at_the_first_beyond_a_limit(packets: bytes, messag
         reader.feed(packets)
 
 
+def packets(times: range, stream: int = 0) -> bytes:
+    return b"".join(b"%d, %d, %d, 1, 1, 0x00000001\n" % (stream, time, time) for time in times)
+
+
+def test_packets_closer_than_any_media_are_refused_early() -> None:
+    reader = PacketReader(MediaLimits(), "a.mov")
+    reader.feed(b"#tb 0: 1/1000\n#media_type 0: video\n#tb 1: 1/48000\n#media_type 1: audio\n")
+    # A thousand a second may go on for ever.
+    reader.feed(packets(range(60_000)))
+    with pytest.raises(MediaRefused, match=r"'a\.mov' has a stream of more than 1000 packets a second"):
+        reader.feed(packets(range(21_000), stream=1))
+
+
+def test_a_long_pause_allows_no_more_packets_than_a_short() -> None:
+    reader = PacketReader(MediaLimits(), "a.mov")
+    reader.feed(b"#tb 0: 1/1000000\n#media_type 0: video\n")
+    reader.feed(packets(range(1000)))
+    hour = 3_600_000_000
+    with pytest.raises(MediaRefused, match="more than 1000 packets a second"):
+        reader.feed(packets(range(hour, hour + 21_000)))
+
+
+def test_the_packets_of_all_streams_have_one_bound() -> None:
+    reader = PacketReader(MediaLimits(max_seconds=10), "a.mov")
+    for stream in range(10):
+        reader.feed(b"#tb %d: 1/100\n#media_type %d: video\n" % (stream, stream))
+    with pytest.raises(MediaRefused, match="has too many packets; the limit is 500 for each second"):
+        reader.feed(b"".join(packets(range(600), stream) for stream in range(10)))
+
+
 def test_a_sound_may_pause_less_long_than_pictures() -> None:
     reader = PacketReader(MediaLimits(max_seconds=1, max_gap_s=0.5), "a.mov")
     reader.feed(b"#tb 0: 1/10\n#media_type 0: video\n#tb 1: 1/10\n#media_type 1: audio\n")

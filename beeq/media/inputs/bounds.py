@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from beeq.media.errors import MediaRefused, shown, shown_all
+from beeq.media.ffmpeg import Run
 from beeq.media.inputs.facts import Audio, Facts, Video
 from beeq.media.limits import MediaLimits, beyond
 from beeq.media.paths import OpenFile
@@ -16,8 +17,10 @@ _MEGAPIXEL = 1_000_000
 #: Sounds outside of these are no sounds: a file of some kilobytes would last for days, or be mixed for hours.
 _LEAST_HZ, _MOST_HZ = 1000, 768_000
 _MOST_CHANNELS = 64
-#: Packets a second, on average over the longest input: more say nothing, and each takes time.
+#: Packets a second of all streams of a file, on average over the longest input: this process reads each.
 _PACKETS_PER_S = 500
+#: Packets a second of one stream, and how many more may be where they are closest: more say nothing.
+_DENSEST_PER_S, _BURST = 1000, 20_000
 #: Together so large, one picture each, that each decoder gets one thread: with more it holds more pictures.
 _MANY_MEGAPIXELS = 100.0
 #: … and so does each of so many.
@@ -39,14 +42,14 @@ def check_streams(limits: MediaLimits, file: OpenFile, facts: Facts) -> None:
     check_sum(limits, videos, shown(file.given))
 
 
-def check_said(limits: MediaLimits, names: Sequence[str], said: str) -> None:
+def check_said(limits: MediaLimits, names: Sequence[str], ended: Run) -> None:
     """Raise MediaRefused if ffmpeg said that a picture or the streams of some files are beyond the limits.
 
     A picture may be larger than the first one of its stream: ffmpeg leaves it out, and goes on.
     """
-    if too_large := _TOO_MANY_PIXELS.search(said):
+    if too_large := ended.complains(_TOO_MANY_PIXELS):
         raise _beyond_picture(limits, f"{shown_all(names)} has pictures of {too_large[1]} pixels")
-    if _TOO_MANY_STREAMS.search(said):
+    if ended.complains(_TOO_MANY_STREAMS):
         raise beyond(f"{shown_all(names)} has more streams", str(limits.max_streams), "max_streams")
 
 
@@ -74,6 +77,13 @@ def megapixels(videos: Iterable[Video]) -> float:
     return sum(video.width * video.height for video in videos) / _MEGAPIXEL
 
 
+def check_count(limits: MediaLimits, given: str, packets: int) -> None:
+    """Raise MediaRefused if so many packets of all streams of a file are beyond the limits."""
+    if packets > limits.max_seconds * _PACKETS_PER_S:
+        most = f"{_PACKETS_PER_S} for each second of the longest input, {limits.max_seconds:g} s"
+        raise beyond(f"{shown(given)} has too many packets", most, "max_seconds")
+
+
 class PacketBounds:
     """The limits of one stream's packets, whose times are in units of ``base`` seconds."""
 
@@ -83,8 +93,10 @@ class PacketBounds:
         self._base = base
         self._end = int(limits.max_seconds / base)
         self._gap = int(limits.max_gap_s / base)
-        self._left = int(limits.max_seconds * _PACKETS_PER_S)
         self._before = 0
+        #: So many packets may come at once. Time that passes adds to it; a long pause adds no more than this.
+        self._room = float(_BURST)
+        self._room_a_unit = float(_DENSEST_PER_S * base)
         self.is_sound = False
 
     def check(self, time: int, end: int) -> None:
@@ -96,11 +108,13 @@ class PacketBounds:
             pause_s = float((time - self._before) * self._base)
             text = f"the sound of {shown(self._given)} pauses for {pause_s:.0f} s"
             raise beyond(text, f"{self._limits.max_gap_s:g} s", "max_gap_s")
+        if time > self._before:
+            self._room = min(_BURST, self._room + (time - self._before) * self._room_a_unit)
         self._before = time
-        self._left -= 1
-        if self._left < 0:
-            most = f"{_PACKETS_PER_S} for each second of the longest input, {self._limits.max_seconds:g} s"
-            raise beyond(f"{shown(self._given)} has too many packets", most, "max_seconds")
+        self._room -= 1
+        if self._room < 0:
+            what = f"{shown(self._given)} has a stream of more than {_DENSEST_PER_S} packets a second"
+            raise MediaRefused(f"{what}, which is neither picture nor sound")
 
 
 def _check_length(limits: MediaLimits, what: str, seconds: float) -> None:

@@ -30,24 +30,24 @@ _ALL = ("-map", "0:V?", "-map", "0:a?")
 _KNOWN = ("-map", "0:V:u?", "-map", "0:a:u?")
 #: ffmpeg's words for reading less than a container's index promises. Of a transport stream, "corrupt" is a
 #: flag that packets carry, and of these sounds, the end of a file whose header was never finished.
-_CUT = re.compile(r"partial file|File ended prematurely")
-_CUT_OR_CORRUPT = re.compile(rf"{_CUT.pattern}|Packet corrupt")
+_CUT = re.compile(r"stream \d{1,6}, offset 0x[0-9a-f]{1,16}: partial file|File ended prematurely")
+_CUT_OR_CORRUPT = re.compile(rf"{_CUT.pattern}|Packet corrupt \(")
 #: A stream of which too little is known makes the whole copy fail.
 _NOT_SET = {
     Video: re.compile(r"dimensions not set"),
     Audio: re.compile(r"sample rate not set"),
 }
 _NO_INDEX = re.compile(r"moov atom not found")
-_NO_STREAM = re.compile(r"does not contain any stream")
+_NO_STREAM = re.compile(r"Output file (?:#\d+ )?does not contain any stream")
 _OBJECT_TYPE = re.compile(r"Audio object type (\d{1,4})")
 #: The decoder has made up for what it could not read: the picture may be nothing but that.
 _CONCEALED = re.compile(r"concealing \d+ DC")
-#: What says of a decoder that it can never do it.
+#: What says of a decoder that it can never do it; a text of the file that does chooses between two refusals.
 _CANNOT = re.compile(
     r"not implemented|Decoder .*not found|Unknown decoder|unsupported|No decoder", re.IGNORECASE
 )
 #: … and of one that is not in the list.
-_NOT_ALLOWED = re.compile(r"^Codec \(\S+\) not on whitelist ", re.MULTILINE)
+_NOT_ALLOWED = re.compile(r"Codec \(\S+\) not on whitelist ")
 _BROKEN_TABLES = "its index is missing or broken"
 _NOTHING = "its track holds nothing that can be decoded"
 #: Examined at once.
@@ -139,8 +139,8 @@ async def _surveyed(ffmpeg: FFmpeg, file: OpenFile) -> tuple[_Copied, list[type[
     Raises MediaRefused if the file is beyond the limits by what is seen of it.
     """
     copied = await _copied(ffmpeg, file, _ALL)
-    check_said(ffmpeg.limits, [file.given], copied.run.complained)
-    lost = [kind for kind, fault in _NOT_SET.items() if fault.search(copied.run.complained)]
+    check_said(ffmpeg.limits, [file.given], copied.run)
+    lost = [kind for kind, fault in _NOT_SET.items() if copied.run.complains(fault)]
     if lost:
         copied = await _copied(ffmpeg, file, _KNOWN)
     check_streams(ffmpeg.limits, file, Facts(None, tuple(copied.streams)))
@@ -193,9 +193,9 @@ def _check_whole(file: OpenFile, copied: _Copied, told: Told) -> None:
         whole = file.size() - file.begin + lacking
         raise _broken(file, f"the last {lacking} of {whole} bytes ({round(100 * lacking / whole) or 1} %)")
     cut = _CUT if file.demuxer in _NEVER_SAY else _CUT_OR_CORRUPT
-    if lacking is None or cut.search(copied.run.complained):
+    if lacking is None or copied.run.complains(cut):
         raise _broken(file, "its end")
-    if not copied.streams and _NO_INDEX.search(copied.run.complained):
+    if not copied.streams and copied.run.complains(_NO_INDEX):
         raise _broken(file, "its index (moov), which comes last")
     times = copied.packets.timeline(0)
     if length_s and times and length_s - times.end_s > _SLACK_S:
@@ -223,7 +223,7 @@ def _broken(file: OpenFile, what: str) -> MediaRefused:
 
 
 def _unreadable(ffmpeg: FFmpeg, file: OpenFile, ended: Run) -> MediaFailed | MediaRefused:
-    if _NO_STREAM.search(ended.complained):
+    if ended.complains(_NO_STREAM):
         return MediaRefused(f"{shown(file.given)} cannot be read: it has neither picture nor sound")
     if ended.is_out_of_memory:
         return ffmpeg.out_of_memory(file.given)
@@ -256,7 +256,7 @@ async def _reasons(
 
 async def _tried(ffmpeg: FFmpeg, file: OpenFile, streams: Sequence[Described]) -> dict[int, str]:
     decoded, ended = await _decode(ffmpeg, file, streams)
-    if len(decoded) == len(streams) and not _CONCEALED.search(ended.complained):
+    if len(decoded) == len(streams) and not ended.complains(_CONCEALED):
         return {}
     if len(streams) > 1:
         # One at a time: a stream that cannot be decoded may end the run before the others have been.
@@ -296,10 +296,10 @@ async def _decode(
 
 def _why(stream: Described, ended: Run) -> str:
     """Return why nothing of a stream can be decoded, by what ffmpeg complains of."""
-    if _NOT_ALLOWED.search(ended.complained):
+    if ended.complains(_NOT_ALLOWED):
         return f"codec {stream.codec} is not one that beeq decodes"
     name = stream.name
-    if name != "none" and not _CANNOT.search(ended.complained):
+    if name != "none" and not any(_CANNOT.search(each.text) for each in ended.complaints):
         return f"nothing in its {name} stream can be decoded"
     kinds = [kind[1] for each in ended.complaints if (kind := _OBJECT_TYPE.search(each.text))]
     more = f", audio object type {kinds[0]}" if kinds else ""

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from beeq.media.inputs.bounds import PacketBounds
+from beeq.media.inputs.bounds import PacketBounds, check_count
 from beeq.media.inputs.facts import Timeline
 from beeq.media.limits import MediaLimits
 
@@ -52,6 +52,7 @@ class PacketReader:
         self._limits = limits
         self._given = given
         self._rest = b""
+        self._count = 0
         self._streams: dict[int, _Packets] = {}
 
     def feed(self, chunk: bytes) -> None:
@@ -60,11 +61,15 @@ class PacketReader:
         self._rest = rest[-_MAX_LINE_BYTES:]
         for line in lines:
             if packet := _PACKET.match(line):
-                number, dts, pts, duration, size = map(int, packet.groups()[:5])
-                self._of(number).add((dts, pts, duration), packet[7])
-                self._of(number).zeroed += packet[6] == _CHECKSUM_OF_ZEROS and size >= _MIN_ZEROS
+                *numbers, checksum, flags = packet.groups()
+                number, dts, pts, duration, size = map(int, numbers)
+                packets = self._of(number)
+                packets.add((dts, pts, duration), flags)
+                packets.zeroed += checksum == _CHECKSUM_OF_ZEROS and size >= _MIN_ZEROS
+                self._count += 1
             elif header := _HEADER.match(line):
                 self._of(int(header[2])).describe(header[1], header[3])
+        check_count(self._limits, self._given, self._count)
 
     def zeroed(self, number: int = 0) -> int:
         """Return how many packets of an output stream hold zeros and nothing else."""

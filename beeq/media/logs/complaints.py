@@ -15,6 +15,7 @@ _OUT_OF_MEMORY = (
     *("Cannot allocate memory", "bad_alloc", "Out of memory", "malloc of size", "failed to map segment"),
     *("Failed to allocate", "Resource temporarily unavailable"),
 )
+_CHANGING_SOUND = "Changing audio frame properties on the fly"
 _TOO_LARGE = "File too large"
 #: A decoder's context, perhaps behind its stream's: not that of a library, an input, an output or a filter.
 _DECODER = re.compile(
@@ -26,6 +27,8 @@ _GENERAL = (
     "Failed to open codec in avformat_find_stream_info",
 )
 _INPUT_CONTEXT = re.compile(r"[vas]?i[sn]t?#(\d{1,6})[:/ ]")
+#: The place where an input enters the filters.
+_FILTERED_INPUT = re.compile(r"graph_\d{1,6}_in_(\d{1,6})_\d")
 _INPUT_NAMED = re.compile(r"Error while decoding stream #(\d{1,6}):")
 
 
@@ -62,6 +65,11 @@ class Complaint:
         return self.is_error and self.text.endswith(_TOO_LARGE)
 
     @property
+    def is_of_changing_sound(self) -> bool:
+        """Whether a sound has other properties than before, which filters do not take."""
+        return self.text.startswith(_CHANGING_SOUND)
+
+    @property
     def is_a_decoders(self) -> bool:
         """Whether a decoder says it of single packets: hardly ever the cause of a failure."""
         return _DECODER.match(" ".join(self.contexts)) is not None
@@ -69,7 +77,11 @@ class Complaint:
     @property
     def inputs(self) -> frozenset[int]:
         """The numbers of the inputs that it names."""
-        found = [match[1] for context in self.contexts if (match := _INPUT_CONTEXT.match(context))]
+        found = [
+            match[1]
+            for context in self.contexts
+            if (match := _INPUT_CONTEXT.match(context) or _FILTERED_INPUT.match(context))
+        ]
         named = _INPUT_NAMED.match(self.text)
         return frozenset(map(int, [*found, *([named[1]] if named else [])]))
 

@@ -135,11 +135,17 @@ def to_image(video: Video, size: tuple[int, int], pixels: str) -> str:
 
 
 def decoded_by(video: Video) -> list[str]:
-    """Return the options of an input whose transparency the usual decoder would ignore."""
+    """Return the options of an input whose pictures are decoded, to be filtered.
+
+    Where a picture has another size, the filters go on, and do not begin again; see ``film.of_one_size``. Not
+    for pictures that are turned before all else: turning takes one size only. Where the usual decoder would
+    ignore the transparency, another is used.
+    """
     decoders = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+    going_on = [] if video.rotation else [f"-reinit_filter:{video.index}", "0"]
     if video.has_alpha and video.codec in decoders:
-        return [f"-c:{video.index}", decoders[video.codec]]
-    return []
+        return [*going_on, f"-c:{video.index}", decoders[video.codec]]
+    return going_on
 
 
 def _is_rgb(video: Video) -> bool:

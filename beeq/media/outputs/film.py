@@ -40,9 +40,21 @@ def alike(video: Video, look: Look, pictures: int | None) -> str:
     padded = f"pad={look.size[0]}:{look.size[1]}:{left}:{top},"
     held = f",tpad=stop=-1:stop_mode=clone,trim=end_frame={pictures}" if pictures is not None else ""
     return (
-        f"{deinterlaced(video)}{to_film(video, (width, height))},{padded}setsar=1,"
+        f"{of_one_size(video)}{deinterlaced(video)}{to_film(video, (width, height))},{padded}setsar=1,"
         f"{on_grid(video, look.rate, is_held=pictures is not None)}{held}"
     )
+
+
+def of_one_size(video: Video) -> str:
+    """Return the filters that fit a video's pictures into the size of its first, with a comma.
+
+    Recordings of calls change their size with the bandwidth. Both filters take any size at any time, and pass
+    on pictures that have it already. See ``decoded_by``, which has the pictures come through one graph.
+    """
+    if video.rotation:
+        return ""
+    size = f"{video.width}:{video.height}"
+    return f"scale={size}:force_original_aspect_ratio=decrease:eval=frame,pad={size}:-1:-1:eval=frame,"
 
 
 def deinterlaced(video: Video) -> str:
