@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import UNTITLED, FFmpeg, Run, Work
+from beeq.media.ffmpeg import UNTITLED, FFmpeg, MediaWork, Run
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine, examine_all
@@ -62,7 +62,7 @@ class Film:
 
 
 async def assemble_video(
-    work: Work, sources: Sequence[OpenFile], master: OpenFile, targets: Sequence[Target]
+    work: MediaWork, sources: Sequence[OpenFile], master: OpenFile, targets: Sequence[Target]
 ) -> None:
     """Write the scenes in order, with the sound of ``master`` in place of their own, to every target."""
     ffmpeg, parameters = work.ffmpeg, work.parameters
@@ -91,7 +91,7 @@ async def assemble_video(
 
 
 async def _stream_copied(
-    work: Work, film: Film, inputs: Sequence[OpenFile], targets: Sequence[Target], copy: StreamCopy
+    work: MediaWork, film: Film, inputs: Sequence[OpenFile], targets: Sequence[Target], copy: StreamCopy
 ) -> bool:
     """Write the film, copying its pictures where a container allows it; return whether that succeeded."""
     with text_file(copy.script([source.url for source in inputs[1:]]), "concat") as script:
@@ -101,7 +101,7 @@ async def _stream_copied(
 
 
 async def _write(
-    work: Work,
+    work: MediaWork,
     film: Film,
     inputs: Sequence[OpenFile],
     targets: Sequence[Target],

@@ -237,7 +237,7 @@ class FFmpeg:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class MediaWork:
     """What an operation works with: ffmpeg, the job's parameters, and what takes the percentage done."""
 
     ffmpeg: FFmpeg

@@ -7,7 +7,7 @@ longer than the picture, and the end may be damaged or missing.
 from collections.abc import Iterator, Sequence
 
 from beeq.media.errors import MediaFailed, shown
-from beeq.media.ffmpeg import FFmpeg, Work
+from beeq.media.ffmpeg import FFmpeg, MediaWork
 from beeq.media.formats import ImageFormat
 from beeq.media.inputs.bounds import check_said
 from beeq.media.inputs.examine import examine
@@ -24,7 +24,7 @@ _MOST_WINDOWS = 8
 
 
 async def extract_last_frame(
-    work: Work, sources: Sequence[OpenFile], target: NewFile, image: ImageFormat
+    work: MediaWork, sources: Sequence[OpenFile], target: NewFile, image: ImageFormat
 ) -> None:
     """Write the last picture of the one source as a viewer sees it: turned, and in square pixels."""
     (source,) = sources

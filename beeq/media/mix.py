@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
-from beeq.media.ffmpeg import FFmpeg, Work
+from beeq.media.ffmpeg import FFmpeg, MediaWork
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said
 from beeq.media.inputs.examine import examine
@@ -119,7 +119,7 @@ class Mix:
 
 
 async def mix_with_music(
-    work: Work, sources: Sequence[OpenFile], target: NewFile, container: Container
+    work: MediaWork, sources: Sequence[OpenFile], target: NewFile, container: Container
 ) -> None:
     """Write the first of two sources with the second mixed into its sound, cut or padded to its length.
 

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from beeq.jobs import MediaParameters
 from beeq.media.assemble import assemble_video
 from beeq.media.errors import MediaFailed, MediaRefused, shown
-from beeq.media.ffmpeg import FFmpeg, Work
+from beeq.media.ffmpeg import FFmpeg, MediaWork
 from beeq.media.formats import (
     AUDIO_CONTAINERS,
     FILM_CONTAINERS,
@@ -29,7 +29,7 @@ from beeq.media.stitch import stitch_audio, stitch_videos
 Reach = Callable[[float], None]
 _Format = TypeVar("_Format", Container, ImageFormat)
 #: Writes a target of a format from sources.
-_Operation = Callable[[Work, Sequence[OpenFile], NewFile, _Format], Awaitable[None]]
+_Operation = Callable[[MediaWork, Sequence[OpenFile], NewFile, _Format], Awaitable[None]]
 _PLAIN = MediaParameters()
 
 
@@ -57,14 +57,18 @@ class LocalMedia:
     ) -> Any:
         """Join videos in order."""
         output = self._output(output_path, VIDEO_CONTAINERS)
-        return await self._write(stitch_videos, input_files, output, Work(self._ffmpeg, parameters, reach))
+        return await self._write(
+            stitch_videos, input_files, output, MediaWork(self._ffmpeg, parameters, reach)
+        )
 
     async def stitch_audio(
         self, input_files: Sequence[str], output_path: str, reach: Reach, parameters: MediaParameters = _PLAIN
     ) -> Any:
         """Join sounds in order."""
         output = self._output(output_path, AUDIO_CONTAINERS)
-        return await self._write(stitch_audio, input_files, output, Work(self._ffmpeg, parameters, reach))
+        return await self._write(
+            stitch_audio, input_files, output, MediaWork(self._ffmpeg, parameters, reach)
+        )
 
     async def mix_with_music(
         self,
@@ -77,7 +81,7 @@ class LocalMedia:
         """Mix music into a video or a sound, whose length it keeps."""
         output = self._output(output_path, VIDEO_CONTAINERS | AUDIO_CONTAINERS)
         return await self._write(
-            mix_with_music, [input_file, music_track], output, Work(self._ffmpeg, parameters, reach)
+            mix_with_music, [input_file, music_track], output, MediaWork(self._ffmpeg, parameters, reach)
         )
 
     async def extract_last_frame(
@@ -86,7 +90,7 @@ class LocalMedia:
         """Write the last picture of a video as an image."""
         output = self._output(output_path, IMAGE_FORMATS)
         return await self._write(
-            extract_last_frame, [input_file], output, Work(self._ffmpeg, parameters, reach)
+            extract_last_frame, [input_file], output, MediaWork(self._ffmpeg, parameters, reach)
         )
 
     async def assemble_video(
@@ -115,7 +119,7 @@ class LocalMedia:
                 name: (stack.enter_context(self._root.creating(place)), FILM_CONTAINERS[name])
                 for name, place in places.items()
             }
-            work = Work(self._ffmpeg, parameters, reach)
+            work = MediaWork(self._ffmpeg, parameters, reach)
             await assemble_video(work, scenes, master, [*targets.values()])
             facts = {name: await _facts_of(self._ffmpeg, *target) for name, target in targets.items()}
             for target, _ in targets.values():
@@ -143,7 +147,7 @@ class LocalMedia:
         operation: _Operation[_Format],
         input_files: Sequence[str],
         output: tuple[Place, _Format],
-        work: Work,
+        work: MediaWork,
     ) -> dict[str, Any]:
         place, form = output
         with contextlib.ExitStack() as stack:

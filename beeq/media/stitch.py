@@ -8,7 +8,7 @@ job chooses.
 
 from collections.abc import Sequence
 
-from beeq.media.ffmpeg import UNTITLED, FFmpeg, Work
+from beeq.media.ffmpeg import UNTITLED, FFmpeg, MediaWork
 from beeq.media.formats import Container
 from beeq.media.inputs.bounds import check_output, check_said, check_sum, decoder_threads
 from beeq.media.inputs.examine import examine_all
@@ -21,7 +21,7 @@ from beeq.media.stream_copy import are_candidates, can_hold_copies, reading_scri
 
 
 async def stitch_videos(
-    work: Work, sources: Sequence[OpenFile], target: NewFile, container: Container
+    work: MediaWork, sources: Sequence[OpenFile], target: NewFile, container: Container
 ) -> None:
     """Write the clips in order, with sound if any of them has some."""
     ffmpeg, parameters = work.ffmpeg, work.parameters
@@ -55,7 +55,7 @@ async def stitch_videos(
 
 
 async def stitch_audio(
-    work: Work, sources: Sequence[OpenFile], target: NewFile, container: Container
+    work: MediaWork, sources: Sequence[OpenFile], target: NewFile, container: Container
 ) -> None:
     """Write the sounds of the files in order."""
     clips = await examine_all(work.ffmpeg, sources, work.parameters)
@@ -68,7 +68,7 @@ async def stitch_audio(
 
 
 async def _join(
-    task: tuple[Work, float],
+    task: tuple[MediaWork, float],
     sources: Sequence[OpenFile],
     plan: tuple[list[list[str]], str, list[str]],
     target: NewFile,
@@ -92,7 +92,7 @@ async def _join(
 
 
 async def _stream_copied(
-    work: Work,
+    work: MediaWork,
     sources: Sequence[OpenFile],
     facts: tuple[Sequence[Facts], Sequence[Video], Look],
     target: NewFile,

@@ -72,10 +72,11 @@ async def test_the_last_picture_may_have_another_size(tmp_path: Path) -> None:
     assert colour_at(tmp_path / "out.png") == "blue"
 
 
-def test_pictures_that_are_turned_first_have_no_filter_before_that() -> None:
+def test_pictures_that_are_turned_have_no_filter_before_that() -> None:
     lying, standing = Video(3, "h264", 64, 48), Video(3, "h264", 64, 48, rotation=90)
     assert decoded_by(lying) == ["-reinit_filter:3", "0"]
     assert of_one_size(lying).startswith("scale=64:48:")
+    assert of_one_size(Video(3, "h264", 65, 48)) == "scale=65:48,"
     # Turning takes pictures of one size only.
     assert (decoded_by(standing), of_one_size(standing)) == ([], "")
 

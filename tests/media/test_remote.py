@@ -157,7 +157,7 @@ async def test_a_path_out_of_the_project_is_not_sent(service: Service, given: st
     assert service.calls == []
 
 
-async def test_a_job_without_a_project_is_not_sent_where_projects_are_apart(service: Service) -> None:
+async def test_a_job_without_its_project_is_not_sent(service: Service) -> None:
     job = FakeJob(type="frame-extract", inputFiles=["a.mp4"], outputPath="out.png")
     with pytest.raises(Discard, match="BEEQ_MEDIA_PROJECTS=separate"):
         await MediaProcessor(in_project(service))(job)

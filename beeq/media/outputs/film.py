@@ -54,6 +54,9 @@ def of_one_size(video: Video) -> str:
     if video.rotation:
         return ""
     size = f"{video.width}:{video.height}"
+    if video.width % 2 or video.height % 2:
+        # ``pad`` would take away the odd line or column; another shape is drawn out instead.
+        return f"scale={size},"
     return f"scale={size}:force_original_aspect_ratio=decrease:eval=frame,pad={size}:-1:-1:eval=frame,"
 
 
