@@ -15,7 +15,7 @@ from beeq.media.errors import MediaFailed
 from beeq.media.formats import FILM_CONTAINERS
 from beeq.media.inputs.facts import Audio, Facts, Timeline, Video
 from beeq.media.outputs.colours import TAGGED, to_film
-from beeq.media.outputs.film import Look
+from beeq.media.outputs.film import Look, of_one_size
 from beeq.media.paths import OpenFile, safe_name
 from beeq.media.stream_copy import StreamCopy
 from tests.media.clips import FFMPEG
@@ -63,10 +63,10 @@ OUTPUTS = [(container, f"file:o.{name}") for name, container in FILM_CONTAINERS.
 def test_the_graph_counts_pictures_and_cuts_sound_to_their_sum() -> None:
     assert picture_chains(FILM, 2).split(";") == [
         (
-            f"[1:0]scale=65:49,{TO_FILM},pad=64:48:0:0,setsar=1,fps=30000/1001:start_time=0,"
+            f"[1:0]{of_one_size(VIDEO)}{TO_FILM},pad=64:48:0:0,setsar=1,fps=30000/1001:start_time=0,"
             "tpad=stop=-1:stop_mode=clone,trim=end_frame=30[s1]"
         ),
-        f"[2:1]scale=65:49,{TO_FILM},pad=64:48:0:0,setsar=1,fps=30000/1001:start_time=0[s2]",
+        f"[2:1]{of_one_size(Video(1, 'vp9', 64, 48))}{TO_FILM},pad=64:48:0:0,setsar=1,fps=30000/1001:start_time=0[s2]",
         f"[s1][s2]concat=n=2:v=1:a=0,settb=1001/30000,{TAGGED},split=2[v0][v1]",
     ]
     assert sound_chain(FILM, 2) == (
