@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.command import Beeq
 from tests.cli.test_recipes import chapter, run_python, served
-from tests.web.page.forms import form_with, jobs_of, links_of, text_of
+from tests.web.page.forms import form_with, jobs_of, links_of, settled, text_of
 
 BASE = "/queues"
 QUEUE = "a/b"
@@ -58,7 +58,7 @@ def folder(bare_beeq: Beeq) -> Path:
 
 def assert_shown(client: httpx.Client) -> None:
     """See that the screens lead to one another and to what they need, and that they stay live."""
-    overview = client.get(f"{BASE}/")
+    overview = settled(client.get, f"{BASE}/")
     assert links_of(overview)[QUEUE] == f"{BASE}/q/a%2Fb"
     listed = client.get(f"{BASE}/q/a%2Fb")
     assert set(jobs_of(listed)) <= {"1", "2"}

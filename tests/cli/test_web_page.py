@@ -11,6 +11,7 @@ import pytest
 
 from beeq.jobs import JOB_TYPES
 from beeq.protocol.keys import Keys
+from tests.web.page.forms import settled
 
 SCRIPT = "/v1/generate/script"
 WANTED = {"projectId": "project-1", "userId": 7, "parameters": {"topic": "bees"}}
@@ -36,7 +37,7 @@ def start(beeq, audit):
 def test_the_page_and_the_routes_are_served_side_by_side(start):
     url = start()
     job_id = httpx.post(f"{url}{SCRIPT}", json=WANTED).json()["jobId"]
-    overview = httpx.get(url)
+    overview = settled(httpx.get, url)
     assert overview.headers["content-type"] == "text/html; charset=utf-8"
     assert "ai-generation" in overview.text
     assert "bees" in httpx.get(f"{url}/q/ai-generation/jobs/{job_id}").text

@@ -12,7 +12,7 @@ from beeq import Queue
 from beeq.web import Policy, dashboard
 from tests.support.node_bee import NodeBee
 from tests.support.server import Server
-from tests.web.page.conftest import client_of
+from tests.web.page.conftest import be_patient, client_of
 from tests.web.page.forms import Form, buttons_of, form_with, jobs_of, links_of, text_of
 
 MakeQueue = Callable[..., Queue]
@@ -21,7 +21,8 @@ FAR_MS = 4_000_000_000_000
 
 
 @pytest.fixture
-async def client(valkey: Server) -> AsyncIterator[httpx.AsyncClient]:
+async def client(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    be_patient(monkeypatch)
     page = dashboard(redis=valkey.url, policy=Policy())
     async with page.running(), client_of(page) as client:
         yield client

@@ -17,7 +17,12 @@ from tests.support.server import Server
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Screens wait until all is known, also on a busy machine."""
+    """Let screens wait until all is known, also on a busy machine."""
+    be_patient(monkeypatch)
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the screens of this process wait until all is known."""
     for name in [each for each in vars(waits) if each.isupper()]:
         monkeypatch.setattr(waits, name, 20.0)
 

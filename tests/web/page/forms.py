@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
@@ -74,6 +76,16 @@ def _read(response: httpx.Response) -> _Reader:
 def form_with(response: httpx.Response, button: str) -> Form:
     """Return the first form that has this button."""
     return next(form for form in _read(response).forms if any(text == button for _, _, text in form.buttons))
+
+
+def settled(get: Callable[[str], httpx.Response], address: str) -> httpx.Response:
+    """Return a screen of another process once it no longer asks to be looked at again."""
+    for _ in range(200):
+        shown = get(address)
+        if 'http-equiv="refresh"' not in shown.text:
+            return shown
+        time.sleep(0.05)
+    raise AssertionError(f"{address} is never complete")
 
 
 def buttons_of(response: httpx.Response) -> list[str]:
