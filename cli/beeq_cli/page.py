@@ -2,7 +2,7 @@
 
 It is a process of its own: who looks takes no time of the event loop that jobs run in, and no fault of the
 page ends a worker. The first of several worker processes keeps it. It ends with its standard input, whose
-other end the worker holds; through it come Redis's URL and the prefixes, which no list of processes shows.
+other end the worker holds; through it come the URLs and prefixes, which no list of processes shows.
 """
 
 from __future__ import annotations
@@ -70,14 +70,16 @@ def open_page_port(port: int | None, address: str) -> socket | None:
 
 @dataclass(frozen=True, slots=True)
 class PageTarget:
-    """Which queues the page shows: those of one Redis, under these prefixes."""
+    """Which queues the page shows: those of one Redis, under these prefixes; and their mirror."""
 
     url: str
     prefixes: tuple[str, ...]
     shown: str
+    mongo_url: str | None
+    mongo_id_type: str
 
     @classmethod
-    def of(cls, queues: Sequence[Queue]) -> PageTarget:
+    def of(cls, queues: Sequence[Queue], mongo_url: str | None, mongo_id_type: str) -> PageTarget:
         """Return what the page of a worker on these queues shows: the Redis of the first one.
 
         Raises ValueError if that one was made with a client, which no other process has.
@@ -87,7 +89,7 @@ class PageTarget:
         if not url:
             raise ValueError(f"--web-port needs Redis's URL, and queue {first.name} was made with a client")
         prefixes = dict.fromkeys(each.settings.prefix for each in queues if each.connector.url == url)
-        return cls(url, tuple(prefixes), first.connector.shown)
+        return cls(url, tuple(prefixes), first.connector.shown, mongo_url, mongo_id_type)
 
 
 class PageProcess:
@@ -149,6 +151,8 @@ class PageProcess:
             "fd": self._listener.fileno(),
             "redis": self._target.url,
             "prefixes": self._target.prefixes,
+            "mongo": self._target.mongo_url,
+            "mongo_id_type": self._target.mongo_id_type,
             "log": None if setup is None else asdict(setup),
             "worker": process_name(),
         }
@@ -176,7 +180,8 @@ def serve(facts: Mapping[str, Any]) -> None:
     has_access_log = log is not None and log.is_verbose
     if has_access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    page = dashboard(redis=facts["redis"], prefixes=facts["prefixes"])
+    names = ("redis", "prefixes", "mongo", "mongo_id_type")
+    page = dashboard(**{name: facts[name] for name in names})
     listening = socket(fileno=facts["fd"])
     run(server.serve(page, listening, on_serving=lambda: None, has_access_log=has_access_log))
 

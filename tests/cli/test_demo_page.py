@@ -27,10 +27,14 @@ async def test_a_job_runs_and_ends_and_one_fails_on_the_page(bare_beeq: Beeq):
             while not await active.count():  # no queue is there yet
                 await asyncio.sleep(0.1)
                 await page.reload()
-        await page.wait_for_function("e => e.textContent !== '0'", arg=await active.element_handle())
+        await active.filter(has_text=re.compile("[1-9]")).wait_for()
         await page.get_by_role("link", name="ai-generation", exact=True).first.click()
         await page.get_by_role("link", name="Active").click()
-        running = await page.locator(".rows th a").first.inner_text()
+        rows = page.locator(".rows th a")
+        async with asyncio.timeout(PATIENCE_S):
+            while not await rows.count():  # one has ended, and the next one has not begun
+                await page.reload()
+        running = await rows.first.inner_text()
 
         await page.goto(f"{address}/q/ai-generation/jobs/{running}")
         while "succeeded" not in await page.locator("h1").inner_text():
@@ -38,7 +42,7 @@ async def test_a_job_runs_and_ends_and_one_fails_on_the_page(bare_beeq: Beeq):
         assert "text" in await page.locator("main").inner_text()
 
         await page.goto(f"{address}/q/webhook-processing")
-        await page.wait_for_function("document.querySelector('.tab.failed b').textContent === '1'")
+        await page.locator(".tab.failed b").filter(has_text="1").wait_for()
         await page.get_by_role("link", name="Failed").click()
         await page.locator(".rows th a").first.click()
         assert "webhook answered 503" in await page.locator(".needs.error").inner_text()

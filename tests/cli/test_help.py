@@ -28,7 +28,7 @@ async def greet(job):
     return f"Hello {job.data['name']}"
 """
 #: What runs until it is stopped, and the line by which it says that it runs.
-LASTING = {"web": "Serving on ", "mirror": "Mirror started", "demo --page": "A Redis of its own"}
+LASTING = {"web": "Serving on ", "mirror": "Mirror started", "demo --page": "script: queued"}
 #: What makes films takes long.
 _SLOW = {"demo": pytest.mark.ffmpeg}
 COMMANDS = [

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+def browser_is_there() -> None:
+    """Skip the test where there is no Chromium; in CI, fail."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("there is no chromium on PATH")
+        pytest.skip("there is no chromium on PATH")
+
+
 @asynccontextmanager
 async def browser_page(address: str, **options: Any) -> AsyncIterator[Page]:
     """Open a page in Chromium; what it asks of others, and every dialog, is a failure."""
     from playwright.async_api import async_playwright
 
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("there is no chromium on PATH")
-        pytest.skip("there is no chromium on PATH")
+    browser_is_there()
     faults: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

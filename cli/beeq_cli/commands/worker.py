@@ -191,7 +191,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
         queue.max_hung = max_hung or queue.max_hung
         _trace(queue, tracing)
     place = 0 if lifeline is None else lifeline.place
-    page = nullcontext() if page_port is None or place else _page(page_port, queues)
+    page = nullcontext() if page_port is None or place else _page(page_port, queues, mirror_url, id_type)
     work = _work(
         queues,
         processors,
@@ -216,9 +216,9 @@ def _monitor(ports: MonitorPorts | None, place: int) -> WorkerMonitor | None:
     return None if ports is None else ports.monitor(place)
 
 
-def _page(port: socket, queues: Sequence[Queue]) -> PageProcess:
+def _page(port: socket, queues: Sequence[Queue], mirror_url: str | None, id_type: str) -> PageProcess:
     try:
-        return PageProcess(port, PageTarget.of(queues))
+        return PageProcess(port, PageTarget.of(queues, mirror_url, id_type))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -6,6 +6,7 @@ placeholder for an AI provider. Succeeds only if every job did what it should.
 """
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from beeq_cli.running import FAILURE, connect, run
 PREFIX = "beeq-demo"
 #: Different sizes and rates on purpose: a stitch makes them one.
 _CLIPS = (("testsrc2", "320x240", 25), ("mandelbrot", "240x240", 15), ("rgbtestsrc", "160x120", 10))
+_CLIP_NAMES = tuple(f"clip-{number}.mp4" for number in range(1, len(_CLIPS) + 1))
+_MONGO_URLS = ("BEEQ_MONGO_URL", "MONGODB_URI")
 #: What the placeholder answers for every image.
 PICTURE = "picture.png"
 _JOB_TIMEOUT_MS = 120_000
@@ -75,63 +78,88 @@ def demo(common: Common, as_json: bool, has_page: bool) -> None:
     sys.exit(code)
 
 
+async def _demo(folder: Path, *, as_json: bool, is_quiet: bool) -> int:
+    """Perform it; return the exit code."""
+    async with _staged(folder, FAST, is_quiet=is_quiet) as (queues, peers):
+        report = await _perform_all(folder / "media", FAST, queues, peers, is_quiet=is_quiet)
+        stats = {name: await queue.stats() for name, queue in queues.items()}
+    if as_json:
+        by_queue = {name: numbers.shown() for name, numbers in stats.items()}
+        print_json({"jobs": report, "stats": by_queue})
+    else:
+        _print(report, stats)
+    return _code_of(report)
+
+
 async def _demo_with_page(folder: Path, *, is_quiet: bool) -> int:
     """Perform it slowly, and serve the page until a signal comes; return the exit code."""
     try:
         from beeq.web import Policy, dashboard, server  # noqa: PLC0415 - an extra
     except ImportError as error:  # it names the extra
         raise click.ClickException(str(error)) from error
-    page = dashboard(redis=_redis(folder), prefixes=[PREFIX], policy=Policy(), media_root=folder / "media")
+    for name in _MONGO_URLS:
+        os.environ.pop(name, None)  # the page would look there for the jobs' documents
+    media = folder / "media"
+    page = dashboard(redis=_redis(folder), prefixes=[PREFIX], policy=Policy(), media_root=media)
     listener = server.listen(server.address_to_listen_on("127.0.0.1", 0))
-    print_line(f"The page is at {server.url_of(listener)}/ until Ctrl-C.")
-    serving = asyncio.create_task(server.serve(page, listener, on_serving=lambda: None))
-    performing = asyncio.create_task(_demo(folder, as_json=False, is_quiet=is_quiet, serving=serving))
-    try:
-        await asyncio.wait((serving, performing), return_when=asyncio.FIRST_COMPLETED)
-        return performing.result() if performing.done() else 0
-    finally:
-        performing.cancel()
-        serving.cancel()
-        await asyncio.gather(performing, serving, return_exceptions=True)
+    async with _staged(folder, SLOW, is_quiet=is_quiet) as (queues, peers):
+        print_line(f"The page is at {server.url_of(listener)}/ until Ctrl-C.")
+        serving = asyncio.create_task(server.serve(page, listener, on_serving=lambda: None))
+        performing = asyncio.create_task(_perform_all(media, SLOW, queues, peers, is_quiet=is_quiet))
+        try:
+            await asyncio.wait((serving, performing), return_when=asyncio.FIRST_COMPLETED)
+            if not performing.done():
+                return 0
+            _print(performing.result(), {name: await queue.stats() for name, queue in queues.items()})
+            if not is_quiet:
+                say("The worker and the page go on until Ctrl-C.")
+            await serving
+            return _code_of(performing.result())
+        finally:
+            performing.cancel()
+            serving.cancel()
+            await asyncio.gather(performing, serving, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _staged(
+    folder: Path, pace: Pace, *, is_quiet: bool
+) -> AsyncIterator[tuple[dict[str, Queue], Peers]]:
+    """Start the peers, the server and the workers; end all with the block."""
+    if not is_quiet:
+        say("A Redis of its own, a worker, three small clips, and a placeholder for the AI provider …")
+    media = folder / "media"
+    with Peers(folder / PICTURE, media / _CLIP_NAMES[-1], answer_s=pace.answer_s) as peers:
+        async with _working(folder, media, peers, pace) as queues:
+            yield queues, peers
+
+
+async def _perform_all(
+    media: Path, pace: Pace, queues: dict[str, Queue], peers: Peers, *, is_quiet: bool
+) -> list[dict[str, Any]]:
+    """Make the clips and perform all acts; return what the demo reports of each job."""
+    await _make_clips(media, pace.clip_s)
+    report: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    scenes = Scenes(media, list(_CLIP_NAMES), pace.clip_s, peers)
+    with progress_shown(is_quiet=is_quiet) as show:
+        for number, act in enumerate(scenes.acts(results)):
+            jobs = [
+                _perform(step, queues[step.queue_name], show, begins_s=pace.between_s * place)
+                for place, step in enumerate(act)
+            ]
+            if pace is SLOW and number == 0:
+                jobs += [_perform(step, queues[step.queue_name], show) for step in scenes.beside()]
+            report += await asyncio.gather(*jobs)
+            results |= {job["name"]: job["result"] for job in report if "result" in job}
+    return report
 
 
 def _redis(folder: Path) -> str:
     return f"embedded:{folder / 'redis'}"
 
 
-async def _demo(
-    folder: Path, *, as_json: bool, is_quiet: bool, serving: asyncio.Task[None] | None = None
-) -> int:
-    """Perform it; with a page, go on working until that is not served any more. Return the exit code."""
-    pace, media = FAST if serving is None else SLOW, folder / "media"
-    if not is_quiet:
-        say("A Redis of its own, a worker, three small clips, and a placeholder for the AI provider …")
-    clips = await _make_clips(media, pace.clip_s)
-    report: list[dict[str, Any]] = []
-    results: dict[str, Any] = {}
-    with Peers(folder / PICTURE, media / clips[-1], answer_s=pace.answer_s) as peers:
-        async with _working(folder, media, peers, pace) as queues:
-            scenes = Scenes(media, clips, pace.clip_s, peers)
-            with progress_shown(is_quiet=is_quiet) as show:
-                for number, act in enumerate(scenes.acts(results)):
-                    jobs = [
-                        _perform(step, queues[step.queue_name], show, begins_s=pace.between_s * place)
-                        for place, step in enumerate(act)
-                    ]
-                    if serving is not None and number == 0:
-                        jobs += [_perform(step, queues[step.queue_name], show) for step in scenes.beside()]
-                    report += await asyncio.gather(*jobs)
-                    results |= {job["name"]: job["result"] for job in report if "result" in job}
-            stats = {name: await queue.stats() for name, queue in queues.items()}
-            if as_json:
-                by_queue = {name: numbers.shown() for name, numbers in stats.items()}
-                print_json({"jobs": report, "stats": by_queue})
-            else:
-                _print(report, stats)
-            if serving is not None:
-                if not is_quiet:
-                    say("The worker and the page go on until Ctrl-C.")
-                await asyncio.wait((serving,))
+def _code_of(report: list[dict[str, Any]]) -> int:
     return FAILURE if any("error" in job for job in report) else 0
 
 
@@ -198,9 +226,8 @@ async def _working(folder: Path, media: Path, peers: Peers, pace: Pace) -> Async
             await processor.close()
 
 
-async def _make_clips(media: Path, clip_s: int) -> list[str]:
-    names = [f"clip-{number}.mp4" for number in range(1, len(_CLIPS) + 1)]
-    for number, (name, (picture, size, rate)) in enumerate(zip(names, _CLIPS, strict=True), 1):
+async def _make_clips(media: Path, clip_s: int) -> None:
+    for number, (name, (picture, size, rate)) in enumerate(zip(_CLIP_NAMES, _CLIPS, strict=True), 1):
         await _draw(
             media / name,
             *("-f", "lavfi", "-t", str(clip_s), "-i", f"{picture}=s={size}:r={rate},format=yuv420p"),
@@ -208,7 +235,6 @@ async def _make_clips(media: Path, clip_s: int) -> list[str]:
         )
     one_picture = ("-frames:v", "1", "-c:v", "png", "-f", "image2", "-update", "1")
     await _draw(media.parent / PICTURE, "-f", "lavfi", "-i", "testsrc=s=64x64", *one_picture)
-    return names
 
 
 async def _draw(path: Path, *arguments: str) -> None:

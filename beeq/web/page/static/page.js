@@ -52,7 +52,7 @@ function writeQueue(queue, state) {
     write(place, queue[place.dataset.count]);
     if (place.dataset.count !== state) continue;
     const difference = queue[state] - Number(place.dataset.begun);
-    if (difference) tell(difference > 0 ? `${shown(difference)} new.` : `${shown(-difference)} have left.`);
+    if (difference) tell(difference > 0 ? `${shown(difference)} new.` : `${shown(-difference)} ${difference === -1 ? "has" : "have"} left.`);
     else tell("");
   }
 }
