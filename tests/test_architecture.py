@@ -366,7 +366,7 @@ POINTER = re.compile(r'README\.md[,:] ("[^"]+"(?:(?:,| and) "[^"]+")*)')
 
 
 def tracked_texts() -> list[Path]:
-    """Return each file of the repository that people read, measured results excepted."""
+    """Return each file of the repository that people read, measured results and pictures excepted."""
     listed = subprocess.run(
         ("git", "ls-files", "--cached", "--others", "--exclude-standard"),
         cwd=ROOT,
@@ -375,7 +375,8 @@ def tracked_texts() -> list[Path]:
         check=True,
         timeout=30,
     )
-    names = [name for name in listed.stdout.splitlines() if not name.startswith("benchmarks/results/")]
+    no_texts = ("benchmarks/results/", "docs/")
+    names = [name for name in listed.stdout.splitlines() if not name.startswith(no_texts)]
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
