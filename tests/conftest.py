@@ -8,6 +8,7 @@
 * ``audit`` (autouse with the above): afterwards each queue's keys are consistent, unless the test is
   marked ``no_audit("reason")``; no asyncio task is left.
 * ``eventually``, ``recorder``: waiting with a bound.
+* ``warm_start``: starts ``beeq`` commands without their imports.
 * ``node_modules``: where npm's bee-queue is. Without Node such tests skip, in CI they fail.
 
 With ``-m fast`` the session's server is fakeredis, and tests that need more than it are left out: those
@@ -43,6 +44,7 @@ from tests.support.node import NodeMissing, install_arena, install_bee_queue, in
 from tests.support.server import Server
 from tests.support.waiting import Recorder
 from tests.support.waiting import eventually as wait_until
+from tests.support.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from beeq import Queue
@@ -142,6 +144,14 @@ def valkey(
     kind = pytestconfig.getoption("server")
     with FakeServer() if on_fakeredis else Server(tmp_path_factory.mktemp("valkey"), kind=kind) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def warm_start() -> Iterator[WarmStart]:
+    """What starts commands without their imports, which are most of a short one's CPU time."""
+    starter = WarmStart()
+    yield starter
+    starter.close()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.warm_start import WarmProcess, WarmStart
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
 
@@ -42,7 +44,7 @@ def said(line: str) -> str:
 class Running:
     """A command under way. Its output is read as it comes."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str] | WarmProcess) -> None:
         self.process = process
         self.pid = process.pid
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -128,10 +130,14 @@ def is_pending(pid: int, number: int) -> bool:
 
 
 class Beeq:
-    """Runs ``beeq`` in ``folder``; ``environment`` is all it knows of Redis."""
+    """Runs ``beeq`` in ``folder``; ``environment`` is all it knows of Redis.
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    With ``warm``, from a process that has done the imports (see there what that leaves the same).
+    """
+
+    def __init__(self, folder: Path, warm: WarmStart | None = None, /, **environment: str) -> None:
         self.folder = folder
+        self._warm = warm
         known = ("BEEQ_", "REDIS_", "MONGODB_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(known)}
         path = os.pathsep.join((str(ROOT), str(ROOT / "cli")))
@@ -146,10 +152,16 @@ class Beeq:
         self, module: str, *arguments: str, through: Sequence[str] = (), **environment: str
     ) -> Running:
         """Start a module of Python in a process group of its own, ``through`` a command if there is one."""
+        whole = {**self.environment, **environment}
+        process: subprocess.Popen[str] | WarmProcess
+        if module == "beeq_cli" and not through and self._warm is not None and self._warm.takes(whole):
+            process = self._warm.start(module, arguments, self.folder, whole)
+            self._running.append(Running(process))
+            return self._running[-1]
         process = subprocess.Popen(
             [*through, sys.executable, "-m", module, *arguments],
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env=whole,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -163,10 +175,19 @@ class Beeq:
         self, *arguments: str, stdin: str = "", timeout_s: float = 60, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
+        whole = {**self.environment, **environment}
+        if self._warm is not None and self._warm.takes(whole):
+            process = self._warm.start("beeq_cli", arguments, self.folder, whole)
+            try:
+                stdout, stderr = process.communicate(stdin, timeout_s)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                raise
+            return subprocess.CompletedProcess(process.args, process.wait(), stdout, stderr)
         return subprocess.run(
             [sys.executable, "-m", "beeq_cli", *arguments],
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env=whole,
             input=stdin,
             capture_output=True,
             text=True,

@@ -18,6 +18,7 @@ from tests.cli.command import Beeq
 from tests.cli.shop import Shop
 from tests.support.mongo import MongoServer
 from tests.support.server import Server
+from tests.support.warm_start import WarmStart
 
 APP = """
 from beeq import Queue
@@ -38,7 +39,7 @@ COMMANDS = [
 
 
 @pytest.fixture
-def here(tmp_path: Path, command: str) -> Iterator[Beeq]:
+def here(tmp_path: Path, command: str, warm_start: WarmStart) -> Iterator[Beeq]:
     """The command, on a server of its own, beside ``jobs.py``; its queue ``mail`` has jobs in most states."""
     (tmp_path / "here").mkdir()
     with contextlib.ExitStack() as stack:
@@ -47,7 +48,7 @@ def here(tmp_path: Path, command: str) -> Iterator[Beeq]:
         shop = Shop(client, "bq")
         if command == "watch":  # what it shows has ended well
             client.smove(shop.keys.failed, shop.keys.succeeded, "17")
-        beeq = Beeq(tmp_path / "here", BEEQ_REDIS_URL=server.url)
+        beeq = Beeq(tmp_path / "here", warm_start, BEEQ_REDIS_URL=server.url)
         if command == "mirror":
             beeq.environment["MONGODB_URI"] = stack.enter_context(MongoServer(tmp_path)).url("help")
         (beeq.folder / "jobs.py").write_text(APP)

@@ -20,6 +20,7 @@ from beeq.sync import Queue
 from beeq.workers import STARTED
 from tests.cli.command import TIME_AND_LEVEL, Beeq, Running, eventually, said
 from tests.support.server import Server
+from tests.support.warm_start import WarmStart
 
 #: Handlers that fail in each of the ways that are no surprise, and in others.
 APP = """
@@ -60,10 +61,10 @@ EXECUTORS = ("thread", "process")
 class Worked:
     """What a worker has logged that ran a job of each kind, in threads and in child processes."""
 
-    def __init__(self, folder: Path, url: str, *options: str) -> None:
+    def __init__(self, folder: Path, warm: WarmStart, url: str, *options: str) -> None:
         self.name = f"test-{uuid.uuid4().hex[:12]}"
         folder.mkdir()
-        self._beeq = Beeq(folder, BEEQ_REDIS_URL=url)
+        self._beeq = Beeq(folder, warm, BEEQ_REDIS_URL=url)
         self._beeq.app(APP)
         for executor in EXECUTORS:
             with Queue(f"{self.name}-{executor}", redis=url) as queue:
@@ -95,11 +96,13 @@ class Worked:
 
 
 @pytest.fixture(scope="module")
-def logs(valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Worked]]:
+def logs(
+    valkey: Server, tmp_path_factory: pytest.TempPathFactory, warm_start: WarmStart
+) -> Iterator[dict[str, Worked]]:
     """The logs of three workers: as text, with ``-v``, and as JSON."""
     folder = tmp_path_factory.mktemp("logs")
     options = {"text": (), "verbose": ("-v",), "json": ("--log-format", "json")}
-    made = {name: Worked(folder / name, valkey.url, *given) for name, given in options.items()}
+    made = {name: Worked(folder / name, warm_start, valkey.url, *given) for name, given in options.items()}
     for worked in made.values():
         worked.end()
     yield made

@@ -17,15 +17,22 @@ sys.path.insert(0, str(ROOT / "cli"))
 from tests.cli.command import Beeq, eventually  # noqa: E402 - after the path
 from tests.support.mongo import MongoServer  # noqa: E402 - after the path
 from tests.support.server import Server  # noqa: E402 - after the path
+from tests.support.warm_start import WarmStart  # noqa: E402 - after the path
 
 #: It is refused at once: the address is private.
 WEBHOOK = ("webhookUrl=http://127.0.0.1:1/", "payload:={}", "projectId=p-1")
 
 
 @pytest.fixture
-def beeq(tmp_path: Path, valkey: Server, mongo: MongoServer, queue_name: str) -> Iterator[Beeq]:
+def beeq(
+    tmp_path: Path, valkey: Server, mongo: MongoServer, queue_name: str, warm_start: WarmStart
+) -> Iterator[Beeq]:
     command = Beeq(
-        tmp_path, BEEQ_REDIS_URL=valkey.url, BEEQ_PREFIX=queue_name, MONGODB_URI=mongo.url(queue_name)
+        tmp_path,
+        warm_start,
+        BEEQ_REDIS_URL=valkey.url,
+        BEEQ_PREFIX=queue_name,
+        MONGODB_URI=mongo.url(queue_name),
     )
     yield command
     command.end()

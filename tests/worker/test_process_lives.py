@@ -592,9 +592,9 @@ def handler(job):
 
 
 @pytest.fixture
-def beeq(tmp_path, valkey, queue_name):
+def beeq(tmp_path, valkey, queue_name, warm_start):
     """The command, with an application whose handler waits for a file named ``go``."""
-    command = Beeq(tmp_path, BEEQ_REDIS_URL=valkey.url)
+    command = Beeq(tmp_path, warm_start, BEEQ_REDIS_URL=valkey.url)
     command.app(APP.format(name=queue_name))
     yield command
     command.end()

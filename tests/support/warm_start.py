@@ -1,0 +1,243 @@
+"""Starts ``python -m <module>`` from a process that has its imports behind it: by a fork, for a tenth of the CPU time.
+
+What runs is the same program with the same arguments, environment, folder and streams, in a process of its own, and
+its exit code is its own; only its imports were done before. Nothing else is shared: the process that forks has one
+thread, has opened nothing, and has run nothing of beeq's. What depends on the interpreter's own start (options,
+``PYTHON…``, the locale, what ``/proc`` shows of it) needs a real one.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import json
+import os
+import runpy
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: What most commands import sooner or later.
+_IMPORTED = (
+    "beeq",
+    "beeq.sync",
+    "beeq_cli.main",
+    "beeq_cli.commands.enqueue",
+    "beeq_cli.commands.stats",
+    "beeq_cli.commands.worker",
+    "beeq_cli.commands.web",
+    "beeq_cli.commands.operate.acting",
+    "beeq_cli.commands.operate.listing",
+    "beeq.processors",
+    "httpx",
+    "starlette.applications",
+    "uvicorn",
+    "uvloop",
+)
+
+#: Variables that Python or its libraries read as they start.
+_AT_THE_START = ("PYTHON", "LC_", "LANG", "TZ", "MALLOC", "LD_")
+
+
+def _of_the_start(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_AT_THE_START)}
+
+
+class WarmProcess:
+    """A started program, as ``subprocess.Popen`` shows one, as far as these tests ask."""
+
+    def __init__(self, pid: int, asked: socket.socket, streams: tuple[IO[str], IO[str], IO[str]]) -> None:
+        self.pid = pid
+        self.stdin, self.stdout, self.stderr = streams
+        self.returncode: int | None = None
+        self.args: list[str] = []
+        self._asked = asked
+        self._lock = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code once the program has ended; raise TimeoutExpired when the time is over."""
+        with self._lock:
+            if self.returncode is None:
+                self._asked.settimeout(timeout)
+                try:
+                    answer = self._asked.recv(4)
+                except (TimeoutError, BlockingIOError):
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+                self._asked.close()
+                self.returncode = struct.unpack("!i", answer)[0]
+            return self.returncode
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None where it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def communicate(self, text: str, timeout: float) -> tuple[str, str]:
+        """Write ``text``, and return all that the program writes; raise TimeoutExpired when the time is over."""
+        deadline = time.monotonic() + timeout
+        said = ["", ""]
+
+        def read(index: int, stream: IO[str]) -> None:
+            with stream:
+                said[index] = stream.read()
+
+        def write() -> None:
+            with contextlib.suppress(BrokenPipeError), self.stdin:
+                self.stdin.write(text)
+
+        threads = [
+            threading.Thread(target=read, args=(0, self.stdout), daemon=True),
+            threading.Thread(target=read, args=(1, self.stderr), daemon=True),
+            threading.Thread(target=write, daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0, deadline - time.monotonic()))
+            if thread.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        self.wait(max(0.01, deadline - time.monotonic()))
+        return said[0], said[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; the dead get none."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class WarmStart:
+    """The process that forks; it ends with the one that has made this object."""
+
+    def __init__(self) -> None:
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "cli"))),
+        }
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.warm_start", str(theirs.fileno())],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # no terminal, as the programs' own
+                pass_fds=[theirs.fileno()],
+            )
+        self._line = ours
+        self._lock = threading.Lock()
+
+    def takes(self, environment: dict[str, str]) -> bool:
+        """Return whether a program with this environment would find the interpreter that it expects."""
+        return _of_the_start(environment) == _of_the_start(self._environment)
+
+    def start(
+        self, module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+    ) -> WarmProcess:
+        """Start ``python -m module`` in a session of its own, with pipes for its streams."""
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        mine = [pipes[0][1], pipes[1][0], pipes[2][0]]
+        asked, asks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        order = json.dumps([module, arguments, str(folder), environment]).encode(errors="surrogatepass")
+        # An order may be longer than a message: it goes by a file that has no name.
+        text = os.memfd_create("order")
+        os.write(text, order)
+        with self._lock:
+            fds = array.array("i", [text, asks.fileno(), *theirs])
+            self._line.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        for fd in (text, *theirs):
+            os.close(fd)
+        asks.close()
+        pid = struct.unpack("!i", asked.recv(4))[0]
+        streams = (
+            open(mine[0], "w"),  # noqa: PTH123 - a descriptor
+            open(mine[1]),  # noqa: PTH123
+            open(mine[2]),  # noqa: PTH123
+        )
+        process = WarmProcess(pid, asked, streams)
+        process.args = ["python", "-m", module, *arguments]
+        return process
+
+    def close(self) -> None:
+        """End the process that forks; what it has started goes on."""
+        self._line.close()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def _serve(line: socket.socket) -> None:
+    """Fork a program for each order, until the other end is closed."""
+    for module in _IMPORTED:
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # what is imported is not looked at, and so not copied, in each program
+    while True:
+        _, ancillary, _, _ = line.recvmsg(1, socket.CMSG_SPACE(5 * 4))
+        if not ancillary:
+            return
+        fds = array.array("i", ancillary[0][2]).tolist()
+        if os.fork() == 0:
+            line.close()
+            _attend(fds)
+        for fd in fds:
+            os.close(fd)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _attend(fds: list[int]) -> NoReturn:
+    """Fork the program itself, and tell its pid and at last its exit code."""
+    text, asks, *streams = fds
+    pid = os.fork()
+    if pid == 0:
+        os.close(asks)
+        _become(text, streams)
+    for fd in (text, *streams, 0, 1):
+        os.close(fd)
+    os.setsid()  # a signal to the program's group is not for this one
+    with contextlib.suppress(BrokenPipeError), socket.socket(fileno=asks) as line:
+        line.send(struct.pack("!i", pid))
+        status = os.waitpid(pid, 0)[1]
+        line.send(struct.pack("!i", os.waitstatus_to_exitcode(status)))
+    os._exit(0)
+
+
+def _become(text: int, streams: list[int]) -> NoReturn:
+    """Be the program: its session, folder, environment, streams and ``__main__``."""
+    os.setsid()
+    with open(text, "rb") as file:  # noqa: PTH123 - a descriptor
+        file.seek(0)
+        module, arguments, folder, environment = json.loads(file.read().decode(errors="surrogatepass"))
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[:] = ["-m", *arguments]
+    sys.path[0] = folder
+    sys.exit(_ran(module))
+
+
+def _ran(module: str) -> Any:
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
