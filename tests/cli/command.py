@@ -144,6 +144,11 @@ class Beeq:
         self.environment = {**inherited, "PYTHONPATH": path, **environment}
         self._running: list[Running] = []
 
+    def cold(self) -> Beeq:
+        """From now on, start each command in a new interpreter; return this."""
+        self._warm = None
+        return self
+
     def start(self, *arguments: str, **environment: str) -> Running:
         """Start the command in a process group of its own."""
         return self.start_module("beeq_cli", *arguments, **environment)

@@ -172,7 +172,7 @@ def test_a_cluster_without_a_hash_tag_exits_with_2(beeq):
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_without_the_extra_it_exits_with_1_and_names_it(beeq, package):
     (beeq.folder / f"{package}.py").write_text("raise ImportError")  # found before the real one
-    ran = beeq.run("web", "--port", "0")
+    ran = beeq.cold().run("web", "--port", "0")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.count("\n") == 1
     assert "pip install 'beequeue[web]'" in ran.stderr
@@ -182,7 +182,7 @@ def test_without_the_extra_it_exits_with_1_and_names_it(beeq, package):
 
 def test_a_mirror_without_its_driver_exits_1_and_names_the_extra(beeq):
     (beeq.folder / "pymongo.py").write_text("raise ImportError")
-    ran = beeq.run("web", "--port", "0", "--mongo-url", "mongodb://127.0.0.1")
+    ran = beeq.cold().run("web", "--port", "0", "--mongo-url", "mongodb://127.0.0.1")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.count("\n") == 1
     assert "'beequeue[mongo]'" in ran.stderr

@@ -91,7 +91,8 @@ def pids_of_pages(worker: Running) -> list[int]:
 
 
 def worker_prefix(worker: Running) -> str:
-    return worker.seen[-1].partition(", prefix ")[2].partition(";")[0].removeprefix("elsewhere-")
+    started = next(line for line in worker.seen if ", prefix " in line)
+    return started.partition(", prefix ")[2].partition(";")[0].removeprefix("elsewhere-")
 
 
 def test_a_worker_serves_the_page_until_it_ends(start, beeq):

@@ -1,4 +1,4 @@
-"""Starts ``python -m <module>`` from a process that has its imports behind it: by a fork, for a tenth of the CPU time.
+"""Starts ``python -m <module>`` from a process that has its imports behind it: by a fork.
 
 What runs is the same program with the same arguments, environment, folder and streams, in a process of its own, and
 its exit code is its own; only its imports were done before. Nothing else is shared: the process that forks has one
@@ -159,11 +159,7 @@ class WarmStart:
             os.close(fd)
         asks.close()
         pid = struct.unpack("!i", asked.recv(4))[0]
-        streams = (
-            open(mine[0], "w"),  # noqa: PTH123 - a descriptor
-            open(mine[1]),  # noqa: PTH123
-            open(mine[2]),  # noqa: PTH123
-        )
+        streams = (os.fdopen(mine[0], "w"), os.fdopen(mine[1]), os.fdopen(mine[2]))
         process = WarmProcess(pid, asked, streams)
         process.args = ["python", "-m", module, *arguments]
         return process
@@ -217,7 +213,7 @@ def _attend(fds: list[int]) -> NoReturn:
 def _become(text: int, streams: list[int]) -> NoReturn:
     """Be the program: its session, folder, environment, streams and ``__main__``."""
     os.setsid()
-    with open(text, "rb") as file:  # noqa: PTH123 - a descriptor
+    with os.fdopen(text, "rb") as file:
         file.seek(0)
         module, arguments, folder, environment = json.loads(file.read().decode(errors="surrogatepass"))
     for number, fd in enumerate(streams):
