@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+import shutil
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import uvicorn
 
 from beeq.web import Policy, dashboard
+from tests.media.clips import colour_clip, ffmpeg
 from tests.support.browser import browser_page
 from tests.support.history import put_history
+from tests.support.mongo import MongoServer
 from tests.support.node import NodeMissing, install
 
-pytestmark = pytest.mark.external
+pytestmark = [
+    pytest.mark.external,
+    # PyMongo leaves a socket whose server went away to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 TEXTS = [
     "<script>alert(1)</script>",
     "\"'><img src=x onerror=alert(1)><svg onload=alert(1)>",
@@ -29,6 +39,8 @@ TEXTS = [
 ]
 #: Twelve jobs done and three failed in a minute.
 HISTORY = "12,3,4,1,5,2,,5,15,12,3,;20:4,4;22:15"
+#: Two queues whose jobs' files and documents have such names and values.
+MADE, GONE = "/q/media-processing/jobs", "/q/webhook-processing/jobs"
 SCREENS = (
     "/",
     "/q/films",
@@ -38,7 +50,12 @@ SCREENS = (
     "/failures",
     "/workers",
     "/system",
+    "/system/checkup",
     "/search?q=film",
+    "/search?q=alert",
+    *(f"{MADE}/{number}" for number in range(3)),
+    f"{MADE}/film",
+    *(f"{GONE}/{number}" for number in range(2)),
     "/nothing",
 )
 
@@ -55,10 +72,57 @@ class StartedServer(uvicorn.Server):
         self.has_started.set()
 
 
+@pytest.fixture(scope="module")
+def mongo(tmp_path_factory) -> Iterator[MongoServer]:
+    with MongoServer(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.fixture
-async def address(valkey, prefix, hostile) -> AsyncIterator[str]:
+def documents(mongo, prefix) -> None:
+    """Jobs that only the mirror has, and that try to be more than text."""
+    found = [
+        {
+            "jobId": job_id,
+            "queueName": "webhook",
+            "status": text,
+            "jobData": {text: text},
+            "result": [text],
+            "error": text,
+            "projectId": text,
+            text.replace("$", "").replace(".", ""): text,
+            "createdAt": datetime.now(UTC),
+            "updatedAt": datetime.now(UTC),
+        }
+        for number, text in enumerate(TEXTS)
+        for job_id in (str(number), text)
+    ]
+    with mongo.client() as client:
+        client[prefix]["queue-jobs"].insert_many(found)
+
+
+@pytest.fixture
+async def media_root(finish, tmp_path: Path) -> Path:
+    """Files that jobs have made, with hostile names."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x48", "-frames:v", "1", tmp_path / "picture.png")
+    names = [f"{text.replace('/', '_')}.html" for text in TEXTS[:-1]]
+    for name in names:
+        shutil.copy(tmp_path / "picture.png", tmp_path / name)
+    colour_clip(tmp_path / "film.webm", "red", tone_hz=440, options=("-c:v", "libvpx", "-c:a", "libopus"))
+    results = {str(number): {"path": name} for number, name in enumerate(names)}
+    await finish("media-processing", {**results, "film": {"path": "film.webm"}})
+    return tmp_path
+
+
+@pytest.fixture
+async def address(valkey, prefix, hostile, mongo, documents, media_root) -> AsyncIterator[str]:
     """Where the page is served by a real server."""
-    page = dashboard(redis=valkey.url, prefixes=[prefix], policy=Policy())
+    page = dashboard(
+        redis=valkey.url, prefixes=[prefix], policy=Policy(), mongo=mongo.url(prefix), media_root=media_root
+    )
     server = StartedServer(uvicorn.Config(page, port=0, log_config=None, lifespan="on", ws="none"))
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):
@@ -88,13 +152,20 @@ async def hostile(put, redis, fail):
     return queue
 
 
+async def open_whole(page, address: str) -> None:
+    """Open a screen, again while it shows how far something is."""
+    await page.goto(address)
+    while await page.locator("meta[http-equiv=refresh]").count():
+        await page.goto(address)
+
+
 @pytest.mark.parametrize(("has_script", "width"), [(True, 390), (False, 1280)])
 async def test_hostile_jobs_are_text_on_every_screen(address, has_script, width):
     viewport = {"width": width, "height": 800}
     async with browser_page(address, java_script_enabled=has_script, viewport=viewport) as page:
         links = []
         for screen in SCREENS:
-            await page.goto(address + screen)
+            await open_whole(page, address + screen)
             links += [await each.get_attribute("href") or "" for each in await page.locator("main a").all()]
             if has_script:
                 assert await page.evaluate("document.documentElement.scrollWidth") <= width, screen
@@ -123,6 +194,19 @@ async def test_without_a_script_jobs_are_filtered_selected_and_retried(address, 
         assert "1 job removed" in await page.locator("h1").inner_text()
     health = await hostile.check_health()
     assert (health.waiting, health.failed) == (2, len(TEXTS) * 2 - 3)
+
+
+async def test_files_that_jobs_made_are_shown_whatever_they_are_called(address):
+    async with browser_page(address) as page:
+        for number in range(len(TEXTS) - 1):
+            await page.goto(f"{address}{MADE}/{number}")
+            picture = page.locator(".made img")
+            await picture.evaluate("each => each.decode()")
+            assert await picture.evaluate("each => each.naturalWidth") == 64
+        await page.goto(f"{address}{MADE}/film")
+        film = page.locator(".made video")
+        await film.evaluate("each => each.readyState || new Promise(ready => each.onloadedmetadata = ready)")
+        assert await film.evaluate("each => each.videoWidth") == 64
 
 
 async def test_a_person_finds_a_job_by_the_keyboard_alone(address):
@@ -188,7 +272,7 @@ async def test_axe_finds_nothing_serious_on_any_screen(address, axe, scheme, wid
     viewport = {"width": width, "height": 800}
     async with browser_page(address, bypass_csp=True, color_scheme=scheme, viewport=viewport) as page:
         for screen in SCREENS:
-            await page.goto(address + screen)
+            await open_whole(page, address + screen)
             await page.evaluate(axe)
             found = await page.evaluate("axe.run()")
             serious = [
