@@ -100,6 +100,9 @@ def _ways(page: Page, address: str) -> Iterator[str]:
     while not page.locator(".history svg").count():  # the first minute is not over
         time.sleep(1)
         page.reload()
+    page.route(
+        "**/events*", lambda route: route.abort()
+    )  # from here on each screen stays as it was asked for
     page.goto(f"{address}/q/ai-generation/succeeded")
     yield "queue"
     for _ in range(_COPIES):
