@@ -35,8 +35,8 @@ beeq:oddResults  hash       the same: the two keys take turns, each for one ``re
 beeq:cancelled   sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
                             also a channel, which carries the claim
 beeq:outbox      stream     ids of jobs that have changed, for the mirror; only in mirrored queues
-beeq:scan        string     process that compares queue and mirror now; has a TTL
 beeq:mirror      string     what the mirror has failed with last; has a TTL; in the first mirrored queue only
+beeq:scan        string     process that compares queue and mirror now; has a TTL
 beeq:workers     sorted set worker process → when it last beat, ms since the epoch; has a TTL
 beeq:requeued    set        ids that the stall check which goes on has queued again; has a TTL
 beeq:swept       hash       how far the sweep through claims has come; has a TTL
