@@ -58,10 +58,12 @@ local waiting, active, stalling, jobs, succeeded, failed, delayed, claims, resul
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
 local FIRST, STEP = 14, 7
 local free, fetched, is_started = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
-local drops = { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
+local drops = (ARGV[4] == '1' or ARGV[5] == '1') and { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
 local is_mirrored = ARGV[6] ~= '0'
 local is_noting = ARGV[4] == 'later' or ARGV[5] == 'later'
 local facts = {}
+
+-- What few calls need is defined where one does: to define it takes as long as to run much of the rest.
 
 -- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
 local function write(command, key, arguments)
@@ -72,9 +74,10 @@ local function write(command, key, arguments)
 end
 
 -- Notes that a job has changed; a refusal costs nobody a job, the mirror looks for itself as well.
-local function note(id, ...)
-  pcall('XADD', outbox, 'MAXLEN', '~', ARGV[6], '*', 'id', id, ...)
-end
+local note = is_mirrored
+  and function(id, ...)
+    pcall('XADD', outbox, 'MAXLEN', '~', ARGV[6], '*', 'id', id, ...)
+  end
 
 local function now_ms()
   local time = call('TIME')
@@ -107,34 +110,6 @@ if not length then
   counted = { length, is_mixed and 1 or 0 }
 end
 local walked = 0
-
--- Notes a failed attempt in front of the earlier ones; a refusal costs nobody a job.
-local function note_attempt(id, attempt)
-  local before = pcall('HGET', attempts, id)
-  if type(before) == 'string' then
-    local last = 0
-    for _ = 2, MOST_ATTEMPTS do
-      last = last and string.find(before, '\n', last + 1, true)
-    end
-    attempt = attempt .. '\n' .. string.sub(before, 1, (last or 0) - 1)
-  end
-  pcall('HSET', attempts, id, attempt)
-end
-
--- Notes when jobs have ended; a refusal costs nobody a job.
-local function note_ends(key, ended, records)
-  local now, entries = now_ms(), {}
-  for n, id in ipairs(ended) do
-    local record = records[n]
-    if record == '' then
-      record = call('HGET', jobs, id)
-    end
-    local mark = #record > LONGEST_MARKED and #record or tonumber(string.sub(redis.sha1hex(record), 1, 8), 16)
-    entries[2 * n - 1] = now + mark % 2048 / 2048 -- a number: Redis writes all its digits, and sooner than Lua
-    entries[2 * n] = id
-  end
-  pcall('ZADD', key, unpack(entries))
-end
 
 -- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
@@ -171,7 +146,7 @@ for n, id in ipairs(ids) do
   end
   if is_active then
     owned[#owned + 1] = id
-    local is_dropped = drops[status] and record ~= ''
+    local is_dropped = drops and drops[status] and record ~= ''
     local refused
     if is_dropped or record == '' then
       fact = pcall('HEXISTS', jobs, id)
@@ -305,17 +280,44 @@ if owned[1] then
       pcall('HDEL', attempts, unpack(dropped_ids))
     end
   end
-  for n = 1, #(noted or {}), 2 do
-    note_attempt(noted[n], noted[n + 1])
-  end
   if noted then
+    -- Each failed attempt goes in front of the earlier ones; a refusal costs nobody a job.
+    for n = 1, #noted, 2 do
+      local id, attempt = noted[n], noted[n + 1]
+      local before = pcall('HGET', attempts, id)
+      if type(before) == 'string' then
+        local last = 0
+        for _ = 2, MOST_ATTEMPTS do
+          last = last and string.find(before, '\n', last + 1, true)
+        end
+        attempt = attempt .. '\n' .. string.sub(before, 1, (last or 0) - 1)
+      end
+      pcall('HSET', attempts, id, attempt)
+    end
     pcall('PEXPIRE', attempts, ATTEMPTS_MS)
   end
-  if succeeded_ids and ARGV[4] == 'later' then
-    note_ends(succeeded_at, succeeded_ids, succeeded_records)
-  end
-  if failed_ids and ARGV[5] == 'later' then
-    note_ends(failed_at, failed_ids, failed_records)
+  if is_noting then
+    -- Notes when jobs have ended; a refusal costs nobody a job.
+    local function note_ends(key, ended, records)
+      local now, entries = now_ms(), {}
+      for n, id in ipairs(ended) do
+        local record = records[n]
+        if record == '' then
+          record = call('HGET', jobs, id)
+        end
+        local mark = #record > LONGEST_MARKED and #record or tonumber(string.sub(redis.sha1hex(record), 1, 8), 16)
+        entries[2 * n - 1] = now + mark % 2048 / 2048 -- a number: Redis writes all its digits, and sooner than Lua
+        entries[2 * n] = id
+      end
+      pcall('ZADD', key, unpack(entries))
+    end
+
+    if succeeded_ids and ARGV[4] == 'later' then
+      note_ends(succeeded_at, succeeded_ids, succeeded_records)
+    end
+    if failed_ids and ARGV[5] == 'later' then
+      note_ends(failed_at, failed_ids, failed_records)
+    end
   end
   if delayed_entries then
     -- A new head is announced, so that the processes that raise delayed jobs look in time.
@@ -329,7 +331,7 @@ if owned[1] then
   for n = 1, is_mirrored and #facts or 0 do
     local at = FIRST + (n - 1) * STEP
     local status, record = ARGV[at + 2], ARGV[at + 3]
-    if facts[n] == 1 and drops[status] and record ~= '' then
+    if facts[n] == 1 and drops and drops[status] and record ~= '' then
       note(ids[n], 'state', status, 'record', record, 'keep', ARGV[at + 6])
     elseif facts[n] == 1 then
       note(ids[n])
