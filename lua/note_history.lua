@@ -23,6 +23,8 @@
 --
 -- The losing orders: of two callers in one minute the second samples nothing; after a clock went back, what was
 -- noted of its future goes. Bounded: a day of minutes and thirty days of hours are kept, some 40 buckets each.
+-- Another program may have written anything here: a longer entry, or a sample of a minute that no exact number
+-- has, counts as none; from there on a loop over minutes would not end.
 
 local minutes, hours, waiting, active, delayed, succeeded, failed, counter, hidden, jobs = unpack(KEYS)
 local counts, is_worker = unpack(ARGV)
@@ -30,10 +32,11 @@ local MINUTE_MS, KEPT_MINUTES, KEPT_HOURS = 60000, 1440, 720
 local MINUTES_MS, HOURS_MS = 90000000, 2678400000
 local NUMBERS, MOST_WAITING, LAST_BUCKET = 12, 8, 63
 local CLOSE, SMALL_STEP_BACK = 3, 2
+local LONGEST_ENTRY, LARGEST_EXACT = 4000, 2 ^ 53
 
 local function parsed(text)
   local entry = { {}, {}, {} }
-  if not text then
+  if not text or #text > LONGEST_ENTRY then
     return entry
   end
   local sections = {}
@@ -125,10 +128,10 @@ then
 end
 
 local before = {}
-for number in string.gmatch(redis.call('HGET', minutes, 'last') or '', '%d+') do
+for number in string.gmatch(string.sub(redis.call('HGET', minutes, 'last') or '', 1, LONGEST_ENTRY), '%d+') do
   before[#before + 1] = tonumber(number)
 end
-if #before < 5 then
+if #before < 5 or before[1] >= LARGEST_EXACT then
   before = nil
 end
 if before and before[1] - SMALL_STEP_BACK > minute then

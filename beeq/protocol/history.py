@@ -31,8 +31,10 @@ _NUMBERS = (
     *("new_ids", "more_succeeded", "more_failed", "more_unfinished"),
 )
 _SECTIONS = 3
-#: More buckets than an entry ever has are nonsense.
+#: More buckets than an entry ever has are nonsense, and so are numbers that Lua does not have exactly.
 _MOST_BUCKETS = 64
+_LARGEST = 2**53
+_MOST_DIGITS = len(str(-_LARGEST))
 
 
 #: Returns the number of the bucket of a duration in ms. A partial: each job pays for two calls of it.
@@ -80,10 +82,13 @@ class Buckets:
     def of(cls, text: str) -> Self:
         """Read what ``as_text`` has written; nonsense counts nothing."""
         first, separator, rest = text.partition(":")
-        if not separator or not first.isdecimal() or int(first) >= _MOST_BUCKETS:
+        if not separator or not first.isdecimal() or len(first) > _MOST_DIGITS:
+            return cls()
+        bucket = int(first)
+        if bucket >= _MOST_BUCKETS:
             return cls()
         counts = [_whole(each) for each in rest.split(",", _MOST_BUCKETS)[:_MOST_BUCKETS]]
-        return cls([0] * int(first) + counts)
+        return cls([0] * bucket + counts)
 
 
 def _within(bucket: int, share: float) -> float:
@@ -97,10 +102,13 @@ def _within(bucket: int, share: float) -> float:
 
 
 def _whole(text: str) -> int:
+    if not text or len(text) > _MOST_DIGITS:
+        return 0
     try:
-        return int(text) if text else 0
+        number = int(text)
     except ValueError:
         return 0
+    return number if -_LARGEST <= number <= _LARGEST else 0
 
 
 @dataclass(slots=True)

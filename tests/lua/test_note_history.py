@@ -141,6 +141,28 @@ def test_an_entry_of_nonsense_does_not_grow(bench: Bench, minute: int, nonsense:
     assert len(minutes(bench)[str(minute)]) < 100
 
 
+@pytest.mark.parametrize("last", ["9" * 400, "9007199254740993", "9007199254740992", "9" * 20])
+def test_a_sample_of_no_exact_minute_is_none(bench: Bench, minute: int, last: str) -> None:
+    bench.put(minutes={str(minute - 1): "1", "last": f"{last},1,1,1,1"})
+    note(bench)
+    assert minutes(bench)["last"] == f"{minute},0,0,0,0"
+
+
+def test_an_entry_that_is_too_long_counts_as_none(bench: Bench, minute: int) -> None:
+    bench.put(minutes={str(minute): "7," * 100_000, "last": "7," * 100_000})
+    assert bench.run(scripts.read_history, unit="minutes", count=1)[1:] == ["", "", ""]
+    note(bench, "1,1,1;;")
+    assert minutes(bench)[str(minute)] == "1,1,1,1,,,,,,,,;;"
+
+
+def test_the_longest_entry_is_read(bench: Bench, minute: int) -> None:
+    most = str(2**53 - 1)
+    buckets = "0:" + ",".join([most] * 64)
+    bench.put(minutes={str(minute): f"{','.join([most] * 12)};{buckets};{buckets}"})
+    *_, entry = bench.run(scripts.read_history, unit="minutes", count=0)
+    assert entry.count(most) == 140
+
+
 def test_a_reader_gets_the_newest_entries_and_the_clock(bench: Bench, minute: int) -> None:
     bench.put(minutes={str(minute - 2): "a", str(minute): "c", str(minute - 5): "old", "last": "9,1"})
     bench.put(hours={str(minute // 60): "h"})

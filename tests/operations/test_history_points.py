@@ -28,6 +28,15 @@ def test_an_entry_of_any_text_is_read(text):
     assert len(entry.waits.counts) <= 128
 
 
+@pytest.mark.parametrize(
+    "text", ["9" * 400, f"-{2**53 + 1}", "9" * 5000, f";{'9' * 5000}:1", f";5:{'9' * 400}"]
+)
+def test_numbers_that_lua_does_not_have_count_nothing(text):
+    entry = Entry.of(text)
+    assert (entry.succeeded, entry.waits.total) == (0, 0)
+    assert Entry.of(f"{2**53},-{2**53}").failed == -(2**53)
+
+
 @given(st.lists(st.floats(0.5, 9e7), min_size=1, max_size=50), st.sampled_from([0.5, 0.95]))
 def test_a_percentile_is_as_exact_as_a_bucket(durations_ms, share):
     buckets = Buckets([0] * BUCKET_COUNT)

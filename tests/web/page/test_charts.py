@@ -91,6 +91,21 @@ async def test_the_address_says_how_long(client, put, redis):
     assert "Last hour" in (await client.get("/q/films?span=%22%3Cyear")).text
 
 
+@pytest.mark.parametrize("span", ["hour", "day", "week"])
+@pytest.mark.parametrize(
+    "entry",
+    ["9" * 4000, "-5,-5,-5,-5,-5;3:-5,5", f"1,1,1,1;3:{'9' * 400}", f"1;{'9' * 5000}:1", "nan,1e999,inf,2"],
+)
+async def test_any_text_in_a_history_is_shown_as_numbers(client, put, redis, span, entry):
+    queue = await put("films", {"n": 1})
+    await put_history(redis, queue.keys, dict.fromkeys(range(1, 50), entry))
+    hour = queue.now_ms() // 3_600_000
+    await redis.hset(queue.keys.hours, mapping={str(hour - ago): entry for ago in range(100)})
+    response = await client.get(f"/q/films?span={span}")
+    assert (response.status_code, len(response.text) < 200_000) == (200, True)
+    assert (await client.get("/")).status_code == 200
+
+
 async def test_without_a_history_the_screen_says_why(make_page, put):
     await put("films", {"n": 1})
     async with client_of(make_page()) as client:
