@@ -54,7 +54,7 @@ async def test_a_receiver_with_a_line_of_blanks_holds_nobody_up(hostile: Receive
 async def test_a_provider_with_a_line_of_blanks_holds_nobody_up(hostile: Receiver) -> None:
     client = AIClient(hostile.url(""), "sk-12345678")
     with pytest.raises(AIFailed):
-        await client.post("script", client.endpoint("chat"), {}, idempotency_key="k")
+        await client.post("script", client.endpoint("chat"), {}, idempotency_key="k", read=bool)
     await client.aclose()
 
 

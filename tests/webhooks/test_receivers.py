@@ -258,7 +258,7 @@ async def test_a_good_endpoint_gets_its_turn_beside_silent_ones(
     async with Receiver(by_path) as receiver:
         for n in range(6):
             await enqueue(queue, receiver.url(f"/silent/{n}"), 3, retries=3)
-        work(4, slow_s=0.2)
+        work(4, slow_s=1)
         await receiver.until_requests(4)
         for path in ("/good", "/good", "/good/new"):
             (fine,) = await enqueue(queue, receiver.url(path), 1)
