@@ -30,8 +30,8 @@ from beeq.webhooks.urls import Target, target_of
 
 logger = logging.getLogger(__name__)
 
-#: A timer may fire a little early.
-_ALMOST = 0.98
+#: The job's timer begins a little before the attempt.
+_ALMOST = 0.9
 #: So long waits a job whose host this worker could not look up, for slow names.
 _RESOLVER_WAIT_MS = 5000
 #: How receivers answer a signature that they do not accept.

@@ -169,6 +169,30 @@ def test_who_waited_longest_goes_first_and_what_is_over_soon() -> None:
     assert world.wait_s("a", "long", "2", 201) == 0
 
 
+def test_a_job_that_asks_a_little_late_goes_behind_nobody() -> None:
+    line = lines.TurnLine()
+    for name, now_s in (("x", 0.0), ("y", 0.005)):
+        assert line.position(seeker("a", name), 1.0, now_s) is not None
+        line.asks_again(seeker("a", name), now_s + 1.0)
+
+    assert line.before(seeker("a", "x", waited_s=1.0), 1.0, 1.01) == []
+    assert line.position(seeker("a", "x", waited_s=1.0), 1.0, 1.01) == 0
+    assert [one.endpoint for one in line.before(seeker("a", "y", waited_s=1.0), 1.0, 1.015)] == ["a/x"]
+
+
+def test_no_place_is_kept_for_an_endpoint_that_is_known_by_now() -> None:
+    world = World()
+    world.slow(world.taken("a", PLACES))
+    trials = [world.places.take(seeker("a", f"silent{n}", "first")) for n in range(2)]
+    world.now_s += SLOW_S - 1
+    for n in range(2):
+        assert world.wait_s("a", f"silent{n}", "second", waited_s=60) == 1
+    world.now_s -= SLOW_S - 1
+    world.slow(trials)
+
+    assert world.admits("a", "new")
+
+
 def test_a_place_is_not_kept_for_a_job_that_does_not_come() -> None:
     world = World(share=1)
     (held,) = world.slow(world.taken("a", 1, "bad"))

@@ -91,11 +91,19 @@ class TurnLine:
         if own is not None and own.seeker.job == seeker.job:
             del self._waiting[seeker.endpoint]
 
+    def forget(self, endpoint: str) -> None:
+        """Take an endpoint out of the line: all its jobs ask elsewhere from now on."""
+        self._waiting.pop(endpoint, None)
+
     def _asking(self, seeker: Seeker, length_s: float, now_s: float) -> _WaitingEndpoint:
         known = self._waiting.get(seeker.endpoint)
         is_own = known is not None and known.seeker.job == seeker.job
-        number = known.number if known is not None and is_own else self._count
-        return _WaitingEndpoint(seeker, now_s - seeker.waited_s, length_s, now_s, number)
+        if known is None or not is_own:
+            return _WaitingEndpoint(seeker, now_s - seeker.waited_s, length_s, now_s, self._count)
+        # Each question comes a little late. If that made the job a younger one, it would go behind those who
+        # ask next, they behind it in their turn, and nobody would go first.
+        since_s = min(known.since_s, now_s - seeker.waited_s)
+        return _WaitingEndpoint(seeker, since_s, length_s, now_s, known.number)
 
     def is_awaited(self, now_s: float) -> bool:
         """Return whether somebody asks in this moment."""

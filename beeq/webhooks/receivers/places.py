@@ -105,6 +105,7 @@ class Places:
         place.host.slow_until_s = self._clock() + self._memory_s
         self._quick.pop(seeker.endpoint, None)
         self._remember(seeker, max(self._slow.get(seeker.endpoint, 0.0), _UNFINISHED * self._slow_s))
+        self._lines["trial"].forget(seeker.endpoint)
         if place.kind == "slow":
             return False
         self._change(place, "free")
@@ -126,6 +127,8 @@ class Places:
         if length_s >= self._slow_s:
             self._remember(seeker, length_s)
             return
+        for line in self._lines.values():  # no place is kept for those who need none any more
+            line.forget(seeker.endpoint)
         self._slow.pop(seeker.endpoint, None)
         self._quick[seeker.endpoint] = None
         self._quick.move_to_end(seeker.endpoint)
