@@ -251,8 +251,9 @@ class SaveBatch:
         withdrawn = self._withdrawn = self._left_behind()
         arguments = [b""] * (3 * len(self._jobs))
         arguments[::3], arguments[1::3], arguments[2::3] = self._ids, self._records, self._dues_ms
-        for at in sorted(withdrawn, reverse=True):
-            del arguments[3 * at : 3 * at + 3]
+        if withdrawn:
+            for at in sorted(withdrawn, reverse=True):
+                del arguments[3 * at : 3 * at + 3]
         return self._prefix.pack(arguments) if arguments else b""
 
     def _settle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -64,7 +65,7 @@ class Pipeline:
         self._is_closed = False
         #: How many batches were sent, those that were tried again included.
         self.batches_sent = 0
-        self._give_up_at = 0.0  # when the batch has had its time
+        self._give_up_at_s = 0.0  # when the batch has had its time, by the monotonic clock
         self._retrying: asyncio.Task[None] | None = None  # connects, loads scripts, sends a batch again
 
     async def connect(self) -> None:
@@ -149,7 +150,7 @@ class Pipeline:
         if not self._batch:
             self._is_busy = False
             return
-        self._give_up_at = asyncio.get_running_loop().time() + self._timeout_s
+        self._give_up_at_s = time.monotonic() + self._timeout_s  # asking for the loop takes longer
         if self._connection.is_connected and not self._awaits_replicas(self._batch):
             self.batches_sent += 1
             self._connection.ask(_taken(self._batch), self._answered)
@@ -187,10 +188,9 @@ class Pipeline:
 
     async def _serve(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
         """Bring each call to its end: a reply, or an error after the last try."""
-        loop = asyncio.get_running_loop()
         is_rested = tries == TRIES  # else the first try was just now
         # A peer that is silent, not refusing, uses up the time of all tries with one.
-        while tries > 0 and (is_rested or loop.time() < self._give_up_at):
+        while tries > 0 and (is_rested or time.monotonic() < self._give_up_at_s):
             if not is_rested:
                 await asyncio.sleep(RETRY_DELAY_MS / 1000)
             is_rested = False
@@ -201,7 +201,7 @@ class Pipeline:
             if not calls:
                 return
         for call in calls:
-            call.end(None, failure or call.failure)
+            call.end(None, failure or call.failure or RedisUnavailable("Redis is away"))
 
     async def _attempt(self, calls: list[PipelineCall]) -> tuple[list[PipelineCall], RedisError | None]:
         """Load what Redis lacks and send the calls; return those that may be sent again, and why."""
@@ -289,9 +289,11 @@ def _closed(call: PipelineCall) -> QueueClosed:
 
 def _taken(calls: list[PipelineCall]) -> list[bytes]:
     """Return what is sent now."""
+    packed = []
     for call in calls:
         call.is_sent = True
-    return [call.packed for call in calls]
+        packed.append(call.packed)
+    return packed
 
 
 def _sealed(waiting: list[PipelineCall]) -> tuple[list[PipelineCall], list[PipelineCall]]:
@@ -377,8 +379,8 @@ class PipelineCall:
         self.is_sent = False
         #: Redis did not know the script: it is loaded before the call is sent again, once.
         self.needs_script = False
-        #: Why it was not executed when it was last sent.
-        self.failure = RedisUnavailable("Redis is away")
+        #: Why it was not executed when it was last sent, if Redis has said why.
+        self.failure: RedisUnavailable | None = None
 
     @property
     def awaits_replicas(self) -> bool:

@@ -34,20 +34,20 @@ class AttemptReport:
         self._telemetry = telemetry
         self._work = telemetry.work
 
-    def begins(self, attempt: ReportedAttempt, variables: Context) -> None:
-        """Tell of an attempt that is about to start in this context."""
+    def begins(self, attempt: ReportedAttempt, options: dict[str, Any], variables: Context) -> None:
+        """Tell of an attempt that is about to start in this context; the job has these options."""
         job, tally, tracing = attempt.job, self._telemetry.tally, self._telemetry.tracing
         attempt.started_s = time.monotonic()
         # Of a later attempt nobody knows when it was due.
         if attempt.deliveries == 1 and job.status == "created":
-            due_ms = first_due_ms_of(job.options)
+            due_ms = first_due_ms_of(options)
             if due_ms:
                 wait_ms = max(0, job.started_ms - due_ms)
                 self._work.waits[bucket_of(wait_ms)] += 1
                 if tally is not None:
                     tally.waited(wait_ms / 1000)
         if tracing is not None:
-            attempt.span = tracing.begin(job.saved_id(), job.options, variables)
+            attempt.span = tracing.begin(job.saved_id(), options, variables)
 
     def ends(self, attempt: ReportedAttempt, error: BaseException | None) -> None:
         """Tell of the end of an attempt, by its handler's return or error, or by being given up."""

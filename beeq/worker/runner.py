@@ -116,12 +116,12 @@ class Runner:
 
     def start(self, attempt: Attempt) -> None:
         """Run the handler; ``on_end`` may be called before this returns."""
-        is_limited = self._default_timeout_ms or "timeout" in attempt.job.options
-        if self._processes is None and is_limited:
+        options = attempt.job.options  # once: to ask a job for them costs a call
+        if self._processes is None and (self._default_timeout_ms or "timeout" in options):
             self._limit(attempt)
         variables = self.variables.copy()
         if self._report is not None:
-            self._report.begins(attempt, variables)
+            self._report.begins(attempt, options, variables)
         # Named, or asyncio would number it, which takes longer than all the rest of making it.
         attempt.task = asyncio.Task(
             self._run(attempt), loop=self._loop, name="beeq handler", context=variables, **self._task_options
