@@ -9,10 +9,11 @@ import asyncio
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from beeq.job_status import mirrored_name
 from beeq.jobs import JOB_TYPES
@@ -20,6 +21,7 @@ from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import shared_id
 from beeq.protocol.codec import dumps_shown
 
+T = TypeVar("T")
 #: The longest wait for one document.
 LOOK_S = 2.0
 _PAGE = 500
@@ -31,6 +33,8 @@ _MOST_BYTES = 64_000_000
 _LARGEST_DECODED = 256_000
 #: Likewise where one is shown: of a larger one only what is small.
 LARGEST_SHOWN = 4_000_000
+#: No address of a job with a longer id could be asked for.
+_LONGEST_ID = 10_000
 #: Others get their turn after so many documents.
 _TURN = 50
 _LETTERS = re.compile("[a-z]+")
@@ -59,17 +63,17 @@ class MirroredJob:
 
 
 @dataclass(slots=True)
-class HistoryPage:
+class HistoryPage(Generic[T]):
     """What one look through the documents has found.
 
     Attributes:
-        found: the jobs, the newest first.
+        found: what was made of each job, the newest first.
         looked_at: how many documents were read.
         back_to: when the last of them was created, if it says so.
         before: where the next look goes on; "" at the end.
     """
 
-    found: list[MirroredJob]
+    found: list[T]
     looked_at: int = 0
     back_to: datetime | None = None
     before: str = ""
@@ -102,15 +106,18 @@ class MirrorHistory:
                 found.setdefault(job.queue_name, job)
         return list(found.values())
 
-    async def search(self, text: str, *, most: int, longest_s: float, before: str = "") -> HistoryPage:
-        """Return jobs that have the text in their data, result or error.
+    async def search(
+        self, text: str, *, shown: Callable[[MirroredJob], T], most: int, longest_s: float, before: str = ""
+    ) -> HistoryPage[T]:
+        """Return what ``shown`` makes of each job that has the text in its data, result or error.
 
-        It reads from the newest document on, or on from ``before``. Raises MirrorUnavailable if nothing
-        could be read; ValueError: ``before`` is not what a page says.
+        No document is held for longer than that: all that are found may be a hundred times as large in memory
+        as a line of each. It reads from the newest document on, or on from ``before``. Raises
+        MirrorUnavailable if nothing could be read; ValueError: ``before`` is not what a page says.
         """
         at = _object_id(before)
         wanted = _Wanted(text)
-        page, read, ends_s = HistoryPage([]), 0, time.monotonic() + longest_s
+        page, read, ends_s = HistoryPage[T]([]), 0, time.monotonic() + longest_s
         while True:
             left_s = ends_s - time.monotonic()
             if page.looked_at and (left_s < _SHORTEST_S or read >= _MOST_BYTES):
@@ -132,7 +139,7 @@ class MirrorHistory:
                 page.before = str(at) if _is_object_id(at) else ""
                 page.back_to = _moment(fields.get("createdAt"))
                 if wanted.may_be_in(one) and (job := self._matching(wanted, one)) is not None:
-                    page.found.append(job)
+                    page.found.append(shown(job))
                     if len(page.found) >= most:
                         return page
                 if not page.looked_at % _TURN:
@@ -150,7 +157,7 @@ class MirrorHistory:
             fields = _beginning(raw)
             stored = {name: fields[name] for name in _SMALL if name in fields}
         queue_name, given = _QUEUES.get(str(stored.get("queueName"))), stored.get("jobId")
-        if queue_name is None or not isinstance(given, str):
+        if queue_name is None or not isinstance(given, str) or len(given) > _LONGEST_ID:
             return None
         job_id = given.removeprefix(shared_id(queue_name, ""))
         shown = {**self._collection.shown(stored), "jobId": job_id}
@@ -199,26 +206,45 @@ def _documents_in(raw: bytes) -> Iterator[bytes]:
 
 
 def _beginning(raw: bytes) -> Any:
-    """Return a document of which only the fields themselves are decoded, each when it is asked for."""
+    """Return a document of which only the fields themselves are decoded; raises MirrorUnavailable."""
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - an extra
 
-    return RawBSONDocument(raw, _options(is_raw=True))
+    with _readable():
+        fields = RawBSONDocument(raw, _options(is_raw=True))
+        len(fields)  # now they are decoded
+        return fields
 
 
 def _decoded(raw: bytes) -> dict[str, Any]:
     from bson import decode  # noqa: PLC0415 - an extra
 
-    return decode(raw, _options())
+    with _readable():
+        return decode(raw, _options())
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    from bson.errors import BSONError  # noqa: PLC0415 - an extra
+
+    try:
+        yield
+    except BSONError:
+        raise MirrorUnavailable("MongoDB: a document cannot be read") from None
 
 
 def _options(*, is_raw: bool = False) -> Any:
-    """Return how documents are decoded: also dates that no calendar has."""
+    """Return how documents are decoded: also dates that no calendar has, and texts that are not UTF-8."""
     from bson.codec_options import CodecOptions, DatetimeConversion  # noqa: PLC0415 - an extra
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - an extra
 
     kind: Any = RawBSONDocument if is_raw else dict
     conversion = DatetimeConversion.DATETIME_AUTO
-    return CodecOptions(document_class=kind, tz_aware=True, datetime_conversion=conversion)
+    return CodecOptions(
+        document_class=kind,
+        tz_aware=True,
+        datetime_conversion=conversion,
+        unicode_decode_error_handler="replace",
+    )
 
 
 def _moment(value: Any) -> datetime | None:

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import Decimal128, Int64, ObjectId, Regex
+from bson import Code, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp
 
 from beeq import Queue
 from beeq.mirror import history as history_module
+from beeq.mirror.collection import StatusCollection
 from beeq.mirror.mirror import Mirror
 from beeq.service import QueueService
 from tests.support.mongo import MongoServer
@@ -241,6 +242,69 @@ async def test_documents_of_other_programs_break_no_screen(client, scene):
         shown = await client.get("/search", params={"q": text})
         assert shown.status_code == 200
         assert "<img src=x" not in shown.text
+
+
+STRANGE: dict[str, dict[str, Any]] = {
+    "number": {"status": Decimal128("1E+6000"), "error": Regex("(a+)+$")},
+    "none": {"status": None},
+    "object": {"status": {"a": ["<b>"]}, "jobData": {"webhookUrl": Code("f()", {"a": 1})}},
+    "array": {"jobData": [{} for _ in range(50_000)], "error": "<b>" * 10_000},
+    "types": {"jobData": {"min": MinKey(), "at": Timestamp(1, 2), "of": DBRef("a", 1), "nan": float("nan")}},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_a_document_of_any_types_is_found_and_shown(client, scene, name):
+    scene.insert(document("gone", **STRANGE[name]))
+    for path in ("/search?q=webhook", "/search?q=gone", address("gone"), f"{address('gone')}/record"):
+        response = await client.get(path, follow_redirects=True)
+        assert response.status_code == 200
+        assert "<b>" not in response.text or "html" not in response.headers["content-type"]
+
+
+@pytest.fixture
+def as_stored(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, bytes], None]:
+    """``as_stored(text, bytes)``: MongoDB has these bytes where a document has that text."""
+
+    def change(text: bytes, stored: bytes) -> None:
+        for name in ("raw_documents", "raw_page"):
+            read = getattr(StatusCollection, name)
+
+            async def changed(*given: Any, read: Any = read, **named: Any) -> bytes:
+                return (await read(*given, **named)).replace(text, stored)
+
+            monkeypatch.setattr(StatusCollection, name, changed)
+
+    return change
+
+
+async def test_texts_that_are_not_utf_8_are_shown_with_signs(client, scene, as_stored):
+    scene.insert(document("gone", error="unkempt", jobData={"unkempt": "unkempt"}), document("other"))
+    as_stored(b"unkempt", b"un\xff\xfempt")
+    for path in ("/search?q=mpt", address("gone")):
+        assert "un\N{REPLACEMENT CHARACTER}" in text_of(await client.get(path))
+    assert "other" in text_of(await client.get("/search?q=Nosferatu"))
+
+
+async def test_a_document_that_is_no_bson_is_said(client, scene, as_stored):
+    scene.insert(document("gone", error="unkempt"))
+    as_stored(b"\x02error\0\x08", b"\x02error\0\x7f")
+    for path in ("/search?q=mpt", address("gone")):
+        assert "a document cannot be read" in text_of(await client.get(path))
+
+
+async def test_a_search_that_is_remembered_holds_no_documents(make_page, scene):
+    scene.insert(*(document(f"d{n}", jobData={"film": "Nosferatu"}) for n in range(5)))
+    async with client_of(make_page(mongo=scene.url)) as client:
+        assert "d4" in text_of(await client.get("/search?q=nosferatu"))
+        assert not [each for each in gc.get_objects() if type(each) is history_module.MirroredJob]
+
+
+async def test_no_address_is_made_of_an_id_that_none_can_have(client, scene):
+    scene.insert(document("x" * 200_000), document("other"))
+    response = await client.get("/search?q=nosferatu")
+    assert "other" in response.text
+    assert len(response.content) < 20_000
 
 
 async def test_hidden_data_show_shapes_of_documents_and_search_no_text(make_page, scene):

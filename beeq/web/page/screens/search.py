@@ -26,6 +26,7 @@ _MOST_FOUND = 100
 _LONGEST_ID = 500
 #: Queues whose names have the text.
 _MOST_NAMED = 50
+_LONGEST_STATUS = 40
 #: The longest look into the mirror.
 _MIRROR_S = 2.0
 _STATES: tuple[State, ...] = ("failed", "active", "waiting", "delayed", "succeeded")
@@ -44,13 +45,15 @@ class FoundLine:
 
 @dataclass(frozen=True, slots=True)
 class MirrorHit:
-    """A job that the mirror has.
+    """A job that the mirror has; without its document, as searches are remembered.
 
     Attributes:
         line: its error, or the first words of its data.
     """
 
-    job: MirroredJob
+    queue_name: str
+    job_id: str
+    status: str
     address: str
     updated_ms: int
     line: str
@@ -131,7 +134,7 @@ async def _search_mirror(look: ScreenRequest, text: str, before: str, search: Se
     at = look.at.within(look.at.prefixes[0])
     try:
         page, problem = await look.parts.mirror.search(
-            text, most=_MOST_FOUND, longest_s=_MIRROR_S, before=before
+            text, shown=partial(_hit, at), most=_MOST_FOUND, longest_s=_MIRROR_S, before=before
         )
     except ValueError as error:
         raise Refusal(400, str(error)) from None
@@ -140,8 +143,7 @@ async def _search_mirror(look: ScreenRequest, text: str, before: str, search: Se
         return
     further = at.to("/search", q=text, before=page.before) if page.before else ""
     back_to_ms = 0 if page.back_to is None else round(page.back_to.timestamp() * 1000)
-    hits = [_hit(at, job) for job in page.found]
-    search.history = MirrorFound(hits, page.looked_at, back_to_ms, further)
+    search.history = MirrorFound(page.found, page.looked_at, back_to_ms, further)
 
 
 def _hit(at: Addresses, job: MirroredJob) -> MirrorHit:
@@ -149,7 +151,9 @@ def _hit(at: Addresses, job: MirroredJob) -> MirrorHit:
     error, updated = document["error"], job.document.get("updatedAt")
     line = error if isinstance(error, str) and error else words.preview(document["jobData"])
     return MirrorHit(
-        job,
+        job.queue_name,
+        job.job_id,
+        words.cut(str(document["status"] or "?"), _LONGEST_STATUS),
         at.job(job.queue_name, job.job_id),
         round(updated.timestamp() * 1000) if isinstance(updated, datetime) else 0,
         words.cut(line.partition("\n")[0], 200),

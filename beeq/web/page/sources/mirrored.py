@@ -5,6 +5,7 @@ The mirror is that of one prefix: of the page's first one.
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -80,16 +81,19 @@ class PageMirror:
         return MirrorLook(jobs)
 
     async def search(
-        self, text: str, *, most: int, longest_s: float, before: str = ""
-    ) -> tuple[HistoryPage | None, str]:
-        """Return jobs that have the text, and why the mirror could not be asked, or "". Raises ValueError."""
+        self, text: str, *, shown: Callable[[MirroredJob], T], most: int, longest_s: float, before: str = ""
+    ) -> tuple[HistoryPage[T] | None, str]:
+        """Return what is shown of jobs that have the text, and why the mirror could not be asked, or "".
+
+        Raises ValueError.
+        """
         if self._history is None:
             return None, self._problem
         if (problem := self._recent_failure()) is not None:
             return None, problem
         try:
             page = await without_context(
-                self._history.search(text, most=most, longest_s=longest_s, before=before)
+                self._history.search(text, shown=shown, most=most, longest_s=longest_s, before=before)
             )
         except MirrorUnavailable as error:
             return None, self._failed(error)
