@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -283,6 +284,18 @@ def _target(link: Path) -> str:
         return str(link.readlink())
     except FileNotFoundError:
         return ""
+
+
+@pytest.mark.parametrize(("name", "number"), [("dup", errno.EMFILE), ("pread", errno.EIO)])
+async def test_a_file_that_the_system_fails_is_said(client, finish, monkeypatch, name, number):
+    await finish("media-processing", {"1": RESULT})
+
+    def fail(*_given: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, name, fail)
+    assert f"cannot be read: {os.strerror(number)}" in text_of(await client.get("/q/media-processing/jobs/1"))
+    assert (await client.get(MADE)).status_code == 404
 
 
 async def test_a_folder_that_hangs_holds_no_screen_up(finish, root, make_page, monkeypatch):

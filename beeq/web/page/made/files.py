@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beeq.jobs import InvalidJob, validate
-from beeq.media.errors import MediaFailed, MediaRefused
+from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.paths import MediaRoot, safe_name
 from beeq.web.page.made.kinds import FileKind, kind_of
 
@@ -182,15 +182,14 @@ def _named(queue_name: str, result: Any) -> Iterator[tuple[str, dict[str, Any]]]
 def _opened(root: MediaRoot, path: str, threads: ThreadPoolExecutor) -> OpenedFile:
     """Open a file; called in a thread."""
     with root.opened(path) as fd:
-        kept = os.dup(fd)
-    try:
-        kind = kind_of(partial(_read, kept))
-    except BaseException:
-        os.close(kept)
-        raise
+        try:
+            kind = kind_of(partial(_read, fd))
+            kept = os.dup(fd)
+        except OSError as error:  # a bad disk, or too many open files
+            raise MediaFailed(f"{shown(path)} cannot be read: {error.strerror}") from None
     if kind is None:
         os.close(kept)
-        raise MediaRefused(f"{path[:_LONGEST_NAME]!a} holds no picture, sound or film")
+        raise MediaRefused(f"{shown(path)} holds no picture, sound or film")
     return OpenedFile(kept, kind, _name_to_save(path, kind), threads)
 
 
