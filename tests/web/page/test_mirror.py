@@ -271,7 +271,8 @@ def as_stored(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, bytes], None]
             read = getattr(StatusCollection, name)
 
             async def changed(*given: Any, read: Any = read, **named: Any) -> bytes:
-                return (await read(*given, **named)).replace(text, stored)
+                page: bytes = await read(*given, **named)
+                return page.replace(text, stored)
 
             monkeypatch.setattr(StatusCollection, name, changed)
 
