@@ -18,8 +18,9 @@ from beeq.ai.bodies.unpacking import FILE_TIMES, STEP_BYTES, TEXT_TIMES, Unpacki
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
 from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
-from beeq.webhooks.guard import GuardedBackend, Resolver, ResolverBusy, WebhookRefused
+from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
 from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
+from beeq.webhooks.worker_trouble import WorkerTrouble
 
 #: The body of an error response is read for its reason: this far …
 _MAX_ERROR_BYTES = 64 * 1024
@@ -122,8 +123,8 @@ class Exchanges:
             yield
         except WebhookRefused as refused:
             raise AIRefused(f"{subject}: {refused}") from None
-        except ResolverBusy as busy:
-            reason = str(busy)
+        except WorkerTrouble as trouble:
+            reason = str(trouble)
         except httpcore.ConnectTimeout:
             reason = "could not connect in time"
         except httpcore.ConnectError as error:

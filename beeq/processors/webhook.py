@@ -20,20 +20,23 @@ from beeq.webhooks.delivery import (
     Patience,
     WebhookSender,
 )
-from beeq.webhooks.guard import ResolverBusy, WebhookRefused
+from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
 from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers, Visit
 from beeq.webhooks.response import WebhookResponse
 from beeq.webhooks.urls import Target, target_of
+from beeq.webhooks.worker_trouble import WorkerTrouble
 
 logger = logging.getLogger(__name__)
 
 #: The job's timer begins a little before the attempt.
 _ALMOST = 0.9
-#: So long waits a job whose host this worker could not look up, for slow names.
-_RESOLVER_WAIT_MS = 5000
+#: So long waits a job that this worker could not send, by its own fault.
+_TROUBLE_WAIT_MS = 5000
+#: The log tells of that so often at most.
+_TROUBLE_LOG_S = 60.0
 #: How receivers answer a signature that they do not accept.
 _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -74,6 +77,7 @@ class WebhookProcessor(Processor[WebhookJob]):
         self._receivers = Receivers(
             receivers or ReceiverLimits.parse(settings.webhook_breaker_failures, settings.webhook_slow_places)
         )
+        self._log_again_s = 0.0
         self._sender = WebhookSender(
             allowed,
             keys,
@@ -95,9 +99,16 @@ class WebhookProcessor(Processor[WebhookJob]):
             raise Discard(str(refused)) from None
         except ReceiverBusy as busy:
             raise Postpone(math.ceil(busy.wait_s * 1000), str(busy)) from None
-        except ResolverBusy as busy:  # the worker's own trouble: no circuit hears of it
-            raise Postpone(_RESOLVER_WAIT_MS, str(busy)) from None
+        except WorkerTrouble as trouble:  # no circuit hears of it
+            self._log(trouble)
+            raise Postpone(_TROUBLE_WAIT_MS, str(trouble)) from None
         return self._result(job, response)
+
+    def _log(self, trouble: WorkerTrouble) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._log_again_s:
+            self._log_again_s = now_s + _TROUBLE_LOG_S
+            logger.warning("webhooks wait: %s", trouble)
 
     async def _deliver(self, job: RunningJob, target: Target, body: bytes, visit: Visit) -> WebhookResponse:
         assert job.id is not None  # noqa: S101 - a running job has an id

@@ -28,6 +28,7 @@ from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse, retry_after_in
 from beeq.webhooks.signature import message_id, webhook_signature
 from beeq.webhooks.urls import Target, target_of
+from beeq.webhooks.worker_trouble import worker_trouble
 
 #: Resolving and connecting; the TLS handshake gets the same time again.
 CONNECT_TIMEOUT_S = 10.0
@@ -126,7 +127,7 @@ class WebhookSender:
         attempt. ``timeout_s`` is how long the caller will wait; what follows the status line takes at most
         half of the rest of it. Raises WebhookRefused if the URL must not be called, now or later,
         DeliveryFailed if no status line came, DeliveryGivenUp if ``patience`` was over before, and
-        ResolverBusy if this worker has no thread to look up the name.
+        WorkerTrouble if this worker can call nobody at the moment.
         """
         target = target_of(url) if isinstance(url, str) else url
         request_url = httpcore.URL(
@@ -200,7 +201,7 @@ class WebhookSender:
             own = Resolver()  # its threads begin with the first name
             self._connections = Connections(
                 partial(GuardedBackend, self._allowed, self._resolve or own, self._limits),
-                self._ssl_context or httpx.create_ssl_context(),
+                self._ssl_context or _usual_authorities(),
                 on_close=own.close,
             )
         return self._connections
@@ -223,6 +224,13 @@ class WebhookSender:
         if keys := self._keys.of(target):
             headers.append(("webhook-signature", webhook_signature(keys, sent_id, timestamp_s, body)))
         return [(name, value) for name, value in headers if name.lower() not in own] + list(own.items())
+
+
+def _usual_authorities() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise worker_trouble(error) or error from None
 
 
 async def _read_body(response: httpcore.Response) -> None:

@@ -26,6 +26,7 @@ from beeq.webhooks.addresses import AllowedHosts, inner_address, is_address, is_
 from beeq.webhooks.connections import OwnedNetwork, SocketOption, WatchedStream, connect_error_text
 from beeq.webhooks.network_limits import DENY_NETS_SETTING, PORTS_SETTING, NetworkLimits
 from beeq.webhooks.own_addresses import is_own
+from beeq.webhooks.worker_trouble import WorkerTrouble, worker_trouble
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class WebhookRefused(BeeqError):
     """The URL must not be called, now or later. The message holds the host at most."""
 
 
-class ResolverBusy(BeeqError):
+class ResolverBusy(WorkerTrouble):
     """Other names hold all threads of the resolver, which tells nothing of the one to be looked up."""
 
     def __init__(self) -> None:
@@ -63,14 +64,19 @@ class Resolver:
     async def __call__(self, host: str, port: int) -> list[str]:
         """Return the addresses of ``host``; a scoped one keeps its scope (``fe80::1%2``).
 
-        Raises OSError if it has none, and ResolverBusy if no thread came free to look it up.
+        Raises OSError if it has none, ResolverBusy if no thread came free to look it up, and another
+        WorkerTrouble if none can be started.
         """
         try:
             async with asyncio.timeout(_THREAD_WAIT_S):
                 await self._free.acquire()
         except TimeoutError:
             raise ResolverBusy from None
-        lookup = asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host, port)
+        try:
+            lookup = asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host, port)
+        except RuntimeError as error:  # the system starts no more threads, or the resolver is closed
+            self._free.release()
+            raise WorkerTrouble("this worker cannot start a thread to look up a name") from error
         lookup.add_done_callback(self._ended)
         await asyncio.wait({lookup})  # who is cancelled here leaves the thread to its look-up
         return lookup.result()
@@ -90,6 +96,10 @@ def _addresses(host: str, port: int) -> list[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except ValueError:  # an empty label, or one of more than 63 characters
         raise OSError(errno.EINVAL, "not a host name") from None
+    except socket.gaierror:
+        # Without a free file a name may look as if it did not exist; then this raises the real reason.
+        socket.socket().close()
+        raise
     return [_with_scope(sockaddr) for *_, sockaddr in found]
 
 
@@ -123,7 +133,7 @@ class GuardedBackend(OwnedNetwork):
         """Connect to ``host`` at the first of its addresses that accepts, within ``timeout`` seconds in all.
 
         Raises WebhookRefused if the host or the port must not be called, whatever a name leads to, and
-        ResolverBusy if other names are in the way.
+        WorkerTrouble if this worker can call nobody, or other names are in the way.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (_CONNECT_TIMEOUT_S if timeout is None else timeout)
@@ -132,6 +142,7 @@ class GuardedBackend(OwnedNetwork):
                 addresses = await self._checked(host, port)
         except TimeoutError:
             raise httpcore.ConnectTimeout("the name did not resolve in time") from None
+        is_own_trouble = True  # as long as no address failed by itself
         while True:
             # Each address gets its share of the time, so one that drops packets does not use up all of it.
             share_s = (deadline - clock()) / len(addresses)
@@ -140,10 +151,15 @@ class GuardedBackend(OwnedNetwork):
                     addresses.pop(0), port, max(share_s, 0), local_address, socket_options
                 )
             except httpcore.ConnectTimeout:
+                is_own_trouble = False
                 if not addresses:
                     raise
             except httpcore.ConnectError as error:
+                trouble = worker_trouble(error)
+                is_own_trouble = is_own_trouble and trouble is not None
                 if not addresses:
+                    if is_own_trouble and trouble is not None:
+                        raise trouble from error
                     raise httpcore.ConnectError(connect_error_text(error)) from error
             else:
                 return WatchedStream(self._stream, self)
@@ -161,6 +177,8 @@ class GuardedBackend(OwnedNetwork):
             faults = (self._fault(address, is_allowed=is_allowed) for address in addresses)
             fault = next(filter(None, faults), None)
         except OSError as error:
+            if (trouble := worker_trouble(error)) is not None:
+                raise trouble from error
             addresses, fault = [], f"cannot be looked up ({error.strerror or error})"
         if not addresses and fault is None:
             fault = "has no address"
