@@ -176,6 +176,31 @@ def test_the_oldest_circuits_are_forgotten(clock: Clock, monkeypatch: pytest.Mon
     assert [breaker.wait_s(name) for name in "abc"] == [5, 0, 5]
 
 
+def test_names_that_only_failed_push_out_no_open_circuit(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakers, "MAX_CIRCUITS", 2)
+    breaker = Breaker(2, 5, 300, clock=clock, spread=lambda: 0.0)
+    for name in ["dead", "dead", *(f"nowhere{n}" for n in range(100))]:
+        breaker.failed(name, is_trial=False)
+
+    assert breaker.wait_s("dead") == 5
+    assert len(breaker._failing) == 2
+
+
+def test_open_circuits_asked_about_longest_ago_are_forgotten(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakers, "MAX_CIRCUITS", 2)
+    breaker = Breaker(1, 5, 300, clock=clock, spread=lambda: 0.0)
+    for name in "abcdef":
+        breaker.failed(name, is_trial=False)
+        assert breaker.wait_s("a") == 5
+
+    assert [breaker.wait_s(name) for name in "def"] == [0, 0, 5]
+    assert len(breaker._opened) == 2
+
+
 def test_the_log_names_host_and_port_once_for_each_change(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Circuits that are remembered. Of more, the one that failed longest ago is forgotten, and closed by that.
+#: Circuits that are remembered: so many that opened, and as many that only failed so far. Names that lead
+#: nowhere are quickly made, and push out none that is open unless each of them fails that often itself.
 MAX_CIRCUITS = 10_000
 
 
@@ -20,7 +21,7 @@ class _Circuit:
 
 
 class Breaker:
-    """The circuits that failed last; what is not among them is closed.
+    """The circuits that failed last, and the open ones asked about last; what is not among them is closed.
 
     Args:
         max_failures: so many in a row open a circuit; 0: none is ever opened.
@@ -44,13 +45,15 @@ class Breaker:
         self._longest_s = longest_s
         self._clock = clock
         self._spread = spread
-        self._circuits: OrderedDict[str, _Circuit] = OrderedDict()  # the latest failure last
+        self._failing: OrderedDict[str, _Circuit] = OrderedDict()  # never opened; the latest failure last
+        self._opened: OrderedDict[str, _Circuit] = OrderedDict()  # the latest asked about last
 
     def wait_s(self, name: str) -> float:
         """Return how long to wait before a call; 0: the circuit is closed, or is to be tried."""
-        circuit = self._circuits.get(name)
-        if circuit is None or circuit.pause_s == 0:
+        circuit = self._opened.get(name)
+        if circuit is None:
             return 0.0
+        self._opened.move_to_end(name)
         rest_s = circuit.open_until_s - self._clock()
         if rest_s <= 0 and not circuit.is_tried:
             return 0.0
@@ -60,25 +63,22 @@ class Breaker:
 
     def begin(self, name: str) -> bool:
         """Note that a call begins; return whether it is the one that tries the circuit."""
-        circuit = self._circuits.get(name)
-        if circuit is None or circuit.pause_s == 0:
+        circuit = self._opened.get(name)
+        if circuit is None:
             return False
         circuit.is_tried = True
         return True
 
     def succeeded(self, name: str) -> bool:
         """Close the circuit; return whether it was open."""
-        circuit = self._circuits.pop(name, None)
-        return circuit is not None and circuit.pause_s > 0
+        self._failing.pop(name, None)
+        return self._opened.pop(name, None) is not None
 
     def failed(self, name: str, *, is_trial: bool) -> bool:
         """Count a failure; return whether it opened the circuit. A trial's opens it again, for longer."""
         if not self._max_failures:
             return False
-        circuit = self._circuits.setdefault(name, _Circuit())
-        self._circuits.move_to_end(name)
-        if len(self._circuits) > MAX_CIRCUITS:
-            self._circuits.popitem(last=False)
+        circuit = self._opened.get(name) or self._failing.pop(name, None) or _Circuit()
         circuit.failures += 1
         is_first = circuit.pause_s == 0 and circuit.failures >= self._max_failures
         if is_first or is_trial:
@@ -86,10 +86,15 @@ class Breaker:
             circuit.open_until_s = self._clock() + circuit.pause_s
         if is_trial:
             circuit.is_tried = False
+        kept = self._opened if circuit.pause_s > 0 else self._failing
+        kept[name] = circuit
+        kept.move_to_end(name)
+        if len(kept) > MAX_CIRCUITS:
+            kept.popitem(last=False)
         return is_first
 
     def left(self, name: str, *, is_trial: bool) -> None:
         """Take back a call that tells nothing of the receiver: another one may try the circuit."""
-        circuit = self._circuits.get(name)
+        circuit = self._opened.get(name)
         if circuit is not None and is_trial:
             circuit.is_tried = False
