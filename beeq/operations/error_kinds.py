@@ -20,5 +20,13 @@ def kind_of_error(trace: str) -> str:
 
     Control characters are escaped: a kind is shown, sent in forms and typed again.
     """
-    line = trace[:_LONGEST_LINE].partition("\n")[0].strip()
-    return escaped(_VARYING.sub("#", line)[:_LONGEST_KIND])
+    return escaped(_VARYING.sub("#", _first_line(trace))[:_LONGEST_KIND])
+
+
+def line_of_error(trace: str) -> str:
+    """Return the first line of a trace as it is, as long as a kind may be, control characters escaped."""
+    return escaped(_first_line(trace)[:_LONGEST_KIND])
+
+
+def _first_line(trace: str) -> str:
+    return trace[:_LONGEST_LINE].partition("\n")[0].strip()

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from beeq.errors import BeeqError, RedisUnavailable, line_of
-from beeq.operations.error_kinds import kind_of_error
+from beeq.operations.error_kinds import kind_of_error, line_of_error
 from beeq.protocol.history import HOUR_MS
 from beeq.redis.urls import redact
 from beeq.web.page.store import LONGEST_LISTED, QueueCounts, QueueStore
@@ -34,6 +34,7 @@ class FailureGroup:
 
     Attributes:
         kind: as ``error_kinds`` makes it; "" of jobs without an error.
+        example_error: the error of ``example_id``, in one line with its numbers.
         example_id: one of the jobs.
         first_ms, last_ms: when the first and the last of them failed, or else was created; 0: nobody knows.
         recent: how many failed in the last ten minutes.
@@ -45,6 +46,7 @@ class FailureGroup:
     kind: str
     count: int = 0
     example_id: str = ""
+    example_error: str = ""
     first_ms: int = 0
     last_ms: int = 0
     recent: int = 0
@@ -55,10 +57,16 @@ class FailureGroup:
         """Whether the jobs can be found by it."""
         return bool(self.kind) and self.kind != _OTHERS
 
-    def add(self, job_id: str, at_ms: int, now_ms: int, *, failed_ms: int | None) -> None:
+    @property
+    def text(self) -> str:
+        """What the errors say: of a single job its own numbers, of several # for what differs."""
+        return self.example_error if self.count == 1 and self.is_kind else self.kind
+
+    def add(self, job_id: str, at_ms: int, now_ms: int, *, failed_ms: int | None, error: str = "") -> None:
         """Count one job; ``failed_ms`` is when it failed, if that was noted."""
         self.count += 1
-        self.example_id = self.example_id or job_id
+        if self.count == 1:
+            self.example_id, self.example_error = job_id, line_of_error(error)
         if at_ms:
             self.first_ms = min(self.first_ms or at_ms, at_ms)
             self.last_ms = max(self.last_ms, at_ms)
@@ -164,6 +172,7 @@ class Failures:
         except BeeqError as error:
             survey.problem = redact(line_of(error))
         finally:
+            survey.failed = max(survey.failed, survey.looked_at)  # more may fail while it reads
             survey.has_ended = True
             self._whole = survey
 
@@ -182,7 +191,7 @@ class Failures:
             for found in page.jobs:
                 at_ms = found.failed_ms or found.created_ms
                 group_of(survey, counts, found.error).add(
-                    found.job.id or "", at_ms, now_ms, failed_ms=found.failed_ms
+                    found.job.id or "", at_ms, now_ms, failed_ms=found.failed_ms, error=found.error
                 )
             read += len(page.jobs)
             survey.looked_at += len(page.jobs)

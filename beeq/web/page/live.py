@@ -6,6 +6,7 @@ not show, and nothing moves on a screen by it: the script writes counts, and off
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -104,19 +105,19 @@ class Live:
             self._task = asyncio.create_task(self._look_on())
             self._task.add_done_callback(self._ended)
         loop = asyncio.get_running_loop()
-        ends_s, last = loop.time() + _LONGEST_STREAM_S, b""
+        ends_s, last, since_s = loop.time() + _LONGEST_STREAM_S, b"", time.monotonic()
         try:
             yield b"retry: 5000\n\n"
             while not self._is_over and loop.time() < ends_s:
                 turn = self._turn
-                message = self._message(topic, shown=shown)
+                message = self._message(topic, since_s, shown=shown)
                 if message not in (last, b""):
                     last = message
                     yield b"data: %b\n\n" % message
                 try:
                     async with asyncio.timeout(_LONGEST_SILENCE_S):
                         await turn.wait()
-                        while not self._is_over and self._message(topic, shown=shown) == last:
+                        while not self._is_over and self._message(topic, since_s, shown=shown) == last:
                             turn = self._turn
                             await turn.wait()
                 except TimeoutError:
@@ -125,10 +126,14 @@ class Live:
             self._topics[topic] -= 1
             self._topics += Counter()  # without those that nobody wants
 
-    def _message(self, topic: Topic, *, shown: Callable[[Any], str]) -> bytes:
+    def _message(self, topic: Topic, since_s: float, *, shown: Callable[[Any], str]) -> bytes:
+        """Return what there is to say; b"" as long as nothing was looked at since ``since_s``.
+
+        The screen that listens was made before: what was seen earlier still may be older than what it shows.
+        """
         if self._is_away:
             return dumps({"away": True})
-        if not self._counts:
+        if not self._counts or self._overview is None or self._overview.began_s < since_s:
             return b""
         if not topic.queue_name:
             return self._of_all
@@ -147,8 +152,10 @@ class Live:
         while self._topics and not self._is_over:
             try:
                 async with in_time():
-                    self._note(await self._store.overview())
-                    self._jobs = await self._look_at_jobs()
+                    overview = await self._store.overview()
+                    jobs = await self._look_at_jobs()
+                self._note(overview)
+                self._jobs = jobs
                 self._is_away = False
             except BeeqError as error:
                 if not self._is_away:

@@ -43,6 +43,8 @@ TIMEOUT_S = 10.0
 #: Records and results that are shown, in bytes, and records that are listed and searched. Longer ones may
 #: become fifty times as large in memory.
 LONGEST_SHOWN, LONGEST_LISTED = 2_000_000, 1_000_000
+#: Records that are parsed to be retried or duplicated, in bytes: nobody else is answered meanwhile.
+LONGEST_PARSED = 8 << 20
 #: Records and results that can be saved as a file, in bytes; and all of those that are under way.
 LONGEST_SAVED, _MOST_SAVED = 32 << 20, 64 << 20
 #: Queues that are open at once.
@@ -98,6 +100,7 @@ class Overview:
         known: how many queues there are.
         is_counting: whether more of them are about to be found, or counted.
         took_s: how long the counting took.
+        began_s: when it began, by this process's own clock: nothing here is older.
     """
 
     queues: list[QueueCounts]
@@ -105,6 +108,7 @@ class Overview:
     known: int = 0
     is_counting: bool = False
     took_s: float = 0.0
+    began_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -152,6 +156,7 @@ class QueueStore:
         self._good_until_s = 0.0
         self._counted: list[QueueCounts] = []  # by the task that counts
         self._known = 0
+        self._began_s = 0.0
         self._activities: dict[tuple[str, str], tuple[asyncio.Task[Activity], float]] = {}
         self._counting: asyncio.Task[Overview] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -226,7 +231,13 @@ class QueueStore:
             while not counting.done() and not self._counted:
                 await asyncio.wait({counting}, timeout=_LOOK_S)
             if not counting.done() and counting is self._counting:
-                return Overview(list(self._counted), is_complete=False, known=self._known, is_counting=True)
+                return Overview(
+                    list(self._counted),
+                    is_complete=False,
+                    known=self._known,
+                    is_counting=True,
+                    began_s=self._began_s,
+                )
             await asyncio.wait({counting})
         if counting.cancelled():
             raise QueueClosed
@@ -247,7 +258,7 @@ class QueueStore:
 
     async def _count(self) -> Overview:
         """Count the queues, first those that beeq has used last, up to a bound."""
-        began_s = time.monotonic()
+        began_s = self._began_s = time.monotonic()
         queues: list[QueueCounts] = []
         self._counted = queues
         are_all, wanted = True, list[tuple[str, str]]()
@@ -265,7 +276,9 @@ class QueueStore:
             names.search is not None and not names.have_been_found for names in self._names.values()
         )
         took_s = time.monotonic() - began_s
-        return Overview(queues, are_all, len(wanted), is_counting=is_searching, took_s=took_s)
+        return Overview(
+            queues, are_all, len(wanted), is_counting=is_searching, took_s=took_s, began_s=began_s
+        )
 
     async def _count_one(self, prefix: str, name: str) -> QueueCounts:
         try:

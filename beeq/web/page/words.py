@@ -86,6 +86,13 @@ def size(byte_count: float) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
+def without_own_id(data: Any, job_id: str) -> Any:
+    """Return a job's data without its id and its time, which built-in jobs hold and a list shows already."""
+    if not isinstance(data, dict) or data.get("id") != job_id:
+        return data
+    return {name: value for name, value in data.items() if name not in ("id", "createdAt")}
+
+
 def preview(value: Any) -> str:
     """Return the first words of a value, as JSON."""
     text = dumps_shown(_bounded(value, _PREVIEW_LEVELS)).decode(errors="replace")

@@ -213,10 +213,10 @@ async def test_a_person_finds_a_job_by_the_keyboard_alone(address):
     async with browser_page(address) as page:
         await page.goto(address)
         await page.keyboard.press("/")
-        await page.keyboard.type("3")
+        await page.keyboard.type("10")  # no other queue has a job of this id
         await page.keyboard.press("Enter")
-        await page.wait_for_url("**/q/films/jobs/3")
-        assert "Job 3" in await page.locator("h1").inner_text()
+        await page.wait_for_url("**/q/films/jobs/10")
+        assert "Job 10" in await page.locator("h1").inner_text()
 
 
 @pytest.mark.parametrize(("has_script", "width"), [(True, 1280), (False, 390)])
@@ -230,6 +230,12 @@ async def test_charts_are_there_and_say_what_they_show(address, has_script, widt
         await page.get_by_role("link", name="films", exact=True).first.click()
         await page.get_by_role("img", name="In and done / min: in at most 15, done at most 12").wait_for()
         assert await page.locator("figure svg").count() == 5
+        charts = await page.locator(".history").bounding_box()
+        tabs = await page.locator(".tabs").bounding_box()
+        assert charts is not None
+        assert tabs is not None
+        assert (charts["y"] > tabs["y"]) == (width == 390), "on a phone the jobs come first"
+        assert await page.get_by_role("link", name="Charts").is_visible() == (width == 390)
         await page.get_by_role("link", name="Day").click()
         await page.wait_for_url(re.compile(r"span=day$"))
         await page.get_by_text("The numbers").click()

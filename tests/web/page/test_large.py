@@ -8,6 +8,7 @@ import pytest
 
 from beeq.web.page import words
 from beeq.web.page.live import Live, Topic
+from beeq.web.page.screens import acts
 from beeq.web.page.store import LONGEST_LISTED, LONGEST_SHOWN, QueueStore
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import form_with, jobs_of, links_of, text_of
@@ -125,7 +126,7 @@ async def test_very_many_lines_of_attempts_are_not_shown(client, fail, redis):
 async def test_no_screen_has_control_characters_of_an_error(client, fail):
     await fail("hooks", {"7": ValueError(f"no {CONTROL} way")})
     listed = await client.get("/failures")
-    kind = links_of(listed)["ValueError: no \\x00\\x07\\x1b[#m\\x7f\\x9b\\u202e way"]
+    kind = links_of(listed)["ValueError: no \\x00\\x07\\x1b[31m\\x7f\\x9b\\u202e way"]
     for address in ("/", "/failures", kind, "/q/hooks/failed", "/q/hooks/jobs/7", f"{kind}&text=%1b"):
         shown = await client.get(address)
         assert shown.status_code == 200
@@ -147,3 +148,18 @@ async def test_a_long_record_tells_its_state_alone_to_open_pages(valkey, put, pr
     finally:
         await live.close()
         await store.close()
+
+
+async def test_too_long_a_record_is_neither_retried_nor_copied(client, fail, monkeypatch):
+    queue = await fail("big", {"b": ValueError("no"), "small": ValueError("no")})
+    details = await queue.inspect_job("b")
+    monkeypatch.setattr(acts, "LONGEST_PARSED", details.record_bytes - 1)
+    await queue.close()
+    shown = await client.get("/q/big/jobs/b")
+    assert "Not duplicated: its record is longer than" in text_of(
+        await form_with(shown, "Duplicate").press(client, "Duplicate")
+    )
+    assert "0 jobs retried; 1 not: longer than" in text_of(
+        await form_with(shown, "Retry").press(client, "Retry")
+    )
+    assert (await client.get("/q/big/failed")).text.count('name="id"') == 2

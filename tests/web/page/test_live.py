@@ -65,6 +65,26 @@ async def test_a_listener_hears_of_changes_and_of_nothing_else(live, put, prefix
         assert (await waiting)["queues"][0]["waiting"] == 2
 
 
+async def test_a_new_stream_begins_with_a_look_of_its_own(live, put, store, monkeypatch):
+    queue = await put("mail", {"n": 1})
+    async with messages(live, Topic()) as early:
+        assert (await early())["queues"][0]["waiting"] == 1
+        go_on = asyncio.Event()
+        overview = store.overview
+
+        async def delayed():
+            await go_on.wait()
+            return await overview()
+
+        monkeypatch.setattr(store, "overview", delayed)
+        await queue.enqueue({"n": 2})  # what a screen made now shows, and the poller has not seen
+        async with messages(live, Topic()) as late:
+            first = asyncio.create_task(late())
+            await asyncio.sleep(0)
+            go_on.set()
+            assert (await first)["queues"][0]["waiting"] == 2
+
+
 async def test_a_jobs_page_hears_of_its_state_and_progress(live, put, prefix):
     queue = await put("films")
     go_on = asyncio.Event()

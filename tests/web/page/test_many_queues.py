@@ -194,10 +194,10 @@ async def test_open_pages_hear_of_the_worst_queues_alone(valkey, prefix, monkeyp
     live = Live(store)
     every = [counts(f"q{n}", waiting=1) for n in range(1000)] + [counts("bad", waiting=1, oldest=99_000)]
     live._note(Overview(every, is_complete=True, known=5000))
-    message = json.loads(live._message(Topic(), shown=str))
+    message = json.loads(live._message(Topic(), 0.0, shown=str))
     assert (len(message["queues"]), message["known"]) == (300, 5000)
     assert message["queues"][0]["name"] == "bad"
-    of_one = json.loads(live._message(Topic("bq", "q999"), shown=str))
+    of_one = json.loads(live._message(Topic("bq", "q999"), 0.0, shown=str))
     assert [each["name"] for each in of_one["queues"]] == ["q999"]
     await store.close()
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 
 from beeq.web.page.addresses import Addresses, segment, text_of_segment
-from beeq.web.page.failures import FailureGroup, FailureSurvey, group_of
-from beeq.web.page.store import QueueCounts
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import jobs_of, links_of, text_of
 
@@ -56,14 +53,6 @@ async def test_a_queue_that_node_alone_has_touched_is_shown(client, redis, prefi
         assert '{"from":"Node"}' in text_of(await client.get("/q/node/waiting"))
     finally:
         await redis.delete(f"{key}:jobs", f"{key}:waiting")
-
-
-async def test_the_overview_says_which_error_most_failures_have(client, fail):
-    errors = {str(n): ConnectionError(f"host {n} is away") for n in range(1, 6)}
-    await fail("hooks", {**errors, "x": ValueError("no")})
-    shown = text_of(await client.get("/"))
-    assert "6 failed in 10 min, ConnectionError: host # is away 5×" in shown
-    assert "1 queue needs somebody" in shown
 
 
 async def test_a_queue_shows_the_first_state_that_has_jobs(client, put):
@@ -262,21 +251,6 @@ async def test_jobs_with_large_data_come_in_shorter_pages(client, put):
     assert str(int(ids[-1]) + 1) in links_of(second)
 
 
-async def test_failures_are_grouped_by_kind_across_queues(client, fail):
-    await fail("hooks", {str(n): ConnectionError(f"cannot reach 10.0.0.{n}:80") for n in range(1, 5)})
-    await fail("mail", {"m": ValueError("no address")})
-    shown = await client.get("/failures")
-    text = text_of(shown)
-    assert "4 4 in 10 min ConnectionError: cannot reach # hooks" in text
-    assert "5 of 5 failed jobs were read" in text
-    listed = await client.get(links_of(shown)["ConnectionError: cannot reach #"])
-    assert sorted(jobs_of(listed)) == ["1", "2", "3", "4"]
-
-
-async def test_no_failures_are_said(client):
-    assert "No job has failed" in text_of(await client.get("/failures"))
-
-
 async def test_an_id_leads_to_its_job_in_whichever_queue(client, put):
     queue = await put("mail", {"n": 1})
     await queue.enqueue({}, id="a/b <i>")
@@ -409,27 +383,6 @@ async def test_a_very_long_reason_of_a_pause_is_cut(client, put, redis):
         assert len(shown.text) < 30_000
 
 
-def test_failures_of_many_queues_are_told_apart_at_once():
-    survey = FailureSurvey()
-    for n in range(3000):
-        survey.add(FailureGroup("bq", f"queue-{n}", "ValueError: no", count=n))
-    survey.add(FailureGroup("bq", "queue-7", "OSError", count=9))
-    began_s = time.thread_time()
-    found = [survey.of("bq", f"queue-{n}") for n in range(3000)]
-    assert time.thread_time() - began_s < 1
-    assert [each.kind for each in found[7]] == ["OSError", "ValueError: no"]
-    assert survey.of("bq", "nobody") == []
-
-
-def test_many_errors_of_one_queue_hide_none_of_another():
-    survey = FailureSurvey()
-    for n in range(300):
-        group_of(survey, QueueCounts("bq", "busy", None), f"Error: {chr(0x4E00 + n)}")
-    assert group_of(survey, QueueCounts("bq", "mail", None), "OSError: no").kind == "OSError: no"
-    assert len(survey.of("bq", "busy")) == 201, "two hundred, and one for the others"
-    assert [each.is_kind for each in survey.of("bq", "busy")].count(False) == 1
-
-
 async def test_another_prefix_stands_in_the_address(make_page, put, prefix):
     await put("mail", {"n": 1})
     async with client_of(make_page(prefixes=["other-prefix", prefix])) as client:
@@ -499,3 +452,23 @@ async def test_a_wrong_url_is_said_when_the_page_is_made():
         dashboard(redis="redis://x", prefixes="bq", policy=Policy())
     with pytest.raises(ValueError, match="base_path"):
         dashboard(redis="redis://x", base_path="queues", policy=Policy())
+
+
+async def test_a_preview_leaves_out_what_its_row_shows(client, put):
+    queue = await put("hooks", {"id": "other", "createdAt": "2026"})
+    data = {"id": "own", "createdAt": "2026-01-01T00:00:00Z", "webhookUrl": "https://example.com"}
+    await queue.enqueue(data, id="own")
+    shown = text_of(await client.get("/q/hooks/waiting"))
+    assert '{"webhookUrl":"https://example.com"}' in shown
+    assert '{"id":"other","createdAt":"2026"}' in shown
+
+
+async def test_jobs_of_a_dead_worker_are_told_from_new_ones(client, put, redis):
+    queue = await put("imports", {"n": 1})
+    await redis.lmove(queue.keys.waiting, queue.keys.active)
+    await redis.hset(queue.keys.claims, "1", "gone:1")
+    async with asyncio.timeout(10):
+        while "the worker has died" not in text_of(await client.get("/workers")):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.05)
+    await redis.hdel(queue.keys.claims, "1")
+    await redis.lmove(queue.keys.active, queue.keys.waiting)

@@ -13,12 +13,20 @@ from beeq.web.page.addresses import text_of_segment
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.runs import DONE, MANY, BulkRun, Verb
 from beeq.web.page.screens.queue import FILTERS, TABS, VERBS, filters_of
-from beeq.web.page.store import LONGEST_SHOWN, in_time
+from beeq.web.page.store import LONGEST_PARSED, LONGEST_SHOWN, in_time
 from beeq.web.responses import Refusal
 
 logger = logging.getLogger("beeq.web")
 
 _MOST_SELECTED = 1000
+_LONGEST = words.size(LONGEST_PARSED)
+#: How a run that asks says what a filter means; the others say it by their names.
+_PHRASES = {
+    "error": "with an error that contains",
+    "error_kind": "with an error of the kind",
+    "text": "with the text",
+    "older_than": "older than",
+}
 
 
 async def act(look: ScreenRequest) -> Response:
@@ -37,17 +45,20 @@ async def act(look: ScreenRequest) -> Response:
     if len(ids) > _MOST_SELECTED:
         raise Refusal(400, f"At most {_MOST_SELECTED} jobs can be selected one by one")
     name = look.names["queue"]
-    done = 0
+    done = too_long = 0
     try:
         async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
             for job_id in ids:
-                done += await _ONE[known](queue, job_id)
+                try:
+                    done += await _ONE[known](queue, job_id)
+                except _TooLongToRetry:
+                    too_long += 1
     finally:  # what was done before Redis failed was done
         _log(look, known, name, ids, done)
         look.parts.failures.forget()
         look.parts.searches.forget()
     where = look.sent("after_removal") if known == "remove" and done else ""
-    return look.back(_said(DONE[known], done, len(ids)), where)
+    return look.back(_said(DONE[known], done, len(ids), too_long), where)
 
 
 def _text_of(field: str) -> str:
@@ -61,12 +72,18 @@ def _text_of(field: str) -> str:
         raise Refusal(400, "The form cannot be read") from None
 
 
+class _TooLongToRetry(Exception):
+    """The record is longer than what the page reads."""
+
+
 async def _retry(queue: Queue, job_id: str) -> bool:
+    details = await queue.inspect_job(job_id, max_bytes=LONGEST_PARSED)
+    if details is not None and details.is_too_long:
+        raise _TooLongToRetry
     try:
-        job = await queue.get_job(job_id)
+        return details is not None and details.job is not None and await queue.retry_job(details.job)
     except JobUnreadable:
-        return False
-    return job is not None and await queue.retry_job(job)
+        return False  # its record has changed meanwhile
 
 
 async def _remove(queue: Queue, job_id: str) -> bool:
@@ -84,9 +101,11 @@ _ONE: dict[Verb, Callable[[Queue, str], Awaitable[bool]]] = {
 }
 
 
-def _said(done: str, count: int, of: int) -> str:
+def _said(done: str, count: int, of: int, too_long: int) -> str:
     text = f"{words.number(count)} {_jobs(count)} {done}"
-    left = of - count
+    left = of - count - too_long
+    if too_long:
+        text += f"; {words.number(too_long)} not: longer than {_LONGEST}, which beeq retry takes"
     return text if not left else f"{text}; {words.number(left)} not: moved, ended or removed meanwhile"
 
 
@@ -106,7 +125,9 @@ async def _duplicate(look: ScreenRequest) -> Response:
     """Save a new job with the same data and what is left of the same options."""
     name, job_id = look.names["queue"], _text_of(look.sent("id"))
     async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
-        details = await queue.inspect_job(job_id)
+        details = await queue.inspect_job(job_id, max_bytes=LONGEST_PARSED)
+        if details is not None and details.is_too_long:
+            return look.back(f"Not duplicated: its record is longer than {_LONGEST}, too much for this page")
         if details is None or details.job is None:
             return look.back("The job is gone: nothing was duplicated")
         copy = await queue.duplicate_job(details.job)
@@ -193,7 +214,9 @@ async def show_run(look: ScreenRequest) -> Response:
         run=run,
         next=wanted if look.at.is_own(wanted) else look.at.queue(run.queue_name),
         filters=", ".join(
-            f"{name} {look.data(value)}" for name, value in run.filters.items() if name != "state"
+            f"{_PHRASES.get(name, name)} {look.data(value)}"
+            for name, value in run.filters.items()
+            if name != "state"
         ),
         state=run.filters.get("state", ""),
         here=look.here,

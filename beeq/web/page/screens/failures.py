@@ -15,7 +15,7 @@ async def show(look: ScreenRequest) -> Response:
     """Return the groups, as far as they are counted."""
     survey = await look.parts.failures.look(wait_s=waits.FAILURES_S)
     groups = [
-        (group, look.at.within(group.prefix), look.error(group.kind), failures_by_hour(group.by_hour))
+        (group, look.at.within(group.prefix), look.error(group.text), failures_by_hour(group.by_hour))
         for group in survey.first_groups(_MOST_GROUPS)
     ]
     return look.screen("failures.html", survey=survey, groups=groups, now_ms=now_ms(), here=look.here)

@@ -90,7 +90,7 @@ def _row(look: ScreenRequest, counts: QueueCounts, weight: int, survey: FailureS
 
 def _most_of(look: ScreenRequest, groups: list[FailureGroup]) -> str:
     top = max(groups, key=lambda group: group.recent)
-    return f"{words.cut(look.error(top.kind) or 'no error', 80)} {words.number(top.recent)}×"
+    return f"{words.cut(look.error(top.text) or 'no error', 80)} {words.number(top.recent)}×"
 
 
 def _total(all_stats: list[Stats]) -> dict[str, int]:

@@ -191,5 +191,5 @@ def _row(look: ScreenRequest, queue_name: str, found: FoundJob[Job]) -> JobRow:
         attempts=len(traces) if isinstance(traces, list) else 0,
         progress=words.cut(words.preview(look.data(job.progress)), 40) if job.progress else "",
         error=words.cut(look.error(found.error), 200),
-        words=words.preview(look.data(job.data)),
+        words=words.preview(look.data(words.without_own_id(job.data, job_id))),
     )

@@ -149,7 +149,11 @@ async def _search_mirror(look: ScreenRequest, text: str, before: str, search: Se
 def _hit(at: Addresses, job: MirroredJob) -> MirrorHit:
     document = status_object(job.document)
     error, updated = document["error"], job.document.get("updatedAt")
-    line = error if isinstance(error, str) and error else words.preview(document["jobData"])
+    line = (
+        error
+        if isinstance(error, str) and error
+        else words.preview(words.without_own_id(document["jobData"], job.job_id))
+    )
     return MirrorHit(
         job.queue_name,
         job.job_id,
@@ -189,5 +193,6 @@ async def _search_queue(look: ScreenRequest, text: str, counts: QueueCounts, sea
             on_progress=search.counter(),
         ):
             job_id = each.job.id or ""
-            line = words.cut(look.error(each.error) or words.preview(each.job.data), 200)
+            data = words.without_own_id(each.job.data, job_id)
+            line = words.cut(look.error(each.error) or words.preview(data), 200)
             search.found.append(FoundLine(counts.name, job_id, each.state, at.job(counts.name, job_id), line))
