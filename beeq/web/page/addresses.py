@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
 _DOTS = (".", "..")
+#: Of an id, encoded. Servers and proxies refuse much longer addresses, and a list has each id several times.
+_LONGEST_SEGMENT = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ class Addresses:
         return self.to(f"/q/{segment(name)}" + (f"/{state}" if state else ""), **query)
 
     def job(self, queue_name: str, job_id: str, rest: str = "", **query: str | int | None) -> str:
-        """Return the address of a job, or of what is below it."""
+        """Return the address of a job, or of what is below it; the queue's, if the id is too long for one."""
+        if not has_address(job_id):
+            return self.queue(queue_name)
         return self.to(f"/q/{segment(queue_name)}/jobs/{segment(job_id)}{rest}", **query)
 
     def act(self, name: str) -> str:
@@ -56,6 +60,11 @@ class Addresses:
         """Return whether the text is an address of this page, and leads nowhere else."""
         is_path = address.startswith(f"{self.base}/") and not address.startswith("//")
         return is_path and address.isascii() and address.isprintable() and "\\" not in address
+
+
+def has_address(job_id: str) -> bool:
+    """Return whether there is an address with that id: it is not too long for one."""
+    return len(job_id) <= _LONGEST_SEGMENT and len(segment(job_id)) <= _LONGEST_SEGMENT
 
 
 def segment(text: str) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from beeq.web.page import words
-from beeq.web.page.addresses import segment
+from beeq.web.page.addresses import has_address, segment
 from beeq.web.page.charts import panels
 
 _FOLDER = Path(__file__).parent
@@ -59,6 +59,7 @@ _environment.globals |= {
     "total_text": panels.total_text,
     "gaps_text": panels.gaps_text,
 }
+_environment.tests["addressable"] = has_address
 _environment.filters |= {
     "rate": panels.rate,
     "clock": panels.clock,

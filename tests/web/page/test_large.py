@@ -163,3 +163,16 @@ async def test_too_long_a_record_is_neither_retried_nor_copied(client, fail, mon
         await form_with(shown, "Retry").press(client, "Retry")
     )
     assert (await client.get("/q/big/failed")).text.count('name="id"') == 2
+
+
+async def test_ids_too_long_for_an_address_are_cut_everywhere(client, put, redis):
+    queue = await put("films")
+    for n in range(10):
+        job_id = f"{n}{'x' * 200_000}"
+        await redis.hset(queue.keys.jobs, job_id, '{"data":"needle","options":{},"status":"created"}')
+        await redis.lpush(queue.keys.waiting, job_id)
+    for path in ("/q/films/waiting", "/search?q=needle"):
+        response = await client.get(path)
+        assert "9xxx" in response.text
+        assert len(response.content) < 100_000
+    await queue.destroy()
