@@ -7,10 +7,13 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from beeq.errors import Postpone
-from beeq.protocol.history import bucket_of
+from beeq.protocol.history import BOUNDS_MS, bucket_of
 from beeq.protocol.options import first_due_ms_of
 from beeq.protocol.outcome import Outcome
 from beeq.telemetry.hooks import Telemetry
+
+#: The first bucket of durations ends here; the end of an attempt as short as that is not to take longer.
+_SHORT_S = BOUNDS_MS[0] / 1000
 
 
 class ReportedAttempt(Protocol):
@@ -54,7 +57,8 @@ class AttemptReport:
         tally, tracing = self._telemetry.tally, self._telemetry.tracing
         if attempt.started_s:
             duration_s = time.monotonic() - attempt.started_s
-            self._work.durations[bucket_of(duration_s * 1000)] += 1
+            at = 0 if duration_s < _SHORT_S else bucket_of(duration_s * 1000)
+            self._work.durations[at] += 1
             if tally is not None:
                 tally.ran(duration_s)
                 if attempt.is_cancelled and not attempt.is_lost:
