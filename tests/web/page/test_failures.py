@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from beeq.web.page import waits
+from beeq.web.page.charts.histories import Histories
 from beeq.web.page.failures import FailureGroup, Failures, FailureSurvey, group_of
 from beeq.web.page.store import QueueCounts
 from tests.web.page.forms import jobs_of, links_of, text_of
@@ -45,20 +46,28 @@ async def test_a_single_failure_shows_its_own_numbers(client, fail):
 
 async def test_before_failed_jobs_are_read_nothing_is_called_well(client, fail, monkeypatch):
     await fail("hooks", {"h": ValueError("no")})
-    go_on = asyncio.Event()
+    go_on, has_read = asyncio.Event(), asyncio.Event()
     read = Failures._read
 
     async def slowly(*given):
         await go_on.wait()
         await read(*given)
+        has_read.set()
 
     monkeypatch.setattr(Failures, "_read", slowly)
     monkeypatch.setattr(waits, "OVERVIEWS_FAILURES_S", 0.01)
+    trends = Histories.trends
+
+    async def trends_when_read(self, queues):
+        go_on.set()  # the survey ends between the weights and the writing of the screen
+        await has_read.wait()
+        return await trends(self, queues)
+
+    monkeypatch.setattr(Histories, "trends", trends_when_read)
     shown = await client.get("/")
     assert "Nothing that needs a person was found so far" in text_of(shown)
     assert "Nothing needs a person" not in text_of(shown)
     assert 'http-equiv="refresh"' in shown.text
-    go_on.set()
     monkeypatch.setattr(waits, "OVERVIEWS_FAILURES_S", 20.0)
     shown = await client.get("/")
     assert "1 queue needs somebody" in text_of(shown)

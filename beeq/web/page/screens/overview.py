@@ -40,6 +40,7 @@ async def show(look: ScreenRequest) -> Response:
     """Return the overview: of very many queues a page, those in trouble first."""
     overview = await look.parts.store.overview()
     survey = await look.parts.failures.look(wait_s=waits.OVERVIEWS_FAILURES_S)
+    are_failures_read = survey.has_ended  # as the weights know them: it may end before this is written
     sorted_queues = worst_first(overview.queues, survey)
     pages = max(1, math.ceil(len(sorted_queues) / A_PAGE))
     page = min(look.page, pages)
@@ -56,7 +57,7 @@ async def show(look: ScreenRequest) -> Response:
         ],
         total=_total([each.stats for each in overview.queues if each.stats is not None]),
         overview=overview,
-        survey=survey,
+        are_failures_read=are_failures_read,
         first=(page - 1) * A_PAGE + 1,
         page=page,
         pages=pages,
