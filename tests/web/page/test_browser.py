@@ -237,7 +237,7 @@ async def test_charts_are_there_and_say_what_they_show(address, has_script, widt
         assert (charts["y"] > tabs["y"]) == (width == 390), "on a phone the jobs come first"
         assert await page.get_by_role("link", name="Charts").is_visible() == (width == 390)
         await page.get_by_role("link", name="Day").click()
-        await page.wait_for_url(re.compile(r"span=day$"))
+        await page.wait_for_url(re.compile(r"span=day#history$"))
         await page.get_by_text("The numbers").click()
         assert await page.get_by_role("columnheader", name="Waiting").is_visible()
         box = await page.locator("figure svg").first.bounding_box()

@@ -85,7 +85,7 @@ async def test_the_address_says_how_long(client, put, redis):
     await redis.hset(queue.keys.hours, mapping=hours)
     day = (await client.get("/q/films/failed?span=day")).text
     assert "2\u202f388 done" in day
-    assert 'href="/q/films/failed?span=week"' in day
+    assert 'href="/q/films/failed?span=week#history"' in day
     week = (await client.get("/q/films?span=week")).text
     assert "13\u202f800 done" in week
     assert "Last hour" in (await client.get("/q/films?span=%22%3Cyear")).text
