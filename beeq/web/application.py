@@ -28,7 +28,7 @@ from beeq.redis.retry_delay import RetryDelay
 from beeq.redis.urls import redact
 from beeq.service import QueueService
 from beeq.telemetry.tally import QueueTally
-from beeq.web import access
+from beeq.web import access, bounds
 from beeq.web.bodies import RequestBody, send_response
 from beeq.web.bounds import HeldBytes
 from beeq.web.page.application import Dashboard
@@ -124,7 +124,7 @@ class Application:
         self._make_page = make_page
         self._page: Dashboard | None = None  # while it runs, if there is one
         self._most_streams: int | None = None
-        self._held_bytes = HeldBytes()
+        self._held_bytes = HeldBytes(bounds.MAX_HELD_BYTES)
         self._running: Running | None = None  # set while it runs
         routes = [Route(path, self._resource(path, handlers)) for path, handlers in ROUTES.items()]
         self._router = Router(routes, redirect_slashes=False, default=self._endpoint(_unknown))

@@ -17,7 +17,7 @@ _USUAL_BYTES = 100 << 10
 class HeldBytes:
     """The bytes of all bodies that one application holds at present, or of other large things."""
 
-    def __init__(self, most: int = MAX_HELD_BYTES) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
         self._total = 0
 

@@ -154,7 +154,8 @@ async def test_a_history_of_days_is_by_the_hour(make_queue, redis):
     hour = queue.now_ms() // 3_600_000
     await redis.hset(queue.keys.hours, mapping={str(hour - ago): "60,,,60,120;;" for ago in range(48)})
     history = await queue.history("7d")
-    assert (history.step_ms, len(history.points)) == (2 * 3_600_000, 85)
+    assert history.step_ms == 2 * 3_600_000
+    assert len(history.points) in {84, 85}  # as the first hour is the first or the second of its step
     assert history.total.succeeded == 48 * 60
     assert history.total.waiting == 2.0
     ((_, until_ms),) = history.gaps

@@ -20,6 +20,14 @@ def sized(size: int) -> bytes:
     return json.dumps({**WANTED, "parameters": {"pad": "x" * size}}).encode()
 
 
+@pytest.fixture
+async def bounded_client(valkey, prefix, monkeypatch):
+    """A client of an application that holds few bytes."""
+    monkeypatch.setattr(bounds, "MAX_HELD_BYTES", 300_000)
+    async with serving(app_on(valkey.url, prefix)) as client:
+        yield client
+
+
 async def test_a_full_queue_takes_no_more_and_loses_nothing(valkey, prefix):
     async with serving(app_on(valkey.url, prefix, max_waiting=3)) as client:
         statuses = [(await client.post(SCRIPT, json=WANTED)).status_code for _ in range(3)]
@@ -80,8 +88,8 @@ def test_a_queues_room(waiting, max_waiting, size, is_taken):
         bounds.check_queue(waiting, max_waiting=max_waiting, size=size)
 
 
-async def test_bodies_under_way_have_a_bound_together(client, monkeypatch, eventually):
-    monkeypatch.setattr(bounds, "MAX_HELD_BYTES", 300_000)
+async def test_bodies_under_way_have_a_bound_together(bounded_client, eventually):
+    client = bounded_client
     under_way = [
         asyncio.create_task(client.post(SCRIPT, content=then_silence([b" " * 140_000]), headers=JSON))
         for _ in range(2)
@@ -99,8 +107,8 @@ async def test_bodies_under_way_have_a_bound_together(client, monkeypatch, event
     assert (await client.post(SCRIPT, content=sized(250_000), headers=JSON)).status_code == 200
 
 
-async def test_refused_bodies_are_not_held(client, monkeypatch):
-    monkeypatch.setattr(bounds, "MAX_HELD_BYTES", 300_000)
+async def test_refused_bodies_are_not_held(bounded_client):
+    client = bounded_client
     for _ in range(5):
         assert (await client.post(SCRIPT, content=b"{" * 250_000, headers=JSON)).status_code == 400
         assert (await client.post("/nowhere", content=b" " * 900_000)).status_code == 404

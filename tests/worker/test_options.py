@@ -158,8 +158,9 @@ async def test_both_drop_settings_leave_nothing_but_the_results_time(make_queue,
 
     async def left():
         names = [key.removeprefix(queue.to_key("")) for key in await redis.keys(queue.to_key("*"))]
-        of_workers = ("beeq:workers", "beeq:running:")  # one of each process, with a TTL
-        return {name for name in names if not name.startswith(of_workers)} <= {"id", "stallBlock"}
+        # One of each process, with a TTL; and the history, which is of no job.
+        of_the_queue = ("beeq:workers", "beeq:running:", "beeq:minutes", "beeq:hours")
+        return {name for name in names if not name.startswith(of_the_queue)} <= {"id", "stallBlock"}
 
     await eventually(left)
 

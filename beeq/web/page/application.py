@@ -25,7 +25,7 @@ from beeq.errors import QueueClosed, RedisError, RedisRefused, line_of, one_line
 from beeq.processors.base import media_projects
 from beeq.redis.urls import redact
 from beeq.settings import Settings
-from beeq.web import access
+from beeq.web import access, bounds
 from beeq.web.bodies import RequestBody, send_response
 from beeq.web.bounds import HeldBytes
 from beeq.web.page import rendering
@@ -169,7 +169,7 @@ class Dashboard:
         self._visitors = Visitors(policy, auth)
         self._make_made = make_made
         self._make_mirror = make_mirror
-        self._held_bytes = HeldBytes()
+        self._held_bytes = HeldBytes(bounds.MAX_HELD_BYTES)
         self._parts: Parts | None = None
         self._most_streams = MOST_LISTENERS
         self._make_store()  # so that a bad URL is said now
