@@ -30,7 +30,6 @@ from beeq.service import QueueService
 from beeq.telemetry.tally import QueueTally
 from beeq.web import access, bounds
 from beeq.web.bodies import RequestBody, send_response
-from beeq.web import bounds
 from beeq.web.bounds import HeldBytes
 from beeq.web.page.application import Dashboard
 from beeq.web.paths import encoded_path

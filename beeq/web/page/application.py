@@ -27,7 +27,6 @@ from beeq.redis.urls import redact
 from beeq.settings import Settings
 from beeq.web import access, bounds
 from beeq.web.bodies import RequestBody, send_response
-from beeq.web import bounds
 from beeq.web.bounds import HeldBytes
 from beeq.web.page import rendering
 from beeq.web.page.addresses import Addresses, text_of_segment
