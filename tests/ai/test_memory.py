@@ -372,6 +372,9 @@ async def test_an_error_in_a_thread_keeps_nothing_alive() -> None:
         for call in (lambda: call_in_thread(read), lambda: ByteGate(MB).call(MB, read)):
             with pytest.raises(ValueError):  # noqa: PT011 - it has no words
                 await call()
+        for thread in threading.enumerate():
+            if thread.name == "beeq-call":
+                thread.join(30)  # it may have told its error, and not have let it go yet
         await asyncio.sleep(0)
         assert [found() for found in alive] == [None, None]
     finally:
