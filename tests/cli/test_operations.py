@@ -119,7 +119,7 @@ async def test_the_assembly_in_each_format(shop: Shop) -> None:
 
 
 async def test_the_webhook(shop: Shop) -> None:
-    fields = (f"webhookUrl=http://{shop.peers.host}/hook", 'payload:={"film": [1]}')
+    fields = (f"webhookUrl=http://{shop.peers.host}/film", 'payload:={"film": [1]}')
     result = await shop.ask("webhook-processing", *fields, "--id", "hook-1")
     assert result.keys() == {"status", "duration"}
     assert result["status"] == 200
