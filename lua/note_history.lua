@@ -1,4 +1,4 @@
--- Adds to a queue's history: what a worker has counted, and once a minute, for whoever calls first in it, how many
+-- Adds to a queue's history: what a worker has counted, and once a minute, for the first caller in it, how many
 -- jobs there are.
 --
 -- KEYS[1] minutes    hash, minute since the epoch → entry; "last" → the newest sample

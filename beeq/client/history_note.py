@@ -1,6 +1,6 @@
 """When a process has something to add to a queue's history: a worker's counts, or the sample of a new minute.
 
-Whoever calls first in a minute samples (``lua/note_history.lua``): so no process has to be there for it.
+The first caller in a minute samples (``lua/note_history.lua``): so no process has to be there for it.
 """
 
 import math
@@ -24,8 +24,8 @@ class HistoryNote:
 
     Args:
         keys: of the queue.
-        take: returns what this process's worker has counted since the last call; None: it is no worker, and
-            samples a queue only if Redis has any key of it.
+        take: returns what this process's worker has counted since the last call; None: it does not
+            work on the queue, and samples it only if Redis has any key of it.
     """
 
     def __init__(self, keys: Keys, take: Callable[[], str] | None = None) -> None:

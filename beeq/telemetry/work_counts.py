@@ -11,7 +11,7 @@ _DURATIONS_AT = _WAITS_AT + BUCKET_COUNT
 
 
 class WorkCounts:
-    """Counts of one queue's work; they only grow, so that whoever takes them needs no lock.
+    """Counts of one queue's work; they only grow, so the heartbeat takes them without a lock.
 
     Attributes:
         ended: recorded outcomes by status.

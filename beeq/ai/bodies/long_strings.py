@@ -63,7 +63,7 @@ class StringCutter:
             if data[end] == _BACKSLASH and end + 1 == len(data):
                 self._held = data[end:]
                 break
-            # No string of JSON goes on in the next line: what breaks off so is no JSON, or no string.
+            # A string of JSON ends in the line where it begins; else the text is not JSON.
             self._end_string(kept)
             kept += data[end : end + 1]
             place = end + 1

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 #: Within so many minutes before and after, counts may make up for a difference.
 _WINDOW = 3
-#: A difference below this part of what was counted nearby is no more than lateness.
+#: A difference below this part of what was counted nearby may come from late reports alone.
 _LATE = 1 / 6
 
 

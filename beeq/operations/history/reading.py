@@ -22,7 +22,7 @@ async def read_history(
     with the current one. The first point and the last may be shorter than the others.
 
     Raises:
-        ValueError: more than is kept, or a step that is no whole number of minutes, or of hours.
+        ValueError: more than is kept, or a step that is not a whole number of minutes or hours.
     """
     is_by_hour = last_ms > KEPT_MINUTES * MINUTE_MS
     unit_ms = HOUR_MS if is_by_hour else MINUTE_MS

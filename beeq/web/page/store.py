@@ -210,7 +210,7 @@ class QueueStore:
     async def overview(self, *, is_whole: bool = False) -> Overview:
         """Return every queue with its counts, which may be a second old, or older where queues are very many.
 
-        Whoever comes before all queues were counted once gets those that are, unless ``is_whole``.
+        Before all queues were counted once, it returns those that are, unless ``is_whole``.
         """
         counts = self._counts
         if counts is not None and time.monotonic() <= self._good_until_s:

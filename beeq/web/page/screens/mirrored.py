@@ -18,7 +18,7 @@ from beeq.web.page.made.files import MadeFile
 from beeq.web.page.store import in_time
 from beeq.web.responses import Refusal, status_object
 
-#: What of a document is no value of the job's.
+#: Fields of a document that hold none of the job's values.
 _OPEN_FIELDS = frozenset({"jobId", "queueName", "status", "createdAt", "updatedAt"})
 #: What has a section of its own on the screen of a forgotten job.
 _SHOWN_ELSEWHERE = frozenset({"jobData", "result", "error", "status", "jobId", "queueName"})
