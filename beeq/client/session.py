@@ -83,6 +83,7 @@ class Session:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._on_message: dict[str, Callable[[bytes], None]] = {}  # by channel
+        self._on_confirmed: dict[str, Callable[[], None]] = {}  # by channel
         self._subscriber = Subscriber(
             context.connector,
             on_message=self._message,
@@ -199,7 +200,7 @@ class Session:
             if not self._is_activating:
                 self._is_activating = True
                 context.duties.start("delayed activator", self.activator.run)
-            await self.subscribe(context.keys.earlier_delayed, self.activator.heard)
+            await self.subscribe(context.keys.earlier_delayed, self.activator.heard, self.activator.look)
         self._is_open = True
         asyncio.get_running_loop().call_soon(context.emit, "ready")
 
@@ -222,7 +223,7 @@ class Session:
         """Subscribe to job events; done once, before the first job of this process is saved."""
         if self._hears_events or not self._context.settings.get_events:
             return
-        await self.subscribe(self._context.keys.events, self.own_events.hear)
+        await self.subscribe(self._context.keys.events, self.own_events.hear, self._events_confirmed)
         self._hears_events = True
 
     def listened_to(self, event: str) -> None:
@@ -239,25 +240,34 @@ class Session:
         except RedisError as error:
             self._context.report_error(error)
 
-    async def subscribe(self, channel: str, on_message: Callable[[bytes], None]) -> None:
+    async def subscribe(
+        self,
+        channel: str,
+        on_message: Callable[[bytes], None],
+        on_confirmed: Callable[[], None] | None = None,
+    ) -> None:
         """Call ``on_message`` with each message of ``channel``; return when Redis has confirmed that.
 
+        ``on_confirmed`` is called each time Redis does: messages before that may have been lost.
         Raises what ``Subscriber.add`` raises.
         """
         self._on_message[channel] = on_message
+        if on_confirmed is not None:
+            self._on_confirmed[channel] = on_confirmed
         await self._subscriber.add(channel, timeout_ms=self._context.settings.redis_timeout)
 
     def _message(self, channel: str, message: bytes) -> None:
         self._on_message[channel](message)
 
     def _subscribed(self, channel: str) -> None:
-        if channel == self._context.keys.earlier_delayed and self.activator is not None:
-            self.activator.look()  # a message may have been lost meanwhile
-        elif channel == self._context.keys.events:
-            self.own_events.doubt()
-            if self._has_heard_events:
-                self._missed_ends.look()
-            self._has_heard_events = True
+        if channel in self._on_confirmed:
+            self._on_confirmed[channel]()
+
+    def _events_confirmed(self) -> None:
+        self.own_events.doubt()
+        if self._has_heard_events:
+            self._missed_ends.look()
+        self._has_heard_events = True
 
     async def check_stalled_jobs(self, interval_ms: int | None) -> int:
         """Check now; with an interval, repeat until ``close``, one repetition for each queue."""

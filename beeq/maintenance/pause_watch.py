@@ -88,8 +88,8 @@ class PauseWatch:
         #: The queue's pause, as far as is known.
         self.pause: Pause | None = None
 
-    def heard(self, _message: bytes = b"") -> None:
-        """Look now: somebody has paused or resumed the queue."""
+    def look(self) -> None:
+        """Look now: somebody has paused or resumed the queue, or a message of that may have been lost."""
         self._poked.set()
 
     async def run(self, duty: Duty) -> None:

@@ -169,7 +169,9 @@ class Consumer:
                 await self._session.connect()
                 await self._session.look_at_workers_rights()
                 await self._session.subscribe(self._context.keys.cancelled, self._cancelled)
-                await self._session.subscribe(self._context.keys.paused, self._pause_changed)
+                await self._session.subscribe(
+                    self._context.keys.paused, self._pause_changed, self._pause_changed
+                )
             except RedisError as error:
                 self._context.report_error(error)
                 await delay.wait(lambda: not self._session.is_running)
@@ -180,9 +182,9 @@ class Consumer:
         if self.worker is not None:
             self.worker.cancel(claim)
 
-    def _pause_changed(self, message: bytes) -> None:
+    def _pause_changed(self, _message: bytes = b"") -> None:
         if self.worker is not None:
-            self.worker.pause_watch.heard(message)
+            self.worker.pause_watch.look()
 
     # Running.
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from beeq import NoWorkerLives, Pause, QueuePaused
+from beeq.client.session import Session
 from beeq.maintenance.pause_watch import PauseKeeper
 from beeq.process import now_ms, user_name
 from beeq.protocol.pauses import MAX_BY_CHARACTERS, decode_pause
@@ -225,6 +226,25 @@ class TestWorkers:
         await redis.delete(operator.keys.paused)
         await (await operator.enqueue()).result(timeout=5000)
 
+    async def test_it_learns_of_one_before_it_could_hear_of_it(
+        self, operator: Any, make_queue: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("beeq.maintenance.pause_watch._LOOK_S", (60, 60))
+        may_subscribe = asyncio.Event()
+        subscribe = Session.subscribe
+
+        async def late(session: Session, channel: str, *rest: Any) -> None:
+            if channel == operator.keys.paused:
+                await may_subscribe.wait()
+            await subscribe(session, channel, *rest)
+
+        monkeypatch.setattr(Session, "subscribe", late)
+        works = Works(make_queue)
+        await (await operator.enqueue()).result(timeout=5000)
+        await operator.pause()
+        may_subscribe.set()
+        await eventually(lambda: works.is_paused, 5)
+
     async def test_its_turns_are_counted_during_a_pause(
         self, operator: Any, make_queue: Any, eventually: Any
     ) -> None:
@@ -285,28 +305,32 @@ class TestBurst:
         await operator.enqueue(delay_until="1h")
         await asyncio.wait_for(Works(make_queue).queue.run(burst=True, catch_signals=False), 10)
 
-    async def test_what_runs_when_it_is_paused_ends_first(self, operator: Any, make_queue: Any) -> None:
+    async def test_what_runs_when_it_is_paused_ends_first(
+        self, operator: Any, make_queue: Any, eventually: Any
+    ) -> None:
         works = Works(make_queue)
         works.go_on.clear()
         jobs = [await operator.enqueue() for _ in range(2)]
         running = asyncio.create_task(works.queue.run(burst=True, catch_signals=False))
         await works.began.wait()
         await operator.pause()
-        await asyncio.sleep(0.3)
+        await eventually(lambda: works.is_paused, 5)
         assert not running.done()
         works.go_on.set()
         with pytest.raises(QueuePaused, match="1 job waits"):
             await asyncio.wait_for(running, 10)
         assert await jobs[0].result(timeout=5000) == "done"
 
-    async def test_it_goes_on_if_the_pause_is_over_by_then(self, operator: Any, make_queue: Any) -> None:
+    async def test_it_goes_on_if_the_pause_is_over_by_then(
+        self, operator: Any, make_queue: Any, eventually: Any
+    ) -> None:
         works = Works(make_queue)
         works.go_on.clear()
         jobs = [await operator.enqueue() for _ in range(2)]
         running = asyncio.create_task(works.queue.run(burst=True, catch_signals=False))
         await works.began.wait()
         await operator.pause()
-        await asyncio.sleep(0.3)
+        await eventually(lambda: works.is_paused, 5)
         await operator.resume()
         works.go_on.set()
         await asyncio.wait_for(running, 10)
