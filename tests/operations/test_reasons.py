@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beeq.operations.explanation.reasons import JobFacts, Owner, explain
+from beeq.operations.explanation.reasons import JobFacts, Owner, explain, reason_of_loss
 from beeq.protocol.pauses import Pause
 from beeq.settings import show_duration
 
@@ -225,3 +225,26 @@ def test_a_job_that_has_ended_says_how():
 )
 def test_a_job_that_is_not_there_may_have_been(job_id, text):
     assert reasons("", job_id, counter=7) == {"missing": text}
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({"owner": Owner("host:1:abc", NOW - 9000, NOW - 2000)}, None),
+        ({"owner": Owner("host:1:abc", NOW - 90_000, NOW - 20_000), "is_marked": True}, "silent"),
+        ({"owner": Owner("host:1:abc", NOW - 90_000, NOW - 20_000), "claim": ":1"}, None),
+        ({"owner": Owner("host:1:abc", NOW - 90_000, NOW - 20_000), "claim": ""}, None),
+        ({"claim": ""}, None),
+        ({"claim": ":3", "is_marked": True, "workers": 0, "checkers": 0}, None),
+        ({"workers": 0, "checkers": 0}, "lost"),
+        ({"workers": 0, "checkers": 0, "check_ms": 4000}, None),
+        ({"workers": 0, "checkers": 0, "check_ms": 400, "is_marked": True}, "lost"),
+        ({"is_marked": True, "check_ms": 4000}, None),
+        ({"is_marked": True, "check_ms": 400}, "lost"),
+    ],
+)
+def test_a_loss_is_said_only_where_it_is_sure(facts, kind):
+    loss = reason_of_loss(
+        JobFacts(NOW, 5000, "active", **{"workers": 1, "checkers": 1, "claim": "t.1:1", **facts})
+    )
+    assert (None if loss is None else loss.kind) == kind

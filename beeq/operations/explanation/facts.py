@@ -9,7 +9,8 @@ from beeq.client.reader import Reader, Stats
 from beeq.client.session import Session
 from beeq.job import Job
 from beeq.operations.diagnosis.findings import PLACES
-from beeq.operations.explanation.reasons import LATE_BEAT_MS, Explanation, JobFacts, Owner, explain
+from beeq.operations.explanation.active_jobs import facts_of_workers, owners_in
+from beeq.operations.explanation.reasons import Explanation, JobFacts, explain
 from beeq.operations.inspection import Inspector, JobDetails
 from beeq.operations.live_workers import LiveWorker
 from beeq.operations.pauses import read_pause
@@ -71,7 +72,6 @@ class Explainer:
             "stall_interval": self._context.settings.stall_interval,
             "counter": stats.newest_job,
             "pause": pause,
-            "workers": len(seen.living),
             "taking": seen.taking,
             "sees_node": bool(seen.node_jobs),
             "claim": b"" if claim is None else claim,
@@ -156,22 +156,17 @@ def _of(details: JobDetails[Job]) -> dict[str, Any]:
 def _of_workers(job_id: str, workers: Sequence[LiveWorker]) -> dict[str, Any]:
     """Return what the living worker processes say of their places and of the job."""
     known: dict[str, Any] = {
-        "checkers": sum(worker.beat_age_ms <= LATE_BEAT_MS for worker in workers),
+        **facts_of_workers(workers),
         "slots": sum(worker.places or 0 for worker in workers),
         "taken": sum(min(worker.busy or 0, worker.places or 0) for worker in workers),
     }
     if any(worker.places is None for worker in workers):  # of an earlier beeq
         known["slots"] = 0
-    intervals = [worker.stall_interval_ms for worker in workers if worker.stall_interval_ms]
-    if intervals:
-        known["stall_interval"] = min(intervals)
     jobs = [(worker, job) for worker in workers for job in worker.jobs]
     if jobs:
         oldest, job = max(jobs, key=lambda pair: pair[1].ran_ms)
         known["longest"] = f"job {job.id} on {oldest.id} for {show_duration(job.ran_ms)}"
-    for worker, job in jobs:
-        if job.id == job_id:
-            known["owner"] = Owner(worker.id, job.since_ms, worker.beat_ms)
+    known["owner"] = owners_in(workers).get(job_id)
     return known
 
 

@@ -19,6 +19,9 @@ _OVERDUE_MS = 5000
 #: A worker beats each 10 s at least; after so long a beat is late.
 LATE_BEAT_MS = 12_000
 _LONGEST_ERROR = 300
+#: A worker that lives has noted a job, and taken its mark away, when so long has passed beyond its beat.
+_SURE_MS, _LONGEST_BEAT_MS = 1000, 10_000
+_SHORTEST_SURE_MS = 2500
 #: An id with more digits does not come from a counter.
 _MOST_DIGITS = 17
 
@@ -243,9 +246,57 @@ def _attempts(facts: JobFacts) -> Iterator[Reason]:
         yield Reason("postponed", f"its handler has put it off, for {show_duration(postponed)} in all")
 
 
+def owner_of(facts: JobFacts) -> Owner | None:
+    """Return who runs an active job: not a worker that has noted it, and lost it to another one since."""
+    owner, checked_ms = facts.owner, _checked_ms(facts)
+    if owner is None or facts.claim.startswith(":"):  # a stall check has taken the token away
+        return None
+    if owner.beat_ms is None or checked_ms is None or facts.is_marked:
+        return owner
+    # A stall check marks all active jobs. Only a beat, or a claim, takes the mark away.
+    last_sign_ms = max(owner.beat_ms, owner.since_ms or 0)
+    return owner if last_sign_ms >= checked_ms - _SURE_MS else None
+
+
+def reason_of_loss(facts: JobFacts) -> Reason | None:
+    """Return why nobody runs an active job that a beeq worker has claimed; None if that is not sure.
+
+    Of a job that nobody has claimed, as those of Node's workers, nothing is sure.
+    """
+    if not _is_claimed(facts):
+        return None
+    owner = owner_of(facts)
+    if owner is not None:
+        beat = _beat(facts, owner)
+        return None if beat.kind == "running" else beat
+    checked_ms = _checked_ms(facts)
+    # Somebody may have taken it just now; without a beeq worker, a Node worker that makes stall checks.
+    if facts.workers or 0 < facts.check_ms <= facts.stall_interval:
+        if not facts.is_marked or checked_ms is None:
+            return None
+        sure_ms = min(facts.stall_interval / 2, _LONGEST_BEAT_MS) + _SURE_MS
+        if facts.now_ms - checked_ms < max(sure_ms, _SHORTEST_SURE_MS):
+            return None
+    return _lost(facts)
+
+
+def _is_claimed(facts: JobFacts) -> bool:
+    return facts.claim.partition(":")[0] != ""
+
+
+def _checked_ms(facts: JobFacts) -> int | None:
+    """Return when the last stall check ended, a second ago or earlier; None if nobody knows."""
+    checked_ms = facts.now_ms - facts.stall_interval + facts.check_ms
+    return checked_ms if facts.check_ms and checked_ms <= facts.now_ms - _SURE_MS else None
+
+
+def _lost(facts: JobFacts) -> Reason:
+    text = "a beeq worker has taken it, and no living one says that it runs it"
+    return Reason("lost", f"{text}{_requeued(facts)}")
+
+
 def _active(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]:
-    owner = facts.owner
-    is_claimed = facts.claim.partition(":")[0] != ""
+    owner, is_claimed = owner_of(facts), _is_claimed(facts)
     if owner is not None:
         ran = f", for {_since(facts, owner.since_ms)}" if owner.since_ms else ""
         yield Reason("running", f"it runs on {owner.name}{ran}")
@@ -254,8 +305,7 @@ def _active(_job_id: str, _queue_name: str, facts: JobFacts) -> Iterator[Reason]
         text = "a beeq worker has taken it just now, or has died since the last stall check"
         yield Reason("running", text)
     elif is_claimed:
-        text = "a beeq worker has taken it, and no living one says that it runs it"
-        yield Reason("lost", f"{text}{_requeued(facts)}")
+        yield _lost(facts)
     elif facts.is_marked:
         text = "no beeq worker has claimed it, and no sign of life came since the last stall check"
         yield Reason("silent", f"{text}{_requeued(facts)}")

@@ -51,6 +51,7 @@ from beeq.web.page.screens import (
     workers,
 )
 from beeq.web.page.searches import Searches
+from beeq.web.page.sources.active_jobs import ActiveJobs
 from beeq.web.page.sources.checkups import CheckUps
 from beeq.web.page.sources.mirrored import PageMirror, page_mirror
 from beeq.web.page.store import QueueStore
@@ -197,6 +198,7 @@ class Dashboard:
                 self._make_mirror(),
                 Searches(),
                 Histories(store, is_read_only=self._policy.is_read_only),
+                ActiveJobs(store),
             )
             self._parts.histories.begin()
         return self._parts
@@ -208,6 +210,7 @@ class Dashboard:
             await parts.live.close()
             await parts.runs.close()
             await parts.failures.close()
+            await parts.active_jobs.close()
             await parts.searches.close()
             await parts.checkups.close()
             await parts.histories.close()

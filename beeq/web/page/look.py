@@ -18,6 +18,7 @@ from beeq.web.page.live import Live
 from beeq.web.page.made.files import MadeFiles
 from beeq.web.page.runs import BulkRuns
 from beeq.web.page.searches import Searches
+from beeq.web.page.sources.active_jobs import ActiveJobs
 from beeq.web.page.sources.checkups import CheckUps
 from beeq.web.page.sources.mirrored import PageMirror
 from beeq.web.page.store import QueueStore
@@ -51,6 +52,7 @@ class Parts:
     mirror: PageMirror
     searches: Searches
     histories: Histories
+    active_jobs: ActiveJobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ They stand together because the overview waits for four of them in turn, and is 
 
 #: For the names of queues, and for their counts.
 NAMES_S, COUNTS_S = 0.05, 0.1
+#: For active jobs that have lost their worker, while the overview waits for the kinds of errors.
+OVERVIEWS_LOSSES_S = 0.08
 #: For the kinds of errors: on the overview, and on their own screen.
 OVERVIEWS_FAILURES_S, FAILURES_S = 0.08, 0.15
 #: For the last hours of the queues.

@@ -1,6 +1,8 @@
 """The overview: every queue, those in trouble first, and the one line that says whether anybody is needed."""
 
+import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -9,11 +11,13 @@ from beeq.client.reader import Stats
 from beeq.web.page import waits, words
 from beeq.web.page.failures import FailureGroup, FailureSurvey
 from beeq.web.page.look import ScreenRequest
+from beeq.web.page.sources.active_jobs import LostJobs
 from beeq.web.page.store import QueueCounts
-from beeq.web.page.troubles import FAILING, LATE, NEEDS_SOMEBODY, PAUSED, UNSERVED, worst_first
+from beeq.web.page.troubles import FAILING, LATE, LOST, NEEDS_SOMEBODY, PAUSED, UNSERVED, worst_first
 
 #: Queues of one page of the overview, and of those that need somebody.
 A_PAGE, _MOST_NAMED = 100, 5
+_LONGEST_ID = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +43,40 @@ class Row:
 async def show(look: ScreenRequest) -> Response:
     """Return the overview: of very many queues a page, those in trouble first."""
     overview = await look.parts.store.overview()
-    survey = await look.parts.failures.look(wait_s=waits.OVERVIEWS_FAILURES_S)
-    are_failures_read = survey.has_ended  # as the weights know them: it may end before this is written
-    sorted_queues = worst_first(overview.queues, survey)
+    survey, losses = await asyncio.gather(
+        look.parts.failures.look(wait_s=waits.OVERVIEWS_FAILURES_S),
+        look.parts.active_jobs.survey(overview.queues, wait_s=waits.OVERVIEWS_LOSSES_S),
+    )
+    # As the weights know them: they may end before this is written.
+    are_failures_read, are_losses_known = survey.has_ended, losses.has_ended
+    lost = {
+        (each.prefix, each.name): found
+        for each in overview.queues
+        if each.stats is not None
+        and each.stats.active
+        and (found := losses.lost.get((each.prefix, each.name))) is not None
+    }
+    sorted_queues = worst_first(overview.queues, survey, lost)
     pages = max(1, math.ceil(len(sorted_queues) / A_PAGE))
     page = min(look.page, pages)
     shown = sorted_queues[(page - 1) * A_PAGE : page * A_PAGE]
     in_trouble = sum(weight >= NEEDS_SOMEBODY for weight, _ in sorted_queues)
     return look.screen(
         "overview.html",
-        rows=[_row(look, counts, weight, survey) for weight, counts in shown],
+        rows=[_row(look, counts, weight, survey, lost) for weight, counts in shown],
         trends=await look.parts.histories.trends([(each.prefix, each.name) for _, each in shown]),
         in_trouble=in_trouble,
         troubles=[
-            _row(look, counts, weight, survey)
+            _row(look, counts, weight, survey, lost)
             for weight, counts in sorted_queues[: min(in_trouble, _MOST_NAMED)]
         ],
         total=_total([each.stats for each in overview.queues if each.stats is not None]),
         overview=overview,
-        are_failures_read=are_failures_read,
+        unread=_unread(
+            are_counted=not overview.is_counting,
+            are_failures_read=are_failures_read,
+            are_losses_known=are_losses_known,
+        ),
         first=(page - 1) * A_PAGE + 1,
         page=page,
         pages=pages,
@@ -65,7 +84,22 @@ async def show(look: ScreenRequest) -> Response:
     )
 
 
-def _row(look: ScreenRequest, counts: QueueCounts, weight: int, survey: FailureSurvey) -> Row:
+def _unread(*, are_counted: bool, are_failures_read: bool, are_losses_known: bool) -> str:
+    """Return what is not known yet, as a sentence without its full stop; "" if all is."""
+    if not are_counted:
+        return "queues are still being counted"
+    if not are_failures_read:
+        return "failed jobs are still being read"
+    return "" if are_losses_known else "active jobs are still being looked at"
+
+
+def _row(
+    look: ScreenRequest,
+    counts: QueueCounts,
+    weight: int,
+    survey: FailureSurvey,
+    losses: Mapping[tuple[str, str], LostJobs],
+) -> Row:
     at = look.at.within(counts.prefix)
     stats, address, text = counts.stats, at.queue(counts.name), ""
     if stats is None:
@@ -75,7 +109,7 @@ def _row(look: ScreenRequest, counts: QueueCounts, weight: int, survey: FailureS
     elif weight == UNSERVED:
         waits = words.duration(stats.oldest_waiting_ms or 0)
         text = f"no worker takes its jobs; the next one has waited {waits}"
-    elif weight >= FAILING:
+    elif FAILING <= weight < LOST:
         groups = survey.of(counts.prefix, counts.name)
         recent = survey.recent_of(counts.prefix, counts.name)
         text, address = (
@@ -86,7 +120,17 @@ def _row(look: ScreenRequest, counts: QueueCounts, weight: int, survey: FailureS
         text = f"the next job has waited {words.duration(stats.oldest_waiting_ms or 0)}"
     elif counts.pause is not None:
         text = f"paused {counts.pause}"
+    if stats is not None and (lost := losses.get((counts.prefix, counts.name))) is not None:
+        address = at.queue(counts.name, "active") if weight == LOST or not text else address
+        text = f"{text}; {_text_of(lost)}" if text else _text_of(lost)
     return Row(counts, address, text, weight)
+
+
+def _text_of(lost: LostJobs) -> str:
+    job_id = words.cut(lost.job_id, _LONGEST_ID)
+    if lost.count == 1:
+        return f"active job {job_id}: {lost.reason}"
+    return f"{words.number(lost.count)} active jobs have lost their worker, as {job_id}: {lost.reason}"
 
 
 def _most_of(look: ScreenRequest, groups: list[FailureGroup]) -> str:

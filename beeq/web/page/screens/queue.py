@@ -83,6 +83,9 @@ async def show(look: ScreenRequest) -> Response:
                     state, at=look.asked("at"), count=A_PAGE, max_bytes=LONGEST_LISTED
                 )
                 rows, next_at = [_row(look, name, each) for each in page.jobs], page.next_at
+    seen = None
+    if state == "active" and rows:
+        seen = await look.parts.active_jobs.of(look.prefix, name, [row.id for row in rows])
     return look.screen(
         "queue.html",
         name=name,
@@ -91,6 +94,8 @@ async def show(look: ScreenRequest) -> Response:
         tabs=TABS,
         verbs=VERBS[state],
         rows=rows,
+        seen={} if seen is None else seen.jobs,
+        is_unseen=state == "active" and bool(rows) and seen is None,
         search=search,
         given=given,
         filter_problem=problem,
