@@ -22,7 +22,7 @@ from beeq.web.page.sources.active_jobs import ActiveJobs
 from beeq.web.page.sources.checkups import CheckUps
 from beeq.web.page.sources.mirrored import PageMirror
 from beeq.web.page.store import QueueStore
-from beeq.web.page.visitors import Visitor, Visitors
+from beeq.web.page.visitors import Visitor, Visitors, group_of
 from beeq.web.policy import Policy
 
 #: What was done is said on the next screen, once: a cookie takes it there.
@@ -90,6 +90,13 @@ class ScreenRequest:
         """Return a parameter of the query, in one line and not too long; "" if it is not there."""
         query: QueryParams = self.request.query_params
         return query.get(name, "")[:_LONGEST_QUERY]
+
+    @property
+    def reader(self) -> str:
+        """Who looks, as far as they can be told apart: by their session, or else by their address."""
+        if self.visitor.cookie and not self.visitor.is_new:
+            return self.visitor.cookie
+        return f"{self.visitor.who} at {group_of(self.request)}"
 
     @property
     def page(self) -> int:

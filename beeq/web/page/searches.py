@@ -24,6 +24,8 @@ LONGEST_S = 20.0
 #: What a search has found is shown to who asks again soon: the longer it took, the longer, up to so long.
 _GOOD_FOR_S = 30.0
 _MOST_REMEMBERED = 30
+#: Those that go on at once. A reader's second one needs two free places, and so on: the last is for a reader
+#: who has none.
 _MOST_AT_ONCE = 4
 
 
@@ -75,6 +77,7 @@ class Searches:
     def __init__(self) -> None:
         self._searches: OrderedDict[Hashable, Search] = OrderedDict()
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
+        self._readers: dict[Hashable, str] = {}  # who has begun those that go on
 
     async def close(self) -> None:
         """Stop those that go on."""
@@ -83,21 +86,26 @@ class Searches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def look(self, key: Hashable, work: Callable[[Search], Awaitable[None]]) -> Search:
+    async def look(self, key: Hashable, work: Callable[[Search], Awaitable[None]], *, reader: str) -> Search:
         """Return the search of that key after a short wait; ``work`` is done if it is new, or old.
 
-        Raises Refusal: too many go on, or what ``work`` raised.
+        Raises Refusal: too many go on, or too many of this ``reader``; or what ``work`` raised.
         """
         search = self._searches.get(key)
         if search is None or (key not in self._tasks and time.monotonic() > search.good_until_s):
-            if len(self._tasks) >= _MOST_AT_ONCE:
+            own = list(self._readers.values()).count(reader)
+            if _MOST_AT_ONCE - len(self._tasks) <= own:
+                of_them = f", {own} of them yours" if own else ""
                 raise Refusal(
-                    503, "Several searches go on: try again in a moment", headers={"retry-after": "5"}
+                    503,
+                    f"Several searches go on{of_them}: try again in a moment",
+                    headers={"retry-after": "5"},
                 )
             search = self._searches[key] = Search()
             self._searches.move_to_end(key)
             self._tasks[key] = task = asyncio.create_task(self._run(search, work))
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            self._readers[key] = reader
+            task.add_done_callback(lambda _: self._ended(key))
             self._forget_some()
         if key in self._tasks:
             await asyncio.wait({self._tasks[key]}, timeout=waits.SEARCH_S)
@@ -109,6 +117,9 @@ class Searches:
         """Search again at the next look: somebody has changed jobs."""
         for key in [each for each in self._searches if each not in self._tasks]:
             del self._searches[key]
+
+    def _ended(self, key: Hashable) -> None:
+        del self._tasks[key], self._readers[key]
 
     def _forget_some(self) -> None:
         old = [key for key in self._searches if key not in self._tasks]

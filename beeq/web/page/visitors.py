@@ -132,7 +132,7 @@ class Visitors:
 
         Raises Refusal: 403, it is not one; 429, too many from this address have not been.
         """
-        address, now_s = _group_of(request), time.monotonic()
+        address, now_s = group_of(request), time.monotonic()
         failures, paused_until_s = self._failures.get(address, (0, 0.0))
         if now_s < paused_until_s:
             wait_s = int(paused_until_s - now_s) + 1
@@ -194,7 +194,7 @@ def set_session(response: Response, request: Request, base: str, cookie: str) ->
     )
 
 
-def _group_of(request: Request) -> str:
+def group_of(request: Request) -> str:
     """Return the sender's address; of IPv6 the network, of which one sender has all addresses."""
     text = request.client.host if request.client else ""
     address = address_of(text)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 
+import httpx
 import pytest
 
 from beeq.client.reader import Stats
@@ -288,7 +289,7 @@ async def test_who_asks_for_the_same_search_shares_it():
         await go_on.wait()
         search.found.append(1)
 
-    asking = [asyncio.create_task(searches.look("x", work)) for _ in range(3)]
+    asking = [asyncio.create_task(searches.look("x", work, reader="a")) for _ in range(3)]
     await asyncio.sleep(0)
     go_on.set()
     first, *others = await asyncio.gather(*asking)
@@ -306,18 +307,78 @@ async def test_searches_are_bounded_in_number_and_time(monkeypatch):
         await asyncio.Event().wait()
 
     for n in range(4):
-        assert not (await searches.look(n, work)).has_ended
+        assert not (await searches.look(n, work, reader=str(n))).has_ended
     with pytest.raises(Refusal):
-        await searches.look("one more", work)
+        await searches.look("one more", work, reader="one more")
     await searches.close()
     monkeypatch.setattr("beeq.web.page.searches.LONGEST_S", 0.01)
     monkeypatch.setattr(waits, "SEARCH_S", 20.0)
-    search = await searches.look("again", work)
+    search = await searches.look("again", work, reader="a")
     assert (search.has_ended, search.is_whole) == (True, False)
     for n in range(100):
-        await searches.look(n, work)
+        await searches.look(n, work, reader="a")
     assert len(searches._searches) <= 31
     await searches.close()
+
+
+async def test_one_reader_leaves_a_search_to_another(monkeypatch):
+    monkeypatch.setattr(waits, "SEARCH_S", 0.0)
+    searches, may_end = Searches(), asyncio.Event()
+
+    async def work(_search: Search) -> None:
+        await may_end.wait()
+
+    for n in range(2):
+        await searches.look(n, work, reader="a")
+    with pytest.raises(Refusal, match="2 of them yours"):
+        await searches.look(2, work, reader="a")
+    assert not (await searches.look(0, work, reader="a")).has_ended, "their own go on"
+    for reader in ("b", "c"):
+        await searches.look(reader, work, reader=reader)
+    may_end.set()
+    monkeypatch.setattr(waits, "SEARCH_S", 20.0)
+    for n in range(2):
+        await searches.look(n, work, reader="a")
+    await searches.look(2, work, reader="a")
+    await searches.close()
+    assert searches._readers == {}
+
+
+@pytest.mark.parametrize("reading", ["sessions", "no cookies", "programs"])
+async def test_readers_are_told_apart_by_session_or_address(make_page, put, monkeypatch, reading):
+    await put("mail", {"n": 1})
+    page = make_page(token="t" * 20) if reading == "programs" else make_page(auth=lambda _: "look")
+    go_on = asyncio.Event()
+    store = page._running().store
+    overview = store.overview
+
+    async def slow(*, is_whole: bool = False) -> Overview:
+        await go_on.wait()
+        counted: Overview = await overview(is_whole=is_whole)
+        return counted
+
+    monkeypatch.setattr(store, "overview", slow)
+    monkeypatch.setattr(waits, "SEARCH_S", 0.1)
+
+    async def status(client: httpx.AsyncClient, text: str) -> int:
+        if reading == "no cookies":
+            client.cookies.clear()
+        return (await client.get("/search", params={"q": text})).status_code
+
+    def client_at(address: str) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app=page, client=(address, 1))
+        headers = {"authorization": f"Bearer {'t' * 20}"} if reading == "programs" else {}
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
+
+    async with (
+        client_at("127.0.0.1") as greedy,
+        client_at("127.0.0.1" if reading == "sessions" else "127.0.0.2") as other,
+    ):
+        for client in (greedy, other):
+            await client.get("/q/mail")  # which sets the cookie
+        assert [await status(greedy, f"text {n}") for n in range(4)] == [200, 200, 503, 503]
+        assert await status(other, "mine") == 200
+        go_on.set()
 
 
 async def test_a_search_that_fails_says_so(monkeypatch):
@@ -326,7 +387,7 @@ async def test_a_search_that_fails_says_so(monkeypatch):
     async def work(_search: Search) -> None:
         raise ZeroDivisionError
 
-    search = await searches.look("x", work)
+    search = await searches.look("x", work, reader="a")
     assert "Internal error" in search.problem
     assert not search.is_whole
     await searches.close()

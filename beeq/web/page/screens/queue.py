@@ -74,7 +74,7 @@ async def show(look: ScreenRequest) -> Response:
         if filters:
             key = (look.prefix, look.at.base, name, state, *sorted(given.items()))
             search = await look.parts.searches.look(
-                key, partial(_search, look, name, {**filters, "state": state})
+                key, partial(_search, look, name, {**filters, "state": state}), reader=look.reader
             )
             rows = search.found
         else:

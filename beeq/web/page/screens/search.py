@@ -76,7 +76,9 @@ async def show(look: ScreenRequest) -> Response:
     search = Search(has_ended=True)
     if wanted:
         key = ("", look.at.base, wanted, before)
-        search = await look.parts.searches.look(key, partial(_search, look, wanted, before))
+        search = await look.parts.searches.look(
+            key, partial(_search, look, wanted, before), reader=look.reader
+        )
     if search.has_ended and len(search.homes) == 1:
         ((prefix, name),) = search.homes
         return rendering.redirect(look.at.within(prefix).job(name, wanted))
