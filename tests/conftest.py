@@ -23,12 +23,13 @@ or a user of their own, are left out: those with Node, and those marked ``more_r
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
-import tempfile
+import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,24 +70,51 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let interrupts through, choose the Redis user, and hide the machine's ffmpeg where the bundled one is to be tested."""
+    """Let interrupts through and bytecode be kept; choose the Redis user; hide the machine's ffmpeg if the other is tested."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in a shell's background, whose children would not hear the interrupts that tests send.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     UserOfUrls.is_limited = config.getoption("--acl")
     if config.getoption("--ffmpeg") == "bundled":
         config.add_cleanup(hide_ffmpeg())
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        # Hundreds of tests start a process: each would compile all of beeq first.
-        bytecode = tempfile.TemporaryDirectory(prefix="beeq-bytecode-")
-        config.add_cleanup(bytecode.cleanup)
-        os.environ["PYTHONPYCACHEPREFIX"] = bytecode.name
+    # To compile the tests takes as long as a quarter of them; and each process that a test starts would compile beeq.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown with ``-p no:xdist``
 def pytest_xdist_auto_num_workers() -> int:
     """Run one more test process than there are cores: many tests wait for a moment, or for a program they run."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Let each test process begin with another part of the tests, so that none compiles what another one compiles."""
+    report = yield
+    if isinstance(collector, pytest.Dir) and collector.path == Path(__file__).parent:
+        report.result = _rotated(report.result)
+    return report
+
+
+def _rotated(collectors: list[pytest.Collector]) -> list[pytest.Collector]:
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", ""), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    if not worker.startswith("gw") or not count.isdecimal():
+        return collectors
+    sizes = [_size(collector.path) for collector in collectors]
+    before = sum(sizes) * int(worker[2:]) / int(count)
+    first = next((n for n in range(len(sizes)) if sum(sizes[: n + 1]) > before), 0)
+    return collectors[first:] + collectors[:first]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*.py")))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the tests themselves, half a million objects, from each garbage collection of a test."""
+    gc.collect()
+    gc.freeze()
 
 
 #: The fixtures of tests with Node.
@@ -108,6 +136,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what runs ffmpeg as external; leave out, on fakeredis, what needs more than it."""
+    # Test processes find the tests in different orders; they must have them in the same.
+    items.sort(key=lambda item: str(item.path))
     for item in items:
         if item.get_closest_marker("ffmpeg"):
             item.add_marker("external")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -167,6 +168,7 @@ def module_name_of(path: Path) -> str:
 MODULE_NAMES = {module_name_of(path): path for path in EVERY_MODULE}
 
 
+@functools.cache
 def modules_imported_by(path: Path) -> set[str]:
     """Return the modules of beeq and its commands that a module imports, anywhere in it."""
     found = set()
@@ -186,19 +188,18 @@ def layer_of(module: str) -> int:
     raise AssertionError(f"{module} has no layer")
 
 
-IMPORTED_BY = {module: modules_imported_by(path) for module, path in MODULE_NAMES.items()}
-
-
 @pytest.mark.parametrize("module", sorted(MODULE_NAMES))
 def test_a_module_imports_nothing_above_its_layer(module):
-    above = {found for found in IMPORTED_BY[module] if layer_of(found) > layer_of(module)}
+    above = {
+        found for found in modules_imported_by(MODULE_NAMES[module]) if layer_of(found) > layer_of(module)
+    }
     assert above == {found for importing, found in UPWARD if importing == module}
 
 
 def test_no_modules_import_each_other_in_a_circle():
     left = {
-        module: {found for found in imported if (module, found) not in UPWARD}
-        for module, imported in IMPORTED_BY.items()
+        module: {found for found in modules_imported_by(path) if (module, found) not in UPWARD}
+        for module, path in MODULE_NAMES.items()
     }
     while lowest := [module for module, imported in left.items() if not imported & left.keys()]:
         for module in lowest:

@@ -16,6 +16,7 @@ from beeq.service import QueueService
 from tests.support.mongo import MongoServer
 from tests.support.server import Server
 
+_FOLDER = Path(__file__).parent
 #: PyMongo leaves a socket whose server went away to the garbage collector.
 _LEFT_BY_PYMONGO = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -23,7 +24,7 @@ _LEFT_BY_PYMONGO = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceW
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let PyMongo be, in the tests of this folder."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.parent == _FOLDER:
             item.add_marker(_LEFT_BY_PYMONGO)
 
 
