@@ -44,7 +44,7 @@ def machine(client: redis.Redis, *, uvloop: bool) -> dict[str, Any]:
         "redis-py": metadata.version("redis"),
         "hiredis": metadata.version("hiredis"),
         "orjson": metadata.version("orjson"),
-        "server": f"valkey {server['valkey_version']}",
+        "server": _version(server),
         "connection": "TCP on loopback, server and workers on one machine",
     }
 
@@ -118,6 +118,12 @@ def ticks() -> Ticks | None:
     user, nice, system, idle, iowait, irq, softirq, stolen = map(int, stat.read_text().split()[1:9])
     busy = user + nice + system + irq + softirq
     return Ticks(busy + idle + iowait + stolen, busy, stolen)
+
+
+def _version(server: dict[str, Any]) -> str:
+    if "valkey_version" in server:
+        return f"valkey {server['valkey_version']}"
+    return f"redis {server['redis_version']}"
 
 
 def _cpu() -> str:

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,42 +25,90 @@ from benchmarks.servers import Server
 
 _HERE = Path(__file__).resolve().parent
 _QUEUE = "bench"
+#: What is kept from one run to the next: in the checkout, and ignored by git.
+CACHE = _HERE.parent / ".benchmarks"
 #: No measurement takes longer; a process that hangs ends the run.
 _PATIENCE_S = 120.0
 #: How often the harness looks at Redis: often enough for half a percent, seldom enough not to be felt.
 _LOOK_S = 0.004
+#: Linux's name of a process's CPU clock, beside its id.
+_CPU_CLOCK = 2
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Library:
-    """One of the two: how its processes are started."""
+    """One that is measured: how its processes are started."""
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str]
     uvloop: bool = False
+    #: What its queues are set to, in the library's own words; the rest is its defaults.
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def beeq(*, uvloop: bool) -> Library:
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs that the harness puts into a queue."""
+
+    count: int
+    #: What a record's data, and its options, hold besides: JSON, with a comma in front.
+    more_data: str = ""
+    more_options: str = ""
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What a worker does with each job, the same in each library."""
+
+    #: ``do nothing``, ``read``: return two fields of the data; ``sleep``; ``tell the time``.
+    name: str = "do nothing"
+    #: For how long it sleeps.
+    sleep_ms: float = 0.0
+
+
+_NOTHING = Handler()
+
+
+def beeq(*, uvloop: bool, settings: Mapping[str, Any] | None = None) -> Library:
     """Return beeq, of this checkout, on this interpreter."""
-    paths = [str(_HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = (sys.executable, str(_HERE / "workers" / "beeq_worker.py"))
-    return Library("beeq", command, {"PYTHONPATH": os.pathsep.join(paths)}, uvloop)
+    return Library("beeq", command, _this_checkout(), uvloop, settings or {})
 
 
-def bee_queue(place: Path) -> Library:
+def exchange_alone() -> Library:
+    """Return the least client that can work off jobs by ``lua/exchange.lua``: what no engine can be above."""
+    command = (sys.executable, str(_HERE / "workers" / "exchange_alone.py"))
+    return Library("exchange alone", command, _this_checkout())
+
+
+def bee_queue(place: Path, settings: Mapping[str, Any] | None = None) -> Library:
     """Return npm's bee-queue, installed in the folder ``place``."""
     command = ("node", str(_HERE / "workers" / "bee_queue.js"))
-    return Library("bee-queue", command, {"NODE_PATH": str(place / "node_modules")})
+    return Library("bee-queue", command, {"NODE_PATH": str(place / "node_modules")}, settings=settings or {})
+
+
+def _this_checkout() -> dict[str, str]:
+    """Return the environment of beeq's processes; they keep bytecode, wherever else it is not kept."""
+    paths = [str(_HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(CACHE / "bytecode")}
+    return {"PYTHONPATH": os.pathsep.join(paths), **bytecode}
 
 
 class Process:
     """One process of a benchmark: ready once made, at work after ``go``."""
 
     def __init__(
-        self, library: Library, url: str, mode: str, *, concurrency: int = 1, count: int = 0
+        self,
+        library: Library,
+        url: str,
+        mode: str,
+        *,
+        concurrency: int = 1,
+        count: int = 0,
+        handler: Handler = _NOTHING,
     ) -> None:
         ask = {
             "mode": mode,
@@ -68,6 +116,9 @@ class Process:
             "queue": _QUEUE,
             "concurrency": concurrency,
             "count": count,
+            "handler": handler.name,
+            "sleep_ms": handler.sleep_ms,
+            "settings": dict(library.settings),
             "uvloop": library.uvloop,
         }
         self._process = subprocess.Popen(
@@ -104,15 +155,11 @@ class Process:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.returncode}")
 
     def cpu_us(self) -> float | None:
-        """Return the CPU time the process has used so far, in µs; ``None`` on systems without /proc."""
+        """Return the CPU time the process has used so far, in µs; ``None`` on systems that do not tell."""
         try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except OSError:
+            return time.clock_gettime((~self._process.pid << 3) | _CPU_CLOCK) * 1e6
+        except (AttributeError, OSError):
             return None
-        # After the program's name, which may hold blanks: the fields from the third on.
-        fields = stat.rpartition(")")[2].split()
-        user_ticks, system_ticks = int(fields[11]), int(fields[12])
-        return (user_ticks + system_ticks) / os.sysconf("SC_CLK_TCK") * 1e6
 
     def end(self) -> None:
         """Let the process end, and wait for it."""
@@ -137,15 +184,14 @@ def process(*args: Any, **kwargs: Any) -> Iterator[Process]:
         started.end()
 
 
-def fill(client: redis.Redis, count: int) -> None:
+def fill(client: redis.Redis, jobs: Jobs) -> None:
     """Put jobs into the queue, as both libraries write them."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms, count = time.time_ns() // 1_000_000, jobs.count
+    options = f'{{"timestamp":{now_ms},"stacktraces":[]{jobs.more_options}}}'
+    rest = f'{jobs.more_data}}},"options":{options},"status":"created","progress":0}}'
     for first in range(1, count + 1, 1000):
         ids = [str(n) for n in range(first, min(first + 1000, count + 1))]
-        options = f'{{"timestamp":{now_ms},"stacktraces":[]}}'
-        records: dict[Any, Any] = {
-            n: f'{{"data":{{"i":{n}}},"options":{options},"status":"created","progress":0}}' for n in ids
-        }
+        records: dict[Any, Any] = {n: f'{{"data":{{"i":{n}{rest}' for n in ids}
         client.hset(f"bq:{_QUEUE}:jobs", mapping=records)
         client.lpush(f"bq:{_QUEUE}:waiting", *ids)
     client.set(f"bq:{_QUEUE}:id", count)
@@ -164,43 +210,114 @@ class Drain:
 
 
 def drain(
-    library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int, workers: int = 1
+    library: Library,
+    client: redis.Redis,
+    url: str,
+    *,
+    concurrency: int,
+    jobs: Jobs,
+    handler: Handler = _NOTHING,
+    workers: int = 1,
+    is_dropped: bool = False,
 ) -> Drain:
-    """Let ``workers`` processes work off ``count`` jobs which do nothing, and return what it was like."""
+    """Let ``workers`` processes work off jobs, and return what it was like.
+
+    ``is_dropped`` says that nothing stays of a job that succeeded.
+    """
     clear(client)
-    fill(client, count)
+    fill(client, jobs)
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(process(library, url, "work", concurrency=concurrency))
+            stack.enter_context(process(library, url, "work", concurrency=concurrency, handler=handler))
             for _ in range(workers)
         ]
         for worker in processes:
             worker.go()
 
-        def check() -> None:
-            for worker in processes:
-                worker.check()
+        def finished() -> int:
+            if is_dropped:
+                return jobs.count - int(client.hlen(f"bq:{_QUEUE}:jobs"))
+            return _succeeded(client)
 
-        def cpu_us() -> tuple[float | None, float]:
-            each = [worker.cpu_us() for worker in processes]
-            return None if None in each else sum(filter(None, each)), _server_cpu_us(client)
+        return _watch_drain(client, processes, jobs.count, finished)
 
-        jobs, seconds, before, after = watch(
-            lambda: int(client.scard(f"bq:{_QUEUE}:succeeded")), count, check=check, note=cpu_us
-        )
-    worker_us = None if before[0] is None or after[0] is None else (after[0] - before[0]) / jobs
-    return Drain(jobs / seconds, worker_us, (after[1] - before[1]) / jobs)
+
+def _watch_drain(
+    client: redis.Redis, processes: list[Process], count: int, finished: Callable[[], int]
+) -> Drain:
+    def check() -> None:
+        for worker in processes:
+            worker.check()
+
+    def cpu_us() -> tuple[float | None, float]:
+        each = [worker.cpu_us() for worker in processes]
+        return None if None in each else sum(filter(None, each)), _server_cpu_us(client)
+
+    done, seconds, before, after = watch(finished, count, check=check, note=cpu_us)
+    worker_us = None if before[0] is None or after[0] is None else (after[0] - before[0]) / done
+    return Drain(done / seconds, worker_us, (after[1] - before[1]) / done)
 
 
 def drain_and_weigh(
-    library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int
+    library: Library, client: redis.Redis, url: str, *, concurrency: int, jobs: Jobs
 ) -> tuple[Drain, float]:
     """Drain with one worker, and also return the server's memory a finished job, in bytes.
 
     That is what all keys take once the worker has gone, divided by the jobs; see ``_memory_of_keys``.
     """
-    drained = drain(library, client, url, concurrency=concurrency, count=count)
-    return drained, _memory_of_keys(url) / count
+    drained = drain(library, client, url, concurrency=concurrency, jobs=jobs)
+    return drained, _memory_of_keys(url) / jobs.count
+
+
+def drain_heard(
+    library: Library, client: redis.Redis, url: str, *, concurrency: int, jobs: Jobs, handler: Handler
+) -> float:
+    """Return the ends of jobs a second that a listener in a process of its own hears, by its clock."""
+    clear(client)
+    fill(client, jobs)
+    with (
+        process(library, url, "listen", count=jobs.count) as listener,
+        process(library, url, "work", concurrency=concurrency, handler=handler) as worker,
+    ):
+        listener.go()
+        listener.listen()  # it listens
+        worker.go()
+        worker.listen()  # it works
+        return (jobs.count - 1) / float(listener.listen()["seconds"])
+
+
+def await_results(
+    library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int, handler: Handler
+) -> float:
+    """Return the results a second that a producer gets which saves jobs and waits for each, many at once."""
+    clear(client)
+    with (
+        process(library, url, "work", concurrency=concurrency, handler=handler) as worker,
+        process(library, url, "await results", count=count) as producer,
+    ):
+        worker.go()
+        worker.listen()  # it works
+        producer.go()
+        return count / float(producer.listen()["seconds"])
+
+
+def drain_while_produced(
+    library: Library, client: redis.Redis, url: str, *, concurrency: int, count: int
+) -> float:
+    """Return the jobs a second of one worker while a producer saves them, many at once."""
+    clear(client)
+    with (
+        process(library, url, "work", concurrency=concurrency) as worker,
+        process(library, url, "save in lanes", count=count) as producer,
+    ):
+        worker.go()
+        worker.listen()  # it works
+        producer.go()
+        return _watch_drain(client, [worker], count, lambda: _succeeded(client)).rate
+
+
+def _succeeded(client: redis.Redis) -> int:
+    return int(client.scard(f"bq:{_QUEUE}:succeeded"))
 
 
 def watch(
@@ -279,7 +396,7 @@ def latency(library: Library, client: redis.Redis, url: str, *, count: int) -> d
     """
     clear(client)
     with (
-        process(library, url, "tell the time") as worker,
+        process(library, url, "work", handler=Handler("tell the time")) as worker,
         process(library, url, "wait for each", count=count) as producer,
     ):
         worker.go()

@@ -25,6 +25,10 @@ class Peer:
     jobs: Mapping[int, int]
     note: str = ""
     is_node: bool = False
+    #: The Python that it needs, if it is not this one.
+    python: str = ""
+    #: What only some servers have, and this peer needs: their version, and a command that others refuse.
+    needs: tuple[str, tuple[str, ...]] = ("", ())
 
     @property
     def version(self) -> str:
@@ -160,5 +164,28 @@ PEERS = (
         lambda client, count: count - int(client.xlen("streaq:bench:queues:normal")),
         {1: 1_500, 10: 3_000, 100: 4_000},
         "asyncio, uvloop",
+    ),
+    Peer(
+        "chasquimq",
+        ("chasquimq==1.3.0", "redis==6.4.0", _HIREDIS, _UVLOOP),
+        ("python", "chasquimq_worker.py"),
+        "chasquimq_worker",
+        lambda client, count: count - int(client.xlen("{chasqui:bench}:stream")),
+        {1: 20_000, 10: 40_000, 100: 50_000},
+        "Rust, with handlers on asyncio, uvloop; no events, nothing kept",
+        needs=("Redis 8.6", ("XADD", "needed", "IDMP", "a", "b", "*", "c", "d")),
+    ),
+    Peer(
+        "mayu",
+        ("mayu==0.2.5",),
+        (
+            *("mayu", "worker", "mayu_worker:app", "--mode", "thread"),
+            *("--threads", "{concurrency}", "--log-level", "ERROR"),
+        ),
+        "mayu_worker",
+        lambda client, count: count - int(client.xlen("mayu:{default}:stream")),
+        {1: 8_000, 10: 15_000, 100: 15_000},
+        "Rust, with handlers in threads; Python 3.13",
+        python="python3.13",
     ),
 )

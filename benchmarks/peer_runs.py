@@ -14,17 +14,17 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.measures import clear, watch
+from benchmarks.measures import CACHE, clear, watch
 from benchmarks.peer_list import Peer
 
 _HERE = Path(__file__).resolve().parent
 _WORKERS = _HERE / "workers"
-#: In the checkout, and ignored by git: it brings its own .gitignore.
-_CACHE = _HERE.parent / ".benchmarks"
 _INSTALL_TIMEOUT_S = 300
 _ENQUEUE_TIMEOUT_S = 120
 #: How long a worker may take to end after SIGTERM.
 _END_S = 10
+#: Jobs that ``workers/produce.py`` enqueues before it looks at the clock.
+FIRST = 16
 #: How much of its output a failed process is quoted with.
 _QUOTED = 2000
 
@@ -33,7 +33,7 @@ class PeerFailed(Exception):
     """A peer could not be installed, or did not do its jobs; the message says which and why."""
 
 
-def install(peer: Peer, cache: Path = _CACHE) -> Path:
+def install(peer: Peer, cache: Path = CACHE) -> Path:
     """Return the folder of the peer's environment, making it on first use and when a version has changed.
 
     Raises:
@@ -41,7 +41,7 @@ def install(peer: Peer, cache: Path = _CACHE) -> Path:
     """
     place = cache / "peers" / peer.name
     place.mkdir(parents=True, exist_ok=True)
-    (cache / ".gitignore").write_text("*\n")
+    (cache / ".gitignore").write_text("*\n")  # nothing in there is for git
     installed, wanted = place / "installed.txt", "\n".join(peer.packages)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -52,7 +52,7 @@ def install(peer: Peer, cache: Path = _CACHE) -> Path:
             place.mkdir()
             _run(peer, "npm", "install", "--prefix", str(place), "--no-audit", "--no-fund", *peer.packages)
         else:
-            _run(peer, sys.executable, "-m", "venv", str(place))
+            _run(peer, peer.python or sys.executable, "-m", "venv", str(place))
             pip = (str(place / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check")
             _run(peer, *pip, "--quiet", *peer.packages)
         installed.write_text(wanted)
@@ -68,17 +68,12 @@ def drain(
     sees the last, as for beeq. ``place`` is what ``install`` returned; the worker writes its log to ``log``.
 
     Raises:
-        PeerFailed: the jobs were not enqueued, or not done in time, or the worker ended.
+        PeerFailed: the server lacks what it needs; the jobs were not enqueued, or not done in time, or the
+            worker ended.
     """
     clear(client)
-    environment = {
-        **os.environ,
-        "BENCH_URL": url,
-        "BENCH_CONCURRENCY": str(concurrency),
-        "NODE_PATH": str(place / "node_modules"),
-        "PATH": os.pathsep.join((str(place / "bin"), os.environ["PATH"])),
-        "PYTHONPATH": str(_WORKERS),
-    }
+    _ask_for_what_it_needs(peer, client)
+    environment = {**_environment(place, url), "BENCH_CONCURRENCY": str(concurrency)}
     producer = (peer.worker[:2] if peer.is_node else ("python", "enqueue.py", peer.module)) + (str(count),)
     _run(peer, *producer, environment=environment, timeout_s=_ENQUEUE_TIMEOUT_S)
     if peer.finished(client, count) != 0:
@@ -100,6 +95,41 @@ def drain(
             said = log.read_text(errors="replace")[-_QUOTED:]
             raise PeerFailed(f"{peer.name}: {late}: {said}") from None
     return jobs / seconds
+
+
+def produce(peer: Peer, place: Path, client: redis.Redis, url: str, *, threads: int, count: int) -> float:
+    """Return the jobs a second that one process enqueues one after the other in each of its threads.
+
+    Raises:
+        PeerFailed: they were not enqueued.
+    """
+    clear(client)
+    environment = _environment(place, url, _HERE.parent)
+    command = ("python", "produce.py", peer.module, str(count), str(threads))
+    seconds = float(_run(peer, *command, environment=environment, timeout_s=_ENQUEUE_TIMEOUT_S))
+    if missing := peer.finished(client, count + FIRST):
+        raise PeerFailed(f"{peer.name} did not enqueue {missing} of {count} jobs")
+    return count / seconds
+
+
+def _environment(place: Path, url: str, *paths: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "BENCH_URL": url,
+        "NODE_PATH": str(place / "node_modules"),
+        "PATH": os.pathsep.join((str(place / "bin"), os.environ["PATH"])),
+        "PYTHONPATH": os.pathsep.join(map(str, (_WORKERS, *paths))),
+    }
+
+
+def _ask_for_what_it_needs(peer: Peer, client: redis.Redis) -> None:
+    server, command = peer.needs
+    if command:
+        try:
+            client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as refusal:
+            raise PeerFailed(f"{peer.name} needs {server}: this server says {refusal}") from None
+        clear(client)
 
 
 @contextmanager
@@ -131,7 +161,8 @@ def _run(
     *command: str,
     environment: dict[str, str] | None = None,
     timeout_s: float = _INSTALL_TIMEOUT_S,
-) -> None:
+) -> str:
+    """Return what the command prints. Raises PeerFailed."""
     path = None if environment is None else environment["PATH"]
     program = shutil.which(command[0], path=path)
     if program is None:
@@ -151,3 +182,4 @@ def _run(
     if done.returncode:
         said = (done.stdout + done.stderr).strip()[-_QUOTED:]
         raise PeerFailed(f"{peer.name}: {command[0]} ended with {done.returncode}: {said}")
+    return done.stdout

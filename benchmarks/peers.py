@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,21 @@ sys.path.insert(0, str(_HERE.parent))
 
 import beeq  # noqa: E402 - found by the line above
 from benchmarks import measures, peer_runs  # noqa: E402 - found by the line above
+from benchmarks.binaries import DEFAULT, KINDS  # noqa: E402 - found by the line above
 from benchmarks.conditions import Bystanders, busy_before, conditions  # noqa: E402 - found by the line above
 from benchmarks.peer_list import BEE_QUEUE, PEERS, Peer  # noqa: E402 - found by the line above
 from benchmarks.peer_runs import PeerFailed  # noqa: E402 - found by the line above
 from benchmarks.report import peer_table  # noqa: E402 - found by the line above
+from benchmarks.rows.drains import LEAN  # noqa: E402 - found by the line above
 from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
-_CONCURRENCIES = (1, 10, 100)
+#: Concurrency → title.
+_DRAINS = {concurrency: f"drain, concurrency {concurrency}" for concurrency in (1, 10, 100)}
 _RESULT = _HERE / "results" / "peers.json"
 #: A quick run divides the counts by this; its numbers mean nothing.
 _QUICK = 20
 #: Everyone, in the order of the table.
-NAMES = ("beeq", "bee-queue", *(peer.name for peer in PEERS))
+NAMES = ("beeq", "beeq-lean", "bee-queue", *(peer.name for peer in PEERS))
 
 
 @dataclass(frozen=True)
@@ -41,29 +44,41 @@ class Contender:
     note: str
     #: Concurrency → jobs.
     jobs: Mapping[int, int]
-    #: Client, server, concurrency, jobs → jobs a second.
+    #: Client, server, concurrency (or threads), jobs → jobs a second.
     drain: Callable[[Any, Server, int, int], float]
 
 
-def contenders(names: list[str], *, uvloop: bool, log: Path) -> list[Contender]:
+def contenders(names: list[str], *, uvloop: bool, log: Path) -> tuple[list[Contender], dict[str, str]]:
     """Return those with these names, in the order of the table, installing what is not there yet.
 
+    Returns:
+        Them; and why those that cannot be installed cannot, by name.
+
     Raises:
-        PeerFailed: one cannot be installed.
+        PeerFailed: bee-queue cannot be installed.
     """
-    every = []
+    every, failed = [], {}
+    jobs = {1: 10_000, 10: 40_000, 100: 60_000}
+    note = f"asyncio{', uvloop' if uvloop else ''}"
     if "beeq" in names:
-        note = f"asyncio{', uvloop' if uvloop else ''}"
-        jobs = {1: 10_000, 10: 40_000, 100: 60_000}
         every.append(_own(measures.beeq(uvloop=uvloop), beeq.__version__, note, jobs))
+    if "beeq-lean" in names:
+        library = replace(measures.beeq(uvloop=uvloop, settings=LEAN["beeq"]), name="beeq-lean")
+        every.append(
+            _own(library, beeq.__version__, f"{note}; no events, nothing kept", jobs, is_dropped=True)
+        )
     if "bee-queue" in names:
         library = measures.bee_queue(peer_runs.install(BEE_QUEUE))
         every.append(_own(library, BEE_QUEUE.version, BEE_QUEUE.note, BEE_QUEUE.jobs))
     for peer in PEERS:
         if peer.name in names:
             print(f"installing {peer.name} {peer.version}, unless it is there", file=sys.stderr)
-            every.append(_other(peer, peer_runs.install(peer), log))
-    return every
+            try:
+                every.append(_other(peer, peer_runs.install(peer), log))
+            except PeerFailed as failure:
+                failed[peer.name] = str(failure)
+                print(failure, file=sys.stderr)
+    return every, failed
 
 
 def _other(peer: Peer, place: Path, log: Path) -> Contender:
@@ -73,22 +88,41 @@ def _other(peer: Peer, place: Path, log: Path) -> Contender:
     return Contender(peer.name, peer.version, peer.note, peer.jobs, drain)
 
 
-def _own(library: measures.Library, version: str, note: str, jobs: Mapping[int, int]) -> Contender:
+def _own(
+    library: measures.Library,
+    version: str,
+    note: str,
+    jobs: Mapping[int, int],
+    *,
+    is_dropped: bool = False,
+) -> Contender:
     def drain(client: Any, server: Server, concurrency: int, count: int) -> float:
-        return measures.drain(library, client, server.url, concurrency=concurrency, count=count).rate
+        return measures.drain(
+            library,
+            client,
+            server.url,
+            concurrency=concurrency,
+            jobs=measures.Jobs(count),
+            is_dropped=is_dropped,
+        ).rate
 
     return Contender(library.name, version, note, jobs, drain)
 
 
 def measure(
-    every: list[Contender], server: Server, *, rounds: int, divisor: int
+    every: list[Contender],
+    server: Server,
+    *,
+    rounds: int,
+    divisor: int,
+    titles: Mapping[int, str] = _DRAINS,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Let each drain its queue at each concurrency, by turns.
+    """Let each do its work at each concurrency, by turns; ``titles`` says what the rows are called.
 
     Returns:
         A row for each concurrency; and why those that failed did, by name: they take no part in what follows.
     """
-    measured: dict[int, dict[str, list[float]]] = {concurrency: {} for concurrency in _CONCURRENCIES}
+    measured: dict[int, dict[str, list[float]]] = {concurrency: {} for concurrency in titles}
     failed: dict[str, str] = {}
     with server.sync_client() as client:
         for turn in range(rounds):
@@ -104,12 +138,11 @@ def measure(
                         print(failure, file=sys.stderr)
                         continue
                     rates.setdefault(one.name, []).append(rate)
-                    at = f"round {turn + 1} of {rounds}, concurrency {concurrency}"
+                    at = f"round {turn + 1} of {rounds}, {titles[concurrency]}"
                     print(f"{at}: {one.name} {rate:.0f} jobs/s", file=sys.stderr)
     rows = [
         {
-            "kind": "drain",
-            "title": f"drain, concurrency {concurrency}",
+            "title": titles[concurrency],
             "unit": "jobs/s",
             "concurrency": concurrency,
             "median": {name: statistics.median(values) for name, values in rates.items()},
@@ -129,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, help="the result file (results/peers.json; none with --quick or --only)"
     )
+    parser.add_argument("--server", choices=KINDS, default=DEFAULT, help=f"which server ({DEFAULT})")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -140,11 +174,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     uvloop = importlib.util.find_spec("uvloop") is not None
     with tempfile.TemporaryDirectory() as folder:
-        every = contenders(names, uvloop=uvloop, log=Path(folder) / "worker.log")
+        every, missing = contenders(names, uvloop=uvloop, log=Path(folder) / "worker.log")
         before = busy_before()
         bystanders = Bystanders()
         (Path(folder) / "server").mkdir()
-        with Server(Path(folder) / "server") as server:
+        with Server(Path(folder) / "server", kind=options.server) as server:
             with server.sync_client() as client:
                 facts = conditions(client, uvloop=uvloop, bee_queue_version=BEE_QUEUE.version)
             divisor = _QUICK if options.quick else 1
@@ -156,14 +190,14 @@ def main(arguments: list[str] | None = None) -> int:
             one.name: {"version": one.version, "note": "failed" if one.name in failed else one.note}
             for one in every
         },
-        "failed": failed,
+        "failed": {**missing, **failed},
         "measurements": rows,
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + "\n")
     print(peer_table(result))
-    return 1 if failed else 0
+    return 1 if failed or missing else 0
 
 
 if __name__ == "__main__":

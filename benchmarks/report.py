@@ -1,14 +1,22 @@
-"""A result file as a Markdown table, and as a chart: ``python benchmarks/report.py results/bench.json``."""
+"""A result file as a Markdown table, and as a chart: ``python benchmarks/report.py results/bench.json``.
+
+``python benchmarks/report.py --readme`` writes the tables into the project's README.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
+_HERE = Path(__file__).resolve().parent
 _PEERS = ("bee-queue", "beeq")
+#: The client that makes exchange calls and does nothing else.
+_ALONE = "exchange alone"
 #: What "beeq is", by the unit.
 _WORDS = {"jobs/s": "times as fast", "ms": "of the time", "µs": "of the time", "bytes": "of the memory"}
 #: Units with digits after the point.
@@ -18,29 +26,38 @@ _BUSY = 0.1
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return every number of a result file, beside bee-queue's of the same run."""
+    """Return every number of a result file, beside bee-queue's of the same run.
+
+    Where the script was measured alone, it is in a column of its own, with beeq's number divided by it.
+    """
+    rows = result["measurements"]
+    has_alone = any(_ALONE in row["median"] for row in rows)
     lines = [
-        "| | bee-queue | beeq | beeq is |",
-        "|---|---:|---:|---:|",
+        "| | bee-queue | beeq | beeq is |" + (" the script alone (beeq ÷ it) |" if has_alone else ""),
+        "|---|---:|---:|---:|" + ("---:|" if has_alone else ""),
     ]
-    for row in result["measurements"]:
-        theirs, ours = (row["median"][peer] for peer in _PEERS)
+    for row in rows:
         unit = row["unit"]
-        numbers = [_number(value, 2 if unit in _FINE else 0) for value in (theirs, ours)]
+        digits = 2 if unit in _FINE else 0
+        theirs, ours, alone = (row["median"].get(peer) for peer in (*_PEERS, _ALONE))
+        numbers = ["–" if value is None else _number(value, digits) for value in (theirs, ours)]
         # A quick run may be too short for the clock of CPU time.
-        compared = f"{ours / theirs:.2f} {_WORDS[unit]}" if theirs else "–"
-        lines.append(f"| {row['title']} ({unit}) | {numbers[0]} | {numbers[1]} | {compared} |")
+        compared = f"{ours / theirs:.2f} {_WORDS[unit]}" if theirs and ours is not None else "–"
+        cells = [f"{row['title']} ({unit})", *numbers, compared]
+        if has_alone:
+            cells.append(f"{_number(alone, digits)} ({ours / alone:.2f})" if alone else "")
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", _conditions(result["conditions"])]
     return "\n".join(lines)
 
 
 def peer_table(result: dict[str, Any]) -> str:
-    """Return the drain rates of a result file of ``peers.py``, and how many times as fast beeq is."""
+    """Return the rates of a result file of ``peers.py`` or ``producers.py``, and how much faster beeq is."""
     rows = result["measurements"]
     concurrencies = [row["concurrency"] for row in rows]
     titles = [
         *("", "version"),
-        *(f"concurrency {concurrency} (jobs/s)" for concurrency in concurrencies),
+        *(f"{row['title'].removeprefix('drain, ')} (jobs/s)" for row in rows),
         *(f"beeq, at {concurrency}" for concurrency in concurrencies),
         "note",
     ]
@@ -134,6 +151,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
 
     mpl.rcParams["svg.hashsalt"] = "beeq"  # the same numbers give the same file
     rows = [row for row in result["measurements"] if row["kind"] == "drain"]
+    if not rows:
+        return
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     width = 0.38
     for nth, (peer, colour) in enumerate(zip(_PEERS, ("#9aa5b1", "#e0a100"), strict=True)):
@@ -159,8 +178,38 @@ def chart(result: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-if __name__ == "__main__":
-    source = Path(sys.argv[1])
+def write_readme(readme: Path, results: Path) -> None:
+    """Put the tables of the result files into the README, each between its two marks.
+
+    The three ratios of its first screen are rounded down: no number there is better than the one measured.
+
+    Raises:
+        ValueError: a mark is missing, or the sentence with the ratios.
+    """
+    text = readme.read_text()
+    for mark, name, tabled in (("benchmark", "bench.json", table), ("peers", "peers.json", peer_table)):
+        body = f"<!-- {mark} -->\n{tabled(json.loads((results / name).read_text()))}\n<!-- /{mark} -->"
+        text = _replaced(rf"<!-- {mark} -->\n.*?\n<!-- /{mark} -->", body, text)
+    rows = json.loads((results / "bench.json").read_text())["measurements"]
+    medians = [row["median"] for row in rows if row["kind"] == "drain"]
+    ratios = [math.floor(each["beeq"] / each["bee-queue"] * 10) / 10 for each in medians]
+    claim = "worked off {}, {} and {} times".format(*ratios)
+    readme.write_text(_replaced(r"worked off [\d.]+, [\d.]+ and [\d.]+ times", claim, text))
+
+
+def _replaced(pattern: str, text: str, whole: str) -> str:
+    replaced, count = re.subn(pattern, lambda _: text, whole, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"the README has {pattern!r} {count} times")
+    return replaced
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table of a result file, and draw its chart; or write the README's tables."""
+    if arguments == ["--readme"]:
+        write_readme(_HERE.parent / "README.md", _HERE / "results")
+        return
+    source = Path(arguments[0])
     measured = json.loads(source.read_text())
     if "peers" in measured:
         print(peer_table(measured))
@@ -169,3 +218,7 @@ if __name__ == "__main__":
     else:
         print(table(measured))
         chart(measured, source.with_name("drain.svg"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from benchmarks import conditions, peer_runs, peers
+from benchmarks.bench import GROUPS
 from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_runs import PeerFailed
 from benchmarks.peers import NAMES, Contender
-from benchmarks.report import failover_table, peer_table, table
+from benchmarks.report import failover_table, peer_table, table, write_readme
 from tests.support.server import Server
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -27,8 +28,22 @@ MEASURED = {
     ("drain", 1),
     ("drain", 10),
     ("drain", 100),
+    ("reading", 1),
+    ("reading", 10),
+    ("reading", 100),
     ("two workers", 10),
     ("no uvloop", 10),
+    ("lean", 1),
+    ("lean", 10),
+    ("lean", 100),
+    ("sleeping", 1),
+    ("sleeping", 10),
+    ("options", 10),
+    ("records", 10),
+    ("listener", 10),
+    ("results", 10),
+    ("produced", 10),
+    ("cpu", 1),
     ("cpu", 10),
     ("bytes", 10),
     ("enqueue", None),
@@ -54,9 +69,9 @@ else:
 """
 
 
-def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str, cwd: Path, timeout_s: int = 280) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(_ROOT / "benchmarks" / script), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=280, cwd=cwd)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout_s, cwd=cwd)
 
 
 def fake(folder: Path, work: str, **changed: Any) -> Peer:
@@ -81,9 +96,10 @@ def drain(peer: Peer, server: Server, folder: Path) -> float:
 
 
 @pytest.mark.external
+@pytest.mark.timeout(600)  # a minute, where nothing else runs
 def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, node_modules: Path) -> None:
     out = tmp_path / "quick.json"
-    done = run("bench.py", "--quick", "--rounds", "1", "--out", str(out), cwd=tmp_path)
+    done = run("bench.py", "--quick", "--out", str(out), cwd=tmp_path, timeout_s=580)
     assert done.returncode == 0, done.stderr
 
     assert node_modules.is_dir()
@@ -96,14 +112,53 @@ def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, nod
     titles = [row["title"] for row in rows]
     assert len(set(titles)) == len(titles)
     assert ("worker's CPU time a job, concurrency 10" in titles) is Path("/proc/self/stat").exists()
+    alone = {
+        f"{whose}'s CPU time a job, concurrency {n}" for whose in ("worker", "server") for n in (1, 10, 100)
+    }
     for row in rows:
         for peer in ("beeq", "bee-queue"):
             # So few jobs may take less CPU time than one tick of its clock.
             assert row["median"][peer] > 0 or row["kind"] == "cpu"
             assert len(row["rounds"][peer]) == 1
         assert row["title"] in done.stdout
+        assert ("exchange alone" in row["median"]) is (
+            row["kind"] in {"drain", "claim ahead"} or row["title"] in alone
+        )
     assert done.stdout.strip() == table(result)
     assert (tmp_path / "drain.svg").read_text().count("concurrency") >= 3
+
+
+@pytest.mark.external
+def test_some_rows_can_be_measured_without_the_others(tmp_path: Path, node_modules: Path) -> None:
+    assert node_modules.is_dir()
+    out = tmp_path / "some.json"
+    chosen = ("--only", "options,no-uvloop", "--out", str(out))
+    done = run("bench.py", "--quick", "--rounds", "2", *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    without, options = json.loads(out.read_text())["measurements"]
+    assert (without["kind"], without["rounds"].keys()) == ("no uvloop", {"beeq"})
+    assert {peer: len(rounds) for peer, rounds in options["rounds"].items()} == {"bee-queue": 2, "beeq": 2}
+    assert f"| {without['title']} (jobs/s) | – | " in done.stdout
+
+
+def test_an_unknown_group_of_rows_is_refused(tmp_path: Path) -> None:
+    done = run("bench.py", "--only", "drain,prayers", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "does not know prayers" in done.stderr
+    assert all(group in done.stderr for group in GROUPS)
+
+
+def test_the_table_has_the_script_alone_where_it_was_measured() -> None:
+    drain = {"kind": "drain", "title": "drain", "unit": "jobs/s"}
+    rows = [
+        {**drain, "median": {"bee-queue": 100.0, "beeq": 300.0, "exchange alone": 400.0}},
+        {**drain, "title": "other", "median": {"beeq": 300.0}},
+    ]
+    lines = table({"conditions": _RESULT["conditions"], "measurements": rows}).splitlines()
+    assert lines[0] == "| | bee-queue | beeq | beeq is | the script alone (beeq ÷ it) |"
+    assert lines[2] == "| drain (jobs/s) | 100 | 300 | 3.00 times as fast | 400 (0.75) |"
+    assert lines[3] == "| other (jobs/s) | – | 300 | – |  |"
+    assert {line.count("|") for line in lines[:4]} == {6}
 
 
 @pytest.mark.external
@@ -122,6 +177,31 @@ def test_peers_are_measured_at_each_concurrency_in_one_run(tmp_path: Path, node_
             assert row["median"][peer] > 0
             assert len(row["rounds"][peer]) == 2
     assert done.stdout.strip() == peer_table(result)
+
+
+def test_producers_that_block_share_their_jobs_among_threads(own_valkey: Server, tmp_path: Path) -> None:
+    peer = fake(
+        tmp_path,
+        "pass",
+        module="beeq_sync_producer",
+        finished=lambda client, count: count - client.llen("bq:bench:waiting"),
+    )
+    with own_valkey.sync_client() as client:
+        rate = peer_runs.produce(peer, Path(sys.prefix), client, own_valkey.url, threads=4, count=30)
+        assert rate > 0
+        assert client.llen("bq:bench:waiting") == 30 + peer_runs.FIRST
+
+
+def test_a_producer_that_enqueued_too_little_fails(own_valkey: Server, tmp_path: Path) -> None:
+    peer = fake(tmp_path, "pass", module="beeq_sync_producer", finished=lambda _client, _count: 3)
+    with own_valkey.sync_client() as client, pytest.raises(PeerFailed, match="did not enqueue 3 of 20 jobs"):
+        peer_runs.produce(peer, Path(sys.prefix), client, own_valkey.url, threads=1, count=20)
+
+
+def test_a_peer_fails_on_a_server_that_lacks_what_it_needs(own_valkey: Server, tmp_path: Path) -> None:
+    peer = fake(tmp_path, "pass", needs=("Redis 99", ("XADD", "needed", "PRAYER", "a", "*", "b", "c")))
+    with pytest.raises(PeerFailed, match="fake needs Redis 99"):
+        drain(peer, own_valkey, tmp_path)
 
 
 @pytest.mark.external
@@ -238,6 +318,15 @@ def test_a_table_warns_if_a_tenth_of_the_machine_was_busy() -> None:
     busy = {**_RESULT["conditions"], "busy_before": 0.06, "stolen_before": 0.06}
     assert "Beware" not in table({**_RESULT, "conditions": quiet})
     assert "Beware: 12 % of the machine was busy" in table({**_RESULT, "conditions": busy})
+
+
+def test_the_readme_gets_its_tables_from_the_result_files(tmp_path: Path) -> None:
+    before = (_ROOT / "README.md").read_text()
+    readme = tmp_path / "README.md"
+    readme.write_text(re.sub(r"\| drain, concurrency 10 .*", "| another |", before))
+    assert readme.read_text() != before
+    write_readme(readme, _ROOT / "benchmarks" / "results")
+    assert readme.read_text() == before
 
 
 def test_bystanders_use_what_measured_processes_do_not(
