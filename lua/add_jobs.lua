@@ -10,24 +10,27 @@
 -- KEYS[8] oddResults   the same, of other periods
 -- KEYS[9] outbox       stream of changed ids, for the mirror
 -- KEYS[10] attempts    hash, id → failed attempts of the job
--- ARGV[1]  earlier_delayed  name of the earlierDelayed channel
+-- ARGV[1]  earlier_delayed  name of the earlierDelayed channel; "" if all jobs get automatic ids and are due now
 -- ARGV[2]  outbox_limit     how many changes the outbox holds at most, "0" to note none
--- ARGV[3…] jobs             id ("" for an automatic one), record and due time in ms ("" for now) of each
+-- ARGV[3…] jobs             id ("" for an automatic one), record and due time in ms ("" for now) of each; after
+--                           an empty earlier_delayed the record alone
 --
--- Returns a list with each job's id, false where the id exists, an error where an automatic id was asked for and
--- the counter cannot give one: then nothing was written of that job.
+-- Returns the last id, a number, where all got automatic ones that follow one another. Else a list with each job's
+-- id (text or number), false where the id exists, an error where an automatic id was asked for and the counter
+-- cannot give one: then nothing was written of that job.
 --
 -- Bounded by its arguments. Two callers with one id: the script is one step, so the first wins and the other
 -- gets false. An automatic id that a user has taken already is passed over, or the job would not exist: first one
--- by one, and after LONGEST_WALK of them by leaps, so that many imported ids do not hold up Redis. The counter is
--- written with %.0f, for Lua's own text of 10^14 is "1e+14"; beyond LAST_NUMBER a number's text would be that of
+-- by one, and after LONGEST_WALK of them by leaps, so that many imported ids do not hold up Redis. Redis writes a
+-- number with all its digits, Lua (10^14 is "1e+14") does not; beyond LAST_NUMBER a number's text would be that of
 -- its neighbour. Claims, results and attempts of an earlier job of the same id (removed by a Node peer, which
 -- knows nothing of them) are dropped: no old worker may finish this one. Queueing comes last; if anything
 -- is refused (a key of the wrong type), the records are taken back.
 
 local counter, jobs, waiting, delayed, claims, results, even_results, odd_results, outbox, attempts = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
-local FIRST, STEP = 3, 3
+local FIRST, STEP = 3, ARGV[1] == '' and 1 or 3
+local RECORD = STEP == 1 and 0 or 1
 local count = (#ARGV - FIRST + 1) / STEP
 -- Numbers, and their negatives, that Lua and JavaScript hold exactly.
 local LAST_NUMBER = 9007199254740991
@@ -36,41 +39,29 @@ local LONGEST_WALK = 1000
 local AT_ONCE = 25
 local ids, refused = {}, nil
 
-local function is_error(reply)
-  return type(reply) == 'table' and reply.err
-end
-
-local function text(number)
-  return string.format('%.0f', number)
-end
-
-local function is_beyond(number)
-  return number > LAST_NUMBER or number < -LAST_NUMBER
-end
-
 local has_own_id = false
-for at = FIRST, #ARGV, STEP do
+for at = FIRST, STEP == 1 and 0 or #ARGV, STEP do
   has_own_id = has_own_id or ARGV[at] ~= ''
 end
 
 -- One that wants an automatic id, as most calls: the functions below take longer to define than it takes to add it.
 if count == 1 and not has_own_id then
   local number = pcall('INCR', counter)
-  if not is_error(number) and is_beyond(number) then
+  if type(number) == 'number' and (number > LAST_NUMBER or number < -LAST_NUMBER) then
     call('DECR', counter)
-  elseif not is_error(number) and call('HSETNX', jobs, text(number), ARGV[FIRST + 1]) == 1 then
-    ids[1] = text(number)
+  elseif type(number) == 'number' and call('HSETNX', jobs, number, ARGV[FIRST + RECORD]) == 1 then
+    ids[1] = number
   end
 end
 
 -- Many that all want automatic ids: with few commands, not with two for each. A taken number ends this.
 local last = not has_own_id and count > 1 and pcall('INCRBY', counter, count)
-if last and not is_error(last) then
-  local used = 0
-  while not is_beyond(last) and not is_beyond(last - count) and used == #ids and used < count do
+if type(last) == 'number' then
+  local used, is_exact = 0, last <= LAST_NUMBER and last - count >= -LAST_NUMBER
+  while is_exact and used == #ids and used < count do
     local numbers = {}
     for n = used + 1, math.min(used + AT_ONCE, count) do
-      numbers[#numbers + 1] = text(last - count + n)
+      numbers[n - used] = last - count + n
     end
     for n, record in ipairs(call('HMGET', jobs, unpack(numbers))) do
       if not record then
@@ -85,14 +76,23 @@ if last and not is_error(last) then
   local records = {}
   for n, id in ipairs(ids) do
     records[2 * n - 1] = id
-    records[2 * n] = ARGV[FIRST + (n - 1) * STEP + 1]
+    records[2 * n] = ARGV[FIRST + (n - 1) * STEP + RECORD]
   end
   if records[1] then
     call('HSET', jobs, unpack(records))
   end
 end
 
-if #ids < count then
+local is_complete = #ids == count
+if not is_complete then
+  local function is_beyond(number)
+    return number > LAST_NUMBER or number < -LAST_NUMBER
+  end
+
+  local function is_error(reply)
+    return type(reply) == 'table' and reply.err
+  end
+
   local function counter_error(reason)
     return { err = 'ERR the counter of automatic ids, ' .. counter .. ', cannot count (' .. reason .. ')' }
   end
@@ -101,7 +101,7 @@ if #ids < count then
   -- first free number after a taken one.
   local function leap(taken)
     local free, step = math.min(taken + 1, LAST_NUMBER), 1
-    while call('HEXISTS', jobs, text(free)) == 1 do
+    while call('HEXISTS', jobs, free) == 1 do
       if free == LAST_NUMBER then
         return nil
       end
@@ -110,7 +110,7 @@ if #ids < count then
     end
     while free - taken > 1 do
       local middle = taken + math.floor((free - taken) / 2)
-      if call('HEXISTS', jobs, text(middle)) == 1 then
+      if call('HEXISTS', jobs, middle) == 1 then
         taken = middle
       else
         free = middle
@@ -121,7 +121,7 @@ if #ids < count then
 
   local walked = 0
 
-  -- Writes the record under the next free number; returns that as text, or why there is none, or Redis's refusal.
+  -- Writes the record under the next free number; returns that, or why there is none, or Redis's refusal.
   local function add_automatic(record)
     while true do
       local number = pcall('INCR', counter)
@@ -134,10 +134,10 @@ if #ids < count then
       end
       if is_beyond(number) then
         call('DECR', counter)
-        return nil, counter_error('it is at its end, ' .. text(LAST_NUMBER))
+        return nil, counter_error('it is at its end, ' .. string.format('%.0f', LAST_NUMBER))
       end
-      if call('HSETNX', jobs, text(number), record) == 1 then
-        return text(number)
+      if call('HSETNX', jobs, number, record) == 1 then
+        return number
       end
       walked = walked + 1
       if walked > LONGEST_WALK then
@@ -146,7 +146,7 @@ if #ids < count then
           call('DECR', counter)
           return nil, counter_error('the numbers after it are taken')
         end
-        call('INCRBY', counter, text(free - number - 1))
+        call('INCRBY', counter, free - number - 1)
       end
     end
   end
@@ -155,7 +155,7 @@ if #ids < count then
   local no_number
   for n = #ids + 1, count do
     local at = FIRST + (n - 1) * STEP
-    local id, record = ARGV[at], ARGV[at + 1]
+    local id, record = STEP > 1 and ARGV[at] or '', ARGV[at + RECORD]
     if id ~= '' then
       ids[n] = call('HSETNX', jobs, id, record) == 1 and id
     elseif no_number then
@@ -170,39 +170,44 @@ if #ids < count then
   end
 end
 
-local added, ready, due = {}, {}, {}
-for n, id in ipairs(ids) do
-  if type(id) == 'string' then
-    added[#added + 1] = id
-    local due_ms = ARGV[FIRST + (n - 1) * STEP + 2]
-    if due_ms == '' then
-      ready[#ready + 1] = id
-    else
-      due[#due + 1] = due_ms
-      due[#due + 1] = id
+local added, ready, due = ids, ids, nil
+if STEP > 1 or not is_complete then
+  added, ready = {}, {}
+  for n, id in ipairs(ids) do
+    if type(id) ~= 'boolean' and type(id) ~= 'table' then
+      added[#added + 1] = id
+      local due_ms = STEP > 1 and ARGV[FIRST + (n - 1) * STEP + 2] or ''
+      if due_ms == '' then
+        ready[#ready + 1] = id
+      else
+        due = due or {}
+        due[#due + 1] = due_ms
+        due[#due + 1] = id
+      end
     end
   end
-end
-if not added[1] then
-  return refused or ids
+  if not added[1] then
+    return refused or ids
+  end
 end
 
+-- From here on what is refused is Redis's error, a table, or else the reply of what was done last.
 if not refused and call('EXISTS', claims, results, even_results, odd_results, attempts) > 0 then
   for _, key in ipairs({ claims, results, even_results, odd_results, attempts }) do
-    if not is_error(refused) then
+    if type(refused) ~= 'table' then
       refused = pcall('HDEL', key, unpack(added))
     end
   end
 end
-if not is_error(refused) and due[1] then
+if due and type(refused) ~= 'table' then
   refused = pcall('ZADD', delayed, unpack(due))
 end
-if not is_error(refused) and ready[1] then
+if ready[1] and type(refused) ~= 'table' then
   refused = pcall('LPUSH', waiting, unpack(ready))
 end
-if is_error(refused) then
+if type(refused) == 'table' then
   call('HDEL', jobs, unpack(added))
-  for at = 2, #due, 2 do
+  for at = 2, due and #due or 0, 2 do
     pcall('ZREM', delayed, due[at])
   end
   return refused
@@ -210,10 +215,11 @@ end
 
 -- Only a new head is announced; a process that waits for an older head has its timer already. The text is
 -- the producer's own, as Node's is.
-if due[1] then
+if due then
   local head = call('ZRANGE', delayed, 0, 0)[1]
   for at = 2, #due, 2 do
-    if due[at] == head then
+    local id = due[at]
+    if (type(id) == 'number' and string.format('%.0f', id) or id) == head then
       call('PUBLISH', ARGV[1], due[at - 1])
     end
   end
@@ -223,5 +229,8 @@ if outbox_limit ~= '0' then
   for _, id in ipairs(added) do
     pcall('XADD', outbox, 'MAXLEN', '~', outbox_limit, '*', 'id', id)
   end
+end
+if is_complete and not has_own_id and ids[count] - ids[1] == count - 1 then
+  return ids[count]
 end
 return ids

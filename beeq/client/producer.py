@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from operator import methodcaller
 from typing import Any, Protocol
 
 from beeq.client.context import QueueContext
@@ -14,11 +15,15 @@ from beeq.protocol.options import check_job_id
 from beeq.redis import scripts
 from beeq.redis.pipeline import NOT_SENT, UNKNOWN, Pipeline
 from beeq.redis.resp import CommandPrefix, settle
+from beeq.telemetry.hooks import Telemetry
 
 #: One script call adds at most this many jobs, and not much more than this many bytes: a long
 #: call would block every client.
 MAX_JOBS = 500
 MAX_BYTES = 1_000_000
+
+#: Futures in C are asked by C, which takes a fraction of a loop's time.
+_is_cancelled = methodcaller("cancelled")
 
 
 class Producer:
@@ -35,8 +40,10 @@ class Producer:
         #: Hears of jobs that know their id before they are sent; None: events are not delivered to jobs.
         delivers = settings.store_jobs and settings.get_events
         self._event_hub = context.event_hub if delivers else None
-        self._prefix = scripts.add_jobs.prefix(
-            keys, earlier_delayed=keys.earlier_delayed, outbox_limit=settings.outbox_limit
+        #: Of a call with whole jobs, and of one with records of jobs that want nothing special.
+        self._prefixes = tuple(
+            scripts.add_jobs.prefix(keys, earlier_delayed=channel, outbox_limit=settings.outbox_limit)
+            for channel in (keys.earlier_delayed, "")
         )
         #: Goes before the first save, and then one an hour.
         self.note = QueueNote(keys)
@@ -67,22 +74,29 @@ class Producer:
         return NOT_SENT
 
     def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> SaveBatch:
-        job_id = "" if job.id is None else check_job_id(job.id) or ""
         # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
-        record, due_ms = job.encoded(), job.due_ms
-        raw_id = job_id.encode() if job_id else b""
+        job_id = None if job.id is None else check_job_id(job.id)
+        record, due_ms = job.encoded()
+        raw_id = b"" if job_id is None else job_id.encode()
         size_bytes = len(record) + len(raw_id)
-        moment = 0
-        if self._event_hub is not None:
-            moment = self._event_hub.moment
-            if job_id:
-                self._event_hub.expect(job)  # its events may overtake the reply
         batch = self._batch
-        if batch is None or not batch.has_room(size_bytes) or not self._pipeline.is_last(batch.call):
+        if (
+            batch is None
+            or self._pipeline.last is not batch.call
+            or len(batch.jobs) >= MAX_JOBS
+            or batch.size_bytes + size_bytes > MAX_BYTES
+        ):
             if self.note.is_due():
                 self.note.send_along(self._pipeline)
-            batch = self._batch = SaveBatch(self._pipeline, self._prefix, self)
-        batch.add(job, raw_id, record, moment, waiter, due_ms=due_ms, size_bytes=size_bytes)
+            moment = 0 if self._event_hub is None else self._event_hub.moment
+            batch = self._batch = SaveBatch(self, self._pipeline, self._prefixes, self._telemetry, moment)
+        if raw_id or due_ms:
+            moment = batch.moment
+            if job_id is not None and self._event_hub is not None:
+                moment = self._event_hub.moment
+                self._event_hub.expect(job)  # its events may overtake the reply
+            batch.ask_of_next(raw_id, due_ms, moment)
+        batch.add(job, record, waiter, size_bytes)
         return batch
 
     def _take_over(self, jobs: list[Job], caller: asyncio.Future[Any], batch: SaveBatch) -> None:
@@ -101,11 +115,6 @@ class Producer:
         if self._event_hub is not None:
             self._event_hub.unregister(job)
 
-    def answered(self, added_ids: Sequence[bytes | RedisRefused | None]) -> None:
-        """Count the jobs that were added, if anybody wants to know."""
-        if self._telemetry.tally is not None:
-            self._telemetry.tally.enqueued(sum(isinstance(each, bytes) for each in added_ids))
-
     async def save_all(self, jobs: Sequence[Job]) -> dict[Job, Exception]:
         """Add many jobs in as few calls as the bounds allow; return those that failed, and why.
 
@@ -113,30 +122,43 @@ class Producer:
         """
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
-        errors: dict[Job, Exception] = {}
-        jobs_of: dict[SaveBatch, list[Job]] = {}
-        for job in dict.fromkeys(jobs):
-            try:
-                jobs_of.setdefault(self._put(job, None), []).append(job)
-            except (TypeError, ValueError) as error:
-                errors[job] = error
+        jobs_of, errors = self._put_all(jobs)
         # Nothing is sent before the first ``await``: the jobs are the last of each batch.
         done = {batch: batch.until_done(len(together)) for batch, together in jobs_of.items()}
         try:
-            await asyncio.gather(*done.values())
+            await (next(iter(done.values())) if len(done) == 1 else asyncio.gather(*done.values()))
         except asyncio.CancelledError as cancelled:
             cancelled.add_note(self._withdraw_all(jobs_of, done))
             raise
         for batch, together in jobs_of.items():
             if batch.error is not None:
                 errors |= dict.fromkeys(together, batch.error)
-            else:
+            elif batch.failures:
                 errors |= {job: batch.failures[job] for job in together if job in batch.failures}
+        if not errors:
+            return errors
         away = [error for error in errors.values() if isinstance(error, (QueueClosed, RedisUnavailable))]
         is_any_there = any(isinstance(error, NotReplicated) for error in away)
         if away and not is_any_there and len(errors) == len(dict.fromkeys(jobs)):
             raise away[0]
         return errors
+
+    def _put_all(self, jobs: Iterable[Job]) -> tuple[dict[SaveBatch, list[Job]], dict[Job, Exception]]:
+        """Return which batch has which of the jobs, and why some are in none."""
+        jobs_of: dict[SaveBatch, list[Job]] = {}
+        errors: dict[Job, Exception] = {}
+        latest, together = None, list[Job]()
+        for job in dict.fromkeys(jobs):
+            try:
+                batch = self._put(job, None)
+            except (TypeError, ValueError) as error:
+                errors[job] = error
+                continue
+            if batch is not latest:
+                latest, together = batch, []
+                jobs_of[batch] = together
+            together.append(job)
+        return jobs_of, errors
 
     def _withdraw_all(
         self, jobs_of: dict[SaveBatch, list[Job]], done: dict[SaveBatch, asyncio.Future[Any]]
@@ -159,9 +181,6 @@ class Producer:
 class SaveListener(Protocol):
     """Hears what became of jobs, where their callers do not see to it."""
 
-    def answered(self, added_ids: Sequence[bytes | RedisRefused | None]) -> None:
-        """Hear which ids were added, and for which jobs there is none."""
-
     def refused(self, job: Job) -> None:
         """Hear that a job with an id of its own was not added."""
 
@@ -172,19 +191,50 @@ class SaveListener(Protocol):
 class SaveBatch:
     """Saves that share one script call; in lists side by side, which the garbage collector need not visit."""
 
-    def __init__(self, pipeline: Pipeline, prefix: CommandPrefix, listener: SaveListener) -> None:
-        self._prefix = prefix
+    __slots__ = (
+        "_callers",
+        "_dues_ms",
+        "_ids",
+        "_listener",
+        "_moments",
+        "_prefixes",
+        "_records",
+        "_telemetry",
+        "_waiters",
+        "_withdrawn",
+        "call",
+        "error",
+        "failures",
+        "is_settled",
+        "jobs",
+        "moment",
+        "size_bytes",
+    )
+
+    def __init__(
+        self,
+        listener: SaveListener,
+        pipeline: Pipeline,
+        prefixes: tuple[CommandPrefix, ...],
+        telemetry: Telemetry,
+        moment: int,
+    ) -> None:
         self._listener = listener
-        self._jobs: list[Job] = []
-        self._ids: list[bytes] = []  # as asked for; empty for an automatic one
+        self._prefixes = prefixes  # of a call with whole jobs, and with records alone
+        self._telemetry = telemetry
+        self.jobs: list[Job] = []
         self._records: list[bytes] = []
-        self._dues_ms: list[bytes] = []  # as digits; empty for now
-        self._moments: list[int] = []  # events of the ids heard before them were of earlier jobs
         self._waiters: list[asyncio.Future[int] | None] = []
-        self._size_bytes = 0
+        #: By place, of those that ask for it: id, due time, and since when events are about the job.
+        self._ids: dict[int, bytes] = {}
+        self._dues_ms: dict[int, bytes] = {}
+        self._moments: dict[int, int] = {}
+        #: Events that were heard before it are of earlier jobs, whose numbers are given again.
+        self.moment = moment
+        self.size_bytes = 0
         #: Callers that wait for several of the jobs, and which these are.
         self._callers: list[tuple[asyncio.Future[None], range]] = []
-        self._withdrawn: set[int] = set()  # those that the call, as it was last packed, leaves out
+        self._withdrawn: Collection[int] = ()  # those that the call, as it was last packed, leaves out
         self.is_settled = False
         #: Why none of them was added, as far as is known.
         self.error: Exception | None = None
@@ -192,29 +242,20 @@ class SaveBatch:
         self.failures: dict[Job, RedisError] = {}
         self.call = pipeline.defer(scripts.add_jobs, self._packed, self._settle)
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Return whether the call stays bounded with such a job, its record and its id, in it."""
-        return len(self._jobs) < MAX_JOBS and self._size_bytes + size_bytes <= MAX_BYTES
+    def ask_of_next(self, raw_id: bytes, due_ms: int, moment: int) -> None:
+        """Note what the job that is added next asks for: an id, or b"", and when it may run, or 0."""
+        at = len(self.jobs)
+        if raw_id:
+            self._ids[at], self._moments[at] = raw_id, moment
+        if due_ms:
+            self._dues_ms[at] = b"%d" % due_ms
 
-    def add(
-        self,
-        job: Job,
-        raw_id: bytes,
-        record: bytes,
-        moment: int,
-        waiter: asyncio.Future[int] | None,
-        *,
-        due_ms: int,
-        size_bytes: int,
-    ) -> None:
+    def add(self, job: Job, record: bytes, waiter: asyncio.Future[int] | None, size_bytes: int) -> None:
         """Take ``job`` along; raises nothing, or the lists would not go together any more."""
-        self._jobs.append(job)
-        self._ids.append(raw_id)
+        self.jobs.append(job)
         self._records.append(record)
-        self._dues_ms.append(b"%d" % due_ms if due_ms else b"")
-        self._moments.append(moment)
         self._waiters.append(waiter)
-        self._size_bytes += size_bytes
+        self.size_bytes += size_bytes
 
     def until_done(self, count: int) -> asyncio.Future[None]:
         """Return a future for who has just added the last ``count`` jobs.
@@ -222,25 +263,26 @@ class SaveBatch:
         It is done once each has its id, or ``error`` is set; cancelled, it withdraws them.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        added = len(self._jobs)
+        added = len(self.jobs)
         self._callers.append((done, range(added - count, added)))
         return done
 
     def has_left_out(self, caller: asyncio.Future[Any]) -> bool:
         """Return whether the job, or jobs, of this cancelled future are not sent; a save asks in time."""
-        return not self.call.is_sent or self._withdrawn.issuperset(self._places(caller))
+        return not self.call.is_sent or set(self._withdrawn).issuperset(self._places(caller))
 
     def _places(self, caller: asyncio.Future[Any]) -> Iterable[int]:
         if caller in self._waiters:
             return [self._waiters.index(caller)]
         return next(places for done, places in self._callers if done is caller)
 
-    def _left_behind(self) -> set[int]:
+    def _left_behind(self) -> Collection[int]:
         """Return the places of the jobs whose callers were cancelled."""
         places: set[int] = set()
-        for at, waiter in enumerate(self._waiters):
-            if waiter is not None and waiter.cancelled():
-                places.add(at)
+        if any(map(_is_cancelled, filter(None, self._waiters))):
+            for at, waiter in enumerate(self._waiters):
+                if waiter is not None and waiter.cancelled():
+                    places.add(at)
         for done, together in self._callers:
             if done.cancelled():
                 places.update(together)
@@ -249,64 +291,93 @@ class SaveBatch:
     def _packed(self) -> bytes:
         """Return the call; empty if all jobs were withdrawn."""
         withdrawn = self._withdrawn = self._left_behind()
-        arguments = [b""] * (3 * len(self._jobs))
-        arguments[::3], arguments[1::3], arguments[2::3] = self._ids, self._records, self._dues_ms
-        if withdrawn:
-            for at in sorted(withdrawn, reverse=True):
-                del arguments[3 * at : 3 * at + 3]
-        return self._prefix.pack(arguments) if arguments else b""
+        records = self._records
+        if not (withdrawn or self._ids or self._dues_ms):
+            return self._prefixes[1].pack(records)
+        arguments: list[bytes] = []
+        for at, record in enumerate(records):
+            if at not in withdrawn:
+                arguments += (self._ids.get(at, b""), record, self._dues_ms.get(at, b""))
+        return self._prefixes[0].pack(arguments) if arguments else b""
 
-    def _settle(
-        self, added_ids: Sequence[bytes | RedisRefused | None] | None, error: Exception | None
-    ) -> None:
-        jobs, asked_ids = self._jobs, self._ids
-        if self._withdrawn:
-            sent = [at for at in range(len(jobs)) if at not in self._withdrawn]
-            jobs, asked_ids = [jobs[at] for at in sent], [asked_ids[at] for at in sent]
+    def _settle(self, reply: Any, error: Exception | None) -> None:
+        """Give each job its id, or why it has none, and wake who waits."""
+        self.is_settled = True
+        if type(reply) is int and error is None and not self._withdrawn:
+            number = reply - len(self.jobs)
+            for job in self.jobs:
+                number += 1
+                job.is_new, job.id = True, str(number)
+            count = len(self.jobs)
+        else:
+            count = self._settle_each(reply, error)
+        if self._telemetry.tally is not None:
+            self._telemetry.tally.enqueued(count)
+        self._tell_callers()
+
+    def _settle_each(self, reply: Any, error: Exception | None) -> int:
+        """Give each job its id, or why it has none; return how many were added."""
+        sent = [at for at in range(len(self.jobs)) if at not in self._withdrawn]
+        added_ids = range(reply - len(sent) + 1, reply + 1) if type(reply) is int else reply
         shortfall = error if isinstance(error, NotReplicated) else None
         if shortfall is not None:
             error = None  # the jobs are there: each gets its id, and an error that names it
-        if error is None and (added_ids is None or len(added_ids) != len(jobs)):
+        if error is None and (added_ids is None or len(added_ids) != len(sent)):
             error = RedisUnavailable("Redis did not answer for each of the jobs")
-        self.error, self.is_settled = error, True
+        self.error = error
         if added_ids is None or error is not None:
-            added_ids = [None] * len(jobs)
-        self._listener.answered(added_ids)
-        for job, asked_id, added_id in zip(jobs, asked_ids, added_ids, strict=True):
+            added_ids = [None] * len(sent)
+        count = 0
+        for at, added_id in zip(sent, added_ids, strict=True):
+            job = self.jobs[at]
             job.is_new = False
-            if isinstance(added_id, bytes):
-                job.is_new, job.id = True, added_id.decode()
+            if isinstance(added_id, bytes | int):
+                job.is_new = True
+                job.id = added_id.decode() if isinstance(added_id, bytes) else str(added_id)
+                count += 1
             elif isinstance(added_id, RedisRefused):
                 self.failures[job] = added_id
                 continue
             else:
-                if asked_id:
+                if at in self._ids:
                     self._listener.refused(job)  # by the id it still has
                 job.id = None if error is None and shortfall is None else job.id
             if shortfall is not None:
                 self.failures[job] = shortfall.of(job.id)
-        self._tell_callers(error)
+        return count
 
-    def _tell_callers(self, error: Exception | None) -> None:
-        late: set[int] = set()  # of callers that were cancelled, or get an error though the job is there
-        if self.failures:
-            unconfirmed = {job for job, why in self.failures.items() if isinstance(why, NotReplicated)}
-            late = {at for at, job in enumerate(self._jobs) if job in unconfirmed}
-        entries = zip(self._jobs, self._moments, self._waiters, strict=True)
-        for at, (job, moment, waiter) in enumerate(entries):
-            if waiter is None:
-                continue
-            if waiter.cancelled():
-                late.add(at)
-            elif error is None and not self.failures:
-                waiter.set_result(moment)  # as below, which costs each job a call
-            else:
-                settle(waiter, moment, error or self.failures.get(job))
+    def _tell_callers(self) -> None:
+        late = self._tell_each() if self.error or self.failures or self._moments else self._tell_done()
         for done, places in self._callers:
             if done.cancelled():
                 late.update(places)
             settle(done, None, None)
-        if error is None:
-            for at in late - self._withdrawn:
-                self._listener.added_late(self._jobs[at], self._moments[at])
-        self._jobs, self._waiters = [], []  # a batch that is still referred to holds no jobs
+        if late and self.error is None:
+            for at in late.difference(self._withdrawn):
+                self._listener.added_late(self.jobs[at], self._moments.get(at, self.moment))
+        self.jobs, self._waiters = [], []  # a batch that is still referred to holds no jobs
+
+    def _tell_done(self) -> set[int]:
+        """Wake the callers of jobs that are all well; return the places of those that were cancelled."""
+        cancelled: set[int] = set()
+        for at, waiter in enumerate(self._waiters):
+            if waiter is not None:
+                try:
+                    waiter.set_result(self.moment)
+                except asyncio.InvalidStateError:
+                    cancelled.add(at)
+        return cancelled
+
+    def _tell_each(self) -> set[int]:
+        """Wake each caller with what became of its job; return the places of those that hear nothing of it.
+
+        They were cancelled, or get an error though the job is there.
+        """
+        late: set[int] = set()
+        for at, (job, waiter) in enumerate(zip(self.jobs, self._waiters, strict=True)):
+            failure = self.failures.get(job)
+            if isinstance(failure, NotReplicated) or (waiter is not None and waiter.cancelled()):
+                late.add(at)
+            if waiter is not None:
+                settle(waiter, self._moments.get(at, self.moment), self.error or failure)
+        return late

@@ -237,7 +237,11 @@ def encode_record(record: RecordLike) -> bytes:
 
 def encode_new_record(data: Any, created_ms: int) -> bytes:
     """Return what ``encode_record`` would of a record with that data and nothing else, which is not made."""
-    return _NEW_RECORD % (dumps(data), created_ms)
+    try:
+        text = orjson.dumps(data)
+    except Exception:  # noqa: BLE001 - as ``dumps``, which is one more call
+        text = _dumps_exactly(data)
+    return _NEW_RECORD % (text, created_ms)
 
 
 def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:

@@ -59,6 +59,8 @@ class Pipeline:
         self._timeout_s = timeout_ms / 1000
         self._replicas = replicas
         self._waiting: list[PipelineCall] = []  # added by callers, taken by the next batch
+        #: The last of them, after which nothing was asked; None if there are none.
+        self.last: PipelineCall | None = None
         self._batch: list[PipelineCall] = []  # under way
         self._is_busy = False  # a batch is under way, or about to be sent
         self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
@@ -122,15 +124,12 @@ class Pipeline:
         self._put(call)
         return call
 
-    def is_last(self, call: PipelineCall) -> bool:
-        """Return whether ``call`` has not been sent, and nothing was asked after it."""
-        return bool(self._waiting) and self._waiting[-1] is call
-
     def _put(self, call: PipelineCall, *, goes_ahead: bool = False) -> None:
-        if goes_ahead:
+        if goes_ahead and self.last is not None:
             self._waiting.insert(0, call)
         else:
             self._waiting.append(call)
+            self.last = call
         if not self._is_busy:
             self._is_busy = True
             # At the end of this turn: what is asked in the same turn goes along.
@@ -147,6 +146,7 @@ class Pipeline:
             waiting, self._waiting = self._waiting, []
             self._batch, left = _sealed(waiting)
             self._waiting[:0] = left
+            self.last = self._waiting[-1] if self._waiting else None
         if not self._batch:
             self._is_busy = False
             return
@@ -258,6 +258,7 @@ class Pipeline:
     def _fail(self, error: BaseException | None) -> None:
         """End everything that is under way or waits; with no error, because this was closed."""
         calls, self._batch, self._waiting = [*self._batch, *self._waiting], [], []
+        self.last = None
         self._is_busy = False
         if self._sending is not None:
             self._sending.cancel()

@@ -284,7 +284,7 @@ async def test_the_result_of_an_earlier_job_of_the_id_is_not_told(make_queue, re
     assert await copy.result(timeout=5000) == "first"
     again = queue.create_job("second").set_id("daily")
     again.options["timestamp"] += 1
-    record = again.encoded()
+    record = again.encoded()[0]
     await redis.hset(queue.keys.jobs, "daily", record)
     assert (await queue.job_state("daily")).state == "queued"
     await redis.hdel(queue.keys.jobs, "daily")  # Node's removeOnSuccess

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import redis
 
@@ -11,11 +14,45 @@ from tests.lua.bench import Bench
 pytestmark = pytest.mark.fast
 
 
-def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[str | None]:
-    reply: list[str | None] = bench.run(
-        scripts.add_jobs, earlier_delayed=bench.keys.earlier_delayed, outbox_limit="0", jobs=jobs
+def add(bench: Bench, *jobs: tuple[str, str, object]) -> list[Any]:
+    """Add jobs as a producer does; return the ids as text, None for one that exists, or an error."""
+    is_plain = all(not job_id and due_ms == "" for job_id, _, due_ms in jobs)
+    return ids_of(bench, jobs, is_plain=is_plain)
+
+
+def ids_of(bench: Bench, jobs: Sequence[tuple[str, str, object]], *, is_plain: bool) -> list[Any]:
+    reply: Any = bench.run(
+        scripts.add_jobs,
+        earlier_delayed="" if is_plain else bench.keys.earlier_delayed,
+        outbox_limit="0",
+        jobs=[(record,) for _, record, _ in jobs] if is_plain else jobs,
     )
-    return reply
+    if isinstance(reply, int):
+        reply = range(reply - len(jobs) + 1, reply + 1)
+    return [str(each) if isinstance(each, int) else each for each in reply]
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize("taken", [(), ("1",), ("3", "7"), ("9",)])
+def test_records_alone_get_the_ids_that_whole_jobs_get(bench, count, taken):
+    jobs = [("", f"r{n}", "") for n in range(count)]
+    snapshots = []
+    for is_plain in (False, True):
+        bench.put(jobs=dict.fromkeys(("old", *taken), "x"))
+        assert len(set(ids_of(bench, jobs, is_plain=is_plain))) == count
+        snapshots.append(bench.snapshot())
+        bench.drop("id", "jobs", "waiting")
+    assert snapshots[0] == snapshots[1]
+
+
+def test_ids_that_follow_one_another_are_told_by_the_last(bench):
+    def reply() -> Any:
+        records = [(f"r{n}",) for n in range(3)]
+        return bench.run(scripts.add_jobs, earlier_delayed="", outbox_limit="0", jobs=records)
+
+    assert reply() == 3
+    bench.put(jobs={"5": "taken"})
+    assert reply() == [4, 6, 7]
 
 
 def test_the_first_job_of_a_queue_is_number_one_and_waits(bench):
@@ -149,6 +186,12 @@ def test_of_many_delayed_jobs_only_the_new_head_is_announced(bench):
     add(bench, ("a", "r", 7000), ("b", "r", 5000), ("c", "r", 5000), ("d", "r", 9000))
     assert bench.heard() == [("earlierDelayed", "5000")]
     assert bench.snapshot()["delayed"] == {"a": 7000, "b": 5000, "c": 5000, "d": 9000}
+
+
+def test_a_large_number_that_is_due_first_is_announced(bench):
+    bench.put(id=str(10**14 - 1))
+    assert add(bench, ("", "r", 5000)) == [str(10**14)]
+    assert bench.heard() == [("earlierDelayed", "5000")]
 
 
 def test_jobs_for_now_and_for_later_share_a_call(bench):
