@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from beeq.errors import BeeqError, shortened
 from beeq.job_status import mirrored_name
 from beeq.jobs import JOB_TYPES
 from beeq.mirror.documents import Change, shared_id, storable, update_of
+from beeq.mirror.id_order import IdPlace
 from beeq.mirror.project_ids import converted, has_wrong_type, readable
 from beeq.protocol.codec import dumps
 from beeq.redis.urls import redact, secrets_in
@@ -34,6 +36,8 @@ DEFAULT_DATABASE = "beeq"
 _WRITE_S = 30.0
 _READ_S = 5.0
 _FIND_SERVER_MS = 2000
+#: Within its time, a look at further documents has this long at least.
+_SHORTEST_S = 0.1
 _DUPLICATE_KEY = 11000
 #: Documents read, and at most converted, by one step of a repair.
 _REPAIR_PAGE = 1000
@@ -301,13 +305,20 @@ class StatusCollection:
         order = [("updatedAt", -1)]
         return await self._raw(_of_job(job_id, queue_names), order, count=10, limit_s=limit_s)
 
-    async def raw_page(self, *, before: Any, count: int, limit_s: float) -> bytes:
+    async def raw_page(self, *, before: IdPlace | None, count: int, limit_s: float) -> bytes:
         """Return documents as they are stored, likewise, in the order of ``_id``, the last first.
 
         They are before ``before`` (None: the last), at most ``count``, and of 16 MB; none at the end.
         """
-        wanted = {} if before is None else {"_id": {"$lt": before}}
-        return await self._raw(wanted, [("_id", -1)], count=count, limit_s=limit_s)
+        ends_s = time.monotonic() + limit_s
+        order = [("_id", -1)]
+        if before is None:
+            return await self._raw({}, order, count=count, limit_s=limit_s)
+        raw = await self._raw({"_id": {"$lt": before.value}}, order, count=count, limit_s=limit_s)
+        if raw or not before.lower_types:
+            return raw
+        left_s = max(_SHORTEST_S, ends_s - time.monotonic())
+        return await self._raw({"_id": {"$type": before.lower_types}}, order, count=count, limit_s=left_s)
 
     async def _raw(
         self, wanted: dict[str, Any], order: list[tuple[str, int]], *, count: int, limit_s: float
@@ -334,8 +345,10 @@ class StatusCollection:
             if "fingerprint" in document.get("beeq", {})
         }
 
-    async def unfinished(self, queue_name: str, *, after: Any, limit: int) -> list[tuple[Any, str, str]]:
-        """Return ``_id``, job id and fingerprint of beeq's documents that say queued or processing.
+    async def unfinished(
+        self, queue_name: str, *, after: IdPlace | None, limit: int
+    ) -> list[tuple[IdPlace, str, str]]:
+        """Return place, job id and fingerprint of beeq's documents that say queued or processing.
 
         They come in the order of ``_id``, from behind ``after`` (None: from the first), at most ``limit``.
         """
@@ -344,20 +357,31 @@ class StatusCollection:
             "status": {"$in": ["queued", "processing"]},
             "beeq.fingerprint": {"$exists": True},
         }
-        if after is not None:
-            wanted["_id"] = {"$gt": after}
+        found = await self._in_order(wanted, None if after is None else {"$gt": after.value}, limit)
+        if after is not None and after.higher_types and len(found) < limit:
+            found += await self._in_order(wanted, {"$type": after.higher_types}, limit - len(found))
+        prefix = shared_id(queue_name, "")
+        return [
+            (
+                IdPlace(document["_id"]),
+                document["jobId"].removeprefix(prefix),
+                document["beeq"]["fingerprint"],
+            )
+            for document in found
+        ]
+
+    async def _in_order(
+        self, wanted: dict[str, Any], ids: dict[str, Any] | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Return id and beeq's own fields of documents whose ``_id`` fits, in the order of that."""
+        of_ids = {} if ids is None else {"_id": ids}
         async with self._bounded(_WRITE_S):
-            found = await (
-                self._documents.find(wanted, {"jobId": 1, "beeq": 1})
+            return await (
+                self._documents.find({**wanted, **of_ids}, {"jobId": 1, "beeq": 1})
                 .sort("_id", 1)
                 .limit(limit)
                 .to_list(None)
             )
-        prefix = shared_id(queue_name, "")
-        return [
-            (document["_id"], document["jobId"].removeprefix(prefix), document["beeq"]["fingerprint"])
-            for document in found
-        ]
 
 
 def _of_job(job_id: str, queue_names: Iterable[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from beeq.job_status import mirrored_name
 from beeq.jobs import JOB_TYPES
 from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import shared_id
+from beeq.mirror.id_order import IdPlace
 from beeq.protocol.codec import dumps_shown
 
 T = TypeVar("T")
@@ -70,13 +71,15 @@ class HistoryPage(Generic[T]):
         found: what was made of each job, the newest first.
         looked_at: how many documents were read.
         back_to: when the last of them was created, if it says so.
-        before: where the next look goes on; "" at the end.
+        before: where the next look goes on; "" at the end, and behind an ``_id`` that no address can have.
+        is_whole: whether it came to the end.
     """
 
     found: list[T]
     looked_at: int = 0
     back_to: datetime | None = None
     before: str = ""
+    is_whole: bool = False
 
 
 class MirrorHistory:
@@ -115,7 +118,7 @@ class MirrorHistory:
         as a line of each. It reads from the newest document on, or on from ``before``. Raises
         MirrorUnavailable if nothing could be read; ValueError: ``before`` is not what a page says.
         """
-        at = _object_id(before)
+        at = IdPlace.of(before) if before else None
         wanted = _Wanted(text)
         page, read, ends_s = HistoryPage[T]([]), 0, time.monotonic() + longest_s
         while True:
@@ -130,13 +133,13 @@ class MirrorHistory:
                 raise
             read += len(raw)
             if not raw:
-                page.before = ""
+                page.before, page.is_whole = "", True
                 return page
             for one in _documents_in(raw):
                 fields = _beginning(one)
-                at = fields["_id"]
+                at = IdPlace.behind(fields["_id"])
                 page.looked_at += 1
-                page.before = str(at) if _is_object_id(at) else ""
+                page.before = at.text
                 page.back_to = _moment(fields.get("createdAt"))
                 if wanted.may_be_in(one) and (job := self._matching(wanted, one)) is not None:
                     page.found.append(shown(job))
@@ -249,21 +252,3 @@ def _options(*, is_raw: bool = False) -> Any:
 
 def _moment(value: Any) -> datetime | None:
     return value if isinstance(value, datetime) else None
-
-
-def _is_object_id(value: Any) -> bool:
-    from bson import ObjectId  # noqa: PLC0415 - an extra
-
-    return isinstance(value, ObjectId)
-
-
-def _object_id(text: str) -> Any:
-    if not text:
-        return None
-    from bson import ObjectId  # noqa: PLC0415 - an extra
-    from bson.errors import InvalidId  # noqa: PLC0415 - an extra
-
-    try:
-        return ObjectId(text)
-    except InvalidId:
-        raise ValueError("it does not say where to go on") from None

@@ -10,11 +10,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from beeq.errors import RedisError
 from beeq.mirror.collection import MirrorUnavailable, StatusCollection
 from beeq.mirror.documents import fingerprint_of, has_ended
+from beeq.mirror.id_order import IdPlace
 from beeq.mirror.outbox import Outbox
 from beeq.supervision.duty import Duty
 
@@ -52,7 +52,7 @@ class Reconciler:
         self._on_error = on_error
         self._cursors: dict[str, bytes] = {}  # where the next pass goes on among the records
         self._turn: Callable[[], object] = lambda: None  # says that it does not hang
-        self._after: dict[str, Any] = {}  # where it goes on among the unfinished documents
+        self._after: dict[str, IdPlace | None] = {}  # where it goes on among the unfinished documents
 
     async def run(self, duty: Duty) -> None:
         """Make one pass after another; the first a little later, so that the writer can catch up."""
@@ -95,11 +95,13 @@ class Reconciler:
                 break
         return found
 
-    async def _compare_documents(self, queue_name: str, after: Any) -> tuple[list[Difference], Any]:
+    async def _compare_documents(
+        self, queue_name: str, after: IdPlace | None
+    ) -> tuple[list[Difference], IdPlace | None]:
         """Compare a page of unfinished documents; return the next page's ``after`` too, None at the end."""
         self._turn()
         documents = await self._collection.unfinished(queue_name, after=after, limit=_PAGE)
-        known = {job_id: fingerprint for _id, job_id, fingerprint in documents}
+        known = {job_id: fingerprint for _place, job_id, fingerprint in documents}
         differences = await self._differences(queue_name, list(known), known)
         return differences, documents[-1][0] if len(documents) == _PAGE else None
 

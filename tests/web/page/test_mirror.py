@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import time
 import warnings
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import Code, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp
+from bson import Code, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp, encode
 
 from beeq import Queue
 from beeq.mirror import history as history_module
@@ -109,6 +110,15 @@ def document(job_id: str, **fields: Any) -> dict[str, Any]:
         "updatedAt": now,
         **fields,
     }
+
+
+def encoded(value: Any) -> str:
+    """Return the place behind that ``_id``, as an address has it."""
+    return "b." + base64.urlsafe_b64encode(encode({"": value})).decode()
+
+
+def nested(levels: int) -> Any:
+    return {"a": nested(levels - 1)} if levels else 1
 
 
 async def test_a_document_that_agrees_is_said_and_shown(client, scene):
@@ -212,8 +222,16 @@ async def test_a_search_ends_in_time_and_says_how_far_it_came(client, scene, mon
     assert "before=" in links_of(shown)["Look further back"]
 
 
-async def test_an_address_that_says_nonsense_of_the_way_is_refused(client, scene):
-    assert (await client.get("/search", params={"q": "x", "before": "../x"})).status_code == 400
+NO_VALUES = (Regex("x"), [1], Code("x"), {"$where": "1"}, {"a": Regex("x")}, "x" * 1200, nested(40))
+
+
+@pytest.mark.parametrize(
+    "place", ["../x", "5", "b.", "b.AAAA", "b.ü", "b." + "A" * 1400, *map(encoded, NO_VALUES)]
+)
+async def test_an_address_that_says_nonsense_of_the_way_is_refused(client, scene, place):
+    scene.insert(document("gone"))
+    assert (await client.get("/search", params={"q": "x", "before": place})).status_code == 400
+    assert "gone" in links_of(await client.get("/search?q=nosferatu"))
 
 
 async def test_a_large_document_is_found_without_being_read_whole(client, scene, monkeypatch):
@@ -260,6 +278,52 @@ async def test_a_document_of_any_types_is_found_and_shown(client, scene, name):
         response = await client.get(path, follow_redirects=True)
         assert response.status_code == 200
         assert "<b>" not in response.text or "html" not in response.headers["content-type"]
+
+
+#: An ``_id`` of each type that MongoDB allows, in its order.
+IDS: tuple[Any, ...] = (
+    *(None, -7, 5, 2.5e9, Int64(2**60), "", "5", "abc", {"a": 1}, {"a": {"b": "x"}}, b"xx"),
+    *(ObjectId("0" * 24), ObjectId("5" * 24), False, True, datetime(2024, 1, 1, tzinfo=UTC), Timestamp(1, 2)),
+)
+
+
+@pytest.mark.parametrize("page", [1, 3, 100])
+async def test_documents_of_all_types_of_id_are_searched(client, scene, monkeypatch, page):
+    monkeypatch.setattr("beeq.web.page.screens.search._MOST_FOUND", page)
+    monkeypatch.setattr(history_module, "_PAGE", 2)
+    scene.insert(*(document(f"d{n}", _id=each, result="needle") for n, each in enumerate(IDS)))
+    at: str | None = "/search?q=needle"
+    found: list[str] = []
+    while at:
+        shown = await client.get(at)
+        assert shown.status_code == 200
+        found += [each for each in links_of(shown) if each.startswith("d")]
+        at = links_of(shown).get("Look further back")
+    assert found == [f"d{n}" for n in reversed(range(len(IDS)))]
+    assert "to the oldest" in text_of(shown)
+
+
+async def test_each_job_has_its_own_document_whatever_its_id(client, scene):
+    scene.insert(
+        *(
+            document(f"job-{n}", _id=each, result=f"of {n}")
+            for n, each in enumerate([5, "5", ObjectId("5" * 24)])
+        ),
+        document("5", _id=7, result="of the job 5"),
+    )
+    for n in range(3):
+        shown = text_of(await client.get(address(f"job-{n}")))
+        assert [f"of {m}" in shown for m in range(3)] == [m == n for m in range(3)]
+    assert "of the job 5" in text_of(await client.get(address("5")))
+    assert (await client.get(address("7"))).status_code == 404
+
+
+async def test_behind_a_very_long_id_no_address_goes_on(client, scene, monkeypatch):
+    monkeypatch.setattr("beeq.web.page.screens.search._MOST_FOUND", 1)
+    scene.insert(*(document(each, _id=each * 5000, result="needle") for each in "ab"))
+    shown = text_of(await client.get("/search?q=needle"))
+    assert "No address leads further back" in shown
+    assert "to the oldest" not in shown
 
 
 @pytest.fixture

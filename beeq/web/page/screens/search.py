@@ -61,12 +61,13 @@ class MirrorHit:
 
 @dataclass(slots=True)
 class MirrorFound:
-    """What the mirror has: the jobs, how far back it was looked at, and where that goes on."""
+    """What the mirror has: the jobs, how far back it was looked at, and where that goes on, or was whole."""
 
     hits: list[MirrorHit] = field(default_factory=list)
     looked_at: int = 0
     back_to_ms: int = 0
     further: str = ""
+    is_whole: bool = False
     problem: str = ""
 
 
@@ -145,7 +146,7 @@ async def _search_mirror(look: ScreenRequest, text: str, before: str, search: Se
         return
     further = at.to("/search", q=text, before=page.before) if page.before else ""
     back_to_ms = 0 if page.back_to is None else round(page.back_to.timestamp() * 1000)
-    search.history = MirrorFound(page.found, page.looked_at, back_to_ms, further)
+    search.history = MirrorFound(page.found, page.looked_at, back_to_ms, further, page.is_whole)
 
 
 def _hit(at: Addresses, job: MirroredJob) -> MirrorHit:
