@@ -94,7 +94,7 @@ local LONGEST_WALK = 250000
 local NEAR = 1000
 -- What a fetch has just moved is among so many of the newest; if it is there twice, its job runs.
 local FETCHED_WITHIN = 10000
-local COLON = 58
+local COLON, ZERO = 58, 48
 -- A job's failed attempts that are kept, and for how long they outlive the last failure of the queue: what is left of
 -- jobs that Node peers have removed goes in the end, with no process alive.
 local MOST_ATTEMPTS, ATTEMPTS_MS = 20, 30 * 24 * 3600 * 1000
@@ -102,6 +102,9 @@ local MOST_ATTEMPTS, ATTEMPTS_MS = 20, 30 * 24 * 3600 * 1000
 local LONGEST_MARKED = 4096
 -- Records read at one go: so many beyond max_bytes are read in vain, at most.
 local PIECE = 16
+-- Outcomes whose records together are longer than this are written one by one: to look first which jobs have a record
+-- means to read the old ones.
+local LONGEST_READ = 65536
 local length, is_mixed, counted = tonumber(ARGV[8]), ARGV[9] == '1', nil
 if not length then
   length = call('LLEN', active)
@@ -110,33 +113,56 @@ if not length then
   counted = { length, is_mixed and 1 or 0 }
 end
 local walked = 0
+-- Whether some jobs have to give a sign of life: mostly there are none.
+local is_checked = call('EXISTS', stalling) == 1
+
+-- Reads one field, which takes less time alone, or several.
+local function fields_of(key, names)
+  return names[2] and call('HMGET', key, unpack(names)) or { call('HGET', key, names[1]) }
+end
 
 -- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
-local ids, owned = {}, {}
+local ids, owned, owned_at, ended, owned_count = {}, {}, {}, 0, 0
 for at = FIRST, #ARGV, STEP do
-  ids[#ids + 1] = ARGV[at]
+  ended = ended + 1
+  ids[ended] = ARGV[at]
 end
-local holders = ids[1] and call('HMGET', claims, unpack(ids))
-local succeeded_ids, failed_ids, succeeded_records, failed_records, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
+local holders = ids[1] and fields_of(claims, ids)
+local may_have_failed = ended < 8 or call('EXISTS', failed) == 1
 
-for n, id in ipairs(ids) do
+-- Jobs mostly end in the order in which they began: the oldest of active are these, and go at once.
+local oldest = 0
+if ended >= 4 and call('LINDEX', active, '-1') == ids[1] then
+  local tail = call('LRANGE', active, -ended, '-1')
+  while tail[#tail - oldest] == ids[oldest + 1] and holders[oldest + 1] == ARGV[FIRST + oldest * STEP + 1] do
+    oldest = oldest + 1
+    if oldest == #tail then
+      break
+    end
+  end
+  if oldest > 0 then
+    call('LTRIM', active, '0', -oldest - 1)
+  end
+end
+
+local bytes, refused = 0, nil
+for n = 1, ended do
   if walked > LONGEST_WALK then
-    free = math.max(0, free - (#ids - #facts)) -- the worker's places are not free yet
+    free = math.max(0, free - (ended - n + 1)) -- the worker's places are not free yet
     break
   end
-  local at = FIRST + (n - 1) * STEP
-  local status, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
-  local fact, is_active = 0, false
-  if holders[n] == ARGV[at + 1] then
-    local side = -1
+  local id, at, is_active = ids[n], FIRST + (n - 1) * STEP, n <= oldest
+  facts[n] = 0
+  if not is_active and holders[n] == ARGV[at + 1] then
+    local side = '-1'
     if length > 2 * NEAR then
-      local place = call('LPOS', active, id, 'RANK', -1, 'MAXLEN', NEAR)
+      local place = call('LPOS', active, id, 'RANK', '-1', 'MAXLEN', NEAR)
       if place then
         walked = walked + 2 * (length - place)
       else
         place = call('LPOS', active, id, 'MAXLEN', NEAR)
-        side = place and 1 or -1
+        side = place and '1' or '-1'
         walked = walked + NEAR + (place and 2 * place or 2 * NEAR + length)
       end
     else
@@ -145,94 +171,126 @@ for n, id in ipairs(ids) do
     is_active = call('LREM', active, side, id) == 1
   end
   if is_active then
-    owned[#owned + 1] = id
-    local is_dropped = drops and drops[status] and record ~= ''
-    local refused
-    if is_dropped or record == '' then
-      fact = pcall('HEXISTS', jobs, id)
-      refused = type(fact) == 'table' and fact
-    else
-      local is_new = pcall('HSET', jobs, id, record)
-      if is_new == 0 then
-        fact = 1
-      elseif is_new == 1 then
-        call('HDEL', jobs, id) -- there was none: the job was removed meanwhile
-      else
-        refused = is_new
-      end
-    end
-    if refused then
-      call('LPUSH', active, unpack(owned))
-      return refused
-    end
-    if fact == 1 then
-      local delay_ms = ARGV[at + 5]
-      if status ~= 'succeeded' then
-        local attempt
-        delay_ms, attempt = string.match(delay_ms, '^(%d+):?(.*)$')
-        if attempt ~= '' and not is_dropped then
-          noted = noted or {}
-          noted[#noted + 1] = id
-          noted[#noted + 1] = attempt
-        end
-      end
-      if status == 'retrying' and delay_ms ~= '0' then -- it is due by Redis's clock
-        now, delayed_entries = now or now_ms(), delayed_entries or {}
-        delayed_entries[#delayed_entries + 1] = string.format('%.0f', now + delay_ms)
-        delayed_entries[#delayed_entries + 1] = id
-      elseif status == 'retrying' then
-        waiting_ids = waiting_ids or {}
-        waiting_ids[#waiting_ids + 1] = id
-      elseif is_dropped then
-        dropped_ids = dropped_ids or {}
-        dropped_ids[#dropped_ids + 1] = id
-        if keep ~= '' then
-          now, passing_entries = now or now_ms(), passing_entries or {}
-          passing_entries[#passing_entries + 1] = id
-          passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
-        end
-      elseif status == 'succeeded' then
-        succeeded_ids = succeeded_ids or {}
-        succeeded_ids[#succeeded_ids + 1] = id
-        if is_noting then
-          succeeded_records = succeeded_records or {}
-          succeeded_records[#succeeded_ids] = record
-        end
-      else
-        failed_ids = failed_ids or {}
-        failed_ids[#failed_ids + 1] = id
-        if is_noting then
-          failed_records = failed_records or {}
-          failed_records[#failed_ids] = record
-        end
-      end
-      if keep ~= '' and not is_dropped then
-        kept_entries = kept_entries or {}
-        kept_entries[#kept_entries + 1] = id
-        kept_entries[#kept_entries + 1] = keep
-      end
-    end
+    owned_count = owned_count + 1
+    owned[owned_count], owned_at[owned_count] = id, n
+    bytes = bytes + #ARGV[at + 3]
   elseif not holders[n] then
-    local is_recorded = keep == '' and record ~= '' and call('HGET', jobs, id) == record
-    for k = 1, keep ~= '' and 3 or 0 do -- the records of two workers may be the same, their results tell
-      local kept = call('HGET', ({ results, even_results, odd_results })[k], id)
-      is_recorded = is_recorded or (kept and (kept == keep or string.sub(kept, -#keep - 1) == ':' .. keep))
+    local record, keep = ARGV[at + 3], ARGV[at + 6]
+    if keep == '' and record ~= '' then
+      local kept = pcall('HGET', jobs, id)
+      refused = refused or type(kept) == 'table' and kept
+      facts[n] = kept == record and 2 or 0
     end
-    if is_recorded then
-      fact = 2
+    for k = 1, keep ~= '' and 3 or 0 do -- the records of two workers may be the same, their results tell
+      local kept = pcall('HGET', ({ results, even_results, odd_results })[k], id)
+      if type(kept) == 'table' then
+        refused = refused or kept
+      elseif kept and (kept == keep or string.sub(kept, -#keep - 1) == ':' .. keep) then
+        facts[n] = 2
+      end
     end
   end
+end
+
+local succeeded_ids, failed_ids, succeeded_records, failed_records, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
+
+-- HSET says whether one record was there. Of several it would not say which, so that is asked before.
+local found, written
+if owned_count >= 3 and bytes <= LONGEST_READ then
+  found, written = pcall('HMGET', jobs, unpack(owned)), {}
+  refused = refused or found.err and found
+end
+for k = 1, refused and 0 or owned_count do
+  local id, n = owned[k], owned_at[k]
+  local at = FIRST + (n - 1) * STEP
+  local status, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
+  local is_dropped = drops and drops[status] and record ~= ''
+  local fact = 0
+  if found then
+    fact = found[k] and 1 or 0
+    if fact == 1 and record ~= '' and not is_dropped then
+      written[#written + 1] = id
+      written[#written + 1] = record
+    end
+  elseif is_dropped or record == '' then
+    fact = pcall('HEXISTS', jobs, id)
+    refused = type(fact) == 'table' and fact
+  else
+    local is_new = pcall('HSET', jobs, id, record)
+    if is_new == 0 then
+      fact = 1
+    elseif is_new == 1 then
+      call('HDEL', jobs, id) -- there was none: the job was removed meanwhile
+    else
+      refused = is_new
+    end
+  end
+  if refused then
+    break
+  end
   facts[n] = fact
+  if fact == 1 then
+    local delay_ms = ARGV[at + 5]
+    if status ~= 'succeeded' then
+      local attempt
+      delay_ms, attempt = string.match(delay_ms, '^(%d+):?(.*)$')
+      if attempt ~= '' and not is_dropped then
+        noted = noted or {}
+        noted[#noted + 1] = id
+        noted[#noted + 1] = attempt
+      end
+    end
+    if status == 'retrying' and delay_ms ~= '0' then -- it is due by Redis's clock
+      now, delayed_entries = now or now_ms(), delayed_entries or {}
+      delayed_entries[#delayed_entries + 1] = string.format('%.0f', now + delay_ms)
+      delayed_entries[#delayed_entries + 1] = id
+    elseif status == 'retrying' then
+      waiting_ids = waiting_ids or {}
+      waiting_ids[#waiting_ids + 1] = id
+    elseif is_dropped then
+      dropped_ids = dropped_ids or {}
+      dropped_ids[#dropped_ids + 1] = id
+      if keep ~= '' then
+        now, passing_entries = now or now_ms(), passing_entries or {}
+        passing_entries[#passing_entries + 1] = id
+        passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
+      end
+    elseif status == 'succeeded' then
+      succeeded_ids = succeeded_ids or {}
+      succeeded_ids[#succeeded_ids + 1] = id
+      if is_noting then
+        succeeded_records = succeeded_records or {}
+        succeeded_records[#succeeded_ids] = record
+      end
+    else
+      failed_ids = failed_ids or {}
+      failed_ids[#failed_ids + 1] = id
+      if is_noting then
+        failed_records = failed_records or {}
+        failed_records[#failed_ids] = record
+      end
+    end
+    if keep ~= '' and not is_dropped then
+      kept_entries = kept_entries or {}
+      kept_entries[#kept_entries + 1] = id
+      kept_entries[#kept_entries + 1] = keep
+    end
+  end
+end
+refused = refused or written and written[1] and write('HSET', jobs, written)
+if refused then
+  call('LPUSH', active, unpack(owned))
+  return refused
 end
 
 if owned[1] then
-  local refused = write('SADD', succeeded, succeeded_ids)
-    or write('SREM', failed, succeeded_ids)
+  refused = write('SADD', succeeded, succeeded_ids)
+    or (may_have_failed and write('SREM', failed, succeeded_ids))
     or write('SADD', failed, failed_ids)
     or write('SREM', succeeded, failed_ids)
     or write('ZADD', delayed, delayed_entries)
     or write('HSET', results, kept_entries)
-    or write('SREM', stalling, owned)
+    or (is_checked and write('SREM', stalling, owned))
   if not refused and dropped_ids then
     if call('EXISTS', results, even_results, odd_results) > 0 then -- what earlier jobs of their ids have left
       refused = write('HDEL', results, dropped_ids)
@@ -338,8 +396,8 @@ if owned[1] then
     end
   end
   local events = ARGV[1]
-  for n, fact in ipairs(facts) do
-    if fact == 1 and events ~= '' then
+  for n = 1, events ~= '' and #facts or 0 do
+    if facts[n] == 1 then
       call('PUBLISH', events, ARGV[FIRST + (n - 1) * STEP + 4])
     end
   end
@@ -360,14 +418,14 @@ end
 local is_claimed = #candidates == 1
 
 -- What may be taken from waiting, the oldest first: nothing that runs, and nothing twice.
-local asked = free > 0 and call('LRANGE', waiting, -free, -1) or {}
+local asked = free == 1 and { call('LINDEX', waiting, '-1') or nil } or free > 0 and call('LRANGE', waiting, -free, '-1') or {}
 local taken = #asked
 local is_empty = taken < free and 1 or 0
 local first_taken = #candidates + 1
 if taken > 0 then
   -- A claim may be somebody's unless it is ":<deliveries>"; bee-queue's stall check leaves a dead worker's.
   local is_searched = is_mixed and length <= NEAR
-  local holders_asked = call('HMGET', claims, unpack(asked))
+  local holders_asked = fields_of(claims, asked)
   local at = #candidates
   for n = taken, 1, -1 do
     local id, claim = asked[n], holders_asked[n]
@@ -391,7 +449,7 @@ local records, bytes, max_bytes = {}, 0, tonumber(ARGV[7])
 local first = 1
 while candidates[first] do
   local last = math.min(first + PIECE - 1, #candidates)
-  local piece = call('HMGET', jobs, unpack(candidates, first, last))
+  local piece = last == 1 and fields_of(jobs, candidates) or call('HMGET', jobs, unpack(candidates, first, last))
   for n = 1, last - first + 1 do
     local record, at = piece[n], first + n - 1
     bytes = bytes + #candidates[at] + (record and #record or 0)
@@ -411,7 +469,7 @@ while candidates[first] do
   first = last + 1
 end
 
-if candidates[1] then
+if is_checked and candidates[1] then
   -- A claim is a job's first sign of life: until the next stall check marks the job, it needs no beat.
   call('SREM', stalling, unpack(candidates))
 end
@@ -426,17 +484,24 @@ end
 local is_granted = is_started and is_claimed and records[1]
 local first_place = is_started and not is_granted and 1 or 0
 local token, claimed, fields = ARGV[10], {}, {}
-for n, id in ipairs(candidates) do
+local char, granted = string.char, 0
+for n = 1, #candidates do
+  local id = candidates[n]
   if records[n] then
-    local deliveries = 1
+    local deliveries, ending = 1, ':1'
     if claims_before[n] then
       deliveries = (tonumber(string.match(claims_before[n], ':(%d+)$')) or 0) + 1
+      ending = ':' .. deliveries
     end
-    fields[#fields + 1] = id
-    fields[#fields + 1] = token .. '.' .. #claimed / 3 + first_place .. ':' .. deliveries
-    claimed[#claimed + 1] = id
-    claimed[#claimed + 1] = records[n]
-    claimed[#claimed + 1] = deliveries
+    local place = granted + first_place
+    if place < 10 then -- Lua takes three times as long to write a number
+      place = char(ZERO + place)
+    elseif place < 100 then
+      place = char(ZERO + (place - place % 10) / 10, ZERO + place % 10)
+    end
+    fields[2 * granted + 1], fields[2 * granted + 2] = id, token .. '.' .. place .. ending
+    claimed[3 * granted + 1], claimed[3 * granted + 2], claimed[3 * granted + 3] = id, records[n], deliveries
+    granted = granted + 1
     if is_mirrored then
       note(id)
     end

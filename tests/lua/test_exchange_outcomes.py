@@ -316,6 +316,50 @@ def test_one_entry_of_active_goes_with_one_outcome(bench):
     assert bench.snapshot()["active"] == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    "active",
+    [
+        ["6", "5", "4", "3", "2", "1"],
+        ["o", "6", "5", "4", "3", "2", "1"],
+        ["6", "5", "4", "o", "3", "2", "1"],
+        ["6", "5", "4", "3", "2", "1", "o"],
+        ["1", "2", "3", "4", "5", "6", "o", "p"],
+    ],
+    ids=["alone", "newer", "between", "older", "the other way round"],
+)
+def test_a_batch_leaves_the_jobs_of_others_in_active(bench, active):
+    ids = [str(n) for n in range(1, 7)]
+    running(bench, *ids)
+    bench.drop("active")
+    bench.put(active=active)
+    assert settle(bench, *map(End, ids)) == [1] * 6
+    others = [job_id for job_id in active if job_id not in ids]
+    assert bench.snapshot().get("active", []) == others
+
+
+def test_in_a_batch_only_jobs_that_are_there_are_recorded(bench):
+    """One was removed, one has another owner, one stalled; none of their records comes back."""
+    ids = [str(n) for n in range(1, 8)]
+    running(bench, *ids)
+    bench.redis.hdel(bench.key("jobs"), "2")
+    bench.put(claims={"4": "other:2"})
+    bench.redis.lrem(bench.key("active"), 1, "6")
+    facts = settle(bench, *map(End, ids))
+    assert facts == [1, 0, 1, 0, 1, 0, 1]
+    state = bench.snapshot()
+    assert state["jobs"] == {n: f"{n} {'created' if n in '46' else 'succeeded'}" for n in ids if n != "2"}
+    assert state["succeeded"] == {"1", "3", "5", "7"}
+    assert state["active"] == ["4"]
+
+
+def test_in_a_batch_an_id_is_never_in_both_sets(bench):
+    ids = [str(n) for n in range(1, 12)]
+    running(bench, *ids, failed={"3", "11", "x"})
+    settle(bench, *map(End, ids))
+    state = bench.snapshot()
+    assert (state["failed"], state["succeeded"]) == ({"x"}, set(ids))
+
+
 def test_the_largest_batch_is_recorded_whole(bench):
     ids = [str(n) for n in range(500)]
     running(bench, *ids)
