@@ -117,17 +117,19 @@ class Script:
             *self._head(keys), *(arguments[name] for name in self.arguments), *chain.from_iterable(tuples)
         )
 
-    def prefix(self, keys: Keys, /, **arguments: Any) -> CommandPrefix:
+    def prefix(self, keys: Keys, last_key: str = "", /, **arguments: Any) -> CommandPrefix:
         """Return the part of a call that is the same each time, packed once.
 
         It has the first arguments of the header; ``CommandPrefix.pack`` takes the others, as bytes, in order.
+        With ``last_key``, one of ``self.keys``, it has the keys up to that one: the calls touch no other.
         """
         first = self.arguments[: len(arguments)]
         self._check(arguments, first)
-        return CommandPrefix(*self._head(keys), *(arguments[name] for name in first))
+        return CommandPrefix(*self._head(keys, last_key), *(arguments[name] for name in first))
 
-    def _head(self, keys: Keys) -> tuple[Any, ...]:
-        return ("EVALSHA", self.sha, len(self.keys), *(getattr(keys, name) for name in self.keys))
+    def _head(self, keys: Keys, last_key: str = "") -> tuple[Any, ...]:
+        names = self.keys[: self.keys.index(last_key) + 1] if last_key else self.keys
+        return ("EVALSHA", self.sha, len(names), *(getattr(keys, name) for name in names))
 
     def _check(self, given: dict[str, Any], expected: tuple[str, ...]) -> None:
         for name in expected:

@@ -20,15 +20,26 @@ class ExchangePacker:
     """Packs calls; what is the same in each of them is packed once."""
 
     def __init__(self, keys: Keys, settings: Settings) -> None:
-        self._prefix = scripts.exchange.prefix(
-            keys,
-            events=keys.events if settings.send_events else "",
-            earlier_delayed=keys.earlier_delayed,
-            keep_ms=settings.result_ttl,
-            drop_succeeded=_drop(settings.keep_succeeded, is_at_once=settings.remove_on_success),
-            drop_failed=_drop(settings.keep_failed, is_at_once=settings.remove_on_failure),
-            outbox_limit=settings.outbox_limit,
-            max_bytes=MAX_BATCH_BYTES,
+        drop_succeeded = _drop(settings.keep_succeeded, is_at_once=settings.remove_on_success)
+        drop_failed = _drop(settings.keep_failed, is_at_once=settings.remove_on_failure)
+        all_keys, few_keys = (
+            scripts.exchange.prefix(
+                keys,
+                last_key,
+                events=keys.events if settings.send_events else "",
+                earlier_delayed=keys.earlier_delayed,
+                keep_ms=settings.result_ttl,
+                drop_succeeded=drop_succeeded,
+                drop_failed=drop_failed,
+                outbox_limit=settings.outbox_limit,
+                max_bytes=MAX_BATCH_BYTES,
+            )
+            for last_key in ("", "results")
+        )
+        self._prefix = all_keys
+        #: Of a call without failures.
+        self._success_prefix = (
+            all_keys if drop_succeeded or drop_failed or settings.outbox_limit else few_keys
         )
         self._drops_succeeded = settings.remove_on_success
         drops = {"succeeded": settings.remove_on_success, "failed": settings.remove_on_failure}
@@ -63,6 +74,7 @@ class ExchangePacker:
         arguments = [*counted, call.token, b"%d" % call.free, b"", b""]
         if call.fetched is not None:
             arguments[4:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
+        prefix = self._success_prefix
         for pending in call.outcomes:
             outcome = pending.outcome
             keep = outcome.keep
@@ -73,11 +85,12 @@ class ExchangePacker:
                 keep = b""
             status, delay = b"succeeded", b"0"
             if outcome.status != "succeeded":
+                prefix = self._prefix
                 if not (outcome.attempt or outcome.is_postponed):  # a success that Redis refused
                     self.note_attempt(outcome)
                 status, delay = outcome.status.encode(), b"%d:%b" % (outcome.delay_ms, outcome.attempt)
             arguments += pending.raw_id, pending.claim, status, outcome.record, outcome.message, delay, keep
-        return self._prefix.pack(arguments)
+        return prefix.pack(arguments)
 
 
 def _drop(keep: Keep | None, *, is_at_once: bool) -> str:

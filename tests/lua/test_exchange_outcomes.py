@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import redis
 
 from beeq.redis import scripts
+from beeq.redis.scripts import Script
 from tests.lua.bench import Bench, End
 
 pytestmark = pytest.mark.fast
@@ -13,10 +16,17 @@ pytestmark = pytest.mark.fast
 TTL_MS = 60_000
 
 
-def settle(bench: Bench, *ends: End, free: int = 0, drop: str = "", is_silent: bool = False) -> list[int]:
+def settle(
+    bench: Bench,
+    *ends: End,
+    free: int = 0,
+    drop: str = "",
+    is_silent: bool = False,
+    script: Script = scripts.exchange,
+) -> list[int]:
     """Record outcomes; return the facts."""
     facts, is_empty, jobs, _is_granted, *_counted = bench.run(
-        scripts.exchange,
+        script,
         events="" if is_silent else bench.keys.events,
         earlier_delayed=bench.keys.earlier_delayed,
         keep_ms=TTL_MS,
@@ -358,6 +368,23 @@ def test_in_a_batch_an_id_is_never_in_both_sets(bench):
     settle(bench, *map(End, ids))
     state = bench.snapshot()
     assert (state["failed"], state["succeeded"]) == ({"x"}, set(ids))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("keep", ["", "5:s1"])
+def test_successes_need_the_keys_up_to_results_only(bench, count, keep):
+    """What is recorded, refused, and recorded before; then jobs are handed out, and a ghost is dropped."""
+    ids = [str(n) for n in range(count)]
+    running(bench, *ids, "lost", failed={"0"}, waiting=["new", "ghost"])
+    bench.put(jobs={"new": "new created"}, claims={"lost": "other:1"})
+    script = replace(
+        scripts.exchange, keys=scripts.exchange.keys[: scripts.exchange.keys.index("results") + 1]
+    )
+    ends = [End(job_id, keep=keep) for job_id in [*ids, "lost"]]
+    assert settle(bench, *ends, free=2, script=script) == [1] * count + [0]
+    assert bench.snapshot()["active"] == ["new", "lost"]
+    assert settle(bench, *ends, script=script) == [2] * count + [0]
+    assert bench.snapshot()["succeeded"] == set(ids)
 
 
 def test_the_largest_batch_is_recorded_whole(bench):
