@@ -286,13 +286,12 @@ if refused then
 end
 
 if owned[1] then
-  refused = write('SADD', succeeded, succeeded_ids)
-    or (may_have_failed and write('SREM', failed, succeeded_ids))
-    or write('SADD', failed, failed_ids)
-    or write('SREM', succeeded, failed_ids)
-    or write('ZADD', delayed, delayed_entries)
-    or write('HSET', results, kept_entries)
-    or (is_checked and write('SREM', stalling, owned))
+  refused = succeeded_ids and write('SADD', succeeded, succeeded_ids)
+    or succeeded_ids and may_have_failed and write('SREM', failed, succeeded_ids)
+    or failed_ids and (write('SADD', failed, failed_ids) or write('SREM', succeeded, failed_ids))
+    or delayed_entries and write('ZADD', delayed, delayed_entries)
+    or kept_entries and write('HSET', results, kept_entries)
+    or is_checked and write('SREM', stalling, owned)
   if not refused and dropped_ids then
     if call('EXISTS', results, even_results, odd_results) > 0 then -- what earlier jobs of their ids have left
       refused = write('HDEL', results, dropped_ids)
@@ -316,7 +315,7 @@ if owned[1] then
       end
     end
   end
-  refused = refused or write('LPUSH', waiting, waiting_ids)
+  refused = refused or waiting_ids and write('LPUSH', waiting, waiting_ids)
   if refused then
     write('SREM', succeeded, succeeded_ids)
     write('SREM', failed, failed_ids)
