@@ -13,12 +13,12 @@ from benchmarks.rows.row import BEE_QUEUE, BEEQ, EXCHANGE_ALONE, Counts, Measure
 
 #: Concurrency → counts.
 _DRAINS = {
-    1: Counts(6_000, 15_000, 15_000),
+    1: Counts(5_000, 12_000, 12_000),
     10: Counts(40_000, 40_000, 40_000),  # as many of both, for the memory that they take
-    100: Counts(25_000, 70_000, 70_000),
+    100: Counts(20_000, 60_000, 60_000),
 }
 _READING = {1: Counts(5_000, 10_000), 10: Counts(18_000, 35_000), 100: Counts(18_000, 45_000)}
-_LEAN = {1: Counts(6_000, 15_000), 10: Counts(22_000, 50_000), 100: Counts(25_000, 70_000)}
+_LEAN = {1: Counts(5_000, 12_000), 10: Counts(20_000, 45_000), 100: Counts(20_000, 60_000)}
 #: The concurrency at which memory, two workers and the other loop are looked at.
 _CLOSELY = 10
 _TWO_WORKERS = Counts(22_000, 45_000)

@@ -16,29 +16,22 @@ from urllib.parse import urlsplit
 import hiredis
 
 from beeq.protocol.keys import Keys
+from beeq.protocol.outcome import Outcome
 from beeq.redis import scripts
-from beeq.redis.resp import CommandPrefix, pack
-from beeq.worker.scheduling.actions import MAX_BATCH_BYTES
+from beeq.redis.resp import pack
+from beeq.settings import Settings
+from beeq.worker.exchange import ExchangePacker
+from beeq.worker.scheduling.actions import ExchangeCall, PendingOutcome
 
 #: With so many jobs at once two calls are under way, each with half of them: Redis works on one while this
 #: process works on the other. With fewer, the second call costs more than that saves.
 _TWO_CALLS_FROM = 50
+#: What each call claims its jobs with.
+TOKEN = b"alone"
+#: A success is written without a look at its job.
+NO_JOB: Any = None
 #: The reply has more bytes than one read brings, at times.
 _READ_BYTES = 1 << 20
-#: What the script takes in each call, apart from ``free``, as a worker with default settings says it. How
-#: many jobs run is never counted.
-_DEFAULTS = {
-    "keep_ms": b"600000",
-    "drop_succeeded": b"",
-    "drop_failed": b"",
-    "outbox_limit": b"0",
-    "max_bytes": b"%d" % MAX_BATCH_BYTES,
-    "active_length": b"0",
-    "is_mixed": b"0",
-    "token": b"alone",
-    "fetched": b"",
-    "is_started": b"",
-}
 
 
 class Wire:
@@ -64,37 +57,36 @@ class Wire:
         return reply
 
 
-def outcome(n: int, claimed: list[Any]) -> tuple[bytes, ...]:
-    """Return what is recorded of the job in place ``n`` of a reply: a success that returned nothing."""
-    raw_id, record, deliveries = claimed[3 * n : 3 * n + 3]
-    claim = b"alone.%d:%d" % (n, deliveries)
-    record = record.replace(b'"status":"created"', b'"status":"succeeded"')
-    return raw_id, claim, b"succeeded", record, b'{"id":"%b","event":"succeeded"}' % raw_id, b"0", b""
+def outcomes_of(claimed: list[Any]) -> list[PendingOutcome]:
+    """Return what is recorded of the jobs of a reply: successes that returned nothing."""
+    pending = []
+    for n in range(len(claimed) // 3):
+        raw_id, record, deliveries = claimed[3 * n : 3 * n + 3]
+        record = record.replace(b'"status":"created"', b'"status":"succeeded"')
+        message = b'{"id":"%b","event":"succeeded"}' % raw_id
+        outcome = Outcome(NO_JOB, "succeeded", record, message)
+        pending.append(PendingOutcome(raw_id, b"%b.%d:%d" % (TOKEN, n, deliveries), outcome))
+    return pending
 
 
-def work(wire: Wire, keys: Keys, at_once: int, in_flight: int) -> None:
+def work(wire: Wire, packer: ExchangePacker, at_once: int, in_flight: int) -> None:
     """Work off all jobs that wait, ``at_once`` of them at a time, by so many calls that are under way."""
-    known = {
-        **_DEFAULTS,
-        "events": keys.events.encode(),
-        "earlier_delayed": keys.earlier_delayed.encode(),
-        "free": b"%d" % (at_once // in_flight),
-    }
-    script = scripts.exchange
-    names = (getattr(keys, name) for name in script.keys)
-    settings = (known[name] for name in script.arguments)
-    prefix = CommandPrefix("EVALSHA", script.sha, len(script.keys), *names, *settings)
+
+    def call(outcomes: list[PendingOutcome]) -> bytes:
+        return packer.packed(
+            ExchangeCall(TOKEN, at_once // in_flight, fetched=None, outcomes=outcomes, requested=0)
+        )
+
     for _ in range(in_flight):
-        wire.send(prefix.pack(()))
+        wire.send(call([]))
     under_way = in_flight
     while under_way:
-        _facts, _is_empty, claimed, *_ = wire.reply()
+        _facts, _flags, claimed, *_, last = wire.reply()
         under_way -= 1
-        words: list[bytes] = []
-        for n in range(len(claimed) // 3):
-            words += outcome(n, claimed)
-        if words:
-            wire.send(prefix.pack(words))
+        if isinstance(last, list):
+            packer.counted(last)
+        if claimed:
+            wire.send(call(outcomes_of(claimed)))
             under_way += 1
 
 
@@ -112,7 +104,12 @@ def main(ask: dict[str, Any]) -> None:
     sys.stdin.readline()
     tell({"working": True})
     at_once = ask["concurrency"]
-    work(wire, Keys("bq", ask["queue"]), at_once, 2 if at_once >= _TWO_CALLS_FROM else 1)
+    work(
+        wire,
+        ExchangePacker(Keys("bq", ask["queue"]), Settings()),
+        at_once,
+        2 if at_once >= _TWO_CALLS_FROM else 1,
+    )
     sys.stdin.read()
 
 
