@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import conditions, peer_runs, peers
+from benchmarks import conditions, measures, peer_runs, peers
 from benchmarks.bench import GROUPS
 from benchmarks.peer_list import PEERS, Peer
 from benchmarks.peer_runs import PeerFailed
@@ -146,6 +146,16 @@ def test_an_unknown_group_of_rows_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "does not know prayers" in done.stderr
     assert all(group in done.stderr for group in GROUPS)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 60])
+def test_the_script_alone_leaves_what_a_worker_leaves(own_valkey: Server, at_once: int) -> None:
+    with own_valkey.sync_client() as client:
+        alone = measures.exchange_alone()
+        measures.drain(alone, client, own_valkey.url, concurrency=at_once, jobs=measures.Jobs(200))
+        assert {json.loads(record)["status"] for record in client.hvals("bq:bench:jobs")} == {"succeeded"}
+        assert client.scard("bq:bench:succeeded") == client.hlen("bq:bench:jobs") == 200
+        assert not client.exists("bq:bench:waiting", "bq:bench:active", "bq:bench:beeq:claims")
 
 
 def test_the_table_has_the_script_alone_where_it_was_measured() -> None:
