@@ -106,7 +106,10 @@ class JobActions:
             raise
         # No ``await`` from here on: the caller adds its listeners before any event is delivered.
         if job.id is not None:
-            self._saved(job, since)
+            if self._stores_jobs:
+                self._event_hub.deliver_to(job, since=since)
+            if batch.has_wishes:
+                self._schedule(job)
         return job
 
     async def save_or_find(self, job: Job) -> Job:
@@ -137,14 +140,14 @@ class JobActions:
         since = self._event_hub.moment
         errors = await self._producer.save_all(jobs)
         for job in dict.fromkeys(jobs):
-            if job not in errors and job.id is not None:
-                self._saved(job, since)
+            if job.id is not None and not (errors and job in errors):
+                if self._stores_jobs:
+                    self._event_hub.deliver_to(job, since=since)
+                self._schedule(job)
         return errors
 
-    def _saved(self, job: Job, since: int) -> None:
-        """Deliver what was heard of ``job`` after the moment ``since``, and what will be."""
-        if self._stores_jobs:
-            self._event_hub.deliver_to(job, since=since)
+    def _schedule(self, job: Job) -> None:
+        """See to it that a job that is due later is not missed here."""
         activator = self._session.activator
         if activator is not None and (due_ms := job.due_ms):
             activator.schedule(due_ms)

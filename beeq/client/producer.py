@@ -22,6 +22,9 @@ from beeq.telemetry.hooks import Telemetry
 MAX_JOBS = 500
 MAX_BYTES = 1_000_000
 
+#: What most batches have of what few jobs need; nobody changes it.
+_NOTHING: dict[Any, Any] = {}
+_NOTHING_ASKED = (b"", b"", 0)
 #: Futures in C are asked by C, which takes a fraction of a loop's time.
 _is_cancelled = methodcaller("cancelled")
 
@@ -61,7 +64,7 @@ class Producer:
             ValueError: its option ``delay`` is not a time, or its id cannot be encoded; nothing was sent.
         """
         waiter: asyncio.Future[int] = loop.create_future()
-        return waiter, self._put(job, waiter)
+        return waiter, self._put(job, waiter, loop)
 
     def withdraw(self, job: Job, waiter: asyncio.Future[int], batch: SaveBatch) -> str:
         """Undo what was noted of a save whose future was cancelled, unless it was sent; say which it was."""
@@ -73,7 +76,9 @@ class Producer:
         self.refused(job)
         return NOT_SENT
 
-    def _put(self, job: Job, waiter: asyncio.Future[int] | None) -> SaveBatch:
+    def _put(
+        self, job: Job, waiter: asyncio.Future[int] | None, loop: asyncio.AbstractEventLoop
+    ) -> SaveBatch:
         # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
         job_id = None if job.id is None else check_job_id(job.id)
         record, due_ms = job.encoded()
@@ -89,7 +94,8 @@ class Producer:
             if self.note.is_due():
                 self.note.send_along(self._pipeline)
             moment = 0 if self._event_hub is None else self._event_hub.moment
-            batch = self._batch = SaveBatch(self, self._pipeline, self._prefixes, self._telemetry, moment)
+            batch = SaveBatch(self, self._pipeline, self._prefixes, self._telemetry, moment, loop)
+            self._batch = batch
         if raw_id or due_ms:
             moment = batch.moment
             if job_id is not None and self._event_hub is not None:
@@ -147,10 +153,12 @@ class Producer:
         """Return which batch has which of the jobs, and why some are in none."""
         jobs_of: dict[SaveBatch, list[Job]] = {}
         errors: dict[Job, Exception] = {}
-        latest, together = None, list[Job]()
+        loop = asyncio.get_running_loop()
+        latest: SaveBatch | None = None
+        together: list[Job] = []
         for job in dict.fromkeys(jobs):
             try:
-                batch = self._put(job, None)
+                batch = self._put(job, None, loop)
             except (TypeError, ValueError) as error:
                 errors[job] = error
                 continue
@@ -192,11 +200,9 @@ class SaveBatch:
     """Saves that share one script call; in lists side by side, which the garbage collector need not visit."""
 
     __slots__ = (
+        "_asked",
         "_callers",
-        "_dues_ms",
-        "_ids",
         "_listener",
-        "_moments",
         "_prefixes",
         "_records",
         "_telemetry",
@@ -211,13 +217,14 @@ class SaveBatch:
         "size_bytes",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - arguments by name take longer
         self,
         listener: SaveListener,
         pipeline: Pipeline,
         prefixes: tuple[CommandPrefix, ...],
         telemetry: Telemetry,
         moment: int,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._listener = listener
         self._prefixes = prefixes  # of a call with whole jobs, and with records alone
@@ -225,30 +232,32 @@ class SaveBatch:
         self.jobs: list[Job] = []
         self._records: list[bytes] = []
         self._waiters: list[asyncio.Future[int] | None] = []
-        #: By place, of those that ask for it: id, due time, and since when events are about the job.
-        self._ids: dict[int, bytes] = {}
-        self._dues_ms: dict[int, bytes] = {}
-        self._moments: dict[int, int] = {}
+        #: By place, of jobs that ask for something: id (b"": an automatic one), due time in digits (b"":
+        #: now), and since when events are about the job.
+        self._asked: dict[int, tuple[bytes, bytes, int]] = _NOTHING
         #: Events that were heard before it are of earlier jobs, whose numbers are given again.
         self.moment = moment
         self.size_bytes = 0
         #: Callers that wait for several of the jobs, and which these are.
-        self._callers: list[tuple[asyncio.Future[None], range]] = []
+        self._callers: tuple[tuple[asyncio.Future[None], range], ...] = ()
         self._withdrawn: Collection[int] = ()  # those that the call, as it was last packed, leaves out
         self.is_settled = False
         #: Why none of them was added, as far as is known.
         self.error: Exception | None = None
         #: Those that got no automatic id, or were not confirmed by replicas, and why; the others were added.
-        self.failures: dict[Job, RedisError] = {}
-        self.call = pipeline.defer(scripts.add_jobs, self._packed, self._settle)
+        self.failures: dict[Job, RedisError] = _NOTHING
+        self.call = pipeline.defer(scripts.add_jobs, self._packed, self._settle, loop)
+
+    @property
+    def has_wishes(self) -> bool:
+        """Whether any of the jobs asks for an id, or to run later."""
+        return bool(self._asked)
 
     def ask_of_next(self, raw_id: bytes, due_ms: int, moment: int) -> None:
         """Note what the job that is added next asks for: an id, or b"", and when it may run, or 0."""
-        at = len(self.jobs)
-        if raw_id:
-            self._ids[at], self._moments[at] = raw_id, moment
-        if due_ms:
-            self._dues_ms[at] = b"%d" % due_ms
+        due = b"%d" % due_ms if due_ms else b""
+        self._asked = self._asked or {}
+        self._asked[len(self.jobs)] = (raw_id, due, moment)
 
     def add(self, job: Job, record: bytes, waiter: asyncio.Future[int] | None, size_bytes: int) -> None:
         """Take ``job`` along; raises nothing, or the lists would not go together any more."""
@@ -264,7 +273,7 @@ class SaveBatch:
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         added = len(self.jobs)
-        self._callers.append((done, range(added - count, added)))
+        self._callers += ((done, range(added - count, added)),)
         return done
 
     def has_left_out(self, caller: asyncio.Future[Any]) -> bool:
@@ -292,28 +301,48 @@ class SaveBatch:
         """Return the call; empty if all jobs were withdrawn."""
         withdrawn = self._withdrawn = self._left_behind()
         records = self._records
-        if not (withdrawn or self._ids or self._dues_ms):
+        if not (withdrawn or self._asked):
             return self._prefixes[1].pack(records)
         arguments: list[bytes] = []
         for at, record in enumerate(records):
             if at not in withdrawn:
-                arguments += (self._ids.get(at, b""), record, self._dues_ms.get(at, b""))
+                raw_id, due, _moment = self._asked.get(at, _NOTHING_ASKED)
+                arguments += (raw_id, record, due)
         return self._prefixes[0].pack(arguments) if arguments else b""
 
     def _settle(self, reply: Any, error: Exception | None) -> None:
         """Give each job its id, or why it has none, and wake who waits."""
         self.is_settled = True
-        if type(reply) is int and error is None and not self._withdrawn:
-            number = reply - len(self.jobs)
-            for job in self.jobs:
-                number += 1
-                job.is_new, job.id = True, str(number)
+        if type(reply) is int and error is None and not (self._withdrawn or self._asked):
             count = len(self.jobs)
+            late = self._settle_well(reply - count)
         else:
             count = self._settle_each(reply, error)
+            late = self._tell_each()
         if self._telemetry.tally is not None:
             self._telemetry.tally.enqueued(count)
-        self._tell_callers()
+        for done, places in self._callers:
+            if done.cancelled():
+                late.update(places)
+            settle(done, None, None)
+        if late and self.error is None:
+            for at in late.difference(self._withdrawn):
+                self._listener.added_late(self.jobs[at], self._moment_of(at))
+        self.jobs, self._waiters = [], []  # a batch that is still referred to holds no jobs
+
+    def _settle_well(self, number: int) -> set[int]:
+        """Give each job the next number, and wake its caller; return the places of cancelled ones."""
+        first = number + 1
+        cancelled: set[int] = set()
+        for job, waiter in zip(self.jobs, self._waiters, strict=True):
+            number += 1
+            job.is_new, job.id = True, str(number)
+            if waiter is not None:
+                try:
+                    waiter.set_result(self.moment)
+                except asyncio.InvalidStateError:
+                    cancelled.add(number - first)
+        return cancelled
 
     def _settle_each(self, reply: Any, error: Exception | None) -> int:
         """Give each job its id, or why it has none; return how many were added."""
@@ -328,6 +357,7 @@ class SaveBatch:
         if added_ids is None or error is not None:
             added_ids = [None] * len(sent)
         count = 0
+        self.failures = {}
         for at, added_id in zip(sent, added_ids, strict=True):
             job = self.jobs[at]
             job.is_new = False
@@ -339,34 +369,15 @@ class SaveBatch:
                 self.failures[job] = added_id
                 continue
             else:
-                if at in self._ids:
+                if self._asked.get(at, _NOTHING_ASKED)[0]:
                     self._listener.refused(job)  # by the id it still has
                 job.id = None if error is None and shortfall is None else job.id
             if shortfall is not None:
                 self.failures[job] = shortfall.of(job.id)
         return count
 
-    def _tell_callers(self) -> None:
-        late = self._tell_each() if self.error or self.failures or self._moments else self._tell_done()
-        for done, places in self._callers:
-            if done.cancelled():
-                late.update(places)
-            settle(done, None, None)
-        if late and self.error is None:
-            for at in late.difference(self._withdrawn):
-                self._listener.added_late(self.jobs[at], self._moments.get(at, self.moment))
-        self.jobs, self._waiters = [], []  # a batch that is still referred to holds no jobs
-
-    def _tell_done(self) -> set[int]:
-        """Wake the callers of jobs that are all well; return the places of those that were cancelled."""
-        cancelled: set[int] = set()
-        for at, waiter in enumerate(self._waiters):
-            if waiter is not None:
-                try:
-                    waiter.set_result(self.moment)
-                except asyncio.InvalidStateError:
-                    cancelled.add(at)
-        return cancelled
+    def _moment_of(self, at: int) -> int:
+        return self._asked[at][2] if at in self._asked else self.moment
 
     def _tell_each(self) -> set[int]:
         """Wake each caller with what became of its job; return the places of those that hear nothing of it.
@@ -379,5 +390,5 @@ class SaveBatch:
             if isinstance(failure, NotReplicated) or (waiter is not None and waiter.cancelled()):
                 late.add(at)
             if waiter is not None:
-                settle(waiter, self._moments.get(at, self.moment), self.error or failure)
+                settle(waiter, self._moment_of(at), self.error or failure)
         return late

@@ -97,6 +97,8 @@ class Backlog:
         #: By job, the longest silent first: when it was last heard of, its latest events, their size.
         self._heard: OrderedDict[str, tuple[int, list[_Entry], int]] = OrderedDict()
         self._size_bytes = 0
+        #: The jobs of which anything was heard.
+        self.ids = self._heard.keys()
         #: How many events have been put: a clock that says what was heard since some moment.
         self.moment = 0
 
@@ -128,10 +130,6 @@ class Backlog:
                 break
             heard.popitem(last=False)
             self._size_bytes -= events_bytes
-
-    def knows(self, job_id: str) -> bool:
-        """Return whether anything was heard of the job."""
-        return job_id in self._heard
 
     def drop_until(self, job_id: str, moment: int) -> None:
         """Forget the events heard up to ``moment``: they were of an earlier job of that id."""

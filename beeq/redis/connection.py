@@ -9,7 +9,7 @@ from typing import Any
 from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.connector import Connector
 from beeq.redis.error_codes import MISDIRECTED, NOT_HERE
-from beeq.redis.resp import OnEnd, RespProtocol, pack, settle
+from beeq.redis.resp import OnEnd, OnReply, RespProtocol, pack, settle
 from beeq.redis.scripts import Script
 
 #: Replies that mean "not now": the command was not executed, so it may be sent again.
@@ -78,6 +78,11 @@ class Connection:
         """Send commands over the open connection; see ``RespProtocol.ask``."""
         assert self._resp is not None  # noqa: S101 - callers have seen that it is open
         self._resp.ask(packed, on_end, timeout_s=self._timeout_s + patience_ms / 1000)
+
+    def ask_each(self, packed: Sequence[bytes], on_reply: OnReply) -> None:
+        """Send commands over the open connection; see ``RespProtocol.ask_each``."""
+        assert self._resp is not None  # noqa: S101 - callers have seen that it is open
+        self._resp.ask_each(packed, on_reply, timeout_s=self._timeout_s)
 
     async def request(self, packed: Sequence[bytes], *, patience_ms: int = 0) -> list[Any]:
         """Send packed commands, return one reply for each; an error reply is returned, not raised.

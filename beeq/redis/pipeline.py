@@ -37,7 +37,8 @@ class Pipeline:
     """A connection that many callers share: what they send while a reply is awaited goes out together.
 
     One batch is under way at a time. It is sent at the end of the loop's turn in which its first call was
-    made, and replies are handed over where they are read. Only a batch that has to be retried gets a task.
+    made, and each reply is handed over where it is read, while Redis works on the calls behind it. Only a
+    batch that has to be retried gets a task.
 
     A call is tried again only while nothing of it can have been executed: before it was sent, or
     after Redis said "not now". A call whose reply was lost raises; repeating it silently might, say,
@@ -62,6 +63,8 @@ class Pipeline:
         #: The last of them, after which nothing was asked; None if there are none.
         self.last: PipelineCall | None = None
         self._batch: list[PipelineCall] = []  # under way
+        self._replies = 0  # that have come of it
+        self._again: list[PipelineCall] = []  # those of it that Redis did not execute, and may next time
         self._is_busy = False  # a batch is under way, or about to be sent
         self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
         self._is_closed = False
@@ -106,7 +109,7 @@ class Pipeline:
     ) -> Any:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         on_reply = functools.partial(settle, answered)
-        call = PipelineCall(packed, script, on_reply, repeatable=repeatable, is_withdrawn=answered.cancelled)
+        call = PipelineCall(packed, None, script, on_reply, repeatable, answered.cancelled)
         self._put(call, goes_ahead=goes_ahead)
         try:
             return await answered
@@ -114,17 +117,31 @@ class Pipeline:
             cancelled.add_note(UNKNOWN if call.is_sent else NOT_SENT)
             raise
 
-    def defer(self, script: Script, pack_call: Callable[[], bytes], on_reply: OnReply) -> PipelineCall:
+    def defer(
+        self,
+        script: Script,
+        pack_call: Callable[[], bytes],
+        on_reply: OnReply,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> PipelineCall:
         """Queue a script call now; it is packed each time it is about to be sent.
+
+        ``loop`` is the running one, from who knows it: asking for it takes its time.
 
         ``on_reply`` is called from the loop, with what ``run`` would return or raise; never if ``pack_call``
         returns nothing at last, for then nobody wants the call any more.
         """
-        call = PipelineCall(pack_call, script, on_reply, repeatable=False)
-        self._put(call)
+        call = PipelineCall(b"", pack_call, script, on_reply)
+        self._put(call, loop=loop)
         return call
 
-    def _put(self, call: PipelineCall, *, goes_ahead: bool = False) -> None:
+    def _put(
+        self,
+        call: PipelineCall,
+        *,
+        goes_ahead: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         if goes_ahead and self.last is not None:
             self._waiting.insert(0, call)
         else:
@@ -133,7 +150,7 @@ class Pipeline:
         if not self._is_busy:
             self._is_busy = True
             # At the end of this turn: what is asked in the same turn goes along.
-            self._sending = asyncio.get_running_loop().call_soon(self._send)
+            self._sending = (loop or asyncio.get_running_loop()).call_soon(self._send)
 
     def _send(self) -> None:
         """Send what is waiting, as one batch."""
@@ -141,33 +158,55 @@ class Pipeline:
         if self._is_closed:
             self._fail(None)
             return
-        self._batch = []
-        while self._waiting and not self._batch:  # the ``on_reply`` of an unpackable call may ask again
-            waiting, self._waiting = self._waiting, []
-            self._batch, left = _sealed(waiting)
-            self._waiting[:0] = left
-            self.last = self._waiting[-1] if self._waiting else None
-        if not self._batch:
+        batch: list[PipelineCall] = []
+        while self._waiting and not batch:  # the ``on_reply`` of an unpackable call may ask again
+            waiting, self._waiting, self.last = self._waiting, [], None
+            batch, left = _sealed(waiting)
+            if left:
+                self._waiting[:0] = left
+                self.last = self._waiting[-1]
+        self._batch = batch
+        if not batch:
             self._is_busy = False
             return
         self._give_up_at_s = time.monotonic() + self._timeout_s  # asking for the loop takes longer
-        if self._connection.is_connected and not self._awaits_replicas(self._batch):
+        if self._connection.is_connected and (self._replicas is None or not self._awaits_replicas(batch)):
             self.batches_sent += 1
-            self._connection.ask(_taken(self._batch), self._answered)
+            self._replies = 0
+            self._connection.ask_each(_taken(batch), self._replied)
         else:
-            self._begin_retrying(self._batch, None, tries=TRIES)
+            self._begin_retrying(batch, None, tries=TRIES)
 
-    def _answered(self, replies: list[Any], error: RedisError | None) -> None:
-        if self._is_closed and error is not None:
+    def _replied(self, reply: Any, error: RedisError | None) -> None:
+        """Take the next reply of the batch under way, or what has ended the connection."""
+        if self._is_closed:
             self._fail(None)
             return
-        calls = _give_out(self._batch, replies, error)
-        if not calls or self._is_closed:
-            self._batch = calls
+        batch = self._batch
+        if error is not None:
+            # Nobody knows what has been executed.
+            again = self._again + _lost(batch[self._replies :], error)
+        else:
+            call = batch[self._replies]
+            self._replies += 1
+            if isinstance(reply, RedisRefused):
+                if call.may_be_sent_again(reply):
+                    self._again.append(call)
+                else:
+                    call.end(None, reply)
+            else:
+                call.end(reply, None)
+            if self._replies < len(batch):
+                return
+            again = self._again
+        if again:
+            self._again = []
+            is_unknown = any(call.needs_script for call in again)
+            self._begin_retrying(again, error, tries=TRIES if is_unknown else TRIES - 1)
+        elif self._waiting:
             self._send()
         else:
-            is_unknown = any(call.needs_script for call in calls)
-            self._begin_retrying(calls, error, tries=TRIES if is_unknown else TRIES - 1)
+            self._batch, self._is_busy = [], False
 
     # What has a task: no connection, a lost one, a script that Redis does not know, a "not now", replicas to
     # wait for.
@@ -290,6 +329,9 @@ def _closed(call: PipelineCall) -> QueueClosed:
 
 def _taken(calls: list[PipelineCall]) -> list[bytes]:
     """Return what is sent now."""
+    if len(calls) == 1:
+        calls[0].is_sent = True
+        return [calls[0].packed]
     packed = []
     for call in calls:
         call.is_sent = True
@@ -299,6 +341,8 @@ def _taken(calls: list[PipelineCall]) -> list[bytes]:
 
 def _sealed(waiting: list[PipelineCall]) -> tuple[list[PipelineCall], list[PipelineCall]]:
     """Return the calls that one batch may carry, ready to be sent, and those that have to wait."""
+    if len(waiting) == 1:
+        return (waiting if waiting[0].seal() else []), []
     batch: list[PipelineCall] = []
     size_bytes = 0
     for count, call in enumerate(waiting):
@@ -316,6 +360,14 @@ def _sealed(waiting: list[PipelineCall]) -> tuple[list[PipelineCall], list[Pipel
     return batch, []
 
 
+def _lost(calls: list[PipelineCall], error: RedisError) -> list[PipelineCall]:
+    """End the calls that must not be sent again: they may have been executed. Return the others."""
+    for call in calls:
+        if not call.repeatable:
+            call.end(None, error)
+    return [call for call in calls if call.repeatable]
+
+
 def _give_out(
     calls: list[PipelineCall],
     replies: list[Any],
@@ -328,10 +380,7 @@ def _give_out(
     were executed and await replicas go to ``held``, if there is one, with their replies.
     """
     if error is not None:
-        for call in calls:
-            if not call.repeatable:
-                call.end(None, error)
-        return [call for call in calls if call.repeatable]
+        return _lost(calls, error)
     again = []
     for call, reply in zip(calls, replies, strict=True):
         if not isinstance(reply, RedisRefused):
@@ -361,19 +410,19 @@ class PipelineCall:
         "script",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - arguments by name take longer
         self,
-        packed: bytes | Callable[[], bytes],
+        packed: bytes,
+        make: Callable[[], bytes] | None,
         script: Script | None,
         on_reply: OnReply,
-        *,
-        repeatable: bool,
+        repeatable: bool = False,
         is_withdrawn: Callable[[], bool] | None = None,
     ) -> None:
         self._is_withdrawn = is_withdrawn
-        self._make = packed if callable(packed) else None
+        self._make = make  # None: it is packed already
         self._on_reply: OnReply | None = on_reply  # until the end
-        self.packed = b"" if callable(packed) else packed
+        self.packed = packed
         self.script = script
         self.repeatable = repeatable
         #: Redis may execute it, or have executed it.

@@ -262,13 +262,13 @@ async def test_a_save_of_many_megabytes_is_cut_into_timed_batches(own_valkey, ma
     queue = make_queue(redis=own_valkey.url, is_worker=False)
     await queue.ready()
     sizes: list[int] = []
-    ask = queue.pipeline._connection.ask
+    ask = queue.pipeline._connection.ask_each
 
     def ask_and_note(packed, on_end):
         sizes.append(sum(map(len, packed)))
         ask(packed, on_end)
 
-    queue.pipeline._connection.ask = ask_and_note
+    queue.pipeline._connection.ask_each = ask_and_note
     jobs = [queue.create_job({"n": n, "text": "x" * 500_000}) for n in range(40)]
     assert await queue.save_all(jobs) == {}
     assert [job.id for job in jobs] == [str(n) for n in range(1, 41)]

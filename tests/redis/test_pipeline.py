@@ -53,13 +53,13 @@ def once(said: bytes | None, to: bytes = b"ECHO") -> Callable[[list[bytes]], byt
 async def writes(shared: Pipeline) -> list[list[bytes]]:
     """The commands of each write on the connection that is made herewith."""
     wire = await connected(shared)
-    write, written = wire.ask, []
+    write, written = wire.ask_each, []
 
     def written_down(packed: list[bytes], *arguments: Any, **options: Any) -> None:
         written.append(list(packed))
         write(packed, *arguments, **options)
 
-    wire.ask = written_down
+    wire.ask_each = written_down
     return written
 
 
@@ -167,6 +167,32 @@ async def test_a_refusal_for_good_is_its_callers_at_once(shared, peer):
     assert refused.code == "OOM"
     assert beside == b"x"
     assert peer.commands.count([b"INCR", b"n"]) == 1
+
+
+async def test_a_reply_is_told_while_those_behind_it_are_awaited(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: b""
+    first, second = (asyncio.create_task(shared.call("ECHO", word)) for word in "ab")
+    await peer.until(lambda: len(peer.commands) == 3)
+    peer.say(b"+a\r\n")
+    assert await within(first) == b"a"
+    third = asyncio.create_task(shared.call("ECHO", "c"))
+    await asyncio.sleep(0)
+    assert not second.done()
+    peer.answer = echo
+    peer.say(b"+b\r\n")
+    assert [await within(second), await within(third)] == [b"b", b"c"]
+
+
+async def test_a_reply_that_came_counts_though_the_connection_breaks(shared, peer):
+    await shared.connect()
+    peer.answer = lambda _command: b""
+    first, second = (asyncio.create_task(shared.call("INCR", word)) for word in "ab")
+    await peer.until(lambda: len(peer.commands) == 3)
+    peer.say(b":1\r\n")
+    assert await within(first) == 1
+    peer.hang_up()
+    assert isinstance(await within(second), RedisUnavailable)
 
 
 async def test_a_call_that_cannot_be_packed_fails_alone(shared, writes):

@@ -149,10 +149,17 @@ class EventHub:
 
         Events heard before that moment were of an earlier job of its id.
         """
-        job_id = job.saved_id()
-        held = self._end_expecting(job, job_id) if self._expected else None
+        job_id = job.id or job.saved_id()
+        if not (
+            self._expected or job_id in self._jobs or job_id in self._backlog.ids or job.has_listeners()
+        ):  # as of nearly all
+            self._jobs[job_id] = weakref.ref(job)
+            if len(self._jobs) > self._sweep_at:
+                self._sweep()
+            return
+        held = self._end_expecting(job, job_id)
         self.register(job)
-        if self._backlog.knows(job_id):
+        if job_id in self._backlog.ids:
             self._backlog.drop_until(job_id, since)
             if held is None:
                 self.replay(job)
