@@ -489,10 +489,10 @@ local char, granted = string.char, 0
 for n = 1, #candidates do
   local id = candidates[n]
   if records[n] then
-    local deliveries, ending = 1, ':1'
+    local deliveries, written_deliveries = 1, '1'
     if claims_before[n] then
       deliveries = (tonumber(string.match(claims_before[n], ':(%d+)$')) or 0) + 1
-      ending = ':' .. deliveries
+      written_deliveries = deliveries
     end
     local place = granted + first_place
     if place < 10 then -- Lua takes three times as long to write a number
@@ -500,7 +500,7 @@ for n = 1, #candidates do
     elseif place < 100 then
       place = char(ZERO + (place - place % 10) / 10, ZERO + place % 10)
     end
-    fields[2 * granted + 1], fields[2 * granted + 2] = id, token .. '.' .. place .. ending
+    fields[2 * granted + 1], fields[2 * granted + 2] = id, token .. '.' .. place .. ':' .. written_deliveries
     claimed[3 * granted + 1], claimed[3 * granted + 2], claimed[3 * granted + 3] = id, records[n], deliveries
     granted = granted + 1
     if is_mirrored then
