@@ -10,6 +10,7 @@ import pytest
 
 from beeq.operations.explanation.active_jobs import ActiveLook, look_at_active
 from beeq.protocol.keys import Keys
+from beeq.web import Policy, dashboard
 from beeq.web.page import waits
 from beeq.web.page.sources import active_jobs
 from tests.web.page.conftest import client_of
@@ -240,7 +241,57 @@ async def test_a_key_of_a_wrong_type_leaves_the_list_alone(client, actors, redis
     shown = await client.get("/q/imports/active")
     assert "a" in links_of(shown)
     assert "could not be seen" in text_of(shown)
-    assert (await client.get("/")).status_code == 200
+    assert "not all active jobs could be looked at" in text_of(await client.get("/"))
+
+
+async def test_hostile_workers_and_ids_are_text_and_cut(client, actors):
+    hostile = f"<script>alert(1)</script>\u202e\x1b{'x' * 3000}"
+    await actors.take(hostile, "late")
+    await actors.worker(hostile, beat_ms=20_000, **{hostile: 5000})
+    await actors.worker(f"{hostile}:1:a", beat_ms=100, late=-5000)
+    for address in ("/", "/q/imports/active"):
+        shown = await client.get(address)
+        assert "its worker's last beat was 20s ago" in shown.text.replace("&#39;", "'")
+        assert "x" * 200 not in text_of(shown)
+        for text in ("<script>alert", "\u202e", "\x1b"):
+            assert text not in shown.text
+    assert "has run for 0ms" in text_of(shown)
+
+
+@pytest.mark.more_rights("a user of its own")
+async def test_a_user_without_a_right_sees_the_list(valkey, prefix, actors, redis):
+    await actors.take("a")
+    rights = ("on", ">secret", "~*", "&*", "+@all", "-sismember")
+    await redis.execute_command("ACL", "SETUSER", "looker", "reset", *rights)
+    page = dashboard(
+        redis=valkey.url.replace("redis://", "redis://looker:secret@"), prefixes=[prefix], policy=Policy()
+    )
+    try:
+        async with page.running(), client_of(page) as client:
+            shown = await client.get("/q/imports/active")
+            assert "a" in links_of(shown)
+            assert "could not be seen" in text_of(shown)
+            assert "not all active jobs could be looked at" in text_of(await client.get("/"))
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "looker")
+
+
+async def test_redis_that_goes_meanwhile_is_no_good_news(own_valkey, monkeypatch):
+    with own_valkey.sync_client() as redis:
+        redis.lpush("bq:imports:active", "a")
+        redis.hset("bq:imports:jobs", "a", "{}")
+        redis.hset("bq:imports:beeq:claims", "a", "token.1:1")
+    page = dashboard(redis=own_valkey.url, policy=Policy())
+
+    async def away(*arguments, **options) -> ActiveLook:
+        own_valkey.stop()
+        return await look_at_active(*arguments, **options)
+
+    async with page.running(), client_of(page) as client:
+        monkeypatch.setattr(active_jobs, "look_at_active", away)
+        shown = text_of(await client.get("/"))
+    assert "Nothing needs a person." not in shown
+    assert "not all active jobs could be looked at" in shown
 
 
 async def test_losses_not_known_yet_are_said(make_page, actors, monkeypatch):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import Code, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp, encode
+from bson import Code, DatetimeMS, DBRef, Decimal128, Int64, MinKey, ObjectId, Regex, Timestamp, encode
 
 from beeq import Queue
 from beeq.mirror import history as history_module
@@ -231,6 +231,13 @@ NO_VALUES = (Regex("x"), [1], Code("x"), {"$where": "1"}, {"a": Regex("x")}, "x"
 async def test_an_address_that_says_nonsense_of_the_way_is_refused(client, scene, place):
     scene.insert(document("gone"))
     assert (await client.get("/search", params={"q": "x", "before": place})).status_code == 400
+    assert "gone" in links_of(await client.get("/search?q=nosferatu"))
+
+
+async def test_a_place_that_mongodb_refuses_is_nobody_elses_trouble(client, scene):
+    scene.insert(document("gone", _id="x"))
+    shown = await client.get("/search", params={"q": "nosferatu", "before": encoded(DatetimeMS(2**62))})
+    assert shown.status_code == 200
     assert "gone" in links_of(await client.get("/search?q=nosferatu"))
 
 

@@ -72,6 +72,7 @@ async def show(look: ScreenRequest) -> Response:
         ],
         total=_total([each.stats for each in overview.queues if each.stats is not None]),
         overview=overview,
+        are_all_looked_at=losses.is_whole,
         unread=_unread(
             are_counted=not overview.is_counting,
             are_failures_read=are_failures_read,

@@ -49,9 +49,10 @@ class LostJobs:
 
 @dataclass(slots=True)
 class LossSurvey:
-    """What one pass has found, by prefix and name."""
+    """What one pass has found, by prefix and name; ``is_whole``: all queues could be looked at."""
 
     lost: dict[tuple[str, str], LostJobs] = field(default_factory=dict)
+    is_whole: bool = True
     has_ended: bool = False
     good_until_s: float = 0.0
     ended_s: float = 0.0
@@ -115,10 +116,13 @@ class ActiveJobs:
                     some = active[start : start + _AT_ONCE]
                     await asyncio.gather(*(self._look_into(survey, each) for each in some))
         except TimeoutError:
+            survey.is_whole = False
             logger.debug("active jobs were looked at for as long as is allowed")
         except BeeqError as error:
+            survey.is_whole = False
             logger.warning("active jobs cannot be looked at: %s", redact(line_of(error)))
         except Exception:
+            survey.is_whole = False
             logger.exception("active jobs cannot be looked at")
         finally:
             survey.has_ended, survey.ended_s = True, time.monotonic()
@@ -136,6 +140,7 @@ class ActiveJobs:
         except RedisUnavailable:
             raise
         except BeeqError as error:
+            survey.is_whole = False
             logger.debug("active jobs cannot be looked at: %s", redact(line_of(error)))
             return
         losses = [(job_id, seen.loss.text) for job_id, seen in look.jobs.items() if seen.loss is not None]

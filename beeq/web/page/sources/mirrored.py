@@ -96,7 +96,8 @@ class PageMirror:
                 self._history.search(text, shown=shown, most=most, longest_s=longest_s, before=before)
             )
         except MirrorUnavailable as error:
-            return None, self._failed(error)
+            # A place that somebody made up may be refused: the others are not told that MongoDB is away.
+            return None, one_line(str(error)) if before else self._failed(error)
         self._failed_at_s = None
         return page, ""
 
