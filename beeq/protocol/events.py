@@ -97,6 +97,7 @@ class Backlog:
         #: By job, the longest silent first: when it was last heard of, its latest events, their size.
         self._heard: OrderedDict[str, tuple[int, list[_Entry], int]] = OrderedDict()
         self._size_bytes = 0
+        self._young_until_ms = -1  # until then nothing is too old
         #: The jobs of which anything was heard.
         self.ids = self._heard.keys()
         #: How many events have been put: a clock that says what was heard since some moment.
@@ -108,25 +109,35 @@ class Backlog:
     def put(self, event: JobEvent, *, size_bytes: int, now_ms: int) -> None:
         """Remember ``event``, whose message had that size, forgetting what is too old or too much."""
         self.moment += 1
-        _heard_ms, events, events_bytes = self._heard.pop(event.job_id, (0, [], 0))
-        self._size_bytes -= events_bytes
+        job_id = event.job_id
+        events: list[_Entry] = []
+        events_bytes = 0
+        if job_id in self._heard:
+            _heard_ms, events, events_bytes = self._heard.pop(job_id)
+            self._size_bytes -= events_bytes
         if size_bytes <= self._max_bytes:  # else it goes, and not all the others
             events.append((self.moment, event, size_bytes))
             events_bytes += size_bytes
             if len(events) > self._max_events:
                 events_bytes -= events.pop(0)[2]
-            self._heard[event.job_id] = (now_ms, events, events_bytes)
+            self._heard[job_id] = (now_ms, events, events_bytes)
             self._size_bytes += events_bytes
+            self._young_until_ms = min(self._young_until_ms, now_ms + self._max_age_ms)
         self.drop(now_ms=now_ms)
 
     def drop(self, *, now_ms: int) -> None:
         """Forget what is too old or too much."""
         heard = self._heard
+        is_full = len(heard) > self._max_jobs or self._size_bytes > self._max_bytes
+        if now_ms <= self._young_until_ms and not is_full:
+            return
+        self._young_until_ms = now_ms + self._max_age_ms  # unless one that stays is older
         oldest_ms = now_ms - self._max_age_ms
         while heard:
             heard_ms, _events, events_bytes = next(iter(heard.values()))
             is_full = len(heard) > self._max_jobs or self._size_bytes > self._max_bytes
             if heard_ms >= oldest_ms and not is_full:
+                self._young_until_ms = min(self._young_until_ms, heard_ms + self._max_age_ms)
                 break
             heard.popitem(last=False)
             self._size_bytes -= events_bytes

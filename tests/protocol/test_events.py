@@ -243,6 +243,16 @@ class TestBacklog:
         backlog.drop(now_ms=1000 + age_ms)
         assert ("1" in backlog.ids) is is_kept
 
+    @pytest.mark.parametrize("back_ms", [0, 1000])
+    def test_what_is_put_after_the_clock_went_back_ages_by_it(self, back_ms: int) -> None:
+        backlog = Backlog(max_age_ms=100)
+        backlog.drop(now_ms=2000)
+        backlog.put(JobEvent("1", "succeeded"), size_bytes=50, now_ms=2000 - back_ms)
+        backlog.drop(now_ms=2100 - back_ms)
+        assert "1" in backlog.ids
+        backlog.drop(now_ms=2101 - back_ms)
+        assert "1" not in backlog.ids
+
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 100), st.integers(0, 600)), max_size=60))
     def test_its_bounds_hold_whatever_comes(self, puts: list[tuple[int, int, int]]) -> None:

@@ -188,6 +188,8 @@ class EventHub:
     def heard(self, job_id: str) -> JobEvent | None:
         """Return the job's final event if it has been heard lately, and was not too large to be kept."""
         self._backlog.drop(now_ms=self._clock_ms())
+        if job_id not in self._backlog.ids:
+            return None
         event = self._backlog.get(job_id)
         return event if event is not None and event.name in _FINAL else None
 
