@@ -149,6 +149,12 @@ class Beeq:
         self._warm = None
         return self
 
+    @property
+    def python(self) -> tuple[str, ...]:
+        """What stands for ``python`` in a command line that a test runs by other means."""
+        is_warm = self._warm is not None and self._warm.takes(self.environment)
+        return self._warm.python if is_warm else (sys.executable,)
+
     def start(self, *arguments: str, **environment: str) -> Running:
         """Start the command in a process group of its own."""
         return self.start_module("beeq_cli", *arguments, **environment)
@@ -159,8 +165,8 @@ class Beeq:
         """Start a module of Python in a process group of its own, ``through`` a command if there is one."""
         whole = {**self.environment, **environment}
         process: subprocess.Popen[str] | WarmProcess
-        if module == "beeq_cli" and not through and self._warm is not None and self._warm.takes(whole):
-            process = self._warm.start(module, arguments, self.folder, whole)
+        if not through and self._warm is not None and self._warm.takes(whole):
+            process = self._warm.start(("-m", module, *arguments), self.folder, whole)
             self._running.append(Running(process))
             return self._running[-1]
         process = subprocess.Popen(
@@ -182,7 +188,7 @@ class Beeq:
         """Run the command to its end."""
         whole = {**self.environment, **environment}
         if self._warm is not None and self._warm.takes(whole):
-            process = self._warm.start("beeq_cli", arguments, self.folder, whole)
+            process = self._warm.start(("-m", "beeq_cli", *arguments), self.folder, whole)
             try:
                 stdout, stderr = process.communicate(stdin, timeout_s)
             except subprocess.TimeoutExpired:

@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def at_terminal(beeq: Beeq, *arguments: str) -> str:
     ours, theirs = pty.openpty()
     try:
         ran = subprocess.run(
-            [sys.executable, "-m", "beeq_cli", *arguments],
+            [*beeq.python, "-m", "beeq_cli", *arguments],
             cwd=beeq.folder,
             env=beeq.environment,
             stdin=subprocess.DEVNULL,
@@ -47,7 +46,7 @@ def test_an_id_is_escaped_at_a_terminal_only(beeq: Beeq, queue_name: str) -> Non
     assert at_terminal(beeq, "enqueue", queue_name, "--id", EVIL) == SHOWN + "\r\n"
     assert at_terminal(beeq, "cancel", EVIL, "--queue", queue_name) == SHOWN + "\r\n"
     ran = subprocess.run(
-        [sys.executable, "-m", "beeq_cli", "enqueue", queue_name, "--id", EVIL],
+        [*beeq.python, "-m", "beeq_cli", "enqueue", queue_name, "--id", EVIL],
         cwd=beeq.folder, env=beeq.environment, capture_output=True, check=True,
     )  # fmt: skip
     assert ran.stdout == EVIL.encode() + b"\n"
@@ -88,7 +87,7 @@ def test_a_complaint_repeats_no_control_character(beeq: Beeq, arguments: tuple[s
 def test_an_argument_that_is_not_utf8_is_one_line(beeq: Beeq, queue_name: str) -> None:
     for arguments in (("enqueue", queue_name, "--id"), ("cancel", "--queue", queue_name), ("health",)):
         ran = subprocess.run(
-            [sys.executable, "-m", "beeq_cli", *arguments, b"\xff\x1b"],
+            [*beeq.python, "-m", "beeq_cli", *arguments, b"\xff\x1b"],
             cwd=beeq.folder, env=beeq.environment, capture_output=True, check=False,
         )  # fmt: skip
         assert (ran.returncode, ran.stdout) == (2, b"")

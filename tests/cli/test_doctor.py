@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +77,7 @@ def test_it_mends_once_that_was_agreed(beeq: Beeq, mail: Keys, sync_redis: redis
 @pytest.mark.parametrize(("answer", "left"), [(b"n\n", 3), (b"y\n", 1)])
 def test_a_person_is_asked(beeq: Beeq, mail: Keys, sync_redis: redis.Redis, answer: bytes, left: int) -> None:
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "beeq_cli", "doctor", "mail", "--fix"]
+    command = [*beeq.python, "-m", "beeq_cli", "doctor", "mail", "--fix"]
     with subprocess.Popen(
         command, cwd=beeq.folder, env=beeq.environment, stdin=follower, stdout=follower, stderr=follower
     ) as process:

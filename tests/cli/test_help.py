@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def examples_of(beeq: Beeq, command: str) -> list[str]:
 
 
 def assert_runs(beeq: Beeq, line: str) -> None:
-    function = f'beeq() {{ "{sys.executable}" -m beeq_cli "$@"; }}\n'
+    function = f'beeq() {{ {shlex.join(beeq.python)} -m beeq_cli "$@"; }}\n'
     ran = subprocess.run(
         ["/bin/sh", "-c", function + line],
         cwd=beeq.folder,

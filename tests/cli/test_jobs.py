@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,7 +191,7 @@ def test_a_dry_run_shows_the_jobs_and_leaves_them(beeq: Beeq, shop: Shop) -> Non
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1)])
 def test_a_person_is_asked_with_the_number(beeq: Beeq, shop: Shop, answer: bytes, code: int) -> None:
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "beeq_cli", "purge", "mail", "--state", "failed"]
+    command = [*beeq.python, "-m", "beeq_cli", "purge", "mail", "--state", "failed"]
     with subprocess.Popen(
         command, cwd=beeq.folder, env=beeq.environment, stdin=follower, stdout=follower, stderr=follower
     ) as process:

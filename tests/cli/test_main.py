@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_a_reader_that_goes_away_is_no_traceback(beeq: Beeq, queue_name: str) ->
     lines = "{}\n" * 3000
     (beeq.folder / "jobs").write_text(lines)
     ran = subprocess.run(
-        f"{sys.executable} -m beeq_cli enqueue {queue_name} --bulk jobs | head -1",
+        f"{shlex.join(beeq.python)} -m beeq_cli enqueue {queue_name} --bulk jobs | head -1",
         shell=True,
         cwd=beeq.folder,
         env=beeq.environment,

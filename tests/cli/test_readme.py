@@ -6,10 +6,10 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -57,19 +57,19 @@ def run(
 
 
 @pytest.mark.parametrize(("program", "printed"), PROGRAMS)
-def test_a_program_prints_what_the_readme_says(program, printed, tmp_path):
+def test_a_program_prints_what_the_readme_says(program, printed, tmp_path, warm_start):
     (tmp_path / "program.py").write_text(program)
-    ran = run([sys.executable, "program.py"], tmp_path)
+    ran = run([*warm_start.python, "program.py"], tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert printed, "the README does not say what this program prints"
     assert ran.stdout == printed
 
 
-def test_each_command_runs_in_an_empty_folder(tmp_path):
+def test_each_command_runs_in_an_empty_folder(tmp_path, warm_start):
     binaries = tmp_path / "bin"
     binaries.mkdir()
     beeq = binaries / "beeq"
-    beeq.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m beeq_cli "$@"\n')
+    beeq.write_text(f'#!/bin/sh\nexec {shlex.join(warm_start.python)} -m beeq_cli "$@"\n')
     beeq.chmod(0o755)
     folder = tmp_path / "empty"
     folder.mkdir()
@@ -101,7 +101,7 @@ def test_a_newcomer_sees_what_the_first_steps_say(bare_beeq):
     worker.until("started")
     assert without_times(worker.seen) == without_times(work[1].splitlines())
     enqueued = subprocess.run(
-        [sys.executable, "-m", "beeq_cli", *enqueue[0].split()],
+        [*bare_beeq.python, "-m", "beeq_cli", *enqueue[0].split()],
         cwd=bare_beeq.folder,
         env=bare_beeq.environment,
         stdout=subprocess.PIPE,

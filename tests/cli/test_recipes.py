@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -45,7 +44,7 @@ def served(server: Running, said: str) -> httpx.Client:
 
 def run_python(beeq: Beeq, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments],
+        [*beeq.python, *arguments],
         cwd=beeq.folder,
         env=beeq.environment,
         capture_output=True,

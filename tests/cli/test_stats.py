@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 
 import pytest
 
@@ -71,7 +70,7 @@ def test_a_person_gets_a_table(beeq: Beeq, queue_name: str) -> None:
     master, terminal = pty.openpty()
     with os.fdopen(master, "rb") as screen:
         subprocess.run(
-            [sys.executable, "-m", "beeq_cli", "stats", queue_name],
+            [*beeq.python, "-m", "beeq_cli", "stats", queue_name],
             cwd=beeq.folder,
             env={**beeq.environment, "COLUMNS": "120", "TERM": "xterm"},
             stdin=terminal,

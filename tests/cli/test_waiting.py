@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -98,7 +97,7 @@ def test_a_terminal_sees_the_progress(beeq: Beeq, work: Callable[[], Running], q
     """What a job says of itself cannot move the cursor."""
     work()
     person, terminal = pty.openpty()
-    command = [sys.executable, "-m", "beeq_cli", "enqueue", queue_name, "--wait", "seconds:=0.5"]
+    command = [*beeq.python, "-m", "beeq_cli", "enqueue", queue_name, "--wait", "seconds:=0.5"]
     environment = {**beeq.environment, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
         command, cwd=beeq.folder, env=environment, stdout=subprocess.PIPE, stderr=terminal, stdin=terminal

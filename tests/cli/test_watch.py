@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def test_an_interrupt_leaves_the_job(beeq: Beeq, mail: Keys, sync_redis: redis.R
 
 def test_a_terminal_sees_a_bar(beeq: Beeq, mail: Keys, sync_redis: redis.Redis) -> None:
     person, terminal = pty.openpty()
-    command = [sys.executable, "-m", "beeq_cli", "watch", "17", "--queue", mail.queue_name]
+    command = [*beeq.python, "-m", "beeq_cli", "watch", "17", "--queue", mail.queue_name]
     environment = {**beeq.environment, "TERM": "xterm", "COLUMNS": "100"}
     with subprocess.Popen(
         command, cwd=beeq.folder, env=environment, stdin=terminal, stdout=terminal, stderr=terminal

@@ -1,9 +1,13 @@
-"""Starts ``python -m <module>`` from a process that has its imports behind it: by a fork.
+"""Starts ``python …`` from a process that has the imports behind it: by a fork.
 
 What runs is the same program with the same arguments, environment, folder and streams, in a process of its own, and
 its exit code is its own; only its imports were done before. Nothing else is shared: the process that forks has one
 thread, has opened nothing, and has run nothing of beeq's. What depends on the interpreter's own start (options,
 ``PYTHON…``, the locale, what ``/proc`` shows of it) needs a real one.
+
+``WarmStart.start`` starts a program in a session of its own, and shows it as a process. What a test starts by other
+means, in a shell or at a terminal, begins with ``WarmStart.python``: ``warm_program.py`` has the program started with
+its own arguments, environment, folder and streams, waits for its end, and ends as it did.
 """
 
 from __future__ import annotations
@@ -14,17 +18,22 @@ import gc
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+import types
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
+_PROGRAM = Path(__file__).with_name("warm_program.py")
 
 #: What most commands import sooner or later.
 _IMPORTED = (
@@ -49,7 +58,10 @@ _AT_THE_START = ("PYTHON", "LC_", "LANG", "TZ", "MALLOC", "LD_")
 
 
 def _of_the_start(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_AT_THE_START)}
+    """Return these variables without ``PYTHONPATH``, which a program gets as its own."""
+    found = {name: value for name, value in environment.items() if name.startswith(_AT_THE_START)}
+    found.pop("PYTHONPATH", None)
+    return found
 
 
 class WarmProcess:
@@ -82,7 +94,7 @@ class WarmProcess:
             self.wait(0)
         return self.returncode
 
-    def communicate(self, text: str, timeout: float) -> tuple[str, str]:
+    def communicate(self, text: str | None, timeout: float) -> tuple[str, str]:
         """Write ``text``, and return all that the program writes; raise TimeoutExpired when the time is over."""
         deadline = time.monotonic() + timeout
         said = ["", ""]
@@ -93,7 +105,7 @@ class WarmProcess:
 
         def write() -> None:
             with contextlib.suppress(BrokenPipeError), self.stdin:
-                self.stdin.write(text)
+                self.stdin.write(text or "")
 
         threads = [
             threading.Thread(target=read, args=(0, self.stdout), daemon=True),
@@ -114,6 +126,14 @@ class WarmProcess:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
 
 class WarmStart:
     """The process that forks; it ends with the one that has made this object."""
@@ -124,15 +144,27 @@ class WarmStart:
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "cli"))),
         }
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        name = f"beeq-tests-{os.getpid()}-{ours.fileno()}"
+        listener.bind(f"\0{name}")
+        listener.listen()
+        with theirs, listener:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.warm_start", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.support.warm_start",
+                    str(theirs.fileno()),
+                    str(listener.fileno()),
+                ],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # no terminal, as the programs' own
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), listener.fileno()],
             )
+        #: What stands for ``sys.executable`` in a command line.
+        self.python = (sys.executable, "-I", "-S", str(_PROGRAM), name)
         self._line = ours
         self._lock = threading.Lock()
 
@@ -140,15 +172,19 @@ class WarmStart:
         """Return whether a program with this environment would find the interpreter that it expects."""
         return _of_the_start(environment) == _of_the_start(self._environment)
 
-    def start(
-        self, module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
-    ) -> WarmProcess:
-        """Start ``python -m module`` in a session of its own, with pipes for its streams."""
+    def start(self, arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> WarmProcess:
+        """Start ``python`` with these arguments in a session of its own, with pipes for its streams.
+
+        Args:
+            arguments: ``-m``, a module, and what it is given; or ``-c`` and a text, or a file, likewise.
+            folder: to start it in.
+            environment: all of it. Of what Python reads as it starts, only ``PYTHONPATH`` may be other than here.
+        """
         pipes = [os.pipe() for _ in range(3)]
         theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
         mine = [pipes[0][1], pipes[1][0], pipes[2][0]]
         asked, asks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        order = json.dumps([module, arguments, str(folder), environment]).encode(errors="surrogatepass")
+        order = json.dumps([list(arguments), str(folder), environment]).encode(errors="surrogatepass")
         # An order may be longer than a message: it goes by a file that has no name.
         text = os.memfd_create("order")
         os.write(text, order)
@@ -161,7 +197,7 @@ class WarmStart:
         pid = struct.unpack("!i", asked.recv(4))[0]
         streams = (os.fdopen(mine[0], "w"), os.fdopen(mine[1]), os.fdopen(mine[2]))
         process = WarmProcess(pid, asked, streams)
-        process.args = ["python", "-m", module, *arguments]
+        process.args = ["python", *arguments]
         return process
 
     def close(self) -> None:
@@ -172,25 +208,39 @@ class WarmStart:
         self._process.stdout.close()
 
 
-def _serve(line: socket.socket) -> None:
+def _serve(line: socket.socket, listener: socket.socket) -> None:
     """Fork a program for each order, until the other end is closed."""
     for module in _IMPORTED:
         import_module(module)
     gc.collect()
     gc.freeze()  # what is imported is not looked at, and so not copied, in each program
     while True:
-        _, ancillary, _, _ = line.recvmsg(1, socket.CMSG_SPACE(5 * 4))
-        if not ancillary:
-            return
-        fds = array.array("i", ancillary[0][2]).tolist()
-        if os.fork() == 0:
+        ready, _, _ = select.select([line, listener], [], [])
+        if listener in ready:
+            with listener.accept()[0] as asking:
+                fds = _received(asking)
+        else:
+            fds = _received(line)
+            if not fds:
+                return
+        if len(fds) == _FDS and os.fork() == 0:
             line.close()
+            listener.close()
             _attend(fds)
         for fd in fds:
             os.close(fd)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+#: An order, where to tell of the program, and its streams.
+_FDS = 5
+
+
+def _received(line: socket.socket) -> list[int]:
+    _, ancillary, _, _ = line.recvmsg(1, socket.CMSG_SPACE(_FDS * 4))
+    return array.array("i", ancillary[0][2]).tolist() if ancillary else []
 
 
 def _attend(fds: list[int]) -> NoReturn:
@@ -215,25 +265,46 @@ def _become(text: int, streams: list[int]) -> NoReturn:
     os.setsid()
     with os.fdopen(text, "rb") as file:
         file.seek(0)
-        module, arguments, folder, environment = json.loads(file.read().decode(errors="surrogatepass"))
+        arguments, folder, environment = json.loads(file.read().decode(errors="surrogatepass"))
     for number, fd in enumerate(streams):
         os.dup2(fd, number)
         os.close(fd)
+    if os.isatty(1):
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # as Python does when it starts
     os.chdir(folder)
+    own = len(os.environ["PYTHONPATH"].split(os.pathsep))
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[:] = ["-m", *arguments]
-    sys.path[0] = folder
-    sys.exit(_ran(module))
+    path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[: 1 + own] = [folder, *path]
+    sys.exit(_ran(arguments))
 
 
-def _ran(module: str) -> Any:
+def _ran(arguments: list[str]) -> Any:
+    first, *rest = arguments
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if first == "-m":
+            sys.argv[:] = ["-m", *rest[1:]]
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            _run_as_main(*((rest[0], "") if first == "-c" else ("", first)), arguments=rest)
     except SystemExit as end:
         return end.code
     return 0
 
 
+def _run_as_main(source: str, path: str, *, arguments: list[str]) -> None:
+    """Run a text, or the file at ``path``, as the program."""
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    if path:
+        main.__file__ = path
+        sys.argv[:], sys.path[0] = [path, *arguments], str(Path(path).resolve().parent)
+        source = Path(path).read_text(encoding="utf-8")
+    else:
+        sys.argv[:], sys.path[0] = ["-c", *arguments[1:]], ""
+    exec(compile(source, path or "<string>", "exec"), main.__dict__)
+
+
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(*(socket.socket(fileno=int(fd)) for fd in sys.argv[1:]))
