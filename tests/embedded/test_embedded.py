@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from beeq import embedded
 from beeq.embedded import keeper
 from beeq.errors import RedisUnavailable
 from beeq.redis.dialling.targets import pool_of_embedded
+from tests.support.warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,9 +67,9 @@ def eventually(holds: Callable[[], object], *, within_s: float = 15) -> None:
 class User:
     """A process that uses a folder."""
 
-    def __init__(self, folder: Path, script: str = USER) -> None:
+    def __init__(self, folder: Path, script: str, python: Sequence[str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, str(folder)],
+            [*python, "-c", script, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -93,11 +94,12 @@ class User:
 
 
 @pytest.fixture
-def users() -> Iterator[Callable[..., User]]:
+def users(warm_start: WarmStart) -> Iterator[Callable[..., User]]:
     started: list[User] = []
 
-    def start(folder: Path, script: str = USER) -> User:
-        started.append(User(folder, script))
+    def start(folder: Path, script: str = USER, *, is_alone: bool = True) -> User:
+        """Start one; unless it is alone, what it starts begins in its process group."""
+        started.append(User(folder, script, warm_start.python if is_alone else [sys.executable]))
         return started[-1]
 
     yield start
@@ -286,7 +288,7 @@ def test_a_program_started_by_a_user_does_not_keep_the_server(folder: Path) -> N
 def test_an_interrupt_to_the_process_group_spares_the_server(
     folder: Path, users: Callable[..., User]
 ) -> None:
-    starter = users(folder)
+    starter = users(folder, is_alone=False)
     starter.joined()
     with joined(folder) as client:
         pid = server_pid(client)

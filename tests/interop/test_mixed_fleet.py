@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from beeq import Job, Queue
 from tests.support.node_bee import NodeBee
 from tests.support.server import Server
 from tests.support.waiting import eventually
+from tests.support.warm_start import WarmStart
 
 MakeQueue = Callable[..., Queue]
 MakeNode = Callable[..., Awaitable[NodeBee]]
@@ -30,13 +30,13 @@ IN_FLIGHT = 5
 
 
 @pytest.fixture
-async def start_python(valkey: Server, queue_name: str) -> AsyncIterator[StartPython]:
+async def start_python(valkey: Server, queue_name: str, warm_start: WarmStart) -> AsyncIterator[StartPython]:
     """``await start_python(concurrency)``: a Python worker in a process of its own, killed at the end."""
     started: list[asyncio.subprocess.Process] = []
 
     async def start(concurrency: int) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            *warm_start.python,
             str(Path(__file__).with_name("python_worker.py")),
             *(valkey.url, queue_name, str(concurrency), str(STALL_MS)),
             stdout=asyncio.subprocess.PIPE,

@@ -7,7 +7,8 @@ thread, has opened nothing, and has run nothing of beeq's. What depends on the i
 
 ``WarmStart.start`` starts a program in a session of its own, and shows it as a process. What a test starts by other
 means, in a shell or at a terminal, begins with ``WarmStart.python``: ``warm_program.py`` has the program started with
-its own arguments, environment, folder and streams, waits for its end, and ends as it did.
+its own arguments, environment, folder and streams, hands SIGINT and SIGTERM on, waits for its end, and ends as it
+did; to kill that is to kill the program.
 """
 
 from __future__ import annotations
@@ -41,13 +42,17 @@ _IMPORTED = (
     "beeq.sync",
     "beeq_cli.main",
     "beeq_cli.commands.enqueue",
+    "beeq_cli.commands.mirror",
     "beeq_cli.commands.stats",
     "beeq_cli.commands.worker",
     "beeq_cli.commands.web",
     "beeq_cli.commands.operate.acting",
     "beeq_cli.commands.operate.listing",
+    "beeq.embedded",
+    "beeq.mirror.mirror",
     "beeq.processors",
     "httpx",
+    "pymongo",
     "starlette.applications",
     "uvicorn",
     "uvloop",
@@ -226,7 +231,7 @@ def _serve(line: socket.socket, listener: socket.socket) -> None:
         if len(fds) == _FDS and os.fork() == 0:
             line.close()
             listener.close()
-            _attend(fds)
+            _attend(fds, dies_with_asking=listener in ready)
         for fd in fds:
             os.close(fd)
         with contextlib.suppress(ChildProcessError):
@@ -243,7 +248,7 @@ def _received(line: socket.socket) -> list[int]:
     return array.array("i", ancillary[0][2]).tolist() if ancillary else []
 
 
-def _attend(fds: list[int]) -> NoReturn:
+def _attend(fds: list[int], *, dies_with_asking: bool) -> NoReturn:
     """Fork the program itself, and tell its pid and at last its exit code."""
     text, asks, *streams = fds
     pid = os.fork()
@@ -255,6 +260,10 @@ def _attend(fds: list[int]) -> NoReturn:
     os.setsid()  # a signal to the program's group is not for this one
     with contextlib.suppress(BrokenPipeError), socket.socket(fileno=asks) as line:
         line.send(struct.pack("!i", pid))
+        if dies_with_asking:
+            program = os.pidfd_open(pid)
+            if program not in select.select([line, program], [], [])[0]:
+                os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         line.send(struct.pack("!i", os.waitstatus_to_exitcode(status)))
     os._exit(0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.server import Server
+from tests.support.warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60
@@ -63,7 +63,9 @@ except KeyboardInterrupt as error:
 
 
 @pytest.fixture
-def start(tmp_path: Path, valkey: Server, queue_name: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(
+    tmp_path: Path, valkey: Server, queue_name: str, warm_start: WarmStart
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the script: with a handler or listener of this kind, in ``queue.run()`` or in a ``main`` of its own."""
     started: list[subprocess.Popen[str]] = []
 
@@ -71,7 +73,7 @@ def start(tmp_path: Path, valkey: Server, queue_name: str) -> Iterator[Callable[
         script = tmp_path / "works.py"
         script.write_text(SCRIPT)
         process = subprocess.Popen(
-            [sys.executable, str(script), valkey.url, queue_name, kind, runs],
+            [*warm_start.python, str(script), valkey.url, queue_name, kind, runs],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

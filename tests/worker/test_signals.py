@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.server import Server
 from tests.support.waiting import pause
+from tests.support.warm_start import WarmStart
 
 _ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60
@@ -41,7 +41,9 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-def start(tmp_path: Path, valkey: Server, queue_name: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(
+    tmp_path: Path, valkey: Server, queue_name: str, warm_start: WarmStart
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a script that runs the queue, with ``burst`` or without."""
     started: list[subprocess.Popen[str]] = []
 
@@ -49,7 +51,7 @@ def start(tmp_path: Path, valkey: Server, queue_name: str) -> Iterator[Callable[
         script = tmp_path / "works.py"
         script.write_text(SCRIPT)
         process = subprocess.Popen(
-            [sys.executable, str(script), url, queue_name, str(is_burst)],
+            [*warm_start.python, str(script), url, queue_name, str(is_burst)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
