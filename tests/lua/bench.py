@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import hiredis
@@ -12,6 +14,13 @@ from beeq.protocol.keys import SIDE_SUFFIXES, Keys
 from beeq.redis.scripts import Script
 
 _SIDE = {suffix.removeprefix("beeq:"): suffix for suffix in SIDE_SUFFIXES}
+
+
+def batched(values: Iterable[Any], size: int = 10_000) -> Iterator[list[Any]]:
+    """Yield the values in lists that a server reads within a moment, also fakeredis on a busy machine."""
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 class Bench:
@@ -33,8 +42,9 @@ class Bench:
     def close(self) -> None:
         """Delete the queue."""
         self._ear.close()
-        for suffix in self.snapshot():
-            self.redis.delete(self.key(suffix))
+        every = list(self.redis.scan_iter(match=f"{self.keys.to_key('')}*", count=1000))
+        if every:
+            self.redis.delete(*every)
 
     def key(self, name: str) -> str:
         """Return the full name of a key."""
@@ -44,14 +54,17 @@ class Bench:
         """Set keys: a list, a set, a dict of text (a hash) or of ints (a sorted set), or text."""
         for name, value in state.items():
             key = self.key(name)
-            if isinstance(value, list):
-                self.redis.rpush(key, *value)
-            elif isinstance(value, set):
-                self.redis.sadd(key, *value)
-            elif isinstance(value, dict) and all(isinstance(score, int) for score in value.values()):
-                self.redis.zadd(key, value)
+            if isinstance(value, list | set):
+                add = self.redis.rpush if isinstance(value, list) else self.redis.sadd
+                for members in batched(value):
+                    add(key, *members)
             elif isinstance(value, dict):
-                self.redis.hset(key, mapping=value)
+                is_sorted_set = all(isinstance(score, int) for score in value.values())
+                for pairs in batched(value.items()):
+                    if is_sorted_set:
+                        self.redis.zadd(key, dict(pairs))
+                    else:
+                        self.redis.hset(key, mapping=dict(pairs))
             else:
                 self.redis.set(key, value)
 

@@ -516,6 +516,7 @@ def test_near_an_end_of_a_long_active_all_is_recorded_at_once(bench, at):
     assert bench.redis.llen(bench.key("active")) == 100_000
 
 
+@pytest.mark.real_redis("so long a list takes seconds there")
 def test_in_the_longest_active_one_outcome_is_recorded(bench):
     crowd(bench, 600_000, ["1", "2"], at=300_000)
     assert settle(bench, End("1"), End("2")) == [1]

@@ -177,6 +177,7 @@ def test_jobs_in_the_middle_of_a_long_list_are_found(bench, start, moved):
     assert bench.redis.lrange(bench.key("waiting"), 0, -1) == left[::-1]
 
 
+@pytest.mark.real_redis("so long a list takes seconds there")
 def test_a_long_search_is_left_for_another_call(bench):
     ids = [str(n) for n in range(200_000)]
     put_into(bench, "waiting", *ids)
