@@ -152,8 +152,9 @@ class Beeq:
     @property
     def python(self) -> tuple[str, ...]:
         """What stands for ``python`` in a command line that a test runs by other means."""
-        is_warm = self._warm is not None and self._warm.takes(self.environment)
-        return self._warm.python if is_warm else (sys.executable,)
+        if self._warm is not None and self._warm.takes(self.environment):
+            return self._warm.python
+        return (sys.executable,)
 
     def start(self, *arguments: str, **environment: str) -> Running:
         """Start the command in a process group of its own."""

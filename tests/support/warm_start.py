@@ -262,7 +262,7 @@ def _attend(fds: list[int], *, dies_with_asking: bool) -> NoReturn:
         line.send(struct.pack("!i", pid))
         if dies_with_asking:
             program = os.pidfd_open(pid)
-            if program not in select.select([line, program], [], [])[0]:
+            if program not in select.select([line.fileno(), program], [], [])[0]:
                 os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         line.send(struct.pack("!i", os.waitstatus_to_exitcode(status)))
