@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from beeq.mirror import outbox as outbox_module
 from beeq.mirror.documents import Change
 from tests.mirror.conftest import Scene
 from tests.support.waiting import pause
+from tests.support.warm_start import WarmStart
 
 ROOT = Path(__file__).parents[2]
 NAME = "webhook-processing"
@@ -50,13 +50,15 @@ def webhook(n):
     return {"webhookUrl": "https://example.com/", "payload": {"n": n}, "id": f"job-{n}"}
 
 
-async def test_killed_mirroring_workers_lose_nothing_and_keep_order(scene: Scene, eventually):
+async def test_killed_mirroring_workers_lose_nothing_and_keep_order(
+    scene: Scene, eventually, warm_start: WarmStart
+):
     count = 300
 
     async def start() -> asyncio.subprocess.Process:
         arguments = (scene.redis_url, scene.prefix, scene.mongo_url)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", WORKER, *arguments),
+            *(*warm_start.python, "-c", WORKER, *arguments),
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=asyncio.subprocess.PIPE,
         )
