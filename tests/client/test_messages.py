@@ -105,13 +105,14 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     """In bee-queue the job object never hears of it."""
     queue = make_queue(is_worker=False)
     await queue.ready()
-    ask, errands = queue.pipeline._connection.ask_each, []
+    ask, errands, in_order = queue.pipeline._connection.ask_each, [], asyncio.Lock()
 
     def ask_late(packed, on_end):
         async def reply_late(*outcome):
-            await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":"early"}')
-            await eventually(lambda: queue._session.own_events.is_holding)
-            on_end(*outcome)
+            async with in_order:
+                await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":"early"}')
+                await eventually(lambda: queue._session.own_events.is_holding)
+                on_end(*outcome)
 
         def on_late_end(*outcome):
             errands.append(asyncio.get_running_loop().create_task(reply_late(*outcome)))
