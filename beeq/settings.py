@@ -238,6 +238,7 @@ class ServiceSettings(TypedDict, total=False):
     keep_succeeded: Keep | int | timedelta | str | None
     keep_failed: Keep | int | timedelta | str | None
     job_timeout: Duration
+    claim_ahead_ms: Duration
     tracing: Literal["link", "child"] | None
 
 
@@ -317,6 +318,11 @@ class Settings:
     #: The limit of an attempt that runs here, if its job has no ``timeout`` of its own (0 is one: no limit),
     #: also where a Node peer has enqueued it. 0: none. The record stays as it is.
     job_timeout: int = 0
+    #: A worker also claims jobs for which it has no free place yet, at most 64, if they are likely to begin
+    #: within so many ms: then a call to Redis takes along many short jobs, at any concurrency. One that has
+    #: not begun within four times that goes back to the front of the queue. Where attempts take longer, and
+    #: with ``max_stalls=0``, nothing is claimed ahead. 0: nothing is.
+    claim_ahead_ms: int = 5
     #: Make OpenTelemetry spans of saving jobs and of attempts; needs the extra ``otel``. ``link``: an attempt
     #: begins a trace of its own, linked to the one that saved the job. ``child``: it goes on with that trace.
     tracing: Literal["link", "child"] | None = None
@@ -347,6 +353,7 @@ class Settings:
             ("result_ttl", 1),
             ("redis_timeout", 1),
             ("job_timeout", 0),
+            ("claim_ahead_ms", 0),
         ):
             self._set(name, milliseconds(name, getattr(self, name), at_least=at_least))
         whole("redis_scan_count", self.redis_scan_count, at_least=1)

@@ -3,15 +3,15 @@
 --
 -- KEYS[1] stalling  set of ids that have to give a sign of life
 -- KEYS[2] claims    hash, id → token.place:deliveries
--- KEYS[3] workers   sorted set, worker process → when it last beat, in ms
+-- KEYS[3] workers   sorted set, worker process → when it last beat, in ms; a channel too, on which a new one is named
 -- KEYS[4] cancelled sorted set, claim → when it was cancelled, in ms
 -- ARGV[1]  worker       the worker process
 -- ARGV[2]  lifetime_ms  how long a worker counts as living without a beat
 -- ARGV[3]  early        the claim among these whose job was started early and that may not be granted yet, or ""
 -- ARGV[4…] jobs         id and claim of each job it runs
 --
--- Returns {cancelled, lost}: the claims among them that were cancelled, and those that are not the job's any
--- more. The early one is never among the lost.
+-- Returns {cancelled, lost, workers}: the claims among them that were cancelled, and those that are not the job's any
+-- more; the early one is never among the lost. And how many worker processes live, this one among them.
 --
 -- Bounded by its arguments; the registry forgets who is gone, and itself when nobody beats. A job that was
 -- started early stays alive while nobody has claimed it: the call that does so is on its way. The losing
@@ -23,9 +23,12 @@ local worker, lifetime_ms, early = unpack(ARGV, 1, 3)
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', workers, string.format('%.0f', now), worker)
+if redis.call('ZADD', workers, string.format('%.0f', now), worker) == 1 then
+  redis.call('PUBLISH', workers, worker)
+end
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', string.format('%.0f', now - lifetime_ms))
 redis.call('PEXPIRE', workers, lifetime_ms)
+local living = redis.call('ZCARD', workers)
 
 local ids, named = {}, {}
 for at = 4, #ARGV, 2 do
@@ -33,7 +36,7 @@ for at = 4, #ARGV, 2 do
   named[#named + 1] = ARGV[at + 1]
 end
 if #ids == 0 then
-  return { {}, {} }
+  return { {}, {}, living }
 end
 
 local ours, stopped, lost, is_cancelled = {}, {}, {}, {}
@@ -55,4 +58,4 @@ end
 if #ours > 0 then
   redis.call('SREM', stalling, unpack(ours))
 end
-return { stopped, lost }
+return { stopped, lost, living }

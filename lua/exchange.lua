@@ -8,13 +8,14 @@
 -- KEYS[6]  failed       set of ids
 -- KEYS[7]  claims       hash, id → token.place:deliveries
 -- KEYS[8]  results      hash, id → result or error text, as long as the job is there
--- KEYS[9]  delayed      sorted set, id → due time in ms
--- KEYS[10] evenResults  hash, id → due time in ms:result or error text, of dropped jobs; used in even
--- KEYS[11] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
--- KEYS[12] outbox       stream of changed ids, for the mirror
--- KEYS[13] attempts     hash, id → failed attempts of the job, newest first, one a line
--- KEYS[14] succeededAt  sorted set, id → when the job succeeded, in ms, and its record's mark (drop_finished.lua)
--- KEYS[15] failedAt     sorted set, the same of jobs that have failed
+-- KEYS[9]  ahead        sorted set, "<claim> <id>" of a job claimed ahead that has not begun → until when it is to
+-- KEYS[10] delayed      sorted set, id → due time in ms
+-- KEYS[11] evenResults  hash, id → due time in ms:result or error text, of dropped jobs; used in even
+-- KEYS[12] oddResults   the same, in odd periods of keep_ms: either key goes by its TTL before its next turn
+-- KEYS[13] outbox       stream of changed ids, for the mirror
+-- KEYS[14] attempts     hash, id → failed attempts of the job, newest first, one a line
+-- KEYS[15] succeededAt  sorted set, id → when the job succeeded, in ms, and its record's mark (drop_finished.lua)
+-- KEYS[16] failedAt     sorted set, the same of jobs that have failed
 -- ARGV[1]   events           name of the events channel, or "" to publish no job events
 -- ARGV[2]   earlier_delayed  name of the earlierDelayed channel
 -- ARGV[3]   keep_ms          how long to keep the result of a job whose record is dropped
@@ -27,22 +28,26 @@
 -- ARGV[10]  token            of this call: each job it hands out is claimed with token.place:deliveries. No
 --                            two jobs share a claim: who cancels one means that one
 -- ARGV[11]  free             how many jobs to hand out at most
--- ARGV[12]  fetched          id that a blocking fetch has moved into active already, or ""
--- ARGV[13]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
+-- ARGV[12]  wanted_ahead     how many to hand out beyond these, of those that wait behind them: half of what waits
+--                            then at most, only jobs that nobody was handed before, and none behind one that was
+-- ARGV[13]  ahead_ms         how soon these have to begin, or others may take them back; "" to note none of them
+-- ARGV[14]  fetched          id that a blocking fetch has moved into active already, or ""
+-- ARGV[15]  is_started       "1" if the handler of that job was started already: nobody had claimed it then.
 --                            Its place is 0, whether it is claimed or not
--- ARGV[14…] outcomes         of each id, claim, status (succeeded, retrying, failed), record ("" leaves it
+-- ARGV[16…] outcomes         of each id, claim, status (succeeded, retrying, failed), record ("" leaves it
 --                            as it is), event message, delay in ms (0 unless retrying; of a failure a colon
 --                            and the attempt to note may follow), result or error text to keep ("" for none)
 --
--- Returns {facts, is_empty, jobs, is_granted, counted}. facts: for each outcome 1 if it was recorded, 0 if the job had
+-- Returns {facts, flags, jobs, is_granted, ahead, counted}. facts: for each outcome 1 if it was recorded, 0 if the job had
 -- another owner or no record any more (nothing was written), 2 if nobody has the job, and what this outcome
 -- would write is there: it was recorded before, if the reply to a call with it was lost, else another
 -- worker has written the same. There may be fewer facts than outcomes: the others were not looked at, and
--- as many jobs fewer are handed out. is_empty: 1 if waiting had fewer ids than were asked for. jobs: id, record,
--- deliveries for each job handed out. is_granted: 1 if the job that was started is the first of them. counted:
+-- as many jobs fewer are handed out. flags: 1 if waiting had fewer ids than there are free places, 2 more if jobs
+-- of any worker are claimed ahead. jobs: id, record, deliveries for each job handed out. is_granted: 1 if the job
+-- that was started is the first of them. ahead: how many of them, at the end, were claimed ahead. counted:
 -- active_length and is_mixed as they are now; it is there only if they were to be counted.
 --
--- A call that records nothing but successes, drops and notes nothing needs the keys up to results only; each key costs
+-- A call that records nothing but successes, drops and notes nothing needs the keys up to ahead only; each key costs
 -- as much as a quarter of a command.
 -- Bounded by its arguments, by max_bytes, and by LONGEST_WALK: the ids of outcomes, and those that may run
 -- already, are looked for in active, which is as long as many jobs run in the whole fleet. An outcome counts
@@ -56,10 +61,11 @@
 -- What may be refused (a key of the wrong type) is asked for before the job is given away, or taken;
 -- after a refusal every id is where it was, and the caller may send the same call again.
 
-local waiting, active, stalling, jobs, succeeded, failed, claims, results, delayed, even_results, odd_results, outbox, attempts, succeeded_at, failed_at = unpack(KEYS)
+local waiting, active, stalling, jobs, succeeded, failed, claims, results, ahead, delayed, even_results, odd_results, outbox, attempts, succeeded_at, failed_at = unpack(KEYS)
 local call, pcall, ARGV = redis.call, redis.pcall, ARGV
-local FIRST, STEP = 14, 7
-local free, fetched, is_started = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
+local FIRST, STEP = 16, 7
+local free, wanted_ahead, ahead_ms = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
+local fetched, is_started = ARGV[14], ARGV[15] == '1'
 local drops = (ARGV[4] == '1' or ARGV[5] == '1') and { succeeded = ARGV[4] == '1', failed = ARGV[5] == '1' }
 local is_mirrored = ARGV[6] ~= '0'
 local is_noting = ARGV[4] == 'later' or ARGV[5] == 'later'
@@ -419,22 +425,39 @@ end
 local is_claimed = #candidates == 1
 
 -- What may be taken from waiting, the oldest first: nothing that runs, and nothing twice.
-local asked = free == 1 and { call('LINDEX', waiting, '-1') or nil } or free > 0 and call('LRANGE', waiting, -free, '-1') or {}
+if wanted_ahead > 0 then
+  local is_right = ahead_ms == '' or type(pcall('ZCARD', ahead)) == 'number'
+  local waits = is_right and call('LLEN', waiting) or 0 -- of the wrong type, it takes no more
+  wanted_ahead = math.max(0, math.min(wanted_ahead, math.floor((waits - free) / 2)))
+end
+local wanted = free + wanted_ahead
+local asked = wanted == 1 and { call('LINDEX', waiting, '-1') or nil } or wanted > 0 and call('LRANGE', waiting, -wanted, '-1') or {}
 local taken = #asked
-local is_empty = taken < free and 1 or 0
+local is_empty = taken < free
+-- How many of the jobs to hand out are for places that are free; the others are claimed ahead.
+local at_once
 local first_taken = #candidates + 1
 if taken > 0 then
   -- A claim may be somebody's unless it is ":<deliveries>"; bee-queue's stall check leaves a dead worker's.
   local is_searched = is_mixed and length <= NEAR
   local holders_asked = fields_of(claims, asked)
   local at = #candidates
+  local is_behind = claims_before[1]
   for n = taken, 1, -1 do
     local id, claim = asked[n], holders_asked[n]
+    if #asked - n == free then
+      at_once = at
+    end
+    if #asked - n >= free and (is_behind or claim) then
+      taken = #asked - n
+      break
+    end
+    is_behind = is_behind or claim
     local may_run = is_searched or claim and string.byte(claim) ~= COLON
     if may_run and not seen[id] then
       walked = walked + length
       if walked > LONGEST_WALK and n < #asked then
-        taken, is_empty = #asked - n, 0
+        taken, is_empty = #asked - n, false
         break
       end
     end
@@ -456,7 +479,7 @@ while candidates[first] do
     bytes = bytes + #candidates[at] + (record and #record or 0)
     if bytes > max_bytes and at > 1 and at >= first_taken then
       -- This one and those behind it stay in waiting.
-      is_empty, taken = 0, 0
+      is_empty, taken = false, 0
       while at > first_taken and asked[#asked - taken] ~= candidates[at] do
         taken = taken + 1
       end
@@ -486,6 +509,7 @@ local is_granted = is_started and is_claimed and records[1]
 local first_place = is_started and not is_granted and 1 or 0
 local token, claimed, fields = ARGV[10], {}, {}
 local char, granted = string.char, 0
+local granted_ahead, begins, due = 0, nil, nil
 for n = 1, #candidates do
   local id = candidates[n]
   if records[n] then
@@ -500,7 +524,16 @@ for n = 1, #candidates do
     elseif place < 100 then
       place = char(ZERO + (place - place % 10) / 10, ZERO + place % 10)
     end
-    fields[2 * granted + 1], fields[2 * granted + 2] = id, token .. '.' .. place .. ':' .. written_deliveries
+    local claim = token .. '.' .. place .. ':' .. written_deliveries
+    if at_once and n > at_once then
+      granted_ahead = granted_ahead + 1
+    end
+    if granted_ahead > 0 and ahead_ms ~= '' then
+      begins, due = begins or {}, (due or now_ms() + ahead_ms) + 1 / 1024 -- in their order
+      begins[#begins + 1] = due
+      begins[#begins + 1] = claim .. ' ' .. id
+    end
+    fields[2 * granted + 1], fields[2 * granted + 2] = id, claim
     claimed[3 * granted + 1], claimed[3 * granted + 2], claimed[3 * granted + 3] = id, records[n], deliveries
     granted = granted + 1
     if is_mirrored then
@@ -514,4 +547,8 @@ end
 if fields[1] then
   call('HSET', claims, unpack(fields))
 end
-return { facts, is_empty, claimed, is_granted and 1 or 0, counted }
+if begins then
+  call('ZADD', ahead, unpack(begins))
+end
+local flags = (is_empty and 1 or 0) + (free > 0 and call('EXISTS', ahead) * 2 or 0)
+return { facts, flags, claimed, is_granted and 1 or 0, granted_ahead, counted }

@@ -61,6 +61,7 @@ class LiveWorker:
         is_taking: whether it takes jobs, or would if the queue were not paused.
         stall_interval_ms: the setting.
         jobs: those that have run for half a second, the oldest first; not all of them, if they are very many.
+        ahead: how many jobs it had claimed ahead, which did not run yet.
     """
 
     id: str
@@ -77,6 +78,7 @@ class LiveWorker:
     is_taking: bool | None = None
     stall_interval_ms: int | None = None
     jobs: tuple[ActiveJob, ...] = ()
+    ahead: int | None = None
 
     @property
     def longest_ms(self) -> int:
@@ -96,6 +98,7 @@ class LiveWorker:
             "beatAge": self.beat_age_ms,
             "places": self.places,
             "busy": self.busy,
+            "ahead": self.ahead,
             "taking": self.is_taking,
             "jobs": [{"id": job.id, "since": job.since_ms, "ran": job.ran_ms} for job in self.jobs],
         }
@@ -194,6 +197,7 @@ def _worker_of(name: str, beat_ms: int, fields: dict[bytes, bytes], now_ms: int)
         facts.is_taking,
         facts.stall_interval_ms,
         tuple(jobs),
+        facts.ahead,
     )
 
 

@@ -26,6 +26,8 @@ beeq's own keys all begin with ``<prefix>:<queue>:beeq:``, which no bee-queue su
 ================ ========== ================================================================
 beeq:claims      hash       id → ``<token>.<place>:<deliveries>``: whose it is (the call that took it, and
                             the job's place in it), and how often it was handed out
+beeq:ahead       sorted set ``<claim> <id>`` of a job that was claimed ahead and has not begun → until when it
+                            is to begin, ms since the epoch; then others may give it back
 beeq:results     hash       id → ``<created>:<s|f><text>``: a result, or an error's message, as long as
                             the job is there
 beeq:evenResults hash       id → ``<due>:<created>:<s|f|c><text>``: the result of a job whose record was
@@ -37,7 +39,8 @@ beeq:cancelled   sorted set claim → when its job was cancelled, ms since the e
 beeq:outbox      stream     ids of jobs that have changed, for the mirror; only in mirrored queues
 beeq:mirror      string     what the mirror has failed with last; has a TTL; in the first mirrored queue only
 beeq:scan        string     process that compares queue and mirror now; has a TTL
-beeq:workers     sorted set worker process → when it last beat, ms since the epoch; has a TTL
+beeq:workers     sorted set worker process → when it last beat, ms since the epoch; has a TTL; also a
+                            channel, on which one that comes is named
 beeq:requeued    set        ids that the stall check which goes on has queued again; has a TTL
 beeq:swept       hash       how far the sweep through claims has come; has a TTL
 beeq:written     string     nothing: a write that replicas confirm (``wait_replicas``); has a TTL
@@ -92,6 +95,7 @@ BEE_SUFFIXES = (
 #: The keys that beeq adds.
 SIDE_SUFFIXES = (
     "beeq:claims",
+    "beeq:ahead",
     "beeq:results",
     "beeq:evenResults",
     "beeq:oddResults",
@@ -171,6 +175,7 @@ class Keys:
     events = Key("events")
     earlier_delayed = Key("earlierDelayed")
     claims = Key("beeq:claims")
+    ahead = Key("beeq:ahead")
     results = Key("beeq:results")
     even_results = Key("beeq:evenResults")
     odd_results = Key("beeq:oddResults")

@@ -28,6 +28,7 @@ class ProcessFacts:
         is_taking: whether it takes jobs, or would if the queue were not paused.
         stall_interval_ms: the setting.
         noted_ms: when it said so, by Redis's clock.
+        ahead: how many jobs it has claimed ahead that do not run yet.
     """
 
     version: str = ""
@@ -38,6 +39,7 @@ class ProcessFacts:
     is_taking: bool | None = None
     stall_interval_ms: int | None = None
     noted_ms: int | None = None
+    ahead: int | None = None
 
 
 def encode_facts(facts: ProcessFacts) -> bytes:
@@ -49,6 +51,7 @@ def encode_facts(facts: ProcessFacts) -> bytes:
             "clock": facts.clock_ms,
             "places": facts.places,
             "busy": facts.busy,
+            "ahead": facts.ahead,
             "taking": facts.is_taking,
             "stallInterval": facts.stall_interval_ms,
         }
@@ -78,6 +81,7 @@ def decode_running(fields: Mapping[bytes, bytes]) -> tuple[ProcessFacts, list[tu
         is_taking=is_taking if isinstance(is_taking, bool) else None,
         stall_interval_ms=_number_in(members.get("stallInterval")),
         noted_ms=_time_in(fields.get(_NOTED, b"")),
+        ahead=_number_in(members.get("ahead")),
     )
     return facts, jobs
 

@@ -30,8 +30,8 @@ class DutyHealth:
 
     Attributes:
         name: ``pump``, ``blocking fetch``, ``heartbeat``, ``stall check``, ``repeated stall check``,
-            ``pause watch``, ``retention``, ``delayed activator``, ``subscriber``; ``mirror writer``,
-            ``mirror reconciler``, ``mirror subscription``.
+            ``pause watch``, ``overdue watch``, ``retention``, ``delayed activator``, ``subscriber``;
+            ``mirror writer``, ``mirror reconciler``, ``mirror subscription``.
         state: ``running``, ``restarting``, ``stopped`` or ``failed``.
         last_turn_ms: when it last took a turn, in ms since the epoch.
         silent_ms: how long ago that was.

@@ -28,6 +28,7 @@ class ReportedAttempt(Protocol):
     is_given_up: bool
     span: Any
     started_s: float
+    ran_s: float
 
 
 class AttemptReport:
@@ -56,7 +57,7 @@ class AttemptReport:
         """Tell of the end of an attempt, by its handler's return or error, or by being given up."""
         tally, tracing = self._telemetry.tally, self._telemetry.tracing
         if attempt.started_s:
-            duration_s = time.monotonic() - attempt.started_s
+            duration_s = attempt.ran_s = time.monotonic() - attempt.started_s
             at = 0 if duration_s < _SHORT_S else bucket_of(duration_s * 1000)
             self._work.durations[at] += 1
             if tally is not None:

@@ -18,7 +18,7 @@ from beeq.errors import HandlersHang, QueueClosed, RedisError, kind_and_text_of
 from beeq.logs.records import HANDED_BACK, log_event, log_stop
 from beeq.maintenance.retention import Retention
 from beeq.operations.pauses import QueuePaused, read_pause
-from beeq.process import signal_name, stop_signals
+from beeq.process import process_name, signal_name, stop_signals
 from beeq.redis.retry_delay import RetryDelay
 from beeq.settings import whole
 from beeq.worker.health import WorkerHealth
@@ -150,8 +150,8 @@ class Consumer:
             is_queue_paused=is_queue_paused,
             duties=duties,
             concurrency=self.concurrency,
-            places_taken=worker.pump.scheduler.places_taken,
-            running=worker.running,
+            places_taken=worker.pump.scheduler.places.count_taken(),
+            running=len(worker.active_jobs),
             hung=worker.hung,
             last_turn_ms=worker.last_turn_ms,
             loop_silent_ms=loop_silent_ms,
@@ -169,6 +169,7 @@ class Consumer:
                 await self._session.connect()
                 await self._session.look_at_workers_rights()
                 await self._session.subscribe(self._context.keys.cancelled, self._cancelled)
+                await self._session.subscribe(self._context.keys.workers, self._worker_came)
                 await self._session.subscribe(
                     self._context.keys.paused, self._pause_changed, self._pause_changed
                 )
@@ -180,7 +181,12 @@ class Consumer:
 
     def _cancelled(self, claim: bytes) -> None:
         if self.worker is not None:
-            self.worker.cancel(claim)
+            self.worker.cancel_all([claim])
+
+    def _worker_came(self, name: bytes) -> None:
+        """Another worker process works on the queue from now on."""
+        if self.worker is not None and name != process_name().encode():
+            self.worker.pump.see_workers(2)
 
     def _pause_changed(self, _message: bytes = b"") -> None:
         if self.worker is not None:
@@ -340,7 +346,7 @@ class Consumer:
         """Let running jobs end after the first signal, and hand them back after the second."""
         is_first = self._session.is_running
         timeout_ms = DRAIN_TIMEOUT_MS if is_first else AT_ONCE_MS
-        running = 0 if self.worker is None else self.worker.running
+        running = 0 if self.worker is None else len(self.worker.active_jobs)
         log_stop(
             signal_name(number),
             running,

@@ -11,6 +11,7 @@ from beeq.protocol.outcome import Outcome
 from beeq.redis import scripts
 from beeq.settings import Keep, Settings
 from beeq.worker.scheduling.actions import MAX_BATCH_BYTES, ExchangeCall
+from beeq.worker.scheduling.ahead import BEGINS_WITHIN, NOTED_WITHIN_MS
 
 #: One call in so many counts the jobs that run in the whole fleet; the others go by what it has found.
 _COUNT_EVERY = 64
@@ -34,13 +35,14 @@ class ExchangePacker:
                 outbox_limit=settings.outbox_limit,
                 max_bytes=MAX_BATCH_BYTES,
             )
-            for last_key in ("", "results")
+            for last_key in ("", "ahead")
         )
         self._prefix = all_keys
         #: Of a call without failures.
         self._success_prefix = (
             all_keys if drop_succeeded or drop_failed or settings.outbox_limit else few_keys
         )
+        self._ahead_ms = b"%d" % (BEGINS_WITHIN * settings.claim_ahead_ms + NOTED_WITHIN_MS)
         self._drops_succeeded = settings.remove_on_success
         drops = {"succeeded": settings.remove_on_success, "failed": settings.remove_on_failure}
         #: Ends of jobs whose record stays, and whose result is not kept.
@@ -71,9 +73,10 @@ class ExchangePacker:
         """Return the command."""
         self._calls_until_count -= 1
         counted = self._counted if self._calls_until_count > 0 else (b"", b"")
-        arguments = [*counted, call.token, b"%d" % call.free, b"", b""]
+        ahead_ms = self._ahead_ms if call.notes_ahead else b""
+        arguments = [*counted, call.token, b"%d" % call.free, b"%d" % call.ahead, ahead_ms, b"", b""]
         if call.fetched is not None:
-            arguments[4:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
+            arguments[6:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
         prefix = self._success_prefix
         for pending in call.outcomes:
             outcome = pending.outcome

@@ -24,6 +24,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import LOOK_S, look_at_loops
 from beeq.supervision.supervised_task import SupervisedTask
 from beeq.worker.running_notes import RunningNotes, WorkerLook, batches
+from beeq.worker.scheduling.ahead import AheadJobs
 
 #: The registry of workers needs more beats than a long stall interval would bring.
 _LONGEST_INTERVAL_MS = 10_000
@@ -60,6 +62,11 @@ _MAX_BYTES = 20_000
 #: How soon a beat that failed is repeated, the first time and later.
 _FIRST_AGAIN_S = 0.1
 _LONGEST_AGAIN_S = 1.0
+#: How often it looks for late jobs while some are claimed ahead, and for how long after the last one.
+_AHEAD_LOOK_S = 0.03
+_AHEAD_IS_OVER_S = 1.0
+#: The loop gives late jobs back itself; one that has not done so for so long is blocked.
+_LOOP_IS_LATE_S = 0.01
 #: How long it may take to say goodbye.
 _LONGEST_END_S = 1.0
 
@@ -152,7 +159,11 @@ class Heartbeat:
         held: called in the thread; returns the jobs to beat for, id → claim, and the one of these claims that
             Redis may not have granted yet, or empty.
         look: called in the thread; returns how the worker is, for others to see, or None if it is gone.
+        ahead: the jobs that were claimed ahead there.
+        on_returned: called in the thread with id and claim of jobs claimed ahead that it has taken out,
+            because the loop was blocked, and whether they were given back.
         take_counts: called in the thread; returns what is new for the queue's history, see ``WorkCounts``.
+        on_living: called in the thread with how many worker processes of the queue live, this one among them.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
             ``held`` returned it; since then its outcome may have been recorded.
@@ -171,7 +182,10 @@ class Heartbeat:
         worker: str,
         held: Callable[[], tuple[dict[bytes, bytes], bytes]],
         look: Callable[[], WorkerLook | None],
+        ahead: AheadJobs,
+        on_returned: Callable[[tuple[list[tuple[bytes, bytes]], bool]], object],
         take_counts: Callable[[], str],
+        on_living: Callable[[int], object],
         on_cancelled: Callable[[list[bytes]], object],
         on_lost: Callable[[list[bytes]], object],
         on_error: Callable[[BaseException], object],
@@ -191,6 +205,11 @@ class Heartbeat:
         self._own_keys = replace(keys, worker=worker)
         self._running = RunningNotes(self._own_keys, stall_interval_ms=settings.stall_interval, look=look)
         self._held = held
+        self._ahead, self._on_returned = ahead, on_returned
+        #: Whether the thread looks for jobs that a blocked loop has claimed ahead; see ``watch_ahead``.
+        self.watches_ahead = False
+        self._returning: asyncio.Task[None] | None = None
+        self._on_living = on_living
         self._on_cancelled = on_cancelled
         self._on_lost = on_lost
         self._on_error = on_error
@@ -307,7 +326,7 @@ class Heartbeat:
         held, early_claim = self._held()
         for jobs in batches(list(held.items()), _MAX_IDS, _MAX_BYTES):
             self.duty.rests(0)
-            cancelled, lost = await scripts.beat(
+            cancelled, lost, living = await scripts.beat(
                 self._connection,
                 self._keys,
                 worker=self._worker,
@@ -315,6 +334,7 @@ class Heartbeat:
                 early=early_claim,
                 jobs=jobs,
             )
+            self._on_living(living)
             if cancelled:
                 self._on_cancelled(cancelled)
             if lost:
@@ -350,6 +370,48 @@ class Heartbeat:
                 self.duty.rests(0)
         except RedisError:
             self._running.failed()  # the next beat says so, too
+
+    def watch_ahead(self) -> None:
+        """Look for late jobs as long as jobs are claimed ahead; called in the loop of the jobs."""
+        if self._loop is self._thread.loop:  # else only the blocked loop itself could give them back
+            self.watches_ahead = True
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._look_ahead, self._loop.time())
+
+    def _look_ahead(self, seen_s: float) -> None:
+        """Give back what is late. ``seen_s``: when jobs were last seen claimed ahead."""
+        now_s = self._loop.time()
+        if self._ahead:
+            seen_s = now_s
+        if now_s - seen_s > _AHEAD_IS_OVER_S or self._has_ended.is_set():
+            self.watches_ahead = False
+            return
+        self._loop.call_later(_AHEAD_LOOK_S, self._look_ahead, seen_s)
+        if self._returning is None and self._ahead:
+            # Who takes a job out gives it back, or begins it: this thread, or the loop.
+            late = self._ahead.take_overdue(time.monotonic() - _LOOP_IS_LATE_S)
+            if late:
+                claims = [(raw_id, claim) for raw_id, _, _, claim in late]
+                self._returning = self._loop.create_task(self._return(claims), name="beeq late jobs")
+
+    async def _return(self, newest_first: list[tuple[bytes, bytes]]) -> None:
+        """Give these back, each to the front."""
+        is_done = False
+        try:
+            given_back = 0
+            while given_back < len(newest_first):
+                given_back += await scripts.give_back(
+                    self._connection,
+                    self._keys,
+                    outbox_limit=self._settings.outbox_limit,
+                    jobs=newest_first[given_back:],
+                )
+            is_done = True
+        except RedisError as error:
+            self._on_error(error)
+        finally:  # else their places would be taken for ever
+            self._returning = None
+            self._on_returned((newest_first[::-1], is_done))
 
     async def give_back(self, left: LeftJobs) -> None:
         """Give back what runs here, in ``loop``, over a connection for just that. Raises RedisError."""

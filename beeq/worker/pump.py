@@ -13,7 +13,8 @@ import asyncio
 import contextlib
 import functools
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -21,19 +22,28 @@ from beeq.client.context import QueueContext
 from beeq.errors import RedisError, RedisUnavailable, kind_of
 from beeq.protocol.outcome import Outcome
 from beeq.redis.connection import Connection, meant_by
+from beeq.redis.resp import CommandPrefix
 from beeq.redis.retry_delay import RetryDelay
 from beeq.supervision.duty import Duty
 from beeq.worker.blocking_fetch import BlockingFetch
 from beeq.worker.exchange import ExchangePacker
 from beeq.worker.recovery import Recovery, failure_of
 from beeq.worker.scheduling import actions
+from beeq.worker.scheduling.ahead import BEGINS_WITHIN, AttemptPace, ahead_member
 from beeq.worker.scheduling.claims import ClaimedJob
 from beeq.worker.scheduling.scheduler import Scheduler
 
 #: What each reply of ``lua/exchange.lua`` has; one that was to count the running jobs has one part more.
-_PARTS = 4
+_PARTS = 5
 #: How often ``settle`` looks whether replies have come that leave nothing to do.
 _SETTLE_LOOK_S = 0.02
+
+
+def _leave_it(_replies: list[Any], _error: RedisError | None) -> None:
+    """Do nothing: if nobody was told of a begin, or too late, the job may be another worker's by now.
+
+    Then its outcome is lost, as of any job that stalled.
+    """
 
 
 class PumpListener(Protocol):
@@ -61,19 +71,30 @@ class PumpListener(Protocol):
 class Pump:
     """Keeps up to ``concurrency`` jobs claimed, and records how they end.
 
-    A failure of Redis is reported; the pump waits a little and goes on.
+    A failure of Redis is reported; the pump waits a little and goes on. ``on_ahead`` is called when a reply
+    says that jobs are claimed ahead, by this worker or another one.
     """
 
-    def __init__(self, context: QueueContext, *, concurrency: int, listener: PumpListener) -> None:
+    def __init__(
+        self,
+        context: QueueContext,
+        *,
+        concurrency: int,
+        listener: PumpListener,
+        on_ahead: Callable[[], object],
+    ) -> None:
         settings = context.settings
         self._loop = asyncio.get_running_loop()
         self._listener = listener
+        self._on_ahead = on_ahead
         self._on_error = context.report_error
         #: Read only, for others: the pump alone tells it events.
         self.scheduler = Scheduler(
             concurrency=concurrency,
             token_prefix=secrets.token_hex(8).encode(),
             is_connected=lambda: self._connection.is_connected,
+            clock=time.monotonic,
+            begin_within_s=BEGINS_WITHIN * settings.claim_ahead_ms / 1000,
         )
         #: One connection for all calls: they are executed, and answered, in the order they were made.
         self._connection = Connection(context.connector, timeout_ms=settings.redis_timeout)
@@ -85,6 +106,11 @@ class Pump:
         self.fetch = BlockingFetch(context, beside=self._connection, listener=self)
         self._later_s = settings.initial_redis_failure_retry_delay / 1000
         self._later: asyncio.TimerHandle | None = None
+        # Where no stall is allowed, a job would fail that a worker has claimed ahead and died.
+        bound_ms = settings.claim_ahead_ms if settings.max_stalls else 0
+        self._pace = AttemptPace(bound_ms, concurrency=concurrency)
+        self._begins = CommandPrefix("ZREM", context.keys.ahead)
+        self._ahead_timer: asyncio.TimerHandle | None = None
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
         self._duty: Duty | None = None  # that of ``run``
         self._is_failing = False  # the last call, or the like, has failed
@@ -100,6 +126,8 @@ class Pump:
         self._performers: dict[type[Any], Callable[[Any], object]] = {
             actions.ExchangeCall: self._send,
             actions.Start: self._start,
+            actions.NoteBegins: self._note_begins,
+            actions.CheckAhead: self._check_ahead_at,
             actions.StartEarly: self._start_early,
             actions.ClaimKnown: self._end_claim_known,
             actions.StopHandler: lambda action: listener.stop_job(action.claim),
@@ -133,6 +161,30 @@ class Pump:
         self._carry_out(self.scheduler.claims_lost(claims))
         self._carry_out(self.scheduler.give_back(claims))
 
+    def attempt_ended(self, ran_s: float) -> bool:
+        """Take how long an attempt took; return whether jobs are claimed ahead now."""
+        limit = self.scheduler.places.ahead_limit = self._pace.ended(ran_s)
+        return limit > 0
+
+    def see_workers(self, count: int) -> None:
+        """So many worker processes live, this one among them: others may take back what is claimed ahead.
+
+        Without others, Redis is told neither of the claims nor of their begin.
+        """
+        self.scheduler.places.notes_ahead = count > 1
+
+    def drop_ahead(self, claims: Collection[bytes]) -> None:
+        """Let none of the jobs begin that were claimed so: they were cancelled, or are somebody else's."""
+        jobs = self.scheduler.places.ahead.jobs()
+        dropped = [(raw_id, claim) for raw_id, _, _, claim in jobs if claim in claims]
+        if dropped:
+            self.claims_lost(dropped)
+
+    def ahead_taken(self, taken: tuple[list[tuple[bytes, bytes]], bool]) -> None:
+        """The heartbeat's thread has given these back, which were claimed ahead; or it could not."""
+        claims, is_done = taken
+        self._carry_out(self.scheduler.ahead_taken(claims, is_done=is_done))
+
     def wake(self, reason: BaseException) -> None:
         """Wait no longer for what is under way, for this reason, and ask for jobs."""
         self._connection.leave()
@@ -147,15 +199,13 @@ class Pump:
     @property
     def is_full(self) -> bool:
         """Whether no place is free."""
-        return self.scheduler.places_taken >= self.concurrency
+        return self.scheduler.places.is_full()
 
     def takes_jobs(self) -> bool:
         """Return whether it has a free place, waits for jobs, and recovers from no failure."""
         scheduler = self.scheduler
-        may_take = scheduler.places_taken < self.concurrency and not (
-            self._is_burst or self._pauses or scheduler.is_stopping()
-        )
-        return may_take and scheduler.is_ready
+        is_closed = self._is_burst or self._pauses or scheduler.is_stopping()
+        return scheduler.is_ready and not (is_closed or self.is_full)
 
     @property
     def last_turn_s(self) -> float:
@@ -166,13 +216,14 @@ class Pump:
     def unheld(self, held: set[bytes]) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Return how many jobs seem to run beside those of these claims, and which they may be."""
         scheduler = self.scheduler
-        if scheduler.running <= len(held):
+        running = scheduler.places.running
+        if running <= len(held):
             return 0, []
-        away = held.union(self._giving_back)
+        away = held.union(self._giving_back, [job[3] for job in scheduler.places.ahead.jobs()])
         away.update(each.claim for call in self._calls.values() for each in call.outcomes)
         claimed = [pair for pair in scheduler.claimed.items() if pair[1] not in away]
         candidates = [pair for pair in claimed if not scheduler.is_pending(pair[1])]
-        return scheduler.running - len(held), candidates
+        return running - len(held), candidates
 
     def pause(self, why: str, *, is_over: bool) -> None:
         """Ask for no jobs until the pause is over, and every other one; outcomes are still recorded."""
@@ -249,7 +300,10 @@ class Pump:
         try:
             if len(reply) > _PARTS:
                 self._packer.counted(reply.pop())
-            due = self.scheduler.replied(call, *reply)
+            parts = actions.ExchangeReply(*reply)
+            if parts.flags & actions.ARE_AHEAD:
+                self._on_ahead()
+            due = self.scheduler.replied(call, parts)
         except Exception as defect:  # noqa: BLE001 - ``run`` raises it
             self._awaited.put_nowait(defect)
             self._hold(call, f"a reply could not be taken: {kind_of(defect)}", in_flight=in_flight)
@@ -264,8 +318,7 @@ class Pump:
         ``in_flight``: how many calls were, this one among them. It may have been taken off before a defect.
         """
         scheduler = self.scheduler
-        if scheduler.calls_in_flight < in_flight:
-            scheduler.calls_in_flight, call.requested = in_flight, 0
+        scheduler.calls_in_flight = max(scheduler.calls_in_flight, in_flight)
         self._carry_out(scheduler.failed(call, actions.Failure.REPLY_LOST, RedisUnavailable(why)))
 
     def _start(self, action: actions.Start) -> None:
@@ -274,6 +327,17 @@ class Pump:
                 self._listener.start_job(job, None)
             except Exception as defect:  # noqa: BLE001 - ``run`` raises it; the other jobs start
                 self._not_started(job, defect)
+
+    def _note_begins(self, action: actions.NoteBegins) -> None:
+        members = [ahead_member(raw_id, claim) for raw_id, _, _, claim in action.jobs]
+        self._connection.ask((self._begins.pack(members),), _leave_it)
+
+    def _check_ahead_at(self, action: actions.CheckAhead) -> None:
+        self._ahead_timer = self._loop.call_later(
+            max(0.0, action.at_s - time.monotonic()),
+            lambda: self._carry_out(self.scheduler.check_ahead()),
+            context=Context(),
+        )
 
     def _start_early(self, action: actions.StartEarly) -> None:
         self._claim_known = self._loop.create_future()
@@ -313,7 +377,7 @@ class Pump:
 
         For the loop's end, where ``run`` was cancelled. Raises a defect as it is.
         """
-        while self.scheduler.places_taken or self.scheduler.calls_in_flight or self.fetch.is_under_way:
+        while self.scheduler.places.taken or self.scheduler.calls_in_flight or self.fetch.is_under_way:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_LOOK_S):
                     action = await self._awaited.get()
@@ -404,7 +468,8 @@ class Pump:
     async def close(self) -> None:
         """Close the connections; ``run`` has ended."""
         self.scheduler.end()
-        if self._later is not None:
-            self._later.cancel()
+        for timer in (self._later, self._ahead_timer):
+            if timer is not None:
+                timer.cancel()
         await self.fetch.close()
         await self._connection.close()

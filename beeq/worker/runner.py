@@ -63,6 +63,8 @@ class Attempt:
     #: Where somebody wants to know: its OpenTelemetry span, and when it began, by the monotonic clock.
     span: Any = None
     started_s: float = 0.0
+    #: How long it took, once it has ended.
+    ran_s: float = 0.0
 
 
 class Runner:

@@ -7,7 +7,7 @@ look. Nothing here is on a job's way: it is the heartbeat's thread that looks.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,10 +51,14 @@ class WorkerLook:
     places: int
     is_taking: bool
     running: list[tuple[bytes, int]]
+    ahead: int = 0
 
 
-def looking_at(worker: LookedAt, *, places: int) -> Callable[[], WorkerLook | None]:
-    """Return what looks at the worker without keeping it in memory; it returns None once that is gone."""
+def looking_at(worker: LookedAt, *, places: int, ahead: Sized) -> Callable[[], WorkerLook | None]:
+    """Return what looks at the worker without keeping it in memory; it returns None once that is gone.
+
+    ``ahead``: the jobs that it has claimed ahead.
+    """
     worker_ref = weakref.ref(worker)
 
     def look() -> WorkerLook | None:
@@ -62,7 +66,7 @@ def looking_at(worker: LookedAt, *, places: int) -> Callable[[], WorkerLook | No
         if found is None:
             return None
         is_taking = not (found.is_stopping or found.is_paused)
-        return WorkerLook(places, is_taking, found.running_since())
+        return WorkerLook(places, is_taking, found.running_since(), len(ahead))
 
     return look
 
@@ -112,6 +116,7 @@ class RunningNotes:
             clock_ms=clock_ms,
             places=look.places,
             busy=len(look.running),
+            ahead=look.ahead,
             is_taking=look.is_taking,
             stall_interval_ms=self._stall_interval_ms,
         )

@@ -29,6 +29,7 @@ from beeq.client.events.outcome_events import tell_cancelled, tell_outcomes
 from beeq.client.job_actions import JobActions
 from beeq.errors import HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
+from beeq.maintenance.overdue_watch import OverdueWatch
 from beeq.maintenance.pause_watch import PauseWatch
 from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
@@ -107,7 +108,8 @@ class Worker:
             report=self._report,
         )
         self._max_hung = max_hung or max(concurrency, _LEAST_MAX_HUNG)
-        self.pump = Pump(context, concurrency=concurrency, listener=self)
+        overdue_watch = OverdueWatch(context)
+        self.pump = Pump(context, concurrency=concurrency, listener=self, on_ahead=overdue_watch.look)
         self.pump.pause("queue", is_over=False)  # until it is known whether the queue is paused
         self.pause_watch = PauseWatch(context, on_change=self._queue_pause_changed)
         self._heartbeat = self._begin_heartbeat()
@@ -123,14 +125,17 @@ class Worker:
             on_given_up=self._pump_failed,
             on_over=self._pump_over.set,
         )
-        self._stalls_task = context.duties.start("stall check", self._check_stalls)
-        self._retention_tasks = Retention(context).start()
         self._pause_task = context.duties.start("pause watch", self.pause_watch.run)
+        self._other_tasks = [
+            context.duties.start("stall check", self._check_stalls),
+            context.duties.start("overdue watch", overdue_watch.run),
+            *Retention(context).start(),
+        ]
 
     def _begin_heartbeat(self) -> Heartbeat:
         """Beat for what is held here; the thread that does so keeps nothing of this in memory."""
         context, loop = self._context, asyncio.get_running_loop()
-        in_loop = InLoop(self, loop)
+        in_loop, ahead = InLoop(self, loop), self.pump.scheduler.places.ahead
         connector, is_bound = context.connector.twin()
         heartbeat = Heartbeat(
             connector,
@@ -138,9 +143,12 @@ class Worker:
             context.settings,
             worker=process_name(),
             held=self.pump.scheduler.claimed.snapshot,
-            look=looking_at(self, places=self.pump.concurrency),
+            look=looking_at(self, places=self.pump.concurrency, ahead=ahead),
+            ahead=ahead,
+            on_returned=functools.partial(InLoop(self.pump, loop).call, Pump.ahead_taken),
             take_counts=context.telemetry.work.take,
-            on_cancelled=functools.partial(in_loop.call, Worker._cancel_all),
+            on_living=functools.partial(InLoop(self.pump, loop).call, Pump.see_workers),
+            on_cancelled=functools.partial(in_loop.call, Worker.cancel_all),
             on_lost=functools.partial(in_loop.call, Worker._lose_all),
             on_error=functools.partial(in_loop.call, Worker._report_error),
             patience_s=context.duties.patience_s,
@@ -188,11 +196,6 @@ class Worker:
         return [attempt.job for attempt in self._attempts]
 
     @property
-    def running(self) -> int:
-        """How many jobs run here now."""
-        return len(self._attempts)
-
-    @property
     def is_well(self) -> bool:
         """Whether its places are held by jobs that run, and it takes the jobs there are."""
         return not (self._watch.is_stuck or self._watch.is_leaking)
@@ -213,8 +216,8 @@ class Worker:
     @property
     def last_turn_ms(self) -> int:
         """When Redis last answered the pump, or said that the queue is paused, in ms since the epoch."""
-        health = (self._pause_task if self.pause_watch.pause is not None else self._pump_task).duty.health()
-        return health.last_turn_ms
+        task = self._pump_task if self.pause_watch.pause is None else self._pause_task
+        return task.duty.health().last_turn_ms
 
     def _pump_failed(self, defect: BaseException) -> None:
         """A pump that fails again and again is given up; the worker must not idle in silence."""
@@ -235,12 +238,10 @@ class Worker:
         self.idle.clear()
         self.pump.look()
 
-    def cancel(self, claim: bytes) -> None:
-        """Stop the job that runs here by this claim, if one does; it was cancelled in Redis."""
-        self._cancel_all([claim])
-
-    def _cancel_all(self, claims: list[bytes]) -> None:
+    def cancel_all(self, claims: list[bytes]) -> None:
+        """Stop the jobs that run here by these claims; they were cancelled in Redis."""
         cancelled = set(claims)
+        self.pump.drop_ahead(cancelled)
         for attempt in [attempt for attempt in self._attempts if attempt.claim in cancelled]:
             self._runner.stop(attempt)
 
@@ -250,6 +251,7 @@ class Worker:
         Its outcome may be what took the claim away, and the reply that says so is on its way.
         """
         lost = set(claims)
+        self.pump.drop_ahead(lost)
         running = [(attempt.raw_id, attempt.claim) for attempt in self._attempts if attempt.claim in lost]
         if running:
             self.pump.claims_lost(running)
@@ -317,6 +319,8 @@ class Worker:
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
+        if self.pump.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
+            self._heartbeat.watch_ahead()
         if attempt.is_cancelled:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
@@ -409,7 +413,7 @@ class Worker:
             self.pump.give_back(claims)
 
     async def _check_stalls(self, duty: Duty) -> None:
-        """Check at once, then once a stall interval; the jitter spreads the checks of several workers."""
+        """Check once a stall interval; the jitter spreads the checks of several workers."""
         interval_s = self._context.settings.stall_interval / 1000
         await StallCheck(self._context).repeat(duty, lambda: interval_s * random.uniform(1.0, 1.1))
 
@@ -487,7 +491,7 @@ class Worker:
 
         def ends() -> tuple[Awaitable[object], ...]:
             joined = call_in_thread(functools.partial(self._heartbeat.join, left_s))
-            tasks = (self._pump_task, self._stalls_task, self._pause_task, *self._retention_tasks)
+            tasks = (self._pump_task, self._pause_task, *self._other_tasks)
             return *map(duties.stop, tasks), joined, self._runner.close(), self.pump.close()
 
         await ending.step(left_s, ends)

@@ -37,7 +37,7 @@ async def test_a_running_coroutine_is_cancelled_and_its_place_is_free(
 ):
     """By the channel at once; or, when the message is lost, by the next heartbeat."""
     if not listens:
-        monkeypatch.setattr("beeq.worker.worker.Worker.cancel", lambda _worker, _claim: None)
+        monkeypatch.setattr("beeq.worker.consumer.Consumer._cancelled", lambda _consumer, _claim: None)
     worker = make_queue(stall_interval=1500)
     heard = Recorder(worker, "cancelled", "succeeded", "failed", "error")
     started, ended = asyncio.Event(), []
@@ -67,7 +67,7 @@ async def test_a_running_coroutine_is_cancelled_and_its_place_is_free(
 @pytest.mark.parametrize("listens", [True, False])
 async def test_of_jobs_taken_at_once_only_the_cancelled_one_is_stopped(make_queue, listens, monkeypatch):
     if not listens:
-        monkeypatch.setattr("beeq.worker.worker.Worker.cancel", lambda _worker, _claim: None)
+        monkeypatch.setattr("beeq.worker.consumer.Consumer._cancelled", lambda _consumer, _claim: None)
     worker = make_queue(stall_interval=500)
     heard = Recorder(worker, "cancelled", "succeeded")
     jobs = [worker.create_job(n) for n in range(1, 7)]

@@ -16,6 +16,7 @@ import pytest
 
 from beeq import DutyEnded, DutySilent, RedisUnavailable
 from beeq.maintenance.delayed_activator import DelayedActivator
+from beeq.maintenance.overdue_watch import OverdueWatch
 from beeq.maintenance.pause_watch import PauseWatch
 from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
@@ -39,6 +40,7 @@ RUNS: dict[str, tuple[type[Any], str]] = {
     "stall check": (StallCheck, "repeat"),
     "subscriber": (Subscriber, "run"),
     "pause watch": (PauseWatch, "run"),
+    "overdue watch": (OverdueWatch, "run"),
     "retention": (Retention, "repeat"),
 }
 
@@ -274,7 +276,7 @@ async def test_a_defect_at_a_reply_loses_no_call(make_queue, monkeypatch, record
             return real(self, *parts)
         if part == "half replied":  # the defect comes when the call is off the books
             self.calls_in_flight -= 1
-            self._requested -= parts[0].requested
+            self.places.answered(parts[0])
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(owner, name, take)
@@ -283,7 +285,7 @@ async def test_a_defect_at_a_reply_loses_no_call(make_queue, monkeypatch, record
     await run_twenty_jobs(queue)
     assert [type(error) for (error,) in record.of("error")] == [ZeroDivisionError]
     scheduler = queue._consumer.worker.pump.scheduler
-    await eventually(lambda: (scheduler.calls_in_flight, scheduler.places_taken) == (0, 0))
+    await eventually(lambda: (scheduler.calls_in_flight, scheduler.places.taken) == (0, 0))
 
 
 async def test_a_job_that_cannot_start_keeps_no_other_waiting(make_queue, monkeypatch, recorder, eventually):

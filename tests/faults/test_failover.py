@@ -20,6 +20,7 @@ from beeq.protocol.keys import Keys
 from beeq.redis.connector import Connector
 from beeq.settings import Settings
 from beeq.worker.heartbeat import Heartbeat
+from beeq.worker.scheduling.ahead import AheadJobs
 from tests.support import audit
 from tests.support.server import Server
 from tests.support.topologies import Cluster, Pair, ask, is_in_step, role, until, writes_held_back
@@ -393,6 +394,9 @@ async def test_a_heartbeat_that_nobody_heard_is_repeated_at_once(own_valkey, que
         worker="somebody",
         held=lambda: ({b"1": b"claim:1"}, b""),
         look=lambda: None,
+        ahead=AheadJobs(),
+        on_returned=lambda _returned: None,
+        on_living=lambda _count: None,
         take_counts=str,
         on_cancelled=lambda _claims: None,
         on_lost=lambda _claims: None,

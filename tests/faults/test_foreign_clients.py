@@ -29,6 +29,7 @@ DUTIES = {
     "delayed activator",
     "subscriber",
     "pause watch",
+    "overdue watch",
 }
 SECRET = "s3cret-of-mine"
 

@@ -66,8 +66,8 @@ async def test_a_place_taken_by_no_job_at_all_is_free_again(make_queue, recorder
     await (await queue.enqueue({})).result(timeout=20_000)
     pump = queue._consumer.worker.pump
     # As if a job had been claimed and lost on the way to its handler.
-    pump.scheduler.places_taken += 1
-    pump.scheduler.running += 1
+    pump.scheduler.places.taken += 1
+    pump.scheduler.places.running += 1
     await eventually(lambda: stuck(record))
     await (await queue.enqueue({})).result(timeout=20_000)
     assert queue.worker_health().places_taken == 0

@@ -23,7 +23,7 @@ def take(
 ) -> tuple[int, list[tuple[str, str, int]]]:
     """Ask for jobs; return how many ids left waiting, and id, record, deliveries of each job."""
     waited = waits(bench) + (end is not None and end.status == "retrying")
-    facts, is_empty, flat, is_granted, *_counted = bench.run(
+    facts, flags, flat, is_granted, ahead, *_counted = bench.run(
         scripts.exchange,
         events=bench.keys.events,
         earlier_delayed=bench.keys.earlier_delayed,
@@ -36,6 +36,8 @@ def take(
         is_mixed="",
         token=token,
         free=free,
+        wanted_ahead=0,
+        ahead_ms=60_000,
         fetched=fetched,
         is_started="1" if is_started else "",
         outcomes=[end.arguments()] if end else [],
@@ -43,7 +45,7 @@ def take(
     assert facts == ([1] if end else [])
     assert is_granted == (is_started and flat[:1] == [fetched])
     taken = waited - waits(bench)
-    assert is_empty == (taken < free and not waits(bench))
+    assert (flags, ahead) == (int(taken < free and not waits(bench)), 0)
     return taken, list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
 
@@ -338,8 +340,10 @@ def test_running_jobs_are_counted_when_asked_for(bench, active_length, counted):
         is_mixed="",
         token="T",
         free=0,
+        wanted_ahead=0,
+        ahead_ms=60_000,
         fetched="",
         is_started="",
         outcomes=[],
     )
-    assert reply == [[], 0, [], 0, *counted]
+    assert reply == [[], 0, [], 0, 0, *counted]

@@ -38,6 +38,8 @@ def settle(
         is_mixed="",
         token="T",
         free=free,
+        wanted_ahead=0,
+        ahead_ms=60_000,
         fetched="",
         is_started="",
         outcomes=[end.arguments() for end in ends],
@@ -372,14 +374,12 @@ def test_in_a_batch_an_id_is_never_in_both_sets(bench):
 
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("keep", ["", "5:s1"])
-def test_successes_need_the_keys_up_to_results_only(bench, count, keep):
+def test_successes_need_the_keys_up_to_ahead_only(bench, count, keep):
     """What is recorded, refused, and recorded before; then jobs are handed out, and a ghost is dropped."""
     ids = [str(n) for n in range(count)]
     running(bench, *ids, "lost", failed={"0"}, waiting=["new", "ghost"])
     bench.put(jobs={"new": "new created"}, claims={"lost": "other:1"})
-    script = replace(
-        scripts.exchange, keys=scripts.exchange.keys[: scripts.exchange.keys.index("results") + 1]
-    )
+    script = replace(scripts.exchange, keys=scripts.exchange.keys[: scripts.exchange.keys.index("ahead") + 1])
     ends = [End(job_id, keep=keep) for job_id in [*ids, "lost"]]
     assert settle(bench, *ends, free=2, script=script) == [1] * count + [0]
     assert bench.snapshot()["active"] == ["new", "lost"]

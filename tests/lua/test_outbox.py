@@ -27,6 +27,8 @@ def exchange(
         is_mixed="",
         token="T",
         free=free,
+        wanted_ahead=0,
+        ahead_ms=60_000,
         fetched=fetched,
         is_started="",
         outcomes=[end.arguments() for end in ends],

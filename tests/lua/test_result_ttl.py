@@ -35,6 +35,8 @@ def record(bench: Bench, keep_ms: int, *ends: End) -> list[int]:
         is_mixed="",
         token="T",
         free=0,
+        wanted_ahead=0,
+        ahead_ms=60_000,
         fetched="",
         is_started="",
         outcomes=[end.arguments() for end in ends],

@@ -63,10 +63,11 @@ class TestReportProgress:
 
 def beat(bench: Bench, *jobs: tuple[str, str], early: str = "") -> list[list[str]]:
     """Return the claims that were cancelled, and those that are lost."""
-    answer: list[list[str]] = bench.run(
+    cancelled, lost, living = bench.run(
         scripts.beat, worker="w", lifetime_ms=LIFETIME_MS, early=early, jobs=jobs
     )
-    return answer
+    assert living == bench.redis.zcard(bench.keys.workers)
+    return [cancelled, lost]
 
 
 class TestBeat:
@@ -92,6 +93,20 @@ class TestBeat:
         beat(bench)
         ((worker, beat_ms),) = bench.snapshot()["workers"].items()
         assert (worker, beat_ms >= earliest) == ("w", True)
+
+    def test_a_new_worker_is_named_to_the_others_once(self, bench):
+        with bench.redis.pubsub(ignore_subscribe_messages=True) as ear:
+            ear.subscribe(bench.keys.workers)
+            while not bench.redis.pubsub_numsub(bench.keys.workers)[0][1]:
+                pass
+            beat(bench)
+            beat(bench)
+            bench.redis.publish(bench.keys.workers, "over")
+            heard: list[str] = []
+            while "over" not in heard:
+                message = ear.get_message(timeout=5)
+                heard += [message["data"]] if message else []
+        assert heard == ["w", "over"]
 
     def test_who_is_gone_is_forgotten(self, bench):
         now_ms = bench.now_ms()

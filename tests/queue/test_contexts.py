@@ -273,7 +273,7 @@ async def test_duties_live_in_an_empty_context(make_queue, monkeypatch):
     await as_user("who works", lambda: _process(queue, handler))
     await as_user("who opens", queue.connect)
     await as_user("who saves", lambda: queue.enqueue({}))
-    await eventually(lambda: len(contexts) == 6)
+    await eventually(lambda: len(contexts) == 7)
     assert {name: found for name, found in contexts.items() if found} == {}
 
 

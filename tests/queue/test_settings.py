@@ -41,6 +41,7 @@ DEFAULTS = {
     "keep_succeeded": None,
     "keep_failed": None,
     "job_timeout": 0,
+    "claim_ahead_ms": 5,
 }
 SWITCHES = [name for name, value in DEFAULTS.items() if isinstance(value, bool)]
 #: Each duration, and the least it may be, in ms.
@@ -52,6 +53,7 @@ DURATIONS = {
     "result_ttl": 1,
     "redis_timeout": 1,
     "job_timeout": 0,
+    "claim_ahead_ms": 0,
 }
 COUNTS = {"redis_scan_count": 1, "max_stalls": 0, "wait_replicas": 0}
 #: These may also be None.

@@ -19,6 +19,8 @@ from beeq.worker.scheduling.claims import claim_of, token_of
 TOKEN_PREFIX = b"me"
 #: The message of an outcome that the server does not take.
 REFUSED = b"far too long"
+#: How soon a job that is claimed ahead is to begin.
+BEGIN_WITHIN_S = 1.0
 #: How many outcomes one call may record while the server's list of running jobs is long.
 FEW = 2
 
@@ -54,6 +56,7 @@ class FakeRedis:
         self.claims: dict[bytes, bytes] = {}
         self.deliveries: dict[bytes, int] = {}
         self.records: dict[bytes, bytes] = {}
+        self.ahead: dict[bytes, tuple[bytes, float]] = {}  # claim of a job claimed ahead → id, and its time
         self.recorded: list[Any] = []
         self.is_long_active = False  # a call looks at a few outcomes only
         self.are_records_long = False  # a call hands out one job only
@@ -63,7 +66,7 @@ class FakeRedis:
         self.records[raw_id] = b"new"
         self.waiting.appendleft(raw_id)
 
-    def exchange(self, call: ExchangeCall) -> tuple[list[int], int, list[Any], int]:
+    def exchange(self, call: ExchangeCall, now_s: float) -> tuple[list[int], int, list[Any], int, int]:
         looked_at = call.outcomes[:FEW] if self.is_long_active else call.outcomes
         facts = [self._record(pending) for pending in looked_at]
         free = max(0, call.free - (len(call.outcomes) - len(facts)))
@@ -81,12 +84,23 @@ class FakeRedis:
             raw_id = self.waiting.pop()
             self.active.append(raw_id)
             candidates.append(raw_id)
+        at_once = len(candidates)
+        is_behind = any(self.deliveries.get(raw_id) for raw_id in candidates)
+        ahead = 0 if self.are_records_long else min(call.ahead, len(self.waiting) // 2)
+        while len(candidates) < at_once + ahead and not (is_behind or self.deliveries.get(self.waiting[-1])):
+            raw_id = self.waiting.pop()
+            self.active.append(raw_id)
+            candidates.append(raw_id)
         jobs: list[Any] = []
         for place, raw_id in enumerate(candidates, start=int(is_started and not is_granted)):
             deliveries = self.deliveries[raw_id] = self.deliveries.get(raw_id, 0) + 1
             self.claims[raw_id] = claim_of(call.token, place, deliveries)
             jobs += (raw_id, self.records[raw_id], deliveries)
-        return facts, int(is_empty), jobs, int(is_granted)
+        claimed_ahead = candidates[at_once:]
+        due_s = now_s + 2 * BEGIN_WITHIN_S
+        if call.notes_ahead:
+            self.ahead.update((self.claims[raw_id], (raw_id, due_s)) for raw_id in claimed_ahead)
+        return facts, int(is_empty), jobs, int(is_granted), len(claimed_ahead)
 
     def _record(self, pending: PendingOutcome) -> int:
         raw_id, outcome = pending.raw_id, pending.outcome
@@ -112,6 +126,14 @@ class FakeRedis:
             del self.claims[raw_id]
             self.deliveries[raw_id] -= 1
 
+    def return_overdue(self, now_s: float) -> list[bytes]:
+        """Do what another worker does with jobs that have not begun in time; return their claims."""
+        overdue = [(raw_id, claim) for claim, (raw_id, due_s) in self.ahead.items() if due_s < now_s]
+        for raw_id, claim in reversed(overdue):
+            del self.ahead[claim]
+            self.give_back(raw_id, claim)
+        return [claim for _, claim in overdue]
+
     def requeue(self, raw_id: bytes) -> None:
         """Do what a stall check does to a job without a sign of life."""
         self.active.remove(raw_id)
@@ -124,8 +146,13 @@ class World:
 
     def __init__(self, scheduler_class: Any, *, concurrency: int) -> None:
         self.is_connected = False
+        self.now_s = 0.0
         self.scheduler = scheduler_class(
-            concurrency=concurrency, token_prefix=TOKEN_PREFIX, is_connected=lambda: self.is_connected
+            concurrency=concurrency,
+            token_prefix=TOKEN_PREFIX,
+            is_connected=lambda: self.is_connected,
+            clock=lambda: self.now_s,
+            begin_within_s=BEGIN_WITHIN_S,
         )
         self.concurrency = concurrency
         self.redis = FakeRedis()
@@ -137,6 +164,10 @@ class World:
         self.unsent_claims: set[bytes] = set()  # of jobs started early, while no call claims them
         self.refused_claims: set[bytes] = set()  # … ever
         self.refused_alone: set[bytes] = set()  # claims whose outcome was refused in a call of its own
+        self.ahead: dict[bytes, tuple[bytes, float]] = {}  # claim → id, and by when it is to begin
+        self.taken_by_thread: list[tuple[bytes, bytes]] = []  # … what a thread gives back now
+        self.check_at_s: float | None = None  # when the scheduler wants to look for jobs that are late
+        self.most_ahead = 0  # the largest limit so far
         self.unrecorded: dict[bytes, Any] = {}  # claim → its outcome
         self.returning: dict[bytes, bytes] = {}  # claim → id
         self.beat: tuple[dict[bytes, bytes], bytes] | None = None  # what a heartbeat under way beats for
@@ -174,6 +205,10 @@ class World:
         assert not (call.free and self.is_draining), "a draining worker asks for jobs"
         assert not (call.free and self.is_paused), "a paused worker asks for jobs"
         assert call.free or call.outcomes or call.fetched, "a call for nothing"
+        is_open = not (self.is_draining or self.is_paused or self.is_bursting)
+        assert is_open or not call.ahead, "a job is claimed ahead that is not to run here"
+        is_first = all(claim.endswith(b":1") for claim in self.running)
+        assert is_first or not call.ahead, "a job is claimed ahead behind one that was handed out before"
         for pending in call.outcomes:
             assert pending.claim not in self.unsent_claims, "an outcome is sent before its claim"
         if call.fetched is not None:
@@ -182,6 +217,10 @@ class World:
         self.sent.append((call, None))
 
     def _do_start(self, action: Any) -> None:
+        claims = [claim for _, _, _, claim in action.jobs if claim in self.ahead]
+        later = [job[3] for job in self.scheduler.places.ahead.jobs()]
+        held = [claim for claim in self.ahead if claim in claims or claim in later]
+        assert held[: len(claims)] == claims, "jobs begin in another order than they were claimed in"
         for raw_id, _record, _deliveries, claim in action.jobs:
             self._start(raw_id, claim)
 
@@ -196,7 +235,28 @@ class World:
         assert claim not in {**self.running, **self.unrecorded, **self.returning}, "it is held already"
         rivals = {other for other, running_id in self.running.items() if running_id == raw_id}
         assert not rivals - self.stopped, "a job runs on beside its next attempt"
+        if claim in self.ahead:
+            _, begin_by_s = self.ahead.pop(claim)
+            assert claim not in self.redis.ahead, "a job begins that Redis may give to another worker"
+            assert self.now_s <= begin_by_s, "a job begins after its time"
+            assert self.scheduler.claimed.holds(raw_id, claim), "a job begins that is known to be lost"
         self.running[claim] = raw_id
+
+    def _do_notebegins(self, action: Any) -> None:
+        assert self.is_connected, "nobody hears that jobs begin"
+        claims = [claim for _, _, _, claim in action.jobs]
+        for claim in claims:
+            self.redis.ahead.pop(claim, None)
+
+    def _do_checkahead(self, action: Any) -> None:
+        assert self.check_at_s is None, "two timers for jobs claimed ahead"
+        self.check_at_s = action.at_s
+
+    def _do_giveback(self, action: Any) -> None:
+        for raw_id, claim in action.claims:
+            if self.ahead.pop(claim, None):
+                self.returning[claim] = raw_id
+        self._do_awaited(action)
 
     def _do_claimknown(self, _action: Any) -> None:
         pass
@@ -233,7 +293,7 @@ class World:
         self.awaited = action
         self.sent_before_awaited = [call for call, _ in self.sent]
 
-    _do_stopfetch = _do_recover = _do_giveback = _do_awaited
+    _do_stopfetch = _do_recover = _do_awaited
 
     def _do_retrylater(self, _action: Any) -> None:
         assert not self.is_later_due, "two timers for what was refused"
@@ -253,22 +313,35 @@ class World:
     @property
     def held(self) -> int:
         """How many places are taken."""
-        return len(self.running) + len(self.unrecorded) + len(self.returning)
+        return len(self.running) + len(self.ahead) + len(self.unrecorded) + len(self.returning)
+
+    def _forget_lost(self) -> None:
+        """Forget jobs claimed ahead that the scheduler has dropped: they were lost before they began."""
+        kept = {
+            *(job[3] for job in self.scheduler.places.ahead.jobs()),
+            *(claim for _, claim in self.taken_by_thread),
+        }
+        for claim, (raw_id, _) in list(self.ahead.items()):
+            if claim not in kept and not self.scheduler.is_pending(claim):
+                assert not self.scheduler.claimed.holds(raw_id, claim), "a job is forgotten"
+                del self.ahead[claim]
 
     def check(self) -> None:
         if self.is_done:
             return
-        requested = sum(
-            max(
-                0, call.free + (call.fetched is not None and not call.fetched.is_started) - len(call.outcomes)
-            )
-            for call, _ in self.sent
-        )
-        assert self.scheduler.places_taken == self.held, "a place leaks, or is given twice"
+        self._forget_lost()
+        requested = 0
+        for call, _ in self.sent:
+            to_claim = call.fetched is not None and not call.fetched.is_started
+            requested += max(0, call.free + call.ahead + to_claim - len(call.outcomes))
+        assert self.scheduler.places.taken == self.held, "a place leaks, or is given twice"
         sent_again = len(self.refused_claims & self.unrecorded.keys())
         held = self.held - sent_again + requested + self.is_fetching
-        assert held <= self.concurrency, "more than there are places"
+        assert held <= self.concurrency + self.most_ahead, "more than there are places"
         assert len(self.running) <= self.concurrency, "more handlers run than there are places"
+        for claim, (raw_id, _) in self.ahead.items():
+            is_ours = self.redis.claims.get(raw_id) == claim
+            assert not is_ours or self.scheduler.claimed[raw_id] == claim, "nobody beats for a job"
         for claim, raw_id in self.running.items():
             is_ours = self.redis.claims.get(raw_id) == claim
             assert not is_ours or self.scheduler.claimed[raw_id] == claim, "nobody beats for a job"
@@ -301,7 +374,7 @@ class World:
             if reply is None:
                 if self._refusal_of(call) is not None:
                     return False
-                self.sent[at] = (call, self.redis.exchange(call))
+                self.sent[at] = (call, self.redis.exchange(call, self.now_s))
                 return True
         return False
 
@@ -329,7 +402,13 @@ class World:
                 self.break_connection()  # the server hangs up
             return
         call, reply = self.sent.pop(0)
-        self.carry_out(self.scheduler.replied(call, *reply))
+        _, _, jobs, is_granted, ahead = reply
+        reply = actions.ExchangeReply(*reply)
+        first_place = int(call.fetched is not None and call.fetched.is_started and not is_granted)
+        for at in range(len(jobs) // 3 - ahead, len(jobs) // 3):
+            raw_id, _, deliveries = jobs[3 * at : 3 * at + 3]
+            self.ahead[claim_of(call.token, first_place + at, deliveries)] = (raw_id, call.begin_by_s)
+        self.carry_out(self.scheduler.replied(call, reply))
         early = call.fetched
         if early is not None and early.is_started and not reply[3]:
             assert early.claim in self.stopped or early.claim not in self.running, "a refused job runs on"
@@ -457,12 +536,44 @@ class World:
                 if self.redis.claims.get(raw_id) != claim and claim != early
             ]
         else:
-            lost = [(self.running[claim], claim) for claim in self.beat_lost if claim in self.running]
+            running = {**self.running, **{claim: raw_id for claim, (raw_id, _) in self.ahead.items()}}
+            lost = [(running[claim], claim) for claim in self.beat_lost if claim in running]
             self.beat = self.beat_lost = None
             self.carry_out(self.scheduler.claims_lost(lost))
             for raw_id, claim in lost:
-                assert claim in self.stopped, "a lost job runs on"
+                assert claim in self.stopped or claim not in self.running, "a lost job runs on"
                 assert self.scheduler.claimed.get(raw_id) != claim, "somebody beats for a lost job"
+
+    def time_passes(self, n: int) -> None:
+        self.now_s += n * BEGIN_WITHIN_S / 8
+        if self.check_at_s is not None and self.check_at_s < self.now_s:
+            self.check_at_s = None
+            self.carry_out(self.scheduler.check_ahead())
+
+    def limit_ahead(self, limit: int) -> None:
+        """Attempts are shorter, or longer, than they were."""
+        self.scheduler.places.ahead_limit = limit
+        self.most_ahead = max(self.most_ahead, limit)
+
+    def workers_come_or_go(self, *, are_others: bool) -> None:
+        self.scheduler.places.notes_ahead = are_others
+
+    def thread_gives_back(self, *, is_done: bool) -> None:
+        """The thread takes jobs that are late; what it took the last time it has given back, or could not."""
+        claims, self.taken_by_thread = self.taken_by_thread, []
+        if claims:
+            for raw_id, claim in reversed(claims) if is_done else ():
+                self.redis.give_back(raw_id, claim)
+            for _, claim in claims if is_done else ():
+                del self.ahead[claim]
+            self.carry_out(self.scheduler.ahead_taken(claims, is_done=is_done))
+            return
+        newest_first = self.scheduler.places.ahead.take_overdue(self.now_s)
+        self.taken_by_thread = [(raw_id, claim) for raw_id, _, _, claim in reversed(newest_first)]
+
+    def others_take_overdue(self) -> None:
+        for claim in self.redis.return_overdue(self.now_s):
+            assert claim not in self.running, "a job that runs is given back"
 
     def stall(self, n: int) -> None:
         """A stall check requeues a job that is active."""
@@ -513,6 +624,7 @@ class World:
             self.end_handler(0, is_retried=False)
             self.reply()
             self.end_later()
+            self.thread_gives_back(is_done=True)
             self.end_awaited(is_executed=True, is_known=True)
             if self.awaited is None and not self.sent:
                 self.fetch_ends()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fast
 
 KEYS = Keys("bq", "q")
 EVERY_KEY = [getattr(KEYS, name) for name in scripts.exchange.keys]
-FEW_KEYS = EVERY_KEY[: EVERY_KEY.index(KEYS.results) + 1]
+FEW_KEYS = EVERY_KEY[: EVERY_KEY.index(KEYS.ahead) + 1]
 
 
 def keys_of(*statuses: str, **settings: Any) -> list[str]:
@@ -30,7 +30,7 @@ def keys_of(*statuses: str, **settings: Any) -> list[str]:
     ]
     packer = ExchangePacker(KEYS, Settings(**settings))
     reader = hiredis.Reader()
-    reader.feed(packer.packed(ExchangeCall(b"t", 1, None, outcomes, 1)))
+    reader.feed(packer.packed(ExchangeCall(b"t", 1, None, outcomes)))
     _evalsha, _sha, count, *words = reader.gets()
     return [word.decode() for word in words[: int(count)]]
 

@@ -11,6 +11,7 @@ from beeq.protocol.keys import Keys
 from beeq.redis.connector import Connector
 from beeq.settings import Settings
 from beeq.worker.heartbeat import Heartbeat, LeftJobs, give_back_all
+from beeq.worker.scheduling.ahead import AheadJobs
 
 KEYS = Keys("bq", "beaten")
 #: More than one call takes.
@@ -55,6 +56,9 @@ async def test_jobs_that_cannot_go_back_are_named():
             worker="somebody",
             held=lambda: ({b"7": b"claim"}, b""),
             look=lambda: None,
+            ahead=AheadJobs(),
+            on_returned=lambda _returned: None,
+            on_living=lambda _count: None,
             take_counts=str,
             on_cancelled=lambda _claims: None,
             on_lost=lambda _claims: None,

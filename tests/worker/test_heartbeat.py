@@ -17,6 +17,7 @@ from beeq.settings import Settings
 from beeq.supervision.duty import Duty
 from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.running_notes import WorkerLook
+from beeq.worker.scheduling.ahead import AheadJobs
 
 pytestmark = pytest.mark.fast
 
@@ -41,11 +42,11 @@ class Beats:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
 
-        async def beat(_connection: Any, _keys: Keys, *, jobs: Any, **_arguments: Any) -> list[list[bytes]]:
+        async def beat(_connection: Any, _keys: Keys, *, jobs: Any, **_arguments: Any) -> list[Any]:
             if self.is_redis_away:
                 raise RedisUnavailable("away")
             self.calls.append(jobs)
-            return [[], []]
+            return [[], [], 1]
 
         async def rest(beating: Heartbeat, _duty: Any, rest_s: float) -> None:
             self.rests_s.append(rest_s)
@@ -63,6 +64,9 @@ class Beats:
             worker="somebody",
             held=lambda: (held, b""),
             look=lambda: look,
+            ahead=AheadJobs(),
+            on_returned=lambda _returned: None,
+            on_living=lambda _count: None,
             take_counts=str,
             on_cancelled=lambda _claims: None,
             on_lost=lambda _claims: None,

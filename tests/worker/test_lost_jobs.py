@@ -126,7 +126,7 @@ async def test_who_loses_a_job_stops_it_says_so_once_and_is_free(scene, takes_it
     assert error.job_id == "taken"
     assert {call[0] for call in scene.told.calls} <= {"error", "succeeded"}
     scheduler = scene.worker._consumer.worker.pump.scheduler
-    await eventually(lambda: scheduler.places_taken == 0)  # an event may overtake the reply
+    await eventually(lambda: scheduler.places.taken == 0)  # an event may overtake the reply
     assert not scheduler.claimed
     await scene.job.remove()  # nobody runs it, and no stall check comes
 
@@ -143,7 +143,7 @@ async def test_nobody_beats_for_a_job_that_is_lost(scene):
 
 
 async def test_a_cancelled_job_counts_as_cancelled_not_as_lost(scene, monkeypatch):
-    monkeypatch.setattr("beeq.worker.worker.Worker.cancel", lambda _worker, _claim: None)
+    monkeypatch.setattr("beeq.worker.consumer.Consumer._cancelled", lambda _consumer, _claim: None)
     assert await scene.job.cancel()
     await scene.is_stopped()
     await scene.place_is_free()

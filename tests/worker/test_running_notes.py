@@ -112,10 +112,10 @@ class Busy:
 
 def test_who_looks_keeps_no_worker_in_memory() -> None:
     worker = Busy()
-    look: Callable[[], WorkerLook | None] = looking_at(worker, places=3)
-    assert look() == WorkerLook(3, True, [(b"1", 5)])
+    look: Callable[[], WorkerLook | None] = looking_at(worker, places=3, ahead=[b"2"])
+    assert look() == WorkerLook(3, True, [(b"1", 5)], 1)
     worker.is_paused = True
-    assert look() == WorkerLook(3, False, [(b"1", 5)])
+    assert look() == WorkerLook(3, False, [(b"1", 5)], 1)
     del worker
     gc.collect()
     assert look() is None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beeq.worker.scheduling import scheduler
+from beeq.worker.scheduling import ahead, claims, places, repairs, scheduler
 from beeq.worker.scheduling.actions import Failure
 from tests.worker.scheduler_world import World
 
@@ -52,6 +52,11 @@ EVENTS: dict[str, tuple[int, Any]] = {
     "the awaited one is done": (20, lambda world, _n: world.end_awaited(is_executed=True, is_known=True)),
     "the awaited one fails": (2, lambda world, n: world.end_awaited(is_executed=n % 2 == 0, is_known=False)),
     "a heartbeat goes on": (10, lambda world, _n: world.beat_goes_on()),
+    "time passes": (10, lambda world, n: world.time_passes(n)),
+    "attempts are of another length": (5, lambda world, n: world.limit_ahead(n % 8)),
+    "other workers come or go": (1, lambda world, n: world.workers_come_or_go(are_others=n % 3 > 0)),
+    "the thread gives late jobs back": (4, lambda world, n: world.thread_gives_back(is_done=n % 3 > 0)),
+    "another worker takes late jobs": (3, lambda world, _n: world.others_take_overdue()),
     "a job stalls": (3, lambda world, n: world.stall(n)),
     "a job is removed, and saved again": (2, lambda world, n: world.replace(n)),
     "another worker takes a job": (3, lambda world, _n: world.steal()),
@@ -98,12 +103,22 @@ def test_everything_holds_in_two_thousand_random_plays(first_seed):
 
 
 def broken(line: str, instead: str) -> Any:
-    """Return a scheduler class that has this in place of that line."""
-    source = inspect.getsource(scheduler)
-    assert source.count(line) == 1, "the scheduler has changed: choose another line"
-    module = types.ModuleType("broken_scheduler")
-    exec(compile(source.replace(line, instead), "broken_scheduler", "exec"), module.__dict__)
-    return module.Scheduler
+    """Return a scheduler class that has this in place of that line, which may be that of a part of it."""
+    made: dict[str, Any] = {}
+    found = 0
+    for original in (claims, ahead, repairs, places, scheduler):
+        source = inspect.getsource(original)
+        found += source.count(line)
+        module = types.ModuleType(f"broken_{original.__name__}")
+        exec(compile(source.replace(line, instead), module.__name__, "exec"), module.__dict__)
+        vars(module).update((name, made[name]) for name in made.keys() & vars(module).keys())
+        made |= {
+            name: value
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", "") == module.__name__
+        }
+    assert found == 1, "the scheduler has changed: choose another line"
+    return made["Scheduler"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +135,7 @@ def broken(line: str, instead: str) -> Any:
             id="an outcome is sent before its claim",
         ),
         pytest.param(
-            "self.places_taken -= len(action.claims)",
+            "self.places.taken -= len(action.claims)",
             "pass",
             id="a place is not freed after a refused early start",
         ),
@@ -130,7 +145,7 @@ def broken(line: str, instead: str) -> Any:
             id="a fetch starts while a call asks for jobs",
         ),
         pytest.param(
-            "if self._link is states.RECOVERING and not self._strays:",
+            "if self._link is states.RECOVERING and not self._repairs.strays:",
             "if self._link is states.RECOVERING:",
             id="a call is made before strays were given back",
         ),
@@ -138,13 +153,13 @@ def broken(line: str, instead: str) -> Any:
             "self._fetched = call.fetched or self._fetched", "pass", id="a fetched job is forgotten"
         ),
         pytest.param(
-            "is_other = self._outcomes.failed(call.outcomes, call.free, failure, error)",
+            "is_other = self._outcomes.failed(call.outcomes, call.free + call.ahead, failure, error)",
             "is_other = True",
             id="an outcome is forgotten",
         ),
         pytest.param(
-            "self.places_taken -= len(recorded) + len(lost)",
-            "self.places_taken -= len(sent)",
+            "self.places.taken -= len(recorded) + len(lost)",
+            "self.places.taken -= len(sent)",
             id="the place of an outcome that was not looked at is freed",
         ),
         pytest.param(
@@ -152,7 +167,7 @@ def broken(line: str, instead: str) -> Any:
             "later = ()",
             id="a refused outcome is not sent again",
         ),
-        pytest.param("self._strays = action.strays + self._strays", "pass", id="a lost claim is forgotten"),
+        pytest.param("self.strays = action.strays + self.strays", "pass", id="a lost claim is forgotten"),
         pytest.param("if not goes_on:", "if False:", id="a refused job runs on"),
         pytest.param(
             "self.claimed.hold_early(raw_id, fetched.claim)",
@@ -164,9 +179,7 @@ def broken(line: str, instead: str) -> Any:
             "if self.claimed.holds(raw_id, claim)]",
             id="somebody beats for a lost job",
         ),
-        pytest.param(
-            "if raw_id in self.claimed:", "if False:", id="a job runs on beside its next attempt here"
-        ),
+        pytest.param("if raw_id in self:", "if False:", id="a job runs on beside its next attempt here"),
         pytest.param("*stop, start,", "start,", id="a job runs on beside an early start of its id"),
         pytest.param(
             "if self._fetched is not None and self._fetched.claim == claim:",
@@ -184,9 +197,35 @@ def broken(line: str, instead: str) -> Any:
             id="a paused worker fetches on",
         ),
         pytest.param(
-            "self._requested += 1  # it keeps its place: giving it back may fail",
-            "self._requested += 0",
+            "self.places.reserve(1)  # it keeps its place: giving it back may fail",
+            "self.places.reserve(0)",
             id="the place of a job that may not have been given back is given twice",
+        ),
+        pytest.param("if begin_by_s < now_s:", "if False:", id="a job claimed ahead begins too late"),
+        pytest.param(
+            "due.append(actions.NoteBegins(noted))",
+            "pass",
+            id="a job claimed ahead begins, and Redis may give it to another worker",
+        ),
+        pytest.param(
+            "return 0 if self.redelivered else self.ahead_limit",
+            "return self.ahead_limit",
+            id="jobs are claimed ahead behind one that was handed out before",
+        ),
+        pytest.param("self._jobs.popleft()", "self._jobs.pop()", id="the newest claimed ahead begins first"),
+        pytest.param(
+            "        if self._link is READY and self._is_connected():\n            begun",
+            "        if True:\n            begun",
+            id="a job claimed ahead begins without a connection",
+        ),
+        pytest.param("may_claim_ahead=self._may_fetch", "may_claim_ahead=True", id="a burst claims ahead"),
+        pytest.param(
+            "while len(begun) < free and", "while", id="jobs claimed ahead begin without a free place"
+        ),
+        pytest.param(
+            "call.asked = call.free + call.ahead + to_claim",
+            "call.asked = call.free + call.ahead",
+            id="the place of a fetched job is given twice",
         ),
     ],
 )

@@ -6,10 +6,13 @@ Which action is due is decided in ``scheduler.py``; ``pump.py`` carries it out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, NamedTuple
 
 from beeq.protocol.outcome import Outcome
 from beeq.worker.scheduling.claims import ClaimedJob, FetchedJob
 
+#: Flags of a reply: waiting had fewer jobs than were asked for; some worker has claimed jobs ahead.
+IS_EMPTY, ARE_AHEAD = 1, 2
 #: Calls in flight at once: Redis works on one while this process works on the other's jobs.
 MAX_CALLS = 2
 #: Jobs asked for, and outcomes sent, in one call …
@@ -65,17 +68,35 @@ class ExchangeCall:
 
     Attributes:
         token: what the jobs it hands out are claimed with.
-        free: how many jobs it asks for.
+        free: how many jobs it asks for that begin at once.
         fetched: a fetched job that it claims first.
         outcomes: what it records.
-        requested: places that this call may fill beyond those its outcomes free.
+        ahead: how many jobs it asks for beyond the free places.
+        asked: how many jobs it may bring, until it has ended.
+        requested: how many more jobs may be held then than are now.
+        begin_by_s: when the last of these is to begin, by the scheduler's clock.
+        notes_ahead: whether they are noted in Redis, so that others may take back what has not begun.
     """
 
     token: bytes
     free: int
     fetched: FetchedJob | None
     outcomes: list[PendingOutcome]
-    requested: int
+    ahead: int = 0
+    asked: int = 0
+    requested: int = 0
+    begin_by_s: float = 0.0
+    notes_ahead: bool = False
+
+
+class ExchangeReply(NamedTuple):
+    """The parts of the reply to a call, as ``lua/exchange.lua`` says."""
+
+    facts: Sequence[int]
+    flags: int
+    jobs: Sequence[Any]
+    is_granted: int
+    ahead: int
 
 
 @dataclass(slots=True)
@@ -83,6 +104,23 @@ class Start:
     """Start these jobs; each leads to one ``outcome_ready`` or ``give_back``."""
 
     jobs: list[ClaimedJob]
+
+
+@dataclass(slots=True)
+class NoteBegins:
+    """Tell Redis that these jobs, which were claimed ahead, begin now; their Start comes next.
+
+    Nobody takes them away from now on because they had not begun in time.
+    """
+
+    jobs: list[ClaimedJob]
+
+
+@dataclass(slots=True)
+class CheckAhead:
+    """Call ``check_ahead`` when the scheduler's clock shows this."""
+
+    at_s: float
 
 
 @dataclass(slots=True)
@@ -183,6 +221,8 @@ class Done:
 Action = (
     ExchangeCall
     | Start
+    | NoteBegins
+    | CheckAhead
     | StartEarly
     | ClaimKnown
     | StopHandler

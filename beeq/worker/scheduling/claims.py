@@ -43,6 +43,22 @@ class HeldClaims(dict[bytes, bytes]):
         self.early = claim  # first: see ``snapshot``
         self[raw_id] = claim
 
+    def hold_new(
+        self, token: bytes, first_place: int, new_jobs: list[tuple[bytes, bytes, int]]
+    ) -> tuple[list[ClaimedJob], list[bytes]]:
+        """Hold the jobs that a call has handed out: id, record and deliveries of each, from that place on.
+
+        Returns them with their claims, and the claims that were held until now of the same ids.
+        """
+        claimed: list[ClaimedJob] = []
+        lost: list[bytes] = []
+        for place, (raw_id, record, deliveries) in enumerate(new_jobs, first_place):
+            if raw_id in self:
+                lost.append(self[raw_id])
+            claim = self[raw_id] = claim_of(token, place, deliveries)
+            claimed.append((raw_id, record, deliveries, claim))
+        return claimed, lost
+
     def holds(self, raw_id: bytes, claim: bytes) -> bool:
         """Return whether the id is held by this very claim."""
         return self.get(raw_id) == claim

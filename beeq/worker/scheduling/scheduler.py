@@ -1,54 +1,21 @@
 """The scheduler: which call to Redis, which fetch, which handler comes next. It decides, and does nothing.
 
-No asyncio, no Redis, no clock. ``pump.py`` tells it events and carries out the actions that it returns; these
-are in ``actions.py``. The ordinary round: ``decide`` returns ExchangeCall, which asks for jobs; ``replied``
-returns Start; when a handler has ended, ``outcome_ready`` returns the next ExchangeCall, which takes the
-outcome along. At an empty queue, Fetch waits for a job.
-
-=================== ========================================================================================
-event               what the scheduler returns, and what changes
-=================== ========================================================================================
-any                 in the end, everything else that is due. READY: ExchangeCall while outcomes wait, a
-                    fetched job is to be claimed, or places are free and the queue may have jobs; at an
-                    empty queue Fetch; with nothing held, Idle. Not connected, or BROKEN: Recover. DRAINING:
-                    StopFetch; GiveBack of a fetched job that was not started; Done once nothing is held.
-                    OVER: nothing
-outcome_ready       while other handlers run, DecideSoon: outcomes of one turn of the event loop share a call
-replied             Recorded and Lost outcomes, Start of new jobs. Of a job that was started early also
-                    ClaimKnown, and StopHandler if its claim was not granted
-failed              what the call carried is held again, and sent in smaller calls (``pending_outcomes.py``);
-                    BROKEN; DecideSoon. One that was refused alone: RetryLater, until retry_lonely
-recovered           READY (recovery_failed: BROKEN); what unanswered calls claimed goes back unless it runs
-fetched             ExchangeCall, StartEarly, DecideSoon if the record came along
-fetch_rests         calls ask the queue until the fetch is tried again, after fetch_ended
-give_back           the jobs are held, with their places, until given_back, or give_back_failed; lost ones go
-claims_lost         StopHandler of each that Redis had granted; nobody beats for it any more
-pause               PAUSED: as DRAINING, without Idle or Done. When the pause is over, TAKING
-drain               DRAINING: nothing is claimed any more, outcomes are recorded
-burst, look         no more fetches; the queue is asked again
-=================== ========================================================================================
-
-What holds after every event:
-
-* Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency. One
-  exception: if Redis answers the call that claims a job started early with an error, it drops the outcome of
-  that job, too; the outcome is held for another call, and takes one place more.
-* At most two calls and one fetch are in flight; no fetch starts while a call is in flight that asks for jobs.
-* The outcome of a job is sent after the call that claims it, over the same connection.
-* Every claim ends once: recorded, given back, or lost. If the process dies, a stall check ends it.
-* With something to do and a connection, something is in flight.
-* One of Recover, GiveBack and StopFetch is under way at a time.
+Its events, and what holds after each of them, are in the folder's docstring. ``pump.py`` tells it these, and
+carries out the actions that it returns, which are in ``actions.py``. The ordinary round: ``decide`` returns
+ExchangeCall, which asks for jobs; ``replied`` returns Start; when a handler has ended, ``outcome_ready``
+returns the next ExchangeCall, which takes the outcome along. At an empty queue, Fetch waits for a job.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from beeq.errors import RedisError
 from beeq.protocol.outcome import Outcome
 from beeq.worker.scheduling import actions, states
-from beeq.worker.scheduling.actions import MAX_CALLS, Action, Actions, ExchangeCall, Recover
-from beeq.worker.scheduling.claims import FIRST_DELIVERY, ClaimedJob, FetchedJob, HeldClaims, claim_of
+from beeq.worker.scheduling.actions import MAX_CALLS, Action, Actions, ExchangeCall, ExchangeReply, Recover
+from beeq.worker.scheduling.claims import FIRST_DELIVERY, FetchedJob, HeldClaims
 from beeq.worker.scheduling.pending_outcomes import PendingOutcomes
+from beeq.worker.scheduling.places import WorkerPlaces
+from beeq.worker.scheduling.repairs import Repairs
 from beeq.worker.scheduling.states import DRAINING, NO_FETCH, OVER, PAUSED, READY, TAKING, WAITING
 
 _NOTHING: Actions = ()
@@ -62,26 +29,29 @@ class Scheduler:
         concurrency: places: how many jobs may be held at once.
         token_prefix: a random text that the tokens of this worker's calls begin with.
         is_connected: whether there is a connection for calls now.
+        clock: returns the time in seconds.
+        begin_within_s: how soon a job that is claimed ahead is to begin.
     """
 
-    def __init__(self, *, concurrency: int, token_prefix: bytes, is_connected: Callable[[], bool]) -> None:
-        self._concurrency = concurrency
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        token_prefix: bytes,
+        is_connected: Callable[[], bool],
+        clock: Callable[[], float],
+        begin_within_s: float,
+    ) -> None:
         self._token_prefix = token_prefix
         self._is_connected = is_connected
-        #: What one call asks for at most.
-        self._share = min(-(-concurrency // MAX_CALLS), actions.MAX_BATCH)
+        self.places = WorkerPlaces(concurrency, clock=clock, begin_within_s=begin_within_s)
         self.claimed = HeldClaims()
-        self.places_taken = 0  #: By jobs that run, and by outcomes that are not recorded.
-        self.running = 0  #: Of these, jobs that run.
         self.calls_in_flight = 0  #: Calls without a reply.
-        self._requested = 0  # free places that calls in flight may fill
+        self._is_check_due = False  # ``check_ahead`` is about to be called
         self._calls_made = 0
         self._outcomes = PendingOutcomes()  # to be sent
         self._fetched: FetchedJob | None = None  # to be claimed
-        self._giving_back: list[tuple[bytes, bytes]] = []  # id and claim of jobs to give back
-        self._strays: list[tuple[bytes, bytes]] = []  # … of jobs that run nowhere, and hold no place
-        self._unanswered_tokens: list[bytes] = []  # of calls that may have been executed
-        self._needs_rest = self._needs_script = False
+        self._repairs = Repairs()
         self._phase, self._link = TAKING, READY
         self._fetch = NO_FETCH
         self._is_decide_soon = False  # ``decide`` is about to be called
@@ -100,24 +70,48 @@ class Scheduler:
 
     def is_pending(self, claim: bytes) -> bool:
         """Return whether the job with this claim waits here for its outcome to be sent, or to go back."""
-        return self._outcomes.has(claim) or any(claim == each for _, each in self._giving_back)
+        return self._outcomes.has(claim) or self._repairs.is_giving_back(claim)
 
     # Events: jobs.
 
     def outcome_ready(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> Actions:
         """A job that was started has ended so."""
         self._outcomes.waiting.append(actions.PendingOutcome(raw_id, claim, outcome))
-        self.running -= 1
-        if not self.running:
+        places = self.places
+        places.running -= 1
+        if places.redelivered:
+            places.redelivered.discard(claim)
+        if not places.running:
             return self.decide()  # no other handler is about to end
-        return _NOTHING if self._is_decide_soon or self.calls_in_flight >= MAX_CALLS else self._decide_soon()
+        if places.ahead and not self._is_decide_soon:
+            return self._decide_soon()
+        is_full = self.calls_in_flight >= places.calls()
+        return _NOTHING if self._is_decide_soon or is_full else self._decide_soon()
 
     def give_back(self, claims: list[tuple[bytes, bytes]]) -> Actions:
         """Jobs that were started, id and claim of each, shall go back to the front of the queue."""
         ours = [(raw_id, claim) for raw_id, claim in claims if self.claimed.holds(raw_id, claim)]
-        self._giving_back += ours
-        self.places_taken -= len(claims) - len(ours)  # what was lost is not given back
-        self.running -= len(claims)
+        self._repairs.giving_back += ours
+        self.places.taken -= len(claims) - len(ours)  # what was lost is not given back
+        self.places.running -= len(claims)
+        self.places.redelivered.difference_update(claim for _, claim in claims)
+        return self.decide()
+
+    def check_ahead(self) -> Actions:
+        """Give back the jobs claimed ahead that have not begun in time, and those behind them."""
+        self._is_check_due = False
+        if self.places.is_overdue():
+            self._repairs.giving_back += self.places.leave_ahead()
+        return self.decide()
+
+    def ahead_taken(self, claims: list[tuple[bytes, bytes]], *, is_done: bool) -> Actions:
+        """The heartbeat's thread has taken these out of ``ahead``, and given them back; or it could not."""
+        if is_done:
+            for raw_id, claim in claims:
+                self.claimed.release(raw_id, claim)
+            self.places.taken -= len(claims)
+        else:
+            self._repairs.giving_back += claims
         return self.decide()
 
     def claims_lost(self, claims: Sequence[tuple[bytes, bytes]]) -> Actions:
@@ -131,62 +125,59 @@ class Scheduler:
     def given_back(self, action: actions.GiveBack) -> Actions:
         """``action`` was carried out."""
         self._is_awaiting = False
-        self._requested -= bool(action.unclaimed)
+        self.places.reserve(-bool(action.unclaimed))
         for raw_id, claim in action.claims:
             self.claimed.release(raw_id, claim)
             if self._fetched is not None and self._fetched.claim == claim:
                 # The call that claims it was refused, and its handler has stopped: nobody runs it now.
                 self._fetched = FetchedJob(raw_id, self._new_token())
                 self.claimed.early = b""
-        self.places_taken -= len(action.claims)
+        self.places.taken -= len(action.claims)
         self._leave_recovery()
         return self.decide()
 
     def give_back_failed(self, action: actions.GiveBack) -> Actions:
         """``action`` was not carried out, or nobody knows."""
         self._is_awaiting = False
-        self._giving_back = action.claims + self._giving_back
-        self._strays = action.strays + self._strays
+        self._repairs.give_back_failed(action)
         if self._link is states.RECOVERING:
             self._link = states.BROKEN
         if action.unclaimed:
-            self._requested -= 1
+            self.places.reserve(-1)
             self._fetched = FetchedJob(action.unclaimed, self._new_token())
         self._give_up_last_duties()
         return self.decide()
 
     # Events: calls.
 
-    def replied(
-        self, call: ExchangeCall, facts: Sequence[int], is_empty: int, jobs: Sequence[Any], is_granted: int
-    ) -> Actions:
-        """Redis has executed ``call``; these are the parts of its reply, see ``lua/exchange.lua``."""
+    def replied(self, call: ExchangeCall, reply: ExchangeReply) -> Actions:
+        """Redis has executed ``call``."""
         if self._phase is OVER:
             return _NOTHING
         self.calls_in_flight -= 1
-        self._requested -= call.requested
+        self.places.answered(call)
         if call.free:
-            self._is_empty = bool(is_empty)
+            self._is_empty = bool(reply.flags & actions.IS_EMPTY)
         results: list[Action] = []
+        jobs = reply.jobs
         new_jobs = list(zip(jobs[::3], jobs[1::3], jobs[2::3], strict=True))
         first_place = 0
         if call.fetched is not None and call.fetched.is_started:
             # Place 0 of the call is that of this job, whether Redis has granted its claim or not.
-            goes_on = self._settle_early_start(call.fetched, is_granted, results)
-            first_place = 1 if goes_on or not is_granted else 0
+            goes_on = self._settle_early_start(call.fetched, reply.is_granted, results)
+            first_place = 1 if goes_on or not reply.is_granted else 0
             new_jobs = new_jobs[goes_on:]
-        self.places_taken += len(new_jobs)
-        self.running += len(new_jobs)
         if call.outcomes:
-            self._settle_outcomes(call.outcomes, facts, results)
+            self._settle_outcomes(call.outcomes, reply.facts, results)
         if new_jobs:
-            claimed: list[ClaimedJob] = []
-            for place, (raw_id, record, deliveries) in enumerate(new_jobs, first_place):
-                if raw_id in self.claimed:  # it has stalled here, and comes back
-                    results.append(actions.StopHandler(self.claimed[raw_id]))
-                claim = self.claimed[raw_id] = claim_of(call.token, place, deliveries)
-                claimed.append((raw_id, record, deliveries, claim))
-            results.append(actions.Start(claimed))
+            claimed, lost = self.claimed.hold_new(call.token, first_place, new_jobs)
+            # What has stalled here comes back.
+            results += map(actions.StopHandler, lost)
+            at_once = self.places.take(claimed, reply.ahead, call)
+            if at_once:
+                results.append(actions.Start(at_once))
+            if self._phase is not TAKING:
+                self._repairs.giving_back += self.places.leave_ahead()
         return self._next_actions(results)
 
     def _settle_early_start(self, fetched: FetchedJob, is_granted: int, results: list[Action]) -> bool:
@@ -209,7 +200,7 @@ class Scheduler:
         for each in recorded + lost if lost else recorded:
             if self.claimed.get(each.raw_id) == each.claim:  # as ``release``, which costs each job a call
                 del self.claimed[each.raw_id]
-        self.places_taken -= len(recorded) + len(lost)
+        self.places.taken -= len(recorded) + len(lost)
         if recorded:
             results.append(actions.Recorded([each.outcome for each in recorded]))
         if lost:
@@ -220,18 +211,15 @@ class Scheduler:
         if self._phase is OVER:
             return _NOTHING
         self.calls_in_flight -= 1
-        self._requested -= call.requested
+        self.places.answered(call)
         was_lonely = bool(call.outcomes) and call.outcomes[0].is_lonely
-        is_other = self._outcomes.failed(call.outcomes, call.free, failure, error)
+        is_other = self._outcomes.failed(call.outcomes, call.free + call.ahead, failure, error)
         self._fetched = call.fetched or self._fetched
         later = (actions.RetryLater(),) if self._outcomes.wants_later() else ()
         if was_lonely and failure is actions.Failure.REFUSED:
             return self._next_actions([*later])
         self._link = states.BROKEN
-        self._needs_script = self._needs_script or failure is actions.Failure.SCRIPT_MISSING
-        self._needs_rest = self._needs_rest or not is_other
-        if failure is actions.Failure.REPLY_LOST:
-            self._unanswered_tokens.append(call.token)
+        self._repairs.call_failed(call, failure, needs_rest=not is_other)
         # Soon: if the connection broke, the other call is about to fail, too, and one recovery serves both.
         return (*later, *self._decide_soon())
 
@@ -244,18 +232,12 @@ class Scheduler:
         """``action`` was carried out: it ``found`` these ids and claims, and this record of ``record_of``."""
         self._is_awaiting = False
         results: list[Action] = []
-        self._needs_script = self._needs_script and not action.needs_script
         if action.tokens:
-            self._unanswered_tokens = [
-                token for token in self._unanswered_tokens if token not in action.tokens
-            ]
             fetched = self._fetched
             was_changed = bool(action.record_of) and fetched is not None and record != fetched.record
             self._settle_fetched(found, results, was_changed=was_changed)
-            self._strays += [
-                (raw_id, claim) for raw_id, claim in found if not self.claimed.holds(raw_id, claim)
-            ]
             self._is_empty = False
+        self._repairs.recovered(action, found, self.claimed)
         self._leave_recovery()
         return self._next_actions(results)
 
@@ -265,7 +247,7 @@ class Scheduler:
         A stray may be a job whose outcome waits here, claimed again by the unanswered call that recorded that
         outcome. Only once it was given back does Redis say of the outcome that it is recorded.
         """
-        if self._link is states.RECOVERING and not self._strays:
+        if self._link is states.RECOVERING and not self._repairs.strays:
             self._link = READY
 
     def _settle_fetched(
@@ -291,7 +273,7 @@ class Scheduler:
         """Calls cannot be made yet."""
         self._is_awaiting = False
         self._link = states.BROKEN
-        self._needs_rest = True
+        self._repairs.recovery_failed()
         self._give_up_last_duties()
         return self.decide()
 
@@ -311,8 +293,8 @@ class Scheduler:
         if not (record and can_call and self._phase is TAKING):
             return self.decide()
         fetched.start_early(record)
-        self.places_taken += 1
-        self.running += 1
+        self.places.taken += 1
+        self.places.running += 1
         # An earlier attempt that still runs here was lost: Redis knew of no claim when it looked at the job.
         stop = [actions.StopHandler(self.claimed[raw_id])] if raw_id in self.claimed else []
         self.claimed.hold_early(raw_id, fetched.claim)
@@ -342,6 +324,8 @@ class Scheduler:
         """Ask for no jobs until the pause is over; those that calls in flight bring are started."""
         if self._phase in (TAKING, PAUSED):
             self._phase = TAKING if is_over else PAUSED
+        if not is_over:
+            self._repairs.giving_back += self.places.leave_ahead()
         return self.look()
 
     def drain(self) -> Actions:
@@ -349,6 +333,7 @@ class Scheduler:
         if self._phase is not OVER:
             self._phase = DRAINING
             self._may_fetch = False
+            self._repairs.giving_back += self.places.leave_ahead()
         return self.decide()
 
     def burst(self) -> Actions:
@@ -384,23 +369,39 @@ class Scheduler:
         if self._phase is OVER:
             return results
         due: list[Action] = []
-        while self._link is READY and self.calls_in_flight < MAX_CALLS and self._has_work():
+        while self._link is READY and self.calls_in_flight < self.places.calls() and self._has_work():
             if self._is_connected():
                 due.append(self._next_call())
             else:
                 self._link = states.BROKEN
         due += results
+        if self.places.ahead:
+            self._add_begins(due)
         if not self._is_awaiting:
             self._add_awaited(due)
         return due
+
+    def _add_begins(self, due: list[Action]) -> None:
+        """Begin as many jobs that were claimed ahead as there are places free now."""
+        # Without a connection nobody could be told of it, and another worker might take them back meanwhile.
+        if self._link is READY and self._is_connected():
+            begun, noted = self.places.begin(self.claimed)
+            if noted:
+                due.append(actions.NoteBegins(noted))
+            if begun:
+                due.append(actions.Start(begun))
+        if self.places.ahead and not self._is_check_due:
+            self._is_check_due = True
+            due.append(actions.CheckAhead(self.places.ahead.oldest_s))
 
     def _has_work(self) -> bool:
         """Return whether a call has anything to do."""
         outcomes, fetched = self._outcomes, self._fetched
         if outcomes.waiting or outcomes.lonely_due or (fetched is not None and self._may_claim(fetched)):
             return True
-        is_full = self._is_empty or self._concurrency <= self.places_taken + self._requested
-        return not (is_full or outcomes.unanswered) and self._may_ask() and self._free_places() > 0
+        if self._is_empty or outcomes.unanswered or not self.places.may_be_free():
+            return False
+        return self._may_ask() and self.places.free(self._fetching()) > 0
 
     def _may_claim(self, fetched: FetchedJob) -> bool:
         """Return whether a fetched job is to be claimed; one not started may have to go back."""
@@ -410,9 +411,9 @@ class Scheduler:
         """Return whether calls may ask for jobs: the next one is the fetch's, while it waits."""
         return self._phase is TAKING and self._fetch is not WAITING
 
-    def _free_places(self) -> int:
-        is_fetching = self._fetch is WAITING or (self._fetched is not None and not self._fetched.is_started)
-        return self._concurrency - self.places_taken - self._requested - is_fetching
+    def _fetching(self) -> int:
+        """Return how many places are held for the fetch."""
+        return self._fetch is WAITING or (self._fetched is not None and not self._fetched.is_started)
 
     def _next_call(self) -> ExchangeCall:
         fetched = self._fetched
@@ -423,41 +424,41 @@ class Scheduler:
         # The script records outcomes first, and a job that was started early must be claimed before it ends.
         is_started = fetched is not None and fetched.is_started
         outcomes = [] if is_started else self._outcomes.take(alone=fetched is None)
-        count = len(outcomes)
         to_claim = int(fetched is not None and not is_started)
-        # The places of the outcomes in this call are free once they are recorded, which is before the
-        # script claims anything; another call may be faster and must not count on them.
-        places = self._free_places() + count - to_claim
-        is_asking = self._may_ask() and self._outcomes.allow_asking(outcomes)
-        free = max(0, min(places, self._share, self._outcomes.limit)) if is_asking else 0
-        requested = max(0, free + to_claim - count)
-        self._requested += requested
+        call = ExchangeCall(self._new_token() if fetched is None else fetched.token, 0, fetched, outcomes)
+        if self._may_ask() and self._outcomes.allow_asking(outcomes):
+            call.free, call.ahead = self.places.wanted(
+                fetching=self._fetching(),
+                ended=len(outcomes),
+                to_claim=to_claim,
+                most=self._outcomes.limit,
+                may_claim_ahead=self._may_fetch,
+            )
+        self.places.sent(call, to_claim=to_claim)
         self.calls_in_flight += 1
-        return ExchangeCall(
-            self._new_token() if fetched is None else fetched.token, free, fetched, outcomes, requested
-        )
+        return call
 
     def _add_awaited(self, due: list[Action]) -> None:
         """Add what takes time: first what keeps calls from being made, last the wait for a job.
 
         Without a call in flight there was no work, so the queue was found empty: Idle, if nothing is held.
         """
-        if self._phase is DRAINING and not (self._is_holding() or self._unanswered_tokens or self._strays):
+        if self._phase is DRAINING and not (self._is_holding() or self._repairs.has_unknown()):
             self._phase = OVER
             due.append(actions.Done())
         elif self._link is states.BROKEN:
             due.append(self._recover())
-        elif self._giving_back or self._strays or self._fetched is not None:
+        elif self._repairs.giving_back or self._repairs.strays or self._fetched is not None:
             self._give_back_held(due)
         elif self._fetch is not NO_FETCH and (self._phase is PAUSED or not self._may_fetch):
             self._is_awaiting = True
             due.append(actions.StopFetch())
         elif not self.calls_in_flight and self._phase is not PAUSED:
             # A call in flight may be taking jobs: a fetch must not overtake it.
-            if self._may_fetch and self._fetch is NO_FETCH and self._free_places() > 0:
+            if self._may_fetch and self._fetch is NO_FETCH and self.places.free(0) > 0:
                 self._fetch = WAITING
                 due.append(actions.Fetch())
-            if not self.places_taken:
+            if not self.places.taken:
                 due.append(actions.Idle())
 
     def _recover(self) -> Recover:
@@ -465,35 +466,31 @@ class Scheduler:
         self._link = states.RECOVERING
         fetched = self._fetched
         has_ended = fetched is not None and self._outcomes.has(fetched.claim)
-        needs_rest, self._needs_rest = self._needs_rest, False
-        record_of = fetched.raw_id if fetched is not None and has_ended else b""
-        return Recover(needs_rest, self._needs_script, tuple(self._unanswered_tokens), record_of)
+        return self._repairs.recover(fetched.raw_id if fetched is not None and has_ended else b"")
 
     def _give_back_held(self, due: list[Action]) -> None:
         unclaimed = b""
         if self._fetched is not None and not self._may_claim(self._fetched):
             unclaimed, self._fetched = self._fetched.raw_id, None
-            self._requested += 1  # it keeps its place: giving it back may fail
-        if not (self._giving_back or self._strays or unclaimed):
-            return  # a fetched job waits for its turn to be claimed
-        self._is_awaiting = True
-        due.append(actions.GiveBack(self._giving_back, self._strays, unclaimed))
-        self._giving_back, self._strays = [], []
+            self.places.reserve(1)  # it keeps its place: giving it back may fail
+        action = self._repairs.give_back(unclaimed)
+        if action is not None:  # else a fetched job waits for its turn to be claimed
+            self._is_awaiting = True
+            due.append(action)
 
     def _is_holding(self) -> bool:
         return bool(
-            self.places_taken
+            self.places.taken
             or self.calls_in_flight
             or self._fetched is not None
             or self._fetch is not NO_FETCH
-            or self._giving_back
+            or self._repairs.giving_back
         )
 
     def _give_up_last_duties(self) -> None:
         """A draining worker looks once for what its unanswered calls claimed; else a stall check finds it."""
         if self._phase is DRAINING and not self._is_holding():
-            self._unanswered_tokens.clear()
-            self._strays.clear()
+            self._repairs.leave()
 
     def _new_token(self) -> bytes:
         self._calls_made += 1

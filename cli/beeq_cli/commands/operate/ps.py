@@ -129,6 +129,8 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(name: str, worker: LiveWorker) -> list[str]:
     busy = "?" if worker.places is None else f"{worker.busy}/{worker.places}"
+    if worker.ahead:
+        busy += f", {worker.ahead} ahead"
     if worker.is_taking is False:
         busy += " (takes no more)"
     up = "?" if worker.up_ms is None else show_duration(worker.up_ms)

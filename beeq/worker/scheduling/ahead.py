@@ -1,0 +1,111 @@
+"""Jobs that are claimed ahead: they begin as soon as one that runs has ended, without a call in between.
+
+How many, ``AttemptPace`` says: as many as will begin within a few milliseconds. One that turns out long must not
+hold up those behind it: what has not begun in time goes back to the front of the queue. The loop sees to
+that; where it is blocked, the heartbeat's thread does; where the whole process does not run, another worker
+(``maintenance/overdue_watch.py``). Who takes a job out of ``AheadJobs`` begins it, or gives it back.
+"""
+
+from collections import deque
+
+from beeq.worker.scheduling.claims import ClaimedJob
+
+#: So many jobs are held at most, those that run among them: calls that carry more cost no less for each.
+MOST_HELD = 64
+#: A job claimed ahead that has not begun after so many times ``claim_ahead_ms`` goes back.
+BEGINS_WITHIN = 4
+#: Redis lets others take it back so much later than its worker would: by then it is known that it has begun.
+NOTED_WITHIN_MS = 30
+#: So many attempts have to end before their mean says anything …
+_LEAST_ATTEMPTS = 20
+#: … and each later one counts so much in it.
+_SHARE_OF_NEWEST = 1 / 20
+
+
+class AttemptPace:
+    """How long the attempts of a queue take in this worker, and how many jobs it therefore claims ahead.
+
+    Args:
+        claim_ahead_ms: a job is claimed ahead if it will begin within this time.
+        concurrency: how many run at once.
+    """
+
+    def __init__(self, claim_ahead_ms: int, *, concurrency: int) -> None:
+        self._bound_s = claim_ahead_ms / 1000
+        self._concurrency = concurrency
+        self._most = max(0, MOST_HELD - concurrency)
+        self._attempts = 0
+        self._mean_s = 0.0
+
+    def ended(self, duration_s: float) -> int:
+        """Take how long an attempt took; return how many jobs may be claimed ahead."""
+        if self._attempts < _LEAST_ATTEMPTS:
+            self._attempts += 1
+            self._mean_s += (duration_s - self._mean_s) / self._attempts
+            if self._attempts < _LEAST_ATTEMPTS:
+                return 0
+        else:
+            self._mean_s += (duration_s - self._mean_s) * _SHARE_OF_NEWEST
+        mean_s, bound_s = self._mean_s, self._bound_s
+        if mean_s >= bound_s:
+            return 0
+        if mean_s * self._most <= bound_s * self._concurrency:
+            return self._most
+        return int(bound_s * self._concurrency / mean_s)
+
+
+def ahead_member(raw_id: bytes, claim: bytes) -> bytes:
+    """Return how ``beeq:ahead`` names a job with this claim."""
+    return b"%b %b" % (claim, raw_id)
+
+
+class AheadJobs:
+    """One worker's, in the order in which they were claimed, which is that in which they begin."""
+
+    def __init__(self) -> None:
+        # Each with the time by which it is to begin, and whether Redis has a note of it.
+        self._jobs: deque[tuple[ClaimedJob, float, bool]] = deque()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._jobs)
+
+    def add(self, job: ClaimedJob, *, begin_by_s: float, is_noted: bool) -> None:
+        """Add a job that is to begin by this time; ``is_noted``: others may take it back after that."""
+        self._jobs.append((job, begin_by_s, is_noted))
+
+    def take(self, now_s: float) -> tuple[ClaimedJob, bool] | None:
+        """Take out the one that begins next, and whether it is noted; None if none is there, or in time."""
+        try:
+            job, begin_by_s, is_noted = self._jobs.popleft()
+        except IndexError:  # the thread was faster
+            return None
+        if begin_by_s < now_s:
+            self._jobs.appendleft((job, begin_by_s, is_noted))
+            return None
+        return job, is_noted
+
+    def take_overdue(self, now_s: float) -> list[ClaimedJob]:
+        """Take all out that come after one for which it is too late, itself too; any thread may call this.
+
+        The newest comes first: put back in this order, each to the front, they are in their order again.
+        """
+        taken: list[ClaimedJob] = []
+        while self.oldest_s < now_s:
+            try:
+                taken.append(self._jobs.pop()[0])
+            except IndexError:
+                break
+        return taken
+
+    @property
+    def oldest_s(self) -> float:
+        """By when the next one is to begin; infinite if there is none. Any thread may ask."""
+        try:
+            return self._jobs[0][1]
+        except IndexError:
+            return float("inf")
+
+    def jobs(self) -> list[ClaimedJob]:
+        """Return all of them; any thread may call this."""
+        return [job for job, _, _ in self._jobs.copy()]
