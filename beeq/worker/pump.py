@@ -14,6 +14,7 @@ import contextlib
 import functools
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from contextvars import Context
 from typing import Any, Protocol
@@ -111,6 +112,8 @@ class Pump:
         self._pace = AttemptPace(bound_ms, concurrency=concurrency)
         self._begins = CommandPrefix("ZREM", context.keys.ahead)
         self._ahead_timer: asyncio.TimerHandle | None = None
+        self._starting: deque[ClaimedJob] = deque()  # what ``_start`` has still to start
+        self._is_starting = False
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
         self._duty: Duty | None = None  # that of ``run``
         self._is_failing = False  # the last call, or the like, has failed
@@ -322,11 +325,17 @@ class Pump:
         self._carry_out(scheduler.failed(call, actions.Failure.REPLY_LOST, RedisUnavailable(why)))
 
     def _start(self, action: actions.Start) -> None:
-        for job in action.jobs:
+        self._starting.extend(action.jobs)
+        if self._is_starting:  # a handler that ended at once has led here: the loop below goes on
+            return
+        self._is_starting = True
+        while self._starting:
+            job = self._starting.popleft()
             try:
                 self._listener.start_job(job, None)
             except Exception as defect:  # noqa: BLE001 - ``run`` raises it; the other jobs start
                 self._not_started(job, defect)
+        self._is_starting = False
 
     def _note_begins(self, action: actions.NoteBegins) -> None:
         members = [ahead_member(raw_id, claim) for raw_id, _, _, claim in action.jobs]

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from beeq.worker.runner import Runner
+
 #: Long enough for a busy machine: what is claimed ahead begins within four times this.
 BOUND_MS = 250
 TRAINING = 30
@@ -204,3 +206,17 @@ async def test_a_burst_claims_nothing_ahead(make_queue: Any, operator: Any) -> N
     works.stop_at = -1
     await works.queue.run(burst=True, catch_signals=False)
     assert works.ran == list(range(1, len(jobs) + 1))
+
+
+async def test_handlers_that_end_at_once_do_not_nest(
+    make_queue: Any, operator: Any, eventually: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.12 on a handler that waits for nothing has ended when its task is made."""
+    monkeypatch.setattr(Runner, "start", lambda runner, attempt: runner._on_end(attempt, None, None))
+    jobs = await fill(operator, 2000)
+    make_queue(claim_ahead_ms=BOUND_MS).process(print)
+
+    async def are_recorded() -> bool:
+        return bool(await redis.scard(operator.keys.succeeded) == len(jobs))
+
+    await eventually(are_recorded, 30)

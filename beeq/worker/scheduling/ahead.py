@@ -1,7 +1,7 @@
 """Jobs that are claimed ahead: they begin as soon as one that runs has ended, without a call in between.
 
-How many, ``AttemptPace`` says: as many as will begin within a few milliseconds. One that turns out long must not
-hold up those behind it: what has not begun in time goes back to the front of the queue. The loop sees to
+How many, ``AttemptPace`` says: as many as will begin within a few milliseconds. One that turns out long must
+not hold up those behind it: what has not begun in time goes back to the front of the queue. The loop sees to
 that; where it is blocked, the heartbeat's thread does; where the whole process does not run, another worker
 (``maintenance/overdue_watch.py``). Who takes a job out of ``AheadJobs`` begins it, or gives it back.
 """
