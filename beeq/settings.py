@@ -318,10 +318,10 @@ class Settings:
     #: The limit of an attempt that runs here, if its job has no ``timeout`` of its own (0 is one: no limit),
     #: also where a Node peer has enqueued it. 0: none. The record stays as it is.
     job_timeout: int = 0
-    #: A worker also claims jobs for which it has no free place yet, at most 64, if they are likely to begin
-    #: within so many ms: then a call to Redis takes along many short jobs, at any concurrency. One that has
-    #: not begun within four times that goes back to the front of the queue. Where attempts take longer, and
-    #: with ``max_stalls=0``, nothing is claimed ahead. 0: nothing is.
+    #: A worker also claims jobs for which it has no free place yet, until it holds 64, if they are likely to
+    #: begin within so many ms: then a call to Redis takes along many short jobs, at any concurrency. One that
+    #: has not begun within four times that goes back to the front of the queue. Where attempts take longer,
+    #: and with ``max_stalls=0``, nothing is claimed ahead. 0: nothing is.
     claim_ahead_ms: int = 5
     #: Make OpenTelemetry spans of saving jobs and of attempts; needs the extra ``otel``. ``link``: an attempt
     #: begins a trace of its own, linked to the one that saved the job. ``child``: it goes on with that trace.

@@ -329,13 +329,15 @@ class Pump:
         if self._is_starting:  # a handler that ended at once has led here: the loop below goes on
             return
         self._is_starting = True
-        while self._starting:
-            job = self._starting.popleft()
-            try:
-                self._listener.start_job(job, None)
-            except Exception as defect:  # noqa: BLE001 - ``run`` raises it; the other jobs start
-                self._not_started(job, defect)
-        self._is_starting = False
+        try:
+            while self._starting:
+                job = self._starting.popleft()
+                try:
+                    self._listener.start_job(job, None)
+                except Exception as defect:  # noqa: BLE001 - ``run`` raises it; the other jobs start
+                    self._not_started(job, defect)
+        finally:
+            self._is_starting = False
 
     def _note_begins(self, action: actions.NoteBegins) -> None:
         members = [ahead_member(raw_id, claim) for raw_id, _, _, claim in action.jobs]

@@ -25,9 +25,9 @@ _TWO_WORKERS = Counts(22_000, 45_000)
 _NO_UVLOOP = Counts(0, 40_000)
 #: The concurrencies at which beeq also runs with nothing claimed ahead.
 _NOTHING_AHEAD = (1, 10)
-#: beeq's setting that has jobs claimed before there is a place for them, if this beeq has it; and how many
-#: at most.
-AHEAD, _MOST_AHEAD = "claim_ahead_ms", 64
+#: beeq's setting that has jobs claimed before there is a place for them, if this beeq has it; and how many it
+#: then holds, those that run among them.
+AHEAD, _MOST_HELD = "claim_ahead_ms", 64
 CAN_CLAIM_AHEAD = AHEAD in {setting.name for setting in fields(Settings)}
 #: What leaves nothing of a job that succeeded, and tells nobody of it.
 LEAN = {
@@ -87,7 +87,7 @@ def _plain(concurrency: int, counts: Counts, *, is_ahead: bool) -> Measure:
     def run(library: Library, client: Any, url: str) -> dict[Row, float]:
         jobs = Jobs(counts.of(library))
         if library.name == EXCHANGE_ALONE:
-            at_once = concurrency + (_MOST_AHEAD if is_ahead else 0)
+            at_once = max(concurrency, _MOST_HELD) if is_ahead else concurrency
             return numbers_of(measures.drain(library, client, url, concurrency=at_once, jobs=jobs), rate, cpu)
         if concurrency != _CLOSELY:
             return numbers_of(
