@@ -550,5 +550,5 @@ end
 if begins then
   call('ZADD', ahead, unpack(begins))
 end
-local flags = (is_empty and 1 or 0) + (free > 0 and call('EXISTS', ahead) * 2 or 0)
+local flags = (is_empty and 1 or 0) + ((free > 0 or ahead_ms ~= '') and call('EXISTS', ahead) * 2 or 0)
 return { facts, flags, claimed, is_granted and 1 or 0, granted_ahead, counted }
