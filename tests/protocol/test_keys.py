@@ -45,6 +45,7 @@ NAMES = [
     ("swept", "bq:mail:beeq:swept"),
     ("tried", "bq:mail:beeq:tried"),
     ("written", "bq:mail:beeq:written"),
+    ("ahead", "bq:mail:beeq:ahead"),
     ("attempts", "bq:mail:beeq:attempts"),
     ("paused", "bq:mail:beeq:paused"),
     ("hidden", "bq:mail:beeq:hidden"),
