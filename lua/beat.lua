@@ -24,7 +24,7 @@ local worker, lifetime_ms, early = unpack(ARGV, 1, 3)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('ZADD', workers, string.format('%.0f', now), worker) == 1 then
-  redis.call('PUBLISH', workers, worker)
+  redis.pcall('PUBLISH', workers, worker) -- a refusal costs no beat: the others see it in their own ones
 end
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', string.format('%.0f', now - lifetime_ms))
 redis.call('PEXPIRE', workers, lifetime_ms)

@@ -169,7 +169,9 @@ class Consumer:
                 await self._session.connect()
                 await self._session.look_at_workers_rights()
                 await self._session.subscribe(self._context.keys.cancelled, self._cancelled)
-                await self._session.subscribe(self._context.keys.workers, self._worker_came)
+                await self._session.subscribe(
+                    self._context.keys.workers, self._worker_came, self._worker_came
+                )
                 await self._session.subscribe(
                     self._context.keys.paused, self._pause_changed, self._pause_changed
                 )
@@ -177,16 +179,27 @@ class Consumer:
                 self._context.report_error(error)
                 await delay.wait(lambda: not self._session.is_running)
             else:
+                await self._look_for_others()
                 return
+
+    async def _look_for_others(self) -> None:
+        """See whether other workers live; the heartbeat does so, too, but later."""
+        asked_at_s = time.monotonic()
+        try:
+            names = await self._context.pipeline.call("ZRANGE", self._context.keys.workers, 0, 1)
+        except RedisError:
+            return  # the heartbeat reports it
+        if self.worker is not None and names == [process_name().encode()]:
+            self.worker.pump.see_workers((1, asked_at_s))
 
     def _cancelled(self, claim: bytes) -> None:
         if self.worker is not None:
             self.worker.cancel_all([claim])
 
-    def _worker_came(self, name: bytes) -> None:
-        """Another worker process works on the queue from now on."""
+    def _worker_came(self, name: bytes = b"") -> None:
+        """Another worker process works on the queue from now on; or that may not have been heard."""
         if self.worker is not None and name != process_name().encode():
-            self.worker.pump.see_workers(2)
+            self.worker.pump.worker_may_have_come()
 
     def _pause_changed(self, _message: bytes = b"") -> None:
         if self.worker is not None:

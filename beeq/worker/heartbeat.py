@@ -163,7 +163,8 @@ class Heartbeat:
         on_returned: called in the thread with id and claim of jobs claimed ahead that it has taken out,
             because the loop was blocked, and whether they were given back.
         take_counts: called in the thread; returns what is new for the queue's history, see ``WorkCounts``.
-        on_living: called in the thread with how many worker processes of the queue live, this one among them.
+        on_living: called in the thread with how many worker processes of the queue live, this one among them,
+            and when that was asked, by the monotonic clock.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
             ``held`` returned it; since then its outcome may have been recorded.
@@ -185,7 +186,7 @@ class Heartbeat:
         ahead: AheadJobs,
         on_returned: Callable[[tuple[list[tuple[bytes, bytes]], bool]], object],
         take_counts: Callable[[], str],
-        on_living: Callable[[int], object],
+        on_living: Callable[[tuple[int, float]], object],
         on_cancelled: Callable[[list[bytes]], object],
         on_lost: Callable[[list[bytes]], object],
         on_error: Callable[[BaseException], object],
@@ -326,6 +327,7 @@ class Heartbeat:
         held, early_claim = self._held()
         for jobs in batches(list(held.items()), _MAX_IDS, _MAX_BYTES):
             self.duty.rests(0)
+            asked_at_s = time.monotonic()
             cancelled, lost, living = await scripts.beat(
                 self._connection,
                 self._keys,
@@ -334,7 +336,7 @@ class Heartbeat:
                 early=early_claim,
                 jobs=jobs,
             )
-            self._on_living(living)
+            self._on_living((living, asked_at_s))
             if cancelled:
                 self._on_cancelled(cancelled)
             if lost:

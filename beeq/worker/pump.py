@@ -12,6 +12,7 @@ out in that order. Actions that take time go to ``run``, which does one at a tim
 import asyncio
 import contextlib
 import functools
+import math
 import secrets
 import time
 from collections import deque
@@ -110,6 +111,7 @@ class Pump:
         # Where no stall is allowed, a job would fail that a worker has claimed ahead and died.
         bound_ms = settings.claim_ahead_ms if settings.max_stalls else 0
         self._pace = AttemptPace(bound_ms, concurrency=concurrency)
+        self._worker_came_at_s = math.inf  # nobody hears yet when one comes
         self._begins = CommandPrefix("ZREM", context.keys.ahead)
         self._ahead_timer: asyncio.TimerHandle | None = None
         self._starting: deque[ClaimedJob] = deque()  # what ``_start`` has still to start
@@ -169,12 +171,20 @@ class Pump:
         limit = self.scheduler.places.ahead_limit = self._pace.ended(ran_s)
         return limit > 0
 
-    def see_workers(self, count: int) -> None:
-        """So many worker processes live, this one among them: others may take back what is claimed ahead.
+    def see_workers(self, seen: tuple[int, float]) -> None:
+        """So many worker processes lived, this one among them, when that was asked (monotonic time).
 
-        Without others, Redis is told neither of the claims nor of their begin.
+        Others may take back what is claimed ahead. Without any, Redis is told neither of the claims nor of
+        their begin. An older answer does not count if one has come meanwhile, or may have.
         """
-        self.scheduler.places.notes_ahead = count > 1
+        count, asked_at_s = seen
+        if count > 1 or asked_at_s > self._worker_came_at_s:
+            self.scheduler.places.notes_ahead = count > 1
+
+    def worker_may_have_come(self) -> None:
+        """Tell Redis what is claimed ahead, until it is known that no other worker process lives."""
+        self._worker_came_at_s = time.monotonic()
+        self.scheduler.places.notes_ahead = True
 
     def drop_ahead(self, claims: Collection[bytes]) -> None:
         """Let none of the jobs begin that were claimed so: they were cancelled, or are somebody else's."""

@@ -162,7 +162,7 @@ def test_the_settings_a_checker_knows_are_those_there_are():
     durations = {name for name, hint in known.items() if hint == Duration}
     assert durations == {
         "stall_interval", "near_term_window", "delayed_debounce", "initial_redis_failure_retry_delay",
-        "result_ttl", "redis_timeout", "job_timeout",
+        "result_ttl", "redis_timeout", "job_timeout", "claim_ahead_ms",
     }  # fmt: skip
     keeps = {name for name, hint in known.items() if hint == Keep | int | timedelta | str | None}
     assert keeps == {"keep_succeeded", "keep_failed"}
