@@ -27,7 +27,7 @@ KEY_TYPES = {
     "failed": "set",
     "delayed": "sorted set",
     "beeq:claims": "hash",
-    "beeq:ahead": "zset",
+    "beeq:ahead": "sorted set",
     "beeq:results": "hash",
     "beeq:evenResults": "hash",
     "beeq:oddResults": "hash",
