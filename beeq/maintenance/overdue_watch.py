@@ -44,11 +44,12 @@ class OverdueWatch:
                 continue
             try:
                 await self._give_back(duty)
-                rest_s = random.uniform(*_LOOK_S)
             except RedisError as error:
                 self._context.report_error(error)
-                rest_s = _AGAIN_S
-            await duty.rest(rest_s)
+                duty.rests(_AGAIN_S)  # which is no turn
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                await duty.rest(random.uniform(*_LOOK_S))
 
     async def _give_back(self, duty: Duty) -> None:
         context = self._context

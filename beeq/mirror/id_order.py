@@ -41,7 +41,7 @@ class IdPlace:
 
     @classmethod
     def behind(cls, value: Any) -> Self:
-        """Return the place of a document that was read; of a text that is no UTF-8, where that begins."""
+        """Return the place of a document that was read; of a text with broken UTF-8, where that begins."""
         is_broken = isinstance(value, str) and _UNREAD in value
         return cls(value.partition(_UNREAD)[0] if is_broken else value)
 

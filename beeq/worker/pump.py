@@ -1,9 +1,10 @@
 """The pump: the shell around the scheduler. It talks to Redis, and decides nothing.
 
 Each exchange call (``lua/exchange.lua``) takes outcomes to Redis and brings as many jobs as there are free
-places. Outcomes gather while a call is in flight, so calls grow with the load: at concurrency 1 a job costs
-one round trip, at 100 a fraction of one. Only when the queue is empty does a further connection block in
-BLMOVE (``blocking_fetch.py``), so that an idle worker starts a job as soon as a producer has pushed it.
+places, and of short jobs some more (``scheduling/ahead.py``). Outcomes gather while a call is in flight, so
+calls grow with the load: a long job costs one round trip, a short one a fraction of one. Only when the queue
+is empty does a further connection block in BLMOVE (``blocking_fetch.py``), so that an idle worker starts a
+job as soon as a producer has pushed it.
 
 Every event goes to the scheduler (``scheduling/scheduler.py``), which returns actions. The pump carries them
 out in that order. Actions that take time go to ``run``, which does one at a time.
@@ -71,7 +72,7 @@ class PumpListener(Protocol):
 
 
 class Pump:
-    """Keeps up to ``concurrency`` jobs claimed, and records how they end.
+    """Keeps up to ``concurrency`` jobs running, and records how they end.
 
     A failure of Redis is reported; the pump waits a little and goes on. ``on_ahead`` is called when a reply
     says that jobs are claimed ahead, by this worker or another one.
@@ -122,7 +123,7 @@ class Pump:
         self._is_done = False
         self._is_burst = False
         self._pauses: set[str] = set()  # why no jobs are asked for now
-        #: How many jobs may be held at once.
+        #: How many jobs may run at once.
         self.concurrency = concurrency
         self._calls: dict[bytes, actions.ExchangeCall] = {}  # in flight, by their tokens
         self._giving_back: set[bytes] = set()  # claims that a GiveBack under way carries

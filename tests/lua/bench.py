@@ -11,6 +11,7 @@ import hiredis
 import redis
 
 from beeq.protocol.keys import SIDE_SUFFIXES, Keys
+from beeq.redis import scripts
 from beeq.redis.scripts import Script
 
 _SIDE = {suffix.removeprefix("beeq:"): suffix for suffix in SIDE_SUFFIXES}
@@ -79,6 +80,28 @@ class Bench:
         reader.feed(script.pack(self.keys, **arguments))
         _evalsha, _sha, count, *words = reader.gets()
         return self.redis.eval(script.source, int(count), *words)
+
+    def exchange(self, *ends: End, **changed: Any) -> Any:
+        """Run ``exchange`` with these outcomes, and arguments that ask for nothing but for what is changed."""
+        arguments: dict[str, Any] = {
+            "events": "",
+            "earlier_delayed": "",
+            "keep_ms": 1000,
+            "drop_succeeded": "",
+            "drop_failed": "",
+            "outbox_limit": "0",
+            "max_bytes": 1_000_000,
+            "active_length": "",
+            "is_mixed": "",
+            "token": "T",
+            "free": 0,
+            "wanted_ahead": 0,
+            "ahead_ms": "",
+            "fetched": "",
+            "is_started": "",
+        }
+        outcomes = [end.arguments() for end in ends]
+        return self.run(scripts.exchange, **{**arguments, **changed}, outcomes=outcomes)
 
     def snapshot(self) -> dict[str, Any]:
         """Return every key under the queue's prefix by its short name; sorted sets as dicts."""

@@ -8,34 +8,15 @@ from typing import Any
 import pytest
 
 from beeq.redis import scripts
-from tests.lua.bench import Bench, End
+from tests.lua.bench import Bench
 
 AHEAD_MS = 50
 
 
-def call(
-    bench: Bench, free: int, ahead: int, *, end: End | None = None, max_bytes: int = 1_000_000, **changed: Any
-) -> tuple[list[str], list[str]]:
+def call(bench: Bench, free: int, ahead: int, **changed: Any) -> tuple[list[str], list[str]]:
     """Ask for jobs; return the ids of those for free places, and of those claimed ahead."""
-    wanted: dict[str, Any] = {
-        "events": "",
-        "earlier_delayed": "",
-        "keep_ms": 1000,
-        "drop_succeeded": "",
-        "drop_failed": "",
-        "outbox_limit": "0",
-        "max_bytes": max_bytes,
-        "active_length": "",
-        "is_mixed": "",
-        "token": "T",
-        "free": free,
-        "wanted_ahead": ahead,
-        "ahead_ms": AHEAD_MS,
-        "fetched": "",
-        "is_started": "",
-        "outcomes": [end.arguments()] if end else [],
-    }
-    _, flags, flat, _, count, *_ = bench.run(scripts.exchange, **{**wanted, **changed})
+    asked = {"free": free, "wanted_ahead": ahead, "ahead_ms": AHEAD_MS}
+    _, flags, flat, _, count, *_ = bench.exchange(**{**asked, **changed})
     assert bool(flags & 2) == bool(bench.redis.exists(bench.keys.ahead))
     ids = flat[::3]
     return ids[: len(ids) - count], ids[len(ids) - count :]

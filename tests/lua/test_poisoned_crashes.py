@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import random
 
-from beeq.redis import scripts
-from tests.lua.bench import Bench, End
+from tests.lua.bench import Bench
 
 AHEAD = 10
 #: How often a job may lose its worker; with the next delivery it fails.
 MAX_STALLS = 1
 
 
-def take(bench: Bench, token: str, *, ended: End | None, ahead: int) -> tuple[list[tuple[str, int]], int]:
-    """Ask for one job and some ahead; return id and deliveries of each, and how many are ahead."""
-    _, _, flat, _, count, *_ = bench.run(
-        scripts.exchange,
-        events="",
-        earlier_delayed="",
-        keep_ms=1000,
-        drop_succeeded="",
-        drop_failed="",
-        outbox_limit="0",
-        max_bytes=1_000_000,
-        active_length="",
-        is_mixed="",
-        token=token,
-        free=1,
-        wanted_ahead=ahead,
-        ahead_ms=60_000,
-        fetched="",
-        is_started="",
-        outcomes=[ended.arguments()] if ended else [],
-    )
-    return list(zip(flat[::3], map(int, flat[2::3]), strict=True)), count
+def take(bench: Bench, token: str) -> list[tuple[str, int]]:
+    """Ask for one job and some ahead; return id and deliveries of each."""
+    _, _, flat, *_ = bench.exchange(token=token, free=1, wanted_ahead=AHEAD)
+    return list(zip(flat[::3], map(int, flat[2::3]), strict=True))
 
 
 def stall(bench: Bench, job_id: str, deliveries: int) -> None:
@@ -52,11 +33,10 @@ def test_no_innocent_fails_in_a_thousand_crashes(bench: Bench) -> None:
     failed: set[str] = set()
     most = dict.fromkeys(ids, 0)
     while bench.redis.llen(bench.keys.waiting):
-        ended: End | None = None
         is_alive = True
         while is_alive:  # one worker's life, at concurrency 1
             calls += 1
-            jobs, _ = take(bench, f"t{calls}", ended=ended, ahead=AHEAD)
+            jobs = take(bench, f"t{calls}")
             if not jobs:
                 break
             for at, (job_id, deliveries) in enumerate(jobs):
@@ -71,7 +51,6 @@ def test_no_innocent_fails_in_a_thousand_crashes(bench: Bench) -> None:
                     break
                 bench.redis.lrem(bench.keys.active, 1, job_id)
                 bench.redis.hdel(bench.keys.claims, job_id)
-            ended = None
     assert crashes >= 1000
     assert failed == poisoned
     assert max(most[job_id] for job_id in ids if job_id not in poisoned) == MAX_STALLS + 1

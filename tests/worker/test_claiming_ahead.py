@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from typing import Any
 
@@ -212,7 +213,13 @@ async def test_handlers_that_end_at_once_do_not_nest(
     make_queue: Any, operator: Any, eventually: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From Python 3.12 on a handler that waits for nothing has ended when its task is made."""
-    monkeypatch.setattr(Runner, "start", lambda runner, attempt: runner._on_end(attempt, None, None))
+    depths: set[int] = set()
+
+    def end_at_once(runner: Runner, attempt: Any) -> None:
+        depths.add(len(inspect.stack(0)))
+        runner._on_end(attempt, None, None)
+
+    monkeypatch.setattr(Runner, "start", end_at_once)
     jobs = await fill(operator, 2000)
     make_queue(claim_ahead_ms=BOUND_MS).process(print)
 
@@ -220,3 +227,4 @@ async def test_handlers_that_end_at_once_do_not_nest(
         return bool(await redis.scard(operator.keys.succeeded) == len(jobs))
 
     await eventually(are_recorded, 30)
+    assert max(depths) - min(depths) < 30, "handlers start within each other"

@@ -138,7 +138,7 @@ async def test_a_slow_redis_that_takes_notes_holds_up_no_beat(monkeypatch):
     running = [(b"%d" % n + b"x" * 512, 0) for n in range(2000)]
     beats = Beats(monkeypatch, {}, 50, WorkerLook(2000, True, running))
     await beats.go_on()
-    assert 0 < notes <= 4 * COUNT  # on a busy machine, hardly one fits
+    assert COUNT <= notes <= 4 * COUNT
 
 
 async def test_one_that_ends_before_it_begins_again_hangs_up_too(monkeypatch):

@@ -17,7 +17,7 @@ from beeq.operations.live_workers import LiveWorker, is_held, live_workers
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
-#: What is no UTF-8 is read as this; the text of such an id may be another's, too.
+#: Broken UTF-8 is read as this; the text of such an id may be another's, too.
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 #: One command asks for so many ids.
 _ASKED_AT_ONCE = 250

@@ -27,7 +27,7 @@ LONGEST_S = 10.0
 _AT_ONCE = 20
 #: A survey serves all who ask for so long, and for so many times as long as it took.
 _GOOD_FOR_S, _REST = 2.0, 9
-#: While another one goes on, the one before is shown, if it is no older.
+#: While another one goes on, the one before is shown, if it is at most so old.
 _OLD_S = 30.0
 
 
