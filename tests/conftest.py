@@ -6,7 +6,7 @@
 * ``queue_name``, ``make_queue``: queues of this test. They are closed at its end; an ``error`` event that
   the test neither listened for nor announced with ``expect_errors`` fails it.
 * ``audit`` (autouse with the above): afterwards each queue's keys are consistent, unless the test is
-  marked ``no_audit("reason")``; no asyncio task is left.
+  marked ``no_audit("reason")``; no asyncio task is left, and no key in another database of the session's server.
 * ``eventually``, ``recorder``: waiting with a bound.
 * ``warm_start``: starts ``beeq`` commands without their imports.
 * ``node_modules``: where npm's bee-queue is. Without Node such tests skip, in CI they fail.
@@ -84,8 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # unknown with ``-p no:xdist``
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one more test process than there are cores: many tests wait for a moment, or for a program they run."""
-    return (os.cpu_count() or 1) + 1
+    """Run twice as many test processes as there are cores, and one: most tests wait, for a moment or for a program."""
+    return 2 * (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(wrapper=True)
@@ -244,6 +244,38 @@ async def _no_task_left() -> AsyncIterator[None]:
         await wait_until(lambda: not left(), 10)  # a cancelled task needs a turn of the loop to end
     except AssertionError:
         pytest.fail(f"tasks are left: {left()}")
+
+
+@pytest.fixture(scope="session")
+def _inspector(valkey: Server) -> Iterator[redis.Redis]:
+    with valkey.sync_client() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_other_database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no test that uses the session's server leave keys in another database of it: a server with several is another.
+
+    There a queue checks each event that it hears (``own_events.py``), and passes on none of those that later tests
+    make up. fakeredis, which does not list its databases, is always taken for such a server.
+    """
+    is_asked = "valkey" in request.fixturenames and not is_on_fakeredis(request.config)
+    inspector: redis.Redis | None = request.getfixturevalue("_inspector") if is_asked else None
+    yield  # until all other fixtures of the test have ended
+    if inspector is not None:
+        left = [int(name.removeprefix("db")) for name in inspector.info("keyspace") if name != "db0"]
+        for number in left:  # else all later tests fail, too
+            with request.getfixturevalue("valkey").sync_client(db=number) as client:
+                client.flushdb()
+        assert not left, f"the test left keys in another database: {left}"
+
+
+@pytest.fixture
+def other_database(valkey: Server) -> Iterator[int]:
+    """Another database of the session's server, emptied in the end: ask for it before the queues that use it."""
+    yield 3
+    with valkey.sync_client(db=3) as client:
+        client.flushdb()
 
 
 @pytest.fixture

@@ -37,9 +37,11 @@ def test_a_meaningless_url_option_is_refused_at_once(url):
 
 
 @pytest.mark.real_redis("fakeredis's CLIENT LIST names no command and no database")
-async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_queue, redis, eventually):
+async def test_host_and_database_of_the_url_reach_every_connection(
+    valkey, other_database, make_queue, redis, eventually
+):
     before = {client["id"] for client in await redis.client_list()}
-    worker = make_queue(redis=f"{valkey.url}/3")
+    worker = make_queue(redis=f"{valkey.url}/{other_database}")
 
     @worker.process
     async def handler(job):
@@ -53,8 +55,7 @@ async def test_host_and_database_of_the_url_reach_every_connection(valkey, make_
         return {c["cmd"] for c in made} >= {"blmove", "subscribe"} and made
 
     for connection in await eventually(has_all):
-        assert connection["db"] == "3"
-    await worker.destroy()
+        assert connection["db"] == str(other_database)
 
 
 @pytest.mark.real_redis("fakeredis's CLIENT LIST names no command and no database")
@@ -67,13 +68,12 @@ async def test_a_queue_that_is_no_worker_has_no_blocking_connection(make_queue, 
     assert not commands & {"blmove", "brpoplpush"}
 
 
-async def test_a_given_client_decides_where_the_queue_lives(valkey, queue_name, redis):
-    async with valkey.client(db=4) as client:
+async def test_a_given_client_decides_where_the_queue_lives(valkey, other_database, queue_name, redis):
+    async with valkey.client(db=other_database) as client:
         queue = Queue(queue_name, redis=client)
         job = await queue.enqueue({"x": 1})
         assert await client.hget(queue.keys.jobs, job.id)
         assert not await redis.exists(queue.keys.jobs)
-        await queue.destroy()
         await queue.close()
 
 
