@@ -20,19 +20,12 @@ from beeq import QueueClosed, RedisUnavailable, embedded
 from beeq.embedded import keeper
 from beeq.redis.connector import Connector
 from beeq.redis.resp import RespProtocol, pack
-from tests.embedded.test_embedded import is_alive, is_free, is_quiet, keeper_pid, server_pid
+from tests.embedded.conftest import is_free, is_quiet
+from tests.embedded.test_embedded import is_alive, keeper_pid, server_pid
 from tests.support.waiting import eventually, pause
 
 EAGER = {"initial_redis_failure_retry_delay": 20}
 READY = "Ready to accept connections"
-
-
-@pytest.fixture
-async def folder(tmp_path: Path) -> AsyncIterator[Path]:
-    """Give a folder whose server is gone when the test is."""
-    folder = tmp_path / "data"
-    yield folder
-    await eventually(lambda: is_quiet(folder))
 
 
 @pytest.fixture

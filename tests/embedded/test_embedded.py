@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import select
@@ -12,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from beeq import embedded
 from beeq.embedded import keeper
 from beeq.errors import RedisUnavailable
 from beeq.redis.dialling.targets import pool_of_embedded
+from tests.embedded.conftest import eventually, is_quiet
 from tests.support.warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,14 +53,6 @@ client.set("kept", "yes")
 print(share.url, flush=True)
 sys.stdin.read()
 """
-
-
-def eventually(holds: Callable[[], object], *, within_s: float = 15) -> None:
-    """Wait until ``holds()`` is true; fail when the time is over."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.02)
 
 
 class User:
@@ -105,30 +96,6 @@ def users(warm_start: WarmStart) -> Iterator[Callable[..., User]]:
     yield start
     for user in started:
         user.kill()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder whose server is gone when the test is."""
-    folder = tmp_path / "data"
-    yield folder
-    eventually(lambda: is_quiet(folder))
-
-
-def is_quiet(folder: Path) -> bool:
-    """Return whether neither keeper nor server nor user of the folder lives."""
-    return all(is_free(folder / name) for name in (keeper.USERS_LOCK, keeper.KEEPER_LOCK, keeper.SERVER_LOCK))
-
-
-def is_free(lock: Path) -> bool:
-    if not lock.exists():
-        return True
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ WAIT_MS = 30_000
 
 async def hand_back(queue: Queue) -> None:
     with contextlib.suppress(TimeoutError):  # it says that jobs ran, and were handed back
-        await queue.close(timeout=0)
+        await queue.close(timeout=1)
 
 
 @pytest.fixture
@@ -233,6 +233,13 @@ async def test_a_timeout_too_short_tells_nothing_of_the_receiver(
 # --- Places ---------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is put off asks again after a fifth of the shortest time, or of the time of a slow attempt."""
+    monkeypatch.setattr("beeq.webhooks.receivers.places.SHORTEST_WAIT_S", 0.2)
+
+
+@pytest.mark.usefixtures("short_waits")
 async def test_a_silent_receiver_does_not_hold_all_places(queue: Queue, work: Callable[..., None]) -> None:
     async with Receiver(send(hang_up=False)) as silent, Receiver(address="127.0.0.2") as good:
         slow = await enqueue(queue, silent.url(), 20, retries=3)
@@ -248,6 +255,7 @@ async def test_a_silent_receiver_does_not_hold_all_places(queue: Queue, work: Ca
         await hand_back(queue)  # before the receivers close: no call comes then
 
 
+@pytest.mark.usefixtures("short_waits")
 async def test_a_good_endpoint_gets_its_turn_beside_silent_ones(
     queue: Queue, work: Callable[..., None]
 ) -> None:
@@ -258,7 +266,7 @@ async def test_a_good_endpoint_gets_its_turn_beside_silent_ones(
     async with Receiver(by_path) as receiver:
         for n in range(6):
             await enqueue(queue, receiver.url(f"/silent/{n}"), 3, retries=3)
-        work(4, slow_s=1)
+        work(4, slow_s=0.5)
         await receiver.until_requests(4)
         for path in ("/good", "/good", "/good/new"):
             (fine,) = await enqueue(queue, receiver.url(path), 1)
@@ -266,6 +274,7 @@ async def test_a_good_endpoint_gets_its_turn_beside_silent_ones(
         await hand_back(queue)  # before the receiver closes: no call comes then
 
 
+@pytest.mark.usefixtures("short_waits")
 async def test_many_silent_hosts_leave_a_place_to_the_others(queue: Queue, work: Callable[..., None]) -> None:
     async with Receiver(send(hang_up=False)) as silent, Receiver(address="127.0.0.2") as good:
         for n in range(20):

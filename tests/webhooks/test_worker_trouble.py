@@ -21,9 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_A_FREE_FILE = """
 import asyncio, logging, os, resource, sys
 from beeq import Queue
+from beeq.processors import webhook
 from beeq.processors.base import ProcessorSettings
-from beeq.processors.webhook import WebhookProcessor
+from beeq.webhooks import connections
 from beeq.webhooks.receivers.admission import ReceiverLimits
+
+connections.KEEPALIVE_S = 0.2
+webhook._TROUBLE_WAIT_MS = 1000
 
 
 async def main(port):
@@ -31,14 +35,14 @@ async def main(port):
     queue = Queue("webhook-processing", redis="embedded:", delayed_debounce=1)
     await queue.connect()
     settings = ProcessorSettings(webhook_allow_hosts="127.0.0.1,127.0.0.2,localhost")
-    processor = WebhookProcessor(settings, receivers=ReceiverLimits(max_failures=1))
+    processor = webhook.WebhookProcessor(settings, receivers=ReceiverLimits(max_failures=1))
     waiting = asyncio.Queue()
     queue.on("postponed", lambda job, error: waiting.put_nowait(str(error)))
     queue.process(processor, concurrency=2)
     async def sent(host):
         return await queue.enqueue({"webhookUrl": f"http://{host}:{port}/", "payload": {}})
     await (await sent("127.0.0.1")).result(30_000)
-    await asyncio.sleep(2.5)  # its connection is closed after 2
+    await asyncio.sleep(0.5)  # its connection is closed after 0.2
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     held = []
     try:

@@ -32,10 +32,11 @@ async def main():
     queue.process(handlers.act, 4, executor="process")
     if copies == "copies":
         def copied(_job_id, _family):
-            if not os.fork():  # a copy of the worker, with all that it has open
-                threading.Event().wait(20)
+            copy = os.fork()  # of the worker, with all that it has open
+            if not copy:
+                threading.Event().wait(60)
                 os._exit(0)
-            print("copied", flush=True)
+            print("copied", copy, flush=True)
         queue.on("job progress", copied)
     await queue.run()
 
@@ -72,6 +73,11 @@ class Worker:
     async def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()
+        await eventually(lambda: self._process.returncode is not None)
+
+    async def end(self) -> None:
+        """Kill it, and wait until nobody can write to its output."""
+        await self.kill()
         await asyncio.wait_for(self._process.wait(), 30)
 
 
@@ -93,7 +99,7 @@ async def start(valkey: Any, queue_name: str) -> AsyncIterator[Callable[..., Any
 
         yield start
         for worker in workers:
-            await worker.kill()
+            await worker.end()
             for family in worker.families:
                 for pid in (family["child"], *family["family"]):
                     if is_alive(pid):
@@ -156,9 +162,14 @@ async def test_they_end_with_a_handler_that_holds_the_interpreter(start):
 async def test_a_copy_of_the_worker_keeps_nobody_alive(start):
     worker = await start("copies")
     pids = await worker.runs("program in its own group")
-    assert await worker.line() == "copied\n"
-    await worker.kill()
-    await gone(pids)
+    word, copy = (await worker.line()).split()
+    assert word == "copied"
+    try:
+        await worker.kill()
+        await gone(pids)
+        assert is_alive(int(copy))
+    finally:
+        os.kill(int(copy), signal.SIGKILL)
 
 
 @pytest.mark.no_audit("the worker is killed")
