@@ -170,8 +170,13 @@ def first_due_ms_of(options: dict[str, Any]) -> int:
 
     0 also if nobody knows.
     """
-    created, is_plain = options.get("timestamp"), "delay" not in options and "beeq" not in options
-    if is_plain and type(created) is int and 0 < created <= SAFE_INTEGER:
+    created = options.get("timestamp")
+    if (
+        type(created) is int
+        and 0 < created <= SAFE_INTEGER
+        and "delay" not in options
+        and "beeq" not in options
+    ):
         return created  # as it is for nearly all
     return 0 if postponed_ms_of(options) else max(created_ms_of(options), whole_of(options.get("delay")))
 

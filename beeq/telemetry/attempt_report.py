@@ -1,9 +1,9 @@
 """Tells of a worker's attempts: counts and times them, and where somebody asked makes their spans."""
 
 import asyncio
-import time
 from collections.abc import Iterable
 from contextvars import Context
+from time import monotonic
 from typing import Any, Protocol
 
 from beeq.errors import Postpone
@@ -36,47 +36,49 @@ class AttemptReport:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._work = telemetry.work
+        work = telemetry.work
+        self._waits, self._durations, self._ended = work.waits, work.durations, work.ended
 
     def begins(self, attempt: ReportedAttempt, options: dict[str, Any], variables: Context) -> None:
         """Tell of an attempt that is about to start in this context; the job has these options."""
-        job, tally, tracing = attempt.job, self._telemetry.tally, self._telemetry.tracing
-        attempt.started_s = time.monotonic()
+        job, telemetry = attempt.job, self._telemetry
+        attempt.started_s = monotonic()
         # Of a later attempt nobody knows when it was due.
         if attempt.deliveries == 1 and job.status == "created":
             due_ms = first_due_ms_of(options)
             if due_ms:
-                wait_ms = max(0, job.started_ms - due_ms)
-                self._work.waits[bucket_of(wait_ms)] += 1
-                if tally is not None:
-                    tally.waited(wait_ms / 1000)
-        if tracing is not None:
-            attempt.span = tracing.begin(job.saved_id(), options, variables)
+                wait_ms = job.started_ms - due_ms
+                self._waits[bucket_of(wait_ms)] += 1
+                if telemetry.tally is not None:
+                    telemetry.tally.waited(max(0, wait_ms) / 1000)
+        if telemetry.tracing is not None:
+            attempt.span = telemetry.tracing.begin(job.saved_id(), options, variables)
 
     def ends(self, attempt: ReportedAttempt, error: BaseException | None) -> None:
         """Tell of the end of an attempt, by its handler's return or error, or by being given up."""
-        tally, tracing = self._telemetry.tally, self._telemetry.tracing
+        telemetry = self._telemetry
         if attempt.started_s:
-            duration_s = attempt.ran_s = time.monotonic() - attempt.started_s
-            at = 0 if duration_s < _SHORT_S else bucket_of(duration_s * 1000)
-            self._work.durations[at] += 1
-            if tally is not None:
-                tally.ran(duration_s)
+            duration_s = attempt.ran_s = monotonic() - attempt.started_s
+            attempt.started_s = 0.0
+            self._durations[0 if duration_s < _SHORT_S else bucket_of(duration_s * 1000)] += 1
+            if telemetry.tally is not None:
+                telemetry.tally.ran(duration_s)
                 if attempt.is_cancelled and not attempt.is_lost:
-                    tally.ended("cancelled")
-        if attempt.span is not None and tracing is not None:
-            event = _event_of(attempt, error)
-            tracing.end(attempt.span, None if event else error, event=event)
-        attempt.span, attempt.started_s = None, 0.0
+                    telemetry.tally.ended("cancelled")
+        if attempt.span is not None:
+            if telemetry.tracing is not None:
+                event = _event_of(attempt, error)
+                telemetry.tracing.end(attempt.span, None if event else error, event=event)
+            attempt.span = None
 
     def recorded(self, outcomes: Iterable[Outcome]) -> None:
         """Count the outcomes that Redis has recorded."""
-        tally, ended = self._telemetry.tally, self._work.ended
-        for outcome in outcomes:
-            status = "postponed" if outcome.is_postponed else outcome.status
-            ended[status] += 1
-            if tally is not None:
-                tally.ended(status)
+        statuses = ["postponed" if outcome.is_postponed else outcome.status for outcome in outcomes]
+        for status in set(statuses):
+            self._ended[status] += statuses.count(status)
+        if self._telemetry.tally is not None:
+            for status in statuses:
+                self._telemetry.tally.ended(status)
 
 
 def _event_of(attempt: ReportedAttempt, error: BaseException | None) -> str:

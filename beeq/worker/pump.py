@@ -142,7 +142,7 @@ class Pump:
             actions.Fetch: lambda _action: self.fetch.start(),
             actions.RetryLater: self._retry_later,
             actions.Idle: lambda _action: listener.found_empty(),
-            actions.DecideSoon: lambda _action: self._loop.call_soon(self._decide, context=Context()),
+            actions.DecideSoon: lambda _action: self._loop.call_soon(self._turn_ended, context=Context()),
             **dict.fromkeys(actions.AWAITED_ACTIONS, self._awaited.put_nowait),
         }
 
@@ -152,7 +152,9 @@ class Pump:
         """Take the outcome of a claimed job; a later call sends it to Redis."""
         if outcome.status != "succeeded" and not outcome.is_postponed:
             self._packer.note_attempt(outcome)
-        self._carry_out(self.scheduler.outcome_ready(raw_id, claim, outcome))
+        due = self.scheduler.outcome_ready(raw_id, claim, outcome)
+        if due:
+            self._carry_out(due)
 
     def give_back(self, claims: list[tuple[bytes, bytes]]) -> None:
         """Give claimed jobs back to the front of the queue; the first runs first."""
@@ -288,8 +290,8 @@ class Pump:
                     in_flight = self.scheduler.calls_in_flight
                     self._hold(action, f"a call was not sent: {kind_of(defect)}", in_flight=in_flight)
 
-    def _decide(self) -> None:
-        self._carry_out(self.scheduler.decide())
+    def _turn_ended(self) -> None:
+        self._carry_out(self.scheduler.turn_ended())
 
     def _send(self, call: actions.ExchangeCall) -> None:
         packed = self._packer.packed(call)
@@ -390,7 +392,7 @@ class Pump:
         Raises a defect as it is, never a failure of Redis; may then be called again, and goes on.
         """
         self._duty = duty
-        self._decide()
+        self._carry_out(self.scheduler.decide())
         while not await self._perform(await self._next_awaited(duty), duty):
             pass
 

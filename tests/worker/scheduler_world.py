@@ -196,7 +196,7 @@ class World:
     def end_loop_turn(self) -> None:
         if self.is_turn_due:
             self.is_turn_due = False
-            self.carry_out(self.scheduler.decide())
+            self.carry_out(self.scheduler.turn_ended())
 
     def _do_exchangecall(self, call: ExchangeCall) -> None:
         assert self.is_connected, "a call without a connection"

@@ -26,7 +26,7 @@ def held(count: int) -> AheadJobs:
     """Return jobs 1 to ``count``, of which each is to begin a second after the one before."""
     ahead = AheadJobs()
     for n in range(1, count + 1):
-        ahead.add(job(n), begin_by_s=n, is_noted=n == 2)
+        ahead.add([job(n)], begin_by_s=n, is_noted=n == 2)
     return ahead
 
 
@@ -67,11 +67,13 @@ class TestPace:
 class TestAheadJobs:
     def test_the_oldest_begins_first(self) -> None:
         ahead = held(3)
-        assert [ahead.take(0) for _ in range(4)] == [(job(1), False), (job(2), True), (job(3), False), None]
+        assert [(job, is_noted) for job, _, is_noted in ahead.take(2, 0)] == [(job(1), False), (job(2), True)]
+        assert [job for job, _, _ in ahead.take(2, 0)] == [job(3)]
+        assert ahead.take(2, 0) == []
 
     def test_one_that_is_late_begins_no_more(self) -> None:
         ahead = held(2)
-        assert ahead.take(1.5) is None
+        assert ahead.take(2, 1.5) == []
         assert (len(ahead), ahead.oldest_s) == (2, 1)
 
     def test_behind_a_late_one_all_go_back(self) -> None:

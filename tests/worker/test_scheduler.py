@@ -201,7 +201,7 @@ def broken(line: str, instead: str) -> Any:
             "self.places.reserve(0)",
             id="the place of a job that may not have been given back is given twice",
         ),
-        pytest.param("if begin_by_s < now_s:", "if False:", id="a job claimed ahead begins too late"),
+        pytest.param("if job[1] < now_s:", "if False:", id="a job claimed ahead begins too late"),
         pytest.param(
             "due.append(actions.NoteBegins(noted))",
             "pass",
@@ -212,7 +212,7 @@ def broken(line: str, instead: str) -> Any:
             "return self.ahead_limit",
             id="jobs are claimed ahead behind one that was handed out before",
         ),
-        pytest.param("self._jobs.popleft()", "self._jobs.pop()", id="the newest claimed ahead begins first"),
+        pytest.param("self.popleft()", "self.pop()", id="the newest claimed ahead begins first"),
         pytest.param(
             "        if self._link is READY and self._is_connected():\n            begun",
             "        if True:\n            begun",
@@ -220,7 +220,9 @@ def broken(line: str, instead: str) -> Any:
         ),
         pytest.param("may_claim_ahead=self._may_fetch", "may_claim_ahead=True", id="a burst claims ahead"),
         pytest.param(
-            "while len(begun) < free and", "while", id="jobs claimed ahead begin without a free place"
+            "free = self._clock(), self._concurrency - self.running",
+            "free = self._clock(), 1000",
+            id="jobs claimed ahead begin without a free place",
         ),
         pytest.param(
             "call.asked = call.free + call.ahead + to_claim",

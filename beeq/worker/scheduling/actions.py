@@ -210,7 +210,7 @@ class Idle:
 
 @dataclass(slots=True)
 class DecideSoon:
-    """Call ``decide`` at the end of this turn of the event loop."""
+    """Call ``turn_ended`` at the end of this turn of the event loop."""
 
 
 @dataclass(slots=True)

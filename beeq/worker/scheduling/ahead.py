@@ -6,7 +6,9 @@ that; where it is blocked, the heartbeat's thread does; where the whole process 
 (``maintenance/overdue_watch.py``). Who takes a job out of ``AheadJobs`` begins it, or gives it back.
 """
 
+import contextlib
 from collections import deque
+from itertools import repeat
 
 from beeq.worker.scheduling.claims import ClaimedJob
 
@@ -34,6 +36,8 @@ class AttemptPace:
         self._bound_s = claim_ahead_ms / 1000
         self._concurrency = concurrency
         self._most = max(0, MOST_HELD - concurrency)
+        # Attempts as short as this let the most be claimed that may be.
+        self._short_s = min(self._bound_s, self._bound_s * concurrency / max(1, self._most))
         self._attempts = 0
         self._mean_s = 0.0
 
@@ -44,14 +48,15 @@ class AttemptPace:
             self._mean_s += (duration_s - self._mean_s) / self._attempts
             if self._attempts < _LEAST_ATTEMPTS:
                 return 0
+            mean_s = self._mean_s
         else:
-            self._mean_s += (duration_s - self._mean_s) * _SHARE_OF_NEWEST
-        mean_s, bound_s = self._mean_s, self._bound_s
-        if mean_s >= bound_s:
-            return 0
-        if mean_s * self._most <= bound_s * self._concurrency:
+            mean_s = self._mean_s
+            self._mean_s = mean_s = mean_s + (duration_s - mean_s) * _SHARE_OF_NEWEST
+        if mean_s < self._short_s:
             return self._most
-        return int(bound_s * self._concurrency / mean_s)
+        if mean_s >= self._bound_s:
+            return 0
+        return min(self._most, int(self._bound_s * self._concurrency / mean_s))
 
 
 def ahead_member(raw_id: bytes, claim: bytes) -> bytes:
@@ -59,31 +64,29 @@ def ahead_member(raw_id: bytes, claim: bytes) -> bytes:
     return b"%b %b" % (claim, raw_id)
 
 
-class AheadJobs:
+#: A job that was claimed ahead; by when it is to begin, by the scheduler's clock; whether Redis has a note of
+#: it, so that others may take it back after that.
+AheadJob = tuple[ClaimedJob, float, bool]
+
+
+class AheadJobs(deque[AheadJob]):
     """One worker's, in the order in which they were claimed, which is that in which they begin."""
 
-    def __init__(self) -> None:
-        # Each with the time by which it is to begin, and whether Redis has a note of it.
-        self._jobs: deque[tuple[ClaimedJob, float, bool]] = deque()
+    def add(self, jobs: list[ClaimedJob], *, begin_by_s: float, is_noted: bool) -> None:
+        """Add jobs that are to begin by this time; ``is_noted``: others may take them back after that."""
+        self.extend(zip(jobs, repeat(begin_by_s), repeat(is_noted)))
 
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._jobs)
-
-    def add(self, job: ClaimedJob, *, begin_by_s: float, is_noted: bool) -> None:
-        """Add a job that is to begin by this time; ``is_noted``: others may take it back after that."""
-        self._jobs.append((job, begin_by_s, is_noted))
-
-    def take(self, now_s: float) -> tuple[ClaimedJob, bool] | None:
-        """Take out the one that begins next, and whether it is noted; None if none is there, or in time."""
-        try:
-            job, begin_by_s, is_noted = self._jobs.popleft()
-        except IndexError:  # the thread was faster
-            return None
-        if begin_by_s < now_s:
-            self._jobs.appendleft((job, begin_by_s, is_noted))
-            return None
-        return job, is_noted
+    def take(self, count: int, now_s: float) -> list[AheadJob]:
+        """Take out those that begin next, so many at most, and none for which it is too late."""
+        taken: list[AheadJob] = []
+        with contextlib.suppress(IndexError):  # no more are there, or the thread was faster
+            while len(taken) < count:
+                job = self.popleft()
+                if job[1] < now_s:
+                    self.appendleft(job)
+                    break
+                taken.append(job)
+        return taken
 
     def take_overdue(self, now_s: float) -> list[ClaimedJob]:
         """Take all out that come after one for which it is too late, itself too; any thread may call this.
@@ -93,7 +96,7 @@ class AheadJobs:
         taken: list[ClaimedJob] = []
         while self.oldest_s < now_s:
             try:
-                taken.append(self._jobs.pop()[0])
+                taken.append(self.pop()[0])
             except IndexError:
                 break
         return taken
@@ -102,10 +105,10 @@ class AheadJobs:
     def oldest_s(self) -> float:
         """By when the next one is to begin; infinite if there is none. Any thread may ask."""
         try:
-            return self._jobs[0][1]
+            return self[0][1]
         except IndexError:
             return float("inf")
 
     def jobs(self) -> list[ClaimedJob]:
         """Return all of them; any thread may call this."""
-        return [job for job, _, _ in self._jobs.copy()]
+        return [job for job, _, _ in list(self)]  # the list is made at one go

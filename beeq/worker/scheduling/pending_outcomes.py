@@ -10,6 +10,7 @@ Decisions only, for ``scheduler.py``.
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 
 from beeq.errors import RedisError, RedisSilent
 from beeq.protocol.outcome import refused_outcome
@@ -54,13 +55,12 @@ class PendingOutcomes:
         if len(waiting) <= 1:
             self.waiting = []
             return waiting
-        count = size_bytes = 0
-        for each in waiting[: self.limit]:
-            outcome = each.outcome  # as ``size_bytes`` has it; a property costs each job a call
-            size_bytes += len(each.raw_id) + len(outcome.record) + len(outcome.message) + len(outcome.keep)
-            if count and size_bytes > MAX_BATCH_BYTES:
-                break
-            count += 1
+        count = self.limit
+        outcomes = [each.outcome for each in waiting[:count]]
+        # As ``size_bytes`` has it, but for the ids; a property would cost each job a call.
+        sizes = [len(each.record) + len(each.message) + len(each.keep) for each in outcomes]
+        if sum(sizes) > MAX_BATCH_BYTES:
+            count = max(1, sum(size <= MAX_BATCH_BYTES for size in accumulate(sizes)))
         self.waiting = waiting[count:]
         return waiting[:count]
 

@@ -123,10 +123,12 @@ class WorkerPlaces:
         """Hold the jobs of a call, of which so many at the end were claimed ahead; return the others."""
         self.taken += len(jobs)
         at_once = jobs[: len(jobs) - ahead] if ahead else jobs
-        for job in jobs[len(at_once) :]:
-            self.ahead.add(job, begin_by_s=call.begin_by_s, is_noted=call.notes_ahead)
+        if ahead:
+            self.ahead.add(jobs[len(at_once) :], begin_by_s=call.begin_by_s, is_noted=call.notes_ahead)
         self.running += len(at_once)
-        self.redelivered.update(claim for _, _, deliveries, claim in at_once if deliveries != FIRST_DELIVERY)
+        again = [job[3] for job in at_once if job[2] != FIRST_DELIVERY]
+        if again:
+            self.redelivered.update(again)
         return at_once
 
     def begin(self, claimed: HeldClaims) -> tuple[list[ClaimedJob], list[ClaimedJob]]:
@@ -137,14 +139,14 @@ class WorkerPlaces:
         begun: list[ClaimedJob] = []
         noted: list[ClaimedJob] = []
         now_s, free = self._clock(), self._concurrency - self.running
-        while len(begun) < free and (taken := self.ahead.take(now_s)) is not None:
-            job, is_noted = taken
-            if not claimed.holds(job[0], job[3]):  # it is lost, or was cancelled
-                self.taken -= 1
-                continue
-            begun.append(job)
-            if is_noted:
-                noted.append(job)
+        while len(begun) < free and (taken := self.ahead.take(free - len(begun), now_s)):
+            for job, _, is_noted in taken:
+                if claimed.get(job[0]) != job[3]:  # it is lost, or was cancelled
+                    self.taken -= 1
+                    continue
+                begun.append(job)
+                if is_noted:
+                    noted.append(job)
         self.running += len(begun)
         return begun, noted
 

@@ -54,7 +54,7 @@ class Scheduler:
         self._repairs = Repairs()
         self._phase, self._link = TAKING, READY
         self._fetch = NO_FETCH
-        self._is_decide_soon = False  # ``decide`` is about to be called
+        self._is_decide_soon = False  # ``turn_ended`` is about to be called
         self._may_fetch = True  # until a burst, or the end
         self._is_empty = False  # the queue had nothing more when last asked
         self._is_awaiting = False  # a Recover, GiveBack or StopFetch is under way
@@ -83,10 +83,9 @@ class Scheduler:
             places.redelivered.discard(claim)
         if not places.running:
             return self.decide()  # no other handler is about to end
-        if places.ahead and not self._is_decide_soon:
-            return self._decide_soon()
-        is_full = self.calls_in_flight >= places.calls()
-        return _NOTHING if self._is_decide_soon or is_full else self._decide_soon()
+        if self._is_decide_soon:
+            return _NOTHING
+        return self._decide_soon() if places.ahead or self.calls_in_flight < places.calls() else _NOTHING
 
     def give_back(self, claims: list[tuple[bytes, bytes]]) -> Actions:
         """Jobs that were started, id and claim of each, shall go back to the front of the queue."""
@@ -356,6 +355,10 @@ class Scheduler:
         """Return everything that is due now."""
         self._is_decide_soon = False
         return self._next_actions([])
+
+    def turn_ended(self) -> Actions:
+        """The turn of the event loop in which DecideSoon was due is over."""
+        return self.decide() if self._is_decide_soon else _NOTHING  # else it was done meanwhile
 
     def _decide_soon(self) -> Actions:
         self._is_decide_soon = True
