@@ -427,10 +427,10 @@ class PipelineCall:
         self.repeatable = repeatable
         #: Redis may execute it, or have executed it.
         self.is_sent = False
-        #: Redis did not know the script: it is loaded before the call is sent again, once.
+        #: Redis did not know the script: it is loaded before the call is sent again.
         self.needs_script = False
         #: Why it was not executed when it was last sent, if Redis has said why.
-        self.failure: RedisUnavailable | None = None
+        self.failure: RedisError | None = None
 
     @property
     def awaits_replicas(self) -> bool:
@@ -453,11 +453,8 @@ class PipelineCall:
     def may_be_sent_again(self, refused: RedisRefused) -> bool:
         """Return whether the call was not executed, and may be next time."""
         self.is_sent = False
-        was_known, self.needs_script = not self.needs_script, False
-        if lacks_script(refused) and self.script is not None:
-            self.needs_script = was_known
-            return was_known
-        passing = not_now(refused)
+        self.needs_script = self.script is not None and lacks_script(refused)
+        passing = refused if self.needs_script else not_now(refused)
         self.failure = passing or self.failure
         return passing is not None
 

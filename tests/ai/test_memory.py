@@ -436,7 +436,7 @@ LARGE = {
     ),
     "a streamed picture": (
         "image",
-        sent(f'data: {{"x": "{WIDE}", "b64_json": "iVBORw0KGgo', 140 * MB, '"}\n\n'),
+        sent(f'data: {{"x": "{WIDE}", "b64_json": "iVBORw0KGgo', 100 * MB, '"}\n\n'),
         "longer than 67108864 bytes",
     ),
     "a picture that is a text": (

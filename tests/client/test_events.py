@@ -191,6 +191,7 @@ async def test_a_worker_that_sends_no_events_tells_nobody(make_queue, recorder):
     job = await producer.enqueue({})
     await local.until("succeeded")
     assert await job.result(timeout=5000) == "value"
+    await record.until("job progress")
     assert record.calls == [("job progress", job.id, 1)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from beeq import RedisUnavailable
+from beeq.redis.connection import Connection
 
 pytestmark = pytest.mark.fast
 
@@ -129,6 +130,23 @@ async def test_scripts_that_redis_forgot_are_loaded_again_on_save(make_queue, re
     assert (await queue.enqueue({})).id == "4"
     await redis.script_flush()
     assert (await queue.check_health()).waiting == 4
+
+
+async def test_a_script_forgotten_just_after_its_load_is_loaded_again(make_queue, redis, monkeypatch):
+    queue = make_queue(is_worker=False)
+    await queue.ready()
+    load, loads = Connection.load, []
+
+    async def load_in_vain(connection, script):
+        await load(connection, script)
+        loads.append(script)
+        if len(loads) < 4:
+            await redis.script_flush()
+
+    monkeypatch.setattr(Connection, "load", load_in_vain)
+    await redis.script_flush()
+    assert (await queue.enqueue({})).id == "1"
+    assert len(loads) >= 4
 
 
 async def test_saving_many_while_redis_is_away_raises(own_valkey, make_queue):

@@ -72,7 +72,7 @@ async def test_an_outcome_with_a_lost_reply_is_recorded_and_sent_once(
         assert await second.result(timeout=8000) == "second"
         await done.until("succeeded", 2)
         assert [job.id for job, _ in done.of("succeeded")] == [first.id, second.id]
-        assert heard.of("job succeeded") == [(first.id, "first"), (second.id, "second")]
+        assert await heard.until("job succeeded", 2) == [(first.id, "first"), (second.id, "second")]
         assert await redis.smembers(f"bq:{queue_name}:succeeded") == {first.id, second.id}
         assert [str(error) for error in expect_errors if "no longer owned" in str(error)] == []
 

@@ -207,6 +207,7 @@ async def test_a_plain_function_runs_in_a_thread_on_the_blocking_face(make_queue
 
     job = await queue.enqueue({"x": 1}, retries=3)
     assert await job.result(timeout=5000) == [False, True, "1", 3]
+    await record.until("job progress")
     assert record.calls == [("job progress", "1", 50)]
     assert (await queue.get_job("1")).data == {"x": 1, "seen": True}
 

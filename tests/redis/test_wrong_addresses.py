@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from beeq import Queue, RedisUnavailable
 from beeq.redis.connector import Connector
+from beeq.redis.dialling import look
 from tests.support.certificate import server_context
 from tests.support.proxy import proxy_to
 from tests.support.server import free_port
@@ -37,9 +39,11 @@ async def answering(said: bytes) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def failure_of(url: str, *, call: bool = False, **settings: Any) -> str:
+async def failure_of(url: str, *, call: bool = False, redis_timeout: int = 6000, **settings: Any) -> str:
     """Return what connecting, or the first call, fails with."""
-    queue = Queue("lost", redis=url, redis_timeout=6000, is_worker=False, get_events=False, **settings)
+    queue = Queue(
+        "lost", redis=url, redis_timeout=redis_timeout, is_worker=False, get_events=False, **settings
+    )
     try:
         with pytest.raises(RedisUnavailable) as failed:
             await (queue.enqueue(1) if call else queue.connect())
@@ -66,7 +70,7 @@ async def test_a_port_that_speaks_tls_is_said_so(valkey, tmp_path):
 
 async def test_a_port_that_does_not_speak_tls_is_said_so(own_valkey):
     url = f"rediss://:hunter2@127.0.0.1:{own_valkey.port}"
-    said = await failure_of(url)
+    said = await failure_of(url, redis_timeout=3000)
     assert (
         said == f"127.0.0.1:{own_valkey.port} does not speak TLS: write redis:// in the URL, or no ssl=True"
     )
@@ -86,6 +90,26 @@ async def test_a_port_that_does_not_speak_tls_is_said_so(own_valkey):
 async def test_what_else_answers_is_named(said, meant):
     async with answering(said) as port:
         assert meant in await failure_of(f"redis://:hunter2@127.0.0.1:{port}")
+
+
+async def test_a_look_that_is_cancelled_hangs_up():
+    came, left = asyncio.Event(), asyncio.Event()
+
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        looking = asyncio.ensure_future(look._heard(SimpleNamespace(host="127.0.0.1", port=port)))
+        await came.wait()
+        looking.cancel()
+        await asyncio.wait([looking])
+        await asyncio.wait_for(left.wait(), 30)
 
 
 async def test_a_missing_password_is_a_connection_that_cannot_be_made(own_valkey):
@@ -119,7 +143,7 @@ async def test_a_sentinel_that_is_taken_for_a_cluster_is_said_so(sentinel):
 
 @pytest.mark.parametrize("form", ["rediss+cluster://127.0.0.1:{}", "rediss+sentinel://127.0.0.1:{}/main"])
 async def test_a_fleet_that_does_not_speak_tls_is_said_so(own_valkey, form):
-    said = await failure_of(form.format(own_valkey.port), prefix="{a}")
+    said = await failure_of(form.format(own_valkey.port), redis_timeout=3000, prefix="{a}")
     assert said.endswith(
         f"127.0.0.1:{own_valkey.port} does not speak TLS: write redis:// in the URL, or no ssl=True"
     )

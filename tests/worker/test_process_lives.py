@@ -122,7 +122,7 @@ async def test_a_timeout_is_retried_by_policy_in_another_child(make_queue, recor
     job = await queue.enqueue({"do": "hang"}, timeout=1000, retries=1)
     with pytest.raises(JobFailed, match="timed out"):
         await job.result(timeout=PATIENCE_MS)
-    (_, first), (_, second) = heard.of("job progress")
+    (_, first), (_, second) = await heard.until("job progress", count=2)
     assert first["pid"] != second["pid"]
     assert len(heard.of("retrying")) == 1
 

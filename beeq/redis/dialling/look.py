@@ -108,23 +108,25 @@ async def _heard(connection: Any) -> bytes:
     """Return the first bytes that the server says; none if it cannot be reached, or is silent."""
     heard = b""
     writer: asyncio.StreamWriter | None = None
-    with contextlib.suppress(OSError):  # TimeoutError is one
-        async with asyncio.timeout(_LOOK_S):
-            path = getattr(connection, "path", "")
-            opening = (
-                asyncio.open_unix_connection(path)
-                if path
-                else asyncio.open_connection(connection.host, connection.port)
-            )
-            reader, writer = await opening
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_HEAR_S):
+    try:
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(_LOOK_S):
+                path = getattr(connection, "path", "")
+                opening = (
+                    asyncio.open_unix_connection(path)
+                    if path
+                    else asyncio.open_connection(connection.host, connection.port)
+                )
+                reader, writer = await opening
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_HEAR_S):
+                        heard = await reader.read(100)
+                if not heard and not reader.at_eof():
+                    writer.write(b"PING\r\n")
                     heard = await reader.read(100)
-            if not heard and not reader.at_eof():
-                writer.write(b"PING\r\n")
-                heard = await reader.read(100)
-    if writer is not None:
-        writer.transport.abort()
+    finally:  # also when this is cancelled
+        if writer is not None:
+            writer.transport.abort()
     return heard
 
 
