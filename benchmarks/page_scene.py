@@ -29,7 +29,9 @@ _QUEUES, _WAITING, _FAILED, _RUNNING = 50, 1_000_000, 200_000, 1000
 _PREFIX = "bq"
 _AT_ONCE = 1000
 _TIMES = 5
-_STREAMS, _WATCHED_S = 50, 20.0
+_STREAMS, _WATCHED_S, _CALM_S = 50, 20.0, 3.0
+#: A quick run's numbers mean nothing: it only sees that there are some.
+_QUICK_WATCHED_S, _QUICK_CALM_S = 0.5, 0.1
 _PAUSE_S = 0.3
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TRACE = "\n".join(["  at some line"] * 20)
@@ -53,14 +55,19 @@ async def play(stage: Any, pinging: Pinging) -> None:
             waits: list[str] = []
             with pinging(stage.url, waits):
                 first_s, *more_s = [await _first_byte_s(port, path) for _ in range(_TIMES)]
-                await asyncio.sleep(_PAUSE_S)  # what goes on behind it is pinged, too
+                if stage.is_full:
+                    await asyncio.sleep(_PAUSE_S)  # what goes on behind it is pinged, too
             value = f"{first_s * 1000:.0f} ms, then {max(more_s) * 1000:.0f} ms"
             print(f"{title:<52} {value:>20}  PING waits {waits[0]}", flush=True)
-        await asyncio.sleep(LONGEST_S)  # the searches end
+        if stage.is_full:
+            await asyncio.sleep(LONGEST_S)  # the searches end
+        watched_s = _WATCHED_S if stage.is_full else _QUICK_WATCHED_S
         waits = []
         with pinging(stage.url, waits):
-            busy = await _busy_of_streams(port, pid, names)
-        title = f"{_STREAMS} open pages, for {_WATCHED_S:.0f} s"
+            busy = await _busy_of_streams(
+                port, pid, names, calm_s=_CALM_S if stage.is_full else _QUICK_CALM_S, watched_s=watched_s
+            )
+        title = f"{_STREAMS} open pages, for {watched_s:g} s"
         print(f"{title:<52} {busy:>17.1f} % of a core  PING waits {waits[0]}", flush=True)
 
 
@@ -162,15 +169,20 @@ def _ask(writer: asyncio.StreamWriter, path: str) -> None:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
 
 
-async def _busy_of_streams(port: int, pid: int, names: list[str]) -> float:
-    """Keep streams of several screens open; return how many hundredths of a core the page takes for them."""
+async def _busy_of_streams(
+    port: int, pid: int, names: list[str], *, calm_s: float, watched_s: float
+) -> float:
+    """Keep streams of several screens open; return how many hundredths of a core the page takes for them.
+
+    They are watched for ``watched_s``, once they have had ``calm_s`` to begin.
+    """
     paths = ["/events"] * 20 + [f"/events?queue={name}" for name in names[:15]]
     paths += [f"/events?queue={names[0]}&job={n}" for n in range(_STREAMS - len(paths))]
     listening = [asyncio.create_task(_listen(port, path)) for path in paths]
     try:
-        await asyncio.sleep(3)
+        await asyncio.sleep(calm_s)
         before, began_s = _cpu_s(pid), time.perf_counter()
-        await asyncio.sleep(_WATCHED_S)
+        await asyncio.sleep(watched_s)
         return 100 * (_cpu_s(pid) - before) / (time.perf_counter() - began_s)
     finally:
         for each in listening:

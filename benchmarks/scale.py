@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib.util
 import json
 import os
@@ -227,33 +228,45 @@ async def due(stage: Stage) -> None:
 @contextmanager
 def _pinging(url: str, waits: list[str]) -> Iterator[None]:
     """Ask for a PING's answer every few ms, from another process; in the end tell the longest wait."""
-    command = [sys.executable, __file__, "--ping", url]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None  # noqa: S101 - it is a pipe
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        process.stdout.readline()  # it has begun
-        yield
-        process.stdin.close()
-        waits.append(process.stdout.readline().strip())
+    process = _pinger(url)
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    for to_come in (True, False):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        said = process.stdout.readline().strip()  # at first: that it has begun
+        if to_come:
+            yield
+    waits.append(said)
+
+
+@functools.cache
+def _pinger(url: str) -> subprocess.Popen[str]:
+    """Start the other process: one for all steps, since its imports take time. It ends with this one."""
+    return subprocess.Popen(
+        [sys.executable, __file__, "--ping", url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def _ping(url: str) -> None:
-    over = threading.Event()
-
-    def wait_for_end() -> None:
-        sys.stdin.read()
-        over.set()
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
+    """Begin at a line, tell the longest wait at the next, and so on."""
     client = redis.Redis.from_url(url)
-    client.ping()
-    print("begun", flush=True)
-    longest_s = 0.0
-    while not over.wait(_PING_EVERY_S):
-        began = time.perf_counter()
+    while sys.stdin.readline():
+        over = threading.Event()
+        threading.Thread(target=_set_at_a_line, args=(over,), daemon=True).start()
         client.ping()
-        longest_s = max(longest_s, time.perf_counter() - began)
-    print(f"{longest_s * 1000:.1f} ms", flush=True)
+        print("begun", flush=True)
+        longest_s = 0.0
+        while not over.wait(_PING_EVERY_S):
+            began = time.perf_counter()
+            client.ping()
+            longest_s = max(longest_s, time.perf_counter() - began)
+        print(f"{longest_s * 1000:.1f} ms", flush=True)
+
+
+def _set_at_a_line(over: threading.Event) -> None:
+    sys.stdin.readline()
+    over.set()
 
 
 async def active(stage: Stage) -> None:

@@ -21,6 +21,8 @@ _SLEEPS = {
     (50, 1): Counts(12, 12),
     (50, 10): Counts(120, 120),
 }
+#: Those of a quick run, whose numbers mean nothing: one of each concurrency.
+_QUICK_SLEEPS = ((0.1, 1), (1, 10))
 #: The concurrency of the other rows.
 _USUAL = 10
 _OPTIONS = Counts(15_000, 30_000)
@@ -41,6 +43,7 @@ def uses(*, is_quick: bool) -> list[Measure]:
     every = [
         _sleeping(sleep_ms, concurrency, scaled(counts))
         for (sleep_ms, concurrency), counts in _SLEEPS.items()
+        if not is_quick or (sleep_ms, concurrency) in _QUICK_SLEEPS
     ]
     every += [_options(scaled(_OPTIONS))]
     every += [_records(kilobytes, scaled(counts)) for kilobytes, counts in _RECORDS.items()]
