@@ -8,6 +8,7 @@ import itertools
 import math
 import struct
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from beeq.media.ffmpeg import FFmpeg, find_ffmpeg
 from beeq.media.limits import MediaLimits
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
+from tests.support.judges import decoded
 
 COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
@@ -44,9 +46,37 @@ async def run_job(root: Path, job_type: str, inputs: list[str], output: str, **p
     )
 
 
+#: The bytes of files that were made from filters alone, by what made them: many tests make the same ones.
+_made: dict[tuple[str, ...], bytes] = {}
+
+
 def ffmpeg(*arguments: str | Path) -> bytes:
-    command = [find_ffmpeg(), "-v", "error", "-nostdin", "-y", *map(str, arguments)]
+    """Run ffmpeg; the same file is made once. What is written to ``-`` is a judge's, who need not be the tested one."""
+    *others, output = arguments
+    if output == "-":
+        return decoded(*arguments)
+    program = find_ffmpeg()
+    if not (isinstance(output, Path) and is_of_filters_alone(others)):
+        return ran(program, arguments)
+    key = (program, *map(str, others), output.suffix)
+    if key in _made:
+        output.write_bytes(_made[key])
+        return b""
+    said = ran(program, arguments)
+    _made[key] = output.read_bytes()
+    return said
+
+
+def ran(program: str, arguments: Iterable[str | Path]) -> bytes:
+    command = [program, "-v", "error", "-nostdin", "-y", *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def is_of_filters_alone(arguments: Sequence[str | Path]) -> bool:
+    inputs = [number for number, word in enumerate(arguments) if word == "-i"]
+    return not any(isinstance(word, Path) for word in arguments) and all(
+        tuple(arguments[number - 2 : number]) == ("-f", "lavfi") for number in inputs
+    )
 
 
 def colour_clip(
