@@ -20,7 +20,7 @@ from tests.media.clips import FFMPEG, ffmpeg, run_job
 
 pytestmark = pytest.mark.ffmpeg
 
-PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=352x288:r=25:d=0.4")
+PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=176x144:r=25:d=0.2")
 SOUND = ("-f", "lavfi", "-i", "sine=f=500:r=48000:d=0.4")
 PICTURES = {
     "h264": ("a.mp4", "libx264"), "hevc": ("a.mp4", "libx265"), "av1": ("a.mp4", "libaom-av1"),

@@ -151,7 +151,7 @@ async def test_a_killed_workers_job_leaves_nothing_and_is_done_next(
     kind: str,
     kernel: str,
 ) -> None:
-    source = "color=red:s=640x360:r=30:d=15,noise=alls=20"
+    source = "color=red:s=480x270:r=30:d=12,noise=alls=20"
     ffmpeg("-f", "lavfi", "-i", source, "-preset", "ultrafast", tmp_path / "clip.mp4")
     before = media(tmp_path, kind)
     queue = make_queue(stall_interval=STALL_INTERVAL_MS)
@@ -181,8 +181,8 @@ async def test_a_killed_workers_job_leaves_nothing_and_is_done_next(
     await job.result(timeout=90_000)
     assert tree(tmp_path).keys() == after.keys()
     for name in outputs_of(kind):
-        assert frame_count(tmp_path / name) == pytest.approx(465, abs=1)
-        assert colour_at(tmp_path / name, 15.2) == "blue"
+        assert frame_count(tmp_path / name) == pytest.approx(375, abs=1)
+        assert colour_at(tmp_path / name, 12.2) == "blue"
 
 
 @pytest.mark.usefixtures("_one_core")
@@ -191,8 +191,10 @@ async def test_a_killed_workers_job_leaves_nothing_and_is_done_next(
 async def test_a_job_that_is_ended_takes_ffmpeg_and_its_files_along(
     tmp_path: Path, make_queue: Callable[..., Any], kind: str, end: str
 ) -> None:
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x180:r=30:d=2", tmp_path / "short.mp4")
-    ffmpeg("-stream_loop", "400", "-i", tmp_path / "short.mp4", "-c", "copy", tmp_path / "clip.mp4")
+    # Few pictures, for the reading before, and large ones, for the writing.
+    source = "testsrc2=s=1280x720:r=30:d=2"
+    ffmpeg("-f", "lavfi", "-i", source, "-preset", "ultrafast", tmp_path / "short.mp4")
+    ffmpeg("-stream_loop", "40", "-i", tmp_path / "short.mp4", "-c", "copy", tmp_path / "clip.mp4")
     before = media(tmp_path, kind)
     queue = make_queue()
     record = Recorder(queue, "cancelled", "failed", "succeeded")
@@ -210,7 +212,7 @@ async def test_a_job_that_is_ended_takes_ffmpeg_and_its_files_along(
 
     job = queue.create_job(job_of(kind, "clip.mp4")).set_id("film-1")
     if end == "timed out":
-        job.timeout(15_000)  # the reading before it takes a while on one core
+        job.timeout(8000)  # the reading before it takes a while on one core
     is_writing = writing(job, kind)
     others = {pid for pid, (parent, _) in processes().items() if parent == os.getpid()}
     await job.save()

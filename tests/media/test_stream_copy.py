@@ -112,12 +112,12 @@ async def test_many_alike_clips_keep_sound_and_picture_together(
     ffmpeg("-f", "lavfi", "-i", f"color=red:{ntsc}", *REORDERED, tmp_path / "mute.mp4")
     tone = ("-f", "lavfi", "-i", "sine=f=700:d=0.3003,volume=8")
     ffmpeg("-f", "lavfi", "-i", f"color=blue:{ntsc}", *tone, *REORDERED, tmp_path / "loud.mp4")
-    await run_job(tmp_path, "video-stitch", ["mute.mp4", "mute.mp4", "loud.mp4"] * 12, "o.mp4")
+    await run_job(tmp_path, "video-stitch", ["mute.mp4", "mute.mp4", "loud.mp4"] * 6, "o.mp4")
     assert len(copies) == 1
     film = tmp_path / "o.mp4"
     (length_s,) = {count * 1.001 / 30 for count in copies[0].counts}
     samples = sound_of(film)
-    for number in (2, 35):
+    for number in (2, 17):
         begin_s = number * length_s
         assert [colour_at(film, begin_s + shift_s) for shift_s in (-0.05, 0.05)] == ["red", "blue"]
         heard = [
