@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm_start import WarmStart
+
 _ROOT = Path(__file__).parents[2]
+_PATIENCE_S = 280
 #: Runs jobs in a process of its own, because the memory of a process' children is known as their maximum.
 _ATTACK = """
 import asyncio, json, resource, sys
@@ -47,12 +48,18 @@ class Attack:
     peak_mb: float
 
 
-def attack(root: Path, *jobs: dict[str, Any], **settings: str) -> Attack:
+#: ``attack(root, job, …, SETTING="value", …)``.
+Attacking = Callable[..., Attack]
+
+
+def attack(warm_start: WarmStart, root: Path, *jobs: dict[str, Any], **settings: str) -> Attack:
     """Run jobs under a media root, with settings of the environment."""
-    command = [sys.executable, "-c", _ATTACK, str(root), json.dumps(jobs), json.dumps(settings)]
+    command = ["-c", _ATTACK, str(root), json.dumps(jobs), json.dumps(settings)]
     # ``python -c`` imports from the current folder.
-    ended = subprocess.run(command, check=True, capture_output=True, cwd=_ROOT, env=dict(os.environ))
-    return Attack(*json.loads(ended.stdout))
+    process = warm_start.start(command, _ROOT, dict(os.environ))
+    said, complained = process.communicate(None, _PATIENCE_S)
+    assert process.returncode == 0, complained
+    return Attack(*json.loads(said))
 
 
 def gif(width: int, height: int, *, count: int = 1, hundredths: int = 0) -> bytes:

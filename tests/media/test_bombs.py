@@ -13,7 +13,7 @@ from beeq.errors import JobFailed
 from beeq.job import RunningJob
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.media.bombs import attack, bmp, gif, jpeg, mp4, png, wav, webp, y4m
+from tests.media.bombs import Attacking, bmp, gif, jpeg, mp4, png, wav, webp, y4m
 from tests.media.clips import ffmpeg, tree
 
 pytestmark = pytest.mark.ffmpeg
@@ -66,7 +66,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def assert_refused(root: Path, jobs: list[dict[str, Any]], message: str) -> None:
+def assert_refused(attack: Attacking, root: Path, jobs: list[dict[str, Any]], message: str) -> None:
     """Run the jobs; each must fail for good with the message, in little memory, and leave no file."""
     before = tree(root)
     attacked = attack(root, *jobs)
@@ -92,10 +92,10 @@ def assert_refused(root: Path, jobs: list[dict[str, Any]], message: str) -> None
     ],
 )
 def test_a_sound_that_is_a_bomb_is_refused_in_every_job(
-    root: Path, name: str, content: bytes, message: str
+    root: Path, attack: Attacking, name: str, content: bytes, message: str
 ) -> None:
     (root / name).write_bytes(content)
-    assert_refused(root, with_sound(name), message)
+    assert_refused(attack, root, with_sound(name), message)
 
 
 @pytest.mark.parametrize(
@@ -111,23 +111,25 @@ def test_a_sound_that_is_a_bomb_is_refused_in_every_job(
     ],
 )
 def test_a_film_that_is_a_bomb_is_refused_in_every_job(
-    root: Path, name: str, content: bytes, message: str
+    root: Path, attack: Attacking, name: str, content: bytes, message: str
 ) -> None:
     (root / name).write_bytes(content)
-    assert_refused(root, with_pictures(name), message)
+    assert_refused(attack, root, with_pictures(name), message)
 
 
 @pytest.mark.parametrize(
     ("suffix", "make"), [("gif", gif), ("png", png), ("bmp", bmp), ("jpg", jpeg), ("webp", webp)]
 )
 def test_a_picture_that_is_a_bomb_is_refused_in_every_job(
-    root: Path, suffix: str, make: Callable[[int, int], bytes]
+    root: Path, attack: Attacking, suffix: str, make: Callable[[int, int], bytes]
 ) -> None:
     (root / f"bomb.{suffix}").write_bytes(make(SIDE, SIDE))
-    assert_refused(root, with_pictures(f"bomb.{suffix}"), f"has pictures of 16000x16000 pixels; {LARGE}")
+    assert_refused(
+        attack, root, with_pictures(f"bomb.{suffix}"), f"has pictures of 16000x16000 pixels; {LARGE}"
+    )
 
 
-def test_a_small_file_with_a_huge_index_takes_bounded_memory(root: Path) -> None:
+def test_a_small_file_with_a_huge_index_takes_bounded_memory(root: Path, attack: Attacking) -> None:
     # Some twenty bytes of memory for each sample.
     (root / "bomb.mov").write_bytes(mp4([(20_000_000, 1)], is_sound=False, size=1, timescale=1_000_000))
     attacked = attack(root, *with_pictures("bomb.mov"))
@@ -135,22 +137,24 @@ def test_a_small_file_with_a_huge_index_takes_bounded_memory(root: Path) -> None
     assert attacked.peak_mb < 1000
 
 
-def test_many_stills_may_not_make_a_film_of_days(root: Path) -> None:
+def test_many_stills_may_not_make_a_film_of_days(root: Path, attack: Attacking) -> None:
     (root / "still.png").write_bytes(png(16, 16))
     scenes = ["still.png"] * 7
     message = r"the output would be 25200 s long; the limit is 21600 s \(BEEQ_MEDIA_MAX_SECONDS\)"
     film = {**assembly(*scenes, master="good.wav"), "parameters": {"stillSeconds": 3600}}
-    assert_refused(root, [job("video-stitch", *scenes, output="out.mp4", stillSeconds=3600), film], message)
+    assert_refused(
+        attack, root, [job("video-stitch", *scenes, output="out.mp4", stillSeconds=3600), film], message
+    )
 
 
-def test_many_long_inputs_may_not_make_a_longer_output(root: Path) -> None:
+def test_many_long_inputs_may_not_make_a_longer_output(root: Path, attack: Attacking) -> None:
     (root / "hour.mov").write_bytes(mp4([(360, 10)], is_sound=True, timescale=1))
     hours = ["hour.mov"] * 7
     message = r"the output would be 25200 s long; the limit is 21600 s \(BEEQ_MEDIA_MAX_SECONDS\)"
-    assert_refused(root, [job("audio-stitch", *hours, output="out.wav")], message)
+    assert_refused(attack, root, [job("audio-stitch", *hours, output="out.wav")], message)
 
 
-def test_many_large_pictures_may_not_be_open_at_once(root: Path) -> None:
+def test_many_large_pictures_may_not_be_open_at_once(root: Path, attack: Attacking) -> None:
     # Each of them is allowed, and the shape of a film is the first one's.
     (root / "large.png").write_bytes(png(8192, 4320, lines=4320))
     large = ["large.png"] * 16
@@ -165,7 +169,7 @@ def test_many_large_pictures_may_not_be_open_at_once(root: Path) -> None:
         assert re.search(message, text), text
 
 
-def test_a_picture_may_not_grow_within_a_film(root: Path) -> None:
+def test_a_picture_may_not_grow_within_a_film(root: Path, attack: Attacking) -> None:
     # Raw pictures do not say how long they are shown, which the other jobs ask for.
     for name, size in (("small", "64x48"), ("large", "640x480")):
         ffmpeg("-f", "lavfi", "-i", f"color=lime:s={size}:d=0.2", *("-c:v", "libx264", root / f"{name}.h264"))
@@ -176,7 +180,7 @@ def test_a_picture_may_not_grow_within_a_film(root: Path) -> None:
         assert re.search(r"pictures of 640x480 pixels; the limit is 320x240", text), text
 
 
-def test_what_is_just_within_the_limits_is_done(root: Path) -> None:
+def test_what_is_just_within_the_limits_is_done(root: Path, attack: Attacking) -> None:
     (root / "pause.mov").write_bytes(mp4([(10, 20), (1, 4000), (10, 20)], is_sound=True))
     (root / "film.y4m").write_bytes(y4m(64, 48, "10:1", "2:1", 50))
     (root / "tracks.mov").write_bytes(mp4([(10, 20)], is_sound=True, tracks=4))

@@ -20,7 +20,7 @@ from beeq.media.sandbox.confinement import confinement_of
 from beeq.media.sandbox.plan import Needs
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.media import MediaProcessor
-from tests.media.bombs import attack, gif, mp4
+from tests.media.bombs import Attacking, gif, mp4
 from tests.media.clips import FFMPEG, FakeJob, colour_clip, ffmpeg, tree
 
 pytestmark = pytest.mark.ffmpeg
@@ -142,7 +142,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_that_passes_the_checks_ends_at_a_limit(tmp_path: Path, name: str) -> None:
+def test_a_bomb_that_passes_the_checks_ends_at_a_limit(tmp_path: Path, attack: Attacking, name: str) -> None:
     content, kind, output, limit = BOMBS[name]
     (tmp_path / "bomb.mov").write_bytes(content)
     attacked = attack(tmp_path, {"type": kind, "inputFiles": ["bomb.mov"], "outputPath": output}, **OPEN)

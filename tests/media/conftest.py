@@ -1,0 +1,16 @@
+"""Fixtures of the media tests."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.media import bombs
+from tests.support.warm_start import WarmStart
+
+
+@pytest.fixture
+def attack(warm_start: WarmStart) -> bombs.Attacking:
+    """What runs jobs in a process of its own, and tells how they ended and what they used up."""
+    return partial(bombs.attack, warm_start)
