@@ -1,6 +1,6 @@
 """Looks into a queue: jobs by id and by state, counts, outcomes. Writes nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from beeq.errors import JobFailed, JobUnreadable
@@ -74,11 +74,17 @@ class Stats(Health):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended: with a value, or with an error."""
+    """How a job ended: with a value, or with an error.
+
+    Attributes:
+        is_whole: whether that is all. False: a Node worker ended it, whose event alone tells the value, or
+            the error's own message.
+    """
 
     value: Any = None
     error: JobFailed | None = None
     is_cancelled: bool = False
+    is_whole: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,7 @@ class Reader:
             return ended is not None, ended
         if not (has_succeeded or has_failed):
             return True, None
-        ended = Ended() if kept is None else kept_outcome(job_id, kept, created_ms=created_ms)
+        ended = Ended(is_whole=False) if kept is None else kept_outcome(job_id, kept, created_ms=created_ms)
         if ended is not None and (ended.error is None) == bool(has_succeeded):
             return True, ended
         job_state = await self.job_state(job_id)
@@ -238,7 +244,8 @@ class Reader:
             ended = kept_outcome(job_id, kept, created_ms=created_ms_of(record.options))
             if ended is not None and (ended.error is None) == bool(has_succeeded):
                 return JobState(_state_of(ended), record, ended)
-        ended = Ended() if has_succeeded else Ended(error=JobFailed(job_id, trace_text(record)))
+        failed = None if has_succeeded else JobFailed(job_id, trace_text(record))
+        ended = Ended(error=failed, is_whole=False)
         return JobState(_state_of(ended), record, ended)
 
 

@@ -16,6 +16,8 @@ from beeq.supervision.fence import limit
 _HEAD_START_S = 0.1
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
+#: A Node worker's outcome may be found while the event that tells it whole is about to be read.
+_TOLD_WITHIN_S = 0.25
 #: A record may go with its job's end; the event is then about to arrive.
 _GONE_AFTER_LOOKS = 2
 
@@ -44,12 +46,15 @@ class Results:
         try:
             async with asyncio.timeout(None) as bound:
                 limit(bound, None if limit_s is None else limit_s - head_start_s)
-                return await self._look(job_id, created_ms=creation_ms(job))
+                end = await self._look(job_id, created_ms=creation_ms(job))
         except TimeoutError:
             raise TimeoutError(f"Job {job_id} did not end within {timeout_ms} ms") from None
+        if isinstance(end, Ended) and not end.is_whole:
+            return _value_of(await self._hear(job_id, within_s=_TOLD_WITHIN_S) or end)
+        return _value_of(end)
 
-    async def _look(self, job_id: str, *, created_ms: int) -> Any:
-        """Ask Redis, and listen in between, until the job has ended."""
+    async def _look(self, job_id: str, *, created_ms: int) -> JobEvent | Ended:
+        """Ask Redis, and listen in between, until the job has ended; return how."""
         pause_s = _FIRST_PAUSE_S
         missing = 0
         while True:
@@ -59,13 +64,13 @@ class Results:
                 pass  # the caller's timeout decides how long to hope
             else:
                 if ended is not None:
-                    return _value_of(self._event_hub.heard(job_id) or ended)
+                    return self._event_hub.heard(job_id) or ended
                 missing = 0 if is_there else missing + 1
                 if missing > _GONE_AFTER_LOOKS:
                     raise gone(job_id)
             event = await self._hear(job_id, within_s=pause_s)
             if event is not None:
-                return _value_of(event)
+                return event
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _hear(self, job_id: str, *, within_s: float) -> JobEvent | None:

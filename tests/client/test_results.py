@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from beeq import JobFailed
+from beeq.client.reader import Reader
 
 pytestmark = pytest.mark.fast
 
@@ -174,6 +175,22 @@ async def test_an_event_of_a_node_peer_brings_its_value(make_queue, redis):
     await redis.publish(queue.keys.events, json.dumps({"id": job.id, "event": "succeeded", "data": {"y": 2}}))
     assert await waiting in ({"y": 2}, None)
     assert await (await queue.get_job(job.id)).result(timeout=5000) == {"y": 2}
+
+
+async def test_an_event_read_just_after_a_look_brings_its_value_too(make_queue, redis, monkeypatch):
+    """What a Node worker has written and what it has published come over two connections."""
+    queue = make_queue(is_worker=False)
+    job = await queue.enqueue({"x": 1})
+    await finish_as_node_does(redis, queue.keys, job.id, "succeeded")
+    look = Reader.look
+
+    async def look_first(*arguments, **options):
+        found = await look(*arguments, **options)
+        await redis.publish(queue.keys.events, '{"id":"1","event":"succeeded","data":{"y":2}}')
+        return found
+
+    monkeypatch.setattr(Reader, "look", look_first)
+    assert await job.result(timeout=5000) == {"y": 2}
 
 
 async def test_an_event_heard_before_the_call_wins(make_queue, redis, recorder):

@@ -26,9 +26,12 @@ async def test_a_result_of_another_database_is_not_mirrored(
         try:
             mirror = scene.mirror()
             keys = scene.service.queues[NAME].keys
-            await eventually(lambda: mirror._subscriber is not None and mirror._subscriber.has(keys.events))
+            subscriber = await eventually(lambda: mirror._subscriber)
+            await eventually(lambda: subscriber.has(keys.events))
             job = await scene.service.queues[NAME].enqueue({"webhookUrl": "https://example.com/"}, id="same")
             await redis.publish(keys.events, encode_event("same", "succeeded", "theirs"))
+            await subscriber.catch_up()
+            await mirror._own_events[keys.events].settled()  # it was looked at while the job waits here
             await eventually(lambda: "same" in scene.documents(), 30)
             record = json.loads(await redis.hget(keys.jobs, job.id) or "") | {"status": "succeeded"}
             async with redis.pipeline() as pipe:
