@@ -77,21 +77,20 @@ class ExchangePacker:
         arguments = [*counted, call.token, b"%d" % call.free, b"%d" % call.ahead, ahead_ms, b"", b""]
         if call.fetched is not None:
             arguments[6:] = call.fetched.raw_id, b"1" if call.fetched.is_started else b""
-        prefix = self._success_prefix
+        prefix, drops, without_result = self._success_prefix, self._drops_succeeded, self._without_result
         for pending in call.outcomes:
             outcome = pending.outcome
-            keep = outcome.keep
-            if not keep and self._drops_succeeded and outcome.status == "succeeded":
-                # Without a record, nothing else would tell who asks later that the job succeeded.
-                keep = b"%d:snull" % created_ms_of(outcome.job.options)
-            elif self._without_result and outcome.status in self._without_result:
-                keep = b""
-            status, delay = b"succeeded", b"0"
+            status, delay, keep = b"succeeded", b"0", outcome.keep
             if outcome.status != "succeeded":
                 prefix = self._prefix
                 if not (outcome.attempt or outcome.is_postponed):  # a success that Redis refused
                     self.note_attempt(outcome)
                 status, delay = outcome.status.encode(), b"%d:%b" % (outcome.delay_ms, outcome.attempt)
+            elif drops and not keep:
+                # Without a record, nothing else would tell who asks later that the job succeeded.
+                keep = b"%d:snull" % created_ms_of(outcome.job.options)
+            if without_result and outcome.status in without_result:
+                keep = b""
             arguments += pending.raw_id, pending.claim, status, outcome.record, outcome.message, delay, keep
         return prefix.pack(arguments)
 

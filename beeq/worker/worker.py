@@ -96,6 +96,7 @@ class Worker:
         #: Set while nothing runs and the queue was found empty; and when ``is_paused``.
         self.idle = asyncio.Event()
         self._report = AttemptReport(context.telemetry)
+        self._most_deliveries = context.settings.max_stalls + 1
         self._runner = Runner(
             handler,
             executor=executor,
@@ -279,7 +280,7 @@ class Worker:
             return
         job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
         job.started_ms = now_ms
-        if deliveries > context.settings.max_stalls + 1:
+        if deliveries > self._most_deliveries:
             # A stall check only requeues. The worker that claims a job too often fails it, unrun.
             self.pump.outcome_ready(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))
             return

@@ -4,6 +4,8 @@ An idle worker does not wait for the reply of the call that claims its job: the 
 record along, the call is sent, and the handler starts. The reply then grants the claim, or refuses it.
 """
 
+from collections.abc import Sequence
+
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
 ClaimedJob = tuple[bytes, bytes, int, bytes]
 
@@ -44,22 +46,31 @@ class HeldClaims(dict[bytes, bytes]):
         self[raw_id] = claim
 
     def hold_new(
-        self, token: bytes, first_place: int, new_jobs: list[tuple[bytes, bytes, int]]
+        self,
+        token: bytes,
+        first_place: int,
+        raw_ids: Sequence[bytes],
+        records: Sequence[bytes],
+        deliveries: Sequence[int],
     ) -> tuple[list[ClaimedJob], list[bytes]]:
-        """Hold the jobs that a call has handed out: id, record and deliveries of each, from that place on.
+        """Hold the jobs that a call has handed out, from that place on.
 
         Returns them with their claims, and the claims that were held until now of the same ids.
         """
-        claimed: list[ClaimedJob] = []
+        after = first_place + len(raw_ids)
+        if after <= len(_USUAL_ENDS) and deliveries.count(FIRST_DELIVERY) == len(deliveries):
+            claims = [token + end for end in _USUAL_ENDS[first_place:after]]
+        else:
+            claims = [claim_of(token, place, count) for place, count in enumerate(deliveries, first_place)]
+        claimed = list(zip(raw_ids, records, deliveries, claims, strict=True))
         lost: list[bytes] = []
-        for place, (raw_id, record, deliveries) in enumerate(new_jobs, first_place):
-            if raw_id in self:
-                lost.append(self[raw_id])
-            is_usual = deliveries == FIRST_DELIVERY and place < len(_USUAL_ENDS)
-            # As ``claim_of`` has it, which costs each job a call.
-            claim = token + _USUAL_ENDS[place] if is_usual else claim_of(token, place, deliveries)
-            self[raw_id] = claim
-            claimed.append((raw_id, record, deliveries, claim))
+        if len(set(raw_ids)) == len(raw_ids) and self.keys().isdisjoint(raw_ids):
+            self.update(zip(raw_ids, claims, strict=True))
+        else:
+            for raw_id, claim in zip(raw_ids, claims, strict=True):
+                if raw_id in self:
+                    lost.append(self[raw_id])
+                self[raw_id] = claim
         return claimed, lost
 
     def holds(self, raw_id: bytes, claim: bytes) -> bool:

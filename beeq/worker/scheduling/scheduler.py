@@ -159,17 +159,16 @@ class Scheduler:
             self._is_empty = bool(reply.flags & actions.IS_EMPTY)
         results: list[Action] = []
         jobs = reply.jobs
-        new_jobs = list(zip(jobs[::3], jobs[1::3], jobs[2::3], strict=True))
         first_place = 0
         if call.fetched is not None and call.fetched.is_started:
             # Place 0 of the call is that of this job, whether Redis has granted its claim or not.
             goes_on = self._settle_early_start(call.fetched, reply.is_granted, results)
             first_place = 1 if goes_on or not reply.is_granted else 0
-            new_jobs = new_jobs[goes_on:]
+            jobs = jobs[3 * goes_on :]
         if call.outcomes:
             self._settle_outcomes(call.outcomes, reply.facts, results)
-        if new_jobs:
-            claimed, lost = self.claimed.hold_new(call.token, first_place, new_jobs)
+        if jobs:
+            claimed, lost = self.claimed.hold_new(call.token, first_place, jobs[::3], jobs[1::3], jobs[2::3])
             # What has stalled here comes back.
             results += map(actions.StopHandler, lost)
             at_once = self.places.take(claimed, reply.ahead, call)
