@@ -52,4 +52,5 @@ def test_an_audit_that_can_do_nothing_fails_nothing(tmp_path):
     )
     assert ran.returncode == 0
     assert "nothing was audited" in ran.stderr
-    assert CI.rstrip().splitlines()[-1].startswith(".ci/audit || true")
+    assert "\nbeside audit .ci/audit\n" in CI
+    assert "\nended audit || true" in CI
