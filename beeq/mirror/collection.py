@@ -96,8 +96,12 @@ class StatusCollection:
                 await self._idle.wait()
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._client.close()
+        """Close all connections; if this is cancelled, without telling MongoDB that the sessions end."""
+        try:
+            await self._client.close()
+        except asyncio.CancelledError:
+            await self._client.close()  # it has forgotten the sessions; else its tasks would go on for ever
+            raise
 
     @asynccontextmanager
     async def _bounded(self, limit_s: float) -> AsyncIterator[None]:

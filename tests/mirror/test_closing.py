@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
 
+from beeq.mirror.collection import StatusCollection
 from beeq.service import QueueService
 from tests.mirror.conftest import Scene
-from tests.support.proxy import proxy_to
+from tests.support.proxy import Proxy, proxy_to
 
 #: The most that a close takes beside its queues' own, and what a busy machine may add.
 BOUND_S = 3 + 4
@@ -21,6 +23,11 @@ def webhook(n: int) -> dict[str, Any]:
 
 def service_of(scene: Scene, mongo_url: str | None = None) -> QueueService:
     return QueueService(redis=scene.redis_url, prefix=scene.prefix, mongo_url=mongo_url or scene.mongo_url)
+
+
+def url_over(proxy: Proxy, scene: Scene) -> str:
+    """Else the driver would go where the server says that it is."""
+    return f"mongodb://127.0.0.1:{proxy.port}/{scene.database}?directConnection=true"
 
 
 @pytest.mark.parametrize("connects", [True, False])
@@ -37,10 +44,9 @@ async def test_a_close_mirrors_what_was_just_noted(scene: Scene, connects):
     await service.close()
 
 
-async def test_a_close_beside_a_silent_mongodb_ends_in_time(scene: Scene):
+async def test_a_close_beside_a_silent_mongodb_ends_in_time(scene: Scene, monkeypatch):
     async with proxy_to(scene.mongo.port) as proxy:
-        url = f"mongodb://127.0.0.1:{proxy.port}/{scene.database}"
-        service = service_of(scene, url)
+        service = service_of(scene, url_over(proxy, scene))
         await service.connect()
         await service.add_webhook_job(webhook(1))
         assert await service.get_job_status("job-1")  # connected
@@ -49,9 +55,25 @@ async def test_a_close_beside_a_silent_mongodb_ends_in_time(scene: Scene):
         began = time.monotonic()
         await service.close()
         assert time.monotonic() - began < BOUND_S
-    mirror = scene.mirror()
-    await mirror.flush(30)
+    # What the writer that was cut short had taken is taken over from it.
+    monkeypatch.setattr("beeq.mirror.outbox._ABANDONED_MS", 100)
+    monkeypatch.setattr("beeq.mirror.writer._CLAIM_ABANDONED_S", 0.1)
+    assert await scene.mirror().flush(30)
     assert scene.documents().keys() >= {"job-2"}
+
+
+async def test_a_close_cut_short_leaves_no_task_of_pymongos(scene: Scene, eventually):
+    before = asyncio.all_tasks()
+    async with proxy_to(scene.mongo.port) as proxy:
+        collection = StatusCollection(url_over(proxy, scene))
+        await collection.ensure_index()  # there is a session, whose end MongoDB is to be told
+        proxy.freeze()
+        closing = asyncio.ensure_future(collection.close())
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+        closing.cancel()
+        await asyncio.wait([closing])
+    await eventually(lambda: asyncio.all_tasks() <= before)
 
 
 async def test_a_close_without_mongodb_ends_in_time(scene: Scene):
