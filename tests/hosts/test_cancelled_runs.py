@@ -19,23 +19,24 @@ SOON_S = CLOSE_GRACE_S + 5.0
 
 
 class Handler:
-    """A handler that goes on until it is cancelled, and then takes its time."""
+    """A handler that goes on until it is cancelled, and then waits until it may end."""
 
-    def __init__(self, cleanup_s: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
-        self._cleanup_s = cleanup_s
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     async def __call__(self, _job: Any) -> None:
         self.begun.set()
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(self._cleanup_s)
+            await self.may_end.wait()
             self.ended.set()
 
 
-async def begin(make_queue: Any, *, cleanup_s: float = 0.0, **settings: Any) -> tuple[Any, Handler]:
-    queue, handler = make_queue(**settings), Handler(cleanup_s)
+async def begin(make_queue: Any, **settings: Any) -> tuple[Any, Handler]:
+    queue, handler = make_queue(**settings), Handler()
     queue.process(handler)
     await queue.enqueue("hangs", retries=1)
     return queue, handler
@@ -113,13 +114,15 @@ async def test_a_queue_whose_run_was_cancelled_may_run_again(make_queue, redis):
 
 
 async def test_a_second_cancellation_changes_nothing(make_queue, redis):
-    queue, handler = await begin(make_queue, cleanup_s=0.3)
+    queue, handler = await begin(make_queue)
+    handler.may_end.clear()
     running = asyncio.ensure_future(queue.run(catch_signals=False))
     await when_begun(handler, running)
-    for _ in range(20):
+    for _ in range(10):
         running.cancel()
         await asyncio.sleep(0.01)
         assert not running.done(), "its handler still cleans up"
+    handler.may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, SOON_S)
     assert handler.ended.is_set()
