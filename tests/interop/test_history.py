@@ -11,7 +11,7 @@ import redis.asyncio
 from beeq import Queue
 from beeq.client.history_note import HistoryNote
 from beeq.redis import scripts
-from tests.support.history import let_minutes_pass
+from tests.support.history import let_minutes_pass, wait_for_a_minute_with
 from tests.support.node_bee import NodeBee
 
 Redis = redis.asyncio.Redis
@@ -32,11 +32,12 @@ async def test_what_node_works_off_is_in_the_history(
     has_own_ids: bool,
 ) -> None:
     queue = make_queue(is_worker=False)
+    worker = await make_node(concurrency=5)
+    wait_for_a_minute_with(10)
     made: dict[str, Any] = {"id": "first"} if has_own_ids else {}
     await queue.enqueue({"act": "return"}, delay_until="1h", **made)
     await sample(queue)
     await let_minutes_pass(redis, queue.keys)
-    worker = await make_node(concurrency=5)
     for n in range(6):
         own = {"id": f"own-{n}"} if has_own_ids else {}
         await queue.enqueue({"act": "throw" if n == 5 else "return"}, **own)

@@ -12,16 +12,14 @@ from beeq.client.history_note import HistoryNote
 from beeq.errors import JobFailed, RedisRefused, RedisUnavailable
 from beeq.protocol.keys import Keys
 from beeq.sync import Queue as BlockingQueue
-from tests.support.history import let_minutes_pass
+from tests.support.history import let_minutes_pass, wait_for_a_minute_with
 
 pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(autouse=True)
 def some_seconds_of_a_minute() -> None:
-    left_s = 60 - time.time() % 60
-    if left_s < 8:
-        time.sleep(left_s)  # a test must not begin in one minute and end in the next
+    wait_for_a_minute_with(8)
 
 
 async def test_two_workers_count_what_they_have_done(make_queue, redis):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from beeq.protocol.keys import Keys
+
+
+def wait_for_a_minute_with(seconds: float) -> None:
+    """Return in a minute of which so much is left: a test must not begin in one and end in the next."""
+    left_s = 60 - time.time() % 60
+    if left_s < seconds:
+        time.sleep(left_s)
 
 
 async def let_minutes_pass(redis: Any, keys: Keys, count: int = 1) -> None:

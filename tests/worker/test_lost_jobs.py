@@ -147,6 +147,7 @@ async def test_a_cancelled_job_counts_as_cancelled_not_as_lost(scene, monkeypatc
     assert await scene.job.cancel()
     await scene.is_stopped()
     await scene.place_is_free()
+    await scene.told.until("succeeded")  # the result is told before
     assert {call[0] for call in scene.told.calls} == {"cancelled", "succeeded"}
 
 

@@ -75,10 +75,9 @@ class Worker:
             self._process.kill()
         await eventually(lambda: self._process.returncode is not None)
 
-    async def end(self) -> None:
-        """Kill it, and wait until nobody can write to its output."""
-        await self.kill()
-        await asyncio.wait_for(self._process.wait(), 30)
+    async def ended(self) -> None:
+        """Wait until nobody can write to its output any more."""
+        await asyncio.wait_for(self._process.communicate(), 30)
 
 
 @pytest.fixture
@@ -99,11 +98,12 @@ async def start(valkey: Any, queue_name: str) -> AsyncIterator[Callable[..., Any
 
         yield start
         for worker in workers:
-            await worker.end()
+            await worker.kill()
             for family in worker.families:
                 for pid in (family["child"], *family["family"]):
                     if is_alive(pid):
                         os.kill(pid, signal.SIGKILL)
+            await worker.ended()
         await queue.destroy()
 
 
