@@ -178,6 +178,14 @@ def chart(result: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+#: Mark, result file and table of each that the README has.
+README_TABLES = (
+    ("benchmark", "bench.json", table),
+    ("peers", "peers.json", peer_table),
+    ("producers", "producers.json", peer_table),
+)
+
+
 def write_readme(readme: Path, results: Path) -> None:
     """Put the tables of the result files into the README, each between its two marks.
 
@@ -187,7 +195,7 @@ def write_readme(readme: Path, results: Path) -> None:
         ValueError: a mark is missing, or the sentence with the ratios.
     """
     text = readme.read_text()
-    for mark, name, tabled in (("benchmark", "bench.json", table), ("peers", "peers.json", peer_table)):
+    for mark, name, tabled in README_TABLES:
         body = f"<!-- {mark} -->\n{tabled(json.loads((results / name).read_text()))}\n<!-- /{mark} -->"
         text = _replaced(rf"<!-- {mark} -->\n.*?\n<!-- /{mark} -->", body, text)
     rows = json.loads((results / "bench.json").read_text())["measurements"]
