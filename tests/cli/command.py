@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.locks import is_free
 from tests.support.warm_start import WarmProcess, WarmStart
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,13 +225,4 @@ class Beeq:
         """Kill what still runs, and wait for the embedded server's end."""
         for running in self._running:
             running.kill()
-        eventually(lambda: all(map(_is_free, self.folder.glob(".beeq/*.lock"))))
-
-
-def _is_free(lock: Path) -> bool:
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        eventually(lambda: all(map(is_free, self.folder.glob(".beeq/*.lock"))))

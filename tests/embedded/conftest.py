@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from beeq.embedded import keeper
+from tests.support.locks import is_free
 
 
 def eventually(holds: Callable[[], object], *, within_s: float = 15) -> None:
@@ -24,17 +24,6 @@ def eventually(holds: Callable[[], object], *, within_s: float = 15) -> None:
 def is_quiet(folder: Path) -> bool:
     """Return whether neither keeper nor server nor user of the folder lives."""
     return all(is_free(folder / name) for name in (keeper.USERS_LOCK, keeper.KEEPER_LOCK, keeper.SERVER_LOCK))
-
-
-def is_free(lock: Path) -> bool:
-    if not lock.exists():
-        return True
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from beeq import QueueClosed, RedisUnavailable, embedded
 from beeq.embedded import keeper
 from beeq.redis.connector import Connector
 from beeq.redis.resp import RespProtocol, pack
-from tests.embedded.conftest import is_free, is_quiet
+from tests.embedded.conftest import is_quiet
 from tests.embedded.test_embedded import is_alive, keeper_pid, server_pid
+from tests.support.locks import is_free
 from tests.support.waiting import eventually, pause
 
 EAGER = {"initial_redis_failure_retry_delay": 20}

@@ -26,6 +26,7 @@ claims_lost         StopHandler of each that Redis had granted; nobody beats for
 check_ahead         GiveBack of jobs that were claimed ahead and have not begun in time
 ahead_taken         of such jobs, which a thread has taken out, the places are free; or GiveBack
 pause               PAUSED: as DRAINING, without Idle or Done. When the pause is over, TAKING
+turn_ended          what DecideSoon was due for, unless it was decided meanwhile
 drain               DRAINING: nothing is claimed any more, outcomes are recorded
 burst, look         no more fetches; the queue is asked again
 =================== ========================================================================================
