@@ -27,10 +27,15 @@ class Works:
         self.ran: list[int] = []
         self.at_it, self.go_on = asyncio.Event(), asyncio.Event()
         self.stop_at = TRAINING + 10
+        self.takes_s = 0.0
+        self.most_ahead = 0
         self.queue.process(self._handle, concurrency)
 
     async def _handle(self, job: Any) -> None:
         self.ran.append(job.data)
+        self.most_ahead = max(self.most_ahead, len(self.ahead))
+        if self.takes_s:
+            await asyncio.sleep(self.takes_s)
         if job.data == self.stop_at:
             self.at_it.set()
             await self.go_on.wait()
@@ -207,6 +212,21 @@ async def test_a_burst_claims_nothing_ahead(make_queue: Any, operator: Any) -> N
     works.stop_at = -1
     await works.queue.run(burst=True, catch_signals=False)
     assert works.ran == list(range(1, len(jobs) + 1))
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+async def test_handlers_of_some_ms_are_shared_as_ever(
+    make_queue: Any, operator: Any, eventually: Any, concurrency: int
+) -> None:
+    both = [Works(make_queue, concurrency=concurrency, bound_ms=5) for _ in range(2)]
+    for works in both:
+        works.takes_s, works.stop_at = 0.006, -1
+        await works.queue.ready()
+    jobs = await fill(operator, 200)
+    await eventually(lambda: sum(len(works.ran) for works in both) == len(jobs), 30)
+    assert [works.most_ahead for works in both] == [0, 0]
+    counts = [len(works.ran) for works in both]
+    assert min(counts) >= len(jobs) * 0.4, f"one worker has run most: {counts}"
 
 
 async def test_handlers_that_end_at_once_do_not_nest(
