@@ -22,7 +22,7 @@ class Peer:
         answer: asked for the reply to each command; by default there is none.
         commands: what was asked, on whatever connection, without what redis-py says when it connects.
         dialled: how many connections were made.
-        job_state: how many of them stand.
+        open_count: how many of them are open now.
         is_frozen: nothing is said, not even while a connection is made.
     """
 
@@ -30,7 +30,7 @@ class Peer:
         self.answer: Answer = lambda _command: b""
         self.commands: list[list[bytes]] = []
         self.dialled = 0
-        self.job_state = 0
+        self.open_count = 0
         self.is_frozen = False
         self.port = 0
         self._writers: list[asyncio.StreamWriter] = []
@@ -50,7 +50,7 @@ class Peer:
         task.add_done_callback(self._tasks.discard)
         self._writers.append(writer)
         self.dialled += 1
-        self.job_state += 1
+        self.open_count += 1
         self._news.set()
         commands = hiredis.Reader()
         with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ class Peer:
                 commands.feed(data)
                 while (command := commands.gets()) is not False:
                     self._take(command, writer)
-        self.job_state -= 1
+        self.open_count -= 1
         self._news.set()
         writer.close()
 

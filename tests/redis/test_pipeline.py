@@ -278,7 +278,7 @@ async def test_a_close_ends_each_call_and_leaves_no_connection(shared, peer, is_
     peer.answer = echo
     dialled = peer.dialled
     assert isinstance(await within(shared.call("ECHO", "late")), QueueClosed)
-    await peer.until(lambda: peer.job_state == 0)
+    await peer.until(lambda: peer.open_count == 0)
     assert peer.dialled == dialled
     assert [b"ECHO", b"second"] not in peer.commands
 
@@ -318,7 +318,7 @@ async def test_a_close_between_two_tries_ends_the_call(shared, peer):
     await shared.connect()
     peer.answer = lambda _command: None
     call = asyncio.ensure_future(shared.call("ECHO", "read", repeatable=True))
-    await peer.until(lambda: peer.job_state == 0)
+    await peer.until(lambda: peer.open_count == 0)
     await shared.close()
     assert isinstance(await within(call), QueueClosed)
 
@@ -328,7 +328,7 @@ async def test_closing_twice_is_fine_and_so_is_closing_unused(peer):
     await unused.close()
     await used.connect()
     await asyncio.gather(used.close(), used.close())
-    await peer.until(lambda: peer.job_state == 0)
+    await peer.until(lambda: peer.open_count == 0)
     for shared in (unused, used):
         assert isinstance(await within(shared.call("ECHO", "late")), QueueClosed)
 

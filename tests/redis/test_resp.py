@@ -459,7 +459,7 @@ async def test_a_cancelled_exchange_reconnects_for_the_next_call(line, peer):
     assert cancelled.cancelled()
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
     assert peer.dialled == 2
-    await peer.until(lambda: peer.job_state == 1)
+    await peer.until(lambda: peer.open_count == 1)
 
 
 async def test_a_cancelled_connect_leaves_no_connection(line, peer):
@@ -472,7 +472,7 @@ async def test_a_cancelled_connect_leaves_no_connection(line, peer):
         await line.close()
     peer.answer = lambda _command: b"+PONG\r\n"
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
-    await peer.until(lambda: peer.job_state == 1)
+    await peer.until(lambda: peer.open_count == 1)
 
 
 async def test_a_peer_that_hangs_up_costs_its_calls_and_no_later_one(line, peer):
@@ -491,7 +491,7 @@ async def test_a_silent_peer_costs_its_calls_and_no_later_one(peer):
         await asyncio.wait_for(line.call("PING", patience_ms=20), 5)
     assert peer.dialled == 2
     await line.close()
-    await peer.until(lambda: peer.job_state == 0)
+    await peer.until(lambda: peer.open_count == 0)
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ async def test_a_closed_line_fails_what_is_under_way_and_dials_anew(line, peer):
     await line.close()
     with pytest.raises(RedisUnavailable, match="the connection was closed"):
         await under_way
-    await peer.until(lambda: peer.job_state == 0)
+    await peer.until(lambda: peer.open_count == 0)
     peer.answer = lambda _command: b"+PONG\r\n"
     assert await asyncio.wait_for(line.call("PING"), 5) == b"PONG"
 
@@ -559,7 +559,7 @@ async def hearing(peer: Peer) -> AsyncIterator[Hearing]:
     hearing = Hearing(peer)
     yield hearing
     await hearing.subscriber.close()
-    await peer.until(lambda: peer.job_state == 0)
+    await peer.until(lambda: peer.open_count == 0)
 
 
 def confirm(command: list[bytes]) -> bytes:
@@ -589,7 +589,7 @@ async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, pee
     assert isinstance(hearing.errors[0], RedisRefused if trouble == "refusal" else RedisUnavailable)
     peer.say(message_on(b"two", b"hi"))
     await eventually(lambda: hearing.messages == [("two", b"hi")])
-    await peer.until(lambda: peer.job_state == 1)
+    await peer.until(lambda: peer.open_count == 1)
 
 
 async def test_a_refused_subscription_is_tried_ever_less_often(hearing, peer):

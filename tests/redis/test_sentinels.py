@@ -272,7 +272,7 @@ async def test_all_queues_of_a_process_share_what_is_heard(peers):
     for connector in connectors:
         await connector.close()
     assert sentinel.commands.count([b"SUBSCRIBE", b"+switch-master"]) == 1
-    await sentinel.until(lambda: sentinel.job_state == 0)
+    await sentinel.until(lambda: sentinel.open_count == 0)
 
 
 async def test_another_loop_listens_while_one_is_blocked(peers, monkeypatch):
