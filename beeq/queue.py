@@ -24,9 +24,9 @@ from beeq.protocol.events import QueueEventName
 from beeq.protocol.keys import JobSetName
 from beeq.protocol.options import check_job_id
 from beeq.settings import Duration, QueueSettings, Settings, milliseconds, whole
+from beeq.worker.attempts.runner import Executor, Handler, SomeHandler
 from beeq.worker.health import WorkerHealth
 from beeq.worker.parts import QueueParts
-from beeq.worker.runner import Executor, Handler, SomeHandler
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

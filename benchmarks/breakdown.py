@@ -19,7 +19,7 @@ from beeq.job import JobOwner
 from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import succeed
 from beeq.redis.resp import pack
-from beeq.worker.runner import Attempt, Runner
+from beeq.worker.attempts.runner import Attempt, Runner
 
 _RECORD = (
     b'{"data":{"i":1},"options":{"timestamp":1795488864455,"stacktraces":[]},"status":"created","progress":0}'

@@ -27,7 +27,7 @@ from beeq.media.sandbox import launcher
 from beeq.media.sandbox.confinement import confinement_of
 from beeq.media.sandbox.plan import Needs, launch, limits_of
 from beeq.media.sandbox.watchdog import Watchdog
-from beeq.worker.processes.group_keeper import GroupKeeper
+from beeq.worker.attempts.processes.group_keeper import GroupKeeper
 
 #: The longest run, for jobs with a longer timeout or none.
 LIMIT_S = 3 * 60 * 60.0

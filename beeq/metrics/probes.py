@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 
 from beeq.metrics.board import ProcessSigns, ProcessState, QueueSigns
 from beeq.queue import Queue
-from beeq.worker.blocking_fetch import FETCH_TIMEOUT_MS
 from beeq.worker.health import WorkerHealth
+from beeq.worker.pump.blocking_fetch import FETCH_TIMEOUT_MS
 
 #: A blocking wait on an empty queue may take so long, whatever the stall interval.
 _LEAST_PATIENCE_MS = FETCH_TIMEOUT_MS + 1000

@@ -1,6 +1,8 @@
 """The consuming side of a queue: takes jobs, runs them, and records how they end.
 
-``consumer`` starts and stops, ``worker`` wires the parts, ``pump`` and what it uses talk to Redis, ``runner``
-runs handlers. Not here: saving and reading jobs (``beeq.client``), and what is done to all jobs of a queue
-now and then (``beeq.maintenance``).
+``consumer`` starts and stops, ``worker`` wires the parts: ``scheduling`` decides what comes next, ``pump``
+talks to Redis, ``attempts`` run the handlers. Signs of life come from ``heartbeat`` with ``running_notes``,
+and from ``health``; ``watch`` looks for defects. ``parts`` is what a queue is made of, ``supervisor`` has
+several worker processes. Not here: saving and reading jobs (``beeq.client``), and what is done to all jobs of
+a queue now and then (``beeq.maintenance``).
 """

@@ -21,8 +21,8 @@ from beeq.operations.pauses import QueuePaused, read_pause
 from beeq.process import process_name, signal_name, stop_signals
 from beeq.redis.retry_delay import RetryDelay
 from beeq.settings import whole
+from beeq.worker.attempts.runner import Executor, Handler, check_executor, check_handler
 from beeq.worker.health import WorkerHealth
-from beeq.worker.runner import Executor, Handler, check_executor, check_handler
 from beeq.worker.worker import Worker
 
 #: How long ``run`` waits for running jobs after the first signal.

@@ -15,8 +15,8 @@ from beeq.client.context import QueueContext
 from beeq.errors import WorkerStuck, shortened
 from beeq.job import Job
 from beeq.logs.records import log_event
-from beeq.worker.blocking_fetch import FETCH_TIMEOUT_MS
-from beeq.worker.pump import Pump
+from beeq.worker.pump.blocking_fetch import FETCH_TIMEOUT_MS
+from beeq.worker.pump.pump import Pump
 
 #: All places are taken for long after this time; it is said again after twice as long, and so on …
 FULL_S = 30.0

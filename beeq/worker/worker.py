@@ -40,10 +40,10 @@ from beeq.protocol.pauses import Pause
 from beeq.supervision.duty import Duty
 from beeq.supervision.loop_watch import InLoop, leave_loop, watch_loop
 from beeq.telemetry.attempt_report import AttemptReport
+from beeq.worker.attempts.processes.handler_ref import refuse_while_loading
+from beeq.worker.attempts.runner import Attempt, Executor, Handler, Runner, outcome_of
 from beeq.worker.heartbeat import Heartbeat
-from beeq.worker.processes.handler_ref import refuse_while_loading
-from beeq.worker.pump import Pump
-from beeq.worker.runner import Attempt, Executor, Handler, Runner, outcome_of
+from beeq.worker.pump.pump import Pump
 from beeq.worker.running_notes import looking_at
 from beeq.worker.scheduling.claims import ClaimedJob
 from beeq.worker.watch import WorkerWatch

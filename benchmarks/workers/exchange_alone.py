@@ -20,7 +20,7 @@ from beeq.protocol.outcome import Outcome
 from beeq.redis import scripts
 from beeq.redis.resp import pack
 from beeq.settings import Settings
-from beeq.worker.exchange import ExchangePacker
+from beeq.worker.pump.exchange_packer import ExchangePacker
 from beeq.worker.scheduling.actions import ExchangeCall, PendingOutcome
 
 #: With so many jobs at once two calls are under way, each with half of them: Redis works on one while this

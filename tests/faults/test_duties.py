@@ -22,10 +22,10 @@ from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
 from beeq.redis.connection import Connection
 from beeq.redis.pubsub import Subscriber
-from beeq.worker.exchange import ExchangePacker
+from beeq.worker.attempts.runner import Runner
 from beeq.worker.heartbeat import Heartbeat
-from beeq.worker.pump import Pump
-from beeq.worker.runner import Runner
+from beeq.worker.pump.exchange_packer import ExchangePacker
+from beeq.worker.pump.pump import Pump
 from beeq.worker.scheduling.scheduler import Scheduler
 from beeq.worker.worker import Worker
 from tests.support.breaking import WAYS, Breaker, end

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beeq import JobLost, RedisUnavailable
-from beeq.worker.blocking_fetch import MAX_RECORD_BYTES
+from beeq.worker.pump.blocking_fetch import MAX_RECORD_BYTES
 from tests.support.proxy import FirstExchange, Proxy, proxy_to
 from tests.support.waiting import eventually
 

@@ -145,7 +145,7 @@ async def test_who_loses_the_right_to_end_a_wait_closes_in_time(
 async def test_who_gets_the_right_to_end_a_wait_waits_longer(
     allow, waiting_worker, producer, admin, eventually, monkeypatch, expect_errors
 ):
-    monkeypatch.setattr("beeq.worker.blocking_fetch._ASK_RIGHT_S", 0.2)
+    monkeypatch.setattr("beeq.worker.pump.blocking_fetch._ASK_RIGHT_S", 0.2)
     await allow("-client")
     worker = await waiting_worker()
     await allow()

@@ -11,8 +11,8 @@ import pytest
 
 from beeq import Queue
 from beeq.errors import HandlersHang
-from beeq.worker import runner
-from beeq.worker.thread_pool import ThreadPool
+from beeq.worker.attempts import runner
+from beeq.worker.attempts.thread_pool import ThreadPool
 
 
 def hung_threads() -> int:

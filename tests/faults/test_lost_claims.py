@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from beeq.worker.blocking_fetch import MAX_RECORD_BYTES
+from beeq.worker.pump.blocking_fetch import MAX_RECORD_BYTES
 from tests.support.proxy import FirstExchange, proxy_to
 
 

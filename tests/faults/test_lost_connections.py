@@ -234,7 +234,7 @@ async def test_a_silently_dead_peer_is_noticed_and_left(
     make_queue, half_open, recorder, monkeypatch, eventually, expect_errors
 ):
     """bee-queue's pop hangs until the operating system gives up, after hours."""
-    monkeypatch.setattr("beeq.worker.blocking_fetch.FETCH_TIMEOUT_MS", 200)
+    monkeypatch.setattr("beeq.worker.pump.blocking_fetch.FETCH_TIMEOUT_MS", 200)
     monkeypatch.setattr("beeq.redis.pubsub.PING_AFTER_S", 0.2)
     producer = make_queue(is_worker=False)
     worker = make_queue(

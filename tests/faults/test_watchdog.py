@@ -9,8 +9,8 @@ import pytest
 
 from beeq import DutySilent, RedisRefused, RedisUnavailable, WorkerStuck
 from beeq.redis.connection import Connection
-from beeq.worker.blocking_fetch import BlockingFetch
-from beeq.worker.pump import Pump
+from beeq.worker.pump.blocking_fetch import BlockingFetch
+from beeq.worker.pump.pump import Pump
 from tests.support.proxy import FirstExchange, proxy_to
 from tests.support.waiting import pause
 

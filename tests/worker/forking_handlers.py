@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from beeq import JobLost
-from beeq.worker.processes.child_main import WorkerLink
-from beeq.worker.processes.ipc import encode
+from beeq.worker.attempts.processes.child_main import WorkerLink
+from beeq.worker.attempts.processes.ipc import encode
 
 BOUND_S = 30.0
 

@@ -13,7 +13,7 @@ from beeq.errors import RedisError, RedisRefused, RedisUnavailable
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.settings import Settings
-from beeq.worker.blocking_fetch import BlockingFetch
+from beeq.worker.pump.blocking_fetch import BlockingFetch
 from tests.support.queues import unwatched_duties
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from beeq.worker.runner import Runner
+from beeq.worker.attempts.runner import Runner
 
 #: Long enough for a busy machine: what is claimed ahead begins within four times this.
 BOUND_MS = 250

@@ -12,7 +12,7 @@ from beeq.protocol.keys import Keys
 from beeq.protocol.outcome import Outcome
 from beeq.redis import scripts
 from beeq.settings import Keep, Settings
-from beeq.worker.exchange import ExchangePacker
+from beeq.worker.pump.exchange_packer import ExchangePacker
 from beeq.worker.scheduling.actions import ExchangeCall, PendingOutcome
 
 pytestmark = pytest.mark.fast

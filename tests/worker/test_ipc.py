@@ -15,8 +15,8 @@ from beeq import errors
 from beeq.errors import Discard, JobFailed, JobLost, JobTimedOut, QueueClosed, RedisRefused, Retry
 from beeq.protocol.codec import dumps, loads
 from beeq.protocol.outcome import message_of
-from beeq.worker.processes.handler_ref import HandlerRef, load
-from beeq.worker.processes.ipc import (
+from beeq.worker.attempts.processes.handler_ref import HandlerRef, load
+from beeq.worker.attempts.processes.ipc import (
     TOKEN_BYTES,
     ChildTraceback,
     Decoder,

@@ -19,10 +19,10 @@ import uvloop
 
 from beeq import JobFailed, JobTimedOut, Queue
 from beeq.protocol.codec import dumps, loads
-from beeq.worker.processes.child_process import ChildDied, ChildProcess
-from beeq.worker.processes.group_keeper import GroupKeeper
-from beeq.worker.processes.handler_ref import HandlerRef
-from beeq.worker.processes.ipc import TOKEN_BYTES, Decoder, encode
+from beeq.worker.attempts.processes.child_process import ChildDied, ChildProcess
+from beeq.worker.attempts.processes.group_keeper import GroupKeeper
+from beeq.worker.attempts.processes.handler_ref import HandlerRef
+from beeq.worker.attempts.processes.ipc import TOKEN_BYTES, Decoder, encode
 from tests.cli.command import Beeq
 from tests.cli.command import eventually as within_s
 from tests.support.waiting import Recorder, eventually
@@ -273,7 +273,7 @@ async def test_a_module_no_child_can_import_fails_and_says_why(
 
 
 async def test_a_child_that_never_gets_ready_fails_the_attempt(make_queue, tmp_path, monkeypatch):
-    monkeypatch.setattr("beeq.worker.processes.child_process.START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("beeq.worker.attempts.processes.child_process.START_TIMEOUT_S", 0.5)
     hang = "import threading\n    threading.Event().wait()"
     found = module(tmp_path, monkeypatch, f"def handler(job):\n    return 1\n\nif IS_CHILD:\n    {hang}\n")
     before = children()
@@ -530,9 +530,8 @@ async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            boot = (
-                f"from beeq.worker.processes.child_main import main; main({theirs.fileno()}, {os.getpid()})"
-            )
+            importing = "from beeq.worker.attempts.processes.child_main import main"
+            boot = f"{importing}; main({theirs.fileno()}, {os.getpid()})"
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", boot),
                 env=ENVIRONMENT,

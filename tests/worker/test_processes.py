@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from beeq import Discard, JobFailed, Queue, Retry
-from beeq.worker.processes.ipc import ChildTraceback
+from beeq.worker.attempts.processes.ipc import ChildTraceback
 from tests.support.waiting import Recorder
 from tests.worker import process_handlers as handlers
 

@@ -36,8 +36,8 @@ from beeq.logs.setup import LogSetup, configure_child
 from beeq.process import now_ms
 from beeq.protocol.codec import decode_record, dumps, loads
 from beeq.settings import Duration, milliseconds
-from beeq.worker.processes.handler_ref import HandlerRef, load
-from beeq.worker.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
+from beeq.worker.attempts.processes.handler_ref import HandlerRef, load
+from beeq.worker.attempts.processes.ipc import Decoder, Message, encode, error_from_json, error_to_json
 
 T = TypeVar("T")
 

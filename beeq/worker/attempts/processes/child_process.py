@@ -24,9 +24,9 @@ from beeq.job import Job
 from beeq.logs.setup import setup_of_log
 from beeq.process import process_name
 from beeq.protocol.codec import dumps, loads
-from beeq.worker.processes.group_keeper import GroupKeeper
-from beeq.worker.processes.handler_ref import HandlerRef
-from beeq.worker.processes.ipc import (
+from beeq.worker.attempts.processes.group_keeper import GroupKeeper
+from beeq.worker.attempts.processes.handler_ref import HandlerRef
+from beeq.worker.attempts.processes.ipc import (
     TOKEN_BYTES,
     Decoder,
     Message,
@@ -50,7 +50,7 @@ import json, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: None)
 sys.path[:] = json.loads(sys.argv[3])
-from beeq.worker.processes.child_main import main
+from beeq.worker.attempts.processes.child_main import main
 main(int(sys.argv[1]), int(sys.argv[2]))
 """
 

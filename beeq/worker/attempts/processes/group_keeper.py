@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from beeq.client.closing import within
 from beeq.process import call_in_thread, plain_environment
-from beeq.worker.processes import keeper_main
+from beeq.worker.attempts.processes import keeper_main
 
 logger = logging.getLogger("beeq")
 

@@ -28,9 +28,9 @@ from beeq.redis.connection import Connection, meant_by
 from beeq.redis.resp import CommandPrefix
 from beeq.redis.retry_delay import RetryDelay
 from beeq.supervision.duty import Duty
-from beeq.worker.blocking_fetch import BlockingFetch
-from beeq.worker.exchange import ExchangePacker
-from beeq.worker.recovery import Recovery, failure_of
+from beeq.worker.pump.blocking_fetch import BlockingFetch
+from beeq.worker.pump.exchange_packer import ExchangePacker
+from beeq.worker.pump.recovery import Recovery, failure_of
 from beeq.worker.scheduling import actions
 from beeq.worker.scheduling.ahead import BEGINS_WITHIN, AttemptPace, ahead_member
 from beeq.worker.scheduling.claims import ClaimedJob

@@ -11,9 +11,9 @@ from contextvars import Context
 from typing import Any
 
 from beeq.job import Job
-from beeq.worker.processes.child_process import ChildDied, ChildProcess
-from beeq.worker.processes.group_keeper import GroupKeeper
-from beeq.worker.processes.handler_ref import HandlerRef
+from beeq.worker.attempts.processes.child_process import ChildDied, ChildProcess
+from beeq.worker.attempts.processes.group_keeper import GroupKeeper
+from beeq.worker.attempts.processes.handler_ref import HandlerRef
 
 
 class ProcessPool:

@@ -24,9 +24,9 @@ from beeq.protocol.codec import decode_record
 from beeq.protocol.options import timeout_ms_of
 from beeq.protocol.outcome import Outcome, fail, succeed
 from beeq.telemetry.attempt_report import AttemptReport
-from beeq.worker.processes.handler_ref import HandlerRef
-from beeq.worker.processes.pool import ProcessPool
-from beeq.worker.thread_pool import ThreadPool
+from beeq.worker.attempts.processes.handler_ref import HandlerRef
+from beeq.worker.attempts.processes.pool import ProcessPool
+from beeq.worker.attempts.thread_pool import ThreadPool
 
 #: A handler that ignores its cancellation is given up after this long.
 GRACE_S = 1.0
