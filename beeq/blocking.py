@@ -25,7 +25,7 @@ U = TypeVar("U")
 Twin = TypeVar("Twin", bound="BlockingTwin")
 #: How often a waiting thread asks whether its loop is still there.
 _LOOK_AT_LOOP_S = 1.0
-#: A loop that has not run for so many looks in a row is taken for gone: its program may run it piecewise.
+#: A loop that did not run at this many checks in a row counts as gone. Fewer: a program may run it piecewise.
 _LOOKS_WITHOUT_LOOP = 5
 _IS_ENDING = "the interpreter is ending, its event loops run no more: nothing was sent to Redis"
 _HAS_STOPPED = "the event loop that the queue works in does not run any more"
@@ -55,14 +55,15 @@ class Portal:
     def run(self, coroutine: Coroutine[Any, Any, T], *, limit_s: float = math.inf) -> T:
         """Run the coroutine in the loop and return what it returns.
 
-        Raises RuntimeError in the loop's own thread, which would wait for itself; after a fork; while the
-        interpreter ends, for the loop's thread has ended then (finalisers call so late, ``atexit`` does not);
-        and where the loop does not run, within seconds. QueueClosed when the loop has ended, for what ran
-        there ended with it; TimeoutError when the coroutine, which has a bound of its own, has not ended
-        after ``limit_s``: the loop is blocked.
+        Raises:
+            RuntimeError: called in the loop's own thread, which would wait for itself; after a fork; while
+                the interpreter ends, when the loop's thread has ended (only finalisers call so late); or the
+                loop does not run, which takes seconds to find.
+            QueueClosed: the loop has ended, and what ran there with it.
+            TimeoutError: the coroutine, which has a bound of its own, took longer than ``limit_s``: the loop
+                is blocked.
 
-        A thread that is interrupted waits no longer: the coroutine is cancelled, and so withdraws what it has
-        not sent.
+        An interrupted thread cancels the coroutine, which withdraws what it has not sent.
         """
         try:
             if sys.is_finalizing():  # before any lock: a thread that has ended may hold it

@@ -1,8 +1,8 @@
 """Listeners by event name: ``on``, ``once``, ``off``, ``emit``. Knows nothing of jobs or Redis.
 
-A listener may raise anything, ``CancelledError`` and ``KeyboardInterrupt`` included: nobody but ``on_error``
-notices. It is called in a copy of the context in which it was added: it sees the context variables of who
-listens, not of who opened the queue, or works there.
+Whatever a listener raises, ``CancelledError`` and ``KeyboardInterrupt`` included, goes to ``on_error`` only.
+A listener is called in a copy of the context in which it was added: it sees the context variables of the
+code that called ``on``, not of the code that opened the queue, or works there.
 """
 
 import inspect
@@ -23,7 +23,7 @@ class Subscription:
         self.event = event
         self.fn = fn
         self.is_once = is_once
-        #: The context of who listens.
+        #: The context in which the listener was added.
         self.variables = copy_context()
         #: For the emitter's owner: what the listener has returned, and nobody has awaited yet.
         self.line: Any = None

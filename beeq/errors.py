@@ -6,7 +6,7 @@
     ├── RedisError                 Redis did not do what was asked
     │   ├── RedisUnavailable       unreachable, wrong password, or silent (also ConnectionError)
     │   │   ├── RedisSilent        … it did not answer in time
-    │   │   └── NotReplicated      it was done, but a failover may undo it (``wait_replicas``)
+    │   │   └── NotReplicated      Redis did it, but a failover may undo it (``wait_replicas``)
     │   └── RedisRefused           it answered with an error: OOM, ACL, wrong type
     ├── QueueClosed                the queue was closed before or during the call
     ├── JobFailed                  what ``result()`` raises when the job failed
@@ -18,9 +18,9 @@
     ├── HandlersHang               too many handlers go on after their time; no further job is taken
     ├── NoWorkerLives              a pause for everyone needs a beeq worker that keeps it up
     ├── StatusNotUpdated           a handler ended after its queue had closed
-    ├── DutyEnded                  a background duty of a queue ended, and is begun again
+    ├── DutyEnded                  a background duty of a queue ended, and is started again
     │   └── DutySilent             it hung
-    └── WorkerStuck                a worker held places for nothing, or took no jobs; it was mended
+    └── WorkerStuck                a worker held places for nothing, or took no jobs; it was repaired
 
     HandlerOutcome                        raised by handlers, the built-in processors among them
     ├── Retry                      try again, maybe after a given delay
@@ -48,7 +48,7 @@ UNSAFE = re.compile(
 )
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
-#: A class's own name, whatever its metaclass makes of ``__name__``.
+#: Reads a class's own name, even if its metaclass overrides ``__name__``.
 _NAME = vars(type)["__name__"]
 
 
@@ -124,11 +124,11 @@ class RedisSilent(RedisUnavailable):
 
 
 class NotReplicated(RedisUnavailable):
-    """It was done, but fewer replicas than ``wait_replicas`` have confirmed that they have it.
+    """Redis has done it, but fewer replicas than ``wait_replicas`` have confirmed it.
 
-    Whether it is still done after a failover is unknown. Nothing is taken back, and nothing is tried again.
-    A caller may: a job with an id of its own is added once, and is confirmed when a save of it returns.
-    ``job_id`` is the job's id; None where nobody knows it.
+    Whether it survives a failover is unknown. Nothing is undone or retried here. The caller may save again: a
+    job with an id of its own is added once, and is confirmed when a save of it returns.
+    ``job_id`` is the job's id; None where it is unknown.
     """
 
     def __init__(self, reason: str, *, job_id: str | None = None) -> None:
@@ -186,7 +186,7 @@ class JobStalled(BeeqError):
 class JobLost(BeeqError):
     """This worker no longer owned the job: its handler was stopped, or its outcome dropped when it was ready.
 
-    The job stalled while the worker stood still, or somebody removed it or queued it again.
+    The job stalled while the worker was suspended or blocked, or somebody removed it or queued it again.
     """
 
     def __init__(self, job_id: str, *, was_stopped: bool = False) -> None:
@@ -216,9 +216,9 @@ class ListenerTooSlow(BeeqError):
 
 
 class HandlersHang(BeeqError):
-    """So many handlers go on after their attempt was over that the worker takes no jobs until some end.
+    """Too many handlers still run after their attempt was over: the worker takes no jobs until some end.
 
-    A thread cannot be stopped. Emitted once, until jobs are taken again.
+    A thread cannot be stopped. Emitted once; again only after jobs were taken again.
     """
 
     def __init__(self, hung: int) -> None:
@@ -227,7 +227,7 @@ class HandlersHang(BeeqError):
 
 
 class NoWorkerLives(BeeqError):
-    """The queue was not paused for everyone: no beeq worker lives that would hide what comes into it."""
+    """The queue was not paused for everyone: no beeq worker lives to move new jobs out of Node's sight."""
 
     def __init__(self, queue_name: str) -> None:
         super().__init__(
@@ -246,7 +246,7 @@ class StatusNotUpdated(BeeqError):
 
 
 class DutyEnded(BeeqError):
-    """A background duty of a queue ended, in a way that is not an error of its own; it is begun again."""
+    """A background duty of a queue ended, in a way that is not an error of its own; it is started again."""
 
     def __init__(self, duty: str, how: str) -> None:
         super().__init__(f"the {duty} {how}; it is begun again")
@@ -262,7 +262,7 @@ class DutySilent(DutyEnded):
 
 
 class WorkerStuck(BeeqError):
-    """A worker was alive and did not work: places were held by nobody, or it took none of the jobs there."""
+    """A worker was alive and did not work: places were held by no job, or it took no waiting jobs."""
 
 
 class HandlerOutcome(Exception):
@@ -308,7 +308,7 @@ class Discard(HandlerOutcome):
 def is_expected(error: BaseException) -> bool:
     """Return whether the error's text says all there is to know, so that a log has it as one line.
 
-    beeq's own errors are, and what a handler chose: a bad job, a refused address or path, ``Discard``,
-    ``Retry``, ``Postpone``. Every other one is a surprise, and is logged with its traceback.
+    True for beeq's own errors and for what a handler chose: a bad job, a refused address or path,
+    ``Discard``, ``Retry``, ``Postpone``. Every other error is a surprise, and is logged with its traceback.
     """
     return issubclass(type(error), (BeeqError, HandlerOutcome))

@@ -1,4 +1,4 @@
-"""A job: what it carries, what was asked for it, and what can be done with it.
+"""A job: its data, its options, and what can be done with it.
 
 A job object has an owner, by way of the queue that made, read or claimed it: each method that needs Redis
 makes one call to the owner. Objects are copies: two reads of one id give two objects.
@@ -161,7 +161,7 @@ class Job(Generic[Data, Result]):
         self.progress = record.progress
         self.is_new = False
         self._listeners: Emitter | None = None
-        #: By which claim this process runs the job; empty when it does not.
+        #: The claim by which this process runs the job; empty when it does not.
         self.claim = b""
         #: While Redis has not granted the claim yet: done when that is known.
         self.claim_known: asyncio.Future[None] | None = None
@@ -180,8 +180,8 @@ class Job(Generic[Data, Result]):
         self.owner = owner
         self.id = None
         self.data = data
-        # Its options are made when somebody looks at them: the garbage collector's visits to them would
-        # take a sixth of the time of 20 000 saves at once.
+        # Its options are made when first read: the garbage collector's visits to them would take a sixth of
+        # the time of 20 000 saves at once.
         self._options = _LATER
         self._created_ms = now_ms
         self.status = "created"
@@ -302,7 +302,7 @@ class Job(Generic[Data, Result]):
             ValueError: the option ``delay`` is not a time; nothing was sent.
             QueueClosed: the queue is closed.
             CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent, or
-                was sent, so that it may be added. With an id of its own, ``Queue.get_job`` tells.
+            was sent and may have been added. With an id of its own, ``Queue.get_job`` shows which.
         """
         return self.owner.save(self)  # no coroutine of its own: saves are to be fast
 
@@ -365,15 +365,15 @@ class Job(Generic[Data, Result]):
             JobFailed: the job failed for good; the message is its last error's.
             TimeoutError: the time is over. QueueClosed: the queue was closed meanwhile.
         """
-        return cast("Result", await self.owner.result(self, timeout))  # whoever ran it returned it
+        return cast("Result", await self.owner.result(self, timeout))  # whichever worker ran it returned it
 
     # Listeners.
 
     def on(self, event: JobEventName, fn: Listener) -> Self:
         """Call ``fn`` at each ``succeeded``, ``retrying``, ``failed``, ``postponed`` or ``progress`` of it.
 
-        Events are lost while their connection is down; the job's end is told all the same, once it is back.
-        A job that is gone by then, no result kept, is told as failed.
+        Events are lost while their connection is down, except the job's end, which is delivered once the
+        connection is back. A job that is gone by then, no result kept, is reported as failed.
         """
         self._emitter().on(event, fn)
         self.owner.listening_changed(self)

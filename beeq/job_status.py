@@ -24,7 +24,7 @@ _STATUS_OF = {
 #: The beginning of the calls in a trace, Python's or Node's.
 _CALLS = re.compile(r"\n(?=Traceback \(most recent call last\):| {2}\+ Exception Group Traceback|    at )")
 _TYPE = re.compile(r"[\w.]+")
-#: Years beyond 9999 are none to Python, nor to BSON.
+#: Python and BSON have no years beyond 9999.
 _LAST_MS = 253_402_300_799_999
 
 
@@ -34,7 +34,7 @@ def mirrored_name(queue_name: str) -> str:
 
 
 def status_document(queue_name: str, job_id: str, job_state: JobState) -> dict[str, Any]:
-    """Return a job's document from its state in Redis, which does not tell when the job last changed."""
+    """Return a job's document from its state in Redis, which does not say when the job last changed."""
     record, ended = job_state.record, job_state.ended
     error: str | None = None
     result: Any = None

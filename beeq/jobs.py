@@ -39,7 +39,7 @@ MAX_FILES = 250
 MAX_URL_LENGTH = 8192
 MAX_NAME_LENGTH = 512
 MAX_PROMPT_LENGTH = 1_000_000
-#: The most faults of one job that are said.
+#: The most faults of one job that a message lists.
 MAX_FAULTS = 20
 #: The longest name of a field in a fault, in characters: a stranger may have chosen it.
 _MAX_FIELD_LENGTH = 200

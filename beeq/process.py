@@ -1,4 +1,4 @@
-"""What a process of beeq's own is made of: its event loop, its name, its clock, the signals that stop it."""
+"""The parts of a beeq process: its event loop, its name, its clock, the signals that stop it."""
 
 import asyncio
 import getpass
@@ -23,7 +23,7 @@ from beeq.errors import escaped
 T = TypeVar("T")
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-#: The first lets running jobs end, the second hands them back.
+#: The first signal lets running jobs end, the second hands them back.
 _MOST_SIGNALS = 2
 _INTERRUPTS_WITH_ASYNCIO = False
 _FLUSH_S = 1.0
@@ -91,8 +91,8 @@ def call_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
-    # Taken out at the end. An error holds the frames that it passed; if ``call`` still held the future then,
-    # which holds the error, all that the function read would be kept until a collection.
+    # Emptied at the end. An error holds the frames that it passed; if ``call`` still held the future, which
+    # holds the error, all that the function read would be kept until a garbage collection.
     waiting = [ended]
 
     def settle(result: T | None, error: BaseException | None) -> None:
@@ -121,8 +121,8 @@ def call_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
 class LastResort:
     """Ends the process so many seconds after ``begin``, unless ``cancel`` comes before.
 
-    It is for commands, whose jobs have gone back by then: asyncio and the interpreter wait at their ends for
-    threads that hang, asyncio also for tasks that ignore their cancellation; a blocked loop never ends.
+    For commands, whose jobs have gone back by then: when asyncio and the interpreter end, they wait for
+    hanging threads, asyncio also for tasks that ignore their cancellation; a blocked loop never ends.
     ``last_act`` is called before the end, in a thread; it has a bound of its own, and returns the last words.
     """
 
@@ -141,7 +141,7 @@ class LastResort:
         threading.Thread(target=self._watch, args=(code, act), name="beeq-end", daemon=True).start()
 
     def begin(self, limit_s: float | None = None) -> None:
-        """Let the time begin, or be shorter than it was; also from a signal's handler.
+        """Start the time limit, or shorten it; may be called from a signal's handler.
 
         (There no thread may be started.)
         """
@@ -188,17 +188,17 @@ def stop_signals(
 ) -> Iterator[None]:
     """Call ``on_signal(number)`` in the running loop at the first of these signals, and at the second.
 
-    All who ask for signals in one loop share them: each is called, one who comes later at once. Nobody waits
-    for a third signal: it goes to the handler that was there before, which as a rule ends the process, also
-    one whose loop is blocked. When the last has left, the handlers found are back, the loop's own included,
-    unless the program has set others meanwhile. ``at_once`` is called by the signal's handler itself, where
-    the loop may be blocked and little may be done. In another thread than the main one this does nothing.
+    All callers in one loop share the signals: each is called; one that joins later is called at once. A third
+    signal goes to the handler that was there before, which as a rule ends the process, even one whose loop is
+    blocked. When the last caller has left, the earlier handlers are restored, the loop's own included, unless
+    the program has set others meanwhile. ``at_once`` is called by the signal's handler itself, where the loop
+    may be blocked and little may be done. In another thread than the main one this does nothing.
 
-    A process has one owner of its signals. A command is it: it ``takes_over`` what it finds. What runs inside
-    another program does not: where anybody else handles one of ``numbers``, it takes none of them, and if
-    somebody does so later, it gives back the others. Handlers that do not count: the system's and Python's
-    own, that of ``asyncio.Runner`` (which cancels the main task), and beeq's of a loop that has stopped. A
-    signal that is ignored, as in a shell's background, stays so.
+    A process has one owner of its signals. A command is the owner: it ``takes_over`` all handlers. Inside
+    another program beeq is not: if that program handles one of ``numbers``, beeq takes none of them, and if
+    it starts to do so later, beeq gives back the others. Handlers that do not count: the system's and
+    Python's own, that of ``asyncio.Runner`` (which cancels the main task), and beeq's of a loop that has
+    stopped. An ignored signal, as in a shell's background, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -221,19 +221,19 @@ class _Asking:
 
 
 class _LoopSignals:
-    """Who asks for signals in one loop, and the handlers that were there before them."""
+    """The callers of ``stop_signals`` in one loop, and the handlers that were there before them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop_ref = weakref.ref(loop)
         self._pid = os.getpid()
         self._asking: list[_Asking] = []
-        self._come: list[int] = []  # the signals that have come since somebody asks
+        self._come: list[int] = []  # the signals received since the first caller joined
         self._handler = self._caught  # one object, by which it is known again
         self._found: dict[int, Any] = {}  # signal → the process's handler
         self._found_in_loop: dict[int, Any] = {}  # signal → the loop's
 
     def enter(self, asking: _Asking) -> _Asking:
-        """Call it from now on, also for the signals that the others are just obeying."""
+        """Call it from now on, also for the signals that the other callers are just handling."""
         self._asking.append(asking)
         if asking.takes_over or _are_free(asking.numbers):
             for number in asking.numbers:
@@ -280,8 +280,8 @@ class _LoopSignals:
     def _caught(self, number: int, _frame: FrameType | None) -> None:
         """Pass the signal on; called between any two steps of the main thread, blocked loop or not.
 
-        A copy that a handler forks has this handler, too, and a loop that seems to run: it is ended by the
-        signal, as ``multiprocessing`` expects.
+        A process that a handler has forked has this handler, too, and a loop that seems to run: the signal
+        ends it, as ``multiprocessing`` expects.
         """
         loop = self._loop_ref()
         is_heard = self._is_owner() and len(self._come) < _MOST_SIGNALS and os.getpid() == self._pid
@@ -297,7 +297,7 @@ class _LoopSignals:
             signal.raise_signal(number)
 
     def _is_owner(self) -> bool:
-        """Return whether somebody asks for signals here, and they are still ours to take."""
+        """Return whether there is a caller here, and the signals are still ours to take."""
         return any(asking.takes_over or _are_free(asking.numbers) for asking in self._asking)
 
     def _call_all(self, number: int) -> None:

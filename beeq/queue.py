@@ -1,4 +1,4 @@
-"""The queue as its users see it: makes jobs, finds them, hears of them, works on them, closes.
+"""The public queue: makes jobs, finds them, delivers their events, runs them, closes.
 
 It is built of parts (``worker/parts.py``): ``Session`` opens and closes, ``JobActions`` does what jobs need,
 ``Consumer`` works. What acts on many jobs at once is inherited: ``operations/queue_methods.py``.
@@ -50,13 +50,13 @@ class Queue(OperatorMethods, Generic[Data, Result]):
 
     ``Queue[Data, Result]("mail")`` tells a type checker what the jobs carry, and what their handler returns.
 
-    Connects at the first await, in ``connect``, ``ready``, or ``async with``; works in that event loop only,
-    and not beyond a fork: elsewhere its methods raise RuntimeError. Its duties and connections keep nothing
-    of who opened it: they live in an empty context (``contextvars``).
+    Connects at the first await, in ``connect``, ``ready``, or ``async with``. It works in that event loop and
+    process only: elsewhere, also after a fork, its methods raise RuntimeError. Its duties and connections run
+    in an empty context (``contextvars``), not in that of the code that opened it.
 
-    A client's credential provider is asked in this loop, for heartbeats too, which have a thread of their
-    own. With a connection class, a pool or a callback of somebody else's they are made in this loop; the log
-    says so once. What any of these raises means that Redis is away: it is reported, and tried again.
+    A client's credential provider is called in this loop, also for the heartbeat's thread. With a foreign
+    connection class, pool or callback the heartbeats are sent from this loop; the log says so once. An error
+    of any of these counts as Redis being away: it is reported, and the call is tried again.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
 
     def _build_of(self, parts: QueueParts) -> None:
         self._parts = parts
-        #: What is counted and traced of it.
+        #: Its counters and traces.
         self.telemetry = parts.context.telemetry
         self.keys, self.connector, self.pipeline = parts.keys, parts.connector, parts.pipeline
         self.event_hub, self._listeners, self._reader = parts.event_hub, parts.listeners, parts.reader
@@ -119,12 +119,12 @@ class Queue(OperatorMethods, Generic[Data, Result]):
     async def connect(self) -> bool:
         """Connect, within bounded tries; fine when connected already.
 
-        A closed queue is opened again, in any loop. Its listeners stay, and the handler that it had from
-        ``process`` outside a loop, which ``run`` starts. What belongs to the time before, jobs and who waits
-        for them, stays closed.
+        A closed queue is opened again, in any loop. Its listeners stay, and so does a handler that
+        ``process`` got outside a loop, which ``run`` starts. Jobs from before the close, and waits for them,
+        stay closed.
 
         Raises:
-            RedisUnavailable: Redis cannot be reached; call again to try again. QueueClosed: it closes.
+            RedisUnavailable: Redis cannot be reached; call again to try again. QueueClosed: it is closing.
         """
         if self._session.is_over:
             parts = QueueParts.build(self, self.name, self.settings, self._redis)
@@ -163,7 +163,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         await self._session.close(close_timeout_ms(timeout))
 
     async def __aenter__(self) -> Self:
-        """Connect, also after a close; if that fails, or is cancelled, no worker goes on."""
+        """Connect, also after a close; if that fails, or is cancelled, stop the worker."""
         try:
             await self.connect()
         except BaseException as error:
@@ -193,7 +193,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         after their time that no job is taken (``max_hung``); of all jobs, wherever they run, ``job
         succeeded``, ``job retrying``, ``job failed``, ``job postponed``, ``job progress`` with id and data.
 
-        It sees the context variables of who calls ``on``, in a copy of that context.
+        It runs in a copy of the caller's context, and sees its context variables.
         """
         self._listeners.on(event, fn)
         self._session.listened_to(event)
@@ -215,7 +215,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         return self._listeners.emit(event, *args)
 
     def report_error(self, error: BaseException) -> None:
-        """Emit ``error``, or count it if it was said lately; without a listener it is logged."""
+        """Emit ``error``, or count it if it was reported lately; without a listener it is logged."""
         self._parts.error_reports.report(error)
 
     # Jobs: making.
@@ -253,7 +253,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
             JobUnreadable: the id exists, and the record there is not one.
             NotReplicated: it did, but fewer replicas than ``wait_replicas`` have confirmed it.
             CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent to
-                Redis, or was sent, so that it may be added. With an ``id``, ``get_job`` tells.
+                Redis, or was sent and may have been added. With an ``id``, ``get_job`` shows which.
         """
         job: Job[Data, Result] = Job.new(self._actions, data, now_ms=now_ms())
         if id is not None:
@@ -356,9 +356,9 @@ class Queue(OperatorMethods, Generic[Data, Result]):
     async def cancel_job(self, job_id: str | int) -> bool:
         """End a job that waits, is delayed, or runs; return whether there was one to end.
 
-        Its record goes, its listeners and ``result`` hear that it failed, "was cancelled". One that
-        runs on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be left
-        behind. A Node worker cannot be stopped; when its handler ends it writes the job's record again.
+        Its record is deleted; its listeners and ``result`` see a failure, "was cancelled". A job that runs
+        on a beeq worker is stopped there: a coroutine is cancelled, a thread can only be abandoned. A
+        Node worker cannot be stopped; when its handler ends it writes the job's record again.
         """
         return await self._actions.cancel_by_id(job_id)
 
@@ -390,8 +390,8 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         """Run ``handler`` for each job, up to ``concurrency`` at once. Also a decorator.
 
         Starts at once inside a running loop, else in ``run``. A coroutine function runs in the loop; a
-        plain function in a thread, with the blocking face of the job. Each attempt has a copy of the context
-        of who calls ``run``, or else this: their context variables, not those of who opened the queue.
+        plain function in a thread, with the blocking face of the job. Each attempt runs in a copy of the
+        context of the code that calls ``run``, or else ``process``, not of the code that opened the queue.
 
         Args:
             handler: the function; None makes this a decorator, which returns the function itself.
@@ -440,25 +440,27 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         """Work until SIGINT, SIGTERM or ``close``; with ``burst`` until nothing is left that is due.
 
         The first signal lets running jobs end, for up to 30 s, the second hands them back, and this returns;
-        what did not end is one line of the log. The third goes to the program's own handler, which as a rule
-        ends it. All queues that run in one loop hear them. Where anybody else handles SIGINT or SIGTERM, as a
-        web server does, they are left alone: the worker ends with its host. So they are in another thread
+        one line of the log says what did not end. The third goes to the program's own handler, which as a
+        rule ends it. All queues that run in one loop react to them. Signals are left alone where the host
+        handles SIGINT or SIGTERM, as a web server does (the worker ends with its host), in another thread
         than the main one, and with ``catch_signals`` off.
 
         If this is cancelled, the worker takes no more jobs, and those that run go back to the front of the
         queue, as at the end of ``close``: within 3 s CancelledError is raised on, also if it is cancelled
         again. The queue stays open.
 
-        Raises TimeoutError if a ``close`` does. HandlersHang if in a burst ``max_hung`` handlers hang: the
-        jobs left wait in the queue. QueuePaused: at the end of a burst jobs wait, for the queue is paused.
-        CancelledError.
+        Raises:
+            TimeoutError: a ``close`` raised it.
+            HandlersHang: ``max_hung`` handlers hang in a burst; the other jobs stay in the queue.
+            QueuePaused: jobs still wait at the end of a burst, because the queue is paused.
+            CancelledError: this was cancelled.
         """
         await self._consumer.run(burst=burst, catch_signals=catch_signals)
 
     def worker_health(self) -> WorkerHealth:
-        """Return how this queue's work in this process is: its background duties and its places.
+        """Return the state of this queue's work in this process: its background duties and its places.
 
-        Asks nobody, Redis neither, and may be called in any thread: also when the event loop is blocked.
+        Does not ask Redis, and may be called in any thread, also while the event loop is blocked.
         """
         return self._consumer.health()
 

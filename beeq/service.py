@@ -108,7 +108,7 @@ class QueueService:
             self._mirror.start()
 
     async def close(self) -> None:
-        """Close all connections; further calls do nothing, and ``connect`` opens them again.
+        """Close all connections; ``connect`` opens them again. Closing twice is fine.
 
         Changes noted so far are mirrored first, if MongoDB takes them within a second; the others stay in
         Redis for the next writer. Whatever hangs, this returns at most 3 s after the queues have closed.
@@ -128,7 +128,7 @@ class QueueService:
     async def _catch_up(self, mirror: Mirror) -> None:
         if not (mirror.is_running or self._has_noted):
             return
-        if not mirror.is_running:  # there was no ``connect``: the queues have opened by themselves
+        if not mirror.is_running:  # ``connect`` was not called: the queues have opened by themselves
             mirror.start()
         try:
             await mirror.flush(_CATCH_UP_S)

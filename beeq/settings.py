@@ -303,25 +303,25 @@ class Settings:
     max_hung: int | None = None
     #: The longest wait for one reply of Redis.
     redis_timeout: int = 5000
-    #: How many replicas must confirm (WAIT) a save, retry, removal or cancellation before its caller is told
-    #: that it was done; fewer within half of ``redis_timeout``: ``NotReplicated`` is raised. With all of them
-    #: no failover undoes what was told as done; with one of two it may, for the other may be promoted.
-    #: 0: none is asked. What a worker records is not waited for: if a failover undoes it, the job runs again.
+    #: How many replicas must confirm (WAIT) a save, retry, removal or cancellation before the call returns;
+    #: if fewer do within half of ``redis_timeout``, ``NotReplicated`` is raised. With all replicas no
+    #: failover undoes a confirmed call; with one of two it may, for the other may be promoted. 0: no replica
+    #: is asked. A worker does not wait for replicas: if a failover undoes an outcome, the job runs again.
     wait_replicas: int = 0
-    #: Which succeeded jobs this queue's workers keep; what is beyond that they drop, the oldest first, with
-    #: its result, and its id may be used again. ``Keep.of`` says what may be given. None: none is dropped, as
-    #: with ``all``; but ``beeq worker`` has a default for None. Where workers differ, each drops what its
-    #: own setting says.
+    #: Which succeeded jobs this queue's workers keep; they drop the others with their results, the oldest
+    #: first, and the ids may be used again. ``Keep.of`` says what may be given. None: nothing is dropped, as
+    #: with ``all``; but ``beeq worker`` has a default for None. Where workers differ, each drops what its own
+    #: setting says.
     keep_succeeded: Keep | None = None
     #: The same of failed jobs.
     keep_failed: Keep | None = None
     #: The limit of an attempt that runs here, if its job has no ``timeout`` of its own (0 is one: no limit),
     #: also where a Node peer has enqueued it. 0: none. The record stays as it is.
     job_timeout: int = 0
-    #: A worker also claims jobs for which it has no free place yet, until it holds 64, if they are likely to
-    #: begin within so many ms: then a call to Redis takes along many short jobs, at any concurrency. One that
-    #: has not begun within four times that goes back to the front of the queue. Where attempts take longer,
-    #: and with ``max_stalls=0``, nothing is claimed ahead. 0: nothing is.
+    #: A worker also claims jobs for which it has no free place yet, up to 64, if they are likely to begin
+    #: within this many ms: then one call to Redis fetches many short jobs, at any concurrency. A job that has
+    #: not begun within four times that goes back to the front of the queue. Where attempts take longer, with
+    #: ``max_stalls=0``, and with 0 here, nothing is claimed ahead.
     claim_ahead_ms: int = 5
     #: Make OpenTelemetry spans of saving jobs and of attempts; needs the extra ``otel``. ``link``: an attempt
     #: begins a trace of its own, linked to the one that saved the job. ``child``: it goes on with that trace.

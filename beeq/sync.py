@@ -70,7 +70,7 @@ class _Background(Portal):
                 running = self._running
                 if running is None or not running[1].is_alive():
                     started = _started()
-                    if self._running is running:  # else a finaliser has called meanwhile
+                    if self._running is running:  # else a finaliser has opened one meanwhile
                         self._running = started
                     else:
                         started[0].call_soon_threadsafe(started[0].stop)
@@ -157,7 +157,7 @@ class _Connected(BlockingTwin, ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close, in a time that has a bound also where a listener blocks the loop."""
+        """Close, within a bounded time even if a listener blocks the loop."""
 
 
 class Queue(_Connected, Generic[Data, Result]):
@@ -246,7 +246,7 @@ class Queue(_Connected, Generic[Data, Result]):
         get_jobs = blocking(asynchronous.Queue.get_jobs, _jobs)
 
         def __getattr__(self, name: str) -> Any:
-            """Say of what it does not have who has it."""
+            """Raise AttributeError; of a method that only the async queue has, it says so."""
             if name in {"process", "run", "handler", "concurrency"}:
                 raise AttributeError(
                     f"a blocking queue has no {name!r}: it works on no jobs. beeq.Queue does, in an event "
@@ -293,7 +293,7 @@ class Queue(_Connected, Generic[Data, Result]):
             yield each
 
     def worker_health(self) -> WorkerHealth:
-        """Return how the queue's background duties are; it has no worker here."""
+        """Return the state of the queue's background duties; it has no worker here."""
         return self._twin.worker_health()
 
     connect = blocking(asynchronous.Queue.connect)

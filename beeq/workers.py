@@ -1,12 +1,12 @@
-"""Whole worker processes: ``WorkerProcess`` works on the queues of one, ``run_workers`` starts several.
+"""Worker processes: ``WorkerProcess`` works on the queues of one process, ``run_workers`` starts several.
 
-A process ends in its time, whatever its handlers do. Closing is the loop's work, and a handler may block the
-loop for ever; so a thread has the time, too. It hears of signals in their handler, and of the parent by a
-pipe of its own. When the loop has not closed the queues by then, it gives the jobs back, over connections of
-its own, says so, and ends the process with code 1. A handler that holds the interpreter itself (in C code)
-stops that thread as well: the parent kills such a process; where there is none, a guard's (``end_guard``), or
-``faulthandler`` if the C code looks for signals at least, as regular expressions do. (Where the parent was
-killed, too, the process ends when the C code does.)
+A process ends in time, whatever its handlers do. The loop closes the queues, but a handler may block the loop
+for ever; so a thread keeps the time limit, too. Signal handlers and the parent's pipe start it. When the loop
+has not closed the queues by then, the thread gives the jobs back over connections of its own, logs it, and
+ends the process with code 1. A handler that holds the interpreter itself (in C code) stops that thread as
+well: then the parent kills the process; without a parent a guard process does (``end_guard``), or
+``faulthandler`` if the C code checks for signals, as regular expressions do. (If the parent was killed, too,
+the process ends when the C code does.)
 """
 
 import asyncio
@@ -50,11 +50,11 @@ _FAILED = 1
 SHUTDOWN_TIMEOUT_MS = 30_000
 #: How urgently to stop: running jobs may end, or go back to their queue now.
 DRAIN, HAND_BACK = 1, 2
-#: A process in which too many handlers hang ends so long after its jobs' time at last.
+#: A process in which too many handlers hang ends at the latest so long after its jobs' time.
 _GRACE_S = 20.0
-#: So long after the jobs' time the loop has closed its queues, or is blocked …
+#: If the loop has not closed its queues so long after the jobs' time, it is blocked …
 _BLOCKED_S = CLOSE_GRACE_S + 1.5
-#: … and the thread gives the jobs back, and says so.
+#: … and the thread gives the jobs back, and logs it.
 _GIVE_BACK_S = 1.5
 _SAY_S = 0.5
 #: Where the thread has no chance, ``faulthandler`` ends the process so long after that, and shows the stack …
@@ -97,7 +97,7 @@ class WorkerProcess:
         self._last_resort: LastResort | None = None
         #: 0, DRAIN or HAND_BACK.
         self.urgency = 0
-        #: How the process is to end: 0, ``HANDLERS_HANG`` or ``QUEUE_PAUSED``.
+        #: The exit code: 0, ``HANDLERS_HANG`` or ``QUEUE_PAUSED``.
         self.code = 0
 
     async def work(
@@ -112,10 +112,10 @@ class WorkerProcess:
         """Connect, work, and return when stopped, or done; with ``burst``, when nothing is left that is due.
 
         ``on_started`` is called once, when every queue is ready. ``stop_fd`` is the parent's pipe: a byte is
-        an urgency, its end is DRAIN. With a parent, which starts another process, or in a burst, which would
-        not end, it drains and returns, too, when too many handlers hang; end the process with ``code`` then.
-        A loop that has not closed its queues in time never returns: the process is ended; with ``is_guarded``
-        also where nothing in it can.
+        an urgency, its end means DRAIN. When too many handlers hang, this also drains and returns if it has a
+        parent (which starts another process) or is a burst (which would not end); end the process with
+        ``code`` then. If the loop does not close its queues in time, this never returns: the process is
+        ended, with ``is_guarded`` even when nothing inside it can do so.
 
         Raises RedisUnavailable at the start; later, the queues wait for Redis.
         """
@@ -166,7 +166,7 @@ class WorkerProcess:
             await ending.step(2 * CLOSE_GRACE_S, lambda: [ended(tasks)])
             for task in tasks:
                 if task.done() and not task.cancelled():
-                    task.exception()  # it was said already, or is raised
+                    task.exception()  # it was logged already, or is raised
             ending.over()
 
     async def _connected(self) -> bool:
@@ -202,14 +202,14 @@ class WorkerProcess:
         self._stop(self._signals, signal_name(number))
 
     def _signal_heard(self, where: str) -> None:
-        """Let the time begin; called by the signal's handler, and in a thread: the loop may be blocked."""
+        """Start the time limit; called by the signal's handler, and in a thread: the loop may be blocked."""
         self._signals_heard[where] += 1
         limit_s = self._limit_end(max(self._signals_heard.values()))
         with contextlib.suppress(Exception):  # there is no standard error
             faulthandler.dump_traceback_later(limit_s + _FAULT_S, exit=True)
 
     def _limit_end(self, urgency: int) -> float:
-        """Let the process end so soon, whatever the loop does; return in how many s. May be any thread's."""
+        """Limit the process's remaining time, even if the loop is blocked; return it in s. For any thread."""
         limit_s = _BLOCKED_S + (self._shutdown_timeout_ms / 1000 if urgency == DRAIN else 0)
         if self._deadline is not None:
             self._deadline.begin(limit_s)
@@ -218,16 +218,16 @@ class WorkerProcess:
         return limit_s
 
     def _handlers_hang(self, _count: int) -> None:
-        """End, unless that goes on already: its other jobs may end, or go back."""
+        """Start to end, unless that is under way: the other jobs may end, or go back."""
         if not self.urgency:
             self.code = HANDLERS_HANG
-            # Nobody else ends a process that neither its parent nor a signal has asked to stop.
+            # Neither its parent nor a signal has asked the process to stop: nothing else would end it.
             self._last_resort = LastResort(self._shutdown_timeout_ms / 1000 + _GRACE_S, code=HANDLERS_HANG)
             self._last_resort.begin()
             self._stop(DRAIN, "too many handlers hang")
 
     def _listen_to_parent(self, stop_fd: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Hear of the parent in a thread of its own: the loop may be blocked."""
+        """Read the parent's pipe in a thread of its own: the loop may be blocked."""
         while True:
             wrote = os.read(stop_fd, 1)
             urgency = wrote[0] if wrote else DRAIN
@@ -327,8 +327,8 @@ def run_workers(
 
     Raises:
         RuntimeError: called in another thread or inside a running loop; or the first process could not begin:
-            ``make`` raised, or Redis is not there; or a burst has left jobs in a paused queue. The log of
-            "beeq" has the traceback, or says which queue.
+        ``make`` raised, or Redis could not be reached; or a burst has left jobs in a paused queue. The log
+        of "beeq" has the traceback, or names the queue.
         TypeError, ValueError: a bad argument.
     """
     whole("processes", processes, at_least=1)

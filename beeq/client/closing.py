@@ -1,12 +1,12 @@
-"""Closing in its time: how long each part of it may take, and waits that end though others hang.
+"""Closing in time: how long each part of it may take, and waits that end even if a part hangs.
 
 A close returns at most ``CLOSE_GRACE_S`` after its timeout: the parts that follow the timeout add up to it.
-What has not ended by then is left alone, cancelled. (That is the bound of ``close()`` itself. A loop that is
-blocked closes nothing, and asyncio and the interpreter wait at their ends for threads that hang.)
+What has not ended by then is cancelled, and not awaited. (This bounds ``close()`` itself. A blocked loop
+closes nothing, and asyncio and the interpreter wait for hanging threads when they end.)
 
-Who closes may be cancelled meanwhile, more than once: by a caller whose own time is over, or with all tasks
-of the loop, as ``asyncio.run`` does at its end. The jobs go back all the same (``Ending``): the bounds stay,
-and CancelledError is raised once it is done.
+The closing task may be cancelled meanwhile, more than once: by a caller whose own time is over, or with all
+tasks of the loop, as ``asyncio.run`` does at its end. The jobs go back all the same (``Ending``): the bounds
+stay, and CancelledError is raised once the close is done.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ CLOSE_TIMEOUT_MS = 5000
 CLEAN_UP_S = 1.0
 #: … and until so long after the timeout its job goes back to the queue.
 HAND_BACK_S = 1.5
-#: By then the pump, the heartbeat and the other duties, threads and child processes end. They have at least
-#: the difference; where no job had to go back, idle child processes have time for an end of their own.
+#: By then the pump, the heartbeat and the other duties, threads and child processes have ended. They have at
+#: least the difference; where no job had to go back, idle child processes have time to end by themselves.
 END_DUTIES_S = 2.0
-#: Who waits for the last jobs that ended here hears of them;
+#: Callers that wait for the last jobs that ended here get their results;
 TELL_S = 0.2
 #: listeners are cancelled, and connections ended; then the client that was passed in is left, and Sentinels.
 HANG_UP_S = 0.4
 LEAVE_S = 0.4
 
-#: The shortest timeout of a close, for which 0 is the default: jobs go back now.
+#: The shortest timeout of a close, since 0 means the default: jobs go back now.
 AT_ONCE_MS = 1
 
 CLOSE_GRACE_S = END_DUTIES_S + TELL_S + HANG_UP_S + LEAVE_S
 
-#: What nobody waits for any more; the loop itself would not hold it.
+#: Tasks that are no longer awaited; the loop itself holds no reference to them.
 _left: set[asyncio.Future[Any]] = set()
 
 
@@ -53,7 +53,7 @@ def close_timeout_ms(timeout: Duration | None) -> int:
 
 
 async def within(limit_s: float, *awaitables: Awaitable[object]) -> bool:
-    """Await these beside each other; return whether all ended in time. What did not is cancelled.
+    """Await these concurrently; return whether all ended in time. The others are cancelled.
 
     Unlike ``asyncio.timeout`` this does not wait for the end of what it cancels. Raises the first error.
     """
@@ -75,7 +75,7 @@ async def within(limit_s: float, *awaitables: Awaitable[object]) -> bool:
 
 
 class Ending:
-    """Takes an end through its steps, though its task is cancelled; ``over`` then raises that."""
+    """Takes a close through its steps even if its task is cancelled; ``over`` then raises CancelledError."""
 
     def __init__(self) -> None:
         self._cancelled: asyncio.CancelledError | None = None
@@ -86,7 +86,7 @@ class Ending:
         return self._cancelled is not None
 
     async def step(self, limit_s: float, begin: Callable[[], Iterable[Awaitable[object]]]) -> bool:
-        """Await what ``begin`` returns, ``within`` so long.
+        """Await what ``begin`` returns, for at most ``limit_s``.
 
         If the task is cancelled, ``begin`` is called again: what it returned may have been cancelled, too.
         """
@@ -99,7 +99,7 @@ class Ending:
                 self._cancelled = self._cancelled or error
 
     async def cut_short(self, awaitable: Awaitable[object]) -> None:
-        """Await it; if the task is cancelled, no longer."""
+        """Await it; stop waiting if the task is cancelled."""
         try:
             await awaitable
         except asyncio.CancelledError as error:
@@ -120,4 +120,4 @@ async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
 def _forget(task: asyncio.Future[Any]) -> None:
     _left.discard(task)
     if not task.cancelled():
-        task.exception()  # nobody is left to hear of it
+        task.exception()  # retrieved, so that asyncio does not log it

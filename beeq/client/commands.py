@@ -20,13 +20,13 @@ _QUEUED, _CHANGED = 1, 2
 #: One call cleans at most this many jobs, and not much more than this many bytes of records.
 _CLEAN_AT_ONCE = 100
 _CLEAN_BYTES = 1_000_000
-#: How many times the longest wait for Redis a claim may take: it is lost, and made again.
+#: How long a claim may take, in longest waits for Redis: it may be lost once, and made again.
 _CLAIM_PATIENCE = 3
-#: Workers beat more often than this, with any stall interval.
+#: Workers send heartbeats more often than this, with any stall interval.
 CANCELLED_MS = 10 * 60_000
-#: Of the keys of so many worker processes destroy knows; those of others go by their TTL.
+#: ``destroy`` deletes the keys of so many worker processes; those of others expire.
 _MOST_WORKERS = 1000
-#: As text, or as Redis has it, which need not be text.
+#: As text, or as Redis's bytes, which need not be text.
 AnyId = TypeVar("AnyId", str, bytes)
 
 
@@ -47,7 +47,7 @@ class Commands:
             self._pipeline, self._keys, job_id=job_id, outbox_limit=self._settings.outbox_limit
         )
         try:
-            existed = await _told_of(job_id, remove)
+            existed = await _naming_job(job_id, remove)
         except NotReplicated:
             self.forget(job_id)
             raise
@@ -57,11 +57,11 @@ class Commands:
     async def destroy(self) -> int:
         """Delete every key of the queue; return how many there were."""
         keys, workers = self._keys, []
-        with suppress(RedisRefused):  # a stranger's key of another type
+        with suppress(RedisRefused):  # a foreign key of another type
             workers = await self._pipeline.call("ZRANGE", keys.workers, -_MOST_WORKERS, -1, repeatable=True)
         running = [replace(keys, worker=name.decode(errors="replace")).running for name in workers]
         deleted = int(await self._pipeline.call("DEL", *keys.every(), *running))
-        with suppress(RedisRefused):  # the registry belongs to all queues; the right to it may lack
+        with suppress(RedisRefused):  # the registry belongs to all queues; the user may lack the right to it
             await self._pipeline.call("ZREM", keys.queues, keys.queue_name, repeatable=True)
         return deleted
 
@@ -71,7 +71,7 @@ class Commands:
         self._event_hub.release(job_id)
 
     async def cancel(self, job_id: str) -> bool:
-        """End the job if it has not ended; return whether that was so."""
+        """End the job; return False if it had ended already."""
         raw = await self._reader.record(job_id)
         if raw is None:
             return False
@@ -87,7 +87,7 @@ class Commands:
             message=encode_event(job_id, "failed", reason),
             outbox_limit=self._settings.outbox_limit,
         )
-        return bool(await _told_of(job_id, cancel))
+        return bool(await _naming_job(job_id, cancel))
 
     async def retry(self, job: Job) -> bool:
         """Queue the job again if it has failed; return whether it had."""
@@ -107,7 +107,7 @@ class Commands:
                 record=encode_record(record),
                 outbox_limit=self._settings.outbox_limit,
             )
-            fact = await _told_of(job_id, retry)
+            fact = await _naming_job(job_id, retry)
             if fact == _CHANGED:
                 continue
             if fact == _QUEUED:
@@ -116,7 +116,7 @@ class Commands:
             return bool(fact)
 
     async def report_progress(self, job: Job, value: Any) -> int:
-        """Publish the progress, keep it if the job runs here; return how many heard it."""
+        """Publish the progress, store it if the job runs here; return how many subscribers heard it."""
         job_id = job.saved_id()
         message = encode_event(job_id, "progress", value)
         await self.await_claim(job)
@@ -138,9 +138,9 @@ class Commands:
         return heard
 
     async def await_claim(self, job: Job) -> None:
-        """Let the call that claims the job come first: it is on its way over another connection.
+        """Wait for the call that claims the job, which is on its way over another connection.
 
-        Raises RedisUnavailable if it did not get there, nor did another one after it; QueueClosed.
+        Raises RedisUnavailable if neither it nor its repetition reached Redis; QueueClosed.
         """
         if job.claim_known is None or job.claim_known.done():
             return
@@ -214,8 +214,8 @@ class Commands:
         return sum(facts)
 
 
-async def _told_of(job_id: str, call: Coroutine[Any, Any, Any]) -> Any:
-    """Return the reply; an error of replicas names the job."""
+async def _naming_job(job_id: str, call: Coroutine[Any, Any, Any]) -> Any:
+    """Return the reply; a NotReplicated error names the job."""
     try:
         return await call
     except NotReplicated as error:

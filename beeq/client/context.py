@@ -17,11 +17,11 @@ from beeq.telemetry.hooks import Telemetry
 class QueueContext:
     """One queue's name, settings and connections, and the ways to its listeners.
 
-    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``heard`` returns
-    the events that have listeners, as they are whenever it is asked; ``report_error`` emits ``error``, or
-    logs it if there are none, and counts what was said lately; ``now_ms`` is this machine's clock, in ms
-    since the epoch; ``duties`` are what works in the background; ``probe`` tells whether Redis answers;
-    ``telemetry`` is what somebody wants to know of the work.
+    ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``heard`` returns a
+    live view of the events that have listeners; ``report_error`` emits ``error``, or logs it if there are no
+    listeners, and only counts what was reported lately; ``now_ms`` is this machine's clock, in ms since the
+    epoch; ``duties`` are the background duties; ``probe`` says whether Redis answers; ``telemetry`` counts
+    and traces the work.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""When a process has something to add to a queue's history: a worker's counts, or the sample of a new minute.
+"""Adds to a queue's history: a worker's counts, and the sample of each minute.
 
-The first caller in a minute samples (``lua/note_history.lua``): so no process has to be there for it.
+The first caller in a minute samples (``lua/note_history.lua``), so no particular process is needed.
 """
 
 import math
@@ -11,21 +11,21 @@ from beeq.errors import RedisError, RedisRefused
 from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 
-#: A worker's counts are added so often at most.
+#: The shortest time between two additions of a worker's counts.
 _COUNTS_EVERY_S = 5.0
-#: A clock that ends a minute a little late makes nobody call at each beat.
+#: Keeps a clock that is a little late from causing a call at each heartbeat.
 _LEAST_S = 0.1
-#: What Redis has refused, it is not asked again for so long.
+#: How long to wait after Redis has refused the call.
 _REFUSED_S = 300.0
 
 
 class HistoryNote:
-    """One queue's, as one process writes it.
+    """One process's notes for one queue.
 
     Args:
         keys: of the queue.
-        take: returns what this process's worker has counted since the last call; None: it does not
-            work on the queue, and samples it only if Redis has any key of it.
+        take: returns the counts of this process's worker since the last call; None: it does not work on
+        the queue, and samples it only if Redis has any key of it.
     """
 
     def __init__(self, keys: Keys, take: Callable[[], str] | None = None) -> None:
@@ -36,10 +36,10 @@ class HistoryNote:
         self._refused_until_s = -math.inf
 
     def packed(self, *, is_last: bool = False) -> bytes | None:
-        """Return the call that is due now, or None; ``answered`` or ``failed`` says what became of it.
+        """Return the call that is due now, or None; report its outcome to ``answered`` or ``failed``.
 
-        With ``is_last`` counts do not wait for their time. What was counted is sent once: a reply that is
-        lost may cost the counts of some seconds, but none is added twice.
+        With ``is_last`` counts are due at once. Counts are sent once: a lost reply may cost the counts of
+        some seconds, but none is added twice.
         """
         now_s = time.monotonic()
         if now_s < self._refused_until_s:
@@ -58,7 +58,7 @@ class HistoryNote:
         self._sample_at_s = time.monotonic() + max(next_ms / 1000, _LEAST_S)
 
     def failed(self, error: RedisError) -> None:
-        """Ask again soon if Redis was away; what it refuses, it refuses for a while."""
+        """Try again soon if Redis was away; after a refusal wait a while."""
         now_s = time.monotonic()
         self._sample_at_s = now_s + _COUNTS_EVERY_S
         if isinstance(error, RedisRefused):

@@ -1,7 +1,7 @@
 """Carries out the methods of ``Job`` and ``Queue`` that need Redis: the owner of every job object of a queue.
 
-Each method opens the queue if it is not open yet, has the part that knows Redis do the work, and notes in
-the event hub which job objects hear of it.
+Each method opens the queue if it is not open yet, delegates the work to the responsible part, and registers
+job objects with the event hub.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from beeq.telemetry.tracing import Tracing
 
 #: An event is lost if the connection that hears it breaks.
 _EVENT_PATIENCE_S = 1.0
-#: How often a save may find its id taken by a job that is gone when it is looked for.
+#: How often a save may find its id taken by a job that is gone when it is then read.
 _FINDS = 10
 
 
 async def _before_it_is_sent(opening: Coroutine[Any, Any, None]) -> None:
-    """Await the opening; who is cancelled meanwhile reads in a note that nothing was sent."""
+    """Await the opening; a note of a CancelledError says that nothing was sent."""
     try:
         await opening
     except asyncio.CancelledError as cancelled:
@@ -41,7 +41,7 @@ async def _before_it_is_sent(opening: Coroutine[Any, Any, None]) -> None:
 
 
 class HasStrategies(Protocol):
-    """The ``Queue``, which is all that its jobs' owner needs of it."""
+    """What ``JobActions`` needs of the ``Queue``."""
 
     backoff_strategies: dict[str, Strategy]
 
@@ -122,7 +122,7 @@ class JobActions:
             existing = await self.get_job(wanted_id)
             if existing is not None:
                 return existing
-            job.set_id(wanted_id)  # that job has gone between the two calls
+            job.set_id(wanted_id)  # that job was removed between the two calls
         raise RedisRefused(f"the id {wanted_id} was taken, and free again, {_FINDS} times")
 
     async def save_all(self, jobs: list[Job]) -> dict[Job, Exception]:
@@ -147,7 +147,7 @@ class JobActions:
         return errors
 
     def _schedule(self, job: Job) -> None:
-        """See to it that a job that is due later is not missed here."""
+        """Tell this process's activator of a job that is due later."""
         activator = self._session.activator
         if activator is not None and (due_ms := job.due_ms):
             activator.schedule(due_ms)
@@ -189,9 +189,9 @@ class JobActions:
         self._event_hub.replay(job, since=since)
         return job
 
-    # Changing. Removing and cancelling wait until job events are heard, as saving does: so a save that was
-    # called just before them comes first. So does the claim of a job that its own handler removes or cancels:
-    # the other way round the claim would be refused, and the handler stopped in the middle.
+    # Changing. Removing and cancelling wait for the subscription to job events, as saving does: so a save
+    # that was called just before them goes first. So does the claim of a job that its own handler removes or
+    # cancels: otherwise the claim would be refused, and the handler stopped in the middle.
 
     async def remove(self, job: Job) -> None:
         """Remove the job from wherever it is; see ``Job.remove``."""

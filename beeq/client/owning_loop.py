@@ -1,6 +1,6 @@
 """The event loop that owns a queue, and the background tasks that end with the queue.
 
-What a queue has opened in one event loop of one process works nowhere else.
+A queue works only in the event loop and the process in which it was opened.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _listener: ContextVar[object] = ContextVar("beeq listener", default=None)
 
 
 class OwningLoop:
-    """One queue's. Unchecked, a command in another event loop would wait forever for its reply."""
+    """One queue's loop. Unchecked, a command in another event loop would wait forever for its reply."""
 
     def __init__(self, queue_name: str) -> None:
         self._queue_name = queue_name
@@ -44,7 +44,7 @@ class OwningLoop:
             raise self._refusal()
 
     def leave(self) -> None:
-        """Forget the loop: nothing that was opened in it is left."""
+        """Forget the loop: everything opened in it has been closed."""
         self.loop = None
 
     def _refusal(self) -> RuntimeError:
@@ -70,7 +70,7 @@ class OwningLoop:
         """Run the coroutine in the background until it ends or the queue is closed.
 
         It runs in a copy of the context ``listens_in`` if it is a listener's, else in an empty one: it may
-        live longer than who asked for it. After the end it is closed unrun, and this returns False.
+        outlive its caller. Once the queue is closed the coroutine is closed unrun, and this returns False.
         """
         if self._is_over:
             coroutine.close()
@@ -86,7 +86,7 @@ class OwningLoop:
 
     @contextmanager
     def sparing_listener(self) -> Iterator[None]:
-        """Meanwhile do not end the listener that enters this: it closes the queue, and waits for that."""
+        """Do not cancel the listener inside this block: it closes the queue, and waits for that."""
         listener = _listener.get()
         self._spared.add(listener)
         try:
@@ -95,6 +95,6 @@ class OwningLoop:
             self._spared.discard(listener)
 
     def end_spawning(self) -> list[asyncio.Task[Any]]:
-        """Spawn nothing from now on; return the tasks that end with the queue."""
+        """Refuse further coroutines; return the tasks that end with the queue."""
         self._is_over = True
         return [task for task in self._tasks if task.get_coro() not in self._spared]

@@ -22,7 +22,7 @@ from beeq.telemetry.hooks import Telemetry
 MAX_JOBS = 500
 MAX_BYTES = 1_000_000
 
-#: What most batches have of what few jobs need; nobody changes it.
+#: The empty wishes that most batches share; never changed.
 _NOTHING: dict[Any, Any] = {}
 _NOTHING_ASKED = (b"", b"", 0)
 #: Futures in C are asked by C, which takes a fraction of a loop's time.
@@ -32,23 +32,23 @@ _is_cancelled = methodcaller("cancelled")
 class Producer:
     """Adds jobs. The first save goes out at once; those made while it is under way go out together.
 
-    A batch has its place among the queue's other commands from its first save on, and takes further
-    saves only while nothing else was asked: commands are executed in the order they were given.
+    A batch keeps the place of its first save among the queue's other commands, and takes further saves
+    only until another command follows: commands are executed in the order of their calls.
     """
 
     def __init__(self, context: QueueContext) -> None:
         keys, settings = context.keys, context.settings
         self._pipeline = context.pipeline
         self._telemetry = context.telemetry
-        #: Hears of jobs that know their id before they are sent; None: events are not delivered to jobs.
+        #: Notified of jobs with an id of their own before they are sent; None: jobs get no events.
         delivers = settings.store_jobs and settings.get_events
         self._event_hub = context.event_hub if delivers else None
-        #: Of a call with whole jobs, and of one with records of jobs that want nothing special.
+        #: The prefix of a call with whole jobs, and of one with records alone (no id, no delay).
         self._prefixes = tuple(
             scripts.add_jobs.prefix(keys, earlier_delayed=channel, outbox_limit=settings.outbox_limit)
             for channel in (keys.earlier_delayed, "")
         )
-        #: Goes before the first save, and then one an hour.
+        #: Sent before the first save, and then once an hour.
         self.note = QueueNote(keys)
         self._batch: SaveBatch | None = None  # the latest; further saves may join until it is sent
 
@@ -56,8 +56,8 @@ class Producer:
         """Add the job; its ``id`` is set, or None if the id exists, when the returned future is done.
 
         The future returns the moment since which events of the id are about this job (see ``EventHub``). It
-        raises ``RedisError``: Redis did not add it, or never said whether it did; ``QueueClosed``. If it is
-        cancelled, call ``withdraw``. ``loop`` is the running one: asking for it takes its time.
+        raises ``RedisError`` if Redis did not add the job, or did not reply; ``QueueClosed``. If it is
+        cancelled, call ``withdraw``. ``loop`` is the running loop: looking it up takes time.
 
         Raises:
             TypeError: it cannot be written as JSON; nothing was sent.
@@ -67,7 +67,7 @@ class Producer:
         return waiter, self._put(job, waiter, loop)
 
     def withdraw(self, job: Job, waiter: asyncio.Future[int], batch: SaveBatch) -> str:
-        """Undo what was noted of a save whose future was cancelled, unless it was sent; say which it was."""
+        """Withdraw a save whose future was cancelled, unless it was sent; return a text that says which."""
         if batch.is_settled:
             self._take_over([job], waiter, batch)
             return f"Redis has added it already, as {job.id}" if job.id and not batch.error else UNKNOWN
@@ -79,7 +79,7 @@ class Producer:
     def _put(
         self, job: Job, waiter: asyncio.Future[int] | None, loop: asyncio.AbstractEventLoop
     ) -> SaveBatch:
-        # What may be refused is worked out before anything is noted anywhere: no job fails another's save.
+        # Everything that may raise is computed before any state changes: no job fails another's save.
         job_id = None if job.id is None else check_job_id(job.id)
         record, due_ms = job.encoded()
         raw_id = b"" if job_id is None else job_id.encode()
@@ -106,18 +106,18 @@ class Producer:
         return batch
 
     def _take_over(self, jobs: list[Job], caller: asyncio.Future[Any], batch: SaveBatch) -> None:
-        """Let jobs hear of events that were added just before their caller was cancelled."""
-        if not (caller.cancelled() or batch.error):  # else the batch has seen to it
+        """Deliver events to jobs that were added just before their caller was cancelled."""
+        if not (caller.cancelled() or batch.error):  # else the batch has done so
             for job in jobs:
                 self.added_late(job, since=0)
 
     def added_late(self, job: Job, since: int) -> None:
-        """Let a job that was added hear of events, though its caller was cancelled."""
+        """Deliver events to a job that was added although its caller was cancelled."""
         if self._event_hub is not None and job.id is not None:
             self._event_hub.deliver_to(job, since=since)
 
     def refused(self, job: Job) -> None:
-        """Let a job that was expected hear nothing: it was not added."""
+        """Stop expecting events for a job: it was not added."""
         if self._event_hub is not None:
             self._event_hub.unregister(job)
 
@@ -129,7 +129,7 @@ class Producer:
         if any(job.claim for job in jobs):
             raise RuntimeError("a running job cannot be saved again; enqueue a new one")
         jobs_of, errors = self._put_all(jobs)
-        # Nothing is sent before the first ``await``: the jobs are the last of each batch.
+        # Nothing is sent before the first ``await``, so the jobs are the last of each batch.
         done = {batch: batch.until_done(len(together)) for batch, together in jobs_of.items()}
         try:
             await (next(iter(done.values())) if len(done) == 1 else asyncio.gather(*done.values()))
@@ -150,7 +150,7 @@ class Producer:
         return errors
 
     def _put_all(self, jobs: Iterable[Job]) -> tuple[dict[SaveBatch, list[Job]], dict[Job, Exception]]:
-        """Return which batch has which of the jobs, and why some are in none."""
+        """Return the jobs of each batch, and the errors of the others."""
         jobs_of: dict[SaveBatch, list[Job]] = {}
         errors: dict[Job, Exception] = {}
         loop = asyncio.get_running_loop()
@@ -171,7 +171,7 @@ class Producer:
     def _withdraw_all(
         self, jobs_of: dict[SaveBatch, list[Job]], done: dict[SaveBatch, asyncio.Future[Any]]
     ) -> str:
-        """Undo what was noted of jobs that were not sent; return what a note says of all of them."""
+        """Withdraw the jobs that were not sent; return a note about all of them."""
         withdrawn = 0
         for batch, together in jobs_of.items():
             if batch.has_left_out(done[batch]):
@@ -187,17 +187,17 @@ class Producer:
 
 
 class SaveListener(Protocol):
-    """Hears what became of jobs, where their callers do not see to it."""
+    """Notified of saves whose callers do not handle the outcome."""
 
     def refused(self, job: Job) -> None:
-        """Hear that a job with an id of its own was not added."""
+        """A job with an id of its own was not added."""
 
     def added_late(self, job: Job, since: int) -> None:
-        """Hear that a job was added whose caller was cancelled; events of it are those after ``since``."""
+        """A job was added although its caller was cancelled; its events are those after ``since``."""
 
 
 class SaveBatch:
-    """Saves that share one script call; in lists side by side, which the garbage collector need not visit."""
+    """Saves that share one script call; kept in parallel lists, which spare the garbage collector work."""
 
     __slots__ = (
         "_asked",
@@ -227,47 +227,48 @@ class SaveBatch:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._listener = listener
-        self._prefixes = prefixes  # of a call with whole jobs, and with records alone
+        self._prefixes = prefixes  # for a call with whole jobs, and with records alone
         self._telemetry = telemetry
         self.jobs: list[Job] = []
         self._records: list[bytes] = []
         self._waiters: list[asyncio.Future[int] | None] = []
-        #: By place, of jobs that ask for something: id (b"": an automatic one), due time in digits (b"":
-        #: now), and since when events are about the job.
+        #: By place, for jobs with wishes: id (b"": an automatic one), due time in digits (b"": now), and the
+        #: moment since which events are about the job.
         self._asked: dict[int, tuple[bytes, bytes, int]] = _NOTHING
-        #: Events that were heard before it are of earlier jobs, whose numbers are given again.
+        #: Events before this moment belong to earlier jobs, whose numbers are given again.
         self.moment = moment
         self.size_bytes = 0
-        #: Callers that wait for several of the jobs, and which these are.
+        #: Callers that wait for several of the jobs, and these jobs' places.
         self._callers: tuple[tuple[asyncio.Future[None], range], ...] = ()
-        self._withdrawn: Collection[int] = ()  # those that the call, as it was last packed, leaves out
+        self._withdrawn: Collection[int] = ()  # places left out of the call as it was last packed
         self.is_settled = False
-        #: Why none of them was added, as far as is known.
+        #: Why no job was added, as far as is known.
         self.error: Exception | None = None
-        #: Those that got no automatic id, or were not confirmed by replicas, and why; the others were added.
+        #: The errors of jobs that got no automatic id, or were not confirmed by replicas; the others were
+        #: added.
         self.failures: dict[Job, RedisError] = _NOTHING
         self.call = pipeline.defer(scripts.add_jobs, self._packed, self._settle, loop)
 
     @property
     def has_wishes(self) -> bool:
-        """Whether any of the jobs asks for an id, or to run later."""
+        """Whether any of the jobs has an id of its own or a delay."""
         return bool(self._asked)
 
     def ask_of_next(self, raw_id: bytes, due_ms: int, moment: int) -> None:
-        """Note what the job that is added next asks for: an id, or b"", and when it may run, or 0."""
+        """Set the wishes of the job that is added next: an id, or b"", and when it may run, or 0."""
         due = b"%d" % due_ms if due_ms else b""
         self._asked = self._asked or {}
         self._asked[len(self.jobs)] = (raw_id, due, moment)
 
     def add(self, job: Job, record: bytes, waiter: asyncio.Future[int] | None, size_bytes: int) -> None:
-        """Take ``job`` along; raises nothing, or the lists would not go together any more."""
+        """Add ``job``; must not raise, or the lists would no longer match."""
         self.jobs.append(job)
         self._records.append(record)
         self._waiters.append(waiter)
         self.size_bytes += size_bytes
 
     def until_done(self, count: int) -> asyncio.Future[None]:
-        """Return a future for who has just added the last ``count`` jobs.
+        """Return a future for the caller that has just added the last ``count`` jobs.
 
         It is done once each has its id, or ``error`` is set; cancelled, it withdraws them.
         """
@@ -277,7 +278,7 @@ class SaveBatch:
         return done
 
     def has_left_out(self, caller: asyncio.Future[Any]) -> bool:
-        """Return whether the job, or jobs, of this cancelled future are not sent; a save asks in time."""
+        """Return whether the job, or jobs, of this cancelled future were not sent."""
         return not self.call.is_sent or set(self._withdrawn).issuperset(self._places(caller))
 
     def _places(self, caller: asyncio.Future[Any]) -> Iterable[int]:
@@ -311,14 +312,14 @@ class SaveBatch:
         return self._prefixes[0].pack(arguments) if arguments else b""
 
     def _settle(self, reply: Any, error: Exception | None) -> None:
-        """Give each job its id, or why it has none, and wake who waits."""
+        """Give each job its id or its error, and wake the callers."""
         self.is_settled = True
         if type(reply) is int and error is None and not (self._withdrawn or self._asked):
             count = len(self.jobs)
             late = self._settle_well(reply - count)
         else:
             count = self._settle_each(reply, error)
-            late = self._tell_each()
+            late = self._wake_each()
         if self._telemetry.tally is not None:
             self._telemetry.tally.enqueued(count)
         for done, places in self._callers:
@@ -328,7 +329,7 @@ class SaveBatch:
         if late and self.error is None:
             for at in late.difference(self._withdrawn):
                 self._listener.added_late(self.jobs[at], self._moment_of(at))
-        self.jobs, self._waiters = [], []  # a batch that is still referred to holds no jobs
+        self.jobs, self._waiters = [], []  # a batch that is still referenced keeps no jobs alive
 
     def _settle_well(self, number: int) -> set[int]:
         """Give each job the next number, and wake its caller; return the places of cancelled ones."""
@@ -345,7 +346,7 @@ class SaveBatch:
         return cancelled
 
     def _settle_each(self, reply: Any, error: Exception | None) -> int:
-        """Give each job its id, or why it has none; return how many were added."""
+        """Give each job its id or its error; return how many were added."""
         sent = [at for at in range(len(self.jobs)) if at not in self._withdrawn]
         added_ids = range(reply - len(sent) + 1, reply + 1) if type(reply) is int else reply
         shortfall = error if isinstance(error, NotReplicated) else None
@@ -370,7 +371,7 @@ class SaveBatch:
                 continue
             else:
                 if self._asked.get(at, _NOTHING_ASKED)[0]:
-                    self._listener.refused(job)  # by the id it still has
+                    self._listener.refused(job)  # before its id is cleared
                 job.id = None if error is None and shortfall is None else job.id
             if shortfall is not None:
                 self.failures[job] = shortfall.of(job.id)
@@ -379,10 +380,10 @@ class SaveBatch:
     def _moment_of(self, at: int) -> int:
         return self._asked[at][2] if at in self._asked else self.moment
 
-    def _tell_each(self) -> set[int]:
-        """Wake each caller with what became of its job; return the places of those that hear nothing of it.
+    def _wake_each(self) -> set[int]:
+        """Wake each caller with its job's outcome; return the places of jobs whose callers did not get it.
 
-        They were cancelled, or get an error though the job is there.
+        These callers were cancelled, or get an error although the job was added.
         """
         late: set[int] = set()
         for at, (job, waiter) in enumerate(zip(self.jobs, self._waiters, strict=True)):

@@ -1,4 +1,4 @@
-"""Looks into a queue: jobs by id and by state, counts, outcomes. Writes nothing."""
+"""Reads a queue: jobs by id and by state, counts, outcomes. Writes nothing."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +10,12 @@ from beeq.protocol.options import SAFE_INTEGER, created_ms_of
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
-#: A worker process that has not beaten for this long is gone.
+#: A worker process without a heartbeat for this long is gone.
 WORKER_LIFETIME_MS = 30_000
 #: One call reads at most this many records, and not much more than this many bytes of them.
 _READ_AT_ONCE = 500
 _READ_BYTES = 1_000_000
-#: Records and results of any length are read.
+#: No limit: records and results of any length are read.
 UNBOUNDED = SAFE_INTEGER
 _LISTS = ("waiting", "active")
 _SETS = ("succeeded", "failed")
@@ -40,11 +40,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Stats(Health):
-    """A queue's counts, and what only beeq knows.
+    """A queue's counts, and facts that only beeq keeps.
 
     Attributes:
         workers: living beeq worker processes. Node workers leave no trace to count.
-        oldest_waiting_ms: how long ago the next job to run was created; None if none waits, or nobody knows.
+        oldest_waiting_ms: how long ago the next job to run was created; None if none waits, or it is unknown.
         owed: changes not yet mirrored; None if the queue has no mirror.
     """
 
@@ -68,7 +68,7 @@ class Stats(Health):
         }
 
     def health(self) -> Health:
-        """Return what bee-queue counts of it."""
+        """Return the counts that bee-queue has, too."""
         return Health(self.waiting, self.active, self.succeeded, self.failed, self.delayed, self.newest_job)
 
 
@@ -77,8 +77,8 @@ class Ended:
     """How a job ended: with a value, or with an error.
 
     Attributes:
-        is_whole: whether that is all. False: a Node worker ended it, whose event alone tells the value, or
-            the error's own message.
+        is_whole: whether this is complete. False: a Node worker ended it, and only its event has the value,
+        or the error's own message.
     """
 
     value: Any = None
@@ -173,7 +173,7 @@ class Reader:
         if name == "delayed":
             return await self._pipeline.call("ZSCORE", key, job_id, repeatable=True) is not None
         if name in _LISTS:
-            # Between two looks a pause, or its end, may move the id to the list that was looked at before.
+            # Between two reads a pause, or its end, may move the id to the list that was read before.
             lists = (key, self._keys.hidden, key) if name == "waiting" else (key,)
             for each in lists:
                 if await self._pipeline.call("LPOS", each, job_id, repeatable=True) is not None:
@@ -182,7 +182,7 @@ class Reader:
         raise ValueError("Improper queue type")
 
     async def stats(self, *, with_age: bool = True) -> Stats:
-        """Return the counts, all of one moment; no record is read without the age of the oldest job."""
+        """Return the counts, all of one moment; only the age of the oldest job needs a record."""
         reply = await scripts.count_jobs(
             self._pipeline,
             self._keys,
@@ -195,11 +195,10 @@ class Reader:
         return Stats(*by_state, _number(newest_job), workers, oldest_ms, None if owed < 0 else owed)
 
     async def look(self, job_id: str, *, created_ms: int) -> tuple[bool, Ended | None]:
-        """Return whether Redis has anything of the job, and how it ended, if it has.
+        """Return whether Redis has anything of the job, and its end, if it has ended.
 
-        ``created_ms`` is the creation time of the job that is meant, or 0 for an unknown one: a result with
-        another time is of another job of that id. The record is read only where nothing else tells how the
-        job ended.
+        ``created_ms`` is the job's creation time, or 0 if unknown: a result with another time belongs to
+        another job of that id. The record is read only where no other key says how the job ended.
         """
         exists, kept, has_succeeded, has_failed, _raw, _is_active = await scripts.read_outcome(
             self._pipeline, self._keys, job_id=job_id, longest=UNBOUNDED, with_record=""
@@ -221,14 +220,14 @@ class Reader:
 
         A record, or a result, of more than ``max_bytes`` is not read.
 
-        A success whose result was not kept (a Node worker's) ends in None; a failure of such a worker
-        has the text of its trace.
+        A success without a stored result (a Node worker's) ends in None; a Node worker's failure has the
+        text of its trace.
         """
         exists, kept, has_succeeded, has_failed, raw, is_active = await scripts.read_outcome(
             self._pipeline, self._keys, job_id=job_id, longest=max_bytes, with_record="1"
         )
         if raw is None:
-            if exists:  # it is too long
+            if exists:  # its record is too long
                 known = "succeeded" if has_succeeded else "failed" if has_failed else ""
                 return JobState(known or ("active" if is_active else "queued"), None, None)
             ended = None if kept is None else kept_outcome(job_id, kept, created_ms=None)
@@ -258,7 +257,7 @@ def _state_of(ended: Ended) -> str:
 def kept_outcome(job_id: str, kept: bytes, *, created_ms: int | None) -> Ended | None:
     """Read an entry of ``beeq:results``.
 
-    None if it is of an earlier job of the same id, or nothing that beeq has written.
+    None if it belongs to an earlier job of the same id, or was not written by beeq.
     """
     created, _, text = kept.partition(b":")
     if created_ms is not None and created != b"%d" % created_ms:
@@ -282,7 +281,7 @@ def trace_text(record: Record) -> str:
 
 
 def _number(counter: bytes) -> int:
-    """Return the counter of automatic ids; 0 for a text that counts nothing."""
+    """Return the counter of automatic ids; 0 for a text that is not a number."""
     try:
         return int(counter)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Notes in Redis that a queue is in use, so that commands find it without its name.
+"""Registers in Redis that a queue is in use, so that commands find it without its name.
 
-Written by who saves jobs, and by workers; again after an hour. Who only looks into a queue writes nothing. A
-user without the right to the registry's key lacks nothing else: the queue is found by its keys, if at all.
+Producers and workers write the note, again after an hour; processes that only read a queue do not. A Redis
+user without the right to the registry's key loses only this: the queue can then be found by its keys at most.
 """
 
 import math
@@ -13,22 +13,22 @@ from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
-#: How long a queue is known that nobody has used.
+#: How long an unused queue stays in the registry.
 LIFETIME_MS = 30 * 24 * 3_600_000
-#: How many queues are known of one prefix: some hundred kB.
+#: How many queues of one prefix the registry holds: some hundred kB.
 MOST_QUEUES = 10_000
 _EVERY_S = 3600.0
 
 
 class QueueNote:
-    """One queue's, as one process writes it."""
+    """One process's note of one queue."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._due_at_s = -math.inf  # by the monotonic clock
 
     def is_due(self) -> bool:
-        """Return whether to write it now; the next time is in an hour, whatever becomes of this one."""
+        """Return whether to write it now; the next time is in an hour, even if this write fails."""
         now_s = time.monotonic()
         if now_s < self._due_at_s:
             return False
@@ -36,7 +36,7 @@ class QueueNote:
         return True
 
     def forget(self) -> None:
-        """Let the next use of the queue be noted: it was destroyed, say."""
+        """Write the note at the next use of the queue: it was destroyed, say."""
         self._due_at_s = -math.inf
 
     def packed(self) -> bytes:
@@ -46,7 +46,7 @@ class QueueNote:
         )
 
     def send_along(self, pipeline: Pipeline) -> None:
-        """Put the call into the pipeline, where it goes with what is asked next; nobody hears of its end."""
+        """Put the call into the pipeline, where it goes with the next call; its reply is ignored."""
 
         def answered(_reply: Any, error: Exception | None) -> None:
             if error is not None:
@@ -55,6 +55,6 @@ class QueueNote:
         pipeline.defer(scripts.note_queue, self.packed, answered)
 
     def failed(self, error: Exception) -> None:
-        """Note it again with the next use if Redis was away; what it refuses, it refuses for an hour."""
+        """Try again at the next use if Redis was away; after a refusal wait an hour."""
         if isinstance(error, RedisUnavailable):
             self.forget()

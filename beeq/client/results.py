@@ -1,4 +1,4 @@
-"""Waits for a job's end, on any worker: from its final event, or else from what Redis has."""
+"""Waits for a job's end, on any worker: takes it from the final event, or else from Redis."""
 
 import asyncio
 from contextvars import Context
@@ -12,18 +12,18 @@ from beeq.protocol.events import JobEvent
 from beeq.protocol.options import created_ms_of
 from beeq.supervision.fence import limit
 
-#: Pub/sub loses what is published while disconnected; so the job itself is looked at, ever less often.
+#: Pub/sub loses messages while disconnected; so the job itself is read, ever less often.
 _HEAD_START_S = 0.1
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
-#: A Node worker's outcome may be found while the event that tells it whole is about to be read.
+#: A Node worker's outcome may be found just before the event that has all of it is read.
 _TOLD_WITHIN_S = 0.25
 #: A record may go with its job's end; the event is then about to arrive.
 _GONE_AFTER_LOOKS = 2
 
 
 class Results:
-    """Answers ``Job.result``."""
+    """Implements ``Job.result``."""
 
     def __init__(self, event_hub: EventHub, reader: Reader) -> None:
         self._event_hub = event_hub
@@ -32,11 +32,11 @@ class Results:
     async def of(self, job: Job, *, timeout_ms: int | None, is_hearing: bool) -> Any:
         """Return the handler's value, or raise JobFailed: the job failed, or is gone without a trace.
 
-        ``is_hearing``: whether this queue has heard events for a while already.
+        ``is_hearing``: whether this queue was already subscribed to events.
         """
         job_id = job.saved_id()
         limit_s = None if timeout_ms is None else timeout_ms / 1000
-        # A queue that listened before the job was saved hears of its end: most jobs need no look into Redis.
+        # A queue that listened before the job was saved gets its final event: most jobs are not read.
         head_start_s = _HEAD_START_S if is_hearing and self._event_hub.has(job_id) else 0.0
         if limit_s is not None:
             head_start_s = min(head_start_s, limit_s)
@@ -61,7 +61,7 @@ class Results:
             try:
                 is_there, ended = await self._reader.look(job_id, created_ms=created_ms)
             except RedisUnavailable:
-                pass  # the caller's timeout decides how long to hope
+                pass  # the caller's timeout decides how long to go on
             else:
                 if ended is not None:
                     return self._event_hub.heard(job_id) or ended
@@ -74,10 +74,10 @@ class Results:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _hear(self, job_id: str, *, within_s: float) -> JobEvent | None:
-        """Return the job's final event as soon as it is heard; None when the time is over.
+        """Return the job's final event as soon as it comes; None when the time is over.
 
-        One that came before anyone waited may be forgotten by now, a large one soon; then the look into
-        Redis finds the end, where a record or a result is kept.
+        An earlier event may be forgotten by now, especially a large one; then reading Redis finds the end, if
+        a record or a result is kept.
         """
         heard = self._event_hub.heard(job_id)
         if heard is not None or not within_s:
@@ -97,7 +97,7 @@ def gone(job_id: str) -> JobFailed:
 
 
 def creation_ms(job: Job) -> int:
-    """Return when the job was created; 0 for nonsense, which options may be."""
+    """Return when the job was created; 0 if its options are malformed."""
     options: Any = job.options
     return created_ms_of(options) if isinstance(options, dict) else 0
 

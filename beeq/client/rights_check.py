@@ -1,4 +1,4 @@
-"""Looks which rights the Redis user lacks when a queue opens, and again when a worker begins: one call each.
+"""Checks the Redis user's rights when a queue opens, and again when a worker begins: one call each.
 
 Without it, a missing right would show when its command is first needed, which may be weeks later.
 """
@@ -11,14 +11,14 @@ from beeq.redis.pipeline import Pipeline
 from beeq.redis.rights import RIGHTS, WHERE, Right, is_lack_of_right, trials_of
 
 _OF_TRIAL = {right.trial: right for right in RIGHTS}
-#: Of the key on which commands are tried, where the user may not delete it.
+#: The TTL of the key on which commands are tried, in case the user may not delete it.
 _LIFETIME_MS = 1000
 
 
 async def lack_of_rights(
     pipeline: Pipeline, keys: Keys, *parts: str, beyond: tuple[str, ...] = ()
 ) -> RedisRefused | None:
-    """Return what these parts lack, as one error; None if nothing does. What is ``beyond`` was looked at.
+    """Return the rights that these parts lack, as one error, or None; not those of ``beyond``.
 
     Raises RedisUnavailable.
     """
@@ -32,7 +32,7 @@ async def lack_of_rights(
     for words, text in zip(failed[::2], failed[1::2], strict=True):
         refusal = RedisRefused(coded(text.decode(errors="replace")))
         if is_lack_of_right(refusal) and "channel" not in str(refusal):
-            lacking[_OF_TRIAL[words.decode()]] = None  # channels are looked at when they are subscribed to
+            lacking[_OF_TRIAL[words.decode()]] = None  # channels are checked by subscribing to them
     if not lacking:
         return None
     named = ", ".join(f"{right.command.upper()} ({right.why})" for right in lacking)
@@ -41,7 +41,7 @@ async def lack_of_rights(
 
 
 def _of_keys(refusal: RedisRefused, keys: Keys) -> RedisRefused:
-    """Return the refusal of the whole call, which names the keys if it was refused for these."""
+    """Return the refusal of the whole call, with the keys' names if it was refused because of them."""
     if " key" not in str(refusal):
         return refusal
     return RedisRefused(f"NOPERM the Redis user may not use the keys ~{keys.to_key('*')} ({WHERE})")

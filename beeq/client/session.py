@@ -2,10 +2,10 @@
 
 * Opening: connects, loads the scripts, subscribes, starts the delayed-job activator. A failure is
   raised to every caller that waits for the opening, and the next call tries again.
-* Closing: lets the consumer stop first, then hangs up. Other commands work until then. Closing twice is
-  fine, and before opening; a second call with a shorter timeout shortens the wait. Whatever hangs, a close
-  returns at most ``CLOSE_GRACE_S`` (``closing.py``) after its timeout. It goes on if who asked for it is
-  cancelled; if its own task is, with all others, it waits no longer for jobs, and hangs up all the same.
+* Closing: lets the consumer stop first, then hangs up. Other commands work until then. Closing twice, or
+before opening, is fine; a second call with a shorter timeout shortens the wait. A close returns at most
+``CLOSE_GRACE_S`` (``closing.py``) after its timeout, even if something hangs. It goes on if its caller is
+cancelled; if its own task is, with all others, it stops waiting for jobs, and still hangs up.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ from beeq.redis.pubsub import Subscriber
 from beeq.redis.scripts import ALL
 from beeq.supervision.duty import Duty
 
-#: What ends a block that has no time left.
+#: Exceptions after which a block closes at once.
 _CANCELS = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 
 
 class Work(Protocol):
-    """What a session asks of the part that works on the queue's jobs."""
+    """What a session needs of the part that runs the queue's jobs."""
 
     @property
     def has_begun(self) -> bool:
@@ -57,10 +57,10 @@ class Work(Protocol):
         """Take no more jobs."""
 
     async def stop(self, timeout_s: float) -> bool:
-        """Take no more jobs, and return within about ``timeout_s``; whether all jobs ended in time."""
+        """Take no more jobs; within about ``timeout_s`` return whether all jobs ended in time."""
 
     def hurry(self, timeout_s: float) -> None:
-        """Let a ``stop`` under way wait no longer than this from now."""
+        """Limit the remaining wait of a ``stop`` under way."""
 
 
 class Session:
@@ -102,16 +102,16 @@ class Session:
             report_error=context.report_error,
         )
         self._hears_events = False
-        self._has_heard_events = False  # maybe not since the connection was lost
+        self._has_heard_events = False  # perhaps before a connection was lost
         self._is_activating = False
         self._parts = ("queue", "mirrored") if context.settings.mirrored else ("queue",)
-        self._lacks: set[str] = set()  # of rights, which were reported
+        self._lacks: set[str] = set()  # missing rights that were reported
         self._stall_check = StallCheck(context)
         self._is_checking = False
         self.owning_loop = owning_loop
         #: Whether the queue may connect by itself.
         self.may_connect = context.settings.auto_connect
-        #: None: this process does not raise delayed jobs.
+        #: None: this process does not activate delayed jobs.
         self.activator = DelayedActivator(context) if context.settings.activate_delayed_jobs else None
 
     def attach(self, work: Work) -> None:
@@ -127,7 +127,7 @@ class Session:
 
     @property
     def is_over(self) -> bool:
-        """Whether the queue is closed: its parts work no more."""
+        """Whether the queue is closed: its parts no longer work."""
         return self._is_closed
 
     @property
@@ -136,7 +136,7 @@ class Session:
         return self._is_open
 
     def is_hearing_in(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether the queue is open in ``loop`` and hears of its jobs: they can be saved at once."""
+        """Return whether the queue is open in ``loop`` and subscribed to events, so that saves can start."""
         return self._hears_events and self._is_open and not self._is_closed and self.owning_loop.loop is loop
 
     async def ensure(self) -> None:
@@ -181,7 +181,7 @@ class Session:
     def _opened(self, opening: asyncio.Task[None]) -> None:
         self._opening = None
         if not opening.cancelled():
-            opening.exception()  # the callers get it; asyncio logs it if there is none
+            opening.exception()  # the callers get it; asyncio must not log it if there are none
         if not (self._is_open or self._on_message or (self._work is not None and self._work.has_begun)):
             self.owning_loop.leave()  # the next try may be in another loop
 
@@ -205,7 +205,7 @@ class Session:
         asyncio.get_running_loop().call_soon(context.emit, "ready")
 
     async def look_at_workers_rights(self) -> None:
-        """Report what the Redis user may not do, of what a worker needs. Raises RedisUnavailable."""
+        """Report the rights that a worker needs and the Redis user lacks. Raises RedisUnavailable."""
         await self._look_at_rights("worker", beyond=self._parts)
 
     async def _look_at_rights(self, *parts: str, beyond: tuple[str, ...] = ()) -> None:
@@ -217,7 +217,7 @@ class Session:
             self._lacks.add(str(lack))
             context.report_error(lack)
 
-    # What is heard.
+    # Events.
 
     async def hear_events(self) -> None:
         """Subscribe to job events; done once, before the first job of this process is saved."""
@@ -227,7 +227,7 @@ class Session:
         self._hears_events = True
 
     def listened_to(self, event: str) -> None:
-        """Hear job events if a listener to ``event`` needs that. Not yet open, ``connect`` sees to it."""
+        """Subscribe to job events if a listener to ``event`` needs them; else ``connect`` does it."""
         if self._is_closed:
             return  # ``connect`` opens another session, which takes the listeners over
         self.owning_loop.refuse_elsewhere()
@@ -306,9 +306,10 @@ class Session:
         return self._closing
 
     async def leave(self, error: BaseException | None) -> None:
-        """Close at the end of a block, which ``error`` has ended, or None; with one, how it closes is logged.
+        """Close at the end of a block; if ``error`` ended the block, errors of the close are logged.
 
-        If the block was cancelled, or this is, jobs that run go back at once; that is raised after it.
+        If the block was cancelled, or this is, running jobs go back at once, and CancelledError is raised
+        after it.
         """
         ending = Ending()
         with self.owning_loop.sparing_listener():
@@ -325,7 +326,7 @@ class Session:
             log_event(logging.WARNING, what, queue=self._context.name, error=failure)
 
     async def leave_unopened(self, error: BaseException) -> None:
-        """Close if a block was not entered because of ``error``, and something works already, or may soon."""
+        """Close after ``error`` kept a block from being entered, if work has begun, or may begin soon."""
         if isinstance(error, _CANCELS) or (self._work is not None and self._work.has_begun):
             await self.leave(error)
 
@@ -337,15 +338,15 @@ class Session:
     async def _close(self, timeout_ms: int) -> None:
         try:
             is_drained = self._work is None or await self._work.stop(timeout_ms / 1000)
-            await self._tell_last_ends()
+            await self._receive_last_ends()
         finally:
             self._is_closed = True
             await self._hang_up()
         if not is_drained:
             raise TimeoutError("Operation timed out.")
 
-    async def _tell_last_ends(self) -> None:
-        """Hear what was published so far: ends of jobs that were worked on here to the last."""
+    async def _receive_last_ends(self) -> None:
+        """Receive what was published so far: ends of jobs that ran here until just now."""
         is_wanted = self._context.event_hub.is_awaited or self._listeners.want_job_events()
         if self._work is None or not (self._hears_events and is_wanted):
             return
@@ -354,7 +355,7 @@ class Session:
                 await self._subscriber.catch_up()
                 await self.own_events.settled()
         except (TimeoutError, RedisError):
-            pass  # who waits will hear QueueClosed
+            pass  # waiting callers will get QueueClosed
 
     async def _hang_up(self) -> None:
         self._context.event_hub.close()

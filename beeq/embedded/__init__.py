@@ -5,8 +5,8 @@ share. It listens on a Unix socket in the folder, which only the folder's owner 
 
 The keeper starts a killed server again. If the keeper is killed, the server ends, and the next ``join``
 starts both. The data are Valkey's append-only file in the folder. Each reply waits until its command is
-written there, so killing processes loses no command that had a reply; one without a reply may be lost or
-not. A crash of the whole machine, or a power cut, can lose about the last second: the file is synced to
+written there, so killing processes loses no command that had a reply; one without a reply may be lost.
+A crash of the whole machine, or a power cut, can lose about the last second: the file is synced to
 the disk every half second. Pub/sub messages are not kept, as with any Redis.
 
 Here: taking a share (this module), the process that starts, restarts and ends the server (``keeper``), and

@@ -79,7 +79,7 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
 def is_of_this_user(fd: int) -> bool:
     """Return whether the other end of a Unix connection was made by a process of this user, or of root.
 
-    True also on a system that does not tell: there the folder's owner and mode have to do.
+    True also on a system that does not say: there only the folder's owner and mode protect it.
     """
     with socket.socket(fileno=os.dup(fd)) as connection:
         if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""What beeq logs, and how: one line a record, escaped, bounded, without secrets, with facts as attributes.
+"""beeq's log: one line a record, escaped, bounded, without secrets, with facts as attributes.
 
 All of it goes to the logger ``beeq`` and those below it. A record carries what it knows as attributes, for
 any formatter:

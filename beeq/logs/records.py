@@ -23,7 +23,7 @@ _MAX_NAME = 200
 _MAX_SEARCHED = 100_000
 #: Said of a queue.
 HANDED_BACK = "running jobs were handed back"
-#: What no other line begins with: so none can be taken for a record's first.
+#: No other line begins with these: so none can be taken for a record's first.
 _INDENT = "    "
 
 
@@ -44,7 +44,7 @@ class LoggedJob(Protocol):
 
 
 class _Here:
-    """What is so in this process."""
+    """Facts about this process."""
 
     worker = ""  # of a child process of a handler: its worker
     logs_all = False

@@ -12,7 +12,7 @@ from beeq.logs.records import be_child_of, log_all, log_event, logger
 
 LogFormat = Literal["text", "json"]
 
-#: Libraries that say at INFO what is of no use here: each request, with its URL.
+#: Libraries that log at INFO what is of no use here: each request, with its URL.
 _TALKATIVE = ("httpcore", "httpx", "pymongo", "redis", "urllib3", "uvicorn")
 
 
@@ -107,7 +107,7 @@ def enable() -> None:
 
 
 def _is_coloured(stream: TextIO) -> bool:
-    """Return whether the stream is a terminal that shows colours, and nobody minds them."""
+    """Return whether the stream is a terminal that shows colours, and ``NO_COLOR`` is not set."""
     try:
         is_terminal = stream.isatty()
     except (AttributeError, ValueError):  # not quite a file, or closed

@@ -17,21 +17,21 @@ _NOT_NOW = (*NOT_HERE, "LOADING", "TRYAGAIN", "BUSY")
 
 
 def reply_of(reply: Any) -> Any:
-    """Return a reply of ``request``; an error is raised as what it means, see ``meant_by``."""
+    """Return a reply of ``request``; raise an error reply as ``meant_by`` has it."""
     if isinstance(reply, RedisRefused):
         raise meant_by(reply)
     return reply
 
 
 def not_now(refused: RedisRefused) -> RedisUnavailable | None:
-    """Return the error as one that passes, if it is one."""
+    """Return a temporary refusal as RedisUnavailable; None if it is not temporary."""
     if refused.code not in _NOT_NOW:
         return None
     return RedisUnavailable(str(refused).removeprefix(f"{MISDIRECTED} "))
 
 
 def meant_by(error: RedisError) -> RedisError:
-    """Return the error; a refusal that passes as what it means: Redis is not available for now."""
+    """Return the error; a temporary refusal becomes RedisUnavailable."""
     return (not_now(error) or error) if isinstance(error, RedisRefused) else error
 
 
@@ -88,8 +88,7 @@ class Connection:
         """Send packed commands, return one reply for each; an error reply is returned, not raised.
 
         ``patience_ms`` is how much longer than usual to wait: a blocking command's own timeout. After a
-        RedisUnavailable (no connection, or it broke, or no reply in time) the commands may or may not have
-        been executed.
+        RedisUnavailable (no connection, a broken one, no reply in time) the commands may have been executed.
         """
         resp = self._resp
         if resp is None or not resp.is_open:
@@ -100,11 +99,11 @@ class Connection:
         try:
             return await answered
         except asyncio.CancelledError:
-            resp.close()  # nobody waits for the reply any more, and what comes next must not wait for it
+            resp.close()  # no caller waits for the reply now, and the next command must not wait for it
             raise
 
     async def call(self, *command: Any, patience_ms: int = 0) -> Any:
-        """Send one command and return its reply, or raise what it means; see ``request``."""
+        """Send one command and return its reply, or raise its error; see ``request``."""
         return reply_of((await self.request((pack(*command),), patience_ms=patience_ms))[0])
 
     async def run(self, script: Script, command: bytes) -> Any:
@@ -138,7 +137,7 @@ class Connection:
         return self._resp.peer if self._resp is not None and self._resp.is_open else None
 
     def leave(self) -> None:
-        """End the connection, whose server is not the one to ask any more; the next call opens another."""
+        """End the connection, because its server is no longer the right one; the next call opens another."""
         if self._resp is not None:
             self._resp.close(RedisUnavailable("another server is to be asked now"))
 

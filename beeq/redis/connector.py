@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 #: Of the time that a connection may take, the part that one Sentinel or node gets to say where the master
 #: is: a second one, and the master itself, must have theirs too.
 _SHARE_OF_ONE_PEER = 1 / 3
-#: What is said on top if Redis is not where it is without being configured.
+#: Added to the error if Redis does not answer at the default address.
 _UNCONFIGURED = (
     "no Redis is configured: set REDIS_URL, or BEEQ_REDIS_URL=embedded: to share the commands' own"
 )
-#: A client's options that hold a password.
+#: The options of a client that hold a password.
 _PASSWORDS = ("password", "ssl_password")
-#: What a client cannot do that was made of what may belong to one loop.
+#: Logged once of a client whose parts may belong to one loop.
 _ASKED_IN_LOOP = (
     "the credential provider {} may belong to the queue's event loop, and is asked there: while a handler "
     "blocks the loop, heartbeats that lose their connection wait"
@@ -73,7 +73,7 @@ def _take_over(connection: AbstractConnection, on_message: Callable[[Any], None]
 
 
 def _hang_up(connection: AbstractConnection) -> None:
-    """End a connection that stood when nobody waited for it any more."""
+    """End a connection that was ready only after its caller had given up."""
     _take_over(connection, None).close()
 
 
@@ -84,7 +84,7 @@ async def _connected(
     *,
     address: Address | None = None,
 ) -> AbstractConnection:
-    """Return a new connection of this kind; one that asks Sentinels asks none if the ``address`` is known."""
+    """Return a new connection of this kind; with an ``address`` no Sentinel is asked."""
     # Our own bounds: every wait for Redis is limited where it is awaited, and tries are counted
     # by the caller. redis-py's defaults (5 s a read, 3 hidden tries) would break blocking
     # fetches and multiply the waits. RESP2: pub/sub messages then arrive as plain replies.
@@ -130,33 +130,33 @@ async def _open_by(
 
 
 def _secrets_in(options: Any) -> list[str]:
-    """Return the passwords that the options name: an error of somebody else's may repeat them."""
+    """Return the passwords in the options: a third-party error may repeat them."""
     named = [options.get(name) for name in _PASSWORDS] if isinstance(options, dict) else []
     return [password for password in named if isinstance(password, str) and password]
 
 
 class Connector:
-    """Makes connections to one Redis, given by URL, by a ``redis.asyncio`` client, or not at all.
+    """Makes connections to one Redis: of a URL, of a ``redis.asyncio`` client, or the one on this machine.
 
-    ``embedded:`` starts or joins the folder's own server at the first ``dial``, and again at one that finds
-    nobody there: its keeper may have been killed. ``close`` leaves it. With Sentinels, each ``dial`` asks
-    for the master of the moment; with a cluster, for the owner of the slot.
+    ``embedded:`` starts or joins the folder's own server at the first ``connect``, and again when no server
+    answers: its keeper may have been killed. ``close`` leaves it. With Sentinels, each ``connect`` asks for
+    the current master; with a cluster, for the owner of the slot.
 
-    ``target`` is what was given as ``redis=``: ValueError says that its URL is malformed, TypeError that it
-    is neither URL nor client. ``slot_key`` is a key of the queue; in a cluster all of them share its slot.
+    ``target`` is what was given as ``redis=``: a malformed URL raises ValueError, what is neither URL nor
+    client TypeError. ``slot_key`` is a key of the queue; in a cluster all of them share its slot.
     """
 
     def __init__(self, target: str | Redis | None, *, timeout_ms: int, slot_key: str) -> None:
         self._timeout_s = timeout_ms / 1000
         self._slot_key = slot_key
         self._membership: Membership | None = None
-        #: Whom the Sentinels speak of.
+        #: The master behind the Sentinels.
         self._fleet: Fleet | None = None
         self._is_closed = False
         self.set_target(target)
 
     def set_target(self, target: str | Redis | None) -> None:
-        """Choose which Redis to dial, before the first ``dial``. Raises what making a connector raises."""
+        """Choose the Redis, before the first ``connect``. Raises what making a connector raises."""
         self._target = target
         self.client: Redis | None = None
         self._url = ""
@@ -191,17 +191,17 @@ class Connector:
 
     @property
     def is_of_cluster(self) -> bool:
-        """Whether it leads to a cluster, of which it reaches the owner of the queue's slot."""
+        """Whether it connects to a cluster, there to the owner of the queue's slot."""
         return self._cluster is not None
 
     @property
     def url(self) -> str:
-        """The URL by which it leads there, with its secrets; "" if it was given a client."""
+        """The URL, with its secrets; "" if it was given a client."""
         return self._url
 
     @property
     def shown(self) -> str:
-        """Where it leads, for a person; no secret is in it."""
+        """The server's address, for a person; without secrets."""
         if self._url:
             return shown_url(self._url).partition("?")[0]
         server, db = self.place
@@ -209,7 +209,7 @@ class Connector:
         return f"{type(self.client).__name__}({parts}, db {db})"
 
     def _own_pool_of(self, pool: Any) -> Any:
-        """Return the pool, or a copy where it keeps connections to Sentinels, which may be another loop's."""
+        """Return the pool, or a copy if its connections to Sentinels may belong to another loop."""
         if hasattr(pool, "sentinel_manager"):
             with contextlib.suppress(Bound):
                 copy = self._copy_of(pool)
@@ -222,9 +222,9 @@ class Connector:
         return copy_of(pool, limit_s=self._timeout_s, sentinel_limit_s=share_s, owner=owner)
 
     def twin(self) -> tuple[Connector, bool]:
-        """Return a connector of the same Redis for another thread's loop; and True if it works here only.
+        """Return a connector to the same Redis for another thread's loop; True if it works here only.
 
-        It does where a part of the client may belong to the running loop, see ``apart.py``.
+        That is so where a part of the client may belong to the running loop, see ``apart.py``.
         """
         timeout_ms = round(self._timeout_s * 1000)
         twin = Connector(self._target, timeout_ms=timeout_ms, slot_key=self._slot_key)
@@ -244,7 +244,7 @@ class Connector:
     async def connect(self, *, on_message: Callable[[Any], None] | None = None) -> RespProtocol:
         """Return a new connection, connected within the timeout; ``on_message`` as in ``RespProtocol``.
 
-        It is watched: it ends when its server is not the master any more.
+        ``ServerWatch`` ends it when its server is no longer the master.
 
         Raises RedisUnavailable: nobody there, wrong password, or no answer in time. QueueClosed.
         """
@@ -294,11 +294,11 @@ class Connector:
 
     @property
     def switches(self) -> int:
-        """How often another master was announced: who rests after a failure tries again then."""
+        """How often another master was announced; a change ends the delay after a failure early."""
         return 0 if self._fleet is None else self._fleet.switches
 
     def _joined_fleet(self, pool: Any, watch: ServerWatch) -> Fleet | None:
-        """Return whom the Sentinels speak of, if there are any; hear of it from now on."""
+        """Return the master behind the Sentinels, if there are any, and follow its changes from now on."""
         if not hasattr(pool, "sentinel_manager") or not pool.is_master:
             return None
         members: dict[Address, OpenSentinel] = {}
@@ -307,7 +307,7 @@ class Connector:
             options = its_pool.connection_kwargs
             address = options.get("host", "localhost"), int(options.get("port", 26379))
             members[address] = functools.partial(_open_by, its_pool, self._timeout_s)
-        timeout_s = self._timeout_s  # what opens connections must not keep this connector
+        timeout_s = self._timeout_s  # the callback must not hold a reference to this connector
         return watch.join(
             self,
             Sentinels(pool.service_name, members, lambda address: _open_by(pool, timeout_s, address=address)),
@@ -315,7 +315,7 @@ class Connector:
 
     @property
     def place(self) -> tuple[Hashable, int]:
-        """The server, and the number of the database, as far as URL or client tell."""
+        """The server, and the number of the database, as far as URL or client show them."""
         options: Any = getattr(self._pool, "connection_kwargs", None)
         named = options if isinstance(options, dict) else {}
         master = getattr(self._pool, "service_name", None)
@@ -324,17 +324,17 @@ class Connector:
 
     @property
     def names_user(self) -> bool:
-        """Whether it logs in as a user that was named, or that a provider names; known once connected."""
+        """Whether it logs in under a user name, given or from a provider; known once connected."""
         options: Any = getattr(self._pool, "connection_kwargs", None)
         named = options if isinstance(options, dict) else {}
         return bool(named.get("username")) or named.get("credential_provider") is not None
 
     async def _open(self, pool: ConnectionPool) -> AbstractConnection:
-        """Return a connection; made in an empty context, for it lives longer than who asks for it."""
+        """Return a connection; made in an empty context, for it outlives the caller."""
         return await fenced(lambda: self._dial(pool), limit_s=self._timeout_s, on_late=_hang_up)
 
     async def _dial(self, pool: ConnectionPool) -> AbstractConnection:
-        """Return a connection; begin again if another master is announced before it stands."""
+        """Return a connection; start over if another master is announced before it is ready."""
         while True:
             connection: AbstractConnection | None = None
             async with ServerWatch.here().dialling(self._fleet) as dial:
@@ -370,7 +370,8 @@ class Connector:
     async def _choose(self, *, instead_of: Any = None) -> Any:
         """Return the pool whose settings connections are made with; it opens none itself.
 
-        One that led to nobody is passed as ``instead_of``: the embedded server is then joined again.
+        A pool whose server did not answer is passed as ``instead_of``: the embedded server is then joined
+        again.
         """
         if self._pool is not None and self._pool is not instead_of:
             return self._pool
@@ -380,7 +381,7 @@ class Connector:
 
             self._membership = Membership(embedded.folder_of(self._url))
         url = await self._membership.join()
-        if self._pool is None or self._pool is instead_of:  # those who waited along share one pool
+        if self._pool is None or self._pool is instead_of:  # callers that waited together share one pool
             self._pool = pool_of_embedded(url)
         return self._pool
 
@@ -390,7 +391,7 @@ class Connector:
         return await _connected(self._pool.connection_class, options, self._timeout_s)
 
     async def close(self, *, close_client: bool = False) -> None:
-        """Connect no more. Leave the embedded server, and close the client that was passed in if asked to."""
+        """Make no more connections. Leave the embedded server; close the client passed in if asked to."""
         self._is_closed = True
         await ServerWatch.here().leave(self)
         if close_client and self.client is not None:

@@ -14,10 +14,10 @@ from beeq.errors import RedisRefused
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
-#: For how long a look is believed. What another database publishes in its first moments may be taken for
-#: this one's for so long; later it may not.
+#: For how long a look counts. For so long, messages of a database that has just been filled may be taken for
+#: this one's.
 FRESH_S = 0.05
-#: Each refused command may be noted by the server (ACL LOG): one that may not ask asks seldom.
+#: The server may log each refused command (ACL LOG): a user without the right asks seldom.
 _REFUSED_S = 60.0
 _DATABASE = re.compile(rb"^db\d+:", re.MULTILINE)
 
@@ -37,7 +37,7 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Begin anew: a thread that the child does not have may hold the lock."""
+    """Replace the state: a thread that the child does not have may hold the lock."""
     global _channels, _lock
     _channels, _lock = _Channels(), threading.Lock()
 
@@ -46,12 +46,12 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Keyspace:
-    """One queue's. Asks only when somebody wants to know, and then two short commands of one batch.
+    """One queue's view. Asks Redis only on demand: two short commands in one batch.
 
-    The number of the own database need not be known, which a client object, a proxy or SWAPDB may hide: one
-    database is listed, and the queue has keys in its own, so that is the one. A server that lists none, hides
-    the section or refuses INFO is taken for one with several. So is one of which this process itself uses
-    several for a queue of that name: no look is needed to know that, and none could come too early.
+    The number of the own database need not be known; a client object, a proxy or SWAPDB may hide it. If one
+    database is listed and the queue has keys in its own, that is the one. A server that lists none, hides the
+    section or refuses INFO counts as one with several. So does one of which this process itself uses several
+    for a queue of that name: that needs no look.
     """
 
     def __init__(self, pipeline: Pipeline, keys: Keys) -> None:
@@ -76,21 +76,21 @@ class Keyspace:
 
     @property
     def age_s(self) -> float:
-        """How long ago it was asked what the last look has found."""
+        """How long ago the last look was sent."""
         return time.monotonic() - self._asked_at
 
     @property
     def may_ask(self) -> bool:
-        """Whether a look is worth its while: the server has not refused one lately."""
+        """Whether to look: the server has not refused a look lately."""
         return time.monotonic() - self._refused_at > _REFUSED_S
 
     def doubt(self) -> None:
-        """Believe nothing that was seen: it may have been another server."""
+        """Discard the last look: it may have been another server."""
         self._is_alone = False
         self._asked_at = self._refused_at = -math.inf
 
     async def look(self) -> None:
-        """Ask. Raises RedisUnavailable, QueueClosed."""
+        """Ask Redis. Raises RedisUnavailable, QueueClosed."""
         asked_at = time.monotonic()
         replies: tuple[Any, Any] = await asyncio.gather(
             self._pipeline.call("INFO", "keyspace", repeatable=True, goes_ahead=True),

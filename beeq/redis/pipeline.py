@@ -1,4 +1,4 @@
-"""One connection to Redis that many callers share: what they send meanwhile goes out together."""
+"""One connection to Redis that many callers share: commands sent while a reply is awaited go out together."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from beeq.redis.resp import pack, settle
 from beeq.redis.rights import is_lack_of_right
 from beeq.redis.scripts import Script
 
-#: A producer's command is tried this often while Redis is away, as in the original.
+#: How often a producer's command is tried while Redis is away, as in bee-queue.
 TRIES = 3
 RETRY_DELAY_MS = 100
-#: A batch has the time of one reply to be sent and executed in; calls beyond this wait for the next one.
+#: A batch must be sent and executed within the time of one reply; calls beyond this wait for the next one.
 MAX_BATCH_BYTES = 4_000_000
-#: A longer call goes alone: a server that does not take it hangs up, and nothing else is under way then.
+#: A longer call goes alone: a server that does not take it hangs up, and must not take others with it.
 _LONG_CALL_BYTES = 1_000_000
 
-#: What a cancelled caller reads in a note of its CancelledError.
+#: The note in a cancelled caller's CancelledError.
 NOT_SENT = "it was cancelled before it was sent to Redis: nothing was done"
 UNKNOWN = "it was sent to Redis when it was cancelled: whether it was done is unknown"
 
-#: Called with a call's reply, or with its error; once. With NotReplicated comes the reply, too.
+#: Called once, with a call's reply or its error; with NotReplicated it gets both.
 OnReply = Callable[[Any, Exception | None], None]
 
 
 class Pipeline:
-    """A connection that many callers share: what they send while a reply is awaited goes out together.
+    """A connection that many callers share: commands sent while a reply is awaited go out together.
 
     One batch is under way at a time. It is sent at the end of the loop's turn in which its first call was
     made, and each reply is handed over where it is read, while Redis works on the calls behind it. Only a
     batch that has to be retried gets a task.
 
-    A call is tried again only while nothing of it can have been executed: before it was sent, or
-    after Redis said "not now". A call whose reply was lost raises; repeating it silently might, say,
-    add a job twice. ``repeatable`` calls (reads) are simply tried again.
+    A call is tried again only if it cannot have been executed: it was not sent, or Redis replied "not
+    now". A call whose reply was lost raises, because repeating it might add a job twice. ``repeatable``
+    calls (reads) are always tried again.
 
     A cancelled caller withdraws its call, unless it was sent; a note of the CancelledError says which.
-    Calls go in the order in which they were made, but for those that go ahead: small reads that decide about
-    messages which pile up meanwhile. They wait for the batch under way, not for the saves behind it.
+    Calls go in the order in which they were made, except those with ``goes_ahead``: small reads that decide
+    about messages that pile up meanwhile. They wait for the batch under way, not for the saves behind it.
 
-    ``close`` is final: those who wait, or call later, get QueueClosed.
+    ``close`` is final: waiting and later callers get QueueClosed.
 
     With ``replicas`` a batch with calls that await them ends with one WAIT. Such a call gets its reply after
-    that, and if need be NotReplicated beside it; the others get theirs as ever. Later batches wait along: the
-    server executes nothing over a connection that waits.
+    that, if need be with NotReplicated; the others get theirs at once. Later batches wait, too: the server
+    executes nothing over a connection that waits.
     """
 
     def __init__(self, connector: Connector, *, timeout_ms: int, replicas: ReplicaWait | None = None) -> None:
@@ -60,17 +60,17 @@ class Pipeline:
         self._timeout_s = timeout_ms / 1000
         self._replicas = replicas
         self._waiting: list[PipelineCall] = []  # added by callers, taken by the next batch
-        #: The last of them, after which nothing was asked; None if there are none.
+        #: The last call in it; None if it is empty.
         self.last: PipelineCall | None = None
         self._batch: list[PipelineCall] = []  # under way
-        self._replies = 0  # that have come of it
-        self._again: list[PipelineCall] = []  # those of it that Redis did not execute, and may next time
+        self._replies = 0  # received for it
+        self._again: list[PipelineCall] = []  # calls of it that Redis did not execute, to be sent again
         self._is_busy = False  # a batch is under way, or about to be sent
-        self._sending: asyncio.Handle | None = None  # the loop will send what is waiting
+        self._sending: asyncio.Handle | None = None  # the scheduled ``_send``
         self._is_closed = False
-        #: How many batches were sent, those that were tried again included.
+        #: How many batches were sent, including retries.
         self.batches_sent = 0
-        self._give_up_at_s = 0.0  # when the batch has had its time, by the monotonic clock
+        self._give_up_at_s = 0.0  # the batch's deadline, by the monotonic clock
         self._retrying: asyncio.Task[None] | None = None  # connects, loads scripts, sends a batch again
 
     async def connect(self) -> None:
@@ -87,7 +87,7 @@ class Pipeline:
         except RedisRefused as error:
             if is_lack_of_right(error):
                 raise RedisRefused(f"{error}; wait_replicas needs it") from None
-            # By a replica, say, that was the master a moment ago: the save tells.
+            # By a replica, say, that was the master a moment ago: the save will fail with it.
 
     @property
     def again_at(self) -> float:
@@ -124,12 +124,12 @@ class Pipeline:
         on_reply: OnReply,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> PipelineCall:
-        """Queue a script call now; it is packed each time it is about to be sent.
+        """Queue a script call; it is packed each time before it is sent.
 
-        ``loop`` is the running one, from who knows it: asking for it takes its time.
+        ``loop`` is the running loop, if the caller has it: looking it up takes time.
 
         ``on_reply`` is called from the loop, with what ``run`` would return or raise; never if ``pack_call``
-        returns nothing at last, for then nobody wants the call any more.
+        returns nothing, which withdraws the call.
         """
         call = PipelineCall(b"", pack_call, script, on_reply)
         self._put(call, loop=loop)
@@ -149,7 +149,7 @@ class Pipeline:
             self.last = call
         if not self._is_busy:
             self._is_busy = True
-            # At the end of this turn: what is asked in the same turn goes along.
+            # At the end of this turn: calls made in the same turn share the batch.
             self._sending = (loop or asyncio.get_running_loop()).call_soon(self._send)
 
     def _send(self) -> None:
@@ -159,7 +159,7 @@ class Pipeline:
             self._fail(None)
             return
         batch: list[PipelineCall] = []
-        while self._waiting and not batch:  # the ``on_reply`` of an unpackable call may ask again
+        while self._waiting and not batch:  # the ``on_reply`` of an unpackable call may add another call
             waiting, self._waiting, self.last = self._waiting, [], None
             batch, left = _sealed(waiting)
             if left:
@@ -169,7 +169,7 @@ class Pipeline:
         if not batch:
             self._is_busy = False
             return
-        self._give_up_at_s = time.monotonic() + self._timeout_s  # asking for the loop takes longer
+        self._give_up_at_s = time.monotonic() + self._timeout_s  # looking up the loop takes longer
         if self._connection.is_connected and (self._replicas is None or not self._awaits_replicas(batch)):
             self.batches_sent += 1
             self._replies = 0
@@ -184,7 +184,7 @@ class Pipeline:
             return
         batch = self._batch
         if error is not None:
-            # Nobody knows what has been executed.
+            # It is unknown which commands were executed.
             again = self._again + _lost(batch[self._replies :], error)
         else:
             call = batch[self._replies]
@@ -208,8 +208,7 @@ class Pipeline:
         else:
             self._batch, self._is_busy = [], False
 
-    # What has a task: no connection, a lost one, a script that Redis does not know, a "not now", replicas to
-    # wait for.
+    # Cases that need a task: no connection, a lost one, an unknown script, a "not now", replicas to wait for.
 
     def _begin_retrying(self, calls: list[PipelineCall], failure: RedisError | None, *, tries: int) -> None:
         retrying = self._retry(calls, failure, tries)
@@ -228,7 +227,7 @@ class Pipeline:
     async def _serve(self, calls: list[PipelineCall], failure: RedisError | None, tries: int) -> None:
         """Bring each call to its end: a reply, or an error after the last try."""
         is_rested = tries == TRIES  # else the first try was just now
-        # A peer that is silent, not refusing, uses up the time of all tries with one.
+        # A silent peer, unlike one that refuses, uses up the time of all tries in one.
         while tries > 0 and (is_rested or time.monotonic() < self._give_up_at_s):
             if not is_rested:
                 await asyncio.sleep(RETRY_DELAY_MS / 1000)
@@ -283,7 +282,7 @@ class Pipeline:
         def wait_over(replies: list[Any], error: RedisError | None) -> None:
             settle(confirmed, error or replies[0], None)
 
-        # Apart: where the calls are refused, their replies must not wait for replicas that are away.
+        # Separately: if the calls are refused, their replies must not wait for replicas that are away.
         self._connection.ask([self._replicas.wait], wait_over)
         *replies, written = await answered
         held: list[tuple[PipelineCall, Any]] = []
@@ -295,7 +294,7 @@ class Pipeline:
         return again
 
     def _fail(self, error: BaseException | None) -> None:
-        """End everything that is under way or waits; with no error, because this was closed."""
+        """End all calls; without an error, with QueueClosed."""
         calls, self._batch, self._waiting = [*self._batch, *self._waiting], [], []
         self.last = None
         self._is_busy = False
@@ -317,7 +316,7 @@ class Pipeline:
                 await asyncio.wait([self._retrying], timeout=1)
         finally:
             await self._connection.close()
-            self._fail(None)  # what waits, and what a retry held that had not begun
+            self._fail(None)  # waiting calls, and those of a retry that had not begun
 
 
 def _closed(call: PipelineCall) -> QueueClosed:
@@ -328,7 +327,7 @@ def _closed(call: PipelineCall) -> QueueClosed:
 
 
 def _taken(calls: list[PipelineCall]) -> list[bytes]:
-    """Return what is sent now."""
+    """Return the packed commands of the calls, marked as sent."""
     if len(calls) == 1:
         calls[0].is_sent = True
         return [calls[0].packed]
@@ -376,8 +375,8 @@ def _give_out(
 ) -> list[PipelineCall]:
     """End the calls that have a reply, or must not be sent again; return the others.
 
-    With an error nobody knows what has been executed: replies that came before it are ignored. Calls that
-    were executed and await replicas go to ``held``, if there is one, with their replies.
+    With an error it is unknown what was executed: replies that came before it are ignored. Calls that were
+    executed and await replicas go to ``held``, if given, with their replies.
     """
     if error is not None:
         return _lost(calls, error)
@@ -396,7 +395,7 @@ def _give_out(
 
 
 class PipelineCall:
-    """One command on its way, and who wants to know its reply."""
+    """One command on its way, and the callback for its reply."""
 
     __slots__ = (
         "_is_withdrawn",
@@ -420,7 +419,7 @@ class PipelineCall:
         is_withdrawn: Callable[[], bool] | None = None,
     ) -> None:
         self._is_withdrawn = is_withdrawn
-        self._make = make  # None: it is packed already
+        self._make = make  # None: already packed
         self._on_reply: OnReply | None = on_reply  # until the end
         self.packed = packed
         self.script = script
@@ -429,16 +428,16 @@ class PipelineCall:
         self.is_sent = False
         #: Redis did not know the script: it is loaded before the call is sent again.
         self.needs_script = False
-        #: Why it was not executed when it was last sent, if Redis has said why.
+        #: Why Redis refused to execute it when it was last sent.
         self.failure: RedisError | None = None
 
     @property
     def awaits_replicas(self) -> bool:
-        """Whether its caller counts on what it is told."""
+        """Whether its caller waits for ``wait_replicas``."""
         return self.script is not None and self.script.awaits_replicas
 
     def seal(self) -> bool:
-        """Fix what is sent next; return whether there is anything: it can be packed, and is still wanted."""
+        """Pack what is sent next; return False if it cannot be packed or was withdrawn."""
         if self._make is not None:
             try:
                 self.packed = self._make()
@@ -459,7 +458,7 @@ class PipelineCall:
         return passing is not None
 
     def end(self, reply: Any, error: Exception | None) -> None:
-        """Tell the reply, or the error; the first one counts."""
+        """Deliver the reply, or the error; only the first call counts."""
         on_reply, self._on_reply, self._make = self._on_reply, None, None
         if on_reply is None:
             return

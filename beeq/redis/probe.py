@@ -1,7 +1,7 @@
 """Asks Redis, over a connection of its own, whether it answers and whether jobs wait: for the watchdog.
 
-The other connections of a queue may be what hangs, so none of them is asked. Dialled when first needed: a
-queue without trouble has none.
+The other connections of a queue may be the ones that hang, so none of them is used. Connects when first
+needed: a healthy queue has no such connection.
 """
 
 from beeq.errors import RedisError
@@ -11,7 +11,7 @@ from beeq.redis.connector import Connector
 
 
 class RedisProbe:
-    """One queue's."""
+    """One queue's probe."""
 
     def __init__(self, connector: Connector, keys: Keys, *, timeout_ms: int) -> None:
         self._keys = keys

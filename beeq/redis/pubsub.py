@@ -1,6 +1,6 @@
-"""Hears a queue's channels, for as long as it is open: reconnects, resubscribes, says so.
+"""Hears a queue's channels while the queue is open: reconnects, resubscribes, and reports both.
 
-Passes raw messages on; ``beeq.client.session`` says who reads them.
+Passes raw messages on; ``beeq.client.session`` registers their readers.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from beeq.supervision.duty import Duty
 from beeq.supervision.fence import limit
 from beeq.supervision.supervised_task import SupervisedTask
 
-#: After this much silence the server is asked whether it is still there.
+#: After this much silence the server gets a PING.
 PING_AFTER_S = 10.0
-#: Who adds a channel hears of so many failed connections in a row; as a producer's command does.
+#: After so many failed connections in a row ``add`` raises, as a producer's command does.
 _TRIES = 3
 
 
 class Subscriber:
     """One connection in subscribed mode. ``add`` channels any time; ``close`` ends it.
 
-    ``on_message`` is called with channel name and message; ``on_error`` with each failure, and the subscriber
-    goes on by itself. ``on_subscribed`` is called with the channel's name whenever Redis confirms a
-    subscription, also again after a reconnection: what was published in between is lost, so look then.
+    ``on_message`` is called with channel name and message; ``on_error`` with each failure, after which the
+    subscriber goes on by itself. ``on_subscribed`` is called with the channel's name whenever Redis confirms
+    a subscription, also after a reconnection: what was published in between is lost.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Subscriber:
         self._on_subscribed = on_subscribed
         self._on_error = on_error
         self._confirmed: dict[str, asyncio.Event] = {}  # channel → set while subscribed
-        self._asked: deque[str] = deque()  # channels that Redis has not answered for, in their order
+        self._asked: deque[str] = deque()  # channels whose SUBSCRIBE has no reply yet, in order
         self._adding: dict[str, list[asyncio.Future[None]]] = {}  # in the order of their calls
         self._asking_again: asyncio.TimerHandle | None = None
-        self._pings: deque[asyncio.Future[None]] = deque()  # that Redis has not answered, in their order
+        self._pings: deque[asyncio.Future[None]] = deque()  # without a reply, in order
         self._failures = 0  # in a row
         self._is_closed = False
         self._resp: RespProtocol | None = None
@@ -111,14 +111,14 @@ class Subscriber:
 
     def _ponged(self, error: RedisError | None = None) -> None:
         if not self._pings:
-            return  # it was not asked
+            return  # no PING was sent
         answered = self._pings.popleft()
         settle(answered, None, error)
         if error is not None and not answered.cancelled():
-            answered.exception()  # the watch's own pings are awaited by nobody
+            answered.exception()  # no caller awaits the watch's own pings
 
     def _answer(self, channel: str, error: Exception | None) -> bool:
-        """Tell those who add the channel; return whether there were any."""
+        """Wake the callers that add the channel; return whether there were any."""
         waiting = self._adding.pop(channel, [])
         for answered in waiting:
             settle(answered, None, error)
@@ -145,7 +145,7 @@ class Subscriber:
             duty.rests(0.0)
 
     async def _watch(self, resp: RespProtocol, duty: Duty) -> None:
-        """Return never; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
+        """Never return; raise what ended the connection, or ``RedisUnavailable`` once it is silent."""
         is_pinged = False
         while True:
             self._is_silent = True
@@ -170,7 +170,7 @@ class Subscriber:
 
     def _heard(self, message: Any) -> None:
         if self._resp is None:
-            return  # what came together with the reason to hang up
+            return  # it came together with the reason to hang up
         self._is_silent = False
         if isinstance(message, RedisRefused):
             self._refused(message)
@@ -182,7 +182,7 @@ class Subscriber:
         if kind == b"message":
             self._on_message(channel, message[2])
         elif kind == b"subscribe":
-            self.retry_delay.reset()  # not before: Redis may let us in, and refuse this forever
+            self.retry_delay.reset()  # not before: Redis may accept connections and refuse this forever
             self._failures = 0
             self._asked.remove(channel)
             self._confirmed[channel].set()
@@ -190,9 +190,9 @@ class Subscriber:
             self._on_subscribed(channel)
 
     def _refused(self, refusal: RedisRefused) -> None:
-        """Tell it to those who add the channel, or ask again later; hang up if it is about no channel."""
+        """Raise it to the callers that add the channel, or retry later; hang up if it names no channel."""
         if refusal.code == "NOPERM" and not self._asked:
-            self._ponged()  # to PING, then: Redis is there
+            self._ponged()  # it is the reply to PING: Redis is there
             return
         if not self._asked or not_now(refusal):
             self._hang_up(refusal)
@@ -242,7 +242,7 @@ class Subscriber:
             resp.close(reason)
 
     async def close(self) -> None:
-        """Hang up for good; who waits in ``add`` gets QueueClosed."""
+        """Hang up for good; callers waiting in ``add`` get QueueClosed."""
         self._is_closed = True
         for channel in list(self._adding):
             self._answer(channel, QueueClosed())

@@ -1,14 +1,14 @@
-"""Has replicas confirm what a batch has written, before its callers are told: the setting ``wait_replicas``.
+"""Has replicas confirm a batch's writes before its callers get their replies: the setting ``wait_replicas``.
 
 Two commands go behind the calls of a batch, over the same connection: a small write and WAIT.
 
 * The small write: WAIT waits for the last write of its own connection (Valkey; Redis 7.0: for all that was
-  written before the last command). Who saves again under the id of a job that was not confirmed writes
-  nothing, for the job is there, and would be told at once that replicas have it. With a write in between WAIT
-  waits for all that this server has done until then.
+  written before the last command). A repeated save of an unconfirmed job writes nothing, because the job is
+  there, so WAIT alone would return at once. After another write WAIT waits for all that this server has done
+  until then.
 * WAIT takes half of ``redis_timeout`` at most: its reply must come before the connection counts as silent.
-* A failover may come in between. Then the connection ends, or WAIT is refused; it was done, but maybe nowhere
-  that lasts. All of these are ``NotReplicated``.
+* A failover may come in between. Then the connection ends, or WAIT is refused; the write may be lost. All of
+these are ``NotReplicated``.
 """
 
 from typing import Any
@@ -16,15 +16,15 @@ from typing import Any
 from beeq.errors import NotReplicated
 from beeq.redis.resp import pack
 
-#: How long the key of the small write is kept: nobody reads it.
+#: How long the key of the small write is kept; it is never read.
 _KEPT_MS = 60_000
 
 
 class ReplicaWait:
-    """What one queue asks of its replicas.
+    """The WAIT of one queue.
 
     Args:
-        wanted: how many have to confirm.
+        wanted: how many replicas must confirm.
         key: a key of the queue, for the small write.
         timeout_ms: the longest wait for one reply of Redis.
     """
@@ -37,7 +37,7 @@ class ReplicaWait:
         self.wait = pack("WAIT", wanted, self._limit_ms)
 
     def shortfall(self, written: Any, confirmed: Any) -> NotReplicated | None:
-        """Return what is to be told instead of "done"; None if enough replicas have confirmed.
+        """Return the error for the callers; None if enough replicas have confirmed.
 
         Args:
             written: the reply to ``write``.

@@ -1,8 +1,8 @@
 """The bytes of one connection to Redis: packed commands out, replies in, in the order of the commands.
 
-redis-py makes the connection (``connector.py``), with TLS, AUTH and SELECT. From then on its transport
-is driven from here, with hiredis for the parsing: the stream, the connection and the client above it
-would cost more than Redis itself. A reply is handed over in the very call that reads it.
+redis-py makes the connection (``connector.py``), with TLS, AUTH and SELECT. From then on this module drives
+its transport and parses with hiredis: redis-py's stream, connection and client would cost more time than
+Redis itself. A reply is handed over in the call that reads it.
 """
 
 import asyncio
@@ -22,19 +22,20 @@ T = TypeVar("T")
 
 #: What the parser says when a reply is not complete.
 _INCOMPLETE = object()
-#: A longer command gets more time, as if the line carried this much: what is in the buffers of the kernel,
-#: and of proxies, cannot be seen moving.
+#: A longer command gets more time, as if the network carried this much: the progress of data in the buffers
+#: of the kernel and of proxies cannot be seen.
 _LONG_BYTES = 65_536
 _LEAST_BYTES_PER_S = 250_000
-#: A loop that was blocked has not read yet what came meanwhile: it gets this long to do so.
+#: A loop that was blocked has not read yet what has arrived: it gets this long to do so.
 _LAST_CHANCE_S = 0.01
 
-#: After this a server hangs up: what was sent behind the command is not executed.
+#: After this reply a server hangs up: commands sent behind it are not executed.
 _HANGS_UP = "Protocol error"
 
-#: Called once, with the replies of one ``ask``; or with those that had come, and what ended the wire.
+#: Called once with the replies to one ``ask``; or with those so far, and what ended the connection.
 OnEnd = Callable[[list[Any], RedisError | None], None]
-#: Called with each reply of one ``ask_each``; or once, with None and what ended the wire before all had come.
+#: Called with each reply to one ``ask_each``; with None and the error if the connection ended before the
+#: last.
 OnReply = Callable[[Any, RedisError | None], None]
 
 
@@ -44,7 +45,7 @@ def pack(*command: Any) -> bytes:
 
 
 def settle(future: asyncio.Future[T], result: T, error: Exception | None) -> None:
-    """Give a future its result, or its error, unless nobody waits for it any more."""
+    """Give a future its result, or its error, unless it is done (cancelled)."""
     if future.done():
         return
     if error is None:
@@ -54,7 +55,7 @@ def settle(future: asyncio.Future[T], result: T, error: Exception | None) -> Non
 
 
 class _Marked(dict[int, bytes]):
-    """Numbers with a mark in front, as a command has them; usual ones are there, others are made."""
+    """Numbers with a mark in front, as a command has them; common ones are prepared, others made."""
 
     def __init__(self, form: bytes) -> None:
         super().__init__((number, form % number) for number in range(1024))
@@ -92,46 +93,46 @@ class CommandPrefix:
 
 
 class _Garbled(Exception):
-    """What the peer says is not Redis's protocol."""
+    """The peer's bytes are not Redis's protocol."""
 
 
 class _Ask:
-    """Commands that were sent together, and what is known of their replies."""
+    """Commands that were sent together, and their replies so far."""
 
     __slots__ = ("asked_at", "is_overdue", "left", "on_end", "replies", "timeout_s")
 
     def __init__(
         self, count: int, asked_at: float, timeout_s: float, on_end: OnReply, replies: list[Any] | None
     ) -> None:
-        self.left = count  # replies that have not come
+        self.left = count  # missing replies
         self.asked_at = asked_at
         self.timeout_s = timeout_s
         self.on_end = on_end
-        self.replies = replies  # those that have; None: each is told as it comes
+        self.replies = replies  # replies so far; None: each is delivered as it comes
         self.is_overdue = False
 
 
 class RespProtocol(asyncio.Protocol):
     """One connection from the moment it is open until it ends; it does not come back.
 
-    It ends by ``close``; when the peer hangs up; when a reply is late, for then no reply can be matched with
-    its command any more; after a reply that means "not here", for the next connection asks again who is the
-    master, or owns the slot; and after one that the peer hangs up after. Commands under way then fail. What
-    is late is silence: a long command that is still being sent, and a long reply that is still arriving, may
-    take their time.
+    It ends by ``close``; when the peer hangs up; when a reply is late, because replies can then no longer be
+    matched with commands; after a reply that means "not here", because the next connection looks up the
+    master or the slot's owner again; and after a reply that the peer follows by hanging up. Commands under
+    way then fail. Only silence makes a reply late: a long command that is still being sent, and a long reply
+    that is still arriving, may take their time.
 
-    Writing is not paused when the peer is slow to read: callers wait for their replies, so no more gathers
-    than they have at hand anyway.
+    Writing is not paused when the peer is slow to read: callers wait for their replies, which bounds what
+    gathers.
 
-    The transport of ``writer`` is taken over. ``on_message`` is called with each reply that nobody asked
-    for: the messages of a subscription.
+    Takes over the transport of ``writer``. ``on_message`` is called with each reply that answers no command:
+    the messages of a subscription.
     """
 
     def __init__(
         self, writer: asyncio.StreamWriter, *, on_message: Callable[[Any], None] | None = None
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._writer = writer  # it would close its transport when nobody holds it
+        self._writer = writer  # it would close its transport when garbage-collected
         self._on_message = on_message
         self._reader = hiredis.Reader(
             protocolError=_Garbled, replyError=self._refused, notEnoughData=_INCOMPLETE
@@ -146,11 +147,11 @@ class RespProtocol(asyncio.Protocol):
         self.is_open = True
         #: Returns an error reply with its code first.
         self.meaning_of: Callable[[str], str] = coded
-        #: Done when the wire has ended, with what ended it.
+        #: Done when the connection has ended, with what ended it.
         self.ended: asyncio.Future[RedisError] = self._loop.create_future()
         #: The server's address, as the socket has it.
         self.peer: Any = writer.get_extra_info("peername")
-        #: Redis's own id of the connection, once somebody has asked for it; for CLIENT UNBLOCK.
+        #: Redis's own id of the connection, for CLIENT UNBLOCK; None until ``learn_client_id``.
         self.client_id: int | None = None
         self._transport: asyncio.WriteTransport = writer.transport
         self._transport.set_protocol(self)
@@ -162,12 +163,12 @@ class RespProtocol(asyncio.Protocol):
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether what comes are the messages of a subscription: such a connection takes no other command."""
+        """Whether it receives the messages of a subscription: such a connection takes no other command."""
         return self._on_message is not None
 
     @property
     def longest_wait_s(self) -> float:
-        """How long the most patient of the commands under way waits; 0.0 if there are none."""
+        """The longest timeout of the commands under way; 0.0 if there are none."""
         return max((ask.timeout_s for ask in self._asked), default=0.0)
 
     def send(self, packed: bytes) -> None:
@@ -178,16 +179,16 @@ class RespProtocol(asyncio.Protocol):
     def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, timeout_s: float) -> None:
         """Send commands; ``on_end`` is called with one reply for each, an error reply as ``RedisRefused``.
 
-        ``timeout_s`` is how long Redis may be silent; a long command gets more.
-
-        It is called from the loop, never from here.
+        ``timeout_s`` is how long Redis may be silent; a long command gets more. ``on_end`` is called from the
+        loop, never from here.
         """
         self._ask(packed, on_end, [], timeout_s)
 
     def ask_each(self, packed: Sequence[bytes], on_reply: OnReply, *, timeout_s: float) -> None:
         """Send commands as ``ask`` does; ``on_reply`` gets each reply as it comes.
 
-        The last one is told after the wire was closed, if one of them says that it leads to the wrong server.
+        If a reply says that this is the wrong server, the last one is delivered after the connection was
+        closed.
         """
         self._ask(packed, on_reply, None, timeout_s)
 
@@ -212,16 +213,16 @@ class RespProtocol(asyncio.Protocol):
             self._watch = self._loop.call_at(now + timeout_s, self._look_at_the_clock, context=Context())
 
     def end_writing(self) -> bool:
-        """Close this side; replies still come until the peer hangs up. Return whether that can be done."""
+        """Close the writing side; replies still come until the peer hangs up. Return False if it cannot."""
         if not (self.is_open and self._transport.can_write_eof()):
             return False
         self._transport.write_eof()
         return True
 
     def _look_at_the_clock(self) -> None:
-        """End the wire if the reply that comes next is late; one timer serves all, however many ask.
+        """End the connection if the next reply is late; one timer serves all commands.
 
-        It runs in an empty context: the first one's would be kept for as long as others go on asking.
+        It runs in an empty context: otherwise it would keep the first caller's for as long as others ask.
         """
         self._watch = None
         if not self._asked:
@@ -246,7 +247,7 @@ class RespProtocol(asyncio.Protocol):
         before, self._sent_bytes = self._sent_bytes, self._given_bytes - to_send_bytes
         return to_send_bytes > 0 and self._sent_bytes > before
 
-    # What the transport tells.
+    # Callbacks of the transport.
 
     def data_received(self, data: bytes) -> None:
         """Hand over each reply that is complete."""
@@ -279,13 +280,13 @@ class RespProtocol(asyncio.Protocol):
         if not ask.left:
             self._asked.popleft()
             if self._is_leaving:
-                self.close()  # before somebody is told, and asks more
+                self.close()  # before a callback asks more
         elif ask.replies is not None:
             return
         try:
             ask.on_end(reply, None)
         except Exception as defect:  # noqa: BLE001 - a reply of another shape, …
-            self._report(defect)  # who cannot take it fails alone, and the others' replies go on
+            self._report(defect)  # a failing callback fails alone, and the others get their replies
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what is under way."""

@@ -11,9 +11,9 @@ _STEP_S = 0.1
 
 
 class RetryDelay:
-    """The waits of one owner between its tries; a success begins them over.
+    """The delays of one owner between its tries; a success resets them.
 
-    A change of ``news`` ends a wait, also if it came before: another master was announced.
+    A change of ``news`` (another master was announced) ends a delay, also if it came before.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RetryDelay:
             delay_s = 0 if is_over() or not step_s else delay_s - step_s
 
     def has_news(self) -> bool:
-        """Return whether there is something new since the last look."""
+        """Return whether ``news`` has changed since the last look."""
         before, self._seen = self._seen, self._news()
         return self._seen != before
 
@@ -44,5 +44,5 @@ class RetryDelay:
         return delay_s
 
     def reset(self) -> None:
-        """It worked: begin with the first delay again."""
+        """Begin with the first delay again."""
         self.next_ms = self._first_ms

@@ -1,12 +1,12 @@
 """The rights that beeq's Redis user needs, each with its reason; and what a refusal says of a missing one.
 
 A user needs the keys and channels of its queues, ``~<prefix>:<queue>:*`` and ``&<prefix>:<queue>:*``, and
-the commands of the table below, as far as its processes play the part that a command is for. What is needed
-by no part is optional: beeq does without, as the reason says; so is the key ``<prefix>:beeq:queues``, by
-which commands find queues. README.md has the rules for ACL SETUSER that are made of this table.
+those commands of the table below whose parts its processes play. A command of no part is optional: beeq does
+without it, as the reason says. The key ``<prefix>:beeq:queues``, by which commands find queues, is optional,
+too. README.md has the rules for ACL SETUSER that are made of this table.
 
-``advice_on`` says of a refusal which right is missing. Most servers do not name the command that a script may
-not run; they name the script and the line.
+``advice_on`` says which right a refusal is about. Most servers do not name the command that a script may not
+run; they name the script and the line.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from beeq.errors import RedisRefused
 
-#: What a process does: a queue without a handler saves, reads, cancels, hears events, raises delayed jobs; a
-#: worker does that and works; a queue that is ``mirrored`` notes changes; a mirror writes them to MongoDB.
+#: The parts of a process: a queue without a handler saves, reads, cancels, hears events, raises delayed jobs;
+#: a worker also runs jobs; a ``mirrored`` queue notes changes; a mirror writes them to MongoDB.
 PARTS = ("queue", "worker", "mirrored", "mirror")
 _BOTH = ("queue", "worker")
 _ALL = ("queue", "worker", "mirror")
@@ -32,8 +32,8 @@ class Right:
 
     Attributes:
         command: as an ACL rule has it, without its plus: ``hset``, ``script|load``.
-        parts: those of ``PARTS`` that cannot do without it; empty if it is optional.
-        why: what for; of an optional one, what happens without it.
+        parts: those of ``PARTS`` that need it; empty if it is optional.
+        why: its purpose; for an optional one, what happens without it.
         trial: a call that changes nothing where KEY is a string; empty if it cannot be tried in a script.
     """
 
@@ -116,7 +116,7 @@ RIGHTS = (
     Right("xrange", _MIRROR, "whether a change is mirrored"),
     Right("xack", _MIRROR, "changes that are mirrored"),
     Right("xdel", _MIRROR, "changes that are mirrored"),
-    # Last, for who tries them in this order: they end the key.
+    # Last, because trials run in this order, and these end the key.
     Right("del", _BOTH, "destroy()", "DEL KEY"),
     Right("unlink", _BOTH, "marks and results that have had their time", "UNLINK KEY"),
     # Optional.
@@ -136,12 +136,12 @@ RIGHTS = (
 
 
 def needed_by(*parts: str) -> list[str]:
-    """Return the commands that these parts cannot do without, sorted."""
+    """Return the commands that these parts need, sorted."""
     return sorted(right.command for right in RIGHTS if set(parts) & set(right.parts))
 
 
 def optional() -> list[str]:
-    """Return the commands that every part can do without, sorted."""
+    """Return the commands that no part needs, sorted."""
     return sorted(right.command for right in RIGHTS if not right.parts)
 
 
@@ -152,7 +152,7 @@ def acl_rules(prefix: str, queue_name: str, *commands: str) -> list[str]:
 
 
 def acl_lines(prefix: str, queue_name: str) -> list[tuple[str, str]]:
-    """Return what each call of ACL SETUSER is for, and its rules: they add up; the first is for everybody."""
+    """Return the purpose and the rules of each call of ACL SETUSER; every user needs the first."""
     lines: list[tuple[str, str]] = []
     before: set[str] = set()
     for about, commands in (
@@ -177,7 +177,7 @@ _IN_SCRIPT = re.compile(r"(?:call to f_|script: )([0-9a-f]{40}).*?@?user_script:
 _CALLED = re.compile(r"(?:call|write)\('([A-Z]+)'")
 _KEY = re.compile(r"access (?:a key|(?:at least )?one of the keys)")
 _CHANNEL = re.compile(r"publish to the channel|ACL failure in script: .*a channel")
-#: Where the reader of an error finds what to do.
+#: Where an error sends its reader.
 WHERE = 'ACL SETUSER; README, "Rights"'
 #: Digest → lines of the script.
 _lines: dict[str, list[str]] = {}
@@ -189,7 +189,7 @@ def know_script(sha: str, source: bytes) -> None:
 
 
 def advice_on(text: str) -> str:
-    """Return what to add to an error, as a server has written it; empty if it is about no right."""
+    """Return the advice to add to a server's error; empty if it is not about a right."""
     if named := _COMMAND.search(text):
         return _advice(named[1])
     if "can't run this command" in text:
@@ -210,5 +210,5 @@ def _advice(*commands: str) -> str:
 
 
 def is_lack_of_right(refused: RedisRefused) -> bool:
-    """Return whether the user may not run the command; or nobody may, for the server does not have it."""
+    """Return whether the user may not run the command, or the server does not have it."""
     return refused.code == "NOPERM" or "unknown command" in str(refused).lower()

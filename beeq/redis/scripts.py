@@ -33,7 +33,7 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class ScriptRunner(Protocol):
-    """What executes a script: a ``Connection`` or the ``Pipeline``."""
+    """Executes a script: a ``Connection`` or the ``Pipeline``."""
 
     def run(self, script: Script, command: bytes) -> Coroutine[Any, Any, Any]:
         """Send the packed call and return its reply; load the script first if Redis does not know it."""
@@ -54,9 +54,9 @@ class Script:
     rest: str = ""
     #: Whether a call whose reply was lost may be sent again.
     is_repeatable: bool = False
-    #: Whether ``wait_replicas`` is for it: a caller counts on what it is told.
+    #: Whether its callers wait for ``wait_replicas``.
     awaits_replicas: bool = False
-    #: Whether it is sent before what waits in a pipeline already.
+    #: Whether it goes ahead of the calls that already wait in a pipeline.
     goes_ahead: bool = False
 
     @classmethod
@@ -149,9 +149,9 @@ def _load(name: str, **traits: bool) -> Script:
     return Script.parse(name, (_FOLDER / f"{name}.lua").read_bytes(), **traits)
 
 
-# These do not await replicas: what background duties write, for they do it again; a running job's outcome,
-# progress and memory: without them it runs again, and more surely so if a slow replica failed the attempt;
-# ``clean`` and what else is done to many jobs at once: a second call finds again what has come back.
+# These do not await replicas: writes of background duties, which repeat them; a running job's outcome,
+# progress and memory: if they are lost the job runs again, and would more often if a slow replica failed the
+# attempt; ``clean`` and other commands on many jobs: a second call finds what has come back.
 add_jobs = _load("add_jobs", awaits_replicas=True)
 apply_pause = _load("apply_pause", is_repeatable=True)
 beat = _load("beat")

@@ -1,4 +1,4 @@
-"""Redis URLs: which ones beeq understands, and what may be shown of URLs, Redis's and others'. Text only.
+"""Redis URLs: parses the forms that beeq understands, and redacts secrets in any URL. Text only.
 
 ==============================================================  ==========================================
 ``redis://user:password@host:6379/0``                           one server, as redis-py reads it
@@ -25,7 +25,7 @@ DEFAULT_URL = "redis://127.0.0.1:6379"
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES, "embedded")
-#: What stands in place of what is not shown.
+#: Replaces what is not shown.
 HIDDEN = "***"
 #: Options that hold no secret, in which only words and numbers are shown.
 _SHOWN_OPTIONS = frozenset(
@@ -47,7 +47,7 @@ _BARE_AT = re.compile(r"(?<!\*{3})@")
 _SENTINEL_PORT, _CLUSTER_PORT = 26379, 6379
 _SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/name/0"
 _CLUSTER_FORM = "redis+cluster://host:6379,host:6379"
-#: Options of Sentinels that are no options of their own.
+#: Options that are not passed on to Sentinels.
 _OF_THE_MASTER = ("db", "username", "password", "sentinel_username", "sentinel_password")
 
 
@@ -70,9 +70,9 @@ class ServerGroup:
 
 
 def shown_url(url: str) -> str:
-    """Return what may be shown of a URL: put together anew from what is understood, without any secret.
+    """Return the URL without secrets: rebuilt from the parts that are understood.
 
-    Of a URL that can be read in two ways, as one with a ``#`` or ``/`` in its password, only the scheme is.
+    Of an ambiguous URL, as one with a ``#`` or ``/`` in its password, only the scheme is shown.
     """
     scheme = scheme_of(url)
     if scheme == "embedded":
@@ -104,7 +104,7 @@ def shown_url(url: str) -> str:
 
 
 def secrets_in(url: str) -> Iterator[str]:
-    """Yield the user's password in a URL, as it is there and as it is meant, and its options' secrets."""
+    """Yield the user's password in a URL, as written and decoded, and its options' secrets."""
     try:
         parts = urlsplit(url)
         options = parse_qsl(parts.query, keep_blank_values=True)
@@ -120,19 +120,19 @@ def secrets_in(url: str) -> Iterator[str]:
 def redact(text: str, *secrets: str) -> str:
     """Return ``text`` with these secrets, and those of any URL in it, removed: users, passwords, tokens.
 
-    Rather too much than too little: where a URL ends is not always known.
+    It removes rather too much: where a URL ends is not always clear.
     """
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     text = re.sub(r"\S+", _without_userinfo, text)
     start, end = text.find("//") + 2, text.rfind("@")
     if 2 <= start <= end and _BARE_AT.search(text, start):  # noqa: PLR2004 - there is a //
-        text = text[:start] + HIDDEN + text[end:]  # there is a blank in a password
+        text = text[:start] + HIDDEN + text[end:]  # a password has a blank in it
     return _without_secret_options(text)
 
 
 def _without_userinfo(token: re.Match[str]) -> str:
-    """Return a word of a text; of a URL without what ends with the last @: a password may hold others."""
+    """Return a word of a text; from a URL cut what precedes the last @: a password may hold others."""
     text = token[0]
     start, end = text.find("//") + 2, text.rfind("@")
     return text[:start] + HIDDEN + text[end:] if 2 <= start <= end else text  # noqa: PLR2004 - there is a //
@@ -176,11 +176,11 @@ def check_url(url: str) -> str:
 
 
 class _Malformed(ValueError):
-    """The text says what to write instead; it repeats nothing of the URL."""
+    """The text says what to write instead, without any part of the URL."""
 
 
 def _check_form(scheme: str, url: str) -> None:
-    """Raise ValueError, maybe with a hint for whoever wrote the URL."""
+    """Raise ValueError for a malformed URL, with a hint if possible."""
     if scheme == "embedded":
         return
     if scheme in SENTINEL_SCHEMES or scheme in CLUSTER_SCHEMES:

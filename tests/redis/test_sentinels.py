@@ -353,12 +353,12 @@ def test_what_was_wrong_is_dialled_no_more():
 
 def test_a_sentinel_that_was_cut_off_is_not_believed():
     known = fleet()
-    assert not known.stands(A, 0), "the first one may be such a one"
-    assert known.stands(B, 5)
-    assert not known.stands(A, 3)
-    assert not known.stands(A, 5)
+    assert not known.learn_master(A, 0), "the first one asked may be cut off"
+    assert known.learn_master(B, 5)
+    assert not known.learn_master(A, 3)
+    assert not known.learn_master(A, 5)
     assert known.switched(B, C, is_over=True)
-    assert not known.stands(B, 5)
+    assert not known.learn_master(B, 5)
 
 
 def test_one_loop_listens_until_it_ends():

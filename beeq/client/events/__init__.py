@@ -1,6 +1,6 @@
-"""What happens to jobs, as a queue hears it: whose it is, who listens, what was missed.
+"""The events of jobs that a queue receives: filtering, delivery, and finding those that were missed.
 
-``own_events`` passes on what is about the own database's jobs, ``event_hub`` delivers it, ``listeners`` are
-called one after the other, ``missed_ends`` looks for what was said while nobody heard. The connection that
-hears is ``beeq.redis.pubsub``'s.
+``own_events`` passes on the events of the own database's jobs, ``event_hub`` delivers them, ``listeners``
+calls the listeners in order, ``missed_ends`` finds ends published while the connection was down. The
+connection belongs to ``beeq.redis.pubsub``.
 """

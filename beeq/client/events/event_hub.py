@@ -1,7 +1,7 @@
 """Delivers the messages of the ``events`` channel: to listeners, to job objects, to callers of ``result``.
 
-An event of any name is delivered. What is heard of jobs that nobody here knows yet is remembered for a while.
-Does not talk to Redis: the session hands it each message.
+Events of any name are delivered. Those of jobs not known here yet are remembered for a while. Does not talk
+to Redis: the session hands it each message.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from beeq.protocol.options import retries_left
 
 _FINAL = ("succeeded", "failed")
 _STATUSES = (*_FINAL, "retrying")
-#: The number of ids, gone or not, from which on those that are gone are swept out.
+#: From this number of ids on, live or dead, the dead ones are swept out.
 _FIRST_SWEEP = 1000
 
 
@@ -26,14 +26,14 @@ class EventHub:
     def __init__(self, *, emit: Callable[..., bool], clock_ms: Callable[[], int]) -> None:
         self._emit = emit
         self._clock_ms = clock_ms
-        # References to objects that are gone are swept out now and then: a WeakValueDictionary pays
-        # for each of them twice as much as for all the rest of a save.
+        # Dead references are swept out now and then: a WeakValueDictionary's callback costs twice as much as
+        # all the rest of a save.
         self._jobs: dict[str, weakref.ref[Job]] = {}
         self._sweep_at = _FIRST_SWEEP
         self._twins: dict[str, weakref.WeakSet[Job]] = {}  # further objects of the same id
         self._kept: dict[str, set[Job]] = {}  # jobs with listeners, until their final event
-        # Jobs that are being saved under ids of their own, and what was heard of the ids since then: it may
-        # be of the job, if it overtakes the reply, or of one that has the id already.
+        # Jobs that are being saved under ids of their own, and the ids' events since then: they may be the
+        # job's, if they overtake the reply, or those of a job that already has the id.
         self._expected: dict[str, dict[Job, list[JobEvent]]] = {}
         self._is_closed = False
         self._waiters: dict[str, set[asyncio.Future[JobEvent | None]]] = {}
@@ -53,7 +53,7 @@ class EventHub:
         return self._job(job_id) is not None
 
     def is_known(self, job_id: str) -> bool:
-        """Return whether somebody here waits for the job, or holds an object of it."""
+        """Return whether a caller here waits for the job, or holds an object of it."""
         return job_id in self._waiters or job_id in self._expected or self.has(job_id)
 
     def register(self, job: Job) -> None:
@@ -86,7 +86,7 @@ class EventHub:
                 del self._kept[job_id]
 
     def hold_or_let_go(self, job: Job) -> None:
-        """Hold ``job`` until its final event if events are delivered to it and somebody listens."""
+        """Hold ``job`` until its final event if events are delivered to it and it has listeners."""
         job_id = job.id
         if job_id is None:
             return
@@ -99,7 +99,7 @@ class EventHub:
         return self._job(job_id) is job or job in self._twins.get(job_id, ())
 
     def expect(self, job: Job) -> None:
-        """Hold back for ``job``, which is being saved, what is heard of its id until that is known."""
+        """Hold back the events of the id of ``job``, which is being saved, until its save has ended."""
         self._expected.setdefault(job.saved_id(), {}).setdefault(job, [])
 
     def _end_expecting(self, job: Job, job_id: str) -> list[JobEvent] | None:
@@ -127,15 +127,15 @@ class EventHub:
 
     @property
     def moment(self) -> int:
-        """How much has been remembered: what is heard later has a larger one."""
+        """The number of events remembered so far, which orders them: a later event has a larger one."""
         return self._backlog.moment
 
     def forget(self, job_id: str, *, until: int | None = None) -> None:
-        """Drop what was heard of the job so far, or until that moment: it is gone, or starts over."""
+        """Drop the remembered events of the job, or those until a moment: it is gone, or starts over."""
         self._backlog.drop_until(job_id, self.moment if until is None else until)
 
     def forget_all(self) -> None:
-        """Drop all that was heard: the queue was destroyed, and its ids start over."""
+        """Drop all remembered events: the queue was destroyed, and its ids start over."""
         self._backlog.clear()
 
     def release(self, job_id: str) -> None:
@@ -145,14 +145,14 @@ class EventHub:
         self._kept.pop(job_id, None)
 
     def deliver_to(self, job: Job, *, since: int) -> None:
-        """Deliver events to ``job``, which has just been saved, and what was heard of it since that moment.
+        """Deliver events to ``job``, which has just been saved, and those since that moment.
 
-        Events heard before that moment were of an earlier job of its id.
+        Earlier events belong to an earlier job of its id.
         """
         job_id = job.id or job.saved_id()
         if not (
             self._expected or job_id in self._jobs or job_id in self._backlog.ids or job.has_listeners()
-        ):  # as of nearly all
+        ):  # as for nearly all jobs
             self._jobs[job_id] = weakref.ref(job)
             if len(self._jobs) > self._sweep_at:
                 self._sweep()
@@ -167,16 +167,16 @@ class EventHub:
             self._deliver_late(job, event)
 
     def replay(self, job: Job, *, since: int = 0) -> None:
-        """Deliver to ``job`` what was heard before anyone here knew it.
+        """Deliver to ``job`` the events that came before it was known here.
 
-        In the loop's next turn: the caller, who has just got the job, adds listeners first.
+        In the loop's next turn: the caller has just got the job and adds its listeners first.
         """
         self._backlog.drop(now_ms=self._clock_ms())
         for event in self._backlog.all(job.saved_id(), since=since):
             self._deliver_late(job, event)
 
     def _deliver_late(self, job: Job, event: JobEvent) -> None:
-        """Change the job now, for who looks at it next; call its listeners when these can have been added."""
+        """Change the job's state now; call its listeners once the caller could add them."""
         self._change(job, event.name, _payload(event))
         asyncio.get_running_loop().call_soon(self._tell_late, job, event)
 
@@ -196,7 +196,7 @@ class EventHub:
     def waiter(self, job_id: str) -> asyncio.Future[JobEvent | None]:
         """Return a future of the job's final event; ``drop_waiter`` it in the end.
 
-        It raises QueueClosed once nothing more is heard.
+        It raises QueueClosed once the queue is closed.
         """
         future: asyncio.Future[JobEvent | None] = asyncio.get_running_loop().create_future()
         if self._is_closed:
@@ -240,15 +240,15 @@ class EventHub:
             if not future.done():
                 future.set_result(event)
 
-    # What was missed while the connection was down.
+    # Events missed while the connection was down.
 
     def awaited_ids(self) -> list[str]:
-        """Return the ids of jobs whose end somebody waits for: a listener, or a caller of ``result``."""
+        """Return the ids of jobs whose end a listener or a caller of ``result`` waits for."""
         return list(dict.fromkeys([*self._kept, *self._waiters]))
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for the end of a job."""
+        """Whether any caller or listener waits for the end of a job."""
         return bool(self._kept or self._waiters)
 
     def objects(self, job_id: str) -> list[Job]:
@@ -256,11 +256,11 @@ class EventHub:
         first = self._job(job_id)
         return [*(() if first is None else (first,)), *self._twins.get(job_id, ())]
 
-    def tell_missed(self, event: JobEvent, jobs: list[Job]) -> None:
-        """Tell the end of a job that Redis knows of, though its event was not heard.
+    def deliver_missed(self, event: JobEvent, jobs: list[Job]) -> None:
+        """Deliver the end of a job, read from Redis because its event was not heard.
 
-        ``jobs`` are its objects as they were before Redis was asked: what was saved under the id since then
-        is another job. Those that have heard of the end meanwhile are left out; the others will not hear it.
+        ``jobs`` are its objects as they were before Redis was asked: an object saved under the id since then
+        is another job. Objects that have got the end meanwhile are left out.
         """
         payload = _payload(event)
         for job in jobs:
@@ -297,7 +297,7 @@ class EventHub:
 
 
 def _end(waiter: asyncio.Future[JobEvent | None]) -> None:
-    """Let who awaits the future raise QueueClosed; asyncio does not log it where nobody does any more."""
+    """Make the waiter raise QueueClosed; asyncio does not log it if it is no longer awaited."""
     if not waiter.done():
         waiter.set_exception(QueueClosed())
         waiter.exception()

@@ -14,9 +14,9 @@ from beeq.errors import ListenerTooSlow
 from beeq.logs.records import log_event, log_queue_error
 from beeq.supervision.fence import is_ended_by
 
-#: Of one coroutine listener so many calls run at once …
+#: So many calls of one coroutine listener run at once …
 MAX_RUNNING = 1000
-#: … and so many more wait, in order. Further events are not for it until there is room.
+#: … and so many more wait, in order. Further events are dropped until there is room.
 MAX_WAITING = 10_000
 
 
@@ -65,7 +65,7 @@ class Listeners(Emitter):
 
 
 class _ListenerLine:
-    """What one coroutine listener has not done yet."""
+    """The calls that one coroutine listener has not finished yet."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class _ListenerLine:
         self._tasks = 0
         self._running = 0  # calls that tasks await
         self._waiting: deque[Awaitable[Any]] = deque()
-        self._dropped = 0  # since there was no room
+        self._dropped = 0  # since the line became full
 
     def put(self, awaitable: Awaitable[Any]) -> None:
         """Await it now, or when its turn comes; drop it if the line is full."""

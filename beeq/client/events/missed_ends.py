@@ -1,6 +1,6 @@
-"""Tells the ends of jobs whose events were lost: what is published while the event connection is down.
+"""Delivers the ends of jobs whose events were published while the event connection was down.
 
-Each time events are heard again, Redis is asked how the jobs stand whose end somebody waits for.
+Each time the subscription is back, it reads from Redis the state of the jobs whose end is awaited.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from beeq.job import Job
 from beeq.protocol.events import JobEvent
 from beeq.redis.retry_delay import RetryDelay
 
-#: So many jobs are asked for at once: each may have a large result.
+#: So many jobs are read at once: each may have a large result.
 _AT_ONCE = 20
 #: A record may go with its job's end; the event is then about to arrive.
 _GONE_PATIENCE_S = 1.0
 
 
 class MissedEnds:
-    """One queue's."""
+    """One queue's lookup."""
 
     def __init__(self, context: QueueContext, reader: Reader, owning_loop: OwningLoop) -> None:
         self._name = context.name
@@ -60,22 +60,22 @@ class MissedEnds:
         # A job that was saved, and ended, before the events were heard again may still wait for its save's
         # reply: that comes before this one's.
         await self._pipeline.connect()
-        missing = await self._tell(self._event_hub.awaited_ids())
+        missing = await self._deliver(self._event_hub.awaited_ids())
         if missing:
             await asyncio.sleep(_GONE_PATIENCE_S)
-            await self._tell(missing, is_last=True)
+            await self._deliver(missing, is_last=True)
 
-    async def _tell(self, ids: list[str], *, is_last: bool = False) -> list[str]:
-        """Tell the ends that Redis knows; return the ids it knows nothing of, or take these as ended too."""
+    async def _deliver(self, ids: list[str], *, is_last: bool = False) -> list[str]:
+        """Deliver the ends found in Redis; return the ids not found, or with ``is_last`` end these, too."""
         missing = []
         for start in range(0, len(ids), _AT_ONCE):
             page = ids[start : start + _AT_ONCE]
             jobs = {job_id: self._event_hub.objects(job_id) for job_id in page}
             for job_id, (is_there, ended) in zip(page, await self._look_at(jobs), strict=True):
                 if ended is not None:
-                    self._event_hub.tell_missed(_event_of(job_id, ended), jobs[job_id])
+                    self._event_hub.deliver_missed(_event_of(job_id, ended), jobs[job_id])
                 elif not is_there and is_last:
-                    self._event_hub.tell_missed(_event_of(job_id, Ended(error=gone(job_id))), jobs[job_id])
+                    self._event_hub.deliver_missed(_event_of(job_id, Ended(error=gone(job_id))), jobs[job_id])
                 elif not is_there:
                     missing.append(job_id)
         return missing

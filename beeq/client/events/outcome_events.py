@@ -1,4 +1,4 @@
-"""Tells how attempts have ended: the queue's listeners, and the log where nobody listens to a failure."""
+"""Reports how attempts ended: to the queue's listeners, and to the log where a failure has no listener."""
 
 import logging
 from collections.abc import Iterable

@@ -1,34 +1,34 @@
 """Passes on the events that are about jobs of the queue's own database.
 
 A Redis channel spans all databases of a server, and other databases may have queues of the same prefix and
-name, with the same ids. So what is heard on the ``events`` channel counts only if the queue's own keys
-agree; no message, of a Node peer or of beeq, says where it comes from.
+name, with the same ids. No message, of a Node peer or of beeq, names its database. So a message on the
+``events`` channel counts only if the queue's own keys agree with it.
 
-* Where the server holds one database, nothing is checked, and messages are passed on where they are read.
-  Whether it does is looked up (``Keyspace``: INFO and EXISTS, one batch) when a message comes, at most once
-  in ``FRESH_S`` = 0.05 s; a queue that hears nothing asks nothing. The first message after a quiet while
-  waits for that look, one round trip; in steady traffic the next look is made in the background. So a
-  database that fills just after a look is noticed 0.05 s later: for so long, once in its life, its outcomes
-  may be believed here. (Not where this very process has opened a queue of this name there: it knows.)
+* Where the server holds one database, messages are passed on unchecked. Whether it does is looked up
+(``Keyspace``: INFO and EXISTS, one batch) when a message comes, at most once in ``FRESH_S`` = 0.05 s; a
+queue without messages asks nothing. The first message after a quiet while waits for that look, one round
+trip; in steady traffic the next look is made in the background. So another database that is filled just
+after a look is noticed 0.05 s later: for so long, once, its outcomes may be accepted here. (Unless this
+process has opened a queue of this name there: that is known without a look.)
 * Where there are several databases, or where Redis does not say (no right to INFO, nothing listed, the
   queue has no keys), each message is checked by ``lua/check_events.lua``: many messages a call, over the
   queue's pipeline, one call at a time, before the saves that wait there. A result is then heard one round
   trip later. The script's header says what agrees.
 * Messages are passed on in the order in which they were heard. While Redis does not answer, they wait: up
-  to ``MAX_HELD`` and ``MAX_BYTES`` (a larger one alone), the oldest go first. What was dropped, the ends of
-  jobs that somebody waits for, is looked up in the keys (``on_lost``).
-* An end is told once. A second message of it is another database's, whose job of that id ended in the same
-  way. By the mark of a run (see the script) a retried, or newly added, job is known from it.
+to ``MAX_HELD`` and ``MAX_BYTES`` (a larger one alone); beyond that the oldest are dropped, and the ends of
+awaited jobs are looked up in the keys (``on_lost``).
+* An end is delivered once. A second message of it comes from another database, whose job of that id ended in
+the same way. The mark of a run (see the script) distinguishes a retried, or newly added, job.
 
-What keys cannot tell apart: progress and retries of a job that runs in both databases; and the value of a
-success that a Node worker has recorded, if the other database's message of the same id comes first, but
-after the job's end. Where a Node worker has dropped the record, the message counts if somebody here waits
-for the job, or its number was given out here. Progress that is reported of a job that waits, by somebody
-who does not run it, is not passed on.
+The keys cannot distinguish: progress and retries of a job that runs in both databases; and the value of a
+success recorded by a Node worker, if the other database's message of the same id comes first, but after the
+job's end. Where a Node worker has dropped the record, the message counts if a caller here waits for the job,
+or its number was given out here. Progress of a waiting job, reported by a process that does not run it, is
+not passed on.
 
 The queue's other channels need no check. ``earlierDelayed`` only makes the activator look into its own
-keys. ``beeq:cancelled`` carries a claim, whose token no other database has. Another prefix is another
-channel, as it is another key; two pairs of prefix and name that make one channel name make the same keys,
+keys. ``beeq:cancelled`` carries a claim, whose token no other database has. Another prefix means another
+channel, as it means other keys; two pairs of prefix and name that form one channel name form the same keys,
 too, and are one queue.
 """
 
@@ -49,18 +49,18 @@ from beeq.redis.keyspace import FRESH_S, Keyspace
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.retry_delay import RetryDelay
 
-#: Messages that wait for Redis to say whose they are.
+#: The most messages that wait for the check.
 MAX_HELD = 10_000
 MAX_BYTES = 16_000_000
 #: One call checks at most so many messages, and not much more than so many bytes of them.
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1_000_000
-#: For each of them, at most so much of a record is read, and so far into the running jobs is searched.
+#: For each message, at most so much of a record is read, and so many running jobs are searched.
 _READ_BYTES = 4096
 _LONGEST_WALK = 2000
-#: In a server with several databases it is looked this often whether there still are.
+#: How often a server with several databases is checked for whether it still has several.
 _LOOK_AGAIN_S = 5.0
-#: So many ends are remembered.
+#: How many ends are remembered.
 _MAX_MARKS = 10_000
 _FINAL = ("succeeded", "failed")
 #: A message as bee-queue and beeq write it; the group is its data.
@@ -70,7 +70,7 @@ _AGREES, _NOTHING_LEFT = 1, 2
 
 
 class _Check(NamedTuple):
-    """A message, and what the script is asked about it."""
+    """A message, and the script's arguments for it."""
 
     message: bytes
     job_id: str
@@ -79,11 +79,11 @@ class _Check(NamedTuple):
 
 
 class OwnEvents:
-    """One queue's: between the subscription and those who hear.
+    """One queue's filter between the subscription and the event hub.
 
-    ``deliver`` gets each message that counts; ``is_known`` says whether somebody here waits for a job or
-    holds it; ``has_ended``, whether its end was told lately. ``spawn`` runs a coroutine in the background
-    until the queue closes. ``on_lost`` is called after messages had to be dropped unchecked.
+    ``deliver`` gets each message that counts; ``is_known`` says whether a caller here waits for a job or
+    holds it; ``has_ended``, whether its end was delivered lately. ``spawn`` runs a coroutine in the
+    background until the queue closes. ``on_lost`` is called after messages had to be dropped unchecked.
     """
 
     def __init__(
@@ -113,28 +113,28 @@ class OwnEvents:
         self._is_working = False
         self._is_settled = asyncio.Event()  # nothing is held
         self._is_settled.set()
-        #: By job and kind of event: the mark of the run whose event was told last.
+        #: By job and kind of event: the mark of the run whose event was delivered last.
         self._marks: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
     def opened_in(self, server: Hashable, database: int) -> None:
-        """Let all queues of this name in this process know that one is open in this database of a server."""
+        """Inform all queues of this name in this process that one is open in this database of a server."""
         self._keyspace.opened_in(server, database)
 
     def doubt(self) -> None:
-        """Ask again whether there are other databases: the server may be another one now."""
+        """Look again for other databases: the server may be another one now."""
         self._keyspace.doubt()
 
     @property
     def is_holding(self) -> bool:
-        """Whether messages wait until it is known whose they are."""
+        """Whether messages wait for the check."""
         return bool(self._held)
 
     async def settled(self) -> None:
-        """Return when each message so far was passed on, or was another database's."""
+        """Return when each message so far was passed on or dropped."""
         await self._is_settled.wait()
 
     def hear(self, message: bytes) -> None:
-        """Take a message of the events channel; pass it on now, or once Redis has said whose it is."""
+        """Take a message of the events channel; pass it on now, or after a check."""
         keyspace = self._keyspace
         if not self._held and keyspace.is_alone:
             age_s = keyspace.age_s
@@ -195,7 +195,7 @@ class OwnEvents:
             await self._check()
 
     async def _check(self) -> None:
-        """Pass on those of the oldest messages that the keys agree with."""
+        """Check the oldest messages, and pass on those that the keys agree with."""
         batch: list[bytes] = []
         size_bytes = 0
         while self._held and len(batch) < _AT_ONCE and size_bytes < _BYTES_AT_ONCE:
@@ -235,7 +235,7 @@ class OwnEvents:
         mark = hashlib.sha256(mark).digest()
         end, is_end = (check.job_id, ""), check.event in _FINAL
         if not is_end and (self._marks.get(end) == mark or self._has_ended(check.job_id)):
-            return False  # the end of this run was told: what comes after it is another database's
+            return False  # the end of this run was delivered: this message is another database's
         if not is_end and check.event != "retrying":
             return True
         key = end if is_end else (check.job_id, check.event)
@@ -247,7 +247,7 @@ class OwnEvents:
 
 
 def _check_of(message: bytes) -> _Check | None:
-    """Return what to ask about a message; None if it cannot be read as an event."""
+    """Return the check of a message; None if it cannot be read as an event."""
     event = decode_event(message)
     if event is None:
         return None

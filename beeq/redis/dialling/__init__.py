@@ -1,6 +1,7 @@
 """How a connection is made, for the connector alone.
 
-``targets`` says whom a URL or a client leads to, ``cluster`` finds the owner of a slot, ``misdirection`` says
-what a plain URL leads to if not to a plain server, ``look`` what answers where no connection can be made, and
-``dial_errors`` puts it into one sentence. ``apart`` makes of a client what another thread's loop may use.
+``targets`` turns a URL or a client into connection settings, ``cluster`` finds the owner of a slot,
+``misdirection`` recognises a plain URL of a cluster node or a Sentinel, ``look`` finds out why no connection
+can be made, and ``dial_errors`` puts it into one sentence. ``apart`` copies a client for another thread's
+loop.
 """

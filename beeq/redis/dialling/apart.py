@@ -33,7 +33,7 @@ _KNOWN = tuple(
     for library in ("redis", "valkey")
     for module in ("asyncio.client", "asyncio.connection", "asyncio.sentinel", "credentials")
 )
-#: Options that every dial sets itself, or that serve what a dial does not do.
+#: Options that every connection sets itself, or that connecting does not use.
 _NOT_NEEDED = (
     "connection_pool",
     "event_dispatcher",
@@ -57,7 +57,7 @@ class Copy:
 
     Attributes:
         pool: the settings that connections are made with.
-        sentinel: whom the pool asks for the master, to be closed; None: nobody.
+        sentinel: the Sentinel client that the pool asks for the master, to be closed; None: there is none.
         asked_elsewhere: the provider that is asked in its own loop, as text; empty if there is none.
     """
 
@@ -71,11 +71,11 @@ def copy_of(
 ) -> Copy:
     """Return a pool made of the other one's values.
 
-    ``owner``: ask providers of credentials in this loop, whose thread is another one than the copy's; None:
-    in the running one. ``limit_s`` and ``sentinel_limit_s`` bound what they, and each Sentinel, may take.
+    ``owner``: call credential providers in this loop, which runs in another thread than the copy's; None: in
+    the running one. ``limit_s`` bounds each provider's time, ``sentinel_limit_s`` each Sentinel's.
 
     Raises:
-        Bound: that cannot be.
+        Bound: a part of the pool may belong to its loop.
     """
     if not _is_known(type(pool)):
         raise Bound(f"the pool {_name(type(pool))}")
@@ -125,7 +125,7 @@ def _class_of(pool: Any) -> Any:
 def _options(
     pool: Any, owner: asyncio.AbstractEventLoop | None, limit_s: float
 ) -> tuple[dict[str, Any], str]:
-    """Return the pool's options for another loop, and which provider is asked in ``owner``."""
+    """Return the pool's options for another loop, and the provider that is called in ``owner``."""
     options = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_NEEDED}
     asked_elsewhere = ""
     for name, value in options.items():
@@ -149,7 +149,7 @@ def _is_value(value: Any) -> bool:
         return all(map(_is_value, value))
     if isinstance(value, type):  # of a parser, an encoder, an exception
         return value.__module__.startswith(("redis.", "valkey.", "builtins", "asyncio."))
-    is_mark = type(value) is object  # one that stands for a default
+    is_mark = type(value) is object  # a sentinel for a default
     return is_mark or isinstance(value, _VALUES) or type(value).__module__.startswith(("redis.", "valkey."))
 
 
@@ -183,7 +183,7 @@ _said: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def say_once(client: Any, text: str) -> None:
-    """Log what does not work as it does with other clients; of each client once."""
+    """Log that something works differently with this client; once for each client."""
     try:
         said = _said.setdefault(client, set())
     except TypeError:  # one of somebody else's, to which nothing can refer weakly

@@ -1,4 +1,4 @@
-"""Who of a cluster's nodes owns a queue's slot: the nodes are asked, one after the other."""
+"""Finds the cluster node that owns a queue's slot: asks the nodes one after the other."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FAILURES = (exceptions.RedisError, OSError, asyncio.IncompleteReadError)
 
 
 class ClusterNodes:
-    """The nodes of one cluster, those that were given and those they named, in the order to be asked in.
+    """The nodes of one cluster, the given ones and those that they named, in the order in which to ask them.
 
     Args:
         given: where to ask at first.
         slot_key: a key of the queue.
         connect: opens a connection to a node.
-        remap: where a node is reached that says it is elsewhere.
+        remap: maps the address that a node states to one where it can be reached.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ClusterNodes:
     async def connect_to_owner(self, *, share_s: float) -> Any:
         """Connect to the node that owns the queue's slot, as the first node that answers says.
 
-        Each has ``share_s`` to answer. Who was asked this time is asked last the next time: it may be cut off
+        Each has ``share_s`` to answer. The node that answered is asked last the next time: it may be cut off
         from the others. Raises what connecting raises, and RedisUnavailable.
         """
         failure: Exception = RedisUnavailable("no node of the cluster answers")
@@ -58,7 +58,7 @@ class ClusterNodes:
             except _FAILURES as error:
                 failure = _is_no_node(address, str(error)) or error
                 continue
-            # Whom the URL names may be gone some day; those it led to remain.
+            # The nodes in the URL may be gone some day; keep those that they named.
             named = [self._address(node, address[0]) for _first, _last, *nodes in ranges for node in nodes]
             self._nodes = sorted(dict.fromkeys([*named, *self._given]), key=asked.__contains__)
             for first, last, owner, *_replicas in ranges:
@@ -68,12 +68,12 @@ class ClusterNodes:
         raise failure
 
     def _address(self, node: Any, asked_host: str) -> Address:
-        """Return where a node is reached; one that does not say its host is where it was asked."""
+        """Return a node's address; one that does not state its host has the host at which it was asked."""
         address = node[0].decode() if node[0] else asked_host, int(node[1])
         return address if self._remap is None else self._remap(address)
 
     async def _slots(self, address: Address) -> list[Any]:
-        """Return what a node says of who has which slots."""
+        """Return a node's list of slots and their owners."""
         node = await self._connect(address)
         try:
             await node.send_command("CLUSTER", "SLOTS")
@@ -84,7 +84,7 @@ class ClusterNodes:
 
 
 def _is_no_node(address: Address, said: str) -> RedisUnavailable | None:
-    """Return the error of a server that is none of a cluster, by what it said."""
+    """Return the error for a server that is not a cluster node, by what it said."""
     where = address_text(*address)
     if "cluster support disabled" in said:
         return RedisUnavailable(f"{where} belongs to no cluster: write redis://{where}")

@@ -1,4 +1,4 @@
-"""What a connection that cannot be made is said to have failed of: one sentence, without a password."""
+"""Why a connection could not be made: one sentence, without a password."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _CODES = {
     exceptions.MovedError: "MOVED",
     exceptions.AskError: "ASK",
 }
-#: Of the text of an error that is somebody else's.
+#: The longest text of a third-party error.
 _LONGEST_TEXT = 500
-#: In such a text, what is named as a secret.
+#: Secrets in such a text, by their names.
 _NAMED_SECRET = re.compile(
     r"\b((?:password|passwd|pwd|secret|token|api_?key)['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;&]+)",
     re.IGNORECASE,
@@ -41,7 +41,7 @@ _HUNG_UP = re.compile(
     r"UNKNOWN while writing|Error while reading|Connection closed by server|\AError connecting to [^ ]*\.\Z"
 )
 _MAX_CLIENTS = "max number of clients"
-#: What a Redis server says of a command that Sentinels have.
+#: A Redis server's reply to a Sentinel's command.
 _NO_SENTINEL = re.compile(r"unknown command.*sentinel", re.IGNORECASE)
 
 
@@ -50,13 +50,13 @@ def mapped(
 ) -> RedisUnavailable | RedisRefused:
     """Return beeq's error for what dialling raised: redis-py, the system, or code of the client's owner.
 
-    A credential provider, a connection class, another library's client raise errors of their own: they mean
-    that there is no connection for now, and are tried again as any failure of Redis is.
+    A credential provider, a connection class or another library's client raise errors of their own: they
+    count as Redis being away, and are tried again like any failure of Redis.
 
     Args:
         error: what was raised.
-        secrets: passwords that an error of somebody else's may repeat.
-        sentinels: where the Sentinels are that were asked for the master, if there are any.
+        secrets: passwords that a third-party error may repeat.
+        sentinels: the addresses of the Sentinels that were asked for the master, if there are any.
     """
     if isinstance(error, RedisUnavailable | RedisRefused):
         return error
@@ -91,14 +91,14 @@ def _sentence(error: Exception, text: str, sentinels: Sequence[str]) -> str:
 
 
 def no_master(name: str, sentinels: Sequence[str], reason: str) -> RedisUnavailable:
-    """Return the error of Sentinels that name no master: ``reason`` is one of theirs; "" if they answer."""
+    """Return the error for Sentinels that name no master; ``reason`` is an error of theirs, or ""."""
     if reason:
         return RedisUnavailable(f"no Sentinel of {_listed(sentinels)} names the master {name!r}: {reason}")
     return RedisUnavailable(f"no Sentinel of {_listed(sentinels)} knows a master {name!r} that is up")
 
 
 def is_no_master(error: Exception) -> bool:
-    """Return whether all Sentinels were asked in vain; redis-py's own words of it name each at length."""
+    """Return whether no Sentinel named a master; redis-py's own message lists each at length."""
     return kind_of(error) == MasterNotFoundError.__name__
 
 
@@ -107,7 +107,7 @@ def _listed(addresses: Sequence[str]) -> str:
 
 
 def sentinels_of(pool: Any) -> list[str]:
-    """Return where the Sentinels are that a pool asks; none if it asks none."""
+    """Return the addresses of a pool's Sentinels."""
     manager = getattr(pool, "sentinel_manager", None)
     options = [client.connection_pool.connection_kwargs for client in getattr(manager, "sentinels", [])]
     return [address_text(each.get("host", "localhost"), each.get("port", 26379)) for each in options]

@@ -1,9 +1,9 @@
-"""What answers at an address, where a connection failed for no clear reason: a plain look says it.
+"""Finds out what answers at an address when a connection failed for no clear reason.
 
-A server that has no place for one more client says so and hangs up, and the words are lost when the
-client's own come too late; a port that speaks TLS resets a plain connection; a plain port waits for the rest
-of what it takes for a command, while the client waits for its TLS handshake. A look has a connection of its
-own: it hears first, and then asks PING in Redis's plain form. It costs nothing while connections can be made.
+A server at its client limit says so and hangs up, but the client loses that message if it writes too late; a
+TLS port resets a plain connection; a plain port waits for the rest of a command, while the client waits for
+its TLS handshake. A look has a connection of its own: it reads first, and then sends a plain PING. It costs
+nothing while connections can be made.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 from beeq.errors import RedisUnavailable
 from beeq.redis.urls import address_text
 
-#: A server that refuses a client says so at once.
+#: How long to read first: a server that refuses a client says so at once.
 _HEAR_S = 0.2
-#: In all, for a look.
+#: The longest look.
 _LOOK_S = 1.0
-#: A TLS handshake that takes longer than this part of a connection's time is looked at, and goes on. One peer
-#: of several has a third of the time.
+#: If a TLS handshake takes longer than this part of a connection's time, a look is made while it goes on. One
+#: peer of several has a third of the time.
 _SLOW_HANDSHAKE = 0.2
-#: What redis-py and the system say where the other side hung up, or spoke something else.
+#: Messages of redis-py and the system when the other side hung up, or spoke another protocol.
 _UNCLEAR = re.compile(
     r"UNKNOWN while writing|Error while reading|Connection closed|Connection lost|Connection reset"
     r"|Broken pipe|\ASSL|\[SSL|\AError connecting to [^ ]*\.\Z|Protocol error|Invalid Response"
@@ -37,7 +37,7 @@ _UNCLEAR = re.compile(
 async def connect(connection: Any, connecting: Coroutine[Any, Any, Any], *, timeout_s: float) -> None:
     """Await ``connecting``, which connects redis-py's connection; that may take ``timeout_s``.
 
-    Raises what it raises; RedisUnavailable with a sentence, where a look found why.
+    Raises what it raises; RedisUnavailable with the reason, where a look found it.
     """
     if not _speaks_tls(connection):
         try:
@@ -73,7 +73,7 @@ def _speaks_tls(connection: Any) -> bool:
 
 
 async def _raise_what_is_there(connection: Any, error: Exception | None) -> None:
-    """Look, unless the error is clear by itself; return where that says nothing more."""
+    """Look, unless the error is clear by itself; raise what that finds, or return if it finds nothing."""
     if error is not None and not _UNCLEAR.search(str(error)):
         return
     is_tls = _speaks_tls(connection)
@@ -92,7 +92,7 @@ async def _shakes_hands(connection: Any) -> bool:
         return False
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is told to this server
+    context.verify_mode = ssl.CERT_NONE  # no secret is sent to this server
     try:
         async with asyncio.timeout(_LOOK_S):
             _, writer = await asyncio.open_connection(connection.host, connection.port, ssl=context)
@@ -105,7 +105,7 @@ async def _shakes_hands(connection: Any) -> bool:
 
 
 async def _heard(connection: Any) -> bytes:
-    """Return the first bytes that the server says; none if it cannot be reached, or is silent."""
+    """Return the first bytes that the server sends; none if it cannot be reached, or is silent."""
     heard = b""
     writer: asyncio.StreamWriter | None = None
     try:
@@ -136,7 +136,7 @@ _REDIS = (b"+PONG", b"-NOAUTH", b"-LOADING", b"-MASTERDOWN", b"-BUSY")
 
 
 def _meaning_of(heard: bytes, where: str, *, is_tls: bool) -> str:
-    """Return a sentence about a server that said this to a plain client, or ``""``."""
+    """Return a sentence on a server that sent this to a plain client, or ``""``."""
     if heard.startswith(b"-ERR max number of clients"):
         return f"{where} has its max number of clients: close some, or raise its maxclients"
     if heard.startswith(b"-DENIED"):

@@ -1,8 +1,8 @@
-"""Where a plain URL, or a plain client, leads to no plain server: to a node of a cluster, or to a Sentinel.
+"""Recognises a plain URL, or a plain client, that leads to a cluster node or to a Sentinel.
 
-Both let a client in, and answer PING. What gives them away is a refusal. From then on a new connection is
-asked HELLO first, and left with one sentence while the server is what it was: connecting fails, so that
-whoever tries again rests longer each time.
+Both accept a client, and answer PING; a refused command reveals them. From then on a new connection sends
+HELLO first, and connecting fails with one sentence while the server is of that kind, so that retry delays
+grow.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from beeq.redis.urls import address_text
 _BY_A_CLUSTER = ("MOVED ", "ASK ", "CROSSSLOT ", "CLUSTERDOWN ")
 #: A Sentinel has no scripts and no keys.
 _BY_A_SENTINEL = re.compile(r"\AERR unknown command ['`](?:EVALSHA|SCRIPT|SELECT)\b", re.IGNORECASE)
-#: What HELLO says of a server, and how its URL begins.
+#: A server's mode in the reply to HELLO, and how its URL begins.
 _CLUSTER, _SENTINEL = "cluster", "sentinel"
 
 
 class Misdirection:
-    """One connector's.
+    """One connector's state.
 
     Args:
         options: of its connections; host and port are shown.
@@ -50,7 +50,7 @@ class Misdirection:
         return f"{code if code in NOT_HERE else MISDIRECTED} {self._sentence()}"
 
     def of_a_dial(self, error: RedisError) -> RedisError:
-        """Return the error of a connection that was not made: a Sentinel takes no database number."""
+        """Return the error of a failed connection: a Sentinel refuses a database number."""
         if isinstance(error, RedisRefused) and _BY_A_SENTINEL.match(str(error)):
             self._mode = _SENTINEL
             return RedisUnavailable(self._sentence())
@@ -67,14 +67,14 @@ class Misdirection:
         )
 
     async def check(self, connection: Any) -> None:
-        """Raise RedisUnavailable if a new connection leads where the last one did."""
+        """Raise RedisUnavailable if a new connection leads to such a server again."""
         if not self._mode:
             return
         try:
             await connection.send_command("HELLO")
             reply = await connection.read_response()
         except exceptions.ResponseError:
-            reply = []  # there is no right to ask
+            reply = []  # the user may not send HELLO
         facts = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
         mode = facts.get(b"mode", b"").decode()
         if mode == self._mode:

@@ -1,9 +1,8 @@
-"""Whom connections lead to, as a queue was given it: a URL, or a client of redis-py's or valkey-py's.
+"""Turns what a queue was given, a URL or a client of redis-py's or valkey-py's, into connection settings.
 
-What is found here is the settings that connections are made with: a pool, which opens none itself, and for
-a cluster the nodes to be asked. A client is known by its class: an attribute of the right name proves
-nothing, a blocking client has it, too. What cannot be used is refused with a sentence that says what to pass
-instead.
+The settings are a pool, which opens no connection itself, and for a cluster the nodes to ask. A client is
+recognised by its class: a blocking client has the same attributes. Anything that cannot be used is refused
+with a sentence that says what to pass instead.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ _NOT_OF_A_NODE = (
 
 @dataclass(frozen=True)
 class Target:
-    """What connections are made with.
+    """The settings for connections.
 
     Attributes:
         pool: its connection class and options; None: known once the embedded server has been joined.
-        sentinel: whom the pool asks for the master, to be closed; None: nobody.
-        nodes: a cluster's, to be asked for the owner of a slot; empty: there is no cluster.
-        remap: where a cluster's node is reached that says it is elsewhere; None: where it says.
+        sentinel: the Sentinel client that the pool asks for the master, to be closed; None: there is none.
+        nodes: a cluster's nodes, to ask for the owner of a slot; empty without a cluster.
+        remap: maps the address that a cluster node states to one where it can be reached; None: it is right.
     """
 
     pool: Any
@@ -58,7 +57,7 @@ class Target:
 
 
 class OwnUsersConnection(UnixDomainSocketConnection):
-    """A connection to the embedded server, which runs as this user; another user's server hears no byte."""
+    """A connection to the embedded server, which must run as this user; else no byte is sent."""
 
     async def on_connect(self) -> None:
         """Check whose server it is, before the first command."""
@@ -78,9 +77,9 @@ def pool_of_embedded(url: str) -> ConnectionPool:
 
 
 def target_of_url(url: str, *, share_s: float) -> Target:
-    """Return what a checked URL leads to; each Sentinel has ``share_s`` to answer.
+    """Return a checked URL's target; each Sentinel has ``share_s`` to answer.
 
-    Raises ValueError if an option is unknown; the message repeats none.
+    Raises ValueError if an option is unknown; the message does not repeat it.
     """
     scheme = scheme_of(url)
     if scheme == "embedded":
@@ -97,10 +96,10 @@ def target_of_url(url: str, *, share_s: float) -> Target:
 
 
 def _pool_for(url: str, **options: Any) -> ConnectionPool:
-    """Return a pool that holds a plain URL's settings, with these in their place."""
+    """Return a pool that holds a plain URL's settings, overridden by ``options``."""
     pool = ConnectionPool.from_url(url)
     pool.connection_kwargs.update(options)
-    pool.connection_class(**pool.connection_kwargs)  # connects nowhere; is the proof of the options
+    pool.connection_class(**pool.connection_kwargs)  # checks the options; connects nowhere
     return pool
 
 
@@ -124,7 +123,7 @@ def _of_sentinels(group: ServerGroup, share_s: float) -> Target:
 
 
 def target_of_client(client: Any) -> Target:
-    """Return what a client leads to. Raises TypeError for what is no client, or one that cannot be used."""
+    """Return a client's target. Raises TypeError for anything else, and for a client that cannot be used."""
     fault = _fault_of(client)
     if fault is not None:
         raise TypeError(f"redis must be a URL or a redis.asyncio client, not {_name(type(client))}{fault}")
@@ -152,7 +151,7 @@ def _pool_class_beside(kind: type[Any]) -> Any:
 _CLIENTS = ("redis.asyncio.client.Redis", "valkey.asyncio.client.Valkey")
 _CLUSTERS = ("redis.asyncio.cluster.RedisCluster", "valkey.asyncio.cluster.ValkeyCluster")
 _CONNECTIONS = ("redis.asyncio.connection.AbstractConnection", "valkey.asyncio.connection.AbstractConnection")
-#: What is taken for a client, and what to pass instead. The first that fits counts.
+#: Objects mistaken for a client, and what to pass instead. The first match counts.
 _MISTAKEN = (
     (
         ("redis.client.Redis", "valkey.client.Valkey"),
@@ -199,7 +198,7 @@ _FAKE = (
 
 
 def _fault_of(client: Any) -> str | None:
-    """Return what is to be said of an object that cannot be used; None if it can."""
+    """Return why an object cannot be used as a client; None if it can."""
     if isinstance(client, type):
         return f": {_name(client)} is a class; pass an object of it"
     kind = type(client)

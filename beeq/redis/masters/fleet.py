@@ -1,7 +1,7 @@
-"""What this process knows of one master behind Sentinels: where it is, and who of its loops listens.
+"""What this process knows of one master behind Sentinels: its address, and which event loop listens.
 
-Sentinels say the same thing at different times, up to seconds apart, and each of them says it once. The
-first one counts; what a slower one says later is old news, and must not lead back. Shared by all threads.
+Each Sentinel announces a failover once, up to seconds apart. The first announcement counts; a later one is
+old news, and must not lead back to the old master. Shared by all threads.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Address = tuple[str, int]
 #: Opens a connection to one Sentinel; raises RedisError.
 OpenSentinel = Callable[[Callable[[Any], None]], Awaitable[RespProtocol]]
 
-#: Sentinels tell each other of a failover within two seconds; so long one of them may repeat old news, or
-#: name the old master.
+#: Sentinels inform each other of a failover within two seconds; until then one of them may repeat old news,
+#: or name the old master.
 _SETTLED_AFTER_S = 5.0
 #: Once a replica is promoted, its Sentinel names the old master until the other replicas follow the new one.
 _LONGEST_FAILOVER_S = 180.0
-#: A loop that has not said for so long that it listens is blocked, or has ended: another one listens.
+#: A loop that has not confirmed for so long that it listens is blocked, or has ended: another one takes over.
 _LEASE_S = 2.5
 
 
@@ -50,19 +50,19 @@ class Sentinels:
 
 
 class Fleet:
-    """One master's. ``of`` returns the process's only one for a name and its Sentinels."""
+    """One master's state. ``of`` returns the process's only one for a name and its Sentinels."""
 
     _fleets: dict[Hashable, Fleet] = {}  # noqa: RUF012 - the process's, emptied in a fork
     _lock = threading.Lock()
 
     def __init__(self, name: str) -> None:
         self.name = name
-        #: How often a new master was announced; who rests after a failure looks at it.
+        #: How often a new master was announced; a change ends the delay after a failure early.
         self.switches = 0
         self._address: Address | None = None
         self._fresh_until_s = 0.0
-        self._epoch = -1  # none was told
-        #: What was heard lately, and when.
+        self._epoch = -1  # not known yet
+        #: Recent announcements, and when they came.
         self._heard: dict[tuple[Address, Address], float] = {}
         self._listening: object | None = None
         self._listened_at_s = 0.0
@@ -75,10 +75,10 @@ class Fleet:
 
     @classmethod
     def forget_all(cls) -> None:
-        """Begin anew, as a fork has to."""
+        """Forget every fleet: after a fork."""
         cls._fleets, cls._lock = {}, threading.Lock()
 
-    # Who listens.
+    # Which event loop listens.
 
     def may_listen(self, loop: object) -> bool:
         """Return whether the event loop is the one that listens to the Sentinels; it asks every second."""
@@ -98,9 +98,9 @@ class Fleet:
     # What is heard.
 
     def switched(self, old: Address, new: Address, *, is_over: bool) -> bool:
-        """``new`` has been promoted instead of ``old``; return whether that is news.
+        """Note that ``new`` has been promoted instead of ``old``; return whether that is news.
 
-        ``is_over``: the failover is; if not, the Sentinels go on naming the old one.
+        ``is_over``: whether the failover has ended; until then the Sentinels go on naming the old one.
         """
         now_s = time.monotonic()
         fresh_s = _SETTLED_AFTER_S if is_over else _LONGEST_FAILOVER_S
@@ -117,11 +117,11 @@ class Fleet:
                 self._take(new, fresh_s)
             return True
 
-    def stands(self, address: Address, epoch: int) -> bool:
-        """A Sentinel that was asked names the master and its count of failovers; return whether it is news.
+    def learn_master(self, address: Address, epoch: int) -> bool:
+        """Note the master and the failover count that a Sentinel replied; return whether it is news.
 
-        A Sentinel that was cut off from the others has a lower count, and is not believed. The first one who
-        is asked may be such a one: what it says is kept to compare with.
+        A Sentinel that was cut off from the others has a lower count, and is ignored. The first one asked may
+        be cut off, so its reply is only kept to compare with.
         """
         with self._lock:
             is_first, is_newer = self._epoch < 0, epoch > self._epoch
@@ -140,11 +140,11 @@ class Fleet:
 
     @property
     def fresh_address(self) -> Address | None:
-        """The new master's address while some Sentinel may still name the old one; then None: they agree."""
+        """The new master's address while some Sentinel may still name the old one; None once they agree."""
         return self._address if time.monotonic() < self._fresh_until_s else None
 
     def is_wrong(self, address: Address | None) -> None:
-        """The server at ``address`` cannot be reached, or is a replica: have the Sentinels asked."""
+        """Note that the server at ``address`` is a replica or cannot be reached: ask the Sentinels."""
         with self._lock:
             if self._address == address:
                 self._fresh_until_s = 0.0

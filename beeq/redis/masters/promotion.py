@@ -1,7 +1,7 @@
-"""Asks the replica that a Sentinel is about to promote, until it is the master.
+"""Polls the replica that a Sentinel is about to promote, until it is the master.
 
-The Sentinel itself looks only once a second: what the old master acknowledges meanwhile is lost. So who hears
-that a replica has been told to become the master asks it twenty times a second, for as long as that takes.
+The Sentinel itself looks only once a second, and what the old master acknowledges meanwhile is lost. So once
+a Sentinel announces that a replica is to become the master, beeq asks that replica twenty times a second.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from beeq.redis.resp import RespProtocol, settle
 OpenServer = Callable[[tuple[str, int]], Awaitable[RespProtocol]]
 
 _LOOK_S = 0.05
-#: A replica that was not promoted by then is not going to be: the Sentinel gives it up.
+#: After this the Sentinel gives up promoting a replica.
 _LONGEST_S = 10.0
 
 

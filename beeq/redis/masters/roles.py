@@ -1,7 +1,7 @@
-"""What a server says it is, asked in the way that the Redis user may ask.
+"""A server's role, asked by a command that the Redis user may run.
 
 HELLO without arguments needs no admin right and changes nothing; where it is refused, or not known, ROLE and
-INFO are tried; where all three are, PING still tells whether the server is there.
+INFO are tried; where all three are refused, PING still shows whether the server is there.
 """
 
 from enum import Enum
@@ -12,7 +12,7 @@ from beeq.redis.resp import pack
 
 
 class Role(Enum):
-    """What a server is to those who write; UNKNOWN where it does not say."""
+    """Whether a server takes writes; UNKNOWN where it does not say."""
 
     MASTER = "master"
     REPLICA = "replica"
@@ -23,12 +23,12 @@ _ROLES = {b"master": Role.MASTER, b"primary": Role.MASTER, b"slave": Role.REPLIC
 #: In the order in which they are tried; the last one is never refused.
 QUESTIONS = (pack("HELLO"), pack("ROLE"), pack("INFO", "replication"), pack("PING"))
 PING = len(QUESTIONS) - 1
-#: Refusals that pass: the same question is answered another time.
+#: Temporary refusals: the same question may be answered later.
 _NOT_NOW = ("LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN")
 
 
 def is_refused(reply: Any) -> bool:
-    """Return whether the question is answered here neither now nor later."""
+    """Return whether this server will never answer the question."""
     return isinstance(reply, RedisRefused) and reply.code not in _NOT_NOW
 
 

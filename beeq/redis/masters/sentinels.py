@@ -1,8 +1,9 @@
-"""Hears one Sentinel say who has been promoted, for as long as somebody wants to know: it comes back.
+"""Listens to one Sentinel's announcements of promotions; reconnects after a failure.
 
 ``+switch-master`` says that a failover is over; ``+promoted-slave``, seconds earlier, that the new master
-takes writes: from then on what the old one acknowledges is lost. Before that, the third channel says who has
-been told to become the master (``promotion.py``). A Sentinel that lets nobody subscribe is asked each second.
+takes writes: from then on what the old one acknowledges is lost. Before that, the third channel says which
+replica is to become the master (``promotion.py``). A Sentinel that refuses subscriptions is polled each
+second.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SWITCHED, _PROMOTED, _PROMOTING = "+switch-master", "+promoted-slave", "+failov
 _CHANNELS = (_SWITCHED, _PROMOTED, _PROMOTING)
 #: How long a Sentinel may take to answer.
 _ANSWER_S = 2.0
-#: A Sentinel that said nothing for so long is asked whether it is there.
+#: After so long a silence the Sentinel gets a PING.
 _PING_AFTER_S = 3.0
 _ASK_AGAIN_S = 1.0
 _PATIENCE_S = 10.0
@@ -36,14 +37,14 @@ _FIRST_RETRY_MS, _LONGEST_RETRY_MS = 100, 2000
 
 
 class OnSwitch(Protocol):
-    """Hears of a failover."""
+    """Called at a failover."""
 
     def __call__(self, old: Address, new: Address, *, is_over: bool) -> object:
         """``new`` has been promoted instead of ``old``; the Sentinels name it once the failover is over."""
 
 
 class SentinelListener:
-    """One Sentinel's, from ``start`` until ``stop``, in one event loop.
+    """Listens to one Sentinel from ``start`` until ``stop``, in one event loop.
 
     Args:
         name: the master's.
@@ -68,18 +69,18 @@ class SentinelListener:
         self._where = f"the Sentinel at {address[0]}:{address[1]}"
         self._open = open_sentinel
         self._open_server = open_server
-        self._polled: Address | None = None  # the master, as the Sentinel said when asked
+        self._polled: Address | None = None  # the master in the Sentinel's last reply
         self._promoting: asyncio.Task[BaseException | None] | None = None
         self._on_switch = on_switch
         self._on_master = on_master
         self._resp: RespProtocol | None = None
-        #: The second one alone names the new master while the failover is under way, and tells no count.
+        #: The second question alone names the new master while the failover is under way, but gives no count.
         self._questions = (
             pack("SENTINEL", "MASTER", name),
             pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
         )
         self._retry_delay = RetryDelay(_FIRST_RETRY_MS, _LONGEST_RETRY_MS)
-        self._is_heard = True  # so that the first failure is said
+        self._is_heard = True  # so that the first failure is logged
         self._is_refused = False  # to subscribe
         self._task = SupervisedTask("sentinel", self.run, patience_s=_PATIENCE_S, on_error=self._broke)
 
@@ -121,7 +122,7 @@ class SentinelListener:
             await self._retry_delay.wait()
 
     async def _listen(self, duty: Duty) -> None:
-        """Return never; raise what ended the connection, or that it is silent."""
+        """Never return; raise what ended the connection, or RedisUnavailable once it is silent."""
         resp = self._resp = await self._open(self._heard)
         is_subscribed = await self._subscribe(resp)
         if not self._is_heard:
@@ -142,7 +143,7 @@ class SentinelListener:
                     raise RedisUnavailable("it does not answer")
 
     async def _subscribe(self, resp: RespProtocol) -> bool:
-        """Ask who is the master, and subscribe, in one write: no switch comes in between unheard.
+        """Ask who is the master, and subscribe, in one write: no switch is missed in between.
 
         Returns whether at least one of the channels will be heard.
         """
@@ -172,9 +173,9 @@ class SentinelListener:
             raise resp.ended.result()
 
     def _take(self, master: Any, promoted: Any) -> None:
-        """Take what a Sentinel says; one that does not know the master says nothing.
+        """Take a Sentinel's replies; one that does not know the master names none.
 
-        One that may not tell all it knows of the master tells no count: then a change of what it says counts.
+        A Sentinel that refuses SENTINEL MASTER gives no count: then a change of its reply counts as news.
         """
         try:
             new = promoted[0].decode(), int(promoted[1])
@@ -219,6 +220,6 @@ class SentinelListener:
             )
 
     async def _await_promotion(self, old: Address, new: Address) -> None:
-        """Take the news from the new master itself. Where it does not say it, the Sentinel does, later."""
+        """Take the news from the new master itself; else the Sentinel announces it later."""
         await until_promoted(self._open_server, new)
         self._on_switch(old, new, is_over=False)

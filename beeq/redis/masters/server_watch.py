@@ -1,16 +1,17 @@
-"""Asks once a second what each connected server is, and leaves the connections to one that is not the master.
+"""Asks each connected server for its role once a second, and drops connections to one that is not the master.
 
-One command a second goes to each server, over the oldest connection to it: behind a proxy that has moved, the
-oldest is the first to lead to a server that was left. While one loop asks, the others do not; a loop that is
-blocked is stood in for.
+One command a second goes to each server, over the oldest connection to it: behind a proxy that has switched
+servers, the oldest is the first to lead to the old one. One event loop asks for all; if it is blocked,
+another takes over.
 
-All connections to a server learn together. When one finds it silent, the others are asked at once; where
-none hears anything, all are left, each after the silence that its own timeout allows. When one finds a
-replica where a master was, the others are asked too, and only those that find one are left: a proxy may lead
-them elsewhere.
+All connections to a server learn together. When one finds it silent, the others are asked at once; if none
+gets an answer, all are dropped, each after the silence that its own timeout allows. When one finds a replica
+where a master was, the others are asked too, and only those that find a replica are dropped: a proxy may lead
+the others elsewhere.
 
-An address that leads to a replica again is left ever less often, for it may be wanted for reading, and a name
-may lead elsewhere at last. What writes there is refused with READONLY, and dials again by itself.
+Connections to an address that leads to a replica again and again are dropped ever less often: it may be
+wanted for reading, and a name may lead elsewhere at last. A write there is refused with READONLY, and
+reconnects.
 """
 
 from __future__ import annotations
@@ -38,31 +39,31 @@ logger = logging.getLogger("beeq")
 
 #: How often each server is asked.
 _TICK_S = 1.0
-#: A question that another loop asked is as good if it is not older.
+#: A question that another loop asked counts if it is not older than this.
 _FRESH_S = 0.9 * _TICK_S
 #: How long the others may take to answer, once one connection has found the server silent.
 _PROBE_S = 1.0
-#: A loop that was blocked has not read yet what came meanwhile: it gets this long to do so.
+#: A loop that was blocked has not read yet what has arrived: it gets this long to do so.
 _LAST_CHANCE_S = 0.01
 #: How long connections to an address that leads to a replica again and again are kept, at first and at last.
 _SHORTEST_STAY_S, _LONGEST_STAY_S = 1.0, 60.0
-#: Of so many servers is remembered what they are; of more, only while there are connections to them.
+#: The roles of so many servers are remembered; of more, only while there are connections to them.
 _MOST_SERVERS = 100
-#: Who hangs up so often when asked, and has never answered, is asked by PING only: some proxies do.
+#: A server that hung up so often when asked, and never answered, gets PING only: some proxies hang up.
 _MOST_HANG_UPS = 2
 
 
 class _ServerFacts:
-    """What the process knows of the server, or the proxy, at one address; all loops read and write it."""
+    """What the process knows of the server, or the proxy, at one address; shared by all loops."""
 
     def __init__(self) -> None:
-        self.question = 0  # of ``QUESTIONS``: those before were refused
+        self.question = 0  # index into ``QUESTIONS``: the earlier ones were refused
         self.hang_ups = 0  # when asked
         self.asked_at_s = self.answered_at_s = -math.inf
-        #: How long connections to it are kept though it is a replica; 0: it was none, as far as is known.
+        #: How long connections to it are kept though it is a replica; 0: it was not known to be one.
         self.stays_s = 0.0
         self.leave_at_s = 0.0
-        self.is_said = False  # that it is a replica, or does not say what it is
+        self.is_said = False  # logged: it is a replica, or does not state its role
 
 
 class _WatchedLine:
@@ -82,7 +83,7 @@ class _WatchedLine:
 
     @property
     def can_be_asked(self) -> bool:
-        """Whether an answer can be expected at once: it hears no channel, and does not block."""
+        """Whether it can answer at once: it is not subscribed to a channel, and does not block."""
         return not self.resp.is_subscribed and self.resp.longest_wait_s <= self.timeout_s
 
     @property
@@ -102,7 +103,7 @@ class Dial:
 
     def __init__(self, bound: asyncio.Timeout) -> None:
         self.bound = bound
-        #: Whether there is another master now: it asks, or leads to, the old one.
+        #: Whether there is another master now, so that this attempt leads to the old one.
         self.is_outdated = False
 
     def outdate(self) -> None:
@@ -113,7 +114,7 @@ class Dial:
 
 
 class ServerWatch:
-    """One event loop's; ``here`` returns that of the running one. It has a timer while it has connections."""
+    """One event loop's watch; ``here`` returns the running loop's. A timer runs while it has connections."""
 
     _watches: dict[asyncio.AbstractEventLoop, ServerWatch] = {}  # noqa: RUF012 - the process's, emptied in a fork
     _servers: dict[Hashable, _ServerFacts] = {}  # noqa: RUF012 - as above
@@ -122,7 +123,7 @@ class ServerWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lines: dict[Hashable, list[_WatchedLine]] = {}  # by the server's address, the oldest first
-        self._doubted: set[Hashable] = set()  # servers that seem silent: it is being found out
+        self._doubted: set[Hashable] = set()  # servers that seem silent: a check is under way
         self._dials: dict[Fleet, set[Dial]] = {}
         self._joined: dict[Fleet, _Joined] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -135,14 +136,14 @@ class ServerWatch:
         if watch is None:
             with cls._lock:
                 for other in list(cls._watches):
-                    if other.is_closed():  # ``asyncio.run`` ended without anybody closing his queue
+                    if other.is_closed():  # ``asyncio.run`` ended with a queue still open
                         del cls._watches[other]
                 watch = cls._watches.setdefault(loop, cls(loop))
         return watch
 
     @classmethod
     def forget_all(cls) -> None:
-        """Begin anew, as a fork has to: it has its parent's memory and none of its loops."""
+        """Forget every watch: a fork has its parent's memory and none of its loops."""
         cls._watches, cls._servers, cls._lock = {}, {}, threading.Lock()
         Fleet.forget_all()
 
@@ -223,7 +224,7 @@ class ServerWatch:
         if self._lines or self._joined:
             self._tick_later()
 
-    # What a server is.
+    # A server's role.
 
     def _ask_one(self, peer: Hashable) -> None:
         """Ask a server, unless a question is under way."""
@@ -298,11 +299,11 @@ class ServerWatch:
             )
 
     def ask_others(self, peer: Hashable) -> None:
-        """One connection has found a replica: leave those that find one too, and those that cannot ask."""
+        """Ask over the others after one has found a replica; drop those that find one too, or cannot ask."""
         for line in list(self._lines.get(peer, [])):
             if line.resp.is_subscribed:
                 line.resp.close(_replica(line))
-            elif line.can_be_asked:  # else it blocks, which the server itself ended when it became a replica
+            elif line.can_be_asked:  # else the server itself ended its blocking command
                 on_end = functools.partial(self._answered_too, line)
                 question = QUESTIONS[self._server(peer).question]
                 line.resp.ask((question,), on_end, timeout_s=line.timeout_s)
@@ -315,7 +316,7 @@ class ServerWatch:
     # Silence.
 
     def doubt(self, peer: Hashable, silent_since_s: float) -> None:
-        """A connection found the server silent: see whether the others hear it; leave those that do not."""
+        """Check the others after one connection found the server silent; drop those that are silent, too."""
         if peer in self._doubted or not self._lines.get(peer):
             return
         self._doubted.add(peer)
@@ -332,14 +333,14 @@ class ServerWatch:
         self._loop.call_later(delay_s, last_chance, context=Context())
 
     def _judge(self, peer: Hashable, silent_since_s: float, asked_at: float, asked_at_s: float) -> None:
-        """Leave the connections that have heard nothing for too long, and wait for those that may still.
+        """Drop the connections that were silent for too long, and wait for those that have time left.
 
-        ``asked_at`` is by the loop's clock, as what connections tell is; ``asked_at_s`` by the process's.
+        ``asked_at`` is by the loop's clock, as the connections' times are; ``asked_at_s`` by the process's.
         """
         lines = self._lines.get(peer, [])
         unheard = [line for line in lines if line.resp.heard_at < asked_at]
         if len(unheard) < len(lines) or self._server(peer).answered_at_s > asked_at_s:
-            # The server is there. A connection that blocks hears nothing before its time.
+            # The server is there. A connection that blocks gets no reply before its time.
             unheard = [line for line in unheard if line.resp.longest_wait_s <= line.timeout_s]
         silent_s = time.monotonic() - silent_since_s
         for line in unheard:
@@ -355,7 +356,7 @@ class ServerWatch:
     # Masters behind Sentinels.
 
     def join(self, owner: object, sentinels: Sentinels) -> Fleet:
-        """Hear of a master from now on, until ``leave``, or until nobody holds ``owner`` any more."""
+        """Follow a master from now on, until ``leave``, or until ``owner`` is garbage-collected."""
         fleet = Fleet.of(sentinels)
         joined = self._joined.get(fleet)
         if joined is None:
@@ -367,14 +368,14 @@ class ServerWatch:
         return fleet
 
     async def leave(self, owner: object) -> None:
-        """Owner wants to hear of no master any more."""
+        """Stop following the master for ``owner``."""
         for fleet, joined in list(self._joined.items()):
             joined.owners.discard(owner)
             if not joined.owners:
                 await asyncio.gather(*(listener.stop() for listener in self._part(fleet, joined)))
 
     def _part(self, fleet: Fleet, joined: _Joined) -> list[SentinelListener]:
-        """Forget a fleet that nobody here wants to hear of; return what listens, to be stopped."""
+        """Forget a fleet that no owner here follows; return its listeners, to be stopped."""
         fleet.ends_listening(self._loop)
         self._joined.pop(fleet, None)
         self._end_ticking()
@@ -410,11 +411,11 @@ class ServerWatch:
             self._everywhere(lambda watch: watch.leave_old(fleet, new))
 
     def _stands(self, fleet: Fleet, address: Address, epoch: int) -> None:
-        if fleet.stands(address, epoch):
+        if fleet.learn_master(address, epoch):
             self._everywhere(lambda watch: watch.leave_old(fleet, address))
 
     def leave_old(self, fleet: Fleet, new: Address) -> None:
-        """Leave every connection of the fleet that does not lead to the new master."""
+        """Drop every connection of the fleet that does not lead to the new master."""
         now_is = f"{new[0]}:{new[1]} is the master of {fleet.name} now"
         for lines in list(self._lines.values()):
             for line in list(lines):
@@ -442,7 +443,7 @@ class ServerWatch:
 
 
 class _Joined:
-    """A fleet that connectors of one loop want to hear of."""
+    """A fleet that connectors of one loop follow."""
 
     def __init__(self, sentinels: Sentinels) -> None:
         self.sentinels = sentinels
