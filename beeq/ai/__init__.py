@@ -1,8 +1,7 @@
 """Scripts, descriptions, pictures and videos from an OpenAI-compatible HTTP API.
 
-Here: what is asked for (``generation``, ``film``, ``parameters``) and what a model does not take
-(``dialect``), what was asked before (``idempotency``), HTTP with the provider (``client``), the meaning of
-its responses (``responses``, ``bodies``, ``pictures``) and of what models write (``writing``), the files
-(``files``), and keeping the key out of all of it (``redaction``). Not here: jobs and queues; what an error
-means for a job is decided in ``beeq.processors.ai``.
+Here: requests (``generation``, ``film``, ``parameters``) and the fields that a model refuses (``dialect``),
+earlier requests (``idempotency``), HTTP with the provider (``client``), reading its responses (``responses``,
+``bodies``, ``pictures``) and the models' texts (``writing``), the files (``files``), and removing the key
+from texts (``redaction``). Not here: jobs and queues; ``beeq.processors.ai`` turns errors into outcomes.
 """

@@ -1,4 +1,4 @@
-"""Calls one AI provider, and fetches files: the provider's, and strangers' pictures.
+"""Calls one AI provider, and fetches files: the provider's, and pictures from untrusted URLs.
 
 ``responses`` reads what comes. The key is sent to the base URL's own origin only. A file of the provider's
 may lie behind redirects: each is followed without the key, to public addresses and the hosts of
@@ -36,9 +36,9 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 #: A stream repeats the response's head around every word: it may be longer by so many times ``json_bytes``.
 _STREAM_FACTOR = 7
-#: JSON may write each byte of a text as so many.
+#: In JSON each byte of a text may take so many.
 _SPELLING_FACTOR = 6
-#: So much is read at once in a process; in memory that is some ten times as much.
+#: How many bytes are parsed at once in a process; in memory that is some ten times as much.
 _READING_BYTES = 12 * 1024 * 1024
 _Result = TypeVar("_Result")
 _ASKS_FOR_THE_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -93,7 +93,7 @@ class Form:
         return request.read(), request.headers["content-type"]
 
     def _digest(self, idempotency_key: str) -> str:
-        """Return a digest of all that goes into the body: so nobody can write a part that holds it."""
+        """Return a digest of the whole body, as a boundary that no part can contain."""
         files = (
             part for name, (file, content, kind) in self.files.items() for part in (name, file, content, kind)
         )
@@ -133,7 +133,7 @@ class AIClient:
         self.endpoint = self._provider.endpoint
         allowed = AllowedHosts.parse(allow_hosts, ALLOW_HOSTS_SETTING)
         connect_s, quote = self.limits.connect_s, self.redactor.quoted
-        #: What reads large responses, and what is made of them.
+        #: The limit on parsing large responses.
         self.gate = ByteGate(_READING_BYTES)
         self._own = Exchanges(connect_s, quote, proxy=self._provider.proxy)
         self._public = Exchanges(connect_s, quote, guarded=allowed)
@@ -164,8 +164,8 @@ class AIClient:
 
         Messages name the ``operation``. ``idempotency_key`` is the same whenever the same request is
         repeated; then all its bytes are. The response holds ``json_bytes``, or a text that is asked for, and
-        its ``long_strings`` go there: a picture may be among them. A large response is read in a thread, few
-        at once, and only what ``read`` keeps of it stays in memory.
+        its ``long_strings`` go there: a picture may be among them. Large responses are parsed in threads, few
+        at once, and only what ``read`` returns stays in memory.
         """
         content, content_type = (
             body.encoded(idempotency_key) if isinstance(body, Form) else (dumps(body), "application/json")
@@ -355,7 +355,7 @@ class AIClient:
             raise AIFailed(f"{subject}: its response is not JSON") from None
 
     async def _check(self, operation: str, response: httpcore.Response) -> None:
-        """Raise what a response of the provider means, unless it is a success."""
+        """Raise the error for a response of the provider, unless it is a success."""
         if _is_success(response):
             return
         message = f"AI provider, {operation}: status {response.status}"
@@ -386,7 +386,7 @@ def _is_success(response: httpcore.Response) -> bool:
 
 
 def _location(response: httpcore.Response) -> str | None:
-    """Return where a redirect leads; None if the response is none."""
+    """Return where a redirect leads; None if the response is not a redirect."""
     if response.status not in _REDIRECTS:
         return None
     found = [value for name, value in response.headers if name.lower() == b"location"]

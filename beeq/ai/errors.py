@@ -18,13 +18,13 @@ class AIFailed(BeeqError):
 
 
 class AIUnusable(AIFailed):
-    """What came is whole, and of no use: it is not asked for again within the attempt."""
+    """The response is complete but unusable: the request is not repeated within the attempt."""
 
 
 class AIRefused(BeeqError):
     """The provider refused the call, or the job's fields do not allow it; another attempt would fail too.
 
-    ``status`` is the HTTP status of the refusal, ``refusal`` what its body says; None if there was no call.
+    ``status`` is the HTTP status of the refusal, ``refusal`` its body's content; None without a call.
     """
 
     def __init__(self, message: str, *, status: int | None = None, refusal: Objection | None = None) -> None:

@@ -20,14 +20,14 @@ from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
 from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
 from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
-from beeq.webhooks.worker_trouble import WorkerTrouble
+from beeq.webhooks.local_failure import LocalFailure
 
 #: The body of an error response is read for its reason: this far …
 _MAX_ERROR_BYTES = 64 * 1024
 #: … and this long.
 _ERROR_S = 3.0
 _NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError)
-#: Around a body comes its framing, which may be no longer than the largest body and this.
+#: A body's framing may be as long as the largest body and this.
 _FRAMING_BYTES = 1024 * 1024
 #: A body may come in so many pieces of any size (a stream has one for each word) …
 _MAX_SMALL_PIECES = 100_000
@@ -118,13 +118,13 @@ class Exchanges:
 
     @contextlib.contextmanager
     def _explained(self, subject: str) -> Iterator[None]:
-        """Turn HTTP's errors into ``AIFailed``, without texts that may hold a secret."""
+        """Turn HTTP errors into ``AIFailed``, without texts that may hold a secret."""
         try:
             yield
         except WebhookRefused as refused:
             raise AIRefused(f"{subject}: {refused}") from None
-        except WorkerTrouble as trouble:
-            reason = str(trouble)
+        except LocalFailure as failure:
+            reason = str(failure)
         except httpcore.ConnectTimeout:
             reason = "could not connect in time"
         except httpcore.ConnectError as error:

@@ -48,7 +48,7 @@ class LongStrings:
         self._cutter = StringCutter()
 
     def begin(self) -> StringCutter:
-        """Return what cuts them out of the next response; those of the one before are gone.
+        """Return a cutter for the next response; drop the strings of the one before.
 
         Raises MediaFailed.
         """
@@ -59,13 +59,13 @@ class LongStrings:
         return self._cutter
 
     def keep(self) -> None:
-        """Write what was cut out since the last call. Raises MediaFailed."""
+        """Write the strings cut out since the last call. Raises MediaFailed."""
         cut, self._cutter.cut = self._cutter.cut, []
         for content in cut:
             _write(self._file, content)
 
     def find(self, name: str) -> Iterator[bytes] | None:
-        """Return the string that the name stands for, as JSON writes it, in pieces; None if it is a text.
+        """Return the string with this name, as JSON writes it, in pieces; None if the name is a plain text.
 
         The pieces raise MediaFailed.
         """
@@ -117,7 +117,8 @@ class MediaFiles:
     async def save_video(self, job_id: str, pieces: AsyncIterator[bytes]) -> dict[str, Any]:
         """Write an MP4, MOV, WebM or Matroska file; return its facts.
 
-        They come of its packets and its streams, not of its tags, in which the provider may write anything.
+        The facts come from its packets and streams, not from its tags, which the provider may set to
+        anything.
         """
         async with self._received(job_id, pieces, video_suffix, "video") as (file, head):
             demuxer = _demuxer(head)
@@ -143,7 +144,7 @@ class MediaFiles:
         suffix = suffix_of(head)
         if suffix is None:
             known = KNOWN if kind == "picture" else "MP4, MOV, WebM or Matroska"
-            if not head:  # it may be there a moment later
+            if not head:  # the file may be there a moment later
                 raise AIFailed(f"AI provider: its {kind} is empty")
             raise AIUnusable(f"AI provider: its {kind} is not {known}")
         with self.root.creating(self.root.locate(f"{safe_name(job_id)}{suffix}")) as file:

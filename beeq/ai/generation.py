@@ -73,7 +73,7 @@ class Generation:
     ) -> Any:
         """Return what ``read`` makes of the model's text, without secrets."""
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": _request(data)}]
-        # Some gateways stream unless they are told not to.
+        # Some gateways stream unless the request declines it.
         body = {"model": model, "messages": messages, "stream": False, **more}
         text = await self._ask(
             CHAT,
@@ -107,7 +107,7 @@ class Generation:
     ) -> _Result:
         """Return what ``read`` makes of the response.
 
-        One that is of no use must not come again for the same idempotency key.
+        An unusable response must not come again for the same idempotency key.
         """
         is_useless = False
 
@@ -179,11 +179,11 @@ class Generation:
 
 
 def _request(data: AIGenerationJob) -> str:
-    """Return the text for the model: the prompt, and in JSON the parameters that are no fields."""
-    told = {name: value for name, value in data.parameters.items() if name not in TEXT_FIELDS}
+    """Return the text for the model: the prompt, and in JSON the parameters that are not fields."""
+    others = {name: value for name, value in data.parameters.items() if name not in TEXT_FIELDS}
     parts = [data.prompt] if data.prompt else []
-    if told or not parts:
-        parts.append(f"Parameters, in JSON:\n{dumps(told).decode()}")
+    if others or not parts:
+        parts.append(f"Parameters, in JSON:\n{dumps(others).decode()}")
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What a job has asked of the provider, kept with the job, so that nothing is paid for twice.
+"""A job's requests to the provider, kept with the job, so that nothing is paid for twice.
 
 In the job's memory ``video`` is the provider's id of a video that is being made, and ``orders`` counts the
 requests whose result could not be used.
@@ -60,7 +60,7 @@ class ProviderRequests:
         await shielded(self._keep())
 
     async def retry_remembering(self) -> None:
-        """Keep what could not be kept before."""
+        """Keep the facts that could not be kept before."""
         if not self._is_remembered:
             await self._keep()
 
@@ -87,7 +87,7 @@ def _count(value: Any) -> int:
 async def shielded(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return the result of ``work``, which gets ``GRACE_S`` to finish when the caller is cancelled.
 
-    Without the response of a request that is under way, nobody would know what was requested.
+    Without the response, it would be unknown what was requested.
     """
     task = asyncio.create_task(work)
     # Fetch its error, which asyncio would log otherwise if the caller is gone.

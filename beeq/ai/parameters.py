@@ -1,7 +1,7 @@
 """A job's parameters that become fields of the request, by their names in the API. No IO.
 
-Each is checked before anything is requested: what the provider would misread, or refuse after minutes, fails
-the job at once.
+Each is checked before anything is requested: a value that the provider would misread, or refuse after
+minutes, fails the job at once.
 """
 
 import math
@@ -77,7 +77,7 @@ def text(value: Any) -> str:
     return value
 
 
-#: What the request for a text takes. The other parameters are told to the model.
+#: The fields of a request for a text. The other parameters go into the prompt.
 TEXT_FIELDS: Mapping[str, tuple[str, Check]] = {
     "maxTokens": ("max_tokens", count),
     "temperature": ("temperature", number(0, 2)),
@@ -87,7 +87,7 @@ TEXT_FIELDS: Mapping[str, tuple[str, Check]] = {
     "presencePenalty": ("presence_penalty", number(-2, 2)),
     "reasoningEffort": ("reasoning_effort", word),
 }
-#: What the request for a picture takes.
+#: The fields of a request for a picture.
 IMAGE_FIELDS: Mapping[str, tuple[str, Check]] = {
     "style": ("style", text),
     "size": ("size", size),
@@ -96,7 +96,7 @@ IMAGE_FIELDS: Mapping[str, tuple[str, Check]] = {
     "background": ("background", word),
     "outputFormat": ("output_format", word),
 }
-#: What a video's request takes: the parameter, its name in the API, and its check.
+#: The fields of a request for a video: the parameter, its name in the API, and its check.
 VIDEO_FIELDS: Mapping[str, tuple[str, Check]] = {
     "size": ("size", size),
     "seconds": ("seconds", seconds),

@@ -25,7 +25,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x0a", ".jxl"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"),
 )
-#: Brands of a file's first box. ``mif1`` and ``msf1`` stand for any of them: the brands after them tell.
+#: Brands of a file's first box. ``mif1`` and ``msf1`` may mean any of them: the brands after them decide.
 _BRANDS = {
     b"avif": ".avif", b"avis": ".avif", b"heic": ".heic", b"heix": ".heic", b"heim": ".heic",
     b"heis": ".heic", b"hevc": ".heic", b"hevx": ".heic",
@@ -45,13 +45,13 @@ _ESCAPES = (
 )  # fmt: skip
 #: The longest of them; in a piece's last bytes one may begin.
 _LONGEST_ESCAPE = 6
-#: So much of a long string tells whether it is a ``data:`` URL.
+#: How much of a long string shows whether it is a ``data:`` URL.
 _HEAD_BYTES = 256
-#: Of characters in percent encoding, each of which is decoded apart.
+#: The most characters in percent encoding; each is decoded by itself.
 _MAX_ESCAPES = 1_000_000
-#: So many of the first characters tell base64 from a URL.
+#: How many of the first characters distinguish base64 from a URL.
 _TELLING = 1000
-#: What a URL cannot be: much base64 without a dot or colon. Shorter texts are taken for paths.
+#: Not a URL: much base64 without a dot or colon. Shorter texts count as paths.
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
 
 

@@ -1,4 +1,4 @@
-"""Where the AI provider is, and what tells it who asks: base URL, key, headers of one's own. No IO.
+"""The AI provider's address and credentials: base URL, key, further headers. No IO.
 
 All of this comes from the configuration. What may be secret in it (the key, the password of the URL, values
 of headers, tokens in the query, the proxy's password) is known to the ``redactor``.
@@ -33,7 +33,7 @@ _MAX_URL_LENGTH = 8192
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
-#: Headers that a request has by what it is.
+#: Headers that a request sets itself.
 _OWN_HEADERS = frozenset(
     (
         "accept-encoding", "connection", "content-length", "content-type", "expect", "host",
@@ -115,7 +115,7 @@ def http_url(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
         return None
     try:
         url = httpx.URL(text) if base is None else base.join(text)
-        host = url.host  # raises for a name that is no IDNA, such as "xn--"
+        host = url.host  # raises for a name that is not valid IDNA, such as "xn--"
     except (httpx.InvalidURL, ValueError):
         return None
     return url if url.scheme in _PORTS and host and _has_port(url) else None
@@ -161,7 +161,7 @@ def _headers(text: str | None) -> dict[str, str]:
 
 
 def _secrets_in(value: str) -> Iterator[str]:
-    """Yield what must not be shown of a header: its value, and what stands after a scheme such as Bearer."""
+    """Yield a header's secrets: its value, and the part after a scheme such as Bearer."""
     scheme, _, credentials = value.partition(" ")
     yield from (part for part in (value, credentials.strip()) if len(part) >= _SHORTEST_VALUE)
     if scheme.lower() == "basic":

@@ -53,7 +53,7 @@ def picture(
 ) -> bytes | Iterator[bytes] | str:
     """Return the first picture of a response: its bytes, in pieces if it is large, or its URL as written.
 
-    ``find`` returns what was cut out of the response, if a text names it.
+    ``find`` returns a string that was cut out of the response, by its name.
     """
     _check_error(response, quote)
     item = _first(_get(response, "data")) or _first(_get(response, "images"))

@@ -1,4 +1,4 @@
-"""Raises delayed jobs when they are due, whether or not this process works.
+"""Moves due delayed jobs to ``waiting``, in any process of the queue, worker or not.
 
 The rules are in protocol/README.md, "Delayed jobs".
 
@@ -45,11 +45,11 @@ class DelayedActivator:
         self._offset_ms = int(time.time() * 1000) - _monotonic_ms()  # until Redis's clock is known
         self._poked = asyncio.Event()
         self._is_due = True
-        #: Says that a long look goes on.
+        #: Called during a long look, as a sign of life.
         self._duty: Duty | None = None
 
     def schedule(self, due_ms: float) -> None:
-        """A job is due then; look no later."""
+        """Look at this due time at the latest."""
         if self._timer.schedule(due_ms, now_ms=self._now_ms()):
             self._is_due = True
         self._poked.set()
@@ -66,7 +66,7 @@ class DelayedActivator:
 
     async def run(self, duty: Duty) -> None:
         """Look whenever there may be something to raise, until cancelled."""
-        self._is_due = True  # what ended an earlier run may have come between a look and its result
+        self._is_due = True  # an earlier run may have ended between a look and its result
         self._duty = duty
         while True:
             self._poked.clear()
@@ -84,7 +84,7 @@ class DelayedActivator:
                 await self._retry_delay.wait()
 
     async def _rest(self, duty: Duty) -> None:
-        """Wait for the deadline or a message, but not so long that the watchdog could not tell a hang."""
+        """Wait for the deadline or a message, in steps short enough for the watchdog."""
         deadline_ms = self._timer.deadline_ms
         wait_ms = _LONGEST_SLEEP_MS if deadline_ms is None else deadline_ms - self._now_ms()
         duty.turn()
@@ -107,7 +107,7 @@ class DelayedActivator:
                 )
             )
             total += raised
-            if is_any_hidden:  # by a pause that may be over, with no worker alive that would see to it
+            if is_any_hidden:  # by a pause that may be over, with no worker alive to bring the jobs back
                 await self._settle_pause()
             self._offset_ms = int(now) - _monotonic_ms()
             if not self._timer.schedule(int(next_due), now_ms=int(now)):
@@ -117,14 +117,14 @@ class DelayedActivator:
         return total
 
     async def _settle_pause(self) -> None:
-        """See to it; what the user may not do there keeps no job from being raised."""
+        """Bring hidden jobs back after a pause; a missing right there keeps no job from being raised."""
         try:
             await self._in_turn(self._pause_keeper.settle())
         except RedisRefused as refused:
             self._context.report_error(refused)
 
     async def _in_turn(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await a call of the queue's pipeline, where saves may go before it."""
+        """Await a call over the queue's pipeline, where saves may go first."""
         if self._duty is None:
             return await call
         pipeline, bound_s = self._context.pipeline, self._context.settings.redis_timeout / 1000

@@ -29,7 +29,7 @@ class EagerTimer:
         if self._stopped:
             return False
         farthest_ms = now_ms + self._max_delay_ms
-        # An int may be too large to be a float, and asked whether it is NaN.
+        # An int may be too large for a float, and so for ``isnan``.
         if at_ms is None or (isinstance(at_ms, float) and math.isnan(at_ms)) or at_ms < 0:
             wanted_ms = farthest_ms
         elif at_ms <= now_ms:

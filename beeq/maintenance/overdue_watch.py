@@ -1,8 +1,8 @@
-"""Gives back jobs that a worker of the queue has claimed ahead, and whose process does not run any more.
+"""Gives back jobs that a worker has claimed ahead and whose process no longer runs.
 
-A worker gives back its own sooner (``worker/scheduling/ahead.py``), unless it was killed or stopped, or
-something holds its interpreter. Any other worker that hears of claims ahead, in the reply to its own calls,
-looks again and again until there are none: nobody looks while nobody claims ahead.
+A worker gives back its own sooner (``worker/scheduling/ahead.py``), unless it was killed or stopped, or C
+code holds its interpreter. Another worker that learns of claims ahead, in the replies to its own calls, looks
+repeatedly until there are none. While no job is claimed ahead, no worker looks.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _AT_ONCE = 500
 
 
 class OverdueWatch:
-    """One worker's; ``run`` is the duty."""
+    """One worker's watch; ``run`` is the duty."""
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context
@@ -46,7 +46,7 @@ class OverdueWatch:
                 await self._give_back(duty)
             except RedisError as error:
                 self._context.report_error(error)
-                duty.rests(_AGAIN_S)  # which is no turn
+                duty.rests(_AGAIN_S)  # which does not count as a turn
                 await asyncio.sleep(_AGAIN_S)
             else:
                 await duty.rest(random.uniform(*_LOOK_S))
@@ -54,7 +54,7 @@ class OverdueWatch:
     async def _give_back(self, duty: Duty) -> None:
         context = self._context
         pipeline = context.pipeline
-        self._are_ahead.clear()  # first: a reply that comes meanwhile may tell of new ones
+        self._are_ahead.clear()  # first: a reply that comes meanwhile may report new ones
         try:
             _, left = await duty.in_turn(
                 scripts.return_overdue(

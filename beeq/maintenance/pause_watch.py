@@ -1,7 +1,8 @@
-"""Looks each second whether the queue is paused, and keeps its waiting jobs where they belong then.
+"""Checks each second whether the queue is paused, and moves its waiting jobs accordingly.
 
-A message says at once that somebody has paused or resumed the queue; a look finds it if that was lost, after
-a failover, and when a pause has ended by itself. What a pause for everyone hides, and when that comes back:
+A message announces at once that the queue was paused or resumed; a look finds it if the message was lost,
+after a failover, and when a pause has ended by itself. What a pause for everyone hides, and when that comes
+back:
 protocol/README.md, "Pauses".
 """
 
@@ -20,13 +21,13 @@ from beeq.protocol.pauses import Pause, decode_pause
 from beeq.redis import scripts
 from beeq.supervision.duty import Duty
 
-#: Between two looks: a worker that starts, or hears no message, takes no job a second later.
+#: Between two looks: a worker that starts, or misses the message, stops taking jobs after at most a second.
 _LOOK_S = (0.6, 0.8)
 #: Ids that one call moves one by one at most.
 _MOVE_AT_ONCE = 1000
-#: Who ends a pause wants to be certain of it; a worker's looks do not matter.
+#: ``resume`` must be sure of the end of a pause; a worker's looks are repeated anyway.
 _END_PAUSE = replace(scripts.apply_pause, awaits_replicas=True)
-#: After so many calls since the end of a pause, jobs are taken though older ones may still be hidden:
+#: After so many calls since the end of a pause, jobs are taken even if older ones are still hidden:
 #: producers may be faster than these calls.
 _MOST_CALLS = 50
 
@@ -39,12 +40,12 @@ class PauseKeeper:
         self._in_steps = False  # the user may not RENAME
 
     async def apply(self) -> tuple[Pause | None, bool]:
-        """Make one call; return the pause there was, and whether there is more to move. Raises RedisError."""
+        """Make one call; return the pause before it, and whether there is more to move. Raises RedisError."""
         raw, has_more = await self._call("")
         return None if raw is None else decode_pause(raw), has_more
 
     async def _call(self, ends: str | bytes) -> tuple[bytes | None, bool]:
-        """Return the text of the pause there was, and whether there is more to move."""
+        """Return the text of the pause before the call, and whether there is more to move."""
         pipeline, keys, in_steps = self._context.pipeline, self._context.keys, "1" if self._in_steps else ""
         if ends:
             reply = await _END_PAUSE(pipeline, keys, ends=ends, limit=_MOVE_AT_ONCE, in_steps=in_steps)
@@ -60,13 +61,13 @@ class PauseKeeper:
         return raw, left > 0
 
     async def settle(self, *, ends: bool = False) -> Pause | None:
-        """Apply it to the end; return the pause there was at the beginning. Raises RedisError.
+        """Apply the pause completely; return the pause at the beginning. Raises RedisError.
 
-        With ``ends`` that pause ends, once all is back; one that somebody begins meanwhile stays.
-        As long as it takes: each call moves more than producers add meanwhile.
+        With ``ends`` that pause ends once all jobs are back; a pause begun meanwhile stays. This has no
+        limit: each call moves more than producers add meanwhile.
         """
         raw, has_more = await self._call("1" if ends else "")
-        # A call may say that it is not for everyone any more.
+        # The pause may no longer be for everyone.
         that_one = raw.partition(b'"everyone":')[0] if ends and raw else b""
         while has_more:
             _, has_more = await self._call(that_one)
@@ -89,11 +90,11 @@ class PauseWatch:
         self.pause: Pause | None = None
 
     def look(self) -> None:
-        """Look now: somebody has paused or resumed the queue, or a message of that may have been lost."""
+        """Look now: the queue was paused or resumed, or a message of that may have been lost."""
         self._poked.set()
 
     async def run(self, duty: Duty) -> None:
-        """Look again and again, until cancelled."""
+        """Look repeatedly, until cancelled."""
         while True:
             self._poked.clear()
             try:
@@ -104,7 +105,7 @@ class PauseWatch:
                 if isinstance(error, RedisRefused):
                     duty.turn()  # Redis is there
                     if not self._is_known:
-                        self._tell(None)  # the worker itself reports what else its user may not do
+                        self._report(None)  # the worker itself reports what else its user may not do
             await self._rest(duty)
 
     async def _look(self, duty: Duty) -> None:
@@ -115,11 +116,11 @@ class PauseWatch:
                 self._keeper.apply(), sent=lambda: pipeline.batches_sent, bound_s=bound_s
             )
             calls = 0 if pause is not None else calls + 1
-            # When it is over, the oldest jobs come back before any is taken.
+            # After a pause, the oldest jobs come back before any is taken.
             if pause is not None or not has_more or calls == _MOST_CALLS:
-                self._tell(pause)
+                self._report(pause)
 
-    def _tell(self, pause: Pause | None) -> None:
+    def _report(self, pause: Pause | None) -> None:
         if self._is_known and pause == self.pause:
             return
         name = self._context.name
@@ -131,7 +132,7 @@ class PauseWatch:
         self._on_change(pause)
 
     async def _rest(self, duty: Duty) -> None:
-        """Wait for the next look, or a message, and say meanwhile that the duty is there."""
+        """Wait for the next look, or a message, and give signs of life meanwhile."""
         ends_at_s = time.monotonic() + random.uniform(*_LOOK_S)
         while not self._poked.is_set() and (left_s := ends_at_s - time.monotonic()) > 0:
             with suppress(TimeoutError):

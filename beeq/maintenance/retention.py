@@ -1,7 +1,7 @@
 """Drops ended jobs that a queue's workers need not keep: by age, by number, in small steps.
 
-What stays is said by the settings ``keep_succeeded`` and ``keep_failed``. The rules are in
-protocol/README.md, "Retention".
+The settings ``keep_succeeded`` and ``keep_failed`` say which jobs stay. The rules are in protocol/README.md,
+"Retention".
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _DROP_AT_ONCE = 100
 _DROP_BYTES = 500_000
 _NOTE_AT_ONCE = 150
 _SWEEP_AT_ONCE = 250
-#: Pages that one look goes through, even where no job seems to lack a note.
+#: Pages that one look goes through, even if every job seems to have its note.
 _NOTE_PAGES = 30
 _SWEEP_PAGES = 4
 #: How long notes outlive the last look, beyond the age that they are for.
@@ -50,7 +50,7 @@ class Retention:
             state: keep for state, keep in wanted.items() if keep is not None and not keep.is_all
         }
         self._interval_s = min(_STALL_INTERVALS * settings.stall_interval / 1000, _LONGEST_INTERVAL_S)
-        #: Says that a long look goes on; None: a caller waits for it.
+        #: Called during a long look, as a sign of life; None: a caller waits for the look.
         self._duty: Duty | None = None
         self._cursors: dict[str, bytes] = {}  # state → where among the ended jobs to go on
         self._ranks: dict[tuple[str, str], int] = {}  # state and kind → where among the notes to go on
@@ -60,7 +60,7 @@ class Retention:
         return [self._context.duties.start("retention", self.repeat)] if self._kept else []
 
     async def repeat(self, duty: Duty) -> None:
-        """Look again and again; report failures."""
+        """Look repeatedly; report failures."""
         self._duty = duty
         now_s = asyncio.get_running_loop().time
         while True:
@@ -74,7 +74,7 @@ class Retention:
     async def once(self) -> int:
         """Look for jobs to drop, unless another worker that keeps the same just did; return how many went.
 
-        Raises RedisError if the look did not come to its end. The next one makes up for it.
+        Raises RedisError if the look was not completed. The next one makes up for it.
         """
         if await self._is_turn():
             return await self._look_at_all(self._interval_s * _LOOKING)
@@ -110,7 +110,7 @@ class Retention:
         for state, keep in self._kept.items():
             try:
                 dropped += await self._look(state, keep, ends_s)
-            except RedisError as error:  # a key of the wrong type, say: the other state has its own
+            except RedisError as error:  # a key of the wrong type, say: the other state's keys may be fine
                 failure = failure or error
         if failure is not None:
             raise failure
@@ -126,7 +126,7 @@ class Retention:
         return dropped
 
     async def _drop(self, state: str, keep: Keep, ends_s: float) -> int:
-        """Drop what is beyond ``keep``; return how many jobs went."""
+        """Drop the jobs beyond ``keep``; return how many."""
         total, has_more = 0, 1
         while has_more and asyncio.get_running_loop().time() < ends_s:
             dropped, has_more = await self._in_turn(
@@ -146,7 +146,7 @@ class Retention:
         return total
 
     async def _note(self, state: str, ends_s: float) -> int:
-        """Note when jobs that others have finished were first seen; return how many."""
+        """Note when jobs finished by other workers were first seen; return how many."""
         total = pages = 0
         while asyncio.get_running_loop().time() < ends_s:
             cursor, noted, missing = await self._in_turn(
@@ -165,7 +165,7 @@ class Retention:
         return total
 
     async def _sweep(self, state: str, kind: str) -> None:
-        """Drop notes of jobs that Node peers have removed or retried, some of them."""
+        """Drop some of the notes of jobs that Node peers have removed or retried."""
         for _ in range(_SWEEP_PAGES):
             self._ranks[state, kind] = await self._in_turn(
                 scripts.sweep_finished(
@@ -181,7 +181,7 @@ class Retention:
                 break
 
     async def _in_turn(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """Run one step, and rest as long as it took: the server has others to serve."""
+        """Run one step, and rest as long as it took, to leave the server to others."""
         loop, pipeline = asyncio.get_running_loop(), self._pipeline
         began_s = loop.time()
         if self._duty is None:

@@ -24,7 +24,7 @@ _SWEEP_AT_ONCE = 300
 #: The gate is held for a stall interval from each call of a check, and at least so long: a check needs
 #: several calls, each before the gate opens.
 _SHORTEST_LEASE_MS = 1000
-#: An answer is late if it took half an interval, and at least so long.
+#: A reply is late if it took half an interval, and at least so long.
 _LATE_S = 0.25
 #: The part of a stall interval that a check may spend on sweeping, and for how long its cursors are kept.
 _SWEEPING = 0.05
@@ -42,7 +42,7 @@ class StallCheck:
 
     def __init__(self, context: QueueContext) -> None:
         self._context = context
-        #: Says that a long check goes on; None: a caller waits for the check.
+        #: Called during a long check, as a sign of life; None: a caller waits for the check.
         self._duty: Duty | None = None
         self._interval_ms = context.settings.stall_interval
         self._lease_ms = max(self._interval_ms, _SHORTEST_LEASE_MS)
@@ -51,7 +51,7 @@ class StallCheck:
     async def once(self) -> int:
         """Check now, and emit ``stalled`` for each job that goes back to the queue; return how many did.
 
-        Raises RedisError if the check was not made, or not to its end. The next one makes up for it.
+        Raises RedisError if the check was not made, or not completed. The next one makes up for it.
         """
         token = secrets.token_hex(8)
         asked_at = asyncio.get_running_loop().time()
@@ -68,10 +68,10 @@ class StallCheck:
         return requeued
 
     def _are_marks_void(self, asked_at: float) -> bool:
-        """Return whether Redis was away since the marks were made, or stood still since ``asked_at``.
+        """Return whether Redis was away since the marks were made, or hung since ``asked_at``.
 
-        Then living workers could not beat, or are not back yet: the marks are made again instead. Not in two
-        checks one after the other, or a bad line would keep every orphan for ever.
+        Then living workers could not send heartbeats, or are not back yet: the check makes the marks again.
+        Not in two consecutive checks, or a bad network would keep every orphan for ever.
         """
         now, interval_s = asyncio.get_running_loop().time(), self._interval_ms / 1000
         was_away = now - self._context.pipeline.again_at < interval_s
@@ -80,7 +80,7 @@ class StallCheck:
         return self._were_void
 
     async def _requeue(self, token: str, left: int) -> int:
-        """Queue silent jobs among ``left`` entries of ``active`` again; return how many there were."""
+        """Queue silent jobs among ``left`` entries of ``active`` again; return how many."""
         pipeline, keys = self._context.pipeline, self._context.keys
         requeued = 0
         while left > 0:
@@ -107,7 +107,7 @@ class StallCheck:
         return requeued
 
     async def _mark(self, token: str) -> bool:
-        """Ask every active job for a sign of life; return whether the gate was this check's to the end."""
+        """Mark every active job; return whether this check held the gate to the end."""
         position = 0
         while position >= 0:
             position = await self._in_turn(
@@ -125,7 +125,7 @@ class StallCheck:
         return bool(position == -1)
 
     async def _sweep(self) -> None:
-        """Drop what Node peers have left of beeq's side keys, as far as this check's time goes."""
+        """Drop entries of beeq's side keys that Node peers have left behind, within this check's time."""
         now_s = asyncio.get_running_loop().time
         ends_s = now_s() + self._interval_ms / 1000 * _SWEEPING
         while (
@@ -153,7 +153,7 @@ class StallCheck:
         return await self._duty.in_turn(call, sent=lambda: pipeline.batches_sent, bound_s=bound_s)
 
     async def repeat(self, duty: Duty, rest_s: Callable[[], float]) -> None:
-        """Check again and again, with a rest of so many seconds in between; report failures."""
+        """Check repeatedly, ``rest_s()`` seconds apart; report failures."""
         self._duty = duty
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Metrics and probes: what Prometheus scrapes, and what an orchestrator asks of a worker.
+"""Metrics for Prometheus, and a worker's probes for an orchestrator.
 
 ``QueueCollector`` (of ``beeq.metrics.collector``) is for a program's own registry; ``beeq worker`` serves a
 ``WorkerMonitor``. ``board`` is what processes share, ``gauges`` reads Redis, ``families`` names the metrics.
@@ -13,7 +13,7 @@ __all__ = ["QueueCollector"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load ``prometheus_client`` where it is asked for: probes do without."""
+    """Load ``prometheus_client`` on demand: probes do without."""
     if name == "QueueCollector":
         from beeq.metrics.collector import QueueCollector  # noqa: PLC0415 - an extra
 

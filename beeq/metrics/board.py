@@ -1,4 +1,4 @@
-"""What the processes of one worker know of themselves, in memory that all of them share.
+"""The state of a worker's processes, in memory that all of them share.
 
 Made before they fork: each process has a place of its own, writes there, and any of them reads all places,
 so any of them can answer for the whole worker. What a process has counted stays when it dies, and the one
@@ -18,8 +18,8 @@ from enum import IntEnum
 
 from beeq.telemetry.tally import TALLY_SIZE, Counts, QueueTally
 
-#: A place: process id, state, when it was written; the queues' names; their numbers. Pages that nobody
-#: touches take no memory.
+#: A place: process id, state, when it was written; the queues' names; their numbers. Untouched pages take
+#: no memory.
 _HEADER = struct.Struct("=qqdq")
 _NAMES_AT, _NUMBERS_AT, _PLACE_BYTES = 64, 65_536, 262_144
 #: Places taken, slots, last turn in ms since the epoch, whether it is ready, whether it is alive.
@@ -30,7 +30,7 @@ MOST_QUEUES = (_PLACE_BYTES - _NUMBERS_AT) // (8 * _QUEUE_SIZE)
 
 
 class ProcessState(IntEnum):
-    """Where a process is: ``AWAITED`` before its first start, and from its death to the next one's start."""
+    """A process's state: ``AWAITED`` before its first start, and from its death to the next one's start."""
 
     AWAITED = 0
     STARTING = 1
@@ -40,14 +40,14 @@ class ProcessState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueueSigns:
-    """How one queue's work in one process is.
+    """The state of one queue's work in one process.
 
     Attributes:
         busy: places that are taken.
         slots: places there are.
         last_turn_ms: when Redis last answered the work, in ms since the epoch; 0: never.
         is_ready: it takes its turns.
-        is_alive: nothing speaks for starting the process again.
+        is_alive: there is no reason to restart the process.
     """
 
     busy: int
@@ -59,7 +59,7 @@ class QueueSigns:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSigns:
-    """What one place says: ``age_s`` is how long ago it was written."""
+    """The contents of one place: ``age_s`` is how long ago it was written."""
 
     pid: int
     state: ProcessState
@@ -83,7 +83,7 @@ class Board:
         return sums
 
     def signs(self) -> list[ProcessSigns]:
-        """Return what each place says."""
+        """Return the contents of each place."""
         return [place.signs() for place in self.places]
 
 
@@ -99,7 +99,7 @@ class BoardPlace:
     # Writing: the process whose place it is.
 
     def take(self, queue_names: Sequence[str]) -> dict[str, QueueTally]:
-        """Make this the running process's place; return the tallies, which go on with what is there.
+        """Make this the running process's place; return the tallies, which go on from the counts there.
 
         A queue that does not fit gets no tally.
         """
@@ -118,7 +118,7 @@ class BoardPlace:
         return {name: QueueTally(self._tally_of(names.index(name))) for name in queue_names if name in names}
 
     def write(self, state: ProcessState, signs: dict[str, QueueSigns]) -> None:
-        """Say how the process is now."""
+        """Write the process's present state."""
         for name, each in signs.items():
             if name in self._names:
                 self._write_signs(self._names.index(name), each)
@@ -163,7 +163,7 @@ class BoardPlace:
             yield name, Counts(self._tally_of(at).tolist())
 
     def signs(self) -> ProcessSigns:
-        """Return what the process says of itself."""
+        """Return the process's state."""
         pid, state, written_s, _ = _HEADER.unpack_from(self._memory, self._start)
         queues = {}
         for at, name in enumerate(self._read_names() if pid else []):

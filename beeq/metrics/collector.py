@@ -25,10 +25,10 @@ _WAIT_S = READ_TIMEOUT_S + 1.0
 class QueueCollector:
     """Collects the metrics of these queues, blocking ones or not.
 
-    It counts from its making on what this process does with them.
+    It counts this process's work on them from its construction on.
 
-    ``REGISTRY.register(QueueCollector(queue))``. A scrape looks into Redis over connections of its own, in a
-    thread, for two seconds at most; if Redis does not answer, what it would say is left out. The labels
+    ``REGISTRY.register(QueueCollector(queue))``. A scrape reads Redis over connections of its own, in a
+    thread, for two seconds at most; if Redis does not answer, its metrics are left out. The labels
     are the queues' names, their states, and outcomes.
 
     Raises:
@@ -46,7 +46,7 @@ class QueueCollector:
                 queue.telemetry.tally = QueueTally()
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics' names and texts, for a registry that looks for doubles; reads nothing."""
+        """Return the metrics' names and texts, for a registry that rejects duplicates; reads nothing."""
         return families(Readings())
 
     def collect(self) -> Iterable[Metric]:
@@ -71,7 +71,7 @@ class QueueCollector:
             finally:
                 await reader.close()
 
-        # A thread, because the caller's may have a loop that runs.
+        # In a thread, because the caller's may have a running loop.
         thread = threading.Thread(target=lambda: asyncio.run(read()), name="beeq-scrape", daemon=True)
         thread.start()
         thread.join(_WAIT_S)

@@ -29,12 +29,12 @@ _STATES = ("waiting", "active", "delayed", "succeeded", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What is known at a scrape, each by queue.
+    """The readings at a scrape, each by queue.
 
     Attributes:
-        counts: what the processes have counted.
-        signs: how the work is, one for each process.
-        gauges: what Redis says of the queue; without the queues of which it says nothing.
+        counts: the processes' counts.
+        signs: the state of the work, one for each process.
+        gauges: read from Redis; without the queues that could not be read.
     """
 
     counts: Mapping[str, Counts] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class _Collected:
 
 
 def rendered(readings: Readings, accept: str) -> tuple[bytes, str]:
-    """Return the text for a scraper that accepts this, and its content type."""
+    """Return the text in a format of ``accept``, and its content type."""
     encoder, content_type = choose_encoder(accept)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(families(readings)))

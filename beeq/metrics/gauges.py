@@ -1,7 +1,7 @@
-"""Reads what Redis says of queues at a scrape: over connections of its own, within a bounded time.
+"""Reads the queues' gauges from Redis at a scrape: over connections of its own, within a bounded time.
 
-The queue's own loop may be blocked by a handler, and its connections may be what hangs: neither is asked,
-unless the queue was given a client that works in its own loop only.
+A handler may block the queue's own loop, and its connections may hang: neither is used, unless the queue was
+given a client that works in its own loop only.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _CLOSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class QueueGauges:
-    """What Redis says of one queue."""
+    """One queue's gauges."""
 
     stats: Stats
     is_paused: bool
 
 
 class _QueueLooker:
-    """Looks into one queue, from the loop in which it is used first."""
+    """Reads one queue, in the loop in which it is used first."""
 
     def __init__(self, queue: Queue, *, has_own_connection: bool) -> None:
         self._queue = queue
@@ -58,7 +58,7 @@ class _QueueLooker:
         return QueueGauges(stats, is_paused=pause is not None)
 
     async def is_answered(self) -> bool:
-        """Return whether Redis answers; that it refuses is an answer, too."""
+        """Return whether Redis answers; a refusal is an answer, too."""
         with contextlib.suppress(RedisRefused):
             if self._connector is None:
                 await self._in_loop_of_queue(self._queue.paused)
@@ -90,7 +90,7 @@ class _QueueLooker:
 class GaugeReader:
     """Reads several queues; use it in one loop, and ``close`` it there.
 
-    In the loop of the queues themselves their connections will do: ``has_own_connection=False``.
+    In the queues' own loop their connections can be used: ``has_own_connection=False``.
     """
 
     def __init__(self, queues: Iterable[Queue], *, has_own_connection: bool = True) -> None:
@@ -99,7 +99,7 @@ class GaugeReader:
         }
 
     async def read(self) -> Mapping[str, QueueGauges]:
-        """Return what Redis says of each queue, without those of which it says nothing in time."""
+        """Return each queue's gauges, without the queues that were not read in time."""
         return await _in_time({name: looker.read() for name, looker in self._lookers.items()})
 
     async def answered(self) -> set[str]:
@@ -125,7 +125,7 @@ async def _in_time(calls: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T]:
             task.cancel()
         elif (error := task.exception()) is None:
             found[name] = task.result()
-        else:  # of a Redis that is away or refuses, the log need not hear at each scrape
+        else:  # do not log at each scrape that Redis is away or refuses
             level = logging.DEBUG if is_expected(error) else logging.WARNING
             log_event(level, "cannot be looked at", queue=name, error=error, has_trace=True)
     return found

@@ -1,8 +1,8 @@
-"""As much of HTTP as scrapers and probes need: GET and HEAD, one request a connection, each wait bounded.
+"""A minimal HTTP server for scrapers and probes: GET and HEAD, one request a connection, each wait bounded.
 
-Who can reach the port may be a stranger: the head of a request has a longest size and time, there are so
-many connections at once, and a browser is not answered for another site. Where only this machine's programs
-get to the port, the ``Host`` must be this machine, too: a name that was rebound to it is a stranger's.
+Clients are not trusted: the head of a request is limited in size and time, connections are limited in number,
+and a browser's request for another site is refused. If only this machine's programs reach the port, the
+``Host`` must be this machine, too, against DNS rebinding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from socket import socket as new_socket
 
 from beeq.logs.records import log_event
 
-#: The longest head of a request, in bytes, and the longest time for it, the answer, and its sending.
+#: The longest head of a request, in bytes, and the longest time for reading it, answering, and sending.
 _MAX_HEAD = 8192
 _HEAD_S = 5.0
 _ANSWER_S = 6.0
@@ -30,14 +30,14 @@ _BACKLOG = 64
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent."""
+    """A response."""
 
     status: int
     content: bytes
     content_type: str = "text/plain; charset=utf-8"
 
 
-#: Answers the GETs of one path, for a client that accepts this.
+#: Answers the GETs of one path; gets the client's Accept header.
 Page = Callable[[str], Awaitable[Answer]]
 
 
@@ -104,9 +104,9 @@ async def _handle(
             writer.write(_packed(answer, has_body=not head.startswith(b"HEAD ")))
             await writer.drain()
             writer.write_eof()
-            await reader.read(1)  # until the client has closed: else what it sent on may cut the answer off
+            await reader.read(1)  # until the client has closed: unread input would cut the answer off
     except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
-        pass  # it is too slow, or has gone
+        pass  # the client is too slow, or has gone
     finally:
         open_requests.end(writer)
 
@@ -138,7 +138,7 @@ async def _answer(pages: Mapping[str, Page], is_local: bool, head: bytes) -> Ans
 
 
 def _is_own(headers: Mapping[str, str], is_local: bool) -> bool:
-    """Return whether no other site has had a browser ask this."""
+    """Return whether the request does not come from another site in a browser."""
     site = headers.get("sec-fetch-site", "none")
     if "origin" in headers or site not in ("none", "same-origin"):
         return False

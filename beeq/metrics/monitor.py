@@ -1,8 +1,8 @@
 """A worker's ``/metrics``, ``/startupz``, ``/readyz`` and ``/livez``, served by a thread of its own.
 
 A handler that blocks the event loop blocks no probe. With several processes each has such a thread, and all
-listen on the sockets that were opened before they forked: whichever takes a request answers for all, by what
-each of them writes on the ``Board``. So the port is there as long as any process is.
+listen on the sockets that were opened before they forked: the one that takes a request answers for all, from
+the ``Board``. So the port answers as long as any process lives.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RECOVERY_S = 35.0
 
 
 class WorkerMonitor:
-    """One process's thread. ``start`` it when the queues are known, and say ``works`` once all are open.
+    """One process's thread. ``start`` it when the queues are known, and call ``works`` once all are open.
 
     Args:
         board: of all processes.
@@ -73,7 +73,7 @@ class WorkerMonitor:
         thread.start()
 
     def works(self) -> None:
-        """All queues are open; called in their loop."""
+        """Note that all queues are open; called in their loop."""
         self._gauges = GaugeReader(self._queues)
         self._state = ProcessState.WORKING
 
@@ -100,7 +100,7 @@ class WorkerMonitor:
         for queue in self._queues:
             try:
                 signs[queue.name] = probes.signs_of(queue, queue.worker_health(), now_ms=now)
-            except RuntimeError:  # something changed while this thread looked: the next look will do
+            except RuntimeError:  # something changed while this thread looked: the next look succeeds
                 continue
         self._place.write(self._state, signs)
 
@@ -122,7 +122,7 @@ class WorkerMonitor:
         return Answer(200, content, content_type)
 
     async def _read_gauges(self) -> Mapping[str, QueueGauges]:
-        """Read what Redis says; who asks meanwhile shares the answer."""
+        """Read the gauges from Redis; concurrent requests share one read."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(self._gauges.read())
         return await asyncio.shield(self._reading)

@@ -1,10 +1,10 @@
 """Judges a worker for the probes of an orchestrator, by the signs of its processes. Turns count, not jobs.
 
 * started: all processes have connected once, and loaded their scripts.
-* ready: in each process each queue's last turn, or a blocking wait of which the server has told the end, is
-  younger than two stall intervals. Places that are all taken need no turn; the loop must run then.
-* alive: no process has stopped taking turns for a reason that beginning again would end. Redis that does not
-  answer is not such a reason.
+* ready: in each process each queue's last turn, or a completed blocking wait, is younger than two stall
+intervals. If all places are taken, no turn is needed; then the loop must run.
+* alive: no process has stopped taking turns for a reason that a restart would end. A Redis that does not
+answer is not such a reason.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from beeq.worker.pump.blocking_fetch import FETCH_TIMEOUT_MS
 
 #: A blocking wait on an empty queue may take so long, whatever the stall interval.
 _LEAST_PATIENCE_MS = FETCH_TIMEOUT_MS + 1000
-#: Processes write their signs several times a second; one that was silent for so long is stopped itself.
+#: Processes write their signs several times a second; one that was silent for so long is suspended or hangs.
 _LONGEST_SILENCE_S = 10.0
 #: Duties whose turns show that the worker takes jobs as soon as there are some.
 _TAKING = ("pump", "blocking fetch")
 
 
 def signs_of(queue: Queue, health: WorkerHealth, *, now_ms: int) -> QueueSigns:
-    """Return how one queue's work in this process is."""
+    """Return the state of one queue's work in this process."""
     patience_ms = max(2 * queue.settings.stall_interval, _LEAST_PATIENCE_MS)
     taking = [duty for duty in health.duties if duty.name in _TAKING]
     last_turn_ms = max([health.last_turn_ms or 0, *(duty.last_turn_ms for duty in taking)])
     is_full = bool(health.concurrency) and health.places_taken >= health.concurrency
-    # What is about to stop needs no turns. Of a paused queue it is asked each second whether it still is.
+    # A stopping worker needs no turns. A paused queue is checked each second for whether it still is.
     needs_turns = (health.is_taking or health.is_queue_paused) and not is_full
     is_late = needs_turns and now_ms - last_turn_ms > patience_ms
     is_blocked = health.loop_silent_ms > patience_ms
@@ -68,19 +68,19 @@ def why_not_ready(processes: Sequence[ProcessSigns]) -> list[str]:
 
 
 def why_not_alive(processes: Sequence[ProcessSigns], *, answered: Collection[str]) -> list[str]:
-    """Return what only a new start would end. A process that has died is replaced by its parent.
+    """Return what only a restart would end. A process that has died is replaced by its parent.
 
-    ``answered`` are the queues whose Redis answers: a new start ends no outage.
+    ``answered`` are the queues whose Redis answers: a restart does not end an outage.
     """
     return [line for queue, line in stuck(processes) if queue in answered or (not queue and answered)]
 
 
 def stuck(processes: Sequence[ProcessSigns]) -> list[tuple[str, str]]:
-    """Return who takes no turns: queues, with a line each; "" means all of a process."""
+    """Return the queues that take no turns, with a line each; "" means all of a process."""
     found = []
     for process in processes:
         if process.pid and process.age_s > _LONGEST_SILENCE_S:
-            found.append(("", f"process {process.pid} stands still"))
+            found.append(("", f"process {process.pid} does not respond"))
         elif process.state is ProcessState.WORKING:
             names = [name for name, signs in process.queues.items() if not signs.is_alive]
             found += [(name, f"process {process.pid}, queue {name}: takes no turns") for name in names]

@@ -1,4 +1,4 @@
-"""Whether a job's document in MongoDB says what Redis says. Pure."""
+"""Compares a job's document in MongoDB with its state in Redis. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from beeq.client.reader import JobState
 from beeq.mirror.documents import change_of, fingerprint_of
 from beeq.protocol.codec import dumps_shown
 
-#: Fields that only a job's state changes; its data are those of when it was enqueued.
+#: Fields that follow the job's state; its data stay those of when it was enqueued.
 _COMPARED = ("status", "result", "error")
 
 AgreementKind = Literal["same", "late", "changed", "foreign", "missing", "forgotten"]
@@ -16,12 +16,12 @@ AgreementKind = Literal["same", "late", "changed", "foreign", "missing", "forgot
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a document and Redis agree.
+    """The result of comparing a document with Redis.
 
     Attributes:
-        kind: ``same``; ``late``: the document is of another state than the job's; ``changed``: it is of the
-            job's state, and another program has changed fields since; ``foreign``: beeq has not written it,
-            and it says something else; ``missing``: there is none; ``forgotten``: Redis knows nothing of it.
+        kind: ``same``; ``late``: the document has another state than the job; ``changed``: it has the job's
+        state, and another program has changed fields since; ``foreign``: beeq has not written it, and it
+        differs; ``missing``: there is no document; ``forgotten``: Redis knows nothing of the job.
         in_redis: the status that a document of the job's state has; "" if Redis knows nothing.
         in_mirror: the document's.
         fields: those that differ.

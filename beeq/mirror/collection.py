@@ -36,7 +36,7 @@ DEFAULT_DATABASE = "beeq"
 _WRITE_S = 30.0
 _READ_S = 5.0
 _FIND_SERVER_MS = 2000
-#: Within its time, a look at further documents has this long at least.
+#: Within its time limit, a look at further documents has at least this long.
 _SHORTEST_S = 0.1
 _DUPLICATE_KEY = 11000
 #: Documents read, and at most converted, by one step of a repair.
@@ -46,7 +46,7 @@ _HIDDEN = ("_id", "__v", "beeq")
 
 
 class MirrorUnavailable(BeeqError):
-    """MongoDB cannot be reached, or refused a call. Messages hold no password; no job ever sees it."""
+    """MongoDB cannot be reached, or refused a call. Messages hold no password; jobs never see this error."""
 
 
 class StatusCollection:
@@ -100,7 +100,7 @@ class StatusCollection:
         try:
             await self._client.close()
         except asyncio.CancelledError:
-            await self._client.close()  # it has forgotten the sessions; else its tasks would go on for ever
+            await self._client.close()  # again, without sessions to end; else its tasks would go on for ever
             raise
 
     @asynccontextmanager
@@ -118,7 +118,7 @@ class StatusCollection:
         except PyMongoError as error:
             text = redact(str(error), *self._secrets).partition(", Topology Description")[0]
             raise MirrorUnavailable(f"MongoDB: {shortened(text, 300)}") from None
-        except BSONError:  # as a date that no calendar has; other programs write here, too
+        except BSONError:  # an impossible date, say; other programs write here, too
             raise MirrorUnavailable("MongoDB: a document cannot be read") from None
         finally:
             self._in_flight -= 1
@@ -126,7 +126,7 @@ class StatusCollection:
                 self._idle.set()
 
     async def ensure_index(self) -> None:
-        """Create the indexes, once, unless others of the same use exist.
+        """Create the indexes, once, unless equivalent ones exist.
 
         One that MongoDB refuses, for old duplicates, is logged and left out.
         """
@@ -141,15 +141,15 @@ class StatusCollection:
                 async with self._bounded(_WRITE_S):
                     await self._documents.create_index([(name, 1) for name in names], unique=is_unique)
             except MirrorUnavailable as error:
-                # It may have been made in between, or have a name that ours would have.
+                # It may have been made in between, or another index may have its name.
                 if not await self._has_index_on(names, is_unique=is_unique, is_partial=True):
                     logger.warning("no index on %s of %s: %s", names[0], COLLECTION, error)
         self._has_index = True
 
     async def _has_index_on(self, names: list[str], *, is_unique: bool, is_partial: bool = False) -> bool:
-        """Return whether there is an index on these fields, whatever its name and options.
+        """Return whether there is an index on these fields, with any name and options.
 
-        Only with ``is_partial`` does one count that is for some documents, or for another order of texts.
+        An index for some documents only, or with another collation, counts only with ``is_partial``.
         """
         try:
             async with self._bounded(_READ_S):
@@ -166,7 +166,7 @@ class StatusCollection:
     # Writing.
 
     async def write(self, changes: Sequence[Change]) -> None:
-        """Write each change whose document has no later revision; to write one again is harmless."""
+        """Write each change whose document has no later revision; writing it twice is harmless."""
         await self.ensure_index()
         pending = [(change, change.job_id) for change in changes]
         refused = await self._write(pending)
@@ -242,11 +242,11 @@ class StatusCollection:
         revision: int = 0,
         fingerprint: str | None = None,
     ) -> None:
-        """Write what an operator gave; it stays until the job's state in Redis changes.
+        """Write an operator's status; it stays until the job's state in Redis changes.
 
-        ``revision`` is that of the newest change when this was asked for: changes up to it come too late.
-        ``fingerprint`` is that of the job's state then, by which the reconciler finds nothing to mend; None
-        if Redis knows no such job, or several.
+        ``revision`` is that of the newest change at the time of the request: changes up to it do not
+        overwrite this. ``fingerprint`` is that of the job's state then, so that the reconciler finds no
+        difference; None if Redis knows no such job, or several.
         """
         now = datetime.now(UTC)
         created: dict[str, Any] = {"jobId": job_id}
@@ -267,7 +267,7 @@ class StatusCollection:
     async def repair_project_ids(self) -> int:
         """Convert the ``projectId`` of all documents that have the other type; return how many there were.
 
-        Nothing else of them changes, ``updatedAt`` neither.
+        Nothing else changes, not even ``updatedAt``.
         """
         wanted = {"queueName": {"$in": [mirrored_name(name) for name in JOB_TYPES]}}
         fields = {"projectId": 1, "jobData.projectId": 1}
@@ -302,15 +302,15 @@ class StatusCollection:
         return readable(fields, self._id_type)
 
     async def raw_documents(self, job_id: str, queue_names: Iterable[str], *, limit_s: float) -> bytes:
-        """Return documents that may be the job's as they are stored, one behind the other, the newest first.
+        """Return the stored bytes of documents that may be the job's, concatenated, the newest first.
 
-        Queues have their own counted ids: one that only happens to have the id may be among them.
+        Each queue counts its own ids: another queue's job of that id may be among them.
         """
         order = [("updatedAt", -1)]
         return await self._raw(_of_job(job_id, queue_names), order, count=10, limit_s=limit_s)
 
     async def raw_page(self, *, before: IdPlace | None, count: int, limit_s: float) -> bytes:
-        """Return documents as they are stored, likewise, in the order of ``_id``, the last first.
+        """Return the stored bytes of documents, concatenated, in the order of ``_id``, the last first.
 
         They are before ``before`` (None: the last), at most ``count``, and of 16 MB; none at the end.
         """

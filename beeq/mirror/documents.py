@@ -1,4 +1,4 @@
-"""What the mirror writes: the MongoDB update for a job's state in Redis. Pure.
+"""Builds the MongoDB update for a job's state in Redis. Pure.
 
 An update carries its own condition: it takes effect only if its revision is later than the document's,
 so repeated or reordered updates, and several writers, are harmless. The revision is the id of the change
@@ -42,7 +42,7 @@ class Change:
     fields: dict[str, Any]  # the document's, as MongoDB can store them
     #: The job has just been enqueued: its data replace those of an earlier job with its id.
     is_fresh: bool
-    #: The record is gone and no entry says how the job ended: a document that does is kept.
+    #: The record is gone and no entry has the job's end: a document that has it is kept.
     is_guess: bool = False
 
 

@@ -1,7 +1,7 @@
-"""What the events channels tell of jobs that succeeded: results that a Node worker keeps nowhere else.
+"""Results of succeeded jobs from the events channels: a Node worker keeps them nowhere else.
 
-Every process with a mirror hears them, for any may write the job's document. Best effort: what was said
-while nobody listened, or had to go for newer results, is missing in the document, as it is in Redis. No IO.
+Every process with a mirror collects them, since any may write the job's document. Best effort: a result that
+was published while no process listened, or was evicted, is missing in the document, as in Redis. No IO.
 """
 
 import re
@@ -25,7 +25,7 @@ _Heard = tuple[float, bytes]
 
 
 class HeardResults:
-    """The latest of them, bounded in jobs, bytes and time: the oldest goes first.
+    """The latest results, bounded in jobs, bytes and time: the oldest goes first.
 
     ``names`` has the queue of each channel.
     """
@@ -56,19 +56,19 @@ class HeardResults:
         return (queue_name, job_id) in self._heard
 
     def result_of(self, queue_name: str, job_id: str) -> Any:
-        """Return the result that was said; None if the job's success was not heard of."""
+        """Return the job's published result; None if its success was not heard of."""
         heard = self._heard.get((queue_name, job_id))
         event = None if heard is None else decode_event(heard[1])
         return None if event is None else event.value
 
     def forget(self, queue_name: str, job_id: str, *, before_s: float) -> None:
-        """Forget what was heard of a job by then: it is another run's, or has been written."""
+        """Forget a job's result heard before then: it belongs to another run, or has been written."""
         heard = self._heard.get((queue_name, job_id))
         if heard is not None and heard[0] < before_s:
             self._drop((queue_name, job_id))
 
     def forget_old(self, now_s: float) -> None:
-        """Forget what is too old to be asked for."""
+        """Forget results that are too old to be needed."""
         while self._heard and next(iter(self._heard.values()))[0] < now_s - _MAX_AGE_S:
             self._drop(next(iter(self._heard)))
 

@@ -1,8 +1,8 @@
 """Reads the mirror for a person: the document of one job, and those with a text, the newest first.
 
-A text may be anywhere in a job's data, and no index knows it. So documents are read in pages, in the order of
-their ``_id``, for as long as one look may take; the next look goes on where this one has stopped. A page is
-searched as the bytes that it comes as: only documents in which the text may be are decoded.
+A text may be anywhere in a job's data, so no index helps. Documents are read in pages, in the order of their
+``_id``, for as long as one look may take; the next look goes on from there. A page is searched as raw bytes:
+only documents that may contain the text are decoded.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ _SHORTEST_S = 0.1
 _MOST_BYTES = 64_000_000
 #: A larger document is not decoded by a search: the bytes alone say whether it has the text.
 _LARGEST_DECODED = 256_000
-#: Likewise where one is shown: of a larger one only what is small.
+#: Likewise when one is shown: of a larger one only the small fields.
 LARGEST_SHOWN = 4_000_000
-#: No address of a job with a longer id could be asked for.
+#: The page has no address for a job with a longer id.
 _LONGEST_ID = 10_000
-#: Others get their turn after so many documents.
+#: Other tasks get a turn after so many documents.
 _TURN = 50
 _LETTERS = re.compile("[a-z]+")
 _SEARCHED = ("jobData", "result", "error")
@@ -68,10 +68,10 @@ class HistoryPage(Generic[T]):
     """What one look through the documents has found.
 
     Attributes:
-        found: what was made of each job, the newest first.
+        found: the result of ``shown`` for each job, the newest first.
         looked_at: how many documents were read.
         back_to: when the last of them was created, if it says so.
-        before: where the next look goes on; "" at the end, and behind an ``_id`` that no address can have.
+        before: where the next look goes on; "" at the end, and after an ``_id`` that fits no address.
         is_whole: whether it came to the end.
     """
 
@@ -85,7 +85,7 @@ class HistoryPage(Generic[T]):
 class MirrorHistory:
     """The documents of the built-in queues.
 
-    ``url`` and ``id_type`` are those of ``StatusCollection``, which raises what they may be wrong about.
+    ``url`` and ``id_type`` are those of ``StatusCollection``, which checks them.
     """
 
     def __init__(self, url: str, *, id_type: str = "auto") -> None:
@@ -114,9 +114,9 @@ class MirrorHistory:
     ) -> HistoryPage[T]:
         """Return what ``shown`` makes of each job that has the text in its data, result or error.
 
-        No document is held for longer than that: all that are found may be a hundred times as large in memory
-        as a line of each. It reads from the newest document on, or on from ``before``. Raises
-        MirrorUnavailable if nothing could be read; ValueError: ``before`` is not what a page says.
+        Documents are not kept: together they may take a hundred times the memory of their lines. It reads
+        from the newest document on, or on from ``before``. Raises MirrorUnavailable if nothing could be read;
+        ValueError: ``before`` does not come from a page.
         """
         at = IdPlace.of(before) if before else None
         wanted = _Wanted(text)
@@ -129,7 +129,7 @@ class MirrorHistory:
                 raw = await self._collection.raw_page(before=at, count=_PAGE, limit_s=left_s)
             except MirrorUnavailable:
                 if page.looked_at:
-                    return page  # the next look says it, if it is still so
+                    return page  # the next look raises it, if MongoDB is still away
                 raise
             read += len(raw)
             if not raw:
@@ -167,7 +167,7 @@ class MirrorHistory:
         return MirroredJob(queue_name, job_id, shown, stored, len(raw), is_whole)
 
 
-#: What is read of a document that is too large.
+#: The fields read from a document that is too large.
 _SMALL = ("_id", "jobId", "queueName", "status", "error", "createdAt", "updatedAt")
 
 
@@ -176,7 +176,7 @@ class _Wanted:
 
     def __init__(self, text: str) -> None:
         self._text = text.casefold()
-        # Letters of ASCII are in the bytes as they are, whatever is around them, in a number or a name alike.
+        # ASCII letters appear unchanged in the stored bytes, in names and texts alike.
         self._letters = max(_LETTERS.findall(text.lower()), key=len, default="").encode()
 
     def may_be_in(self, raw: bytes) -> bool:
@@ -209,12 +209,12 @@ def _documents_in(raw: bytes) -> Iterator[bytes]:
 
 
 def _beginning(raw: bytes) -> Any:
-    """Return a document of which only the fields themselves are decoded; raises MirrorUnavailable."""
+    """Return a document with only its top level decoded; raises MirrorUnavailable."""
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - an extra
 
     with _readable():
         fields = RawBSONDocument(raw, _options(is_raw=True))
-        len(fields)  # now they are decoded
+        len(fields)  # decodes the top level
         return fields
 
 
@@ -236,7 +236,7 @@ def _readable() -> Iterator[None]:
 
 
 def _options(*, is_raw: bool = False) -> Any:
-    """Return how documents are decoded: also dates that no calendar has, and texts that are not UTF-8."""
+    """Return options for decoding documents, also with impossible dates and texts that are not UTF-8."""
     from bson.codec_options import CodecOptions, DatetimeConversion  # noqa: PLC0415 - an extra
     from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - an extra
 

@@ -1,7 +1,7 @@
-"""The order of documents by ``_id``, whatever types these have, and places in it as text.
+"""The order of documents by ``_id`` of any type, and places in it as text.
 
-MongoDB sorts values of all types, type by type, and compares with ``$lt`` and ``$gt`` within one type only:
-where the ids of one type end, the next types have to be asked for.
+MongoDB sorts values type by type, but compares with ``$lt`` and ``$gt`` within one type only: where the ids
+of one type end, the next types need a query of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ORDER: tuple[tuple[str, ...], ...] = (
     ("timestamp",),
     ("maxKey",),
 )
-#: Of what is not in the table, as code, all but this is before it.
+#: Types that are not in the table, such as code, come after all but this one.
 _LAST = len(_ORDER) - 1
 _UNREAD = "\N{REPLACEMENT CHARACTER}"
 _MARK = "b."
@@ -41,7 +41,7 @@ class IdPlace:
 
     @classmethod
     def behind(cls, value: Any) -> Self:
-        """Return the place of a document that was read; of a text with broken UTF-8, where that begins."""
+        """Return the place of a document that was read; a text with broken UTF-8 counts up to the break."""
         is_broken = isinstance(value, str) and _UNREAD in value
         return cls(value.partition(_UNREAD)[0] if is_broken else value)
 

@@ -1,4 +1,4 @@
-"""How far the mirror is behind, as Redis tells it to programs that do not write the mirror."""
+"""How far the mirror is behind, read from Redis by programs that do not write the mirror."""
 
 import asyncio
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class QueueLag:
     Attributes:
         waiting: changes that are not mirrored yet; None if this user may not ask, or nothing was ever noted.
         oldest_ms: when the oldest of them was made, by Redis's clock.
-        writers: names of the processes that have asked for changes within a minute; None as above.
+        writers: names of the processes that have read changes within a minute; None as above.
     """
 
     queue_name: str
@@ -36,7 +36,7 @@ class MirrorLag:
 
     Attributes:
         queues: those that note changes.
-        error, error_at_ms: what a writer has failed with last, within the hour, and when; "" and 0.
+        error, error_at_ms: a writer's last failure within the hour, and when; else "" and 0.
     """
 
     queues: list[QueueLag]
@@ -55,7 +55,7 @@ class MirrorLag:
 
     @property
     def writers(self) -> int | None:
-        """How many processes write; None if no queue says it."""
+        """How many processes write; None if no queue shows it."""
         known = [each.writers for each in self.queues if each.writers is not None]
         return len(frozenset().union(*known)) if known else None
 
@@ -99,7 +99,7 @@ def _alive(consumers: list[list[Any]]) -> frozenset[str]:
 
 
 async def _ask(pipeline: Pipeline, *command: Any) -> Any:
-    """Return Redis's reply; None if it refuses: the user may not, or no mirror has ever begun."""
+    """Return Redis's reply; None if it refuses: the user lacks the right, or no mirror has ever run."""
     try:
         return await pipeline.call(*command, repeatable=True)
     except RedisRefused:

@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 #: Between two looks at the lag.
 _FLUSH_POLL_S = 0.05
-#: The parts of a stop: what MongoDB is just doing, the tasks, the connections. It may be silent.
+#: Time limits of the parts of a stop: MongoDB's current call, the tasks, the connections.
 _IDLE_S = 1.0
 _END_S = 0.5
 _CLOSE_S = 0.5
 
-#: A failure that was not met for so long is said again; so many are known.
+#: A failure that did not occur for so long is logged again; so many are remembered.
 _FORGOTTEN_S = 60.0
 _MAX_FAILURES = 50
 
@@ -55,7 +55,7 @@ async def _always() -> bool:
 
 
 class Mirror:
-    """Writes to MongoDB what happens to jobs in Redis, from ``start`` until ``stop``.
+    """Copies changes of jobs in Redis to MongoDB, from ``start`` until ``stop``.
 
     ``redis`` and ``prefix`` are as for ``Queue``. With ``is_alone`` no jobs run in this process, so the
     writer need not leave them time. ``project_id_type`` is that of ``beeq.mirror.project_ids``. Raises
@@ -92,7 +92,7 @@ class Mirror:
         self._met_at: OrderedDict[str, float] = OrderedDict()  # by a failure's text, the latest at the end
 
     def _own_events_of(self, keys: Keys) -> OwnEvents:
-        """Return what lets only events of the queue's own database through: the mirror is one database's."""
+        """Return a filter for events of the queue's own database: the mirror covers one database."""
         return OwnEvents(
             self._outbox.pipeline,
             keys,
@@ -117,7 +117,7 @@ class Mirror:
         self._own_events[channel].doubt()
 
     def _failed(self, error: BaseException) -> None:
-        """Log what has failed: each text of an outage once, whatever part meets it, and however often."""
+        """Log a failure: each text once in an outage, from any part, however often."""
         text, now = f"{type(error).__name__}: {error}", time.monotonic()
         if now - self._met_at.pop(text, -math.inf) > _FORGOTTEN_S:
             logger.warning("the mirror waits: %s", text)
@@ -128,7 +128,7 @@ class Mirror:
             self._met_at.popitem(last=False)
 
     async def _note_failure(self, text: str) -> None:
-        """Tell who looks at Redis; if that is away too, the log alone has it."""
+        """Write the failure to Redis for readers; if Redis is away too, only the log has it."""
         with contextlib.suppress(RedisError):
             await self._outbox.note_failure(text)
 
@@ -151,7 +151,7 @@ class Mirror:
         logger.error("a part of the mirror broke, and is begun again", exc_info=error)
 
     async def _listen(self, _duty: Duty) -> None:
-        """Hear of results; a user of Redis that may not hear the channels mirrors all but Node's results."""
+        """Subscribe to results; without the right to the channels all but Node's results is mirrored."""
         for channel in self._own_events:
             try:
                 if self._subscriber is not None:
@@ -165,11 +165,11 @@ class Mirror:
         return self._duties is not None
 
     def duties(self) -> tuple[DutyHealth, ...]:
-        """Return how the parts of the mirror are; nothing while it does not run."""
+        """Return the state of the mirror's parts; empty while it does not run."""
         return () if self._duties is None else self._duties.health()
 
     async def flush(self, timeout_s: float) -> bool:
-        """Wait until every change noted so far is mirrored, but not where MongoDB is away, nor longer.
+        """Wait until every change noted so far is mirrored, for ``timeout_s`` at most, or MongoDB is away.
 
         Meanwhile the writer does not rest. Returns whether all are. Raises RedisError.
         """

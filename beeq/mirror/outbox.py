@@ -19,13 +19,13 @@ GROUP = "mirror"
 _MAX_CHANGES = 1000
 #: How long one XREADGROUP waits at empty outboxes.
 _WAIT_MS = 2000
-#: The jobs that are read at once have about so many bytes; as objects they may take ten times as much.
+#: About how many bytes of jobs are read at once; as objects they may take ten times as much.
 _PORTION_BYTES = 8_000_000
 #: An entry that is unacknowledged this long may be claimed by another writer.
 _ABANDONED_MS = 30_000
 #: A consumer that has been idle this long, with nothing pending, is deleted from the group.
 _IDLE_CONSUMER_MS = 3_600_000
-#: For so long it is kept what the mirror has failed with last.
+#: How long the mirror's last failure is kept.
 _FAILURE_MS = 3_600_000
 
 
@@ -38,7 +38,7 @@ async def write_note(pipeline: Pipeline, keys: Keys, text: str) -> None:
 
 
 async def read_note(pipeline: Pipeline, keys: Keys) -> tuple[str, int]:
-    """Return what the mirror has failed with last and when, in ms since the epoch; "" and 0: nothing."""
+    """Return the mirror's last failure, and when it was, in ms since the epoch; "" and 0: none."""
     note: bytes = await pipeline.call("GET", keys.mirror_failure, repeatable=True) or b""
     at_ms, _, text = note.partition(b" ")
     is_time = at_ms.isdigit() and len(at_ms) < 16  # noqa: PLR2004 - milliseconds
@@ -206,7 +206,7 @@ class Outbox:
         await self._pipeline.call("XADD", outbox, "MAXLEN", "~", OUTBOX_LIMIT, "*", "id", job_id, *ended)
 
     async def note_failure(self, text: str) -> None:
-        """Keep what the mirror has failed with for an hour, for who looks; one place for all its queues."""
+        """Keep the mirror's failure for an hour, for readers; one key for all its queues."""
         await write_note(self._pipeline, next(iter(self._keys.values())), text)
 
     # The jobs.

@@ -1,4 +1,4 @@
-"""The reconciler: finds changes that nobody noted, and adds them to the outbox.
+"""The reconciler: finds changes that were not noted, and adds them to the outbox.
 
 Node's bee-queue notes nothing: what it enqueued, ran, finished or removed is found by comparing Redis
 with MongoDB. One process at a time compares a queue: in each pass the jobs in flight and the documents
@@ -51,7 +51,7 @@ class Reconciler:
         self._collection = collection
         self._on_error = on_error
         self._cursors: dict[str, bytes] = {}  # where the next pass goes on among the records
-        self._turn: Callable[[], object] = lambda: None  # says that it does not hang
+        self._turn: Callable[[], object] = lambda: None  # gives a sign of life
         self._after: dict[str, IdPlace | None] = {}  # where it goes on among the unfinished documents
 
     async def run(self, duty: Duty) -> None:
@@ -113,7 +113,7 @@ class Reconciler:
         started_s = time.monotonic()
         known = await self._collection.fingerprints(queue_name, job_ids)
         differences = await self._differences(queue_name, job_ids, known)
-        # Leave MongoDB to the writer for as long as it served the reconciler.
+        # Leave MongoDB to the writer for as long as the reconciler used it.
         await asyncio.sleep(min(time.monotonic() - started_s, _LONGEST_REST_S))
         return differences
 
@@ -129,7 +129,7 @@ class Reconciler:
             for job_id, job_state in zip(portion, job_states, strict=True):
                 in_redis = None if job_state is None else fingerprint_of(job_state)
                 if in_redis is None and has_ended(known.get(job_id)):
-                    continue  # the job ended and was removed: there is nothing left to compare with
+                    continue  # the job ended and was removed: there is nothing to compare with
                 if in_redis != known.get(job_id):
                     differences.append(Difference(queue_name, job_id, in_redis, known.get(job_id)))
         return differences

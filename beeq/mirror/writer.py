@@ -30,9 +30,9 @@ _LONGEST_REST_S = 1.0
 _CLAIM_ABANDONED_S = 10.0
 #: Jobs in one write, and states read at once, unless they are large.
 _JOBS_A_WRITE = 250
-#: How much later than the answer of Redis an event may be heard.
+#: How much later than Redis's reply an event may arrive.
 _EVENT_DELAY_S = 0.2
-#: Changes are made so long before the loop has another turn; that of a large job takes longer by itself.
+#: How long changes are built before other tasks get a turn; one large job may take longer.
 _TURN_S = 0.005
 
 
@@ -58,14 +58,14 @@ class MirrorWriter:
         self._on_error = on_error
         self._retry_delay = RetryDelay(_FIRST_RETRY_MS)
         self._claim_abandoned_at = 0.0
-        self._turn: Callable[[], object] = lambda: None  # says that it does not hang
-        self._hurries = asyncio.Event()  # set while somebody waits for it
+        self._turn: Callable[[], object] = lambda: None  # gives a sign of life
+        self._hurries = asyncio.Event()  # set while a caller waits for the writer
         #: Whether the last write failed.
         self.is_failing = False
 
     @contextmanager
     def hurrying(self) -> Iterator[None]:
-        """Let the writer not rest meanwhile."""
+        """Keep the writer from resting in this block."""
         self._hurries.set()
         try:
             yield
@@ -73,7 +73,7 @@ class MirrorWriter:
             self._hurries.clear()
 
     async def run(self, duty: Duty) -> None:
-        """Write what is in the outboxes, then each change as it comes."""
+        """Write the outboxes' entries, then each change as it comes."""
         self._turn = duty.turn
         while True:
             try:
@@ -130,7 +130,7 @@ class MirrorWriter:
                 return
 
     async def changes_of(self, batch: ChangeBatch, job_ids: list[str]) -> list[Change]:
-        """Return what the documents of these jobs of a batch become, by what Redis says now."""
+        """Return the changes of these jobs of a batch, from their present state in Redis."""
         name, asked_at_s = batch.queue_name, time.monotonic()
         job_states = await asyncio.gather(*(self._outbox.job_state(name, job_id) for job_id in job_ids))
         await self._hear_of(name, job_ids, job_states)
@@ -147,7 +147,7 @@ class MirrorWriter:
                 # The fingerprint stays that of the state in Redis, which has no result to compare with.
                 change = replace(change, fields=change.fields | {"result": storable(result)})
             else:
-                self._heard.forget(name, job_id, before_s=asked_at_s)  # known, or of an earlier run
+                self._heard.forget(name, job_id, before_s=asked_at_s)  # used, or of an earlier run
             changes.append(change)
             if time.monotonic() - turn_s > _TURN_S:
                 await asyncio.sleep(0)
@@ -156,12 +156,12 @@ class MirrorWriter:
         return changes
 
     async def _hear_of(self, name: str, job_ids: list[str], job_states: list[JobState | None]) -> None:
-        """Let results arrive that were said just now: the channel may be behind the answer of Redis."""
+        """Let just published results arrive: the channel may be behind Redis's reply."""
         pairs = zip(job_ids, job_states, strict=True)
         if any(_lacks_result(found) and not self._heard.has(name, job_id) for job_id, found in pairs):
             await asyncio.sleep(_EVENT_DELAY_S)
 
 
 def _lacks_result(job_state: JobState | None) -> bool:
-    """Return whether the job has succeeded with nothing that Redis keeps: in a Node worker, or with None."""
+    """Return whether Redis has no result of the succeeded job: a Node worker ran it, or it was None."""
     return job_state is not None and job_state.state == "succeeded" and job_state.ended == Ended()

@@ -1,4 +1,4 @@
-"""What operators do with many jobs of a queue: find them, retry, remove, run, cancel and purge them.
+"""Operators' actions on many jobs of a queue: find, retry, remove, run, cancel and purge them.
 
-Everything goes in pages, so that a queue of a million jobs holds up neither Redis nor this process.
+All of them work in pages, so that a queue of a million jobs holds up neither Redis nor this process.
 """

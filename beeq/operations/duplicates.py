@@ -3,7 +3,7 @@
 from beeq.client.job_actions import JobActions
 from beeq.job import Job
 
-#: What an attempt is allowed, which the new job has as the old one.
+#: The limits of an attempt, which the new job takes over.
 _KEPT = ("retries", "backoff", "timeout")
 
 

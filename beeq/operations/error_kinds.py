@@ -1,12 +1,12 @@
-"""Which errors are of one kind: those that differ in numbers and ids only. Pure."""
+"""Groups errors into kinds: errors of one kind differ in numbers and ids only. Pure."""
 
 import re
 
 from beeq.errors import escaped
 
-#: A longer line of an error is cut before it is looked at.
+#: A longer error line is cut before it is analysed.
 _LONGEST_LINE = 1000
-#: A kind is not longer.
+#: The longest kind.
 _LONGEST_KIND = 200
 _VARYING = re.compile(
     r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"  # a UUID
@@ -24,7 +24,7 @@ def kind_of_error(trace: str) -> str:
 
 
 def line_of_error(trace: str) -> str:
-    """Return the first line of a trace as it is, as long as a kind may be, control characters escaped."""
+    """Return the first line of a trace, cut to a kind's length, control characters escaped."""
     return escaped(_first_line(trace)[:_LONGEST_KIND])
 
 

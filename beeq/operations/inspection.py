@@ -1,4 +1,4 @@
-"""All that a queue knows of one job, for a person who looks."""
+"""All that Redis knows of one job, for a person."""
 
 from dataclasses import dataclass
 from typing import Generic
@@ -18,13 +18,13 @@ from beeq.redis import scripts
 
 @dataclass(frozen=True, slots=True)
 class JobDetails(Generic[JobT]):
-    """A job, where it is, and what came of its attempts.
+    """A job, where it is, and the outcomes of its attempts.
 
     Attributes:
         job: the job, as Redis has it; None if its record is gone, or cannot be read.
         state: ``waiting``, ``active``, ``delayed``, ``succeeded``, ``failed`` or ``cancelled``; ``nowhere``
-            for a record whose id no list and no set has, as when a peer died in the midst of saving it.
-        created_ms: when it was created, in ms since the epoch; 0: nobody knows.
+            for a record whose id is in no list and no set, as when a peer died while saving it.
+        created_ms: when it was created, in ms since the epoch; 0: unknown.
         due_ms: when it is due, if it is delayed.
         ahead: how many jobs run before it, if it waits; None if they are a quarter of a million or more.
         deliveries: how often beeq workers have taken it, since it was saved, ended, or was retried by hand.
@@ -33,8 +33,8 @@ class JobDetails(Generic[JobT]):
             job's ``options["stacktraces"]`` only, which has the traces of all.
         problem: why the record cannot be read, or "".
         record_bytes: how long the record is.
-        result_bytes: how long what is kept of its end is.
-        is_too_long: whether the record is longer than was asked for, and only therefore ``job`` is None.
+        result_bytes: how long its stored result is.
+        is_too_long: whether ``job`` is None only because the record is longer than ``max_bytes``.
     """
 
     job: JobT | None
@@ -60,7 +60,7 @@ class Inspector:
         self._actions = actions
 
     async def inspect(self, job_id: str, *, max_bytes: int = UNBOUNDED) -> JobDetails[Job] | None:
-        """Return what is known of the job; None if that is nothing.
+        """Return what is known of the job, or None.
 
         A record, or a result, of more than ``max_bytes`` is not read.
         """

@@ -1,4 +1,4 @@
-"""Which jobs are meant: by state, error, data and age. Pure: the caller brings record and clock."""
+"""Filters jobs by state, error, data and age. Pure: the caller brings record and clock."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ UNFINISHED: tuple[State, ...] = ("active", "waiting", "delayed")
 #: Members of a record that ``where`` may look into.
 _ROOTS = ("data", "options", "status", "progress")
 _TEXTS = ("error", "error_kind", "text")
-#: A path of ``where`` is not longer, and has no more parts: nothing that lies deeper is shown, either.
+#: The longest path of ``where``, and its most parts: deeper values are not shown, either.
 _LONGEST_PATH, _MOST_PARTS = 1000, MAX_SHOWN_LEVELS
 
 
@@ -28,7 +28,7 @@ class OneOf(tuple[Any, ...]):
 
 
 class Filters(TypedDict, total=False):
-    """What the methods that take filters take; each is optional, and all that are given must hold.
+    """The filters' arguments; each is optional, and all given ones must match.
 
     ``state``: one of ``STATES`` or several. ``error``: text that the newest error or its trace has, in
     either case of letters; ``error_kind``: the newest error's first line, # in place of each number and id,
@@ -68,7 +68,7 @@ class JobFilter:
         """Return the filter.
 
         Args:
-            allowed: the states that may be meant; all of them are, where none is named.
+            allowed: the allowed states; all of them apply if none is named.
             **filters: see ``Filters``.
 
         Raises:
@@ -99,11 +99,11 @@ class JobFilter:
         )
 
     def matches(self, record: Record | None, *, last_ms: int, now_ms: int) -> bool:
-        """Return whether a job of one of the states is meant.
+        """Return whether a job of one of the states matches.
 
         Args:
             record: its record; None for one that cannot be read: it has no error, no data, and is old.
-            last_ms: when it last failed, or else was created, in ms since the epoch; 0: nobody knows.
+            last_ms: when it last failed, or else was created, in ms since the epoch; 0: unknown.
             now_ms: the clock.
         """
         age_ms = now_ms - last_ms
@@ -164,9 +164,9 @@ def _checked_path(path: Any) -> "_Path":
 
 
 class _Path:
-    """A path of ``where``, and what it can mean: a key may have dots in it.
+    """A path of ``where`` with all its readings: a key may have dots in it.
 
-    Looking takes as long as going through the value once, however many readings the path has.
+    A search takes as long as one pass through the value, however many readings the path has.
     """
 
     __slots__ = ("_keys", "_parts")
@@ -176,7 +176,7 @@ class _Path:
         self._keys: dict[int, dict[str, int]] = {}
 
     def found_in(self, value: Any, at: int = 0) -> Iterator[Any]:
-        """Yield what lies at the path's parts from ``at`` on, in each of their readings."""
+        """Yield the values at the path's parts from ``at`` on, in each of their readings."""
         if at == len(self._parts):
             yield value
         elif isinstance(value, dict):
@@ -198,7 +198,7 @@ class _Path:
 
 
 def _is_same(found: Any, wanted: Any) -> bool:
-    """Return whether they are equal; True is not 1. What is too deep to be compared is not."""
+    """Return whether they are equal; True is not 1, and values too deep to compare are not equal."""
     try:
         return bool(found == wanted) and isinstance(found, bool) is isinstance(wanted, bool)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Who works on a queue, and on what: beeq's processes by what they note, the others by the jobs they run.
+"""The workers of a queue and their jobs: beeq's processes by their notes, the others by the jobs they run.
 
 Looking writes nothing. Every list is read in pages.
 """
@@ -17,15 +17,15 @@ from beeq.protocol.keys import Keys
 from beeq.protocol.running import decode_running
 from beeq.redis.pipeline import Pipeline
 
-#: Worker processes that are looked at: those that beat last.
+#: How many worker processes are read: those with the latest heartbeats.
 MOST_WORKERS = 10_000
 _ASKED_AT_ONCE = 50
 _FIELDS_AT_ONCE = 250
-#: Active jobs that are looked at: those that were taken first.
+#: How many active jobs are read: those that were taken first.
 MOST_ACTIVE = 10_000
-#: Of the jobs that run on Node's workers, so many are told.
+#: How many jobs on Node's workers are listed.
 MOST_TOLD = 100
-#: A process's number has no more digits.
+#: The most digits of a process id.
 _MOST_DIGITS = 10
 #: A job that an idle worker of beeq has just fetched is claimed within this time.
 _AGAIN_S = 0.1
@@ -42,15 +42,15 @@ class ActiveJob:
 
 @dataclass(frozen=True, slots=True)
 class LiveWorker:
-    """A beeq worker process of one queue, as it was at its last beat. Times by Redis's clock, unless said.
+    """A beeq worker process of one queue at its last heartbeat. Times are Redis's, unless stated otherwise.
 
-    What a process of an earlier beeq does not say is None, "" or empty.
+    What a process of an earlier beeq does not note is None, "" or empty.
 
     Attributes:
         id: its name: ``<host>:<pid>:<8 hexadecimal digits>``.
         host: the machine.
         pid: the process.
-        beat_ms: when it last beat, in ms since the epoch; after 30 s without a beat it counts as gone.
+        beat_ms: its last heartbeat, in ms since the epoch; after 30 s without one it counts as gone.
         beat_age_ms: how long ago that was.
         version: beeq's.
         started_ms: when it began to work on the queue, by its own clock.
@@ -111,11 +111,11 @@ class OtherJobs:
     Attributes:
         node: ids of jobs that no beeq worker has claimed, so Node's workers run them, the oldest claim first;
             a hundred at most.
-        node_count: how many these are, of those that were looked at.
+        node_count: how many these are, of those that were read.
         silent: those of ``node`` whose worker has given no sign of life since the last stall check.
-        claimed: how many a beeq worker has claimed. They have begun just now, or their worker has died, or it
-            is one of an earlier beeq.
-        is_complete: whether all active jobs were looked at.
+        claimed: how many a beeq worker has claimed. They have just begun, or their worker has died, or it
+        runs an earlier beeq.
+        is_complete: whether all active jobs were read.
     """
 
     node: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class OtherJobs:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What goes on at a queue: the workers, those with the longest jobs first, and the other active jobs."""
+    """A queue's activity: the workers, those with the longest jobs first, and the other active jobs."""
 
     workers: tuple[LiveWorker, ...]
     others: OtherJobs
@@ -157,7 +157,7 @@ async def live_workers(pipeline: Pipeline, keys: Keys) -> list[LiveWorker]:
 
 
 async def _notes(pipeline: Pipeline, keys: Keys) -> dict[bytes, bytes]:
-    """Return what a process has noted; nothing where that is a stranger's key, or gone."""
+    """Return a process's notes; nothing if the key is foreign, or gone."""
     fields: dict[bytes, bytes] = {}
     cursor = b"0"
     while True:
@@ -237,7 +237,7 @@ async def other_jobs(pipeline: Pipeline, keys: Keys, noted: Iterable[str]) -> Ot
 
 
 async def _look_again(pipeline: Pipeline, keys: Keys, job_id: bytes) -> tuple[bool, bool]:
-    """Return whether the job still runs and nobody has claimed it, and whether it gives no sign of life."""
+    """Return whether the job still runs without a claim, and whether it gives no sign of life."""
     place, claim, is_silent = await asyncio.gather(
         pipeline.call("LPOS", keys.active, job_id, "RANK", -1, "MAXLEN", 2 * MOST_ACTIVE, repeatable=True),
         pipeline.call("HGET", keys.claims, job_id, repeatable=True),
@@ -256,14 +256,14 @@ def _text(raw_id: bytes) -> str:
 
 
 async def look_at(pipeline: Pipeline, keys: Keys) -> Activity:
-    """Return what goes on at a queue. Raises RedisError, QueueClosed."""
+    """Return a queue's activity. Raises RedisError, QueueClosed."""
     workers = await live_workers(pipeline, keys)
     others = await other_jobs(pipeline, keys, (job.id for worker in workers for job in worker.jobs))
     return Activity(tuple(workers), others)
 
 
 class Workers:
-    """Those of one queue. ``Queue`` documents what each method promises."""
+    """The workers of one queue. ``Queue`` documents what each method promises."""
 
     def __init__(self, context: QueueContext, session: Session) -> None:
         self._context = context

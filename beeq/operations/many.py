@@ -1,6 +1,6 @@
-"""Finds the jobs that a filter means, and acts on many at once; each only if it is still what was read.
+"""Finds the jobs that match a filter, and acts on many at once; on each only if it is still as it was read.
 
-A call of Redis acts on a hundred jobs at most. Between two of them everybody else has a turn.
+A call to Redis acts on a hundred jobs at most. Other clients get their turns in between.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,7 +22,7 @@ from beeq.protocol.options import created_ms_of, whole_in
 from beeq.redis import scripts
 
 JobT = TypeVar("JobT")
-#: One call reads not much more than so many bytes of records.
+#: About how many bytes of records one call reads.
 _READ_BYTES = 500_000
 #: A page of large jobs is shorter: it is read in so many calls at most.
 _CALLS_A_PAGE = 6
@@ -35,7 +35,7 @@ class FoundJob(Generic[JobT]):
     Attributes:
         job: the job, as Redis had it. One whose record cannot be read has no data.
         state: ``waiting``, ``active``, ``delayed``, ``succeeded`` or ``failed``.
-        created_ms: when it was created, in ms since the epoch; 0: nobody knows.
+        created_ms: when it was created, in ms since the epoch; 0: unknown.
         due_ms: when a delayed job is due, in ms since the epoch; None for the others.
         error: the first line of its newest error: type and text; "" if it has none.
         failed_ms: when its newest attempt that failed on a beeq worker ended; 0: none did.
@@ -64,15 +64,15 @@ class JobPage(Generic[JobT]):
 
 @dataclass(slots=True)
 class BulkCounts:
-    """How many jobs there were, and what came of them.
+    """How many jobs there were, and their outcomes.
 
     Attributes:
-        seen: looked at.
-        matched: meant by the filter.
+        seen: read.
+        matched: matched by the filter.
         done: retried, removed, run, cancelled. 0 in a dry run.
-        moved: meant, and left alone: somebody has moved, ended or changed them meanwhile.
-        unreadable: meant, and left alone: a record that cannot be read cannot be retried. Of a search: those
-            that were not looked into, as they are longer than was asked for.
+        moved: matched, and left alone: they have moved, ended or changed meanwhile.
+        unreadable: matched, and left alone: an unreadable record cannot be retried. In a search: those that
+        were not read, because they are longer than ``max_bytes``.
     """
 
     seen: int = 0
@@ -88,7 +88,7 @@ OnProgress = Callable[[BulkCounts], object]
 
 @dataclass(slots=True)
 class _Match:
-    """A job that the filter means. ``record`` is None if it cannot be read, or is ``unread`` bytes long."""
+    """A job that matches the filter. ``record`` is None if it cannot be read, or is ``unread`` bytes long."""
 
     job_id: bytes
     raw: bytes
@@ -107,7 +107,7 @@ class _Match:
 
 @dataclass(slots=True)
 class _Portion:
-    """What was read at once: so many jobs of one page, and those that are meant."""
+    """What was read at once: so many jobs of one page, and those that match."""
 
     seen: int
     matches: list[_Match]
@@ -127,7 +127,7 @@ class Many:
     async def find(
         self, job_filter: JobFilter, *, max_bytes: int = UNBOUNDED, on_progress: OnProgress | None = None
     ) -> AsyncIterator[FoundJob[Job]]:
-        """Yield the jobs that are meant."""
+        """Yield the matching jobs."""
         await self._session.ensure()
         moment, counts = self._context.event_hub.moment, BulkCounts()
         async for portion in self._portions(job_filter, max_bytes=max_bytes):
@@ -180,7 +180,7 @@ class Many:
     async def _portions(
         self, job_filter: JobFilter, *, max_bytes: int = UNBOUNDED
     ) -> AsyncIterator[_Portion]:
-        """Yield what is read at once, until ``limit`` jobs were meant."""
+        """Yield portions that are read at once, until ``limit`` jobs have matched."""
         now_ms = self._context.now_ms()
         left = job_filter.limit
         for state in job_filter.states:
@@ -223,7 +223,7 @@ class Many:
     async def act(
         self, verb: str, job_filter: JobFilter, *, dry_run: bool, on_progress: OnProgress | None
     ) -> BulkCounts:
-        """Do ``verb`` (``retry``, ``remove``, ``run`` or ``cancel``) to the jobs that are meant."""
+        """Do ``verb`` (``retry``, ``remove``, ``run`` or ``cancel``) to the matching jobs."""
         await self._session.ensure_hearing()
         counts = BulkCounts()
         async for portion in self._portions(job_filter):
@@ -285,7 +285,7 @@ class Many:
                 memory_ms=CANCELLED_MS,
                 events=keys.events,
                 outbox_limit=outbox_limit,
-                jobs=(_withdrawn(match, is_told=verb == "cancel") for match in matches),
+                jobs=(_withdrawn(match, has_event=verb == "cancel") for match in matches),
             )
         return facts
 
@@ -297,7 +297,7 @@ class Many:
 
 
 def record_of_bytes(count: int) -> str:
-    """Return what is said of a job whose record is too long for who asks."""
+    """Return the text on a job whose record is longer than ``max_bytes``."""
     return f"its record of {count} bytes was not read"
 
 
@@ -325,9 +325,9 @@ def _retried(match: _Match) -> tuple[Any, ...]:
     return match.job_id, match.raw, encode_record(replace(match.record, status="retrying"))
 
 
-def _withdrawn(match: _Match, *, is_told: bool) -> tuple[Any, ...]:
+def _withdrawn(match: _Match, *, has_event: bool) -> tuple[Any, ...]:
     """Return id, record as it was read, and where the job is cancelled the outcome to keep and the event."""
-    if not is_told:
+    if not has_event:
         return match.job_id, match.raw, b"", b""
     job_id = match.job_id.decode(errors="replace")
     reason = f"Job {job_id} was cancelled"

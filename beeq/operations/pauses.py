@@ -1,4 +1,4 @@
-"""Pauses a queue, resumes it, and tells whether it is paused."""
+"""Pauses a queue, resumes it, and reads whether it is paused."""
 
 from beeq.client.context import QueueContext
 from beeq.client.reader import WORKER_LIFETIME_MS
@@ -35,7 +35,7 @@ async def read_pause(pipeline: Pipeline, keys: Keys) -> Pause | None:
     except RedisRefused as refused:
         if "WRONGTYPE" not in str(refused):  # fakeredis writes another word before it
             raise
-        return None  # a stranger's key, which pauses nobody
+        return None  # a foreign key, which pauses nothing
     return None if raw is None else decode_pause(raw)
 
 
@@ -53,7 +53,7 @@ class Pauses:
         return await read_pause(self._context.pipeline, self._context.keys)
 
     async def begin(self, reason: str, *, lasting: Duration | None, everyone: bool, by: str) -> Pause:
-        """Pause the queue; hide what waits, if that is asked for."""
+        """Pause the queue; with ``everyone`` hide the waiting jobs."""
         _check_text("reason", reason, MAX_REASON_CHARACTERS)
         _check_text("by", by, MAX_BY_CHARACTERS)
         if not isinstance(everyone, bool):

@@ -1,4 +1,4 @@
-"""The methods of ``Queue`` by which operators look into a queue and act on it."""
+"""The methods of ``Queue`` for operators."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from functools import partial
@@ -31,15 +31,15 @@ from beeq.settings import Duration, milliseconds, whole
 
 
 class OperatorMethods:
-    """Looks into a queue, finds and changes many jobs by a filter (see ``Filters``), mends and pauses.
+    """Reads a queue, finds and changes many jobs by a filter (see ``Filters``), repairs and pauses it.
 
-    Many jobs are read in pages, and changed a hundred at most by one call; each only if it is still as it was
-    read: what moves, ends or changes meanwhile is left alone, and counted as ``moved``. Not atomic as a
-    whole; whoever is interrupted may call again. ``wait_replicas`` is not asked: what a failover has undone,
-    a second call finds again. With ``dry_run`` the jobs are counted only. ``on_progress`` is called after
-    each page with the counts so far (for the blocking queue, in its background loop's thread).
+    Many jobs are read in pages, and changed by calls of a hundred at most; each only if it is still as it was
+    read: a job that moves, ends or changes meanwhile is left alone, and counted as ``moved``. Not atomic as a
+    whole; after an interruption call again. ``wait_replicas`` does not apply: a second call finds what a
+    failover has undone. With ``dry_run`` the jobs are counted only. ``on_progress`` is called after each page
+    with the counts so far (for the blocking queue, in its background loop's thread).
 
-    All raise TypeError, ValueError: a filter that cannot be, named; RedisError; QueueClosed.
+    All raise TypeError or ValueError for an invalid filter, which they name; RedisError; QueueClosed.
     """
 
     def __init__(self, context: QueueContext, session: Session, actions: JobActions) -> None:
@@ -62,7 +62,7 @@ class OperatorMethods:
         on_progress: OnProgress | None = None,
         **filters: Unpack[Filters],
     ) -> AsyncIterator[FoundJob[Job]]:
-        """Yield the jobs that the filters mean, in all states unless ``state`` names some.
+        """Yield the jobs that match the filters, in all states unless ``state`` names some.
 
         Waiting, delayed and active jobs come in the order in which they run, finished ones in none. A job
         that moves from state to state meanwhile may be missed, or found twice. A record of more than
@@ -98,9 +98,9 @@ class OperatorMethods:
     ) -> Explanation:
         """Return why a job is where it is: what keeps it there, and what happens next. Writes nothing.
 
-        For a job behind others that are being taken, it looks for 0.4 s how fast; not with ``is_quick``, nor
-        how many are before it if these are more than a quarter of a million. ``details``, if they have just
-        been read, are not read again.
+        For a waiting job it measures for 0.4 s how fast the jobs before it are taken, but not with
+        ``is_quick``, which also does not count jobs before it beyond a quarter of a million. ``details`` that
+        have just been read are not read again.
         """
         text = check_job_id(job_id) or ""
         return await self._explainer.explain(text, is_quick=is_quick, details=details)
@@ -116,14 +116,14 @@ class OperatorMethods:
         return await self._doctor.diagnose(on_looked, most_ids=most_ids)
 
     async def diagnose_server(self) -> list[Finding]:
-        """Return what is wrong with Redis: settings, clock, version, and what the user may not do.
+        """Return what is wrong with Redis: settings, clock, version, and the user's missing rights.
 
         Changes nothing, but for a key of the queue that is there while the user's rights are tried.
         """
         return await self._doctor.diagnose_server()
 
     async def repair(self, findings: Iterable[Finding]) -> int:
-        """Do what the findings' ``fix`` says, to the ids that they name; return how many were mended.
+        """Do what the findings' ``fix`` says, to the ids that they name; return how many were repaired.
 
         An id that is somewhere else by now is left alone.
         """
@@ -132,8 +132,8 @@ class OperatorMethods:
     def watch_job(self, job_id: str | int, timeout: Duration | None = None) -> AsyncGenerator[JobNews, None]:
         """Yield what happens to a job until it has ended, by workers of any kind; see ``JobNews``.
 
-        First comes where it is now, last how it ended; of a job that is not there only ``gone``.
-        While Redis is away it waits.
+        The first is where it is now, the last how it ended; for a missing job only ``gone``. While Redis is
+        away it waits.
 
         Args:
             job_id: the job's id.
@@ -222,19 +222,19 @@ class OperatorMethods:
         everyone: bool = False,
         by: str | None = None,
     ) -> Pause:
-        """Have beeq's workers take no jobs from the queue, within a second; those that run go on.
+        """Have beeq's workers take no more jobs from the queue within a second; running jobs go on.
 
-        Workers that start later take none, either. Of a queue that is paused already the later call's
-        reason and end count. Producers and delayed jobs go on; so do workers of an earlier version.
+        Workers that start later take none, either. If the queue is paused already, the later call's reason
+        and end apply. Producers and delayed jobs go on; so do workers of an earlier version.
 
         Args:
-            reason: why, for who looks later; at most 500 characters.
+            reason: why, for other operators; at most 500 characters.
             for_: how long (ms, timedelta, or text like ``10m``); None: until ``resume``. It ends by itself,
                 also if no process of beeq's is alive.
-            everyone: hide the waiting jobs from Node workers, too: they are moved aside, at once and again
-                each second by a beeq worker, for new, raised and retried jobs come into the queue as ever,
-                and until then a Node worker may take one. beeq's own methods see and change hidden jobs as
-                waiting ones; Node's counts, lists and ``removeJob`` do not.
+            everyone: hide the waiting jobs from Node workers, too. They are moved aside at once, and a beeq
+            worker repeats that each second for new, raised and retried jobs; until then a Node worker
+            may take one. beeq's own methods treat hidden jobs as waiting ones; Node's counts, lists and
+            ``removeJob`` do not see them.
             by: who pauses; None: ``user@host`` of this process.
 
         Raises:
@@ -247,19 +247,19 @@ class OperatorMethods:
     async def resume(self) -> Pause | None:
         """End the pause, and return it; None: the queue was not paused.
 
-        Hidden jobs come back first, the oldest in front; what was enqueued since is behind them.
+        Hidden jobs come back in front, the oldest first; jobs enqueued since are behind them.
         """
         return await self._pauses.end()
 
     async def paused(self) -> Pause | None:
-        """Return since when the queue is paused, by whom, why and until when; None if it is not."""
+        """Return since when the queue is paused, who paused it, why and until when; None if it is not."""
         return await self._pauses.now()
 
     async def workers(self) -> list[LiveWorker]:
-        """Return the live beeq workers, what each is and runs; those with the longest jobs first.
+        """Return the live beeq workers and their jobs; those with the longest jobs first.
 
-        A job is there once it has run for half a second, as a rule within another half. Node's workers leave
-        no trace but the jobs that they run, see ``activity``. Looking writes nothing.
+        A job is listed once it has run for half a second, as a rule within another half. Node's workers are
+        visible only by the jobs that they run, see ``activity``. This writes nothing.
         """
         return await self._workers.now()
 
@@ -270,9 +270,8 @@ class OperatorMethods:
     async def history(self, last: Duration = "1h", *, step: Duration | None = None) -> History:
         """Return what has happened in the queue: in, done, failed, waiting, waits and durations, over time.
 
-        Workers of beeq's count what they do. The queue is looked at each minute, by a worker or by the page,
-        whichever is there; minutes in which nobody was are gaps. Kept are 24 hours by the minute and 30 days
-        by the hour.
+        beeq's workers count their work. A worker or the page samples the queue each minute; minutes without a
+        sample are gaps. 24 hours are kept by the minute and 30 days by the hour.
 
         Args:
             last: how far back (ms, timedelta, or text like ``7d``): up to a day by the minute, and beyond by

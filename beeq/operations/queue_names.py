@@ -1,4 +1,4 @@
-"""Which queues a Redis holds, and which of them have a job of some id."""
+"""Finds the queues in a Redis, and those that have a job of some id."""
 
 import asyncio
 import time
@@ -10,13 +10,13 @@ from beeq.protocol.keys import Keys, registry_key
 from beeq.redis.pipeline import Pipeline
 from beeq.redis.rights import is_lack_of_right
 
-#: A search looks at so many keys at most, for so long at most; one call at so many.
+#: The most keys and the longest time of a search, and the keys of one call.
 MOST_KEYS = 200_000
 LONGEST_S = 3.0
 _KEYS_AT_ONCE = 1000
 #: Queues that are asked at once.
 _ASKED_AT_ONCE = 100
-#: What Redis refuses with where a queue is not for this connection.
+#: Errors of Redis for a queue that this connection cannot read.
 _ELSEWHERE = ("MOVED", "CROSSSLOT", "NOPERM")
 
 
@@ -25,10 +25,10 @@ async def find_queue_names(
 ) -> tuple[list[str], bool]:
     """Return the names of queues, sorted, and whether all keys were looked at.
 
-    Those that beeq uses are in a registry, see ``registry_key``; ``registry`` names another one. Those that
-    only Node uses are found by their keys, if they have jobs, as far as a search goes. A Redis user without
-    the right to SCAN, or to the registry, finds what is left. In a cluster only the node is asked that the
-    pipeline leads to. Raises RedisUnavailable, QueueClosed.
+    Queues that beeq uses are in a registry, see ``registry_key``; ``registry`` names another one. Queues that
+    only Node uses are found by their keys, if they have jobs, within the search's limits. A Redis user
+    without the right to SCAN, or to the registry, finds the others. In a cluster only the pipeline's node is
+    asked. Raises RedisUnavailable, QueueClosed.
     """
     names = set(await registered_names(pipeline, registry_key(prefix) if registry is None else registry))
     head, tail = f"{prefix or 'bq'}:", ":jobs"
@@ -61,7 +61,7 @@ async def registered_names(pipeline: Pipeline, registry: str) -> list[str]:
     """
     try:
         found = await pipeline.call("ZRANGE", registry, -MOST_QUEUES, -1, repeatable=True)
-    except RedisRefused:  # no right to it, a stranger's key of another type, another node's slot
+    except RedisRefused:  # no right to it, a foreign key of another type, another node's slot
         return []
     return [name for name in map(_text_of, reversed(found)) if name]
 

@@ -1,7 +1,7 @@
-"""Goes through the ids of one state, page by page; neither Redis nor memory holds more than a page at a time.
+"""Reads the ids of one state page by page; neither Redis nor memory holds more than a page at a time.
 
-What moves meanwhile moves: an id may be missed that comes into the state, or passes through it. None is given
-twice, unless ten thousand others come in between.
+An id that enters the state meanwhile, or passes through it, may be missed. None is given twice, unless ten
+thousand others come in between.
 """
 
 from collections import deque
@@ -20,13 +20,13 @@ PAGE = 250
 #: How many ids that have stayed mark the place where a page ended.
 _ANCHORS = 10
 _REMEMBERED = 10_000
-#: Calls that may bring no member of a set, before a page of it is returned without any.
+#: How many calls without a member of a set before an empty page is returned.
 _EMPTY_CALLS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PagePlace:
-    """A place in a state: of a set a cursor, and how many of its members were passed; else how many jobs."""
+    """A place in a state: for a set a cursor and how many of its members were passed; else how many jobs."""
 
     cursor: bytes = b"0"
     offset: int = 0
@@ -137,7 +137,7 @@ class Scan:
                 "LRANGE", key, -(first + count + 1), -(first + 1), repeatable=True
             )
             ids.reverse()
-        else:  # with those that a pause hides
+        else:  # including those that a pause hides
             ids = await scripts.waiting_ids(
                 self._pipeline, self._keys, first=-(first + count + 1), last=-(first + 1)
             )
@@ -159,14 +159,14 @@ class Scan:
         return Page(members[place.offset :]), place, None if cursor == b"0" else PagePlace(cursor)
 
     def gone(self, ids: Iterable[bytes]) -> None:
-        """Note that these of the last page have left the state."""
+        """Note that these ids of the last page have left the state."""
         left = set(ids)
         before = len(self._last)
         self._last = [each for each in self._last if each not in left]
         self._next -= before - len(self._last)
 
     def _fresh(self, found: list[Any]) -> list[bytes]:
-        """Return the ids that were not given before, as far as that is remembered."""
+        """Return the ids that were not given before, as far as remembered."""
         fresh = list(dict.fromkeys(each for each in found if each not in self._seen))
         self._seen.update(dict.fromkeys(fresh))
         while len(self._seen) > _REMEMBERED:

@@ -1,7 +1,7 @@
-"""Tells whether anybody works on a queue: beeq's workers by their beats, Node's by the jobs that they run.
+"""Finds out whether a queue has workers: beeq's by their heartbeats, Node's by the jobs that they run.
 
-A Node worker writes nothing of itself. One that runs a job is seen by an active id that no beeq worker has
-claimed and that has given its sign of life; one that is idle cannot be seen.
+A Node worker writes nothing about itself. A busy one shows as an active id without a beeq claim that has
+given its sign of life; an idle one cannot be seen.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from beeq.operations.live_workers import LiveWorker, is_held, live_workers
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
-#: Of the active jobs that no beeq worker has claimed, so many of the newest are looked at.
+#: How many of the newest active jobs without a beeq claim are read.
 _LOOKED_AT = 100
 #: A stall check has marked all active jobs just now: Node's signs of life come within half of its interval.
 _PAUSE_S, _PATIENCE_S = 0.5, 3.0
@@ -20,11 +20,11 @@ _PAUSE_S, _PATIENCE_S = 0.5, 3.0
 
 @dataclass(frozen=True, slots=True)
 class WorkersSeen:
-    """Who was seen at a queue.
+    """The workers seen at a queue.
 
     Attributes:
-        living: beeq worker processes that have beaten within the last 30 s.
-        node_jobs: active jobs of Node workers, of a hundred that were looked at.
+        living: beeq worker processes with a heartbeat within the last 30 s.
+        node_jobs: active jobs of Node workers, of a hundred that were read.
     """
 
     living: tuple[LiveWorker, ...]
@@ -32,7 +32,7 @@ class WorkersSeen:
 
     @property
     def taking(self) -> int:
-        """How many of the living take jobs, as far as they say.
+        """How many of the living take jobs, by their notes.
 
         They are not about to stop, and not too many of their handlers hang.
         """
@@ -40,14 +40,14 @@ class WorkersSeen:
 
     @property
     def is_any(self) -> bool:
-        """Whether anybody takes jobs."""
+        """Whether any worker takes jobs."""
         return bool(self.taking or self.node_jobs)
 
 
 async def workers_seen(
     pipeline: Pipeline, keys: Keys, stats: Stats, *, patience_s: float = _PATIENCE_S
 ) -> WorkersSeen:
-    """Return who works on the queue whose counts these are. Looking writes nothing.
+    """Return the workers of the queue with these counts. Writes nothing.
 
     It waits up to ``patience_s`` for Node's signs of life.
 

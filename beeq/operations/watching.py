@@ -1,7 +1,7 @@
-"""Tells what happens to one job, as it happens: from its events, and from looks at Redis in between.
+"""Reports what happens to one job, as it happens: from its events, and from reading Redis in between.
 
-Events tell of progress and ends. Nothing is published when a job is taken, raised, given back or removed, and
-what is published while the connection is down is lost: the looks find that, a little later.
+Events report progress and ends. Nothing is published when a job is taken, raised, given back or removed, and
+messages published while the connection is down are lost: reading Redis finds these, a little later.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ FINAL_EVENTS: tuple[NewsEvent, ...] = ("succeeded", "failed", "cancelled", "gone
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 #: A record may go with its job's end; the event is then about to arrive.
 _GONE_AFTER_LOOKS = 3
-#: Where Redis tells an end, the event with its value is given so long to arrive: Node keeps no results.
+#: How long to wait for the event after Redis shows an end: a Node worker's value is only in the event.
 _EVENT_PATIENCE_S = 0.25
-#: What has not been asked for yet; of progress beyond that only the newest is told.
+#: How many events are held for the caller; beyond that only the newest progress is.
 _MOST_HELD = 1000
 _HEARD: tuple[JobEventName, ...] = ("progress", "retrying", "postponed", "succeeded", "failed")
 
@@ -56,7 +56,7 @@ class JobNews:
             end ``succeeded``, ``failed``, ``cancelled`` or ``gone`` (removed, or finished by a peer that kept
             nothing).
         value: the progress, the result, or the text of the error or reason; of ``waiting`` how many jobs run
-            before it, of ``delayed`` when it is due, in ms since the epoch; None if nobody knows.
+            before it, of ``delayed`` when it is due, in ms since the epoch; None if unknown.
         at_ms: when this process saw it, in ms since the epoch.
     """
 
@@ -71,7 +71,7 @@ class JobNews:
 
 
 class _Heard:
-    """The events of a job that were heard and not yet told, and a bell."""
+    """A job's events that were not yielded yet, and a signal."""
 
     def __init__(self) -> None:
         self._held: deque[tuple[NewsEvent, Any]] = deque()
@@ -108,7 +108,7 @@ class Watcher:
         try:
             await self._session.ensure_hearing()
         except RedisRefused:
-            await self._session.ensure()  # without the right to hear events, looks tell the rest
+            await self._session.ensure()  # without the right to hear events, reading Redis is enough
         heard = _Heard()
         details = await self._inspector.inspect(job_id)
         job = None if details is None else details.job
@@ -128,7 +128,7 @@ class Watcher:
 
 
 class _Looks:
-    """One watch of one job: what was told of it last, and when to look again."""
+    """One watch of one job: what was yielded last, and when to read again."""
 
     def __init__(
         self, context: QueueContext, reader: Reader, inspector: Inspector, job_id: str, heard: _Heard
@@ -155,7 +155,7 @@ class _Looks:
                 return
         while (left_s := over_at_s - loop.time()) > 0:
             event = await self._heard.take(within_s=min(self._pause_s, left_s))
-            for news in await self._look() if event is None else await self._told(*event):
+            for news in await self._look() if event is None else await self._news_of(*event):
                 yield news
                 if news.is_final:
                     return
@@ -171,8 +171,8 @@ class _Looks:
             return [first, self._of("progress", details.job.progress)]
         return [first]
 
-    async def _told(self, event: NewsEvent, value: Any) -> list[JobNews]:
-        """Return the news of an event that was heard."""
+    async def _news_of(self, event: NewsEvent, value: Any) -> list[JobNews]:
+        """Return the news of an event."""
         self._pause_s = _FIRST_PAUSE_S
         if event == "failed" and (found := await self._found()) is not None and found.state == "cancelled":
             event = "cancelled"
@@ -181,7 +181,7 @@ class _Looks:
         return [*before, self._of(event, value)]
 
     async def _look(self) -> list[JobNews]:
-        """Return the news that no event has told."""
+        """Return the news that no event has reported."""
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         try:
             found = await self._reader.job_state(self._job_id)
@@ -195,23 +195,23 @@ class _Looks:
                 return []
             details = await self._inspector.inspect(self._job_id)
         except RedisUnavailable:
-            return []  # the caller's timeout decides how long to hope
+            return []  # the caller's timeout decides how long to go on
         place = self._place
         news = [] if details is None else self._first(details)[:1]
         return [each for each in news if each.event != place]
 
     async def _was_raised(self) -> bool:
-        """Return whether the job was told to be delayed, and is so no more."""
+        """Return whether the job was reported as delayed, and no longer is."""
         if self._place != "delayed":
             return False
         due = await self._pipeline.call("ZSCORE", self._keys.delayed, self._job_id, repeatable=True)
         return due is None
 
     async def _last_heard(self) -> list[JobNews]:
-        """Return what is heard in a moment, if that is the job's end."""
+        """Wait a moment for the job's final event; return its news."""
         news: list[JobNews] = []
         while (event := await self._heard.take(within_s=_EVENT_PATIENCE_S)) is not None:
-            news += await self._told(*event)
+            news += await self._news_of(*event)
             if news[-1].is_final:
                 return news
         return []

@@ -1,7 +1,7 @@
 """The handlers of the built-in queues: one processor for each queue, and ``build``, which makes them.
 
-Here: settings, the check of a job's fields, progress (``base``), and what an error means for a job. Not
-here: the work itself (``beeq.ai``, ``beeq.media``, ``beeq.webhooks``), and Redis.
+Here: settings, the check of a job's fields, progress (``base``), and turning errors into outcomes. Not here:
+the work itself (``beeq.ai``, ``beeq.media``, ``beeq.webhooks``), and Redis.
 """
 
 from typing import Any

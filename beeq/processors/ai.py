@@ -1,4 +1,4 @@
-"""The processor of ``ai-generation``: a job's model, and what the provider's errors mean for the job.
+"""The processor of ``ai-generation``: chooses a job's model, and turns the provider's errors into outcomes.
 
 ``beeq.ai`` does the work.
 """

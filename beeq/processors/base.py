@@ -1,4 +1,4 @@
-"""What every processor shares: its settings, the check of a job's fields, and progress.
+"""The base of all processors: settings, the check of a job's fields, and progress.
 
 A processor is a handler for one built-in queue. All it sees of the queue is the job that it runs.
 """
@@ -28,8 +28,8 @@ _Choice = TypeVar("_Choice", bound=str)
 MediaProjects = Literal["shared", "separate"]
 
 DEFAULT_POLL_INTERVAL_MS = 5000
-#: A job of a built-in queue has no more retries than this left. Who may choose a record could else have its
-#: request made without end.
+#: The most retries that a job of a built-in queue has left: a record with more could repeat its request
+#: without end.
 MAX_RETRIES = 100
 #: How long the last report may take when Redis does not answer.
 _LAST_REPORT_S = 5.0
@@ -44,7 +44,7 @@ class ProcessorSettings:
         media_limits: what one run of ffmpeg may cost, by jobs of any queue; each has a setting of its own.
         media_projects: ``separate`` keeps each job in a folder of its ``projectId`` below the media root.
         media_url: base URL of a remote media service that replaces ffmpeg; it may hold a password.
-        webhook_secret: ``whsec_`` and base64, or several of these; what signs deliveries comes of it.
+        webhook_secret: ``whsec_`` and base64, or several of these; the signing keys derive from it.
             Parsed by the webhook processor, as are the next three.
         webhook_keys: ``derived``, a key for each endpoint, or ``shared``, the secret itself for all.
         webhook_signatures: ``v1``, ``v1a`` (ed25519), or both.

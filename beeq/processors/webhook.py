@@ -1,4 +1,4 @@
-"""The processor of ``webhook-processing``: what a response means for the job. ``beeq.webhooks`` delivers."""
+"""The processor of ``webhook-processing``: turns responses into outcomes. ``beeq.webhooks`` delivers."""
 
 import asyncio
 import logging
@@ -22,21 +22,21 @@ from beeq.webhooks.delivery import (
 )
 from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
+from beeq.webhooks.local_failure import LocalFailure
 from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers, Visit
 from beeq.webhooks.response import WebhookResponse
 from beeq.webhooks.urls import Target, target_of
-from beeq.webhooks.worker_trouble import WorkerTrouble
 
 logger = logging.getLogger(__name__)
 
 #: The job's timer begins a little before the attempt.
 _ALMOST = 0.9
-#: So long waits a job that this worker could not send, by its own fault.
-_TROUBLE_WAIT_MS = 5000
-#: The log tells of that so often at most.
-_TROUBLE_LOG_S = 60.0
+#: How long a job waits that this worker could not send, by its own fault.
+_LOCAL_FAILURE_WAIT_MS = 5000
+#: How often the log reports that at most.
+_LOCAL_FAILURE_LOG_S = 60.0
 #: How receivers answer a signature that they do not accept.
 _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -44,11 +44,11 @@ _KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 class WebhookProcessor(Processor[WebhookJob]):
     """POSTs each job's payload to its URL; the result is ``{"status": …, "duration": ms}``.
 
-    A 2xx is success. 410, and a URL that must not be called, fail the job at once; after anything else, a
-    name that leads nowhere or to an address that must not be called among it, the job is retried as its
-    policy says, and not before a ``Retry-After`` has passed. A receiver that failed too often is left alone
-    for a while, and one that is slow holds no more than its share of the worker's places: their jobs wait in
-    the queue, and use up no retries. ``receivers`` are the limits of that, in place of the settings'.
+    A 2xx is success. 410, and a URL that must not be called, fail the job at once. After anything else, also
+    a name that does not resolve or leads to a forbidden address, the job is retried as its policy says, and
+    not before a ``Retry-After`` has passed. A receiver that failed too often is left alone for a while, and
+    slow ones take no more than their share of the worker's places: their jobs wait in the queue, and use up
+    no retries. ``receivers`` are the limits for that, in place of the settings'.
 
     Raises ValueError if a key, the allowed hosts, or another setting is invalid; the message names the
     variable.
@@ -87,7 +87,7 @@ class WebhookProcessor(Processor[WebhookJob]):
 
     async def perform(self, job: RunningJob, data: WebhookJob) -> dict[str, int]:
         """Deliver once, unless the receiver is left alone at the moment."""
-        # A job without a queue, as in a test of one's own, has no neighbours that wait for places.
+        # A job without a queue, as in a test, does not compete for places.
         places = getattr(getattr(job, "queue", None), "concurrency", None)
         try:
             target = target_of(data.webhook_url)
@@ -99,16 +99,16 @@ class WebhookProcessor(Processor[WebhookJob]):
             raise Discard(str(refused)) from None
         except ReceiverBusy as busy:
             raise Postpone(math.ceil(busy.wait_s * 1000), str(busy)) from None
-        except WorkerTrouble as trouble:  # no circuit hears of it
-            self._log(trouble)
-            raise Postpone(_TROUBLE_WAIT_MS, str(trouble)) from None
+        except LocalFailure as failure:  # no circuit counts it
+            self._log(failure)
+            raise Postpone(_LOCAL_FAILURE_WAIT_MS, str(failure)) from None
         return self._result(job, response)
 
-    def _log(self, trouble: WorkerTrouble) -> None:
+    def _log(self, failure: LocalFailure) -> None:
         now_s = time.monotonic()
         if now_s >= self._log_again_s:
-            self._log_again_s = now_s + _TROUBLE_LOG_S
-            logger.warning("webhooks wait: %s", trouble)
+            self._log_again_s = now_s + _LOCAL_FAILURE_LOG_S
+            logger.warning("webhooks wait: %s", failure)
 
     async def _deliver(self, job: RunningJob, target: Target, body: bytes, visit: Visit) -> WebhookResponse:
         assert job.id is not None  # noqa: S101 - a running job has an id
@@ -130,8 +130,8 @@ class WebhookProcessor(Processor[WebhookJob]):
             visit.failed(is_connected=failure.is_connected)
             raise
         except asyncio.CancelledError:
-            # By the job's timeout, which is shorter than that of an attempt; or with the worker, or the job.
-            # A job may set a timeout that no receiver can keep: that tells nothing of this one.
+            # Cancelled by the job's timeout, if shorter than an attempt's, or with the worker or the job.
+            # A job may set a timeout that no receiver can meet: that says nothing about this one.
             if timeout_s >= slow_s and time.monotonic() - began_s >= timeout_s * _ALMOST:
                 visit.failed(is_connected=True)
             raise

@@ -1,4 +1,4 @@
-"""What is noted of a failed attempt beside its job: by which worker, from when to when, with which error.
+"""The notes on a job's failed attempts: which worker, from when to when, with which error.
 
 The text of one job in ``beeq:attempts`` has a line for each attempt, the newest first; ``lua/exchange.lua``
 puts it together. A line is ``[created,started,ended,worker,error]``, with times in ms since the epoch.
@@ -10,9 +10,9 @@ from beeq.errors import kind_of, text_of
 from beeq.protocol.codec import dumps, loads
 from beeq.protocol.options import SAFE_INTEGER
 
-#: A longer text of an error is cut; the record has it at length, with the trace.
+#: A longer error text is cut; the record has all of it, with the trace.
 MAX_ERROR_CHARACTERS = 500
-#: Beeq writes a fifth of so many lines; what others have written is read no further.
+#: Beeq writes a fifth of so many lines; more lines, by others, are not read.
 _MOST_LINES = 100
 _MEMBERS = 5
 
@@ -37,7 +37,7 @@ class FailedAttempt:
 def encode_attempt(
     *, created_ms: int, started_ms: int, ended_ms: int, worker: str, error: BaseException
 ) -> bytes:
-    """Return the line of a failed attempt; ``created_ms`` is the job's creation time, 0 if nobody knows."""
+    """Return the line of a failed attempt; ``created_ms`` is the job's creation time, 0 if unknown."""
     text = f"{kind_of(error)}: {text_of(error)}"
     if len(text) > MAX_ERROR_CHARACTERS:
         text = text[: MAX_ERROR_CHARACTERS - 1] + "…"

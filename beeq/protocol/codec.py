@@ -3,7 +3,7 @@
 The rules are in protocol/README.md, "JSON dialect" and "Job record".
 
 Text in, values out; no IO and no clock. orjson does nearly all of the work. What it refuses or
-would change (integers beyond 64 bits, lone surrogates, keys that are no strings) goes the exact
+would change (integers beyond 64 bits, lone surrogates, keys that are not strings) goes the exact
 way round, through ``_write`` and the standard library.
 """
 
@@ -27,7 +27,7 @@ _DIGITS_TO_ZERO = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else 0 
 _MAYBE_BIG_INT = b"0" * 19
 _NEW_RECORD = b'{"data":%b,"options":{"timestamp":%d,"stacktraces":[]},"status":"created","progress":0}'
 _WORDS = {None: "null", True: "true", False: "false"}
-#: So many levels of lists and objects are shown. Not every JSON library can read more.
+#: How many levels of lists and objects are shown. Not every JSON library can read more.
 MAX_SHOWN_LEVELS = 100
 #: From this size on, a text may hold so many lists and objects that parsing it sets off the collector often.
 _LARGE_BYTES = 50_000 if sys.version_info < (3, 12) else sys.maxsize
@@ -41,8 +41,8 @@ def dumps(value: Any) -> bytes:
     is written as ``\udxxx``, as ``JSON.stringify`` does.
 
     Raises:
-        TypeError: ``value`` is circular, nested too deeply, or holds something JSON has no word for; or code
-            of its own that was called for its members raised anything.
+        TypeError: ``value`` is circular, nested too deeply, or holds something without a JSON form; or its
+        own code, called to read its members, raised anything.
     """
     try:
         return orjson.dumps(value)
@@ -51,7 +51,7 @@ def dumps(value: Any) -> bytes:
 
 
 def dumps_shown(value: Any) -> bytes:
-    """Return ``value`` as JSON for somebody who looks: what cannot be written is made ``shallow``."""
+    """Return ``value`` as JSON for display: what cannot be written is made ``shallow``."""
     try:
         return dumps(value)
     except TypeError:
@@ -59,7 +59,7 @@ def dumps_shown(value: Any) -> bytes:
 
 
 def shallow(value: Any, *, as_text: Callable[[Any], str] = str, levels_left: int = MAX_SHOWN_LEVELS) -> Any:
-    """Return a value that can be written as JSON: ``(nested too deeply)`` stands for what lies deeper.
+    """Return a value that can be written as JSON: ``(nested too deeply)`` replaces deeper parts.
 
     Values without a JSON type become what ``as_text`` makes of them.
     """
@@ -107,8 +107,8 @@ def loads(text: bytes) -> Any:
 def _loads_large(text: bytes) -> Any:
     """Parse without a pass of the cyclic garbage collector, which would take nine tenths of the time.
 
-    Until Python 3.12 it runs while values are made, again and again over all that were made so far; JSON has
-    no circles. Nothing else runs meanwhile, as the parser keeps the interpreter to itself.
+    Until Python 3.12 the collector runs repeatedly over all values made so far; JSON has no cycles. Nothing
+    else runs meanwhile, since the parser holds the interpreter's lock.
     """
     if not gc.isenabled():
         return orjson.loads(text)
@@ -134,7 +134,7 @@ def _write(value: Any) -> bytes:
 
 
 def _exact(value: Any, around: set[int]) -> str:
-    """Return a value's JSON; ``around`` are the ids of the containers that it lies in, to notice a circle."""
+    """Return a value's JSON; ``around`` are the ids of the containers around it, to detect cycles."""
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool):
@@ -146,7 +146,7 @@ def _exact(value: Any, around: set[int]) -> str:
     if isinstance(value, float):
         return float.__repr__(value) if math.isfinite(value) else "null"
     if not isinstance(value, dict | list | tuple):
-        # Dates, UUIDs, dataclasses, enums: whatever orjson has a word for on its own.
+        # Dates, UUIDs, dataclasses, enums: all types that orjson writes by itself.
         return orjson.dumps(value).decode()
     if id(value) in around:
         raise TypeError("circular structure cannot be written as JSON")
@@ -180,7 +180,7 @@ def _key(key: Any) -> str:
 
 
 class RecordLike(Protocol):
-    """What a record is written from: a ``Record``, or a job."""
+    """The source of a written record: a ``Record``, or a job."""
 
     data: Any
     options: dict[str, Any]
@@ -199,7 +199,7 @@ class Record:
 
 
 class Model(Protocol):
-    """A pydantic model, of which its JSON is stored. Importing pydantic for it would take long."""
+    """A pydantic model; its JSON is stored. A protocol, because importing pydantic takes long."""
 
     def model_dump(self, *, mode: str, by_alias: bool) -> Any:
         """Return what the model's JSON is made of."""
@@ -236,7 +236,7 @@ def encode_record(record: RecordLike) -> bytes:
 
 
 def encode_new_record(data: Any, created_ms: int) -> bytes:
-    """Return what ``encode_record`` would of a record with that data and nothing else, which is not made."""
+    """Return the JSON of a new record with that data, as ``encode_record`` would, but faster."""
     try:
         text = orjson.dumps(data)
     except Exception:  # noqa: BLE001 - as ``dumps``, which is one more call

@@ -10,13 +10,13 @@ from typing import Any, Final, Literal, NamedTuple
 
 from beeq.protocol.codec import dumps, loads
 
-#: What ``Queue.on`` takes; it says what each is called with.
+#: The events of ``Queue.on``, which says what each is called with.
 QueueEventName = Literal[
     "ready", "error", "reconnected", "stalled", "raised jobs", "hung",
     "succeeded", "retrying", "failed", "failed:fatal", "cancelled", "postponed",
     "job succeeded", "job retrying", "job failed", "job postponed", "job progress",
 ]  # fmt: skip
-#: What ``Job.on`` takes.
+#: The events of ``Job.on``.
 JobEventName = Literal["succeeded", "retrying", "failed", "postponed", "progress"]
 
 
@@ -39,7 +39,7 @@ class JobEvent(NamedTuple):
 
     @property
     def value(self) -> Any:
-        """The data, with nothing said and ``null`` said being the same ``None``."""
+        """The data; both missing data and ``null`` are None."""
         return None if self.data is ABSENT else self.data
 
 
@@ -51,7 +51,7 @@ def encode_event(job_id: str, name: str, data: Any = ABSENT) -> bytes:
 
 
 def decode_event(text: bytes) -> JobEvent | None:
-    """Return the event in ``text``, or None for what is no event.
+    """Return the event in ``text``, or None if it is not an event.
 
     Anyone may publish anything; a bad message must never harm the receiver.
     """
@@ -72,14 +72,14 @@ _Entry = tuple[int, JobEvent, int]
 
 
 class Backlog:
-    """The latest events of jobs nobody here knew yet, and how known ones ended.
+    """The latest events of jobs that were not known here yet, and the ends of known ones.
 
-    A job's event travels on another connection than the reply to its save and may win. A process that
-    learns of a job asks here what has been heard of it already.
+    A job's event travels on another connection than the reply to its save and may overtake it. A process
+    that learns of a job looks here for events that have already come.
 
-    Bounded in jobs, in bytes of their messages, and in time: the longest silent goes first. Time passes
-    with ``put`` and ``drop``. An end that had to go, or was too large from the start, is no loss where
-    queues keep records or results: a caller that asks for it looks into Redis then (``Results``).
+    Bounded in jobs, in bytes of their messages, and in time: the job that was silent longest is dropped
+    first. Time passes with ``put`` and ``drop``. A dropped end, or one too large to keep, is not lost where
+    queues keep records or results: ``Results`` reads it from Redis.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Backlog:
         self._heard: OrderedDict[str, tuple[int, list[_Entry], int]] = OrderedDict()
         self._size_bytes = 0
         self._young_until_ms = -1  # until then nothing is too old
-        #: The jobs of which anything was heard.
+        #: The jobs with remembered events.
         self.ids = self._heard.keys()
-        #: How many events have been put: a clock that says what was heard since some moment.
+        #: How many events have been put: a clock for "since some moment".
         self.moment = 0
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class Backlog:
         if job_id in self._heard:
             _heard_ms, events, events_bytes = self._heard.pop(job_id)
             self._size_bytes -= events_bytes
-        if size_bytes <= self._max_bytes:  # else it goes, and not all the others
+        if size_bytes <= self._max_bytes:  # else it is dropped, not all the others
             events.append((self.moment, event, size_bytes))
             events_bytes += size_bytes
             if len(events) > self._max_events:
@@ -143,7 +143,7 @@ class Backlog:
             self._size_bytes -= events_bytes
 
     def drop_until(self, job_id: str, moment: int) -> None:
-        """Forget the events heard up to ``moment``: they were of an earlier job of that id."""
+        """Forget the events up to ``moment``: they belong to an earlier job of that id."""
         heard_ms, events, events_bytes = self._heard.get(job_id, (0, [], 0))
         left = [entry for entry in events if entry[0] > moment]
         left_bytes = sum(size_bytes for _moment, _event, size_bytes in left)
@@ -159,11 +159,11 @@ class Backlog:
         self._size_bytes = 0
 
     def all(self, job_id: str, *, since: int = 0) -> list[JobEvent]:
-        """Return what was heard of the job after the moment ``since``, in order."""
+        """Return the job's events after the moment ``since``, in order."""
         _heard_ms, events, _size = self._heard.get(job_id, (0, [], 0))
         return [event for moment, event, _size in events if moment > since]
 
     def get(self, job_id: str, *, since: int = 0) -> JobEvent | None:
-        """Return what was last heard of the job, after the moment ``since``, or None."""
+        """Return the job's last event after the moment ``since``, or None."""
         events = self.all(job_id, since=since)
         return events[-1] if events else None

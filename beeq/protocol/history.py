@@ -22,22 +22,22 @@ BOUNDS_MS: tuple[float, ...] = tuple(
     10 ** (at / _BUCKETS_A_DECADE) for at in range(_BUCKETS_A_DECADE * _DECADES + 1)
 )
 BUCKET_COUNT = len(BOUNDS_MS) + 1
-#: What workers count, in the order of an entry's first numbers.
+#: The workers' counts, in the order of an entry's first numbers.
 COUNTED = ("succeeded", "failed", "retried")
-#: All of them: what samples found, and what has grown between them.
+#: All fields: counts, samples, and growth between samples.
 _NUMBERS = (
     *COUNTED,
     *("samples", "waiting", "active", "delayed", "most_waiting"),
     *("new_ids", "more_succeeded", "more_failed", "more_unfinished"),
 )
 _SECTIONS = 3
-#: More buckets than an entry ever has are nonsense, and so are numbers that Lua does not have exactly.
+#: More buckets than an entry has are invalid, and so are numbers that Lua cannot represent exactly.
 _MOST_BUCKETS = 64
 _LARGEST = 2**53
 _MOST_DIGITS = len(str(-_LARGEST))
 
 
-#: Returns the number of the bucket of a duration in ms. A partial: each job pays for two calls of it.
+#: Returns the bucket number of a duration in ms. A partial for speed: each job calls it twice.
 bucket_of: Callable[[float], int] = partial(bisect_left, BOUNDS_MS)
 
 
@@ -59,7 +59,7 @@ class Buckets:
             self.counts = [one + another for one, another in pairs]
 
     def percentile_ms(self, share: float) -> float | None:
-        """Return below which duration that share of all is, in ms, as exactly as a bucket; None of none."""
+        """Return the duration in ms below which that share lies, to a bucket's precision, or None."""
         total = self.total
         if not total:
             return None
@@ -80,7 +80,7 @@ class Buckets:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read what ``as_text`` has written; nonsense counts nothing."""
+        """Read the text of ``as_text``; invalid text counts nothing."""
         first, separator, rest = text.partition(":")
         if not separator or not first.isdecimal() or len(first) > _MOST_DIGITS:
             return cls()
@@ -117,11 +117,11 @@ class Entry:
 
     Attributes:
         succeeded, failed, retried: outcomes that beeq's workers have recorded; ``failed`` is for good.
-        samples: how often the queue was looked at; the sums ``waiting``, ``active`` and ``delayed`` are of
-            these looks, ``most_waiting`` is the largest.
+        samples: how often the queue was sampled; ``waiting``, ``active`` and ``delayed`` are sums over these
+        samples, ``most_waiting`` is the largest.
         new_ids: automatic ids that were given out.
-        more_succeeded, more_failed: what the sets have grown by; where they shrank, 0.
-        more_unfinished: what ``waiting``, ``active`` and ``delayed`` have grown by together, or shrunk.
+        more_succeeded, more_failed: growth of the sets; 0 where they shrank.
+        more_unfinished: growth of ``waiting``, ``active`` and ``delayed`` together; may be negative.
         waits, durations: of jobs until their first attempt, and of attempts, on beeq's workers.
     """
 
@@ -142,7 +142,7 @@ class Entry:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read an entry; what is nonsense counts as nothing."""
+        """Read an entry; invalid parts count as nothing."""
         if not text:
             return cls()
         numbers, waits, durations = (*text.split(";", _SECTIONS), "", "")[:_SECTIONS]
@@ -152,7 +152,7 @@ class Entry:
 
 
 def counts_text(outcomes: Iterable[int], waits: Sequence[int], durations: Sequence[int]) -> str:
-    """Return what a worker has counted as an entry; "" if that is nothing.
+    """Return a worker's counts as an entry; "" if there are none.
 
     ``outcomes`` are as many as ``COUNTED`` names; ``waits`` and ``durations`` have a count for each bucket.
     """

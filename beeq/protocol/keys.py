@@ -24,8 +24,8 @@ earlierDelayed channel    due time of a new head of ``delayed``, ms as text
 beeq's own keys all begin with ``<prefix>:<queue>:beeq:``, which no bee-queue suffix does:
 
 ================ ========== ================================================================
-beeq:claims      hash       id → ``<token>.<place>:<deliveries>``: whose it is (the call that took it, and
-                            the job's place in it), and how often it was handed out
+beeq:claims      hash       id → ``<token>.<place>:<deliveries>``: its owner (the call that took it, and
+the job's place in it), and how often it was handed out
 beeq:ahead       sorted set ``<claim> <id>`` of a job that was claimed ahead and has not begun → until when it
                             is to begin, ms since the epoch; then others may give it back
 beeq:results     hash       id → ``<created>:<s|f><text>``: a result, or an error's message, as long as
@@ -37,17 +37,17 @@ beeq:oddResults  hash       the same: the two keys take turns, each for one ``re
 beeq:cancelled   sorted set claim → when its job was cancelled, ms since the epoch; has a TTL;
                             also a channel, which carries the claim
 beeq:outbox      stream     ids of jobs that have changed, for the mirror; only in mirrored queues
-beeq:mirror      string     what the mirror has failed with last; has a TTL; in the first mirrored queue only
+beeq:mirror      string     the mirror's last failure; has a TTL; in the first mirrored queue only
 beeq:scan        string     process that compares queue and mirror now; has a TTL
-beeq:workers     sorted set worker process → when it last beat, ms since the epoch; has a TTL; also a
-                            channel, on which one that comes is named
-beeq:requeued    set        ids that the stall check which goes on has queued again; has a TTL
+beeq:workers     sorted set worker process → its last heartbeat, ms since the epoch; has a TTL; also a
+channel, on which a new process is announced
+beeq:requeued    set        ids that the current stall check has queued again; has a TTL
 beeq:swept       hash       how far the sweep through claims has come; has a TTL
-beeq:written     string     nothing: a write that replicas confirm (``wait_replicas``); has a TTL
+beeq:written     string     empty: a write that replicas confirm (``wait_replicas``); has a TTL
 beeq:tried       string     there while one script call tries the user's rights, and gone at its end
 beeq:attempts    hash       id → the job's failed attempts, newest first, one a line; has a TTL
-beeq:paused      string     there while the queue is paused: since when, by whom, why, as JSON; has a TTL if
-                            it ends by itself; also a channel
+beeq:paused      string     exists while the queue is paused: since when, who paused it, why, as JSON; has
+a TTL if it ends by itself; also a channel
 beeq:hidden      list       ids that wait, as in ``waiting`` and before these, while they are hidden from Node
 beeq:succeededAt sorted set id → when a worker that is to drop ended jobs in time has recorded the
                             success, ms since the epoch; the fraction is a mark of the record; has a TTL
@@ -120,7 +120,7 @@ SIDE_SUFFIXES = (
     "beeq:hours",
 )
 
-#: Keys of earlier versions of beeq, which nobody reads any more; ``destroy`` deletes them too.
+#: Keys of earlier versions of beeq, no longer read; ``destroy`` deletes them too.
 OLD_SUFFIXES = ("beeq:expiries",)
 
 
@@ -155,7 +155,7 @@ class WorkerKey(Key):
 class Keys:
     """The key names of one queue. An empty prefix means ``bq``, as in bee-queue.
 
-    ``worker`` is the process whose own key is meant.
+    ``worker`` is the process of the key ``running``.
     """
 
     prefix: str
@@ -211,7 +211,7 @@ class Keys:
 
 
 def hash_tag_of(key: str) -> str:
-    """Return the part of a key by which a Redis Cluster places it; "" if that is all of it."""
+    """Return the part of a key that decides its slot in a Redis Cluster; "" if that is all of it."""
     tag, closing, _ = key.partition("{")[2].partition("}")
     return tag if closing else ""
 

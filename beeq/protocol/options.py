@@ -1,4 +1,4 @@
-"""What may be asked of a job, checked in bee-queue's words: protocol/README.md, "Error texts". No IO.
+"""Checks a job's options, with bee-queue's error texts: protocol/README.md, "Error texts". No IO.
 
 A check returns what is stored; it raises TypeError for a wrong type and ValueError for a wrong value.
 """
@@ -88,7 +88,7 @@ def check_due_ms(when: Any, *, now_ms: int) -> int:
 def check_delay(options: Any) -> int:
     """Return the option ``delay`` of a job that is to be saved, in ms since the epoch; 0: it may run at once.
 
-    Text of digits is a time, as it is to bee-queue, which hands it to Redis unchanged.
+    Text of digits is a time, as in bee-queue, which hands it to Redis unchanged.
     """
     if not isinstance(options, dict):
         raise TypeError(f"options must be a dict, not {type(options).__name__}")
@@ -98,7 +98,7 @@ def check_delay(options: Any) -> int:
     try:
         is_text = isinstance(delay, str) and delay.isascii() and delay.isdigit()
         number = int(delay) if is_text else delay
-        # An absolute time by now: what else ``delay_until`` takes has no place in a record.
+        # It is an absolute time by now: a record has none of the other forms of ``delay_until``.
         return check_due_ms(number if isinstance(number, int | float) else None, now_ms=0)
     except ValueError as error:
         raise ValueError(f"invalid delay timestamp: the option delay is {delay!r:.100}") from error
@@ -119,7 +119,7 @@ def check_job_id(job_id: Any) -> str | None:
 
 
 def retries_left(options: dict[str, Any]) -> int:
-    """Return how many retries a record still grants, by Node or by beeq; nonsense grants none."""
+    """Return how many retries a record still grants, by Node or by beeq; 0 for an invalid value."""
     retries = options.get("retries")
     if isinstance(retries, str):
         try:
@@ -130,9 +130,9 @@ def retries_left(options: dict[str, Any]) -> int:
 
 
 def timeout_ms_of(options: dict[str, Any], default_ms: int = 0) -> int:
-    """Return the timeout a record asks for, in ms; 0 when it asks for none, by a 0.
+    """Return a record's timeout in ms; 0 means none.
 
-    The default counts when it says nothing of a timeout, or nonsense.
+    The default applies when the record has no valid timeout.
     """
     timeout = options.get("timeout")
     is_none = timeout == 0 and not isinstance(timeout, bool)
@@ -140,25 +140,25 @@ def timeout_ms_of(options: dict[str, Any], default_ms: int = 0) -> int:
 
 
 def backoff_ms_of(options: dict[str, Any]) -> int:
-    """Return how long the job's backoff would wait now; a custom strategy is taken for its stored delay."""
+    """Return how long the job's backoff would wait now; for a custom strategy its stored delay."""
     backoff = options.get("backoff")
     if not isinstance(backoff, dict) or backoff.get("strategy") == "immediate":
         return 0
     delay_ms = backoff.get("delay")
     if isinstance(delay_ms, bool) or not isinstance(delay_ms, int | float):
         return 0
-    # Compared first: an integer of any length is no float. NaN is not less than anything.
+    # Compared first: an integer may be too long for a float. NaN is not less than anything.
     return int(delay_ms) if 0 < delay_ms <= SAFE_INTEGER else 0
 
 
 def postponed_ms_of(options: dict[str, Any]) -> int:
-    """Return for how long the job was postponed so far, in ms; 0 for nonsense."""
+    """Return for how long the job was postponed so far, in ms; 0 for an invalid value."""
     own = options.get("beeq")
     return whole_of(own.get("postponed")) if isinstance(own, dict) else 0
 
 
 def created_ms_of(options: dict[str, Any]) -> int:
-    """Return the creation time in a record, in ms since the epoch; 0 for nonsense."""
+    """Return the creation time in a record, in ms since the epoch; 0 for an invalid value."""
     created = options.get("timestamp")
     if isinstance(created, float) and math.isfinite(created):
         created = int(created)
@@ -166,9 +166,9 @@ def created_ms_of(options: dict[str, Any]) -> int:
 
 
 def first_due_ms_of(options: dict[str, Any]) -> int:
-    """Return when a job that no attempt was made of was due, in ms since the epoch; 0 if it was postponed.
+    """Return when a job without an attempt was due, in ms since the epoch; 0 if it was postponed.
 
-    0 also if nobody knows.
+    0 also if it is unknown.
     """
     created = options.get("timestamp")
     if (
@@ -177,18 +177,18 @@ def first_due_ms_of(options: dict[str, Any]) -> int:
         and "delay" not in options
         and "beeq" not in options
     ):
-        return created  # as it is for nearly all
+        return created  # as for nearly all jobs
     return 0 if postponed_ms_of(options) else max(created_ms_of(options), whole_of(options.get("delay")))
 
 
 def whole_in(digits: bytes) -> int:
-    """Return a number as Redis has it, in digits; 0 for nonsense, and for one beyond 2^53."""
+    """Return the number in Redis's digits; 0 if invalid or beyond 2^53."""
     is_short = len(digits) <= len(str(SAFE_INTEGER))
     return int(digits) if is_short and digits.isdigit() and int(digits) <= SAFE_INTEGER else 0
 
 
 def whole_of(number: Any) -> int:
-    """Return a record's number as one that can be counted with: 0 for nonsense, and never beyond 2^53."""
+    """Return a record's number for calculating: 0 if invalid, and never beyond 2^53."""
     if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
         return 0
     if isinstance(number, float):

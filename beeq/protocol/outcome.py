@@ -47,7 +47,7 @@ _LOCAL_EVENTS = {
 
 
 class AttemptedJob(RecordLike, Protocol):
-    """What an outcome needs of a job: its record, as its handler left it and as it was claimed."""
+    """The part of a job that an outcome needs: its record, as its handler left it and as it was claimed."""
 
     claimed_record: bytes
     started_ms: int
@@ -67,13 +67,13 @@ class Outcome:
     record: bytes
     #: The message for the events channel.
     message: bytes
-    #: What ``result()`` finds later, with the job's creation time in front; empty: nothing.
+    #: The stored result for ``result()``, with the job's creation time in front; empty: none.
     keep: bytes = b""
     #: Retrying: how long to wait first, in ms. 0: back to ``waiting`` at once.
     delay_ms: int = 0
-    #: Retrying: the attempt does not count, its handler has put the job off.
+    #: Retrying: the attempt does not count, its handler has postponed the job.
     is_postponed: bool = False
-    #: Unless it succeeded, or is put off: what is noted of the attempt (``attempts.py``), by the worker.
+    #: Unless it succeeded or was postponed: the note on the attempt (``attempts.py``), set by the worker.
     attempt: bytes = b""
     #: … and when it ended, in ms since the epoch.
     ended_ms: int = 0
@@ -128,9 +128,9 @@ def fail(job: AttemptedJob, error: BaseException, strategies: Mapping[str, Strat
 
 
 def refused_outcome(outcome: Outcome, error: RedisError, *, with_record: bool) -> Outcome:
-    """Decide what is recorded in place of an outcome whose content Redis refuses: a short failure for good.
+    """Replace an outcome whose content Redis refuses by a short, final failure.
 
-    Its record is the one that was claimed, with the error; without a record, Redis keeps the one it has.
+    It writes the record as it was claimed, with the error; without ``with_record``, Redis keeps its record.
     """
     job = outcome.job
     size_bytes = len(outcome.record) + len(outcome.message) + len(outcome.keep)
@@ -170,7 +170,7 @@ def _retry_delay_ms(
 
 
 def _postponed(job: AttemptedJob, error: BaseException) -> Outcome:
-    """Put the job back as it is, but for the sum of its postponements; fail it if that is used up."""
+    """Put the job back unchanged, but for its sum of postponements; fail it if that is used up."""
     try:
         delay_ms = max(MIN_POSTPONED_MS, _asked_ms(getattr(error, "after", None)))
     except BaseException as broken:  # noqa: BLE001 - a handler may give anything as time
@@ -190,7 +190,7 @@ def _postponed(job: AttemptedJob, error: BaseException) -> Outcome:
 
 
 def _asked_ms(after: Any) -> int:
-    """Return a delay that a handler asks for, a ``Duration``, in ms; raise if it is neither."""
+    """Return a handler's delay, a ``Duration``, in ms; raise if it is invalid."""
     after_ms = in_ms(after)
     return max(0, _whole_ms(min(after_ms, MAX_DELAY_MS)))  # a handler may ask to wait for ever
 
@@ -205,7 +205,7 @@ def _failure(job: AttemptedJob, error: BaseException, status: str = "failed", de
     event = encode_event(job.saved_id(), status, message)
     outcome = Outcome(job, status, b"", event, delay_ms=delay_ms, error=error)
     if _is(error, JobUnreadable):
-        return outcome  # its text stays as it is, for an operator to see
+        return outcome  # the record's text stays as it is, for an operator to see
     job.status = status
     _add_trace(job.options, trace_of(error))
     if status == "failed":
@@ -213,7 +213,7 @@ def _failure(job: AttemptedJob, error: BaseException, status: str = "failed", de
     try:
         outcome.record = encode_record(job)
     except TypeError:
-        # The handler put something into the record that JSON has no word for.
+        # The handler put something into the record that cannot be written as JSON.
         job.status = outcome.status = "failed"
         outcome.delay_ms = 0
         outcome.message = encode_event(job.saved_id(), "failed", message)
@@ -231,7 +231,7 @@ def _claimed_record(job: AttemptedJob, error: BaseException) -> bytes:
     try:
         return encode_record(claimed)
     except TypeError:
-        return b""  # its text stays as it is: it can be read, but not written again
+        return b""  # the record's text stays as it is: it can be read, but not written again
 
 
 def _forget_postponements(options: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ def _add_trace(options: dict[str, Any], trace: str) -> None:
 
 
 def _is(error: BaseException, *kinds: type[BaseException]) -> bool:
-    """Return whether it is one of these; what it says of its class itself may raise anything."""
+    """Return whether it is one of these, without its ``__class__``, which may raise anything."""
     return issubclass(type(error), kinds)
 
 
@@ -259,7 +259,7 @@ def message_of(error: BaseException) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """Return what a record stores of an attempt's error.
+    """Return the trace that a record stores of an attempt's error.
 
     The first line is the error, where Node peers and dashboards expect it; Python's traceback follows.
     """

@@ -1,7 +1,7 @@
-"""What is written down of a paused queue: since when, by whom, why, and until when.
+"""The stored text of a queue's pause: since when, who paused it, why, and until when.
 
-The text in ``beeq:paused`` is JSON, with times by Redis's clock. Whatever text is
-there, the queue is paused: one that somebody has set by hand says nothing more.
+The text in ``beeq:paused`` is JSON, with times by Redis's clock. Any other text there,
+set by hand, pauses the queue as well.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Pause:
     """A queue's pause. Times are ms since the epoch, by Redis's clock.
 
     Attributes:
-        since_ms: when it began; 0: nobody knows.
-        by: who paused the queue, as a rule ``user@host``; "" if nobody knows.
+        since_ms: when it began; 0: unknown.
+        by: who paused the queue, as a rule ``user@host``; "" if unknown.
         reason: why; "" if none was given.
-        until_ms: when it ends by itself; None: when somebody resumes the queue.
+        until_ms: when it ends by itself; None: when the queue is resumed.
         everyone: whether waiting jobs are hidden from Node workers, too.
     """
 
@@ -47,14 +47,14 @@ class Pause:
         }
 
     def __str__(self) -> str:
-        """Return by whom, until when and why, for a line of a log; not escaped."""
+        """Return who paused it, until when and why, for a line of a log; not escaped."""
         until = "until somebody resumes it" if self.until_ms is None else f"until {_moment(self.until_ms)}"
         who = f"by {self.by or 'somebody'}{', for Node workers, too' if self.everyone else ''}"
         return f"{who}, {until}{f': {self.reason}' if self.reason else ''}"
 
 
 def decode_pause(raw: bytes) -> Pause:
-    """Return what the text of ``beeq:paused`` says; what it does not say is unknown."""
+    """Return the pause in the text of ``beeq:paused``; missing parts are unknown."""
     try:
         members = loads(raw)
     except ValueError:
@@ -74,7 +74,7 @@ def decode_pause(raw: bytes) -> Pause:
 def _moment(at_ms: int) -> str:
     try:
         return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
-    except (OverflowError, OSError, ValueError):  # a year that no calendar has
+    except (OverflowError, OSError, ValueError):  # an impossible date
         return f"{at_ms} ms"
 
 

@@ -1,4 +1,4 @@
-"""What a worker process notes of itself and of the jobs that run there, in ``beeq:running:<worker>``.
+"""A worker process's notes on itself and its running jobs, in ``beeq:running:<worker>``.
 
 The hash has a field ``process``, a JSON object, a field ``noted``: when that was written, and for each job a
 field ``job:<id>``: since when it runs; both in ms by Redis's clock.
@@ -17,17 +17,17 @@ _JOB = b"job:"
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """What a process says of its work on one queue. Times are ms since the epoch, by its own clock.
+    """A process's facts about its work on one queue. Times are ms since the epoch, by its own clock.
 
     Attributes:
         version: beeq's.
         started_ms: when it began to work.
-        clock_ms: its clock when it said so.
+        clock_ms: its clock at the time of the note.
         places: how many jobs may run there at once.
         busy: how many run.
         is_taking: whether it takes jobs, or would if the queue were not paused.
         stall_interval_ms: the setting.
-        noted_ms: when it said so, by Redis's clock.
+        noted_ms: the time of the note, by Redis's clock.
         ahead: how many jobs it has claimed ahead that do not run yet.
     """
 
@@ -59,7 +59,7 @@ def encode_facts(facts: ProcessFacts) -> bytes:
 
 
 def decode_running(fields: Mapping[bytes, bytes]) -> tuple[ProcessFacts, list[tuple[str, int]]]:
-    """Return what the process says, and id and start of its jobs; what nobody of beeq's wrote is unknown."""
+    """Return the process's facts, and id and start of its jobs; fields not written by beeq are unknown."""
     jobs = []
     for field, value in fields.items():
         since = _time_in(value)

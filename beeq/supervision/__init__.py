@@ -1,9 +1,9 @@
-"""What works in the background for as long as a queue is open, and what watches over it.
+"""The background duties of an open queue, and their watchdog.
 
-``duty`` is what is known of one duty, ``supervised_task`` one that is a coroutine, ``duties`` those of one
-owner with their watchdog. A duty that ends in any way is reported and begun again, a little later each time;
-so is one that hangs. Duties live in an empty context: they outlive who began them, and what its context
-variables hold. ``fence`` keeps code of others at arm's length, ``signal_thread`` hears of signals where a
-loop may be blocked, ``loop_watch`` says that one is, ``end_guard`` ends the process where no thread may run.
-Knows nothing of Redis, and of jobs no more than their ids.
+``duty`` is the state of one duty, ``supervised_task`` a duty that is a coroutine, ``duties`` those of one
+owner with their watchdog. A duty that ends in any way, or hangs, is reported and restarted, a little later
+each time. Duties run in an empty context: they outlive their starters and the values of their context
+variables. ``fence`` isolates third-party code, ``signal_thread`` receives signals even if a loop is blocked,
+``loop_watch`` reports a blocked loop, ``end_guard`` ends the process when no thread can run. Knows nothing of
+Redis, and of jobs only their ids.
 """

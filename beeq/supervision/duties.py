@@ -1,4 +1,4 @@
-"""The duties of one owner, and the watchdog, which looks for those that take no turn."""
+"""The duties of one owner, and the watchdog, which restarts those that take no turn."""
 
 import asyncio
 import time
@@ -13,25 +13,25 @@ from beeq.supervision.supervised_task import SupervisedTask
 #: How long a duty may be silent: a third of the stall interval, within these bounds.
 _LEAST_PATIENCE_S = 0.3
 _MOST_PATIENCE_S = 10.0
-#: How long a loop may take to its end; a task that is deaf to its cancellation shall not stop the duties.
+#: How long a cancelled loop may take to end; a task that ignores its cancellation must not stop the duties.
 _LONGEST_END_S = 30.0
 
 
 def patience_s_of(stall_interval_ms: int) -> float:
-    """Return how long a duty of a queue may be silent: one that hangs is back within a stall interval."""
+    """Return how long a duty of a queue may be silent: a hanging one is restarted within a stall interval."""
     return min(max(stall_interval_ms / 3000, _LEAST_PATIENCE_S), _MOST_PATIENCE_S)
 
 
 class Duties:
     """The duties of one owner, and their watchdog, from the first ``add`` until ``close``.
 
-    The watchdog is a chain of the loop's timers: nobody has its task to cancel. A loop that is blocked stops
-    it; ``silent_ms``, which may be read in any thread, tells that.
+    The watchdog is a chain of timers, not a task, so it cannot be cancelled. A blocked loop stops it;
+    ``silent_ms``, which may be read in any thread, shows that.
 
     Args:
         on_error: called with what ended a duty, with DutyEnded or DutySilent.
         patience_s: how long a duty may be silent.
-        is_redis_there: a silent duty may wait for Redis: only if this returns True does it hang.
+        is_redis_there: a silent duty may wait for Redis: it hangs only if this returns True.
     """
 
     def __init__(
@@ -80,31 +80,31 @@ class Duties:
         if self._timer is None and not self._is_closed:
             self._ticked_at_s = time.monotonic()
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._tick_s, self._tick, context=Context())  # nobody's own
+            self._timer = loop.call_later(self._tick_s, self._tick, context=Context())  # not a caller's
 
     def remove(self, duty: Duty) -> None:
         """Forget a duty."""
         self._silence.pop(duty, None)
 
     async def stop(self, task: SupervisedTask, *, timeout_s: float = 1.0) -> None:
-        """End a duty that ``start`` has returned, wait so long for that, and forget it."""
+        """End a duty that ``start`` has returned, wait at most ``timeout_s``, and forget it."""
         await task.stop(timeout_s)
         self.remove(task.duty)
         if task in self._tasks:
             self._tasks.remove(task)
 
     def health(self) -> tuple[DutyHealth, ...]:
-        """Return how each duty is, in the order in which they began; may be called in any thread."""
+        """Return the state of each duty, in the order in which they began; may be called in any thread."""
         return tuple(duty.health() for duty in list(self._silence))
 
     @property
     def are_cancelled(self) -> bool:
-        """Whether somebody else has cancelled all tasks here, as ``asyncio.run`` does with every task."""
+        """Whether all tasks here were cancelled from outside, as ``asyncio.run`` does with every task."""
         is_any = any(task.is_cancelled for task in self._tasks)
         return is_any and not any(task.is_let_be for task in self._tasks)
 
     def _may_begin_again(self, cancelled_at_s: float) -> bool:
-        """Return whether the loop goes on: before it ends, it waits for all tasks that were cancelled."""
+        """Return whether the loop goes on: an ending loop first waits for all cancelled tasks."""
         if not self.are_cancelled or time.monotonic() - cancelled_at_s > _LONGEST_END_S:
             return True
         return not any(task.cancelling() for task in asyncio.all_tasks())
@@ -116,7 +116,7 @@ class Duties:
         return round((time.monotonic() - self._ticked_at_s) * 1000) if is_watching else 0
 
     async def close(self, *, timeout_s: float = 1.0) -> None:
-        """End all duties, and the watchdog; wait so long for each duty's end."""
+        """End all duties, and the watchdog; wait at most ``timeout_s`` for each."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -157,11 +157,11 @@ class Duties:
         ]
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Judge the silent duties once it is known that Redis answers."""
+        """Ask whether Redis answers, and then restart the silent duties."""
         if self._asking is not None and not self._asking.done():
             if self._ticked_at_s - self._asked_at_s < _MOST_PATIENCE_S:
                 return
-            self._asking.cancel()  # it hangs itself
+            self._asking.cancel()  # the question itself hangs
         self._asked_at_s = self._ticked_at_s
         self._asking = loop.create_task(self._judge(), name="beeq watchdog")
 

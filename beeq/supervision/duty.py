@@ -1,4 +1,4 @@
-"""What is known of one duty: whether it runs, when it last took a turn, what ended it."""
+"""The state of one duty: whether it runs, when it last took a turn, what ended it."""
 
 import asyncio
 import logging
@@ -14,19 +14,19 @@ T = TypeVar("T")
 
 logger = logging.getLogger("beeq")
 
-#: How soon a duty begins again after its end; doubles, and a turn begins it over.
+#: The delay before a duty restarts after its end; doubles, and a turn resets it.
 _FIRST_AGAIN_S = 0.05
 _LONGEST_AGAIN_S = 5.0
-#: A duty that sleeps says so often that it is there, for each time that it may be silent.
+#: How many signs of life a sleeping duty gives in the time that it may be silent.
 STEPS_PER_PATIENCE = 4
 
-#: ``restarting``: it has ended or hung, and begins again shortly; ``failed``: it was given up.
+#: ``restarting``: it has ended or hung, and restarts shortly; ``failed``: it was given up.
 DutyState = Literal["running", "restarting", "stopped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class DutyHealth:
-    """How one duty of a queue, or of the mirror, is.
+    """The state of one duty of a queue, or of the mirror.
 
     Attributes:
         name: ``pump``, ``blocking fetch``, ``heartbeat``, ``stall check``, ``repeated stall check``,
@@ -35,7 +35,7 @@ class DutyHealth:
         state: ``running``, ``restarting``, ``stopped`` or ``failed``.
         last_turn_ms: when it last took a turn, in ms since the epoch.
         silent_ms: how long ago that was.
-        restarts: how often it ended or hung, and was begun again.
+        restarts: how often it was restarted after it had ended or hung.
         error: what ended it last, as text; "" if nothing ever did.
     """
 
@@ -59,9 +59,9 @@ async def contained(function: Callable[[], Awaitable[object]]) -> BaseException 
 
 
 class Duty:
-    """What is known of one duty. It says ``turn``, its owner ``broke``, and the watchdog judges its silence.
+    """The state of one duty. The duty calls ``turn``, its owner ``broke``; the watchdog judges its silence.
 
-    ``on_silent`` is called by the watchdog, in the watchdog's loop: end what hangs, and begin again.
+    The watchdog calls ``on_silent`` in its loop: cancel what hangs, and restart.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Duty:
         self.breaks = 0
         #: When the last turn was taken, by the monotonic clock.
         self.turned_at_s = time.monotonic()
-        #: Counts what shows that it does not hang.
+        #: Counts signs of life.
         self.steps = 0
         self._on_error = on_error
         self._quiet_s = 0.0
@@ -93,22 +93,22 @@ class Duty:
         return self.patience_s + self._quiet_s
 
     def turn(self, quiet_s: float = 0.0) -> None:
-        """A turn was taken; the next may come so much later than usual."""
+        """Note a turn; the next may come ``quiet_s`` later than usual."""
         self.progressed()
         self.rests(quiet_s)
 
     def progressed(self) -> None:
-        """Show a turn that says nothing of whether the duty's own coroutine hangs."""
+        """Note a turn that does not show whether the duty's own coroutine hangs."""
         self.turned_at_s = time.monotonic()
         self.breaks = 0
 
     def rests(self, quiet_s: float) -> None:
-        """No turn was taken, but all is well; the next may come so much later than usual."""
+        """Note a sign of life without a turn; the next may come ``quiet_s`` later than usual."""
         self.steps += 1
         self._quiet_s = quiet_s
 
     async def rest(self, rest_s: float) -> None:
-        """Sleep so long, and say meanwhile that the duty is there."""
+        """Sleep ``rest_s``, with signs of life."""
         step_s = self.patience_s / STEPS_PER_PATIENCE
         self.turn()
         while rest_s > 0:
@@ -117,9 +117,9 @@ class Duty:
             self.turn()
 
     async def in_turn(self, call: Coroutine[Any, Any, T], *, sent: Callable[[], int], bound_s: float) -> T:
-        """Await a call that shares its line with others: while these are sent, it waits, and does not hang.
+        """Await a call that shares a pipeline with others: while these are sent, it waits, and does not hang.
 
-        ``sent`` counts what the line has carried; ``bound_s`` is how long one piece of it may take.
+        ``sent`` counts the pipeline's batches; ``bound_s`` is how long one of them may take.
         """
         waiting = asyncio.get_running_loop().create_task(call)
         seen = sent()
@@ -135,7 +135,7 @@ class Duty:
             self.rests(0)
 
     def broke(self, error: BaseException) -> None:
-        """It has ended, or hung, and begins again: count and report that."""
+        """Count and report that it has ended, or hung, and restarts."""
         self.restarts += 1
         self.breaks += 1
         self.state = "restarting"
@@ -146,17 +146,17 @@ class Duty:
             logger.exception("that the %s ended could not be reported", self.name)
 
     def again_s(self) -> float:
-        """Return how long to wait before it begins again."""
+        """Return how long to wait before it restarts."""
         longest_s = min(self.patience_s / 2, _LONGEST_AGAIN_S)
         return min(_FIRST_AGAIN_S * 2.0 ** min(self.breaks - 1, 20), longest_s) * random.uniform(0.75, 1)
 
     def begins(self) -> None:
-        """It begins, for the first time or again."""
+        """Note that it begins, for the first time or again."""
         self.state = "running"
         self.rests(0.0)
 
     def health(self) -> DutyHealth:
-        """Return how it is."""
+        """Return its state."""
         silent_ms = round((time.monotonic() - self.turned_at_s) * 1000)
         now_ms = time.time_ns() // 1_000_000
         return DutyHealth(self.name, self.state, now_ms - silent_ms, silent_ms, self.restarts, self._error)

@@ -1,7 +1,7 @@
-"""A second process that ends this one in its time, also where C code holds the interpreter for ever.
+"""A second process that ends this one in time, even if C code holds the interpreter for ever.
 
-Then no thread runs here, and no signal's handler. It is for a command without a parent, which would do this.
-(The first process of a container cannot be killed from inside; who stops the container does it.)
+Then no thread and no signal handler runs here. It is for a command without a parent process, which would do
+this. (The first process of a container cannot be killed from inside; stopping the container does it.)
 """
 
 import logging
@@ -16,12 +16,12 @@ from beeq.supervision import end_guard_main
 
 logger = logging.getLogger("beeq")
 
-#: How long it may take to end; it does so at once.
+#: How long to wait for the guard's end, which is immediate as a rule.
 _END_S = 1.0
 
 
 class EndGuard:
-    """Guards this process from its construction until ``close``; without it, if it cannot be started.
+    """Guards this process from its construction until ``close``, if the guard can be started.
 
     Args:
         signals: where the numbers of signals are read, see ``signal_thread``.
@@ -47,7 +47,7 @@ class EndGuard:
             logger.warning("a worker's guard could not be started: %s", error.strerror)
 
     def begin(self, limit_s: float) -> None:
-        """Let the process go on no longer than so; may be called in any thread."""
+        """Limit the process's remaining time; may be called in any thread."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError, ValueError):  # it has ended, or is closed
                 os.write(self._process.stdin.fileno(), b"%f\n" % limit_s)

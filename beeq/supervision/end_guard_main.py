@@ -1,13 +1,13 @@
-"""What runs in a guard's process: it kills the process that started it where nothing in that can end it.
+"""The guard process: it kills the process that started it when nothing inside that can end it.
 
 A script of its own, without beeq and site-packages. It looks at two things:
 
 * The socket to which the system writes the number of each signal that the process gets. A thread there reads
-  it at once; where numbers stay, it does not run, for C code holds the interpreter. One stop signal lets the
-  first limit begin, a second one the shorter limit.
-* Its standard input: a number is a limit, in s, that the thread has set, or the signal's handler, which some
-  C code lets run. Then the signals so far have been heard, though their numbers stay. The input's end is that
-  of the process.
+it at once; if numbers stay unread, C code holds the interpreter. One stop signal starts the first limit, a
+second one the shorter limit.
+* Its standard input: a number is a limit, in s, set by the thread, or by the signal's handler, which some C
+code lets run. Then the signals so far were handled, though their numbers stay. The input's end means the
+process's end.
 """
 
 import math
@@ -27,10 +27,10 @@ def main(guarded_pid: int, signals: socket.socket, limits_s: tuple[float, float]
     """Kill the guarded process when its time is over; return when it has ended by itself."""
     for number in (*_STOPS, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    told_end_s = unread_end_s = math.inf
-    told = unread = 0
+    given_end_s = unread_end_s = math.inf
+    limits_read = unread = 0
     while True:
-        is_watched = unread > 0 or told_end_s < math.inf
+        is_watched = unread > 0 or given_end_s < math.inf
         heard = [_INPUT] if is_watched else [_INPUT, signals.fileno()]
         readable, _, _ = select.select(heard, [], [], _LOOK_S if is_watched else None)
         now_s = time.monotonic()
@@ -38,19 +38,19 @@ def main(guarded_pid: int, signals: socket.socket, limits_s: tuple[float, float]
             limits = os.read(_INPUT, 4096).split()
             if not limits:
                 return
-            told += len(limits)
-            told_end_s = min(told_end_s, *(now_s + float(limit) for limit in limits))
-            # A signal that comes between is taken for heard, too, and waits for the limit of the one before.
+            limits_read += len(limits)
+            given_end_s = min(given_end_s, *(now_s + float(limit) for limit in limits))
+            # A signal that comes in between counts as handled, too, and waits for the earlier one's limit.
             unread, unread_end_s = _unread_stops(signals), math.inf
         left = _unread_stops(signals)
         if left > unread:
-            unread_end_s = min(unread_end_s, now_s + limits_s[told + left > 1])
+            unread_end_s = min(unread_end_s, now_s + limits_s[limits_read + left > 1])
         unread = left
         if not unread:
             unread_end_s = math.inf
             if signals.fileno() in readable:
-                time.sleep(_LOOK_S)  # another signal, which is being read
-        if now_s >= min(told_end_s, unread_end_s):
+                time.sleep(_LOOK_S)  # another signal is just being read
+        if now_s >= min(given_end_s, unread_end_s):
             _kill(guarded_pid)
             return
 

@@ -1,24 +1,24 @@
-"""Says a queue's errors to its listeners, or the log, and not the same one again and again.
+"""Reports a queue's errors to its listeners, or the log, without repeating the same one all the time.
 
-While Redis is away, or refuses something, each duty of a queue meets the same error at each of its tries.
+While Redis is away, or refuses something, each duty of a queue gets the same error at each of its tries.
 
-* The first of its class and text is said at once, also in the middle of an outage: no two errors are taken
-  for one.
-* While Redis is away (``RedisUnavailable``), the same one again is counted, and said after ``FIRST_REST_S`` =
-  5 s, then after twice as long each time, up to ``LONGEST_REST_S`` = 5 min, unless Redis, asked just before,
-  is back. The latest one is said; its ``repeated`` is how many more there were (a note of it, too).
-* What Redis refuses (``RedisRefused``) is said ``REFUSALS`` = 10 times as it comes, as bee-queue says each,
-  and then counted in the same way. After a minute without one it is a new one.
-* Only what Redis does to beeq (``RedisError``) is counted. What a job, a listener or a duty has to say is
-  said each time.
-* Once Redis was away, it is asked by a connection of its own, after 0.5 s, then after twice as long each time
-  up to ``LONGEST_PAUSE_S`` = 5 s. Once it answers, and no duty has met the error since half a second, the
-  queue emits ``reconnected`` with for how long it was away, in ms, and the number of errors; without a
-  listener that is logged. The next outage is said at once again.
-
-So an outage is one ``error`` event for each of its texts, then one now and then, and a ``reconnected`` at
-most about 6 s, and the time of a connection, after Redis is back. At most ``MAX_KINDS`` errors are known at a
+* The first error of a class and text is reported at once, also in the middle of an outage: different errors
+are never merged.
+* While Redis is away (``RedisUnavailable``), repetitions are counted, and the latest one is reported after
+``FIRST_REST_S`` = 5 s, then after twice as long each time, up to ``LONGEST_REST_S`` = 5 min, unless Redis,
+asked just before, is back. Its ``repeated`` is how many more there were (in a note, too).
+* A refusal (``RedisRefused``) is reported ``REFUSALS`` = 10 times as it comes, as bee-queue reports each, and
+then counted in the same way. After a minute without it, it counts as new.
+* Only errors of Redis (``RedisError``) are counted. Errors of a job, a listener or a duty are reported each
 time.
+* While Redis is away, it is asked over a connection of its own, after 0.5 s, then after twice as long each
+time up to ``LONGEST_PAUSE_S`` = 5 s. Once it answers, and no duty has got the error for half a second, the
+queue emits ``reconnected`` with the length of the outage, in ms, and the number of errors; without a listener
+that is logged. The next outage is reported at once again.
+
+So an outage gives one ``error`` event for each of its texts, then one now and then, and a ``reconnected`` at
+most about 6 s, and the time of a connection, after Redis is back. At most ``MAX_KINDS`` errors are
+remembered.
 """
 
 import asyncio
@@ -35,18 +35,18 @@ from beeq.logs.records import log_event, log_queue_error
 FIRST_REST_S = 5.0
 LONGEST_REST_S = 300.0
 REFUSALS = 10
-#: An error that was not met for so long is a new one.
+#: An error that did not occur for so long counts as new.
 _FORGOTTEN_S = 60.0
 MAX_KINDS = 50
-#: Between two looks at what is to be said.
+#: Between two looks at what is to be reported.
 _STEP_S = 0.5
 LONGEST_PAUSE_S = 5.0
-#: Redis is back when it answers and no duty has met an error for so long.
+#: Redis is back when it answers and no duty has got an error for so long.
 _QUIET_S = 0.5
 
 
 class RedisLine(Protocol):
-    """What is asked whether Redis is back: a ``Connection``."""
+    """The ``Connection`` over which Redis is asked."""
 
     def call(self, *command: Any) -> Coroutine[Any, Any, Any]:
         """Send a command, connecting first if need be; return its reply, or raise RedisError."""
@@ -65,12 +65,12 @@ class _KnownError:
         self.said_at = self.met_at = now
         self.rest_s = FIRST_REST_S
         self.unsaid = 0
-        #: How many more are said as they come.
+        #: How many more are reported as they come.
         self.free = 0 if isinstance(error, RedisUnavailable) else REFUSALS - 1
 
 
 class ErrorReports:
-    """One queue's.
+    """One queue's error reports.
 
     ``emit`` calls the queue's listeners of an event, and returns whether there were any; ``spawn`` runs a
     coroutine until the queue closes, and returns whether it could; ``connection`` is for nothing else.
@@ -88,7 +88,7 @@ class ErrorReports:
         self._emit = emit
         self._spawn = spawn
         self._connection = connection
-        self._kinds: OrderedDict[str, _KnownError] = OrderedDict()  # the one that was met last at the end
+        self._kinds: OrderedDict[str, _KnownError] = OrderedDict()  # the latest at the end
         self._is_following = False
         self._away_since: float | None = None
         self._away_errors = 0
@@ -96,7 +96,7 @@ class ErrorReports:
         self._pause_s = _STEP_S
 
     def report(self, error: BaseException) -> None:
-        """Emit ``error``, or count it if it was said lately; without a listener it is logged."""
+        """Emit ``error``, or count it if it was reported lately; without a listener it is logged."""
         if not isinstance(error, RedisError):
             self._say(error)
             return
@@ -143,13 +143,13 @@ class ErrorReports:
         self._say(error)
 
     async def _follow(self) -> None:
-        """Say the counts when it is time, and that Redis is back, until there is nothing left to say."""
+        """Report the counts when it is time, and that Redis is back, until nothing is left to report."""
         try:
             while self._away_since is not None or any(kind.unsaid for kind in self._kinds.values()):
                 await asyncio.sleep(_STEP_S)
                 now = time.monotonic()
                 due = [kind for kind in self._kinds.values() if now - kind.said_at >= kind.rest_s]
-                # Before it is said again that Redis is away: it may have come back since the error was met.
+                # Before reporting again that Redis is away: it may have come back since the error.
                 is_to_ask = any(kind.unsaid and self._is_outage(kind) for kind in due)
                 if self._away_since is not None and (is_to_ask or now - self._asked_at >= self._pause_s):
                     await self._ask(self._away_since)

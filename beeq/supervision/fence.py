@@ -1,8 +1,8 @@
-"""Code that is not ours, at arm's length: in a task and an empty context of its own, for a bounded time.
+"""Runs third-party code in a task and an empty context of its own, for a bounded time.
 
 A credential provider, a connection class, a callback of a client may raise anything (``CancelledError`` and
-``KeyboardInterrupt`` included), ignore its cancellation, or never return. A context that was copied of a
-caller would keep the caller's objects for as long as what is made here lives: a transport, say.
+``KeyboardInterrupt`` included), ignore its cancellation, or never return. A copy of the caller's context
+would keep the caller's objects alive as long as what is made here, a transport, say.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from beeq.errors import kind_and_text_of
 
 T = TypeVar("T")
 
-#: What nobody waits for any more; the loop itself would not hold it.
+#: Tasks that are no longer awaited; the loop itself holds no reference to them.
 _left: set[asyncio.Task[Any]] = set()
 
 
 def is_ended_by(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Return whether the task is being ended with this, rather than its code having raised it."""
-    kind = type(error)  # what an exception itself says of its class may raise anything
+    """Return whether this ends the task from outside, and was not raised by its code."""
+    kind = type(error)  # an exception's own ``__class__`` may raise anything
     if issubclass(kind, GeneratorExit):
         try:
             return asyncio.current_task() is not task
@@ -32,15 +32,15 @@ def is_ended_by(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 def limit(bound: asyncio.Timeout, limit_s: float | None) -> None:
     """Let ``async with asyncio.timeout(None) as bound`` end in so many seconds.
 
-    A loop keeps a timer, and the context in which it was made, until its time though it was cancelled: here
-    that is an empty one.
+    A loop keeps even a cancelled timer, and the context in which it was made, until its time: so it is made
+    in an empty context.
     """
     if limit_s is not None:
         Context().run(bound.reschedule, asyncio.get_running_loop().time() + limit_s)
 
 
 async def without_context(call: Coroutine[Any, Any, T]) -> T:
-    """Await ``call`` in an empty context: what a library opens there, for later calls, keeps no caller's."""
+    """Await ``call`` in an empty context: what a library opens for later calls must not keep the caller's."""
     return await asyncio.get_running_loop().create_task(call, context=Context())
 
 
@@ -50,11 +50,11 @@ async def fenced(
     limit_s: float,
     on_late: Callable[[T], object] = lambda _result: None,
 ) -> T:
-    """Call, and await for at most so long; what it returns after that goes to ``on_late``.
+    """Call, and await for a bounded time; a later return value goes to ``on_late``.
 
     Raises:
         TimeoutError: it has not ended in time; it was cancelled, and is not waited for.
-        RuntimeError: it raised what is no ``Exception``; the text says what.
+        RuntimeError: it raised something else than an ``Exception``; the text says what.
         Exception: what it raised.
     """
     task = asyncio.get_running_loop().create_task(_outcome_of(call), context=Context())

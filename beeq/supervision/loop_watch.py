@@ -1,15 +1,15 @@
-"""Logs that an event loop is blocked: for how long, where, and which jobs run. Nobody in the loop could.
+"""Logs that an event loop is blocked: for how long, where, and which jobs run.
 
-The heartbeat's thread looks, and has the loop answer. A stopped process or a machine that sleeps blocks no
-loop: then the thread's looks are late, too, and no processor time has passed. If it has, something held the
-interpreter all the while, a regular expression, say.
+The heartbeat's thread checks whether the loop answers. A suspended process or a sleeping machine does not
+count as blocked: then the thread's checks are late, too, and no processor time has passed. If it has,
+something held the interpreter all the while, a regular expression, say.
 
-A loop that is blocked will go on; one that is over will not, and heartbeats end with it, or its jobs would be
-kept alive by a thread for ever. It is over when it is closed; when it does not run and the thread that ran it
-has ended; and when it has not run for ``_LONGEST_PAUSE_S`` and three stall intervals. A loop that pauses for
-less between two runs (``run_until_complete`` several times) is alive: its handlers go on with the next run.
-If one that was taken for over runs again all the same, its worker begins to beat again, and hears which of
-its jobs have other owners by then. Nothing here keeps a loop in memory that nobody else has.
+A blocked loop will go on; one that is over will not, and its heartbeats end, or the thread would keep its
+jobs alive for ever. A loop is over when it is closed; when it does not run and the thread that ran it has
+ended; and when it has not run for ``_LONGEST_PAUSE_S`` and three stall intervals. A loop that pauses for less
+between two runs (``run_until_complete`` several times) is alive: its handlers go on with the next run. If a
+loop runs again after that, its worker sends heartbeats again, and learns which of its jobs have other owners.
+Loops are referenced weakly here.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ Owner = TypeVar("Owner")
 LOOK_S = 0.25
 #: A loop that has not answered for so long is blocked.
 BLOCKED_S = 1.0
-#: A loop that has not run for so long, and for three stall intervals, is not expected to run again.
+#: A loop that has not run for so long, and for three stall intervals, counts as over.
 _LONGEST_PAUSE_S = 10.0
 _LONGEST_PAUSE_INTERVALS = 3
 #: The most ids of a queue that the log names.
 _MOST_IDS = 10
 #: The longest id that is shown, in characters.
 _LONGEST_ID = 200
-#: Where code is that is not the user's.
+#: The folders of code that is not the user's.
 _LIBRARY_FOLDERS = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<frozen")
 
 
 class Watched(Protocol):
-    """What works on a queue in a loop. All of this is called in another thread."""
+    """A worker on a queue in a loop. All methods are called in another thread."""
 
     @property
     def queue_name(self) -> str:
@@ -65,11 +65,11 @@ class Watched(Protocol):
         """Return the ids of the jobs that run."""
 
     def loop_is_over(self) -> None:
-        """The loop does not run any more."""
+        """The loop is over."""
 
 
 class InLoop(Generic[Owner]):
-    """Calls somebody in the loop that it works in, from another thread, which keeps neither in memory."""
+    """Calls an object in its loop from another thread, and references both weakly."""
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner_ref, self._loop_ref = weakref.ref(owner), weakref.ref(loop)
@@ -83,7 +83,7 @@ class InLoop(Generic[Owner]):
 
 
 class LoopWatch:
-    """One event loop's, for as long as any queue works in it.
+    """One event loop's watch, for as long as any queue works in it.
 
     Args:
         loop: the running one; this is its thread.
@@ -107,13 +107,13 @@ class LoopWatch:
         self._has_answered = True
 
     def enter(self, watched: Watched) -> None:
-        """Watch the loop for this one, too; it runs in this thread now."""
+        """Watch the loop for this worker, too; the loop runs in this thread now."""
         self.watched.add(watched)
         self._thread = threading.current_thread()
         self._ran_at_s = time.monotonic()
 
     def is_over(self, now_s: float) -> bool:
-        """Return whether the loop is not expected to run any more."""
+        """Return whether the loop counts as over."""
         loop = self._loop_ref()
         if loop is None or loop.is_closed():
             return True
@@ -130,7 +130,7 @@ class LoopWatch:
         step_s, used_s = now_s - self._looked_at_s, cpu_s - self._cpu_s
         until_answered_s = self._answered_at_s - self._looked_at_s
         self._looked_at_s, self._cpu_s = now_s, cpu_s
-        # Of a late look, only what the process was there for.
+        # After a late check, count only the time in which the process ran.
         counted_s = max(min(step_s, 2 * LOOK_S), min(step_s, used_s))
         loop = self._loop_ref()
         if loop is None or not loop.is_running():
@@ -182,7 +182,7 @@ def named(ids: Sequence[str]) -> str:
 
 
 def _warn(text: str, blocked_s: float) -> None:
-    """Log it in a thread of its own: who blocks the loop may hold a lock of the log, and beats go on."""
+    """Log it in another thread: the blocking code may hold a lock of the log, and heartbeats go on."""
     log = functools.partial(log_event, logging.WARNING, text, duration_ms=round(blocked_s * 1000))
     threading.Thread(target=log, name="beeq-log", daemon=True).start()
 
@@ -208,7 +208,7 @@ _loops = _Loops()
 
 
 def watch_loop(watched: Watched) -> None:
-    """Watch the running loop for what works in it."""
+    """Watch the running loop for this worker."""
     loop = asyncio.get_running_loop()
     with _loops.lock:
         watch = _loops.watches.get(loop)
@@ -218,7 +218,7 @@ def watch_loop(watched: Watched) -> None:
 
 
 def leave_loop(watched: Watched) -> None:
-    """It works no more in the running loop."""
+    """Stop watching the running loop for this worker."""
     loop = asyncio.get_running_loop()
     with _loops.lock:
         watch = _loops.watches.get(loop)

@@ -1,10 +1,10 @@
-"""Hears of signals in a thread, whatever the main thread does.
+"""Receives signals in a thread, whatever the main thread does.
 
-Python calls its handlers in the main thread, between two steps of it. A main thread that waits in C code
-takes no step, and may not even be interrupted: of two signals that come at once, the kernel may deliver both
-to another thread. What the system calls for a signal writes its number to the process's wakeup descriptor,
-in any thread and without the interpreter's lock. An event loop uses that, too: uvloop has its own there,
-which gets what is read here; asyncio's has none, and is woken.
+Python calls its handlers in the main thread, between two bytecode instructions. A main thread that waits in C
+code executes none, and may not even be interrupted: of two signals that come at once, the kernel may deliver
+both to another thread. The C-level signal handler writes the signal's number to the process's wakeup
+descriptor, in any thread and without the interpreter's lock. Event loops use that, too: uvloop's own
+descriptor gets what is read here; asyncio's has none, and is woken.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 def signal_thread(on_signal: Callable[[int], object]) -> Iterator[socket.socket | None]:
     """Call ``on_signal`` with the number of each signal that Python handles, in a thread of its own.
 
-    To be entered in the main thread's running loop; in another thread this does nothing. Gives the socket
-    that the thread reads: where numbers stay in it, no thread runs.
+    Enter it in the main thread's running loop; in another thread this does nothing. Yields the socket that
+    the thread reads: if numbers stay in it, no thread runs.
     """
     if threading.current_thread() is not threading.main_thread():
         yield None
@@ -37,7 +37,7 @@ def signal_thread(on_signal: Callable[[int], object]) -> Iterator[socket.socket 
     _in_use.add(writing.fileno())
 
     def listen() -> None:
-        # Not by ``recv`` alone: that would take them, and wait for the interpreter with them.
+        # Not ``recv`` alone: that would take the numbers out before it waits for the interpreter.
         while select.select([hearing], [], []) and (numbers := hearing.recv(4096)):
             for number in numbers:
                 on_signal(number)
@@ -64,8 +64,8 @@ _in_use: set[int] = set()
 
 
 def _forget() -> None:
-    """Leave the parent's descriptor: a copy's signals are its own."""
-    with suppress(ValueError):  # not the main thread of the copy
+    """Drop the parent's descriptor: a fork's signals are its own."""
+    with suppress(ValueError):  # not the main thread of the fork
         found = signal.set_wakeup_fd(-1)
         if found not in _in_use and found != -1:
             signal.set_wakeup_fd(found)

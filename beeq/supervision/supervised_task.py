@@ -1,4 +1,4 @@
-"""A duty that is a coroutine: a task that is made again whenever it has ended, or hangs."""
+"""A duty that is a coroutine: its task is restarted whenever it has ended, or hangs."""
 
 import asyncio
 import contextlib
@@ -12,24 +12,24 @@ from typing import Any
 from beeq.errors import DutyEnded, DutySilent
 from beeq.supervision.duty import Duty, DutyState, contained
 
-#: So long after its cancellation a task is begun again.
+#: The delay before a cancelled task is restarted.
 _CANCELLED_S = 0.05
 
 
 class SupervisedTask:
-    """A duty that is a coroutine: run as a task, and again when that has ended or hangs, until ``stop``.
+    """A duty that is a coroutine: runs as a task, restarted when it has ended or hangs, until ``stop``.
 
     Args:
-        duty: what is known of it.
-        run: called with the duty at each beginning; turns are said by it.
+        duty: its state.
+        run: called with the duty at each start; it reports the turns.
         patience_s: how long it may be silent.
         on_error: called with what ended it, each time.
-        may_end: whether an end without an error is a good one.
-        gives_up_after: so many ends in a row, with no turn in between, are the last.
+        may_end: whether it may end without an error.
+        gives_up_after: after so many ends in a row, with no turn in between, it is given up.
         on_given_up: called with the last of these.
         on_over: called once it has ended for good.
-        may_begin_again: called with the monotonic time when somebody else cancelled its task, until it
-            returns True: whether the loop goes on.
+        may_begin_again: called after a cancellation from outside, with its monotonic time, until it
+        returns True: the loop goes on.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class SupervisedTask:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody else has cancelled its task, as ``asyncio.run`` does with all at its end."""
+        """Whether its task was cancelled from outside, as ``asyncio.run`` does with all at its end."""
         is_being = self._task is not None and self._task.cancelling() > 0
         return not self._is_stopping and (is_being or self._was_cancelled)
 
     @property
     def is_let_be(self) -> bool:
-        """Whether its task runs, and nobody has cancelled it."""
+        """Whether its task runs, and was not cancelled."""
         return self._task is not None and not self._task.cancelling()
 
     def start(self) -> None:
@@ -81,32 +81,32 @@ class SupervisedTask:
         self._was_cancelled = False
         self.duty.begins()
         run = functools.partial(self._run, self.duty)
-        # In an empty context: who began it, and what its context variables hold, may be gone long before.
+        # In an empty context: it outlives its starter and the values of its context variables.
         self._task = self._loop.create_task(contained(run), name=f"beeq {self.duty.name}", context=Context())
         self._task.add_done_callback(self._ended, context=Context())
 
     def _ended(self, task: asyncio.Task[BaseException | None]) -> None:
         self._left.discard(task)
         if task is not self._task:
-            return  # another one has taken its place
+            return  # another task has replaced it
         self._task = None
         error = None if task.cancelled() else task.result()
         if self._is_stopping or (error is None and not task.cancelled() and self._may_end()):
             self._end("stopped")
         elif task.cancelled():
-            # Not at once: ``asyncio.run`` cancels all tasks at its end, and nothing begins again in its loop.
+            # Not at once: ``asyncio.run`` cancels all tasks at its end, and nothing may restart in its loop.
             self.duty.state = "restarting"
             self._was_cancelled = True
             self._again = task.get_loop().call_later(_CANCELLED_S, self._outlived, time.monotonic())
         elif error is not None:
-            with contextlib.suppress(Exception):  # an exception may have a way of its own to take notes
+            with contextlib.suppress(Exception):  # an exception may override ``add_note``
                 error.add_note(f"This ended the {self.duty.name}.")
             self._begin_again(error)
         else:
             self._begin_again(DutyEnded(self.duty.name, "returned"))
 
     def _fell_silent(self, error: DutySilent) -> None:
-        """Cancel a task that hangs, and begin again without waiting for its end."""
+        """Cancel a task that hangs, and restart without waiting for its end."""
         if self._loop is not None and self._task is not None:
             self._loop.call_soon_threadsafe(self._replace, self._task, error)
 
@@ -119,10 +119,10 @@ class SupervisedTask:
         self._begin_again(error)
 
     def _outlived(self, cancelled_at_s: float, went_on: bool = False) -> None:
-        """Begin again after a cancellation, if the loop goes on, at two looks in a row.
+        """Restart after a cancellation, if the loop goes on at two checks in a row.
 
-        From the end of the last cancelled task to that of ``asyncio.run`` the loop takes a few more steps,
-        and looks in them as if it went on.
+        Between the end of the last cancelled task and that of ``asyncio.run`` the loop runs a few more
+        iterations, and looks as if it went on.
         """
         assert self._loop is not None  # noqa: S101 - ``start`` was called
         goes_on = self._may_begin_again(cancelled_at_s)
@@ -150,7 +150,7 @@ class SupervisedTask:
         self._on_over()
 
     async def stop(self, timeout_s: float) -> None:
-        """End for good; wait so long for the task's end. Stopping again is fine."""
+        """End for good; wait at most ``timeout_s`` for the task's end. Stopping again is fine."""
         self.cancel()
         if tasks := [task for task in (self._task, *self._left) if task is not None]:
             await asyncio.wait(tasks, timeout=timeout_s)

@@ -1,5 +1,5 @@
-"""What the engine tells of itself while it works, where somebody asked for it: counts, and spans.
+"""Counts and spans of the engine's work, where they were asked for.
 
-``hooks`` is what a queue's parts look at; while nothing is set there, nothing is done. ``tally`` counts,
+``hooks`` holds what a queue's parts report to; while it is empty, nothing is done. ``tally`` counts,
 ``tracing`` makes OpenTelemetry spans. Knows neither Redis nor Prometheus: ``beeq.metrics`` shows the counts.
 """

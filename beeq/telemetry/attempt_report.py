@@ -1,4 +1,4 @@
-"""Tells of a worker's attempts: counts and times them, and where somebody asked makes their spans."""
+"""Counts and times a worker's attempts, and makes their spans if tracing is on."""
 
 import asyncio
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from beeq.protocol.options import first_due_ms_of
 from beeq.protocol.outcome import Outcome
 from beeq.telemetry.hooks import Telemetry
 
-#: The first bucket of durations ends here; the end of an attempt as short as that is not to take longer.
+#: The end of the first bucket of durations: attempts this short take a faster path.
 _SHORT_S = BOUNDS_MS[0] / 1000
 
 
 class ReportedAttempt(Protocol):
-    """What is read and noted of an attempt; ``Attempt`` says what each is."""
+    """The attributes of an attempt that are read and set here; see ``Attempt``."""
 
     job: Any
     deliveries: int
@@ -32,7 +32,7 @@ class ReportedAttempt(Protocol):
 
 
 class AttemptReport:
-    """One worker's. The queue's history wants to know all but spans; for the rest nothing is done unasked."""
+    """One worker's report. It always counts for the queue's history; all else only if asked for."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -40,10 +40,10 @@ class AttemptReport:
         self._waits, self._durations, self._ended = work.waits, work.durations, work.ended
 
     def begins(self, attempt: ReportedAttempt, options: dict[str, Any], variables: Context) -> None:
-        """Tell of an attempt that is about to start in this context; the job has these options."""
+        """Report an attempt that is about to start in this context; the job has these options."""
         job, telemetry = attempt.job, self._telemetry
         attempt.started_s = monotonic()
-        # Of a later attempt nobody knows when it was due.
+        # It is unknown when a later attempt was due.
         if attempt.deliveries == 1 and job.status == "created":
             due_ms = first_due_ms_of(options)
             if due_ms:
@@ -55,7 +55,7 @@ class AttemptReport:
             attempt.span = telemetry.tracing.begin(job.saved_id(), options, variables)
 
     def ends(self, attempt: ReportedAttempt, error: BaseException | None) -> None:
-        """Tell of the end of an attempt, by its handler's return or error, or by being given up."""
+        """Report the end of an attempt: its handler's return or error, or its abandonment."""
         telemetry = self._telemetry
         if attempt.started_s:
             duration_s = attempt.ran_s = monotonic() - attempt.started_s

@@ -1,4 +1,4 @@
-"""Where a queue's parts look whether anybody wants to know: None is the usual answer, and costs nothing."""
+"""The optional receivers of a queue's counts and spans: usually None, which costs nothing."""
 
 from dataclasses import dataclass, field
 
@@ -9,9 +9,9 @@ from beeq.telemetry.work_counts import WorkCounts
 
 @dataclass(slots=True)
 class Telemetry:
-    """One queue's, also over its reopening. May be set at any time."""
+    """One queue's receivers; they stay when it is reopened. May be set at any time."""
 
-    #: Counts what happens here; None: nobody asked for metrics.
+    #: Counts for metrics; None: no metrics were asked for.
     tally: QueueTally | None = None
     #: Makes spans; None: the queue's setting ``tracing`` is off.
     tracing: Tracing | None = None

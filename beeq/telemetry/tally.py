@@ -1,4 +1,4 @@
-"""What is counted of one queue in one process: numbers side by side, in memory that processes may share.
+"""The counts of one queue in one process: an array of numbers, in memory that processes may share.
 
 Each number is a double that is written at once, by one thread of one process: that of the queue's loop.
 """
@@ -52,7 +52,7 @@ class Counts:
 
     @property
     def redis_errors(self) -> float:
-        """What Redis has failed to do for the queue, each try."""
+        """Failed calls to Redis, each try."""
         return self._numbers[_REDIS_ERRORS]
 
     def ended(self) -> dict[str, float]:
@@ -80,30 +80,30 @@ class QueueTally:
         self._numbers = memoryview(bytearray(8 * TALLY_SIZE)).cast("d") if numbers is None else numbers
 
     def enqueued(self, count: int) -> None:
-        """So many jobs were put into the queue."""
+        """Count jobs that were put into the queue."""
         self._numbers[_ENQUEUED] += count
 
     def stalled(self) -> None:
-        """A job whose worker gave no sign of life was queued again."""
+        """Count a job that was queued again because its worker gave no sign of life."""
         self._numbers[_STALLED] += 1
 
     def reported(self, error: BaseException) -> None:
-        """An error was reported: Redis did not do its part, or a job is another's; others are not counted."""
+        """Count a reported error if it is a RedisError or a JobLost."""
         if isinstance(error, RedisError):
             self._numbers[_REDIS_ERRORS] += 1
         elif isinstance(error, JobLost):
             self._numbers[_LOST] += 1
 
     def ended(self, outcome: str) -> None:
-        """An attempt ended so: one of ``OUTCOMES``."""
+        """Count the end of an attempt: one of ``OUTCOMES``."""
         self._numbers[_OUTCOMES + OUTCOMES.index(outcome)] += 1
 
     def ran(self, duration_s: float) -> None:
-        """A handler ran so long."""
+        """Count how long a handler ran."""
         self._observe(_DURATION, duration_s)
 
     def waited(self, wait_s: float) -> None:
-        """A job waited so long for its first attempt, from when it was due."""
+        """Count how long a job waited for its first attempt, from when it was due."""
         self._observe(_WAIT, wait_s)
 
     def _observe(self, start: int, seconds: float) -> None:

@@ -5,8 +5,8 @@ The context travels flat in the job's options, under the propagator's own names 
 ``propagation.extract(context, job.options)`` and ``propagation.inject(context, job.options)``.
 
 Names and attributes are those of OpenTelemetry's semantic conventions for messaging, version 1.37.0. Needs
-the API only; without an SDK in the process every span is one that records nothing. What an SDK, or somebody's
-propagator or exporter, raises is logged once, and no job hears of it.
+the API only; without an SDK in the process every span is one that records nothing. Errors of an SDK, a
+propagator or an exporter are logged once, and do not affect jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context as TraceContext
     from opentelemetry.trace import Link, Span
 
-#: How an attempt's span knows the one that saved the job: by a link, or as its parent.
+#: How an attempt's span refers to the one that saved the job: by a link, or as its parent.
 Mode = Literal["link", "child"]
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 #: The options that are not a propagator's.
@@ -71,7 +71,7 @@ class Tracing:
 
     @classmethod
     def of(cls, queue_name: str, mode: Mode | None) -> Self | None:
-        """Return what the setting ``tracing`` asks for."""
+        """Return the tracing of the setting ``tracing``, or None."""
         return None if mode is None else cls(queue_name, mode)
 
     @contextlib.contextmanager
@@ -146,7 +146,7 @@ class Tracing:
         return None
 
     def end(self, span: Span | None, error: BaseException | None, *, event: str = "") -> None:
-        """End an attempt's span: with what it raised, if that counts as its failure, or with an event."""
+        """End an attempt's span: with its error, if that counts as a failure, or with an event."""
         if span is not None and event:
             with self._fenced():
                 span.add_event(event)
@@ -162,19 +162,19 @@ class Tracing:
                 span.set_attribute("error.type", f"{module}{kind.__qualname__}")
                 span.set_status(self._trace.StatusCode.ERROR, text_of(error))
             with self._fenced():
-                span.record_exception(error)  # its chain, its notes may raise anything
+                span.record_exception(error)  # its cause or its notes may raise anything
         with self._fenced():
             span.end()
 
 
 def flush_spans(limit_s: float) -> None:
     """Have the SDK, if there is one, send the spans that it holds; for a process that ends at once."""
-    api = sys.modules.get("opentelemetry.trace")  # else nobody has made a span
+    api = sys.modules.get("opentelemetry.trace")  # else there are no spans
     if api is None:
         return
 
     def flush() -> None:
-        with contextlib.suppress(Exception):  # an SDK's own; the process ends all the same
+        with contextlib.suppress(Exception):  # an error of the SDK; the process ends anyway
             api.get_tracer_provider().force_flush(int(limit_s * 1000))
 
     flushing = threading.Thread(target=flush, name="beeq-spans", daemon=True)
@@ -183,7 +183,7 @@ def flush_spans(limit_s: float) -> None:
 
 
 class SendSpan:
-    """What a ``send`` span is to say in the end; ``span`` is None where none could be made."""
+    """The result of a ``send`` span; ``span`` is None if none could be made."""
 
     __slots__ = ("error", "job_id", "span")
 

@@ -1,7 +1,6 @@
-"""What a queue's worker counts for the queue's history: in this process's memory, until a heartbeat takes it.
+"""A worker's counts for the queue's history: in this process's memory, until a heartbeat takes them.
 
-Written in the loop of the jobs, taken in the heartbeat's thread: nothing but additions is on a job's way, and
-no call of a method.
+Written in the jobs' loop, taken in the heartbeat's thread: a job costs only additions, without a method call.
 """
 
 from beeq.protocol.history import BUCKET_COUNT, COUNTED, counts_text
@@ -32,7 +31,7 @@ class WorkCounts:
         return [ended["succeeded"], ended["failed"], ended["retrying"], *self.waits, *self.durations]
 
     def take(self) -> str:
-        """Return, as an entry of the history, what has come since the last call; "" if nothing has."""
+        """Return the counts since the last call as an entry of the history; "" if there are none."""
         now = self._numbers()
         if now == self._taken:
             return ""

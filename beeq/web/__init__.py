@@ -1,14 +1,13 @@
 """The HTTP API: ``beeq.web:app``, an ASGI application for any server; ``create_app`` makes your own.
 
 ``app`` reads ``BEEQ_REDIS_URL`` and the other variables when a server starts it, not when it is imported.
-With ``BEEQ_WEB_TOKEN`` it answers who has the token, without it only programs on this machine. Needs the
-extra ``web``.
+With ``BEEQ_WEB_TOKEN`` it answers clients that have the token, without it only programs on this machine.
+Needs the extra ``web``.
 
 Here: the application (``application``), its routes (``routes``), requests (``bodies``), responses
-(``responses``), the document (``openapi``), who may talk to it (``access``, with the settings of ``policy``),
-how much it takes (``bounds``), uvicorn (``server``,
-``connections``), and the page for people (``page``). Not here: what a job is, and what
-happens to it (``beeq.service``); nothing else in beeq imports this package.
+(``responses``), the OpenAPI document (``openapi``), access control (``access``, with the settings of
+``policy``), total limits (``bounds``), uvicorn (``server``, ``connections``), and the page for people
+(``page``). Not here: jobs and queues (``beeq.service``); nothing else in beeq imports this package.
 """
 
 import os

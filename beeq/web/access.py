@@ -1,4 +1,4 @@
-"""Who may talk to the HTTP API: one guard, which every request passes before anything else is done. Pure.
+"""Access control of the HTTP API: one guard, which every request passes first. Pure.
 
 A page in a browser can send requests to any address that the browser reaches, and so to this machine. Three
 things keep it out. ``Host`` must be ours: a page whose own name was made to resolve to this machine (DNS
@@ -7,7 +7,7 @@ page can change, must not speak of another site. And with a token, the request m
 
 Without a token, only programs on this machine are answered. Under a server of its own (uvicorn, gunicorn)
 the application does not know on which addresses it is reached: both ends of the connection must be
-loopback's, and nothing may say that a proxy hands the request on for somebody else.
+loopback's, and no header may show that a proxy forwards the request for another client.
 """
 
 import hmac
@@ -21,7 +21,7 @@ from beeq.web.policy import HostAndPort, Policy, address_of
 from beeq.web.responses import Refusal
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-#: Headers by which proxies say for whom they ask; a client without a proxy has no reason to send one.
+#: Headers in which proxies name their client; a client without a proxy does not send them.
 _OF_A_PROXY = re.compile(
     r"forwarded.*|via|cdn-loop|x-host"
     r"|x-(forward|real|remote|original|originating|proxy|cluster|envoy|azure|arr)-?.*"
@@ -57,7 +57,7 @@ def check_sender(scope: Scope, policy: Policy, *, may_be_linked: bool = False) -
 def check_page(scope: Scope, policy: Policy) -> None:
     """Raise Refusal if a page of another origin sends the request; it may lead here by a link.
 
-    For an application within another one, which knows its own hosts and users.
+    For an application within a host application, which checks its own hosts and users.
     """
     headers = Headers(scope=scope)
     if not is_link_of_others(scope) and not _is_from_a_page_of_ours(headers, _host(headers), scope, policy):
@@ -65,7 +65,7 @@ def check_page(scope: Scope, policy: Policy) -> None:
 
 
 def is_link_of_others(scope: Scope) -> bool:
-    """Return whether a browser goes to this address because of a page of another site, as a whole page."""
+    """Return whether a browser opens this address as a whole page from a link on another site."""
     headers = Headers(scope=scope)
     return (
         scope["method"] in ("GET", "HEAD")
@@ -91,7 +91,7 @@ def check_token(scope: Scope, policy: Policy) -> None:
 
 
 def role_by_bearer(scope: Scope, policy: Policy) -> Role | None:
-    """Return what the sender may do by the token in ``Authorization``; None: nothing."""
+    """Return the sender's role by the token in ``Authorization``; None: no rights."""
     if not policy.needs_token:
         return "look" if policy.is_read_only else "act"
     given = Headers(scope=scope).getlist("authorization")
@@ -100,7 +100,7 @@ def role_by_bearer(scope: Scope, policy: Policy) -> Role | None:
 
 
 def role_of(token: bytes, policy: Policy) -> Role | None:
-    """Return what the holder of a token may do; None: nothing. Takes as long for any token of its length."""
+    """Return the role of a token's holder, or None. Takes the same time for any token of its length."""
     acts, looks = (
         known is not None and hmac.compare_digest(token, known.encode())
         for known in (policy.token, policy.read_token)
@@ -124,8 +124,8 @@ def _is_ours(host: HostAndPort, scope: Scope, policy: Policy) -> bool:
         return True
     address = host.address
     if address is not None:
-        # An address cannot be made to resolve to another one. Which of them are ours nobody knows behind
-        # NAT; with a token it does not matter.
+        # An address needs no resolving, so it cannot be rebound. Behind NAT our own addresses are unknown;
+        # with a token that does not matter.
         return address.is_loopback or policy.needs_token
     return host.host == "localhost" or host.host == _in_process_name(scope)
 
@@ -155,7 +155,7 @@ def _is_from_a_page_of_ours(headers: Headers, host: HostAndPort, scope: Scope, p
     if len(origins) > 1 or not separator or scheme not in _DEFAULT_PORTS:
         return False
     if scheme == "http" and scope.get("scheme", "http") != "http":
-        return False  # the other way round a proxy may have taken the TLS off
+        return False  # the other way round a proxy may have removed TLS
     try:
         origin = HostAndPort.of(authority)
     except ValueError:

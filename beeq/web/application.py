@@ -1,8 +1,8 @@
 """The ASGI application: its lifespan, the guard, the dispatch to routes, and the response to each error.
 
-Every request meets the guard (``access``) before its path is looked at, and needs the token unless its route
-says otherwise, so a new route is guarded from its first day. No response repeats an error's own text, which
-is for the log. No other origin is allowed (no CORS).
+Every request passes the guard (``access``) before its path is read, and needs the token unless its route says
+otherwise, so new routes are guarded by default. No response repeats an error's own text, which goes to the
+log. No other origin is allowed (no CORS).
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def create_app(
         make_service: called once at each start; the application connects and closes what it returns.
             Its exceptions fail the start.
         make_policy: called before it. None: the environment has the policy, as it has for ``app``.
-        make_page: called after it: what serves the page beside the routes, see ``dashboard``. None: nothing.
+        make_page: called after it; returns the page to serve beside the routes, see ``dashboard``. None:
+        none.
     """
     policy = make_policy or (lambda: policy_from_environment(os.environ))
     return Application(make_service, policy, make_page)
@@ -165,11 +166,11 @@ class Application:
             await service.close()
 
     def bound_streams(self, count: int) -> None:
-        """Let so many responses at the most have no end of their own; said before it runs."""
+        """Limit the number of endless responses; called before it runs."""
         self._most_streams = count
 
     def end_streams(self) -> None:
-        """End responses that have no end of their own: the server is about to stop."""
+        """End the endless responses: the server is about to stop."""
         if self._page is not None:
             self._page.end_streams()
 
@@ -274,7 +275,7 @@ class _Endpoint:
 
 
 def _unavailable(error: RedisError) -> Refusal:
-    """Log the error, without what a stranger may have written; return what a stranger hears of it."""
+    """Log the error without untrusted text; return the refusal for the client."""
     if isinstance(error, NotReplicated):
         logger.warning("a job is not confirmed by replicas yet: %s", redact(error.reason))
         return Refusal(503, f"Job {error.job_id} is not confirmed by replicas yet")
@@ -284,7 +285,7 @@ def _unavailable(error: RedisError) -> Refusal:
 
 
 async def _connect(service: QueueService) -> None:
-    """Connect in the background, retrying until Redis is there; log the first failure only."""
+    """Connect in the background, retrying until Redis answers; log the first failure only."""
     retry_delay = RetryDelay(_FIRST_RETRY_MS)
     has_failed = False
     while True:

@@ -2,10 +2,10 @@
 
 A client may give its job a UUID as its id, and nothing else. Ids that queues count for themselves ("1", "2",
 …) would otherwise be taken before their turn, and bee-queue's ``save`` of the job that should have got one
-would write nothing. A UUID cannot be foreseen, so a stranger cannot take that of a job to come.
+would write nothing. A UUID cannot be predicted, so no client can take that of a future job.
 
-A body that is not used is read all the same, up to a bound, and discarded: a client that is still sending
-when the connection is closed would get an error in place of the response.
+A body that is not used is still read, up to a bound, and discarded: a client that is still sending when the
+connection is closed would get an error instead of the response.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from beeq.web.responses import MAX_DEPTH, Refusal
 
 #: A body holds a job's parameters, not its media.
 MAX_BODY_BYTES = 1 << 20
-#: In all lists and objects of a body: each costs time, and the loop has other requests to serve.
+#: The most values in a body: each costs time, and the loop has other requests to serve.
 MAX_VALUES = 50_000
-#: So much of a body that is too large is read before the response.
+#: How much of a body that is too large is read before the response.
 MAX_DISCARDED_BYTES = 16 << 20
 #: The most pieces that the server may hand a body over in: each costs time, also of a body to discard.
 MAX_PIECES = 10_000
@@ -55,7 +55,7 @@ class RequestBody:
 
     @property
     def accept(self) -> str:
-        """The request's header ``Accept``: what its sender takes as an answer."""
+        """The request's header ``Accept``."""
         return self._headers.get("accept", "")
 
     def check_framing(self) -> None:
@@ -90,7 +90,7 @@ class RequestBody:
         return bytes(content)
 
     def release(self) -> None:
-        """The request is done with: its body is held no more."""
+        """Stop counting the body: the request is done."""
         self._held_bytes.remove(self._held)
         self._held = 0
 
@@ -182,7 +182,7 @@ def _check_shape(value: Any) -> None:
     """Raise Refusal for a value nested too deeply, so many that reading takes long, or numbers like 1e999."""
     count, level = 0, [value]
     for _ in range(MAX_DEPTH + 1):
-        # "1e999" is JSON, but what it is read as is not, and would be kept as null.
+        # "1e999" is JSON, but it is read as infinity, which is not, and would be stored as null.
         if any(isinstance(entry, float) and math.isinf(entry) for entry in level):
             raise Refusal(400, "The body holds a number that is too large")
         containers = [entry for entry in level if isinstance(entry, dict | list)]

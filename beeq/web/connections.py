@@ -1,13 +1,13 @@
-"""The connections of ``beeq web``: how many there may be, and how long a client may keep one waiting.
+"""Limits the connections of ``beeq web`` in number, and the time that a client may keep one waiting.
 
-uvicorn gives a client all the time it likes to send the head of a request and to take a response, and as many
-connections as the process has file descriptors. Here a connection is closed when a head is not there in time
-(counted from the connection's beginning, or from the end of the response before, however often a byte
-comes), and when its client takes no response. At the limit, a new connection takes the place of the one that
-has kept us waiting longest; only where every connection waits for us is the new one refused.
+uvicorn does not limit the time for a request's head, the time for taking a response, or the connections, up
+to the process's file descriptors. Here a connection is closed when a head is not complete in time (counted
+from the connection's beginning, or from the end of the last response), and when its client does not take the
+response. At the limit, a new connection replaces the one that has kept the server waiting longest; if every
+connection waits for the server, the new one is refused.
 
-Each chunk of a body takes h11 some 20 µs, however small it is, also of a request that is refused. So there
-may be so many in a request and no more: with the first beyond, the connection is closed.
+Each chunk of a body takes h11 some 20 µs, however small it is, even in a refused request. So their number is
+limited: beyond it, the connection is closed.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ MAX_CONNECTIONS = 500
 ACCEPTED_AT_ONCE = 64
 #: In a request's body, of any size: 16 MiB come in chunks of 4 KiB and more.
 MAX_CHUNKS = 4096
-#: Descriptors for all else: Redis, MongoDB, the log.
+#: Descriptors reserved for everything else: Redis, MongoDB, the log.
 _OTHER_DESCRIPTORS = 64
-#: What a limit of descriptors leaves at the least.
+#: The least number of connections under a limit of descriptors.
 _FEWEST_CONNECTIONS = 16
 _LATE = b"408 Request Timeout", b'{"error":"The head of the request did not come in time"}'
 _FULL = b"503 Service Unavailable", b'{"error":"Too many connections at once"}'
@@ -51,7 +51,7 @@ class ClientConnections:
         self._all: dict[ClientConnection, None] = {}
 
     def add(self, connection: "ClientConnection") -> None:
-        """Take the connection in, in place of another one if need be; or refuse it."""
+        """Add the connection, replacing another one if need be; or refuse it."""
         self._all[connection] = None
         if len(self._all) <= self._limit:
             return
@@ -63,7 +63,7 @@ class ClientConnections:
             found.drop()
 
     def renew(self, connection: "ClientConnection") -> None:
-        """The connection has had a response: it is the last again to have kept us waiting."""
+        """Move the connection to the end of the order, after a response."""
         if connection in self._all:
             self.remove(connection)
             self._all[connection] = None
@@ -138,7 +138,7 @@ class ClientConnection(H11Protocol):
         return bool(self.conn.trailing_data[0])
 
     def takes_nothing(self, now: float) -> bool:
-        """Return whether there has been something to take for too long, by the loop's clock."""
+        """Return whether the client has not taken its response for too long, by the loop's clock."""
         if not self.transport.get_write_buffer_size():
             self._takes_since = None
             return False
@@ -182,4 +182,4 @@ class ClientConnection(H11Protocol):
         super().on_response_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: any client may ask for it, as often as it likes."""
+        """Log nothing: any client may trigger this at any time."""

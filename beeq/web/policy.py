@@ -1,4 +1,4 @@
-"""What the HTTP API asks of a request's sender, and how much it takes: the settings, checked. Pure."""
+"""The checked settings of the HTTP API: access and limits. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Self
 
-#: Jobs that may wait in a queue before the API takes no more for it.
+#: How many jobs may wait in a queue before the API refuses more.
 DEFAULT_MAX_WAITING = 10_000
 _MAX_PORT = 2**16 - 1
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::([0-9]{1,5}))?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
-#: What ``Authorization: Bearer`` can carry: visible ASCII characters.
+#: A valid bearer token: visible ASCII characters.
 _TOKEN = re.compile(r"[!-~]{1,4096}", re.ASCII)
 
 Address = IPv4Address | IPv6Address
 
 
 def address_of(text: str) -> Address | None:
-    """Return the IP address that ``text`` is, an IPv4 one within an IPv6 one as IPv4; None if it is none.
+    """Return the IP address in ``text``, an IPv4 one within an IPv6 one as IPv4; None if it is not one.
 
     Only the usual spellings count: ``127.1`` and ``0x7f000001`` are names here.
     """
@@ -68,13 +68,13 @@ class Policy:
     """The settings of the HTTP API.
 
     Args:
-        token: what requests must carry as ``Authorization: Bearer``, except those for ``/health``; who has it
-            may act. Without this and ``read_token`` only programs on this machine are answered.
-        read_token: likewise, of those who may look and change nothing.
+        token: requests must carry it as ``Authorization: Bearer``, except those for ``/health``; it allows
+        changes. Without this and ``read_token`` only programs on this machine are answered.
+        read_token: likewise, but it allows only reading.
         allowed_hosts: what ``Host`` may name, beside the names of loopback: ``host`` or ``host:port``.
         max_waiting: jobs that may wait in a queue before requests for more are answered with 429.
-        is_read_only: nobody may change anything.
-        hides_data: what jobs carry, return and say of their errors is not shown, only its shape.
+        is_read_only: no changes are allowed.
+        hides_data: jobs' data, results and error texts are not shown, only their shape.
 
     Raises:
         ValueError: a value is invalid; the message names the setting, and does not repeat a token.
@@ -122,7 +122,7 @@ def host_list(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def name_in(host: str) -> tuple[str, ...]:
-    """Return the name, if ``host`` is one, as requests will have it that come to where it says."""
+    """Return the name, if ``host`` is one, in the form that requests to it will have."""
     try:
         given = HostAndPort.of(host)
     except ValueError:

@@ -1,8 +1,8 @@
-"""What each route does. Every wait for Redis has a bound; ``application.py`` turns errors into responses.
+"""The routes' handlers. Every wait for Redis has a bound; ``application.py`` turns errors into responses.
 
-An id names one job among the four queues, or else its status could be that of a stranger's job: an id that
-another queue holds is refused. bee-queue's own record decides, not the mirror, which may be away. One that
-the same queue holds is the same request again, if project, user and type are the same.
+An id names one job among the four queues; otherwise a status could be another client's job's: an id that
+another queue holds is refused. The job's record in Redis decides, not the mirror, which may be away. An id
+that the same queue holds is a repeated request, if project, user and type are the same.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ logger = logging.getLogger("beeq.web")
 REDIS_TIMEOUT_S = 10.0
 #: The same for a health check, which will soon be repeated.
 HEALTH_TIMEOUT_S = 4.0
-#: All queues are on one server: any of them will do.
+#: All queues are on one server: any of them can be asked.
 _ASKED_QUEUE = "ai-generation"
 _SCRIPT_QUEUE = "ai-generation"
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What there is while the application runs."""
+    """The state of the running application."""
 
     service: QueueService
     policy: Policy
@@ -45,7 +45,7 @@ class Running:
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_JOBS_AT_ONCE))
 
 
-#: Takes what there is, the request's body, and the path's parameters, still percent-encoded.
+#: Takes the running state, the request's body, and the path's parameters, still percent-encoded.
 Handler = Callable[[Running, RequestBody, Mapping[str, str]], Awaitable[Response]]
 
 
@@ -133,7 +133,7 @@ async def stats(running: Running, _body: RequestBody, _names: Mapping[str, str])
 
 
 async def metrics(running: Running, body: RequestBody, _names: Mapping[str, str]) -> Response:
-    """Return what Prometheus scrapes; what Redis has to say is left out where it does not answer in time."""
+    """Return the metrics for Prometheus, without those of Redis if it does not answer in time."""
     try:
         from beeq.metrics.families import Readings, rendered  # noqa: PLC0415 - an extra
     except ImportError:
@@ -160,5 +160,5 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/health": {"GET": health},
     "/openapi.json": {"GET": openapi_document},
 }
-#: What is answered without the token: a probe has none.
+#: Routes without a token: probes have none.
 WITHOUT_TOKEN = frozenset({"/health"})

@@ -38,10 +38,10 @@ _TICKS_BETWEEN_LOOKS = 3
 
 
 class ServedApplication(Protocol):
-    """What is served: the routes with the page, or the page alone."""
+    """The served application: the routes with the page, or the page alone."""
 
     def bound_streams(self, count: int) -> None:
-        """Let so many responses at the most have no end of their own."""
+        """Limit the number of endless responses."""
 
     def end_streams(self) -> None:
         """End them: the server is about to stop."""
@@ -58,7 +58,7 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine's own programs get there."""
+        """Whether only this machine's own programs can reach it."""
         address = address_of(str(self.address[0]))
         return address is not None and address.is_loopback
 
@@ -93,14 +93,14 @@ async def serve(
     max_connections: int = MAX_CONNECTIONS,
     head_timeout_s: float = HEAD_TIMEOUT_S,
 ) -> None:
-    """Serve until a signal comes, and close ``listener``; a second signal ends requests under way.
+    """Serve until a signal comes, then close ``listener``; a second signal ends requests under way.
 
     ``on_serving`` is called once, when requests are accepted. The access log is ``uvicorn.access``.
-    ``max_connections`` at once are served, fewer if the process may not open so many, and a request's head
-    must be there after ``head_timeout_s``.
+    It serves ``max_connections`` at once, fewer if the process may not open so many; a request's head must be
+    complete after ``head_timeout_s``.
     """
     limit = connections_possible(max_connections)
-    app.bound_streams(limit // 2)  # the others are for requests that end, and for probes
+    app.bound_streams(limit // 2)  # the others are for ordinary requests, and for probes
     connections = ClientConnections(limit=limit, head_timeout_s=head_timeout_s)
     http: Any = partial(ClientConnection, connections)  # uvicorn's annotation knows classes and names only
     config = uvicorn.Config(
@@ -119,7 +119,7 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with a callback when it serves, and without raising the signal again that stopped it."""
+    """uvicorn, with a callback when it serves; it does not re-raise the signal that stopped it."""
 
     def __init__(
         self,
@@ -137,12 +137,12 @@ class _Server(uvicorn.Server):
         """Start, and call ``on_serving``."""
         await super().startup(sockets)
         for listener in sockets or []:
-            listener.listen(_BACKLOG)  # the loop has made it as short as what it accepts at once
+            listener.listen(_BACKLOG)  # the loop has set it to what it accepts at once
         if self.started:
             self._on_serving()
 
     async def on_tick(self, counter: int) -> bool:
-        """Look at the connections every now and then; return whether to stop."""
+        """Check the connections now and then; return whether to stop."""
         if counter % _TICKS_BETWEEN_LOOKS == 0:
             self._connections.close_late(asyncio.get_running_loop().time())
         return await super().on_tick(counter)

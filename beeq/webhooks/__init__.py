@@ -1,11 +1,10 @@
-"""Webhook deliveries to URLs that strangers choose.
+"""Webhook deliveries to untrusted URLs.
 
-Here: what is a webhook's URL (``urls``), signing (``signature``) by an endpoint's keys (``keys``), headers
-that a receiver asks for (``own_headers``), which hosts may be called (``addresses``), which addresses are
-this machine's own (``own_addresses``), which ports and networks the configuration allows
-(``network_limits``), connecting to those and no others (``guard``), connections (``connections``), one
-attempt at delivery (``delivery``), the head of its response as it comes (``head``), header lines in one pass
-(``header_lines``), what a response means (``response``), and which receivers are left alone for now
-(``receivers``).
-Not here: jobs and queues; what a response means for a job is decided in ``beeq.processors.webhook``.
+Here: parsing a webhook's URL (``urls``), signing (``signature``) by an endpoint's keys (``keys``), headers
+that a receiver requires (``own_headers``), the hosts that may be called (``addresses``), this machine's own
+addresses (``own_addresses``), allowed ports and networks (``network_limits``), connecting to those and no
+others (``guard``), connections (``connections``), one attempt at delivery (``delivery``), the head of its
+response (``head``), header lines in one pass (``header_lines``), the parts of a response (``response``), and
+receivers that are not called for now (``receivers``). Not here: jobs and queues; ``beeq.processors.webhook``
+turns a response into a job's outcome.
 """

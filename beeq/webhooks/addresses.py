@@ -1,4 +1,4 @@
-"""Which hosts a webhook may call: public addresses, and the hosts that the configuration allows. No IO."""
+"""The hosts that a webhook may call: public addresses, and the hosts that the configuration allows. No IO."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REFUSED_V6 = (
     IPv6Network("2002::/16"),  # 6to4
     IPv6Network("3fff::/20"),  # documentation
 )
-#: Other forms of IPv4 addresses: mapped, and NAT64 (the form of every IPv4-only host behind DNS64).
+#: IPv6 forms of IPv4 addresses: mapped, and NAT64 (the form of every IPv4-only host behind DNS64).
 _WRAPPED_V4 = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 
 _HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
@@ -52,14 +52,14 @@ def is_public(address: str) -> bool:
 
 
 def inner_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv6 one is another form of; the address itself if it is not."""
+    """Return the IPv4 address within an IPv6 one, or else the address itself."""
     if isinstance(address, IPv6Address) and any(address in network for network in _WRAPPED_V4):
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address
 
 
 def is_address(host: str) -> bool:
-    """Return whether a URL's host is an address, in the usual form, and no name."""
+    """Return whether a URL's host is an address in the usual form, not a name."""
     return _as_address(host) is not None
 
 

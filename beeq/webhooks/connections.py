@@ -27,8 +27,8 @@ MAX_IDLE = 50
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
-#: Sees the bytes that a connection reads, none at its end; returns those that the HTTP library shall read.
-#: What it raises ends the request.
+#: Gets the bytes that a connection reads, none at its end; returns those for the HTTP library. An error that
+#: it raises ends the request.
 Watch = Callable[[bytes], bytes]
 
 
@@ -36,7 +36,7 @@ class OwnedNetwork(httpcore.AsyncNetworkBackend):
     """Opens one network connection, and can close it at any time.
 
     Attributes:
-        watch: sees what is read, after TLS; None lets all of it pass.
+        watch: filters what is read, after TLS; None passes everything.
     """
 
     def __init__(self) -> None:
@@ -46,12 +46,12 @@ class OwnedNetwork(httpcore.AsyncNetworkBackend):
         self.watch: Watch | None = None
 
     def watch_by(self, make_watch: Callable[[], Watch] | None) -> None:
-        """Let a new watch see what is read from now on, and another one what is read inside TLS."""
+        """Set a new watch for the bytes read from now on, and another for those inside TLS."""
         self._make_watch = make_watch
-        self.watch_anew()
+        self.renew_watch()
 
-    def watch_anew(self) -> None:
-        """Begin with another watch: a proxy's response ends where TLS through it begins."""
+    def renew_watch(self) -> None:
+        """Replace the watch: a proxy's response ends where TLS through it begins."""
         self.watch = None if self._make_watch is None else self._make_watch()
 
     async def connect_tcp(
@@ -85,7 +85,7 @@ class WatchedStream(httpcore.AsyncNetworkStream):
         self._network = network
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
-        """Read what comes next; nothing at the end."""
+        """Read the next bytes; none at the end."""
         while True:
             data = await self._stream.read(max_bytes, timeout)
             passed = data if self._network.watch is None else self._network.watch(data)
@@ -108,11 +108,11 @@ class WatchedStream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """Return the stream inside TLS."""
         inside = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        self._network.watch_anew()
+        self._network.renew_watch()
         return WatchedStream(inside, self._network)
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what the stream says of itself."""
+        """Return the stream's extra info."""
         return self._stream.get_extra_info(info)
 
 
@@ -124,7 +124,7 @@ def connect_error_text(error: BaseException) -> str:
             return found.strerror
         if isinstance(found, OSError) and found.errno:
             return os.strerror(found.errno)  # asyncio's own text names its calls
-        # Several addresses failed: the first one's reason will do.
+        # Several addresses failed: take the first one's reason.
         found = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found.__cause__
     return str(error)
 
@@ -144,7 +144,7 @@ def _http_connection(
         return httpcore.AsyncHTTPConnection(
             origin, ssl_context, keepalive_expiry=KEEPALIVE_S, network_backend=network
         )
-    # Of this pool only the way to make one connection is used.
+    # Only this pool's way to make one connection is used.
     return httpcore.AsyncHTTPProxy(
         proxy.url,
         proxy.auth,
@@ -172,10 +172,10 @@ class _LentConnection:
 
 
 class Connections:
-    """Lends connections, as many as are asked for at once; it belongs to one event loop.
+    """Lends any number of connections at once; it belongs to one event loop.
 
     ``make_network`` returns the network for one new connection. With a ``proxy`` all of them go through it.
-    ``on_close`` is called once they are to be closed: it closes what makes the networks.
+    ``on_close`` is called when they are closed: it closes what makes the networks.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Connections:
     ) -> AsyncIterator[httpcore.AsyncConnectionInterface]:
         """Lend a connection to ``origin``; the first request on it opens it.
 
-        A watch sees what is read meanwhile: the first, before TLS, and another, inside it. Afterwards the
+        Watches filter what is read meanwhile: one before TLS, and another inside it. Afterwards the
         connection is kept if its last response was read to the end, and closed otherwise.
         """
         connection = self._take(origin) or _LentConnection(

@@ -1,6 +1,6 @@
 """One attempt to deliver one message: a signed POST, and the head of its response.
 
-The outcome is the status line: it is read by ``head``, whatever the HTTP library makes of what follows.
+The outcome is the status line: ``head`` reads it, so errors in the rest of the response do not matter.
 httpcore is used directly, because it follows no redirect, decodes no body, keeps no cookie, reads no proxy
 or netrc from the environment, and logs no URL. Its only network is the ``guard``.
 """
@@ -23,12 +23,12 @@ from beeq.webhooks.connections import Connections
 from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver
 from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
 from beeq.webhooks.keys import EndpointKeys
+from beeq.webhooks.local_failure import local_failure
 from beeq.webhooks.network_limits import NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse, retry_after_in
 from beeq.webhooks.signature import message_id, webhook_signature
 from beeq.webhooks.urls import Target, target_of
-from beeq.webhooks.worker_trouble import worker_trouble
 
 #: Resolving and connecting; the TLS handshake gets the same time again.
 CONNECT_TIMEOUT_S = 10.0
@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_S = 10.0
 IO_TIMEOUT_S = 30.0
 #: From the start to the status line, also if single bytes of it keep coming.
 ATTEMPT_TIMEOUT_S = 60.0
-#: What follows the status line is read for ``Retry-After``, and to use the connection again: this long …
+#: After the status line, reading goes on for ``Retry-After``, and to reuse the connection: this long …
 REST_TIMEOUT_S = 3.0
 #: … and this far, without the framing of its chunks …
 MAX_BODY_BYTES = 64 * 1024
@@ -57,8 +57,8 @@ class DeliveryFailed(BeeqError):
     """The attempt got no response. The message is one sentence; of the URL it holds host and port at most.
 
     Attributes:
-        is_connected: whether there was a connection, and TLS where it was asked for: only without them is
-            it a failure of the whole origin, whatever its text.
+        is_connected: whether there was a connection, with TLS for https; without it the whole origin has
+        failed.
     """
 
     def __init__(self, message: str, *, is_connected: bool = True) -> None:
@@ -67,12 +67,12 @@ class DeliveryFailed(BeeqError):
 
 
 class DeliveryGivenUp(BeeqError):
-    """The attempt got no response so far, and its ``Patience`` was over."""
+    """The attempt got no response before its ``Patience`` was over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait without asking.
+    """When to ask whether to give an attempt up.
 
     Attributes:
         wait_s: an attempt that has no status line by then …
@@ -87,11 +87,11 @@ class WebhookSender:
     """Delivers messages, keeping connections for the next one to the same origin.
 
     Used on one event loop from the first delivery to ``aclose``; it may be used again after that.
-    The number of connections is that of the deliveries under way, and a few idle ones.
+    There is one connection for each delivery under way, and a few idle ones.
 
-    An endpoint without a key in ``keys`` gets its messages unsigned. Without ``resolve`` the system looks up
-    names; without ``ssl_context`` the usual authorities verify certificates. ``headers`` are added by origin.
-    ``limits`` are the configuration's on ports and networks; by default there are none but the guard's own.
+    Messages to an endpoint without a key in ``keys`` are unsigned. Without ``resolve`` the system resolves
+    names; without ``ssl_context`` certificates are verified by the usual authorities. ``headers`` are added
+    by origin. ``limits`` are the configuration's on ports and networks; the guard's own always apply.
     """
 
     def __init__(
@@ -123,11 +123,10 @@ class WebhookSender:
     ) -> WebhookResponse:
         """POST ``body`` to ``url`` and return the response, with any status.
 
-        ``job_id`` is the message's id, the same on every
-        attempt. ``timeout_s`` is how long the caller will wait; what follows the status line takes at most
-        half of the rest of it. Raises WebhookRefused if the URL must not be called, now or later,
-        DeliveryFailed if no status line came, DeliveryGivenUp if ``patience`` was over before, and
-        WorkerTrouble if this worker can call nobody at the moment.
+        ``job_id`` is the message's id, the same on every attempt. ``timeout_s`` is how long the caller will
+        wait; reading after the status line takes at most half of the remaining time. Raises WebhookRefused if
+        the URL must never be called, DeliveryFailed if no status line came, DeliveryGivenUp if ``patience``
+        was over before, and LocalFailure if this worker cannot make calls at the moment.
         """
         target = target_of(url) if isinstance(url, str) else url
         request_url = httpcore.URL(
@@ -175,8 +174,8 @@ class WebhookSender:
             ):
                 await _read_body(response)
         except _NETWORK_ERRORS as error:
-            # After the status line nothing changes the outcome: a head that cannot be read, a body that
-            # breaks off, either of them without end.
+            # Nothing after the status line changes the outcome, not even a malformed head, or a body that
+            # breaks off or does not end.
             failure = error
         finally:
             if asking is not None:
@@ -230,7 +229,7 @@ def _usual_authorities() -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:
-        raise worker_trouble(error) or error from None
+        raise local_failure(error) or error from None
 
 
 async def _read_body(response: httpcore.Response) -> None:

@@ -1,12 +1,12 @@
-"""The network for strangers' URLs: resolves a host once, checks every address, connects to a checked one.
+"""The network for untrusted URLs: resolves a host once, checks every address, connects to a checked one.
 
-The HTTP client sees only host names, so the Host header, SNI and the certificate check are those of the
-URL; and it cannot bypass the check, because this is its only network. The address that was checked is the
+The HTTP client sees only host names, so the Host header, SNI and the certificate check use the URL's host;
+and it cannot bypass the check, because this is its only network. The address that was checked is the
 one connected to, so a name that resolves differently a moment later (DNS rebinding) gains nothing.
 
-Who reads a job's error must not learn which internal names there are. So a name without an address and one
-whose address must not be called fail alike, and are tried again alike, for a name may get its address late.
-The log, which is the operator's, says which of them it was.
+A reader of a job's error must not learn which internal names exist. So a name without an address and one
+whose address must not be called give the same error, and both are retried, since a name may get its address
+late. The log, which only the operator sees, says which of them it was.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ import httpcore
 from beeq.errors import BeeqError
 from beeq.webhooks.addresses import AllowedHosts, inner_address, is_address, is_public, may_resolve
 from beeq.webhooks.connections import OwnedNetwork, SocketOption, WatchedStream, connect_error_text
+from beeq.webhooks.local_failure import LocalFailure, local_failure
 from beeq.webhooks.network_limits import DENY_NETS_SETTING, PORTS_SETTING, NetworkLimits
 from beeq.webhooks.own_addresses import is_own
-from beeq.webhooks.worker_trouble import WorkerTrouble, worker_trouble
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _MAX_TRIES = 4
 #: Slow names block these threads only, not the loop's own, in which handlers run.
 _RESOLVER_THREADS = 16
-#: A look-up waits so long for one of them: less than the time to connect, so that it has some of that, too.
+#: How long a look-up waits for a free thread: less than the time to connect, so that some of that is left.
 _THREAD_WAIT_S = 3.0
 
 
@@ -47,8 +47,8 @@ class WebhookRefused(BeeqError):
     """The URL must not be called, now or later. The message holds the host at most."""
 
 
-class ResolverBusy(WorkerTrouble):
-    """Other names hold all threads of the resolver, which tells nothing of the one to be looked up."""
+class ResolverBusy(LocalFailure):
+    """Other names hold all threads of the resolver: this says nothing about the name to be looked up."""
 
     def __init__(self) -> None:
         super().__init__("this worker looks up too many slow host names at the moment")
@@ -65,7 +65,7 @@ class Resolver:
         """Return the addresses of ``host``; a scoped one keeps its scope (``fe80::1%2``).
 
         Raises OSError if it has none, ResolverBusy if no thread came free to look it up, and another
-        WorkerTrouble if none can be started.
+        LocalFailure if none can be started.
         """
         try:
             async with asyncio.timeout(_THREAD_WAIT_S):
@@ -76,15 +76,15 @@ class Resolver:
             lookup = asyncio.get_running_loop().run_in_executor(self._threads, _addresses, host, port)
         except RuntimeError as error:  # the system starts no more threads, or the resolver is closed
             self._free.release()
-            raise WorkerTrouble("this worker cannot start a thread to look up a name") from error
+            raise LocalFailure("this worker cannot start a thread to look up a name") from error
         lookup.add_done_callback(self._ended)
-        await asyncio.wait({lookup})  # who is cancelled here leaves the thread to its look-up
+        await asyncio.wait({lookup})  # if this is cancelled, the thread finishes its look-up
         return lookup.result()
 
     def _ended(self, lookup: asyncio.Future[list[str]]) -> None:
         self._free.release()
         if not lookup.cancelled():
-            lookup.exception()  # nobody may be there to take it
+            lookup.exception()  # retrieved, so that asyncio does not log it
 
     def close(self) -> None:
         """Stop the threads; a look-up under way ends by the resolver's own time limit."""
@@ -113,7 +113,7 @@ def _with_scope(sockaddr: tuple[Any, ...]) -> str:
 class GuardedBackend(OwnedNetwork):
     """Opens one connection, to a public address that is not this machine's, or to an allowed host.
 
-    ``limits`` hold which ports may be called, and which networks never, by the configuration.
+    ``limits`` are the configuration's on ports and networks.
     """
 
     def __init__(self, allowed: AllowedHosts, resolve: Resolve, limits: NetworkLimits | None = None) -> None:
@@ -132,8 +132,8 @@ class GuardedBackend(OwnedNetwork):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to ``host`` at the first of its addresses that accepts, within ``timeout`` seconds in all.
 
-        Raises WebhookRefused if the host or the port must not be called, whatever a name leads to, and
-        WorkerTrouble if this worker can call nobody, or other names are in the way.
+        Raises WebhookRefused if the host or the port must not be called, independent of its addresses, and
+        LocalFailure if this worker cannot make calls, or other names hold the resolver.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (_CONNECT_TIMEOUT_S if timeout is None else timeout)
@@ -142,7 +142,7 @@ class GuardedBackend(OwnedNetwork):
                 addresses = await self._checked(host, port)
         except TimeoutError:
             raise httpcore.ConnectTimeout("the name did not resolve in time") from None
-        is_own_trouble = True  # as long as no address failed by itself
+        is_local = True  # as long as no address failed by itself
         while True:
             # Each address gets its share of the time, so one that drops packets does not use up all of it.
             share_s = (deadline - clock()) / len(addresses)
@@ -151,15 +151,15 @@ class GuardedBackend(OwnedNetwork):
                     addresses.pop(0), port, max(share_s, 0), local_address, socket_options
                 )
             except httpcore.ConnectTimeout:
-                is_own_trouble = False
+                is_local = False
                 if not addresses:
                     raise
             except httpcore.ConnectError as error:
-                trouble = worker_trouble(error)
-                is_own_trouble = is_own_trouble and trouble is not None
+                failure = local_failure(error)
+                is_local = is_local and failure is not None
                 if not addresses:
-                    if is_own_trouble and trouble is not None:
-                        raise trouble from error
+                    if is_local and failure is not None:
+                        raise failure from error
                     raise httpcore.ConnectError(connect_error_text(error)) from error
             else:
                 return WatchedStream(self._stream, self)
@@ -177,8 +177,8 @@ class GuardedBackend(OwnedNetwork):
             faults = (self._fault(address, is_allowed=is_allowed) for address in addresses)
             fault = next(filter(None, faults), None)
         except OSError as error:
-            if (trouble := worker_trouble(error)) is not None:
-                raise trouble from error
+            if (failure := local_failure(error)) is not None:
+                raise failure from error
             addresses, fault = [], f"cannot be looked up ({error.strerror or error})"
         if not addresses and fault is None:
             fault = "has no address"

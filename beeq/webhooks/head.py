@@ -1,8 +1,8 @@
-"""The head of a response, read from its bytes as they come, and forgiving. No IO, no clock.
+"""A lenient parser of a response's head, fed with its bytes as they come. No IO, no clock.
 
-With its status line a receiver has decided. The HTTP library refuses the whole response over one malformed
-line after that, so the status is read here, before the library reads. The library also reads interim
-responses (1xx) and empty lines for as long as they come; here both have an end.
+The status line alone decides. The HTTP library rejects the whole response over one malformed line after it,
+so the status is read here first. The library also reads interim responses (1xx) and empty lines without
+limit; here both are limited.
 """
 
 import re
@@ -10,24 +10,24 @@ from collections.abc import Callable
 
 from beeq.errors import BeeqError
 
-#: Any version; after the status stands a space and a reason, or nothing.
+#: Any version; a space and a reason, or nothing, follow the status.
 _STATUS_LINE = re.compile(rb"HTTP/[0-9](?:\.[0-9])?[ \t]+([1-9][0-9]{2})(?:[ \t\r\n]|\Z)", re.IGNORECASE)
 #: The longest beginning of a status line that leaves the status open, with some spaces too many.
 _LONGEST_BEGINNING = 64
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
-#: No more of one head is looked at, and no more is read in front of the final status line.
+#: The longest part of a head that is parsed, and the most bytes before the final status line.
 MAX_HEAD_BYTES = 64 * 1024
 #: More interim responses than any server has a use for.
 MAX_INTERIM = 32
 
 
 class EndlessResponse(BeeqError):
-    """More came than is read of a response. The message is half a sentence, without what came."""
+    """A response exceeds its limits. The message is half a sentence, without the response's text."""
 
 
 class ResponseHead:
-    """What one response's head says: its status, and the header lines that came, as far as they can be read.
+    """One response's head: its status, and its header lines, as far as they can be parsed.
 
     Interim ones (1xx) are left out, malformed ones too. ``on_status`` is called once the status is known.
     After the status line ``max_rest_bytes`` are read at most: the rest of the head, and the body as it is
@@ -35,7 +35,7 @@ class ResponseHead:
 
     Attributes:
         status: the final response's; None until it has come.
-        headers: names and values as they came, without the lines that are none.
+        headers: names and values as they came, without malformed lines.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class ResponseHead:
         self._interim_count = 0
         self._header_bytes = 0
         self._in_interim = False
-        self._is_over = False  # nothing more is looked at
+        self._is_over = False  # nothing more is parsed
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Read the connection's next bytes, none at its end; return those that the HTTP library shall read.
+        """Take the connection's next bytes, none at its end; return those for the HTTP library.
 
-        They begin with the final response's status line, or with what is not HTTP. Raises EndlessResponse.
+        These begin with the final response's status line, or are not HTTP. Raises EndlessResponse.
         """
         if self.status is not None:
             self._count_rest(len(data))

@@ -1,9 +1,9 @@
-"""Header lines and chunk sizes that h11 reads in one pass, whatever stands in them. No IO, no clock.
+"""Makes h11 read header lines and chunk sizes in one pass, with any content. No IO, no clock.
 
-h11 reads HTTP for httpcore and for uvicorn. Two of its expressions try every division of a run of blanks
-between two neighbouring parts before they give a line up: a header line of 90 KB of blanks and a zero byte
-takes 19 s, in which no other thread runs. The expressions here match the same lines with the same groups and
-never go back over blanks. They apply to all that this process reads by h11.
+h11 parses HTTP for httpcore and for uvicorn. Two of its expressions try every division of a run of blanks
+between two neighbouring parts before they reject a line: a header line of 90 KB of blanks and a zero byte
+takes 19 s, in which no other thread runs. The expressions here match the same lines with the same groups,
+without backtracking over blanks. They apply to everything that this process parses by h11.
 """
 
 import logging
@@ -14,7 +14,7 @@ from h11._version import __version__
 
 logger = logging.getLogger("beeq.webhooks")
 
-#: What h11 reads by; another text may mean something else, and is left alone.
+#: h11's expressions; a changed one may mean something else, and is left alone.
 KNOWN_HEADER_FIELD = (
     r"(?P<field_name>[-!#$%&'*+.^_`|~0-9a-zA-Z]+):[ \t]*"
     r"(?P<field_value>([^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?)[ \t]*"
@@ -31,9 +31,9 @@ CHUNK_HEADER = re.compile(
 
 
 def read_lines_in_one_pass() -> None:
-    """Have h11 read by these expressions; calling it again changes nothing.
+    """Install these expressions in h11; calling it again changes nothing.
 
-    A version of h11 that reads by others than the known ones is left alone, with a warning.
+    A version of h11 with other expressions than the known ones is left alone, with a warning.
     """
     if (_abnf.header_field, _abnf.chunk_header) != (KNOWN_HEADER_FIELD, KNOWN_CHUNK_HEADER):
         logger.warning(

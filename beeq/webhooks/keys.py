@@ -1,4 +1,4 @@
-"""Which keys sign a message: by default a key of its endpoint's own. No IO.
+"""The keys that sign a message: by default each endpoint has a key of its own. No IO.
 
 With one secret for all receivers each of them could forge messages to all others, and a message to one would
 be valid at another. So the secret that is configured is a master, which no receiver is given. The key of an
@@ -43,9 +43,9 @@ DEFAULT_USE: Use = "derived"
 #: ``v1``: HMAC-SHA256. ``v1a``: ed25519.
 Scheme = Literal["v1", "v1a"]
 DEFAULT_SCHEMES: tuple[Scheme, ...] = ("v1",)
-#: What Standard Webhooks asks for; from its own key a receiver can guess a shorter master.
+#: Standard Webhooks' minimum; a receiver could guess a shorter master from its own key.
 ADVISED_BYTES = 24
-#: More would only make a longer header: one key is in use, one is on its way out.
+#: More would only make a longer header: one key in use and one that is being replaced are enough.
 _MOST_KEYS = 8
 _ANY_ENDPOINT = "*"
 _BAD_SECRET = f"{SECRET_SETTING} must be '{SECRET_PREFIX}' followed by base64, or several of these"
@@ -56,10 +56,10 @@ _BAD_MAPPED = (
 
 
 class EndpointKeys:
-    """The keys that sign the messages to each endpoint. Nothing that it shows holds one.
+    """The keys that sign the messages to each endpoint. Its ``repr`` shows none.
 
     Attributes:
-        use: whether each endpoint has a key of its own, as far as it is not mapped.
+        use: whether endpoints without a configured key have derived keys or share one.
         shortest_secret: bytes of the shortest master; None without one.
     """
 
@@ -108,7 +108,7 @@ class EndpointKeys:
         return [self._key(master, scheme, endpoint) for scheme in self._schemes for master in self._masters]
 
     def public_of(self, target: Target) -> SigningKey | None:
-        """Return the newest ed25519 key for ``target``, whether messages are signed with it yet or not."""
+        """Return the newest ed25519 key for ``target``, even if messages are not signed with it yet."""
         endpoint = endpoint_of(target)
         if (own := self._mapped.get(endpoint)) is not None:
             return next((key for key in own if isinstance(key, PrivateKey)), None)

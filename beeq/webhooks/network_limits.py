@@ -1,4 +1,4 @@
-"""Which ports may be called, and which networks never: the configuration's, beside the guard's own. No IO."""
+"""The configuration's allowed ports and denied networks, in addition to the guard's own. No IO."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from beeq.webhooks.addresses import inner_address
 
 PORTS_SETTING = "BEEQ_WEBHOOK_PORTS"
 DENY_NETS_SETTING = "BEEQ_WEBHOOK_DENY_NETS"
-#: HTTP's own ports, and all that any user may listen on. Below 1024 answer mail, SSH, directories and file
-#: shares, to which a POST from here is of no use and may be of harm.
+#: HTTP's own ports, and the unprivileged ones. Below 1024 there are mail, SSH, directories and file shares,
+#: to which a POST is useless and may be harmful.
 USUAL_PORTS = "80,443,1024-65535"
 _ANY = "any"
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
@@ -20,7 +20,7 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class NetworkLimits:
-    """Ports and networks, whatever the host; without arguments every port, and no network more.
+    """Limits of ports and networks; without arguments all ports are allowed, and no network is denied.
 
     Attributes:
         ports: the ports that may be called at hosts that are not allowed by name; None: all of them.

@@ -1,24 +1,24 @@
-"""Whether an address is this machine's own: a public one of its interfaces leads to what listens here.
+"""Finds out whether an address is this machine's own: a public one would lead to services here.
 
-The kernel is asked each time, for addresses come and go; nothing is sent. An address that a router or a cloud
-maps to this machine is not known to the kernel.
+The kernel is asked each time, because addresses change; nothing is sent. The kernel does not know an address
+that a router or a cloud maps to this machine.
 """
 
 import errno
 import socket
 
-#: Of nobody: reserved, and given out to no network.
+#: Reserved, and assigned to no network.
 _NOBODYS = {socket.AF_INET: "240.0.0.1", socket.AF_INET6: "4000::1"}
 #: Any port: none is called.
 _PORT = 9
 
 
 def is_own(address: str) -> bool:
-    """Return whether what is sent to an address stays on this machine; raises OSError if no file is free."""
+    """Return whether packets to an address stay on this machine; raises OSError if no file is free."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     if _source_to(family, address) == address:
         return True
-    # A whole network may be local. Where any address can be bound (``ip_nonlocal_bind``) that says nothing.
+    # A whole network may be local. With ``ip_nonlocal_bind`` any address can be bound, which proves nothing.
     return _can_bind(family, address) and not _can_bind(family, _NOBODYS[family])
 
 
@@ -31,7 +31,7 @@ def _source_to(family: socket.AddressFamily, address: str) -> str | None:
         try:
             found.connect((address, _PORT))
         except OSError:
-            return None  # no way there
+            return None  # no route
         return str(found.getsockname()[0])
 
 

@@ -1,4 +1,4 @@
-"""Headers that receivers ask for, such as their authentication, by origin. No IO.
+"""Headers that receivers require, such as authentication, by origin. No IO.
 
 They come from the configuration. Their values are secrets: no message and no ``repr`` shows one.
 """
@@ -18,7 +18,7 @@ _COMPLAINT = f"{HEADERS_SETTING} must be a JSON object: origin → object of hea
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
-#: Headers that a delivery has by what it is.
+#: Headers that a delivery sets itself.
 _OWN = frozenset(
     (
         "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
@@ -62,7 +62,7 @@ class ReceiverHeaders:
 
 
 class JSONPairs(list[tuple[str, Any]]):
-    """A JSON object as it is written: a name that is there twice is seen."""
+    """A JSON object as written, with duplicate names."""
 
 
 def json_pairs(text: str, complaint: str) -> JSONPairs:

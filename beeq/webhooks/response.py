@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 #: A receiver may ask for a delay of a day at most.
 MAX_RETRY_AFTER_MS = 24 * 60 * 60 * 1000
-#: Possessive, for neighbours take the same digits: many zeros would be tried in all possible parts.
+#: Possessive, since neighbours match the same digits: many zeros would be tried in all divisions.
 _SECONDS = re.compile(r"0*+([0-9]*+)(\.[0-9]{1,9}+)?+[0-9]*+")
 #: No date of HTTP is longer than this.
 _MAX_DATE_CHARS = 100

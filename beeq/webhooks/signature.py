@@ -1,8 +1,8 @@
 """The Standard Webhooks headers: a message's id, its time, and its signatures. No IO, no clock.
 
 See https://www.standardwebhooks.com. Receivers check ``webhook-signature``, of which one signature must be by
-their key, with any of its libraries, and drop repeated messages by ``webhook-id``. Which keys sign a message
-is decided in ``keys``.
+their key, with any of its libraries, and drop repeated messages by ``webhook-id``. ``keys`` chooses the
+keys that sign a message.
 """
 
 import base64
@@ -50,7 +50,7 @@ class SharedSecret:
 
 
 class PrivateKey:
-    """A private key, of which the receiver has the public half: ed25519, ``v1a``.
+    """A private key whose public half the receiver has: ed25519, ``v1a``.
 
     ``private`` is its seed of 32 bytes, which the public key may follow. Raises ValueError if it is neither,
     and ImportError, which names the extra, if the package ``cryptography`` is missing.

@@ -1,8 +1,8 @@
-"""The URL of a webhook: what is accepted as one, and which endpoint it names. No IO.
+"""Parses the URL of a webhook, and names its endpoint. No IO.
 
-However a host is written, ``target_of`` writes it in one form, and no other reaches the rest: what is
-connected to, what TLS checks, the Host header, keys and circuits all go by the same name. So nobody can spell
-a host in a way that fails by itself, and have the failures counted as the host's.
+``target_of`` writes every host in one canonical form; the connection, the TLS check, the Host header, keys
+and circuits all use it. So a spelling of a host that always fails cannot make its failures count as the
+host's.
 """
 
 from typing import NewType
@@ -17,18 +17,18 @@ _MAX_PORT = 65535
 _MAX_HOST_CHARACTERS = 253
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-#: A URL in its one form; ``target_of`` makes it.
+#: A URL in canonical form; ``target_of`` makes it.
 Target = NewType("Target", httpx.URL)
 
 
 def target_of(url: str) -> Target:
-    """Parse the URL of a webhook, and write scheme, host and port in their one form.
+    """Parse the URL of a webhook, and write scheme, host and port in canonical form.
 
-    Raises WebhookRefused with a message that repeats nothing of the URL.
+    Raises WebhookRefused with a message without any part of the URL.
     """
     try:
         target = httpx.URL(url)
-        host = target.host  # raises for a name that is no IDNA, such as "xn--"
+        host = target.host  # raises for a name that is not valid IDNA, such as "xn--"
     except (httpx.InvalidURL, ValueError):
         raise WebhookRefused(
             "the webhook URL cannot be read, or spells an address in a way that is always refused"
@@ -46,7 +46,7 @@ def target_of(url: str) -> Target:
     name = canonical(target.raw_host.decode("ascii"))
     if len(name) > _MAX_HOST_CHARACTERS:
         raise WebhookRefused(f"the webhook URL's host has more than {_MAX_HOST_CHARACTERS} characters")
-    if not all(name.split(".")):  # no resolver takes it, nor is one dot less its one form
+    if not all(name.split(".")):  # no resolver takes it, and its canonical form is not one dot less
         raise WebhookRefused("the webhook URL has no usable host: a part between its dots is empty")
     # httpx leaves out a default port, but not behind a scheme in capitals.
     port = None if target.port == _DEFAULT_PORTS[target.scheme] else target.port
@@ -59,7 +59,7 @@ def target_of(url: str) -> Target:
 def endpoint_of(target: Target) -> str:
     """Return scheme, host, port and path of a target, as a message to it has them.
 
-    Nothing is made alike in the path, for servers differ in that: two paths are never one endpoint.
+    The path is not normalised, since servers differ in that: two paths are never one endpoint.
     """
     return origin_of(target) + target.raw_path.partition(b"?")[0].decode("ascii")
 

@@ -76,7 +76,7 @@ def test_an_outage_of_a_queues_redis_ends_no_process() -> None:
 def test_a_process_that_stands_still_is_neither_ready_nor_alive() -> None:
     assert why_not_ready([process(age_s=11, mail=FINE)])
     processes = [process(age_s=11, mail=FINE)]
-    assert why_not_alive(processes, answered={"mail"}) == ["process 7 stands still"]
+    assert why_not_alive(processes, answered={"mail"}) == ["process 7 does not respond"]
     assert why_not_alive(processes, answered=()) == []
 
 

@@ -1,7 +1,7 @@
-"""The provider's responses in JSON, read as they come, also where they are streams. No IO.
+"""Reads the provider's responses in JSON as they come, also streams. No IO.
 
-Some gateways stream although it was refused. Of a stream are held what counts and the event under way, so
-that its length costs no memory.
+Some gateways stream although the request declines it. Only the needed parts of a stream and the current event
+are held, so that its length costs no memory.
 """
 
 import re
@@ -12,7 +12,7 @@ from beeq.ai.bodies.unpacking import BOM
 from beeq.protocol.codec import loads
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-#: So many bytes tell whether a body is of server-sent events.
+#: How many bytes show whether a body consists of server-sent events.
 _TELLING = 6
 _DONE = b"[DONE]"
 _END = object()
@@ -57,7 +57,7 @@ class JSONAnswer:
     ) -> None:
         self.max_bytes = max_bytes
         self._cutter = cutter
-        # In pieces until it is parsed: one that grows is moved again and again, and leaves holes in memory.
+        # In pieces until it is parsed: a growing buffer is moved repeatedly, and fragments the memory.
         self._unread: list[bytes] = []
         self._unread_bytes = 0
         self._half_end = b""  # "\r" at the end of what has come may be the first half of "\r\n"
@@ -74,7 +74,7 @@ class JSONAnswer:
         return self._unread_bytes + len(self._data)
 
     def feed(self, data: bytes) -> None:
-        """Read what comes next.
+        """Read the next bytes.
 
         Raises TooLong, TooManyParts, TextTooLong or TooManyStrings, and another ValueError if it is not JSON.
         """
@@ -85,7 +85,7 @@ class JSONAnswer:
             raise TooLong
 
     def value(self) -> Any:
-        """Return what the response holds, or what its events make up, at the end of the body.
+        """Return the response's value, or that of its events together, at the end of the body.
 
         Raises what ``feed`` does, and EndedEarly if a stream is not whole.
         """
@@ -97,7 +97,7 @@ class JSONAnswer:
         return self._only if self._is_of_lines else _value(self._joined())
 
     def _joined(self) -> bytes:
-        """Return what is unread, and hold it no longer."""
+        """Return the unread bytes, and drop them here."""
         text = b"".join(self._unread)
         self._unread, self._unread_bytes = [], 0
         return text
@@ -132,7 +132,7 @@ class JSONAnswer:
 
     def _take_line(self, line: bytes) -> None:
         if self._stream.error is not None:
-            return  # it is what counts, also where the stream breaks off behind it
+            return  # it counts even if the stream breaks off after it
         if self._is_of_events:
             if line.startswith(b"data:"):
                 self._data += b"\n" + line.removeprefix(b"data:").removeprefix(b" ")
@@ -184,7 +184,7 @@ def _parts(text: bytes) -> int:
 
 
 class _Stream:
-    """The response whose pieces the events of a stream are. Of each is kept what counts."""
+    """Assembles a response from the events of a stream, and keeps only the needed parts."""
 
     def __init__(self, max_text_bytes: int | None) -> None:
         self._chat = _Chat(max_text_bytes)
@@ -209,7 +209,7 @@ class _Stream:
         self._last = True if self._chat.has_begun else event
 
     def response(self) -> Any:
-        """Return the whole. Raises ValueError if there was no event, and EndedEarly if the end is missing."""
+        """Return the response. Raises ValueError without events, and EndedEarly if the end is missing."""
         if self.error is not None:
             return self.error
         if self._last is None:

@@ -1,4 +1,4 @@
-"""Lets only so much be read beside the loop at once: reading takes many times the memory of what is read."""
+"""Limits how many bytes are parsed in threads at once: parsing takes many times the memory of its input."""
 
 import asyncio
 from collections import deque
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from beeq.process import call_in_thread
 
-#: Less is read in less time than a thread takes to begin.
+#: Below this, parsing is faster than starting a thread.
 SHORT_BYTES = 64 * 1024
 _Result = TypeVar("_Result")
 
@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 class ByteGate:
     """Calls functions in threads, in their order, for as many bytes at once as ``most_bytes``.
 
-    What is larger than all of it is called alone. Used on one event loop.
+    A larger one is called alone. Used on one event loop.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -30,7 +30,7 @@ class ByteGate:
             return function()
         size_bytes = min(size_bytes, self._most_bytes)
         await self._enter(size_bytes)
-        # Not by a name: an error that it holds would hold this call, and its function, until a collection.
+        # Not by a name: an error in it would keep this call and its function until a garbage collection.
         return await self._begun(size_bytes, function)
 
     def _begun(self, size_bytes: int, function: Callable[[], _Result]) -> asyncio.Future[_Result]:
@@ -40,7 +40,7 @@ class ByteGate:
             try:
                 return function()
             finally:
-                # By the thread, not by who waits for it: a cancelled attempt's thread goes on reading.
+                # By the thread, not by its waiter: a cancelled attempt's thread goes on reading.
                 with suppress(RuntimeError):  # the loop has closed
                     loop.call_soon_threadsafe(self._leave, size_bytes)
 

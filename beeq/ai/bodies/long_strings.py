@@ -1,13 +1,13 @@
-"""Takes the long strings out of JSON as it comes: pictures in base64, which need not be in memory. No IO."""
+"""Cuts the long strings out of JSON as it comes: pictures in base64, which need not be in memory. No IO."""
 
 import re
 import secrets
 
 #: Shorter strings stay where they are.
 LONG_BYTES = 64 * 1024
-#: More strings than this are in no response that holds a picture; each takes time.
+#: The most strings of a response with a picture; each takes time.
 MAX_STRINGS = 500_000
-#: What stands in a string, up to its end or to a backslash whose second half has not come.
+#: The content of a string, up to its end or to a backslash whose second half has not come.
 _INSIDE = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
 _BACKSLASH = ord("\\")
 
@@ -23,8 +23,8 @@ class StringCutter:
     """Cuts one body's long strings out, and puts a short name in the place of each.
 
     Attributes:
-        cut: what was cut out since somebody took it, in order: JSON's content of strings, as it was written.
-        places: of each name where its content begins in all that was cut out, and its length.
+        cut: the strings cut out since this was last taken, in order, as written in JSON.
+        places: for each name, where its content begins in all that was cut out, and its length.
     """
 
     def __init__(self) -> None:

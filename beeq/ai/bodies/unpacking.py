@@ -1,7 +1,7 @@
 """Unpacks bodies that were packed, piece by piece. No IO.
 
-Requests ask for no packing, and some gateways pack all the same. What comes out is bounded twice: by the
-caller's largest body, and by what was received, for a few bytes can be packed zeros without an end.
+Requests decline packing, and some gateways pack anyway. The output is bounded twice: by the caller's largest
+body, and by the bytes received, since a few bytes can unpack to endless zeros.
 """
 
 import contextlib
@@ -11,13 +11,13 @@ from typing import Any
 
 BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
-#: zlib's sign for a gzip or zlib head, told by its first bytes.
+#: zlib's flag for detecting a gzip or zlib head.
 _ANY_HEAD = 32 + zlib.MAX_WBITS
-#: A packed body may be of so many parts: each costs time, also an empty one.
+#: The most parts of a packed body: each costs time, even an empty one.
 _MAX_PARTS = 10_000
-#: Comes out at once, between two looks at other work.
+#: The output of one step; other tasks get a turn in between.
 STEP_BYTES = 256 * 1024
-#: So much may come out of a body of any size: a short answer can be of one letter.
+#: How much may come out of a body of any size: a short answer may repeat one letter.
 FREE_BYTES = 1024 * 1024
 #: A stream repeats the head of the response around every word, and shrinks by so many times at most.
 TEXT_TIMES = 256
@@ -32,9 +32,9 @@ class UnpacksTooFar(ValueError):
 class Unpacking:
     """Unpacks one body as its pieces come; a body that is not packed stays as it is.
 
-    gzip is told by its first bytes, which no JSON and no picture or film begins with; ``deflate`` by the
-    ``content_encoding``. Of a packed body at most ``max_bytes`` and one more come out, and at most
-    ``FREE_BYTES`` and ``most_times`` what was received.
+    gzip is recognised by its first bytes, with which no JSON, picture or film begins; ``deflate`` by the
+    ``content_encoding``. A packed body yields at most ``max_bytes`` and one more, and at most ``FREE_BYTES``
+    and ``most_times`` the bytes received.
     """
 
     def __init__(self, content_encoding: str, max_bytes: int, *, most_times: int = TEXT_TIMES) -> None:
@@ -48,7 +48,7 @@ class Unpacking:
         self._parts = 0
 
     def pieces(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what a piece becomes, in pieces of at most ``STEP_BYTES`` if it is packed.
+        """Yield a piece unpacked, in pieces of at most ``STEP_BYTES``; a plain one as it is.
 
         Raises ValueError if it is damaged, or packed in another way, and UnpacksTooFar.
         """

@@ -1,1 +1,1 @@
-"""What single providers and models do not take: read from their refusals, and left out of requests."""
+"""Fields that some providers and models refuse: read from their refusals, and left out of requests."""

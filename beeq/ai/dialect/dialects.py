@@ -1,4 +1,4 @@
-"""What each model of a provider refuses, and requests without it.
+"""Remembers the fields that each model of a provider refuses, and sends requests without them.
 
 The APIs are called compatible; yet a server may refuse a field that a request does not need, and the whole
 request with it. Such a refusal costs nothing: the request is sent again without the field, and where that
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Body = dict[str, Any]
 #: A field, and its value in JSON; without a value it is refused with any.
 _Refused = tuple[str, str | None]
-#: Models are named by jobs, which anybody may write: so many are remembered, the latest ones, …
+#: Untrusted jobs name the models: so many are remembered, the latest ones, …
 _MAX_MODELS = 256
 #: … and so many refusals of each.
 _MAX_REFUSALS = 64
@@ -32,14 +32,14 @@ _REFUSING = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 @dataclass(frozen=True, slots=True)
 class RequestKind:
-    """A kind of requests: what it needs, and what takes the place of fields that are left out."""
+    """A kind of requests: its required fields, and replacements for fields that are left out."""
 
     name: str
     needed: frozenset[str]
     rewrites: Mapping[str, Callable[[Body], Body]]
 
     def fields(self, body: Body) -> list[str]:
-        """Return the fields of a request that it can do without."""
+        """Return the optional fields of a request."""
         found = [name for name in body if name not in self.needed]
         return [*found, SYSTEM_ROLE] if _has_system_role(body) else found
 
@@ -64,7 +64,7 @@ class Dialects:
     ) -> Any:
         """Return what ``send`` makes of the request, in the form that its ``model`` takes.
 
-        Raises AIRefused if the provider refuses what the request needs: the prompt, the model, the key.
+        Raises AIRefused if the provider refuses a required part: the prompt, the model, the key.
         """
         key = (kind.name, str(body["model"]))
         given = _texts_of_job(body)
@@ -84,7 +84,7 @@ class Dialects:
                 own = refused.refusal and refused.refusal.without(given)
                 sure = own.fields(fields) if own else []
                 for field in fields:
-                    # What the job's own words may have said counts for this job alone.
+                    # A refusal that may quote the job's own words counts for this job alone.
                     if own and field in sure and not any(names_field(text, field) for text in given):
                         is_of_value = _is_of_value(body, field, refused, is_of_field=own.is_of_field)
                         found[field, _value(body, field) if is_of_value else None] = None
@@ -129,7 +129,7 @@ def _is_of_value(body: Body, field: str, refused: AIRefused, *, is_of_field: boo
 
 
 def _texts_of_job(body: Body) -> list[str]:
-    """Return the texts of a request that anybody may have written."""
+    """Return the untrusted texts of a request."""
     texts = [value for name, value in body.items() if isinstance(value, str) and name != "model"]
     said = (message["content"] for message in body.get("messages", ()) if message["role"] != "system")
     return [*texts, *said]
@@ -161,7 +161,7 @@ def _style_in_prompt(body: Body) -> Body:
 
 CHAT = RequestKind(
     "chat",
-    # What bounds the costs is renamed, and never left out.
+    # The field that bounds the costs is renamed, and never left out.
     frozenset(("model", "messages", "max_completion_tokens")),
     {SYSTEM_ROLE: _in_one_message, "max_tokens": _by_its_new_name},
 )

@@ -1,8 +1,8 @@
 """Reads the body of a refusal: the fields of the request that it is about, or the prompt. No IO.
 
 Servers name a field as ``param``, in FastAPI's ``loc``, as a key of ``errors``, or only in the sentence. A
-word such as ``style`` in a sentence is a field's name if it stands in quotes, or if the sentence speaks of
-what is not supported.
+word such as ``style`` in a sentence is a field's name if it is quoted, or if the sentence is about something
+unsupported.
 """
 
 import html
@@ -19,7 +19,7 @@ from beeq.ai.bodies.answers import json_of
 #: A message with a role that the model's template does not have; a field's name here, though it is in a list.
 SYSTEM_ROLE = "system role"
 _MAX_TEXT = 4000
-#: So many characters and values of an error are searched, the first: it may be as long as a picture.
+#: How many of an error's first characters and values are searched: it may be as long as a picture.
 _MAX_SEARCHED = 64 * 1024
 _END = object()
 _MAX_LEVELS = 8
@@ -53,17 +53,17 @@ _OF_FIELD = re.compile(
     r"only the default|deprecated|not supported|does not support param|no such|\binstead\b",
     re.IGNORECASE,
 )
-#: Of another program's text so many names are read.
+#: How many names are read from another program's text.
 _MAX_NAMES = 64
 _JSON_WORDS = ("jsonmode", "jsonobject", "jsonschema", "structuredoutput")
-#: The characters that texts are compared by: no other program's quotes, spaces and escapes count.
+#: Texts are compared by these characters, without quotes, spaces and escapes.
 _WORD = re.compile(r"[^\W_]+")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\(.)", re.DOTALL)
 #: A text that was escaped again by each program that passed it on.
 _MAX_ESCAPES = 3
-#: So many words of a job in a row, in a message, are a piece of that job.
+#: So many words of a job in a row, in a message, count as a quote from that job.
 _ROW = 3
-#: Codes of what the provider's customer has to pay for first; no attempt changes it.
+#: Codes for a lack of credit; another attempt does not help.
 _NO_CREDIT = re.compile(
     r"\b(?:insufficient_quota|billing_not_active|billing_hard_limit_reached|insufficient_(?:balance|credits?|funds)|"
     r"exceeded_current_quota_error|credit_balance_too_low|payment_required)\b",
@@ -84,7 +84,7 @@ class Objection:
         return _OF_FIELD.search(self.text) is not None
 
     def without(self, values: Iterable[str]) -> "Objection":
-        """Return what is left without a job's ``values``: the server's own words.
+        """Return the objection without a job's ``values``: the server's own words.
 
         A server may repeat what was sent: with other spaces, quotes, escapes or letters, or a part of it.
         """
@@ -107,7 +107,7 @@ class Objection:
         quoted = [field for field in sent if _quoted(field, self.text)]
         if quoted or not _REFUSING.search(self.text):
             return quoted
-        # A refusal that names another field says nothing of these by a word in passing.
+        # If a refusal names another field, other words in it are not field names.
         is_free = not any(name for name in self.names if not name.startswith("messages"))
         return [field for field in sent if _is_meant(field, self.text)] if is_free else []
 
@@ -118,7 +118,7 @@ class Objection:
 
 
 def names_field(value: str, field: str) -> bool:
-    """Return whether a job's value holds the name of a field: a server that repeats it says that name."""
+    """Return whether a job's value holds the name of a field: a server that quotes it repeats that name."""
     plain = _squashed(_plain(value))
     if field == SYSTEM_ROLE:
         return any(word in plain for word in ("system", "role", "developer"))
@@ -199,7 +199,7 @@ def refusal_in(body: bytes, quote: Callable[[str], str]) -> Objection:
 def is_no_credit(error: Any) -> bool:
     """Return whether an error, a text or a JSON value, says that nothing is left to pay with.
 
-    The first 64 Ki characters and values tell.
+    Only the first 64 Ki characters and values are read.
     """
     return _NO_CREDIT.search("\n".join(_first_texts(error))) is not None
 

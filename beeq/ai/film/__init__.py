@@ -1,5 +1,5 @@
 """Films from the AI provider.
 
-Here: a video from its order to its file (``videos``), the picture it begins with (``reference``), and what
-the provider's responses say of it (``states``).
+Here: a video from its request to its file (``videos``), the picture it begins with (``reference``), and its
+state in the provider's responses (``states``).
 """

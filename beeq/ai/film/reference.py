@@ -1,8 +1,8 @@
 """The picture that a video begins with, from a job's ``imageUrl``: a path, a ``data:`` URL, or an address.
 
 A path is below the media root, as an ``image`` job gives it. An address is fetched like a webhook's: from
-public addresses and allowed hosts only. What is not a picture, or too large, fails for good before anything
-is ordered.
+public addresses and allowed hosts only. Anything that is not a picture, or is too large, fails for good
+before a video is requested.
 """
 
 import base64
@@ -27,7 +27,7 @@ _TYPES = {
     ".avif": "image/avif",
 }
 _DATA = re.compile(r"data:", re.IGNORECASE)
-#: A path may hold colons; what looks like a URL is none.
+#: A path may hold colons; something that looks like a URL is not a path.
 _ADDRESS = re.compile(r"https?:|[a-z][a-z0-9+.-]*://|//", re.IGNORECASE)
 _SUBJECT = "the picture of imageUrl"
 
@@ -38,8 +38,8 @@ Picture = tuple[str, bytes, str]
 class References:
     """Reads and fetches pictures of at most ``client.limits.reference_bytes``.
 
-    Every call raises ``AIRefused`` or ``MediaRefused`` if the picture is not allowed or is none, ``AIFailed``
-    or ``MediaFailed`` if another attempt may get it.
+    Every call raises ``AIRefused`` or ``MediaRefused`` if the picture is not allowed or not a picture,
+    ``AIFailed`` or ``MediaFailed`` if another attempt may get it.
     """
 
     def __init__(self, client: AIClient) -> None:

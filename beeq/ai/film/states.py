@@ -1,4 +1,4 @@
-"""What a response says of a video: its id, how far it is, and where its file lies. No IO.
+"""Reads a video's id, state and file from a response. No IO.
 
 Providers call the same things by many names and nest them differently. So states are read by meaning, from a
 table of words, and ids, states and URLs are looked for where any of them puts them.
@@ -74,7 +74,7 @@ _LOOKS_LIKE_A_URL = re.compile(r"https?://|/[^/\s]", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%?\s*")
 _ALL = 100
-#: A longer text tells no state.
+#: A longer text is not a state.
 _LONGEST_WORD = 200
 
 
@@ -147,9 +147,9 @@ def video_state(response: Any, quote: Quote) -> VideoState:
 
 
 def _telling(words: list[str], *, has_url: bool) -> str:
-    """Return the word that tells the state: the outermost one.
+    """Return the word for the state: the outermost one.
 
-    An envelope's "success" may say of the response alone that it is fine. Then the word inside tells it.
+    An envelope's "success" may only mean that the response is fine. Then the word inside is the state.
     """
     if stage_of(words[0]) is Stage.DONE and not has_url:
         return next((word for word in words[1:] if stage_of(word) in (Stage.WORKING, Stage.FAILED)), words[0])
@@ -166,7 +166,7 @@ def stage_of(status: str) -> Stage | None:
         is_negated = text == words[-1] and not _NEGATIONS.isdisjoint(words[:-1])
         for stage, known in stages:
             if text in known:
-                # "not_completed", "in_error": the former is said of what goes on.
+                # "not_completed", "in_error": the former means that it goes on.
                 return Stage.WORKING if is_negated and stage is Stage.DONE else stage
     if any(word in _FAILED for word in words):
         return Stage.FAILED

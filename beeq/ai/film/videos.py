@@ -2,8 +2,8 @@
 
 A failure while the video is made costs time, but never a second video: the provider's id is kept with the
 job, and an attempt that finds one goes on polling. Only when the provider itself says that this video
-failed or is gone, does the next attempt request another. What is not there yet (the video just after its
-order, the file just after the video) is asked for again, and so is a file whose transfer failed.
+failed or is gone, does the next attempt request another. A video that is not there just after its request, a
+file that is not there just after its video, and a file whose transfer failed are requested again.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ WATCH_S = 24 * 60 * 60.0
 _USUAL_S = 120.0
 _NEARLY = 90
 _UNKNOWN = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
-#: So often a provider may not know a video that this attempt has just ordered.
+#: How often a provider may not know a video that this attempt has just requested.
 _UNKNOWN_LOOKS = 3
 #: The file of a video that is ready may be missing, or its transfer fail, for so long within one attempt …
 FILE_S = 30.0
@@ -43,7 +43,7 @@ _FILE_AGAIN_S = 1.0
 _NO_FILE_YET = (
     HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY,
 )  # fmt: skip
-#: So many words that are not known are logged.
+#: How many unknown words are logged.
 _MOST_WORDS = 100
 
 
@@ -155,7 +155,7 @@ class Videos:
         *,
         is_new: bool,
     ) -> VideoState:
-        """Poll until the video is ready, from its ``state`` on; at once, unless it was just ordered."""
+        """Poll until the video is ready, from its ``state`` on; at once, unless it was just requested."""
         wait_s = self._interval_s if is_new else 0.0
         unknown_looks = _UNKNOWN_LOOKS if is_new else 0
         loop = asyncio.get_running_loop()
@@ -261,7 +261,7 @@ class Videos:
         return await self._fetch_once(job_id, video, said, files)
 
     async def _answer(self, first: bytes, pieces: AsyncIterator[bytes]) -> VideoState:
-        """Return what is said of the video in JSON that came in place of a file."""
+        """Return the video's state in JSON that came in place of a file."""
         answer = JSONAnswer(self._client.limits.json_bytes)
         try:
             return await self._client.read(answer, _joined(first, pieces), self._state)

@@ -8,13 +8,13 @@ import math
 import re
 from typing import Any, NoReturn
 
-#: Levels of objects and lists. A script needs four; deeper values might break programs that read the result.
+#: The most levels of objects and lists. A script needs four; deeper values might break readers of the result.
 MAX_DEPTH = 50
 #: A string or comment without its end goes to the end of the text, so that nothing is read twice.
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _COMMENT = r"//[^\n]*+|/\*.*?(?:\*/|\Z)"
 _TOKEN = re.compile(rf"{_STRING}|{_COMMENT}|[{{}}\[\]]", re.DOTALL)
-#: Neighbouring comments and spaces become one space, so that what looks for commas meets no more than one.
+#: Neighbouring comments and spaces become one space, so that the search for commas meets only one.
 _STRING_OR_SPACE = re.compile(rf"({_STRING})|(?:{_COMMENT}|\s)++", re.DOTALL)
 _STRING_OR_COMMAS = re.compile(rf"({_STRING})|([{{\[]?)(?: ?,)++( ?[}}\]])?", re.DOTALL)
 
@@ -53,7 +53,7 @@ def _mended(text: str) -> str:
 
 
 def _commas(found: re.Match[str]) -> str:
-    """Return a string as it is, and of commas the one that parts two values."""
+    """Return a string unchanged, and a comma only if it separates two values."""
     string, opening, closing = found.groups()
     if string is not None:
         return str(string)
@@ -69,5 +69,5 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _refuse(text)
 
 
-#: ``strict=False``: control characters may stand in strings.
+#: ``strict=False``: strings may hold control characters.
 _decoder = json.JSONDecoder(strict=False, parse_constant=_refuse, parse_float=_finite)

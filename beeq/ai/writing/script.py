@@ -17,9 +17,9 @@ There is one scene at least. Each has a "description": what is seen and what hap
 form, are fine where the request asks for them.
 """
 SCENES_SETTING = "BEEQ_AI_MAX_SCENES"
-#: So many objects are looked at.
+#: How many objects are checked.
 _MAX_OBJECTS = 20_000
-#: So many characters may be read of what turns out to be no object: else much "{" would take minutes.
+#: How many characters may be read in vain: else a text of many "{" would take minutes.
 _MAX_WASTE = 2_000_000
 
 
@@ -55,7 +55,7 @@ def _script_in(value: Any, max_scenes: int) -> dict[str, Any] | None:
 
 
 def _fault_of(value: dict[str, Any], max_scenes: int) -> str:
-    """Return what is wrong with a script, the first fault; nothing if it is one. More is not checked."""
+    """Return the first fault of a script, or "". More is not checked."""
     if missing := next((name for name in ("title", "scenes") if name not in value), None):
         return f"{missing}: field required"
     title, scenes = value["title"], value["scenes"]

@@ -1,4 +1,4 @@
-"""Tells a model's answer from the thinking that it writes before it. No IO.
+"""Separates a model's answer from the thinking that it writes before it. No IO.
 
 Servers that do not take thinking out leave it in the text, between marks. The opening mark may be missing:
 many models' templates end the prompt with it, so the text begins with thinking. Where thinking was cut off,
@@ -25,7 +25,7 @@ _MARK = re.compile(
 _WRAPPER = re.compile(
     r"<\|begin_of_solution\|>|<(answer|output|response|final|final_answer|solution)>", re.IGNORECASE
 )
-#: So many characters before a mark are looked at for the beginning of its line.
+#: How many characters before a mark are searched for the beginning of its line.
 _INDENT = 80
 _TAILS = ("<|return|>", "<|end|>", "<|im_end|>", "<|eot_id|>", "<|end_of_solution|>")
 

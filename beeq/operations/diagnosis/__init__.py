@@ -1,5 +1,5 @@
-"""What is wrong with a queue, its workers and its Redis, and how it is mended.
+"""Finds faults of a queue, its workers and its Redis, and repairs them.
 
-Looking changes nothing, but for the key on which the user's rights are tried. What is mended is looked at
-again in the same atomic step, and left alone where it has changed.
+Looking changes nothing, but for the key on which the user's rights are tried. A repair checks its object
+again in the same atomic step, and leaves it alone if it has changed.
 """

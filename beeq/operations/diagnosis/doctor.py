@@ -1,4 +1,4 @@
-"""Looks at one queue and its Redis for all that goes wrong, and mends what can be mended."""
+"""Diagnoses one queue and its Redis, and repairs what it can."""
 
 import asyncio
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from beeq.operations.diagnosis.workers import check_workers
 from beeq.operations.live_workers import live_workers
 from beeq.redis import scripts
 
-#: What kind of key each suffix is, and the command that only such a key takes.
+#: The type of each suffix's key, and a command that only this type takes.
 KEY_TYPES = {
     "id": "string",
     "jobs": "hash",
@@ -55,14 +55,14 @@ _TAKES = {
 #: Hashes that have one field a job.
 _SIDE_HASHES = ("beeq:claims", "beeq:results", "beeq:attempts")
 _DRAWN = 1000
-#: Living workers drop what is left over by themselves; fewer than these are nothing to worry about then.
+#: Living workers drop leftovers by themselves; fewer than these are not reported then.
 _FEW = 100
 _SWEEPS, _SWEEP_S = 10_000, 60.0
 _CURSORS_LIFETIME_MS = 3_600_000
 
 
 class Doctor:
-    """One queue's."""
+    """One queue's diagnosis and repair."""
 
     def __init__(self, context: QueueContext, session: Session) -> None:
         self._context = context
@@ -94,20 +94,20 @@ class Doctor:
         return found
 
     async def repair(self, findings: Iterable[Finding]) -> int:
-        """Mend what these name, as far as it is still so; return how many ids and settings were mended.
+        """Repair what these name, if it has not changed; return how many ids and settings were repaired.
 
         Raises RedisError, QueueClosed.
         """
         await self._session.ensure()
-        mended = 0
+        repaired = 0
         for finding in findings:
             if finding.moves:
-                mended += await self._mend(finding.moves)
+                repaired += await self._repair_places(finding.moves)
             elif finding.kind == "leftovers":
-                mended += await self._sweep()
+                repaired += await self._sweep()
             elif finding.kind == "eviction-policy":
-                mended += await set_good_policy(self._pipeline)
-        return mended
+                repaired += await set_good_policy(self._pipeline)
+        return repaired
 
     async def _wrong_types(self) -> list[Finding]:
         found = []
@@ -148,7 +148,7 @@ class Doctor:
         text = f"{plural(count, 'entry has', 'entries have')} no job any more: {where}"
         return [Finding("leftovers", text, "drops them", count)]
 
-    async def _mend(self, moves: tuple[Move, ...]) -> int:
+    async def _repair_places(self, moves: tuple[Move, ...]) -> int:
         entries = [
             await self._pipeline.call("LLEN", key, repeatable=True)
             for key in (self._keys.waiting, self._keys.hidden, self._keys.active)
@@ -157,7 +157,7 @@ class Doctor:
         by_place: dict[str, list[Move]] = {}
         for move in moves:
             by_place.setdefault(move.wanted, []).append(move)
-        mended = 0
+        repaired = 0
         for wanted, group in by_place.items():
             for start in range(0, len(group), at_once):
                 facts = await scripts.repair_jobs(
@@ -166,11 +166,11 @@ class Doctor:
                     wanted=wanted,
                     jobs=((move.job_id, move.seen) for move in group[start : start + at_once]),
                 )
-                mended += sum(facts)
-        return mended
+                repaired += sum(facts)
+        return repaired
 
     async def _sweep(self) -> int:
-        """Drop what has no job, as far as a minute goes; return how many fields went."""
+        """Drop fields without a job, for at most a minute; return how many."""
         now_s = asyncio.get_running_loop().time
         before, ends_s = await self._side_fields(), now_s() + _SWEEP_S
         for _ in range(_SWEEPS):

@@ -1,4 +1,4 @@
-"""What a diagnosis says. Pure."""
+"""The findings of a diagnosis. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -12,13 +12,13 @@ FindingKind: TypeAlias = Literal[
 PLACES = ("waiting", "hidden", "active", "delayed", "succeeded", "failed")
 #: Where an id of several places stays: where its job runs, or is the first to run.
 _STAYS = ("active", "hidden", "waiting", "delayed", "failed", "succeeded")
-#: So many ids are named in a sentence.
+#: How many ids a sentence names.
 MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One id that is to be mended: where it was seen, as ``find_places`` says it, and where it is to be."""
+    """One id to repair: where it was seen, in the digits of ``find_places``, and where it belongs."""
 
     job_id: bytes
     seen: bytes
@@ -27,12 +27,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a diagnosis has found.
+    """One finding of a diagnosis.
 
     Attributes:
-        kind: what it is, in one word.
+        kind: its kind, in one word.
         text: what is wrong, as a sentence without its full stop.
-        fix: what ``repair`` does about it, likewise; "" if that is for a person to do.
+        fix: what ``repair`` does about it, likewise; "" if a person must repair it.
         count: how many ids are concerned; 0 where it is not about ids.
         ids: some of them, or all: those that ``repair`` acts on, and no others.
         is_problem: False for what is only worth knowing.
@@ -52,7 +52,7 @@ class Finding:
 
 
 def places_in(digits: bytes) -> list[str]:
-    """Return the names of the places; one in which the id is more often is named twice."""
+    """Return the names of the places; one that has the id more than once is named twice."""
     return [name for name, times in zip(PLACES, digits[1:], strict=True) for _ in range(times - ord("0"))]
 
 
@@ -64,7 +64,7 @@ def wanted_of_several(places: list[str], status: str) -> str:
 
 
 def wanted_of_stray(status: str) -> str:
-    """Return where the job of a record that is nowhere is to be."""
+    """Return where the job of a record that is in no list and no set belongs."""
     return status if status in ("succeeded", "failed") else "waiting"
 
 

@@ -1,7 +1,7 @@
-"""Looks at every id of a queue: whether it has a record, and is in one place.
+"""Checks that every id of a queue has a record, and is in one place.
 
-Page by page, and each page is another moment. So what looks wrong is only suspected, and looked at again by
-one atomic step, at the end.
+Each page is read at another moment. So an id that looks wrong is only suspected, and checked again in one
+atomic step at the end.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -26,17 +26,17 @@ from beeq.redis.pipeline import Pipeline
 
 #: Called now and then with the number of ids looked at so far.
 OnLooked = Callable[[int], object]
-#: So many ids of a list or set are looked at; a million of them take some 100 MB meanwhile.
+#: How many ids of a list or set are checked; a million of them take some 100 MB meanwhile.
 MOST_LOOKED_AT = 2_000_000
-#: So many ids are suspected at most, and looked at again: each passes by all that waits and runs.
+#: How many ids are suspected at most; checking each again searches all waiting and running ids.
 _MOST_SUSPECTS = 1000
 _PAGE = 250
-#: Entries of lists that one call passes by, unless one id needs more: a few milliseconds' worth.
+#: List entries that one call searches, unless one id needs more: a few milliseconds' worth.
 _LONGEST_WALK = 200_000
 _MOST_AT_ONCE = 50
 _READ_BYTES = 1_000_000
 _LISTS = ("waiting", "hidden", "active")
-#: What ``find_places`` says, without the lists, of an id that is where it should be.
+#: The digits of ``find_places``, without the lists, for an id in its right place.
 _GOOD = {
     "waiting": b"1000000",
     "hidden": b"1000000",
@@ -48,7 +48,7 @@ _GOOD = {
 
 
 class PlaceCheck:
-    """One look at one queue."""
+    """One check of one queue."""
 
     def __init__(
         self, pipeline: Pipeline, keys: Keys, on_looked: OnLooked, most_ids: int = MOST_LOOKED_AT
@@ -58,13 +58,13 @@ class PlaceCheck:
         self._on_looked = on_looked
         self._most_ids = most_ids  # of each list and set
         self._looked_at = 0
-        self._in_lists: set[int] = set()  # hashes of ids: a clash makes a suspect, which is cleared again
+        self._in_lists: set[int] = set()  # hashes of ids: a collision makes a suspect, which is cleared again
         self._suspects: dict[bytes, None] = {}
         self._unlooked: list[str] = []
         self._entries = 0  # of all lists
 
     async def findings(self) -> list[Finding]:
-        """Return what is wrong, and what was not looked at. Raises RedisError, QueueClosed."""
+        """Return what is wrong, and what was not checked. Raises RedisError, QueueClosed."""
         for name in _LISTS:
             await self._look_at_list(name)
         for state in ("delayed", "succeeded", "failed"):
@@ -147,7 +147,7 @@ class PlaceCheck:
     # Settling.
 
     async def _settled(self) -> list[Finding]:
-        """Return the findings on the suspects, after a look at each at one moment."""
+        """Return the findings on the suspects, after checking each atomically."""
         suspects = list(self._suspects)
         ghosts: list[Move] = []
         strays: list[Move] = []

@@ -1,4 +1,4 @@
-"""What is wrong with a queue as far as a few commands tell, however long it is."""
+"""A quick diagnosis of a queue by a few commands, however long the queue is."""
 
 import asyncio
 
@@ -8,18 +8,18 @@ from beeq.operations.live_workers import live_workers
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
-#: A job that is due for so long is raised by nobody.
+#: If a job is overdue for so long, no process raises delayed jobs.
 _OVERDUE_MS = 60_000
 
 
 async def quick_findings(pipeline: Pipeline, keys: Keys) -> list[Finding]:
-    """Return what its workers, and the first delayed job, say. Raises RedisError, QueueClosed."""
+    """Return the findings on its workers and its first delayed job. Raises RedisError, QueueClosed."""
     workers, overdue = await asyncio.gather(live_workers(pipeline, keys), check_overdue(pipeline, keys))
     return [*check_workers(workers), *overdue]
 
 
 async def check_overdue(pipeline: Pipeline, keys: Keys) -> list[Finding]:
-    """Return whether delayed jobs are due that nobody raises. Raises RedisError, QueueClosed."""
+    """Return whether no process raises due delayed jobs. Raises RedisError, QueueClosed."""
     key = keys.delayed
     first, (seconds, _micros) = await asyncio.gather(
         pipeline.call("ZRANGE", key, 0, 0, "WITHSCORES", repeatable=True),

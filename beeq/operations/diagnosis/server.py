@@ -12,9 +12,9 @@ from beeq.redis.rights import is_lack_of_right
 
 #: The oldest server that beeq works with.
 OLDEST = (6, 2)
-#: The one policy that never drops a key by itself.
+#: The only policy that never evicts a key.
 GOOD_POLICY = "noeviction"
-#: A clock may be off by so much before it is worth a word.
+#: How much a clock may be off before it is reported.
 MOST_SKEW_MS = 1000
 #: The part of maxmemory that may be used before writes are about to be refused.
 MOST_USED = 0.9
@@ -28,7 +28,7 @@ async def check_server(pipeline: Pipeline, keys: Keys, *, now_ms: Callable[[], i
 
 
 async def look_at_server(pipeline: Pipeline, *, now_ms: Callable[[], int]) -> list[Finding]:
-    """Return the same but for rights, which only calls that write can tell."""
+    """Return the same but for rights, which only writing calls can test."""
     found = [await _clock(pipeline, now_ms)]
     try:
         facts = info_facts(await pipeline.call("INFO", repeatable=True))
@@ -43,9 +43,9 @@ async def look_at_server(pipeline: Pipeline, *, now_ms: Callable[[], int]) -> li
 
 
 async def set_good_policy(pipeline: Pipeline) -> bool:
-    """Let the server evict nothing; return whether it does so now.
+    """Set the server's policy to evict nothing; return whether that worked.
 
-    A right that no user of a queue needs: an administrator's URL has it. Raises RedisError.
+    A queue's user does not need this right: use an administrator's URL. Raises RedisError.
     """
     await pipeline.call("CONFIG", "SET", "maxmemory-policy", GOOD_POLICY, repeatable=True)
     facts = info_facts(await pipeline.call("INFO", "memory", repeatable=True))
@@ -53,7 +53,7 @@ async def set_good_policy(pipeline: Pipeline) -> bool:
 
 
 def info_facts(text: bytes) -> dict[str, str]:
-    """Return what INFO says, by its names."""
+    """Return the fields of INFO by name."""
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value.strip() for name, separator, value in lines if separator and name[:1] != "#"}
 
@@ -85,7 +85,7 @@ def _memory(facts: dict[str, str]) -> Finding | None:
 
 
 def failed_saves(facts: dict[str, str]) -> list[Finding]:
-    """Return what of the server's data could not be saved, by what INFO says."""
+    """Return the server's failed saves of its data, by INFO."""
     states = {
         "rdb_last_bgsave_status": "the last snapshot could not be saved",
         "aof_last_write_status": "the append-only file could not be written",

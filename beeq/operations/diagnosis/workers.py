@@ -1,4 +1,4 @@
-"""What is wrong among the workers of a queue, by what they say of themselves. Pure."""
+"""Compares the workers of a queue, by their notes on themselves. Pure."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from beeq.settings import show_duration
 
 
 def check_workers(workers: Iterable[LiveWorker]) -> list[Finding]:
-    """Return what differs that should be the same. A worker of an earlier beeq says nothing of it."""
+    """Return settings that differ and should not. A worker of an earlier beeq does not note them."""
     by_interval: dict[str, list[str]] = {}
     by_version: dict[str, list[str]] = {}
     found = []

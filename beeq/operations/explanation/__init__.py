@@ -1,1 +1,1 @@
-"""Why a job is where it is: what is read of Redis (``facts``), and what follows from it (``reasons``)."""
+"""Explains why a job is where it is: ``facts`` reads Redis, ``reasons`` draws the conclusions."""

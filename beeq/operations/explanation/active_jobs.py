@@ -1,4 +1,4 @@
-"""What is seen of active jobs: for how long each has run, and whether its worker is gone. Writes nothing."""
+"""Looks at active jobs: for how long each has run, and whether its worker is gone. Writes nothing."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from beeq.operations.live_workers import LiveWorker, is_held, live_workers
 from beeq.protocol.keys import Keys
 from beeq.redis.pipeline import Pipeline
 
-#: Broken UTF-8 is read as this; the text of such an id may be another's, too.
+#: Broken UTF-8 is read as this; another id may have the same text.
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 #: One command asks for so many ids.
 _ASKED_AT_ONCE = 250
@@ -25,12 +25,12 @@ _ASKED_AT_ONCE = 250
 
 @dataclass(frozen=True, slots=True)
 class SeenJob:
-    """What is seen of one active job.
+    """One active job.
 
     Attributes:
-        ran_ms: for how long it has run; None if nobody knows, or its worker is gone.
-        worker: the process that runs it; "" if nobody knows.
-        loss: why nobody runs it, if that is sure.
+        ran_ms: for how long it has run; None if unknown, or its worker is gone.
+        worker: the process that runs it; "" if unknown.
+        loss: why no worker runs it, if that is sure.
     """
 
     ran_ms: int | None = None
@@ -43,8 +43,8 @@ class ActiveLook:
     """A look at active jobs.
 
     Attributes:
-        jobs: by id, those of which anything is known; jobs of Node's workers are never among them, nor those
-            whose ids are no UTF-8.
+        jobs: by id, those of which anything is known; without jobs of Node's workers and those whose ids
+        are not UTF-8.
         has_checkers: whether a beeq worker lives that makes stall checks.
     """
 
@@ -53,7 +53,7 @@ class ActiveLook:
 
 
 def facts_of_workers(workers: Sequence[LiveWorker]) -> dict[str, Any]:
-    """Return what the living worker processes say of themselves, as ``JobFacts`` has it."""
+    """Return the living worker processes' notes on themselves, as arguments of ``JobFacts``."""
     known: dict[str, Any] = {
         "workers": len(workers),
         "checkers": sum(worker.beat_age_ms <= LATE_BEAT_MS for worker in workers),
@@ -65,7 +65,7 @@ def facts_of_workers(workers: Sequence[LiveWorker]) -> dict[str, Any]:
 
 
 def owners_in(workers: Iterable[LiveWorker]) -> dict[str, Owner]:
-    """Return who runs each job that the workers have noted; of several, who took it last."""
+    """Return the owner of each job that the workers have noted; of several, the one that took it last."""
     owners: dict[str, Owner] = {}
     for worker in workers:
         for job in worker.jobs:
@@ -78,7 +78,7 @@ def owners_in(workers: Iterable[LiveWorker]) -> dict[str, Owner]:
 async def look_at_active(
     pipeline: Pipeline, keys: Keys, ids: Sequence[bytes], *, stall_interval_ms: int
 ) -> ActiveLook:
-    """Return what is seen of these active jobs; ``stall_interval_ms`` counts where no worker says its own.
+    """Look at these active jobs; ``stall_interval_ms`` applies where no worker has noted its own.
 
     Raises RedisError, QueueClosed.
     """
@@ -94,7 +94,7 @@ async def look_at_active(
         ),
         pipeline.call("PTTL", keys.stall_block, repeatable=True),
     )
-    # The workers come last: one that has claimed a job has beaten before.
+    # The workers come last: a worker sends a heartbeat before it claims a job.
     workers, (seconds, micros) = await asyncio.gather(
         live_workers(pipeline, keys), pipeline.call("TIME", repeatable=True)
     )
@@ -131,7 +131,7 @@ def _seen(facts: JobFacts) -> SeenJob | None:
 
 
 async def _claims_of(pipeline: Pipeline, keys: Keys, ids: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return the claims of those jobs that a beeq worker has."""
+    """Return the beeq workers' claims on these jobs."""
     calls = [
         pipeline.call("HMGET", keys.claims, *ids[start : start + _ASKED_AT_ONCE], repeatable=True)
         for start in range(0, len(ids), _ASKED_AT_ONCE)

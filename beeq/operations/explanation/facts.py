@@ -1,4 +1,4 @@
-"""Reads what explains where a job is. Writes nothing; each call is short, also where a million jobs wait."""
+"""Reads the facts that explain where a job is. Writes nothing; each call is short, in queues of any size."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from beeq.operations.signs import workers_seen
 from beeq.redis import scripts
 from beeq.settings import show_duration
 
-#: A list that is longer is not searched for further copies of the id.
+#: A longer list is not searched for further copies of the id.
 _SEARCHED = 250_000
-#: Beyond what one script searches, a page of the list at a time is read: so many ids a page, so many in all.
+#: Beyond one script's search, the list is read in pages: so many ids a page, so many in all.
 _PAGE, _MOST_PAGED = 10_000, 5_000_000
-#: For how long it is looked how many jobs are taken, and how far ahead.
+#: How long, and how far ahead, the rate of taken jobs is measured.
 _LOOK_S, _LOOKED_AHEAD = 0.4, 5000
 
 
@@ -98,7 +98,7 @@ class Explainer:
         return await self._pipeline.call(*command, repeatable=True)
 
     async def _ahead(self, job_id: str, details: JobDetails[Job]) -> int | None:
-        """Return how many jobs run before one that waits, beyond what one script has searched, too."""
+        """Return how many jobs run before a waiting one, also beyond one script's search."""
         if details.ahead is not None:
             return details.ahead
         wanted = job_id.encode()
@@ -113,7 +113,7 @@ class Explainer:
         return None
 
     async def _rate(self) -> float | None:
-        """Return how many jobs are taken in a second; None if none was while it was looked."""
+        """Return how many jobs are taken in a second; None if none was taken meanwhile."""
         waiting = self._keys.waiting
         depth = min(_LOOKED_AHEAD, await self._ask("LLEN", waiting))
         mark = await self._ask("LINDEX", waiting, -depth) if depth else None
@@ -134,7 +134,7 @@ async def _nothing() -> None:
 
 
 def _of(details: JobDetails[Job]) -> dict[str, Any]:
-    """Return what a job's own record says."""
+    """Return the facts in a job's own record."""
     job, ended = details.job, details.ended
     options: Any = None if job is None else job.options
     options = options if isinstance(options, dict) else None
@@ -154,7 +154,7 @@ def _of(details: JobDetails[Job]) -> dict[str, Any]:
 
 
 def _of_workers(job_id: str, workers: Sequence[LiveWorker]) -> dict[str, Any]:
-    """Return what the living worker processes say of their places and of the job."""
+    """Return the living worker processes' notes on their places and on the job."""
     known: dict[str, Any] = {
         **facts_of_workers(workers),
         "slots": sum(worker.places or 0 for worker in workers),

@@ -1,4 +1,4 @@
-"""Why a job is where it is, in sentences. Pure: the caller brings what Redis says, and its clock."""
+"""Explains in sentences why a job is where it is. Pure: the caller brings Redis's data and clock."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ ReasonKind: TypeAlias = Literal[
     "due", "overdue", "failed", "succeeded", "cancelled",
     "several-places", "nowhere", "unreadable", "missing",
 ]  # fmt: skip
-#: A due time this long ago, and the job is still delayed: nobody raises it.
+#: If a delayed job is overdue for so long, no process raises delayed jobs.
 _OVERDUE_MS = 5000
 #: A worker beats each 10 s at least; after so long a beat is late.
 LATE_BEAT_MS = 12_000
 _LONGEST_ERROR = 300
-#: A worker that lives has noted a job, and taken its mark away, when so long has passed beyond its beat.
+#: A living worker has noted a job, and removed its mark, so long after its heartbeat is due.
 _SURE_MS, _LONGEST_BEAT_MS = 1000, 10_000
 _SHORTEST_SURE_MS = 2500
 #: An id with more digits does not come from a counter.
@@ -58,7 +58,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The worker process that runs a job: its name, when it took it, and last beat, in ms; None: unknown."""
+    """The worker process that runs a job; since when, and its last heartbeat, in ms; None: unknown."""
 
     name: str
     since_ms: int | None
@@ -67,10 +67,10 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What Redis says of a job and its queue. Durations are ms, counted from its clock's ``now_ms``.
+    """Redis's data on a job and its queue. Durations are ms, counted from its clock's ``now_ms``.
 
     Attributes:
-        state: as in ``JobDetails``; "" if there is nothing of it.
+        state: as in ``JobDetails``; "" if Redis has nothing of it.
         places: the lists and sets that have the id.
         problem: why its record cannot be read, or "".
         options: of the record.
@@ -78,15 +78,15 @@ class JobFacts:
         errors: of the failed attempts, the newest first; of Node's, too, as far as the record has them.
         error: how it ended, if it failed.
         due_ms: when it is due.
-        ahead: how many jobs run before it; None if nobody knows.
+        ahead: how many jobs run before it; None if unknown.
         rate: jobs taken in a second, by a short look; None if none was.
         is_hidden: whether a pause hides it from Node peers.
         pause: the queue's, or None.
         workers: beeq worker processes that live.
         taking: those of them that take jobs.
-        checkers: those that have beaten in time, and so make stall checks.
+        checkers: those whose heartbeat is in time, and so make stall checks.
         sees_node: whether a Node worker runs a job.
-        taken, slots: how many places these workers have, and how many are taken; 0: nobody knows.
+        taken, slots: how many places of these workers are taken, and how many they have; 0: unknown.
         longest: which job has run there for longest, as text.
         claim: the text of its claim; "" if none.
         deliveries: how often beeq workers have taken it.
@@ -188,7 +188,7 @@ def _waiting(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]
 
 
 def _guess(facts: JobFacts) -> str:
-    """Return about how long that takes, if jobs were taken while it was looked."""
+    """Return about how long that takes, if jobs were taken during the measurement."""
     if not facts.rate or not facts.ahead or facts.pause is not None:
         return ""
     about = show_duration(round(facts.ahead / facts.rate * 1000))
@@ -233,7 +233,7 @@ def _no_worker(queue_name: str, facts: JobFacts) -> Iterator[Reason]:
 
 
 def _attempts(facts: JobFacts) -> Iterator[Reason]:
-    """Yield what came of the attempts before, for a job that has not ended."""
+    """Yield the outcomes of earlier attempts, for a job that has not ended."""
     if facts.errors and facts.status != "created":
         left = whole_in(str((facts.options or {}).get("retries", 0)).encode())
         rest = f"; {left} {'retry is' if left == 1 else 'retries are'} left"
@@ -247,21 +247,21 @@ def _attempts(facts: JobFacts) -> Iterator[Reason]:
 
 
 def owner_of(facts: JobFacts) -> Owner | None:
-    """Return who runs an active job: not a worker that has noted it, and lost it to another one since."""
+    """Return the owner of an active job, but not a worker that has noted it and lost it since."""
     owner, checked_ms = facts.owner, _checked_ms(facts)
     if owner is None or facts.claim.startswith(":"):  # a stall check has taken the token away
         return None
     if owner.beat_ms is None or checked_ms is None or facts.is_marked:
         return owner
-    # A stall check marks all active jobs. Only a beat, or a claim, takes the mark away.
+    # A stall check marks all active jobs. Only a heartbeat, or a claim, removes the mark.
     last_sign_ms = max(owner.beat_ms, owner.since_ms or 0)
     return owner if last_sign_ms >= checked_ms - _SURE_MS else None
 
 
 def reason_of_loss(facts: JobFacts) -> Reason | None:
-    """Return why nobody runs an active job that a beeq worker has claimed; None if that is not sure.
+    """Return why no worker runs an active job that a beeq worker has claimed; None if that is not sure.
 
-    Of a job that nobody has claimed, as those of Node's workers, nothing is sure.
+    It is never sure for a job without a claim, such as those of Node's workers.
     """
     if not _is_claimed(facts):
         return None
@@ -270,7 +270,7 @@ def reason_of_loss(facts: JobFacts) -> Reason | None:
         beat = _beat(facts, owner)
         return None if beat.kind == "running" else beat
     checked_ms = _checked_ms(facts)
-    # Somebody may have taken it just now; without a beeq worker, a Node worker that makes stall checks.
+    # A worker may have taken it just now; without a beeq worker, a Node worker that makes stall checks.
     if facts.workers or 0 < facts.check_ms <= facts.stall_interval:
         if not facts.is_marked or checked_ms is None:
             return None
@@ -285,7 +285,7 @@ def _is_claimed(facts: JobFacts) -> bool:
 
 
 def _checked_ms(facts: JobFacts) -> int | None:
-    """Return when the last stall check ended, a second ago or earlier; None if nobody knows."""
+    """Return when the last stall check ended, a second ago or earlier; None if unknown."""
     checked_ms = facts.now_ms - facts.stall_interval + facts.check_ms
     return checked_ms if facts.check_ms and checked_ms <= facts.now_ms - _SURE_MS else None
 

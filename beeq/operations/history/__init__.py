@@ -1,5 +1,5 @@
 """What has happened in a queue, minute by minute for a day and hour by hour for thirty.
 
-``estimates`` says what nobody has counted, ``points`` makes points of a chart of Redis's entries; both are
-pure. ``reading`` asks Redis.
+``estimates`` estimates uncounted jobs, ``points`` makes a chart's points from Redis's entries; both are pure.
+``reading`` reads Redis.
 """

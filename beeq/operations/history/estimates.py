@@ -1,7 +1,7 @@
-"""What nobody has counted, told from what has grown. Pure.
+"""Estimates uncounted jobs from the growth of sets and lists. Pure.
 
-A worker tells its counts some seconds late, so what a set has grown by in one minute may be counted in the
-next: between the two curves there is a passing difference that means nothing. Only what stays counts.
+A worker reports its counts some seconds late, so a set's growth in one minute may be counted in the next:
+such a passing difference between the two curves means nothing. Only a lasting one counts.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ _LATE = 1 / 6
 
 
 def uncounted(grown: Sequence[int], counted: Sequence[int]) -> list[int]:
-    """Return by minute what has grown and is counted neither in its minute nor in the next ones.
+    """Return by minute the growth that is counted neither in its minute nor in the next ones.
 
     Args:
-        grown: by minute, what is there more.
-        counted: by minute, what is known exactly, perhaps late.
+        grown: growth by minute.
+        counted: exact counts by minute, perhaps late.
     """
     ahead = list(accumulate(more - known for more, known in zip(grown, counted, strict=True)))
     staying = [min(ahead[at : at + _WINDOW]) for at in range(len(ahead))]
@@ -26,11 +26,11 @@ def uncounted(grown: Sequence[int], counted: Sequence[int]) -> list[int]:
 
 
 def unnamed(grown: Sequence[int], named: Sequence[int], late: Sequence[int]) -> list[int]:
-    """Return by minute what has grown beyond what is known at once.
+    """Return by minute the growth beyond the exact counts.
 
     Args:
-        grown: by minute, what is there more; some of it seen late.
-        named: by minute, what is known exactly, at once.
+        grown: growth by minute; some of it seen late.
+        named: exact counts by minute, in time.
         late: by minute, the part of ``grown`` that is seen late.
     """
     differences = (more - known for more, known in zip(grown, named, strict=True))

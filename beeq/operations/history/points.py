@@ -1,4 +1,4 @@
-"""Makes the points of a queue's history of the entries that Redis has. Pure.
+"""Makes the points of a queue's history from Redis's entries. Pure.
 
 An entry is a minute's or an hour's; a point is of one or several of them.
 """
@@ -12,7 +12,7 @@ from beeq.operations.history.estimates import uncounted, unnamed
 from beeq.protocol.history import HOUR_MS, MINUTE_MS, Buckets, Entry
 
 _MINUTES_AN_HOUR = 60
-#: An hour with fewer samples has a part that nobody knows.
+#: An hour with fewer samples is partly unknown.
 _WHOLE_HOUR = 57
 
 
@@ -23,11 +23,11 @@ class HistoryPoint:
     Attributes:
         at_ms: when it begins, in ms since the epoch; it is as long as the history's ``step_ms``, but for the
             first and the last one.
-        minutes: of how many minutes it has a count; 0: nobody knows what happened.
+        minutes: for how many minutes it has a count; 0: unknown.
         added: jobs that came in; those with ids of their own, and retries by hand, are an estimate.
         succeeded, failed: jobs that ended so; ``uncounted`` of these are an estimate: Node's workers.
         retried: attempts that failed and were followed by another one, on beeq's workers.
-        waiting, active, delayed: how many jobs there were, in the mean of the minutes; None: nobody knows.
+        waiting, active, delayed: how many jobs there were, the mean of the minutes; None: unknown.
         most_waiting: the most that waited.
         waits, durations: of jobs until their first attempt, and of attempts, on beeq's workers.
     """
@@ -52,7 +52,7 @@ class HistoryPoint:
         return self.succeeded + self.failed
 
     def a_minute(self, count: int) -> float | None:
-        """Return a count of this point as a rate a minute; None where nobody knows."""
+        """Return a count of this point as a rate a minute; None if unknown."""
         return count / self.minutes if self.minutes else None
 
 
@@ -63,7 +63,7 @@ class History:
     Attributes:
         points: the oldest first.
         step_ms: how long each of them is.
-        gaps: from when to when nobody has looked, in ms since the epoch.
+        gaps: the times without samples, in ms since the epoch.
     """
 
     points: list[HistoryPoint]
@@ -78,13 +78,13 @@ class History:
 
     @property
     def failure_rate(self) -> float | None:
-        """Which part of the jobs that ended has failed for good; None if none has ended."""
+        """The share of ended jobs that failed for good; None if none has ended."""
         total = self.total
         return total.failed / total.ended if total.ended else None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody has looked in all that time."""
+        """Whether there are no samples in all that time."""
         return not any(point.minutes for point in self.points)
 
 
@@ -122,8 +122,8 @@ def of_minutes(first: int, entries: Sequence[Entry], *, step: int) -> History:
 def of_hours(first: int, entries: Sequence[Entry], *, step: int) -> History:
     """Return the history of successive hours, ``step`` of them a point; see ``of_minutes``.
 
-    What a worker tells late is of the same hour as a rule, so hours are judged each for itself. The last
-    entry's hour may not have ended.
+    A late report falls into the same hour as a rule, so each hour is judged for itself. The last entry's hour
+    may not have ended.
     """
     units = []
     for at, entry in enumerate(entries):
@@ -174,7 +174,7 @@ def _points(first: int, units: Sequence[HistoryPoint], step: int) -> list[Histor
 
 
 def _together(at_ms: int, points: Sequence[HistoryPoint]) -> HistoryPoint:
-    """Return one point of several; the means are weighed by the minutes that are known."""
+    """Return one point from several; the means are weighted by the known minutes."""
     minutes = sum(point.minutes for point in points)
     waits, durations = Buckets(), Buckets()
     for point in points:

@@ -6,9 +6,9 @@ from beeq.protocol.keys import Keys
 from beeq.redis import scripts
 from beeq.redis.pipeline import Pipeline
 
-#: A history has about so many points, unless somebody says how long they are.
+#: A history has about so many points, unless the caller chooses a step.
 _POINTS = 120
-#: How long points may be by themselves, in minutes and hours.
+#: The automatic steps, in minutes and hours.
 _MINUTE_STEPS = (1, 2, 5, 10, 15)
 _HOUR_STEPS = (1, 2, 3, 6)
 

@@ -19,7 +19,7 @@ class Addresses:
     Attributes:
         base: what each path begins with, encoded, without a slash at its end.
         prefixes: of the queues that are shown; addresses leave the first one out.
-        prefix: that of the queues that are meant.
+        prefix: the current one.
     """
 
     base: str
@@ -35,7 +35,7 @@ class Addresses:
         named = {name: value for name, value in query.items() if value not in (None, "")}
         if self.prefix != self.prefixes[0]:
             named["prefix"] = self.prefix
-        # A lone surrogate cannot be written; nobody's id has one, as Redis's answers are decoded.
+        # A lone surrogate cannot be written; no id has one, since Redis's replies are decoded.
         return f"{self.base}{path}" + (f"?{urlencode(named, errors='replace')}" if named else "")
 
     def file(self, name: str, version: str) -> str:
@@ -53,7 +53,7 @@ class Addresses:
         return self.to(f"/q/{segment(queue_name)}/jobs/{segment(job_id)}{rest}", **query)
 
     def act(self, name: str) -> str:
-        """Return the address that forms for jobs of a queue are sent to."""
+        """Return the address for a queue's forms."""
         return self.queue(name, "act")
 
     def is_own(self, address: str) -> bool:

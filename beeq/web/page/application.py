@@ -1,7 +1,7 @@
-"""The page as an ASGI application: who may come in, which screen it is, and the answer to each error.
+"""The page as an ASGI application: access, dispatch to screens, and the response to each error.
 
-Every request meets ``Visitors`` before its path is looked at. What changes anything is a POST, by someone who
-may act, with the text that each form of the session carries; there is one place for that, here.
+Every request passes ``Visitors`` before its path is read. Every change is a POST by a visitor who may act,
+with the session's form token; this is checked here only.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ ROUTES: dict[tuple[str, ...], dict[str, Screen]] = {
     ("login",): {"GET": login.show, "POST": login.log_in},
     ("logout",): {"POST": login.log_out},
 }
-#: What may be done without the right to act.
+#: POSTs that need no right to act.
 _FREE = frozenset({("login",), ("logout",)})
 
 
@@ -108,9 +108,9 @@ def dashboard(
         redis: as of ``Queue``: a URL or a client. None: what the environment says, as for ``Queue``.
         prefixes: of the queues to show; addresses leave the first one out.
         base_path: where it is mounted, ``"/queues"``; None: what the server says (``root_path``).
-        auth: says of a request (Starlette's ``Request``) what its sender may do: ``"act"``, ``"look"`` or
-            None; may be a coroutine function. The application that it is mounted in answers for hosts and
-            users then. None: the tokens of ``policy``, without which only this machine is answered.
+        auth: returns the role of a request's sender (Starlette's ``Request``): ``"act"``, ``"look"`` or None;
+        may be a coroutine function. Then the application that it is mounted in checks hosts and users.
+        None: the tokens of ``policy``; without tokens only this machine is answered.
         policy: hosts, tokens, ``is_read_only``, ``hides_data``. None: the environment has it.
         media_root: where the files are that jobs of the built-in queues made, to be shown with these. None:
             ``BEEQ_MEDIA_ROOT``, and without it none are shown. ``BEEQ_MEDIA_PROJECTS`` counts as for workers.
@@ -173,7 +173,7 @@ class Dashboard:
         self._held_bytes = HeldBytes(bounds.MAX_HELD_BYTES)
         self._parts: Parts | None = None
         self._most_streams = MOST_LISTENERS
-        self._make_store()  # so that a bad URL is said now
+        self._make_store()  # raises for a bad URL now
         self._make_mirror()
 
     def __repr__(self) -> str:
@@ -204,7 +204,7 @@ class Dashboard:
         return self._parts
 
     async def close(self) -> None:
-        """End what goes on, and hang up; the next request connects again."""
+        """Stop background work, and hang up; the next request connects again."""
         parts, self._parts = self._parts, None
         if parts is not None:
             await parts.live.close()
@@ -219,15 +219,15 @@ class Dashboard:
             await parts.store.close()
 
     def begin(self) -> None:
-        """Keep the queues' histories from now on, in the running loop; else the first request begins that."""
+        """Sample the queues' histories from now on, in the running loop, not from the first request on."""
         self._running()
 
     def bound_streams(self, count: int) -> None:
-        """Let so many pages listen at the most; said before the first request."""
+        """Limit how many pages may listen; called before the first request."""
         self._most_streams = min(count, MOST_LISTENERS)
 
     def end_streams(self) -> None:
-        """End what pages listen to, so that a server that stops need not wait for them."""
+        """End the pages' event streams, so that a stopping server need not wait for them."""
         if self._parts is not None:
             self._parts.live.end_streams()
 
@@ -323,7 +323,7 @@ class Dashboard:
         return response
 
     def _stranger(self, request: Request, at: Addresses, path: str) -> Response:
-        """Return what who may not look sees: the way to the login, if there is one."""
+        """Return the response for a visitor without rights: a redirect to the login, if there is one."""
         if not self._visitors.has_login:
             raise Refusal(403, "You may not look at this")
         if "authorization" in request.headers or request.method not in access.LOOKING:
@@ -333,7 +333,7 @@ class Dashboard:
         if not at.is_own(address):
             address = at.to("/")
         if access.is_link_of_others(request.scope):
-            # The browser keeps the cookie back where another site's link led here, and sends it from here.
+            # The browser withholds the cookie when another site's link leads here, and sends it from here.
             return rendering.html("again.html", address=address, at=at, version=rendering.VERSION)
         return rendering.redirect(at.to("/login", next=address))
 

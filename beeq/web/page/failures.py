@@ -1,4 +1,4 @@
-"""Which errors failed jobs have: read in the background in bounded steps, grouped, shared by all who look."""
+"""Groups the errors of failed jobs: read in the background in bounded steps, shared by all visitors."""
 
 import asyncio
 import heapq
@@ -14,17 +14,17 @@ from beeq.web.page.store import LONGEST_LISTED, QueueCounts, QueueStore
 
 logger = logging.getLogger("beeq.web")
 
-#: So many failed jobs of a queue are read, and of all queues together; so long.
+#: The most failed jobs read of a queue, and of all queues together; the longest time.
 MOST_A_QUEUE = 5_000
 MOST_JOBS = 50_000
 LONGEST_S = 20.0
 _A_PAGE = 200
-#: Groups that are kept of a queue: errors whose texts all differ are no groups.
+#: The most groups of a queue: errors whose texts all differ do not form groups.
 _MOST_GROUPS = 200
 _OTHERS = "(other errors)"
 _GOOD_FOR_S = 30.0
 RECENT_MS = 600_000
-#: Hours of which each group is told how many failed.
+#: For how many hours each group counts its failures.
 HOURS = 24
 
 
@@ -36,7 +36,7 @@ class FailureGroup:
         kind: as ``error_kinds`` makes it; "" of jobs without an error.
         example_error: the error of ``example_id``, in one line with its numbers.
         example_id: one of the jobs.
-        first_ms, last_ms: when the first and the last of them failed, or else was created; 0: nobody knows.
+        first_ms, last_ms: when the first and the last of them failed, or else was created; 0: unknown.
         recent: how many failed in the last ten minutes.
         by_hour: how many failed in each of the last 24 hours, the newest last, as far as that was noted.
     """
@@ -59,7 +59,7 @@ class FailureGroup:
 
     @property
     def text(self) -> str:
-        """What the errors say: of a single job its own numbers, of several # for what differs."""
+        """The errors' text: with the numbers of a single job, with # in place of numbers for several."""
         return self.example_error if self.count == 1 and self.is_kind else self.kind
 
     def add(self, job_id: str, at_ms: int, now_ms: int, *, failed_ms: int | None, error: str = "") -> None:
@@ -117,7 +117,7 @@ def _order(group: FailureGroup) -> tuple[int, int, int]:
 
 
 class Failures:
-    """The newest survey; a new one begins when somebody looks and it is old."""
+    """The newest survey; a new one begins at a look after it has become old."""
 
     def __init__(self, store: QueueStore) -> None:
         self._store = store
@@ -151,7 +151,7 @@ class Failures:
         return self._survey if self._survey.has_ended or self._whole is None else self._whole
 
     def forget(self) -> None:
-        """Begin again at the next look: somebody has changed failed jobs."""
+        """Begin again at the next look: failed jobs were changed."""
         self._store.forget_counts()
         if self._task is None:
             self._survey = self._whole = None

@@ -1,7 +1,7 @@
-"""Live numbers for open pages: one poller, however many are open; it looks while anybody listens.
+"""Live numbers for open pages: one poller for all of them, which runs while any page listens.
 
-A listener gets its numbers when they have changed, as server-sent events. Nothing is sent that the screens do
-not show, and nothing moves on a screen by it: the script writes counts, and offers to show the rest.
+A listener gets changed numbers as server-sent events. Only data that the screens show are sent, and nothing
+moves on a screen: the script updates counts, and offers to show the rest.
 """
 
 import asyncio
@@ -20,30 +20,30 @@ from beeq.protocol.keys import Keys
 from beeq.redis.urls import redact
 from beeq.web.page.addresses import segment
 from beeq.web.page.failures import FailureSurvey
+from beeq.web.page.severity import worst_first
 from beeq.web.page.store import Overview, QueueCounts, QueueStore, in_time
-from beeq.web.page.troubles import worst_first
 from beeq.web.responses import Refusal
 
 logger = logging.getLogger("beeq.web")
 
 _EVERY_S = 2.0
-#: Something is sent after so long at the latest: proxies keep the connection, and a lost one is noticed.
+#: The longest silence: so proxies keep the connection, and a lost one is noticed.
 _LONGEST_SILENCE_S = 15.0
 #: A browser comes back by itself; its session is looked at again then.
 _LONGEST_STREAM_S = 600.0
 MOST_LISTENERS = 200
 #: Jobs that are looked at in each turn.
 _MOST_JOBS = 50
-#: Of a longer record no progress is told: each would be read in every turn.
+#: Progress of a longer record is not sent: the record would be read in every turn.
 _LONGEST_RECORD = 50_000
-#: Queues whose numbers the overview hears of: those in most trouble.
+#: How many queues' numbers the overview gets: the worst ones.
 _MOST_QUEUES = 300
 _COUNTS = ("waiting", "active", "delayed", "failed", "succeeded", "workers")
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What an open page wants to hear of: all queues, one of them, or one job of it."""
+    """The subject of an open page: all queues, one of them, or one job of it."""
 
     prefix: str = ""
     queue_name: str = ""
@@ -51,7 +51,7 @@ class Topic:
 
 
 class Live:
-    """The poller of one page, and who listens to it."""
+    """The poller of one page, and its listeners."""
 
     def __init__(
         self,
@@ -97,10 +97,10 @@ class Live:
     async def events(self, topic: Topic, *, shown: Callable[[Any], str]) -> AsyncGenerator[bytes]:
         """Yield events until the time of one stream is over; ``shown`` makes text of progress."""
         if self._is_full:
-            return  # others have come since there was room
+            return  # others have taken the room meanwhile
         self._topics[topic] += 1
         if self._task is None or self._task.done():
-            # What it last saw may be hours old.
+            # The last readings may be hours old.
             self._overview, self._counts, self._jobs, self._is_away = None, {}, {}, False
             self._task = asyncio.create_task(self._look_on())
             self._task.add_done_callback(self._ended)
@@ -124,12 +124,12 @@ class Live:
                     yield b": still here\n\n"
         finally:
             self._topics[topic] -= 1
-            self._topics += Counter()  # without those that nobody wants
+            self._topics += Counter()  # drops topics without listeners
 
     def _message(self, topic: Topic, since_s: float, *, shown: Callable[[Any], str]) -> bytes:
-        """Return what there is to say; b"" as long as nothing was looked at since ``since_s``.
+        """Return the message; b"" as long as nothing was read since ``since_s``.
 
-        The screen that listens was made before: what was seen earlier still may be older than what it shows.
+        The listening screen was made then: an earlier reading may be older than what it shows.
         """
         if self._is_away:
             return dumps({"away": True})
@@ -145,7 +145,7 @@ class Live:
         return dumps(message)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if self._task is task:  # else who came at its very end has begun another one
+        if self._task is task:  # else a listener has started another one meanwhile
             self._task = None
 
     async def _look_on(self) -> None:
@@ -188,7 +188,7 @@ class Live:
             reader = Reader(home.pipeline, Keys(topic.prefix, topic.queue_name))
             state = await reader.job_state(topic.job_id, max_bytes=_LONGEST_RECORD)
         except (RedisRefused, JobUnreadable):
-            return None  # this job's page alone hears nothing of it
+            return None  # only this job's page gets no numbers
         if state is None:
             return "gone", None
         return state.state, None if state.record is None else state.record.progress

@@ -1,4 +1,4 @@
-"""One request for a screen: what it is about, who looks, and what there is to look at."""
+"""One request for a screen: its subject, its visitor, and the page's parts."""
 
 import re
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from beeq.web.page.store import QueueStore
 from beeq.web.page.visitors import Visitor, Visitors, group_of
 from beeq.web.policy import Policy
 
-#: What was done is said on the next screen, once: a cookie takes it there.
+#: The cookie that carries the message on an action to the next screen, once.
 SAID_COOKIE = "beeq_said"
 _SAID_S = 20
 _LONGEST_SAID = 500
 _LONGEST_QUERY = 2000
 _MOST_DIGITS = 6
 _RUNS_OF_BLANKS = re.compile(r"\s+")
-#: What is a type's name for certain, and no word of a message.
+#: Certainly a type's name, not a word of a message.
 _ERROR_TYPE = re.compile(r"(?:[A-Za-z_]\w*\.){0,8}[A-Z]\w*(?:Error|Exception|Timeout)", re.ASCII)
 _LONGEST_TYPE = 100
 
@@ -73,12 +73,12 @@ class ScreenRequest:
 
     @property
     def prefix(self) -> str:
-        """The prefix of the queues that are meant."""
+        """The current prefix."""
         return self.at.prefix
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the mirror is that of the queues that are meant."""
+        """Whether the mirror is that of the current prefix."""
         return self.prefix == self.at.prefixes[0]
 
     @property
@@ -93,7 +93,7 @@ class ScreenRequest:
 
     @property
     def reader(self) -> str:
-        """Who looks, as far as they can be told apart: by their session, or else by their address."""
+        """The visitor's identity: by their session, or else by their address."""
         if self.visitor.cookie and not self.visitor.is_new:
             return self.visitor.cookie
         return f"{self.visitor.who} at {group_of(self.request)}"
@@ -142,7 +142,7 @@ class ScreenRequest:
         return response
 
     def back(self, said: str, address: str = "") -> Response:
-        """Lead to an address of the page, by default where the form was; say there what was done."""
+        """Redirect to an address of the page, by default the form's; show there what was done."""
         wanted = address or self.sent("next")
         response = rendering.redirect(wanted if self.at.is_own(wanted) else self.at.to("/"))
         line = _RUNS_OF_BLANKS.sub(" ", said)[:_LONGEST_SAID]

@@ -1,4 +1,4 @@
-"""Templates, and responses that no browser may use for anything else than to show them."""
+"""Templates, and responses that a browser may only show."""
 
 import hashlib
 from pathlib import Path
@@ -41,7 +41,7 @@ VERSION = hashlib.sha256(b"".join(content for content, _ in FILES.values())).hex
 
 
 def _shown(value: Any) -> Any:
-    """Return what an expression in a template writes: all text but our own markup without what hides."""
+    """Return an expression's text for a template; invisible characters are shown, except in markup."""
     return value if isinstance(value, Markup) else words.visible(value)
 
 

@@ -1,4 +1,4 @@
-"""Actions on many jobs, which take longer than a request: counted first, asked about, carried out, told.
+"""Actions on many jobs, which take longer than a request: counted, confirmed, carried out, reported.
 
 Each runs as a task of this process; its address shows how far it is. The last of them are remembered.
 """
@@ -22,7 +22,7 @@ from beeq.web.responses import Refusal
 logger = logging.getLogger("beeq.web")
 
 Verb = Literal["retry", "remove", "run", "cancel"]
-#: What is said of jobs afterwards.
+#: The verb of the report for each action.
 DONE: dict[Verb, str] = {
     "retry": "retried",
     "remove": "removed",
@@ -37,7 +37,7 @@ MANY: dict[Verb, Callable[..., Awaitable[BulkCounts]]] = {
 }
 _MOST_REMEMBERED = 50
 _MOST_AT_ONCE = 4
-#: A request waits so long for a run, which most of them do not need.
+#: How long a request waits for a run; most take less.
 _PATIENCE_S = 0.7
 
 
@@ -47,8 +47,8 @@ class BulkRun:
 
     Attributes:
         of: how many jobs there are to look at.
-        phase: ``counting`` the jobs that are meant, it ``asks``, is ``acting``, ``done`` or ``failed``.
-        meant: how many are meant, once they are counted.
+        phase: ``counting`` the matching jobs, it ``asks``, is ``acting``, ``done`` or ``failed``.
+        meant: how many match, once they are counted.
         counts: of the pass that goes on, or has ended.
         error: why it failed.
     """
@@ -71,7 +71,7 @@ class BulkRun:
 
     @property
     def done(self) -> str:
-        """What is said of the jobs afterwards."""
+        """The verb of the report."""
         return DONE[self.verb]
 
 
@@ -84,7 +84,7 @@ class BulkRuns:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        """Stop what goes on; what is done stays done."""
+        """Stop the runs under way; finished steps stay done."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -97,7 +97,7 @@ class BulkRuns:
     async def begin(
         self, prefix: str, queue_name: str, verb: Verb, filters: Filters, *, of: int, is_counted: bool
     ) -> BulkRun:
-        """Count the jobs that are meant, or know: all ``of`` them. Raises Refusal: too many runs."""
+        """Count the matching jobs, unless all ``of`` them match. Raises Refusal: too many runs."""
         run = BulkRun(secrets.token_urlsafe(12), prefix, queue_name, verb, filters, of)
         if is_counted:
             run.phase, run.meant = "asks", of
@@ -110,7 +110,7 @@ class BulkRuns:
         return run
 
     async def go_on(self, run: BulkRun, who: str) -> None:
-        """Carry a run out that asks; raises Refusal: too many runs."""
+        """Carry out a run that was confirmed; raises Refusal: too many runs."""
         if run.phase == "asks":
             run.phase, run.counts = "acting", BulkCounts()
             try:

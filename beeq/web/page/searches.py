@@ -1,6 +1,6 @@
-"""Searches through many jobs, which take longer than a request: each goes on, and shows how far it is.
+"""Searches through many jobs, which take longer than a request: each goes on in the background.
 
-Who asks for the same again, as a page does that looks how far it is, gets the same search.
+A repeated request for the same search, as by a page that polls its progress, gets the running one.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from beeq.web.responses import Refusal
 
 logger = logging.getLogger("beeq.web")
 
-#: A search takes so long at the most; what it has found by then is shown.
+#: The longest search; its finds so far are shown then.
 LONGEST_S = 20.0
-#: What a search has found is shown to who asks again soon: the longer it took, the longer, up to so long.
+#: How long a search's finds are reused at most: the longer it took, the longer.
 _GOOD_FOR_S = 30.0
 _MOST_REMEMBERED = 30
-#: Those that go on at once. A reader's second one needs two free places, and so on: the last is for a reader
+#: How many run at once. A visitor's second one needs two free places, and so on: the last is for a visitor
 #: who has none.
 _MOST_AT_ONCE = 4
 
@@ -35,14 +35,14 @@ class Search:
 
     Attributes:
         found: what the screen shows, one for each job.
-        homes: prefix and name of each queue that has a job of the id that is looked for.
+        homes: prefix and name of each queue that has a job of the id.
         asked: how many queues were asked for it. queues: how many there are.
-        looked_at: how many jobs were looked into. of: how many there are.
-        unread: those of them whose records are too long to be looked into.
-        passed: names of the queues that were not looked through.
+        looked_at: how many jobs were read. of: how many there are.
+        unread: those whose records are too long to be read.
+        passed: names of the queues that were not searched completely.
         is_whole: whether nothing was left out for lack of time.
-        history: what the screen shows of the mirror.
-        problem: why it stopped. refusal: what who asks is answered instead.
+        history: the mirror's part of the screen.
+        problem: why it stopped. refusal: the response to raise instead.
     """
 
     found: list[Any] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Search:
     good_until_s: float = 0.0
 
     def counter(self) -> Callable[[BulkCounts], None]:
-        """Return what notes the progress of one pass, beside what others have looked into before."""
+        """Return a callback that adds the progress of one pass to that of earlier ones."""
         looked_at, unread = self.looked_at, self.unread
 
         def note(counts: BulkCounts) -> None:
@@ -72,22 +72,22 @@ class Search:
 
 
 class Searches:
-    """Those of one page."""
+    """The searches of one page."""
 
     def __init__(self) -> None:
         self._searches: OrderedDict[Hashable, Search] = OrderedDict()
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
-        self._readers: dict[Hashable, str] = {}  # who has begun those that go on
+        self._readers: dict[Hashable, str] = {}  # the visitors of running searches
 
     async def close(self) -> None:
-        """Stop those that go on."""
+        """Stop the running ones."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def look(self, key: Hashable, work: Callable[[Search], Awaitable[None]], *, reader: str) -> Search:
-        """Return the search of that key after a short wait; ``work`` is done if it is new, or old.
+        """Return the search of that key after a short wait; start ``work`` if there is none, or an old one.
 
         Raises Refusal: too many go on, or too many of this ``reader``; or what ``work`` raised.
         """
@@ -114,7 +114,7 @@ class Searches:
         return search
 
     def forget(self) -> None:
-        """Search again at the next look: somebody has changed jobs."""
+        """Search again at the next look: jobs were changed."""
         for key in [each for each in self._searches if each not in self._tasks]:
             del self._searches[key]
 
@@ -143,5 +143,5 @@ class Searches:
         finally:
             search.has_ended = True
             took_s = time.monotonic() - search.begun_s
-            if took_s > waits.SEARCH_S:  # a page waits for it, and comes for it
+            if took_s > waits.SEARCH_S:  # a page polls for it
                 search.good_until_s = time.monotonic() + min(_GOOD_FOR_S, 3 + 2 * took_s)

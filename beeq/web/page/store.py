@@ -1,7 +1,7 @@
-"""What the page asks of Redis: names of queues, their counts, and open queues, a bounded number at once.
+"""The page's reads of Redis: names of queues, their counts, and open queues, a bounded number at once.
 
-One connection a prefix serves names and counts of all its queues; a queue that is looked into has one of its
-own until others are. Looking writes nothing; what keeps the histories is in ``charts``.
+One connection a prefix serves names and counts of all its queues; a queue that is opened has one of its own
+until others displace it. Nothing here writes; ``charts`` samples the histories.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ TIMEOUT_S = 10.0
 #: Records and results that are shown, in bytes, and records that are listed and searched. Longer ones may
 #: become fifty times as large in memory.
 LONGEST_SHOWN, LONGEST_LISTED = 2_000_000, 1_000_000
-#: Records that are parsed to be retried or duplicated, in bytes: nobody else is answered meanwhile.
+#: The largest record that is parsed for a retry or a duplicate, in bytes: parsing blocks the loop.
 LONGEST_PARSED = 8 << 20
 #: Records and results that can be saved as a file, in bytes; and all of those that are under way.
 LONGEST_SAVED, _MOST_SAVED = 32 << 20, 64 << 20
@@ -53,13 +53,13 @@ _MOST_OPEN = 12
 _NAMES_FOR_S = 10.0
 #: Queues that are counted, at once and in all.
 _COUNTED_AT_ONCE, MOST_COUNTED = 100, 5_000
-#: Counts of one moment serve all who ask within this time, and for so many times as long as it took to count.
+#: How long counts are reused, and for how many times the duration of the counting.
 _COUNTS_FOR_S, _REST = 1.0, 9
-#: How often who has nothing to show yet looks whether the first queues are counted.
+#: How often a visitor's first request checks whether the first queues are counted.
 _LOOK_S = 0.02
 #: While they are counted again, the counts before are shown, if they are no older.
 _OLD_COUNTS_S = 20.0
-#: What goes on at a queue serves all who ask within this time.
+#: How long a queue's activity is reused.
 _ACTIVITY_FOR_S = 2.0
 
 
@@ -160,7 +160,7 @@ class QueueStore:
         self._activities: dict[tuple[str, str], tuple[asyncio.Task[Activity], float]] = {}
         self._counting: asyncio.Task[Overview] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: Of what is saved as files.
+        #: The bytes of files that are being saved.
         self.held_bytes = HeldBytes(_MOST_SAVED)
 
     async def close(self) -> None:
@@ -182,7 +182,7 @@ class QueueStore:
         names = self._names[prefix]
         if names.search is None and time.monotonic() >= names.stale_at_s:
             await self.home(prefix)
-        if names.search is None and time.monotonic() >= names.stale_at_s:  # nobody has begun meanwhile
+        if names.search is None and time.monotonic() >= names.stale_at_s:  # none has begun meanwhile
             names.search = asyncio.create_task(self._search(prefix, names))
             self._tasks.add(names.search)
             names.search.add_done_callback(self._tasks.discard)
@@ -221,7 +221,7 @@ class QueueStore:
             counting = self._counting = asyncio.create_task(self._count())
             self._tasks.add(counting)
             counting.add_done_callback(self._has_counted)
-        # All who ask meanwhile share the answer, or the error: of a silent Redis none waits for the others.
+        # Concurrent callers share the answer, or the error: with a silent Redis none waits for the others.
         await asyncio.wait({counting}, timeout=None if is_whole else waits.COUNTS_S)
         if not counting.done():
             old = self._counts
@@ -253,7 +253,7 @@ class QueueStore:
             self._good_until_s = time.monotonic() + max(_COUNTS_FOR_S, _REST * self._counts.took_s)
 
     def forget_counts(self) -> None:
-        """Count again at the next look: somebody has changed them."""
+        """Count again at the next look: jobs were changed."""
         self._counts = self._counting = None
 
     async def _count(self) -> Overview:
@@ -300,10 +300,10 @@ class QueueStore:
         return await read_pause(home.pipeline, Keys(prefix, name))
 
     async def activities(self, queues: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Activity]:
-        """Return what goes on at queues, by prefix and name, as far as that is known after a short wait.
+        """Return queues' activities, by prefix and name, as far as known after a short wait.
 
-        It is looked at once for all who ask, and may be a second old. Of a queue that Redis refuses to show,
-        nothing is known and nothing goes on. Raises RedisUnavailable.
+        They are read once for all callers, and may be a second old. A queue that Redis refuses to show has an
+        empty activity. Raises RedisUnavailable.
         """
         tasks = {key: self._activity_task(key) for key in queues}
         if tasks:
@@ -384,7 +384,7 @@ class QueueStore:
             held.users -= 1
 
     def _close_some(self) -> None:
-        """Close the queues that nobody has looked into for longest, if there are too many."""
+        """Close the least recently used queues, if there are too many."""
         unused = [key for key, each in self._open.items() if not each.users]
         for key in unused[: max(0, len(self._open) - _MOST_OPEN)]:
             task = asyncio.create_task(_close(self._open.pop(key).queue))

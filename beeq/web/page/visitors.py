@@ -1,8 +1,8 @@
-"""Who looks, and what they may do: by a token in the header, a cookie after the login, or the host's word.
+"""Visitors and their roles: by a token in the header, a cookie after the login, or the host application.
 
-The cookie of who has logged in says what they may do and until when, and is signed with a key made of the
-token: several processes know it, and a new token ends it. Without a login the cookie is chance alone. Each
-form carries a text made of the cookie, which no other site can read.
+After a login the cookie holds the role and its end, signed with a key derived from the token: several
+processes can check it, and a new token ends it. Without a login the cookie is random. Each form carries a
+text derived from the cookie, which no other site can read.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from beeq.web.access import Role
 from beeq.web.policy import Policy, address_of
 from beeq.web.responses import Refusal
 
-#: Decides for an application that the page is mounted in; may be a coroutine function.
+#: Returns the role, in the application that the page is mounted in; may be a coroutine function.
 Auth = Callable[[Request], Role | Awaitable[Role | None] | None]
 
 COOKIE = "beeq_session"
 SESSION_S = 7 * 86_400
-#: Logins that fail without a pause, and the longest pause.
+#: How many logins may fail without a pause, and the longest pause.
 _FREE_FAILURES = 3
 _LONGEST_PAUSE_S = 60.0
 _MOST_ADDRESSES = 2000
@@ -76,7 +76,7 @@ class Visitor:
 
 
 class Visitors:
-    """Recognises visitors, by a policy or by what the host application says."""
+    """Recognises visitors, by a policy or by the host application."""
 
     def __init__(self, policy: Policy, auth: Auth | None) -> None:
         self._policy = policy
@@ -89,7 +89,7 @@ class Visitors:
         return self._auth is None and self._policy.needs_token
 
     def check_sender(self, scope: Scope) -> None:
-        """Raise Refusal unless the request may be for this page at all."""
+        """Raise Refusal unless the request may come to this page at all."""
         if self._auth is None:
             access.check_sender(scope, self._policy, may_be_linked=True)
         else:
@@ -170,7 +170,7 @@ class Visitors:
         return None
 
     def _signature(self, role: str, plain: str) -> str:
-        """Return what only a holder of the tokens can write; "" if no such token is there."""
+        """Return a signature that only a holder of the tokens can make; "" without such a token."""
         token = self._policy.token if role == "act" else self._policy.read_token
         if token is None and role == "look" and self._policy.is_read_only:
             token = self._policy.token

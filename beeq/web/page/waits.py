@@ -1,6 +1,6 @@
-"""How long a screen waits for what goes on behind it, before it shows what is known so far. In seconds.
+"""How long a screen waits for background work before it shows what is known so far. In seconds.
 
-They stand together because the overview waits for four of them in turn, and is to begin within 300 ms.
+They are in one place because the overview waits for four of them in turn, and must begin within 300 ms.
 """
 
 #: For the names of queues, and for their counts.

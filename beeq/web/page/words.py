@@ -1,7 +1,7 @@
-"""How values are shown: as text, as one line, as a tree. Pure; the clock is the caller's.
+"""Formats values: as text, as one line, as a tree. Pure; the clock is the caller's.
 
-All that comes from a job is text of a stranger. ``visible`` shows characters that would hide something or
-change the order of others as escapes; templates escape what is HTML.
+All text of a job is untrusted. ``visible`` escapes characters that would hide something or change the order
+of others; templates escape HTML.
 """
 
 import math
@@ -15,13 +15,13 @@ from markupsafe import Markup, escape
 from beeq.errors import escaped
 from beeq.protocol.codec import dumps_shown
 
-#: Values of a tree that are shown; more are said to be left out.
+#: The most values of a tree; the rest is marked as left out.
 MOST_NODES = 1500
 #: Characters of one text within a tree, and of all texts together.
 LONGEST_TEXT = 2000
 MOST_CHARACTERS = 100_000
 _PREVIEW = 160
-#: So much of a value is written for its preview, however large it is.
+#: How much of a value is written for its preview.
 _PREVIEW_ITEMS, _PREVIEW_LEVELS = 8, 3
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _KIB = 1024
@@ -31,7 +31,7 @@ _MANY_ENTRIES = 40
 
 
 def visible(value: Any) -> str:
-    """Return the value as one line in which nothing is hidden."""
+    """Return the value as one line without invisible characters."""
     return escaped(str(value))
 
 
@@ -141,8 +141,8 @@ def _shape(value: Any, levels: int, left: list[int]) -> Any:
 def json_tree(value: Any) -> Markup:
     """Return a value as nested lists of HTML that open and close; numbers are as in the record.
 
-    What is not shown of a large value is said where it is missing: up to ``MOST_NODES`` values come, with
-    ``MOST_CHARACTERS`` together.
+    It marks where a large value is cut: up to ``MOST_NODES`` values are shown, with ``MOST_CHARACTERS``
+    together.
     """
     tree = _Tree()
     tree.add(value)

@@ -1,9 +1,9 @@
-"""Whether a receiver is called now, or its job waits: circuits and places of one worker process together.
+"""Decides whether a receiver is called now, or its job waits: circuits and places of one worker process.
 
-Two circuits concern a URL. That of its origin (scheme, host, port) opens when no connection came about, that
-of its endpoint when the answer was 5xx or 429, or none came in time: then the other endpoints of a host go
-on, and a URL that makes somebody else's server hang stands in nobody's way but its own. Places are counted by
-host, and given by endpoint. The state is in this process, and goes with it.
+A URL has two circuits. That of its origin (scheme, host, port) opens when connections fail, that of its
+endpoint when the answer was 5xx or 429, or none came in time: then the other endpoints of a host go on, and a
+URL that makes a server hang blocks only itself. Places are counted by host, and given by endpoint. The state
+is kept in this process only.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 FAILURES_SETTING = "BEEQ_WEBHOOK_BREAKER_FAILURES"
 SLOW_PLACES_SETTING = "BEEQ_WEBHOOK_SLOW_PLACES"
-#: Who asks first gets the one attempt that a circuit grants. So that nobody is overtaken for a day, and then
-#: lost, a job that was put off for longer than this, all of it together, attempts what it would.
+#: The first job to ask gets the one attempt that a circuit grants. A job that was put off for longer than
+#: this in all is attempted anyway, so that others do not overtake it until it fails after a day.
 OVERDUE_S = 60 * 60.0
 _MAX_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverLimits:
-    """When receivers are left alone for a while.
+    """The limits of failing and slow receivers.
 
     Attributes:
-        max_failures: so many failures in a row open a circuit; 0: none is opened.
+        max_failures: so many failures in a row open a circuit; 0: none opens.
         first_pause_s: how long it stays open first; each further time twice as long …
         longest_pause_s: … and no longer than this.
         slow_s: an attempt that has no answer by then is a slow one.
@@ -54,7 +54,7 @@ class ReceiverLimits:
 
     @classmethod
     def parse(cls, failures: str | None, slow_places: str | None) -> Self:
-        """Read both settings; None stands for the default.
+        """Read both settings; None means the default.
 
         Raises ValueError if one is not a whole number, or the places are 0; the message names the setting.
         """
@@ -96,8 +96,8 @@ class Receivers:
     def admit(self, target: Target, count: int | None, *, job_id: str = "", waited_s: float = 0.0) -> "Visit":
         """Return the attempt that may begin at a webhook's URL; raises ReceiverBusy if none may.
 
-        ``count`` is how many jobs the worker runs at once; None: unknown, and places are not looked at.
-        ``waited_s`` is how long the job was put off so far: after an hour no circuit holds it up any more.
+        ``count`` is how many jobs the worker runs at once; None: unknown, and places are not limited.
+        ``waited_s`` is how long the job was put off so far: after an hour no circuit holds it up.
         """
         visit = Visit(self, target, count, job_id, waited_s)
         visit.check()
@@ -105,7 +105,7 @@ class Receivers:
 
 
 class Visit:
-    """One attempt: its place, and what it tells of the receiver. Enter it to begin, leave it at the end."""
+    """One attempt: its place, and its result for the circuits. Enter it to begin, leave it at the end."""
 
     def __init__(
         self, receivers: Receivers, target: Target, count: int | None, job_id: str, waited_s: float
@@ -141,7 +141,7 @@ class Visit:
             self._left(self._endpoint)
 
     def is_too_slow(self) -> bool:
-        """Note that there is no answer after ``slow_s``; return whether to give the attempt up for others."""
+        """Note that there is no answer after ``slow_s``; return whether to give the attempt up."""
         if self._count is None:
             return False
         if not self._places.is_slow(self._seeker.host):
@@ -151,12 +151,12 @@ class Visit:
         return self._places.is_too_slow(self._place, self._count)
 
     def given_up(self) -> ReceiverBusy:
-        """Return why, and for how long, a job waits whose attempt was given up."""
+        """Return the reason and the delay for a job whose attempt was given up."""
         assert self._count is not None  # noqa: S101 - else it is not given up
         return self._slow(self._places.put_off_s(self._seeker, self._count))
 
     def answered(self, status: int) -> None:
-        """Tell that the receiver answered: a failure of its endpoint if it cannot take messages now."""
+        """Note that the receiver answered: a failure of its endpoint if it cannot take messages now."""
         self._is_told = True
         self._succeeded(self._origin)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -165,7 +165,7 @@ class Visit:
             self._succeeded(self._endpoint)
 
     def failed(self, *, is_connected: bool) -> None:
-        """Tell that no answer came."""
+        """Note that no answer came."""
         self._is_told = True
         if is_connected:
             self._succeeded(self._origin)
@@ -193,7 +193,7 @@ class Visit:
 
 
 def _digest(name: str) -> str:
-    """Return what stands for a circuit's name in memory: a URL's path may have 64 KB."""
+    """Return a short key for a circuit's name, to save memory: a URL's path may have 64 KB."""
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 

@@ -1,14 +1,14 @@
 """Circuits: after some failures in a row a receiver is not called for a while, then one attempt tries it.
 
-A circuit has a name, and what it stands for is its caller's. No IO; the clock is given.
+The caller chooses the circuits' names. No IO; the clock is given.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Circuits that are remembered: so many that opened, and as many that only failed so far. Names that lead
-#: nowhere are quickly made, and push out none that is open unless each of them fails that often itself.
+#: Circuits that are remembered: so many that opened, and as many that only failed so far. Invalid names are
+#: easily made up, but displace open circuits only if each of them fails that often itself.
 MAX_CIRCUITS = 10_000
 
 
@@ -17,18 +17,18 @@ class _Circuit:
     failures: int = 0  # in a row
     pause_s: float = 0.0  # the latest; 0: it was not opened
     open_until_s: float = 0.0
-    is_tried: bool = False  # an attempt is under way that closes it, or opens it again
+    is_tried: bool = False  # the attempt that will close it, or open it again, is under way
 
 
 class Breaker:
-    """The circuits that failed last, and the open ones asked about last; what is not among them is closed.
+    """The circuits that failed last, and the open ones that were used last; all others are closed.
 
     Args:
-        max_failures: so many in a row open a circuit; 0: none is ever opened.
+        max_failures: so many in a row open a circuit; 0: none ever opens.
         first_s: how long it stays open then; each further time twice as long.
         longest_s: the longest pause.
         clock: returns seconds, which never go back.
-        spread: returns a number from 0 to 1, at random, so that not all who wait come back at once.
+        spread: returns a random number from 0 to 1, so that waiting jobs do not all come back at once.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Breaker:
         rest_s = circuit.open_until_s - self._clock()
         if rest_s <= 0 and not circuit.is_tried:
             return 0.0
-        # Who comes while the circuit is tried waits a pause: the attempt may take that long.
+        # A job that comes during the trial waits a pause: the attempt may take that long.
         base_s = circuit.pause_s if circuit.is_tried else rest_s
         return base_s + self._spread() * circuit.pause_s / 4
 
@@ -94,7 +94,7 @@ class Breaker:
         return is_first
 
     def left(self, name: str, *, is_trial: bool) -> None:
-        """Take back a call that tells nothing of the receiver: another one may try the circuit."""
+        """Take back a call that says nothing about the receiver: another one may try the circuit."""
         circuit = self._opened.get(name)
         if circuit is not None and is_trial:
             circuit.is_tried = False

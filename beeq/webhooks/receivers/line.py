@@ -1,15 +1,15 @@
-"""Who is next: the jobs that wait for a place, and whose turn a free one is. No IO, no clock.
+"""The order of jobs that wait for a place: decides which one a free place goes to. No IO, no clock.
 
-A job that waits lies in Redis, and asks again from time to time. If the first to ask took a free place, those
-with many jobs would get them all. So a place is kept for a job that goes before the one that asks, and will
-ask in a moment itself. A job goes before another if it has waited longer, measured by how long a place at its
-endpoint is held: nobody waits for ever, and what is over soon goes first. Asking changes nothing in it. An
+A waiting job lies in Redis, and asks again from time to time. If the first to ask took a free place,
+endpoints with many jobs would get them all. So a place is kept for a job that goes before the asking one, and
+will itself ask in a moment. A job goes before another if it has waited longer, relative to how long a place
+at its endpoint is held: no job waits for ever, and short ones go first. Asking does not change the order. An
 endpoint has one place in the line, its oldest job's, however many jobs it has.
 """
 
 from dataclasses import dataclass
 
-#: Endpoints that have a place in the line. Of more, those whose turn is last have none.
+#: How many endpoints have a place in the line; those beyond whose turn is last have none.
 MAX_WAITING = 100
 #: A free place is kept for a job that asks within so long, or should have asked so long ago.
 MOMENT_S = 2.0
@@ -21,7 +21,7 @@ class Seeker:
 
     Attributes:
         host: the name of its receiver's host.
-        endpoint: what stands for the endpoint.
+        endpoint: the endpoint's key.
         job: the job's id.
         waited_s: how long it has waited so far.
     """
@@ -35,25 +35,25 @@ class Seeker:
 @dataclass(slots=True)
 class _WaitingEndpoint:
     seeker: Seeker
-    since_s: float  # when it would have begun to wait, had it done nothing else
+    since_s: float  # the start of its wait, if it had waited without a break
     length_s: float  # how long a place at the endpoint is held
     due_s: float  # when it asks again
-    number: int  # of those that are alike, who came first goes first
+    number: int  # of equal ones, the first to come goes first
 
     def rank(self, now_s: float) -> tuple[float, int]:
-        """Return what is smaller for those who go before."""
+        """Return the sort key: smaller goes first."""
         return (self.since_s - now_s) / self.length_s, self.number
 
 
 class TurnLine:
-    """One line of endpoints that wait; the caller tells the time."""
+    """One line of waiting endpoints; the caller passes the time."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _WaitingEndpoint] = {}  # by endpoint
         self._count = 0  # how many have come
 
     def before(self, seeker: Seeker, length_s: float, now_s: float) -> list[Seeker]:
-        """Return who goes before the one that asks, and asks in this moment, too."""
+        """Return the jobs that go before the asking one, and are about to ask, too."""
         own = self._asking(seeker, length_s, now_s)
         return [
             other.seeker
@@ -62,7 +62,7 @@ class TurnLine:
         ]
 
     def position(self, seeker: Seeker, length_s: float, now_s: float) -> int | None:
-        """Give the one who asks its place in the line; return how many go before, None: it has no place."""
+        """Give the asking job its place in the line; return how many go before it, None: it has no place."""
         self._waiting = {
             endpoint: other for endpoint, other in self._waiting.items() if other.due_s >= now_s - MOMENT_S
         }
@@ -86,13 +86,13 @@ class TurnLine:
             own.due_s = due_s
 
     def leave(self, seeker: Seeker) -> None:
-        """Take a job that waits no longer out of the line."""
+        """Remove a job that no longer waits."""
         own = self._waiting.get(seeker.endpoint)
         if own is not None and own.seeker.job == seeker.job:
             del self._waiting[seeker.endpoint]
 
     def forget(self, endpoint: str) -> None:
-        """Take an endpoint out of the line: all its jobs ask elsewhere from now on."""
+        """Remove an endpoint: its jobs no longer need this line."""
         self._waiting.pop(endpoint, None)
 
     def _asking(self, seeker: Seeker, length_s: float, now_s: float) -> _WaitingEndpoint:
@@ -100,13 +100,13 @@ class TurnLine:
         is_own = known is not None and known.seeker.job == seeker.job
         if known is None or not is_own:
             return _WaitingEndpoint(seeker, now_s - seeker.waited_s, length_s, now_s, self._count)
-        # Each question comes a little late. If that made the job a younger one, it would go behind those who
-        # ask next, they behind it in their turn, and nobody would go first.
+        # Each job asks a little late. If that made it younger, it would fall behind those who ask next, and
+        # they behind it in turn, and none would go first.
         since_s = min(known.since_s, now_s - seeker.waited_s)
         return _WaitingEndpoint(seeker, since_s, length_s, now_s, known.number)
 
     def is_awaited(self, now_s: float) -> bool:
-        """Return whether somebody asks in this moment."""
+        """Return whether the job is about to ask."""
         return any(abs(other.due_s - now_s) <= MOMENT_S for other in self._waiting.values())
 
 

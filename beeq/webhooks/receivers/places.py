@@ -1,13 +1,13 @@
 """Slow receivers: how many of a worker's places they may hold, so that the others find one.
 
-All begin alike. An attempt without an answer for some seconds makes its endpoint a slow one, and its host,
-for minutes: a host's slow attempts hold a share of the places at most, and those of all slow hosts leave a
-quarter of them. What is too much by then is given up, and waits without a place.
+All begin alike. An attempt without an answer for some seconds marks its endpoint and its host as slow, for
+minutes: a host's slow attempts hold at most a share of the places, and those of all slow hosts leave a
+quarter of them free. Attempts beyond that are given up, and their jobs wait without a place.
 
-The other endpoints of a slow host are somebody else's, maybe. One that answered in time takes places as if
-its host were quick. One of which nothing is known is tried, once at a time, on places that slow ones leave to
-that: so hundreds of slow neighbours cost it the seconds that each of their trials takes, and no more. Who
-waits gets its turn by ``line``. No IO; the clock is given.
+The other endpoints of a slow host may belong to other users. One that answered in time takes places as if its
+host were quick. An unknown one is tried, one attempt at a time, on places reserved for trials: so hundreds of
+slow neighbours delay it only by the seconds of their trials. ``line`` orders the waiting jobs. No IO; the
+clock is given.
 """
 
 from collections import OrderedDict
@@ -17,18 +17,18 @@ from typing import Literal
 
 from beeq.webhooks.receivers.line import Seeker, TurnLine
 
-#: Hosts and endpoints that are remembered. Of more, those used longest ago are forgotten.
+#: How many hosts and endpoints are remembered; beyond that, those used longest ago are forgotten.
 MAX_HOSTS = 10_000
 MAX_ENDPOINTS = 10_000
 #: A job that waits asks again after so long: not at once, and not much later than its turn.
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
-#: So many ask in a second, or as many as there are places. With more the waits grow, up to …
+#: How many jobs ask in a second, or as many as there are places. With more the waits grow, up to …
 MAX_ASKS = 20
 MOST_SPREAD_S = 300.0
-#: An attempt that was given up would have taken so many times as long, maybe.
+#: How many times longer an attempt that was given up is assumed to take.
 _UNFINISHED = 4
 
-#: ``free``: as at any quick host. At a slow one, ``trial``: of an endpoint not known; ``slow``.
+#: ``free``: as at a quick host. At a slow host, ``trial``: of an unknown endpoint; ``slow``.
 Kind = Literal["free", "trial", "slow"]
 
 
@@ -50,7 +50,7 @@ class HeldPlace:
 
 
 class Places:
-    """Who holds how many places of one worker.
+    """The places of one worker, and their holders.
 
     Args:
         slow_s: an attempt without an answer by then is slow.
@@ -115,7 +115,7 @@ class Places:
         return False
 
     def leave(self, place: HeldPlace, *, is_over: bool = True) -> None:
-        """Give the place back; ``is_over``: the attempt came to its end, of which its length tells."""
+        """Give the place back; ``is_over``: the attempt was completed, so its length counts."""
         host, seeker = place.host, place.seeker
         self._change(place, "free")
         host.held -= 1
@@ -127,7 +127,7 @@ class Places:
         if length_s >= self._slow_s:
             self._remember(seeker, length_s)
             return
-        for line in self._lines.values():  # no place is kept for those who need none any more
+        for line in self._lines.values():  # no place is kept for jobs that no longer need one
             line.forget(seeker.endpoint)
         self._slow.pop(seeker.endpoint, None)
         self._quick[seeker.endpoint] = None
@@ -136,7 +136,7 @@ class Places:
             self._quick.popitem(last=False)
 
     def put_off_s(self, seeker: Seeker, count: int) -> float:
-        """Give a job its place in the line, if it has none; return when it is to ask again."""
+        """Give a job its place in the line, if it has none; return in how many s it should ask again."""
         now_s = self._clock()
         kind: Kind = "slow" if seeker.endpoint in self._slow else "trial"
         line, length_s = self._lines[kind], self._length_s(seeker)
@@ -144,7 +144,7 @@ class Places:
         position = line.position(seeker, length_s, now_s)
         turn_s = length_s * (1 if position is None else position) / room
         wait_s = min(max(turn_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
-        if position is None:  # one after the other, so that the many who wait do not keep the worker busy
+        if position is None:  # one after the other, so that many waiting jobs do not keep the worker busy
             next_ask_s = max(self._next_ask_s, now_s) + 1 / max(MAX_ASKS, count)
             self._next_ask_s = min(next_ask_s, now_s + MOST_SPREAD_S)
             wait_s = max(wait_s, self._next_ask_s - now_s)
@@ -157,7 +157,7 @@ class Places:
         return "slow" if seeker.endpoint in self._slow else "trial"
 
     def _is_its_turn(self, seeker: Seeker, kind: Kind, count: int) -> bool:
-        """Return whether there is a place, and none of the jobs that go before asks in this moment."""
+        """Return whether there is a place, and no job that goes before is about to ask."""
         now_s = self._clock()
 
         def hosts_left(other: Seeker) -> int:

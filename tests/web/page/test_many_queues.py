@@ -18,8 +18,8 @@ from beeq.web.page import waits
 from beeq.web.page.failures import FailureGroup, FailureSurvey
 from beeq.web.page.live import Live, Topic
 from beeq.web.page.searches import Search, Searches
+from beeq.web.page.severity import worst_first
 from beeq.web.page.store import Overview, QueueCounts, QueueStore
-from beeq.web.page.troubles import worst_first
 from beeq.web.responses import Refusal
 from tests.web.page.conftest import client_of
 from tests.web.page.forms import jobs_of, links_of, text_of

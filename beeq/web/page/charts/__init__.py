@@ -1,4 +1,4 @@
-"""What was, as pictures and in words: histories of queues, and SVG without script or style.
+"""Histories of queues as charts and text: SVG without script or style.
 
 ``drawing`` and ``panels`` are pure; ``histories`` reads, and keeps the histories of all queues going.
 """

@@ -1,7 +1,7 @@
 """Pictures of numbers over time, as SVG. Pure.
 
 Colours come from the style sheet by class, for light and dark; there is no style in the markup. Each value is
-drawn as wide as the time that it stands for; None is a gap, and drawn as one.
+drawn as wide as its time span; None is drawn as a gap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 Values = Sequence[float | None]
 _HEIGHT = 40
-#: What is more than nothing can be seen.
+#: The least visible height of a value above 0.
 _LEAST = 1.0
 
 

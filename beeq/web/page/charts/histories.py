@@ -44,7 +44,7 @@ _TREND_S = 20.0
 
 
 class Histories:
-    """Those of one page; ``begin`` and ``close`` it in its loop."""
+    """The histories of one page; ``begin`` and ``close`` it in its loop."""
 
     def __init__(self, store: QueueStore, *, is_read_only: bool) -> None:
         self._store = store
@@ -80,7 +80,7 @@ class Histories:
             return await read_history(home.pipeline, Keys(prefix, name), last_ms=parse_duration(SPANS[span]))
 
     async def trends(self, queues: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Trend | None]:
-        """Return the last hour of these queues (prefix, name), as far as they can be had in a moment."""
+        """Return the last hour of these queues (prefix, name), as far as they can be read in a moment."""
         now_s = time.monotonic()
         wanted = [each for each in queues if self._trends.get(each, (0.0, None))[0] < now_s]
         if wanted and self._reading is None:
@@ -117,7 +117,7 @@ class Histories:
     # Sampling.
 
     async def _sample_on(self) -> None:
-        await asyncio.sleep(_FIRST_S)  # who looks at once has the names of queues searched for
+        await asyncio.sleep(_FIRST_S)  # a visitor's first request starts the search for queue names
         while True:
             rest_s = _AGAIN_S
             try:
@@ -129,7 +129,7 @@ class Histories:
             await asyncio.sleep(rest_s)
 
     async def sample(self) -> float:
-        """Sample each queue whose minute nobody has sampled; return in how many s the next minute begins.
+        """Sample each queue that has no sample in this minute; return in how many s the next minute begins.
 
         Raises RedisError: Redis is away.
         """

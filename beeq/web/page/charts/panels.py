@@ -1,4 +1,4 @@
-"""A queue's history for its screen: charts, the same numbers as text, and where nobody has looked. Pure."""
+"""A queue's history for its screen: charts, the same numbers as text, and the gaps. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from beeq.operations.history.points import History, HistoryPoint
 from beeq.web.page import words
 from beeq.web.page.charts.drawing import Series, chart, sparkline
 
-#: What may be looked at: name, how long.
+#: The selectable spans: name, length.
 SPANS = {"hour": "1h", "day": "24h", "week": "7d"}
 #: So many gaps are named.
 _MOST_GAPS = 3
-#: Points of which "now" is made.
+#: How many points make up "now".
 _NEWEST = 5
 _MANY = 10
 #: A history with such points goes back to another day.
@@ -75,7 +75,7 @@ def clock(at_ms: int, step_ms: int) -> str:
 
 
 def trend(history: History) -> Trend | None:
-    """Return a queue's last hour; None if nobody has looked."""
+    """Return a queue's last hour; None without samples."""
     if history.is_empty:
         return None
     newest = [point for point in history.points if point.minutes][-_NEWEST:]
@@ -136,7 +136,7 @@ def _panel(history: History, title: str, series: list[Series], shown: Callable[[
 
 
 def gaps_text(history: History) -> str:
-    """Return in which times nobody looked, in words; "" if somebody always did."""
+    """Return the times without samples, in words; "" if there are none."""
     if not history.gaps or history.is_empty:
         return ""
     gaps, begin, step_ms = list(history.gaps), "", history.step_ms

@@ -1,5 +1,5 @@
-"""The pictures, sounds and films that jobs of the built-in queues made: which they are, and sent to browsers.
+"""Finds the pictures, sounds and films that jobs of the built-in queues made, and sends them to browsers.
 
-``kinds`` says by its content what a file is, and as which type a browser may have it; ``files`` finds those
-that a job's result names, below the media root; ``serving`` sends one, or a part of it.
+``kinds`` finds a file's kind by its content, and its type for a browser; ``files`` finds those that a job's
+result names, below the media root; ``serving`` sends one, or a part of it.
 """

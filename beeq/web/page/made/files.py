@@ -1,7 +1,7 @@
 """Finds the files that a job made: those that its result names, below the media root, in its project.
 
-Nothing of a request is a path: it says which of the names in the result is meant, and the result is what
-Redis, or the mirror, has of the job. Names are resolved as workers do it, so links and dots lead nowhere.
+No part of a request is a path: it selects one of the names in the result that Redis, or the mirror, has of
+the job. Names are resolved as in workers, so links and dots lead nowhere.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from beeq.web.page.made.kinds import FileKind, kind_of
 
 #: Names of one result that are looked at.
 _MOST_FILES = 8
-#: The system may be slow to open a file, as of a network's; who looks on waits so long for all of them.
+#: The longest wait for opening all files: a network's files may be slow to open.
 _LOOK_S = 2.0
 _THREADS = 4
 _LONGEST_NAME = 100
-#: What a result says beyond these is not true of any file.
+#: Larger values in a result are not true of any file.
 _LONGEST_S, _MOST_PIXELS = 10**9, 10**6
 _FILES_BY_FORMAT = "video-assembly"
 _WITH_FILES = ("ai-generation", "media-processing", _FILES_BY_FORMAT)
 
 
 class OpenedFile:
-    """A file that is open for reading until ``close``, or until nobody holds this object."""
+    """A file that is open for reading until ``close``, or until this object is garbage-collected."""
 
     def __init__(self, fd: int, kind: FileKind, name: str, threads: ThreadPoolExecutor) -> None:
         self.kind = kind
@@ -46,7 +46,7 @@ class OpenedFile:
 
     async def read(self, length: int, offset: int) -> bytes:
         """Return so many bytes, or fewer at the file's end."""
-        # Who is cancelled here may close the file under the thread, and never sees what that reads then.
+        # A cancelled caller may close the file under the thread, but does not get what that reads then.
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, os.pread, self._fd, length, offset
         )
@@ -60,7 +60,7 @@ class MadeFile:
         number: which of the names it is.
         path: as the result has it.
         facts: what the result says of it.
-        kind: what it is; None if it cannot be opened, and ``problem`` says why.
+        kind: its kind; None if it cannot be opened, and ``problem`` says why.
         size: in bytes.
     """
 
@@ -102,11 +102,11 @@ class MadeFiles:
     def __init__(self, root: Path | None, projects: Literal["shared", "separate"]) -> None:
         self.root = root
         self._projects = projects
-        # Of their own: a folder in a network that hangs holds up nothing but these.
+        # Threads of its own: a hanging network folder blocks only these.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="beeq page's files")
 
     def close(self) -> None:
-        """Begin to read nothing more."""
+        """Start no more reads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def look(self, queue_name: str, data: Any, result: Any) -> list[MadeFile]:

@@ -1,7 +1,7 @@
-"""What a file is, by its content, and as which type a browser gets it. Pure.
+"""Finds a file's kind by its content, and its type for a browser. Pure.
 
-Only types that a browser shows, and never runs, are named: of all else it gets bytes to save. What is neither
-a picture nor sound nor film by its content is not sent at all, whatever its name says.
+Only types that a browser shows, and never executes, are named: anything else is sent as bytes to save. A file
+whose content is neither picture nor sound nor film is not sent at all, whatever its name.
 """
 
 from collections.abc import Callable
@@ -32,16 +32,16 @@ _SOUNDS = {
     "aac": (".aac", "audio/aac"),
 }
 _SOUND_BRANDS = (b"M4A ", b"M4B ")
-#: What no browser shows.
+#: Formats that no browser shows.
 _ONLY_SAVED = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What a file is.
+    """A file's kind.
 
     Attributes:
-        kind: what it is shown as; None: it can only be saved.
+        kind: how it is shown; None: it can only be saved.
         media_type: of the response.
         suffix: that its name gets, so that nothing opens it as something else; "" leaves it the one it has.
     """
@@ -52,7 +52,7 @@ class FileKind:
 
 
 def kind_of(read: Callable[[int, int], bytes]) -> FileKind | None:
-    """Return what a file is; None if it holds no picture, sound or film. ``read`` gets offset and size."""
+    """Return a file's kind; None if it holds no picture, sound or film. ``read`` gets offset and size."""
     head = read(0, HEAD_BYTES)
     suffix = image_suffix(head)
     if suffix is not None:

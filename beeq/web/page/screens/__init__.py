@@ -1,1 +1,1 @@
-"""A module for each screen: what it asks, and what its template gets. Each takes a ``ScreenRequest``."""
+"""A module for each screen: reads the data for its template. Each takes a ``ScreenRequest``."""

@@ -1,4 +1,4 @@
-"""What is done to jobs and queues: the screens that forms are sent to. Each act is one line in the log."""
+"""Actions on jobs and queues: the targets of forms. Each action is one line in the log."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ logger = logging.getLogger("beeq.web")
 
 _MOST_SELECTED = 1000
 _LONGEST = words.size(LONGEST_PARSED)
-#: How a run that asks says what a filter means; the others say it by their names.
+#: How the confirmation of a run names some filters; others go by their own names.
 _PHRASES = {
     "error": "with an error that contains",
     "error_kind": "with an error of the kind",
@@ -30,7 +30,7 @@ _PHRASES = {
 
 
 async def act(look: ScreenRequest) -> Response:
-    """Do what the button says: to the jobs that are selected, or to all that match."""
+    """Do the button's action on the selected jobs, or on all that match."""
     verb = look.sent("verb")
     if verb in _ON_QUEUE:
         return await _ON_QUEUE[verb](look)
@@ -53,7 +53,7 @@ async def act(look: ScreenRequest) -> Response:
                     done += await _ONE[known](queue, job_id)
                 except _TooLongToRetry:
                     too_long += 1
-    finally:  # what was done before Redis failed was done
+    finally:  # also for what was done before Redis failed
         _log(look, known, name, ids, done)
         look.parts.failures.forget()
         look.parts.searches.forget()
@@ -64,7 +64,7 @@ async def act(look: ScreenRequest) -> Response:
 def _text_of(field: str) -> str:
     """Return the text that a field holds as a segment of a path.
 
-    Browsers change line ends in plain text, and HTML has no place for some other characters.
+    Browsers change line ends in plain text, and HTML cannot hold some other characters.
     """
     try:
         return text_of_segment(field)
@@ -122,7 +122,7 @@ def _log(look: ScreenRequest, verb: str, queue_name: str, ids: list[str], done: 
 
 
 async def _duplicate(look: ScreenRequest) -> Response:
-    """Save a new job with the same data and what is left of the same options."""
+    """Save a new job with the same data and the remaining options."""
     name, job_id = look.names["queue"], _text_of(look.sent("id"))
     async with in_time(), look.parts.store.queue(look.prefix, name) as queue:
         details = await queue.inspect_job(job_id, max_bytes=LONGEST_PARSED)
@@ -224,7 +224,7 @@ async def show_run(look: ScreenRequest) -> Response:
 
 
 async def confirm_run(look: ScreenRequest) -> Response:
-    """Carry out what was asked about."""
+    """Carry out a confirmed run."""
     run = _run_of(look)
     await look.parts.runs.go_on(run, look.visitor.who)
     look.parts.failures.forget()

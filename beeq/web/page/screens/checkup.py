@@ -1,4 +1,4 @@
-"""What the doctor finds: at once what a few commands tell, and on request after a look at every job's id."""
+"""The doctor's findings: a quick check by a few commands, and on request a check of every job's id."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _MOST_QUEUES = 200
 
 
 class ShownFinding(NamedTuple):
-    """A finding with the addresses of what it is about."""
+    """A finding with the addresses of its subjects."""
 
     finding: Finding
     queue_name: str
@@ -31,7 +31,7 @@ class ShownFinding(NamedTuple):
 
 
 async def quick(look: ScreenRequest) -> list[ShownFinding]:
-    """Return what a few commands tell of Redis, and of each queue. Raises RedisError."""
+    """Return the quick findings on Redis, and on each queue. Raises RedisError."""
     home = await look.parts.store.home(look.prefix)
     queues = [
         each
@@ -60,7 +60,7 @@ def shown(look: ScreenRequest, found: Sequence[QueueFinding]) -> list[ShownFindi
 
 
 async def show(look: ScreenRequest) -> Response:
-    """Return what the newest look at every id has found so far; begin one if there is none, or on request."""
+    """Return the findings of the newest full check so far; begin one if there is none, or on request."""
     check_up = look.parts.checkups.newest
     if look.asked("again"):
         await look.parts.checkups.begin()

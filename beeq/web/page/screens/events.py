@@ -1,4 +1,4 @@
-"""Live numbers: what the script of an open page listens to."""
+"""Live numbers for the script of an open page."""
 
 from starlette.responses import Response, StreamingResponse
 

@@ -1,4 +1,4 @@
-"""One job: where it is, what it carries, how it ended, and what came of its attempts."""
+"""One job: its state, its data, its end, and its attempts."""
 
 import asyncio
 import weakref
@@ -23,14 +23,14 @@ from beeq.web.responses import Refusal
 #: Options that are shown elsewhere.
 _SHOWN_ELSEWHERE = ("timestamp", "stacktraces", "delay")
 _KNOWN_OPTIONS = ("retries", "backoff", "timeout")
-#: Reasons that may repeat what an error says.
+#: Reasons that may repeat an error's text.
 _REASONS_WITH_VALUES = ("failed", "retry", "postponed", "unreadable", "paused", "succeeded", "cancelled")
 #: As on the screen of a queue; of a job that is in no list, too.
 _VERBS = {**VERBS, "nowhere": (("remove", "Remove"),)}
 
 
 async def _mirrored(look: ScreenRequest) -> MirroredJob:
-    """Return what the mirror has of a job that Redis does not know."""
+    """Return the mirror's document of a job that Redis does not know."""
     job, problem = await mirrored.remembered(look)
     if job is None:
         and_mirror = f"; the mirror cannot be asked: {problem}" if problem else ""
@@ -89,7 +89,7 @@ async def show(look: ScreenRequest) -> Response:
 
 
 def _options(look: ScreenRequest, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as they may be shown: what beeq itself reads is not a secret."""
+    """Return the options as they may be shown: those that beeq itself reads are not secret."""
     return {name: value if name in _KNOWN_OPTIONS else look.data(value) for name, value in options.items()}
 
 

@@ -9,7 +9,7 @@ from beeq.web.responses import Refusal
 
 
 async def show(look: ScreenRequest) -> Response:
-    """Return the form, or lead on who needs none."""
+    """Return the form, or redirect a visitor who is logged in."""
     wanted = look.asked("next")
     address = wanted if look.at.is_own(wanted) else look.at.to("/")
     if not look.parts.visitors.has_login or look.visitor.role is not None:
@@ -18,7 +18,7 @@ async def show(look: ScreenRequest) -> Response:
 
 
 async def log_in(look: ScreenRequest) -> Response:
-    """Give who has a token the cookie."""
+    """Set the cookie for a visitor with a token."""
     wanted = look.sent("next")
     address = wanted if look.at.is_own(wanted) else look.at.to("/")
     if not look.parts.visitors.has_login:
@@ -35,7 +35,7 @@ async def log_in(look: ScreenRequest) -> Response:
 
 
 async def log_out(look: ScreenRequest) -> Response:
-    """Have the browser forget the cookie."""
+    """Delete the cookie."""
     response = rendering.redirect(look.at.to("/login" if look.parts.visitors.has_login else "/"))
     response.delete_cookie(COOKIE, path=f"{look.at.base}/")
     return response

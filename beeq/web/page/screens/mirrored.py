@@ -20,7 +20,7 @@ from beeq.web.responses import Refusal, status_object
 
 #: Fields of a document that hold none of the job's values.
 _OPEN_FIELDS = frozenset({"jobId", "queueName", "status", "createdAt", "updatedAt"})
-#: What has a section of its own on the screen of a forgotten job.
+#: Fields with a section of their own on the screen of a forgotten job.
 _SHOWN_ELSEWHERE = frozenset({"jobData", "result", "error", "status", "jobId", "queueName"})
 _STATES = {
     "completed": "succeeded",
@@ -33,12 +33,12 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class MirrorSection:
-    """What the job's screen says of the mirror.
+    """The mirror's section of a job's screen.
 
     Attributes:
         text: how the document and Redis agree.
         is_wrong: whether they do not.
-        updated_ms: when the document was written; 0: nobody knows.
+        updated_ms: when the document was written; 0: unknown.
         document: as it may be shown; None without one.
     """
 
@@ -49,7 +49,7 @@ class MirrorSection:
 
 
 async def section(look: ScreenRequest, *, is_whole: bool) -> MirrorSection | None:
-    """Return what the mirror says of a job that Redis has; None where it has no mirror.
+    """Return the mirror's section for a job that Redis has; None without a mirror.
 
     ``is_whole`` says whether the job is small enough to be read and compared.
     """
@@ -152,7 +152,7 @@ async def download(job: MirroredJob, part: str) -> Response:
 
 
 async def remembered(look: ScreenRequest) -> tuple[MirroredJob | None, str]:
-    """Return the job as the mirror has it, or None and why it could not be asked, or ""."""
+    """Return the job as the mirror has it, or None; and why the mirror could not be read, or ""."""
     if not look.is_mirrored:
         return None, ""
     seen = await look.parts.mirror.find(look.names["id"], look.names["queue"])

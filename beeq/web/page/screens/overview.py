@@ -1,4 +1,4 @@
-"""The overview: every queue, those in trouble first, and the one line that says whether anybody is needed."""
+"""The overview: every queue, the worst first, and one line that says whether an operator is needed."""
 
 import asyncio
 import math
@@ -11,11 +11,11 @@ from beeq.client.reader import Stats
 from beeq.web.page import waits, words
 from beeq.web.page.failures import FailureGroup, FailureSurvey
 from beeq.web.page.look import ScreenRequest
+from beeq.web.page.severity import FAILING, LATE, LOST, NEEDS_SOMEBODY, PAUSED, UNSERVED, worst_first
 from beeq.web.page.sources.active_jobs import LostJobs
 from beeq.web.page.store import QueueCounts
-from beeq.web.page.troubles import FAILING, LATE, LOST, NEEDS_SOMEBODY, PAUSED, UNSERVED, worst_first
 
-#: Queues of one page of the overview, and of those that need somebody.
+#: The queues on one page of the overview, and the most that need an operator.
 A_PAGE, _MOST_NAMED = 100, 5
 _LONGEST_ID = 40
 
@@ -41,13 +41,13 @@ class Row:
 
 
 async def show(look: ScreenRequest) -> Response:
-    """Return the overview: of very many queues a page, those in trouble first."""
+    """Return the overview, in pages if there are very many queues, the worst first."""
     overview = await look.parts.store.overview()
     survey, losses = await asyncio.gather(
         look.parts.failures.look(wait_s=waits.OVERVIEWS_FAILURES_S),
         look.parts.active_jobs.survey(overview.queues, wait_s=waits.OVERVIEWS_LOSSES_S),
     )
-    # As the weights know them: they may end before this is written.
+    # Read now, for the weights: the surveys may end before this is written.
     are_failures_read, are_losses_known = survey.has_ended, losses.has_ended
     lost = {
         (each.prefix, each.name): found
@@ -86,7 +86,7 @@ async def show(look: ScreenRequest) -> Response:
 
 
 def _unread(*, are_counted: bool, are_failures_read: bool, are_losses_known: bool) -> str:
-    """Return what is not known yet, as a sentence without its full stop; "" if all is."""
+    """Return what is not read yet, as a sentence without its full stop; "" if everything is."""
     if not are_counted:
         return "queues are still being counted"
     if not are_failures_read:

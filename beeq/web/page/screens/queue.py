@@ -1,4 +1,4 @@
-"""A queue: its counts, and the jobs of one state, as filters choose them."""
+"""A queue: its counts, and the jobs of one state that match the filters."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from beeq.web.page import words
 from beeq.web.page.charts.panels import SPANS
 from beeq.web.page.look import ScreenRequest
 from beeq.web.page.searches import Search
+from beeq.web.page.severity import is_unserved
 from beeq.web.page.store import LONGEST_LISTED, in_time
-from beeq.web.page.troubles import is_unserved
 from beeq.web.responses import Refusal
 
 #: The tabs, in the order in which jobs pass through them.
 TABS: tuple[State, ...] = ("waiting", "active", "delayed", "failed", "succeeded")
-#: What may be done to jobs of a state: verb and button.
+#: The actions on jobs of a state: verb and button.
 VERBS: dict[str, tuple[tuple[str, str], ...]] = {
     "waiting": (("cancel", "Cancel"), ("remove", "Remove")),
     "active": (("cancel", "Cancel"), ("remove", "Remove")),
@@ -113,7 +113,7 @@ async def show(look: ScreenRequest) -> Response:
 
 
 async def _history(look: ScreenRequest, name: str, span: str) -> History | None:
-    """Return the queue's history; None if Redis refuses it: the jobs are shown all the same."""
+    """Return the queue's history; None if Redis refuses it: the jobs are shown anyway."""
     try:
         return await look.parts.histories.of(look.prefix, name, span)
     except RedisRefused:
@@ -131,7 +131,7 @@ def _state(look: ScreenRequest, stats: Stats) -> State:
 
 
 def filters_of(look: ScreenRequest, given: dict[str, str]) -> Filters:
-    """Return the filters of a query or a form; raises ValueError: one of them cannot be."""
+    """Return the filters of a query or a form; raises ValueError if one is invalid."""
     if look.hides_data and given.keys() & {"error", "kind", "text", "where"}:
         raise ValueError("values are hidden here: no filter asks for them")
     filters: Filters = {}
@@ -166,7 +166,7 @@ def _condition(text: str) -> tuple[str, Any]:
 
 
 async def _search(look: ScreenRequest, name: str, filters: Filters, search: Search) -> None:
-    """Add the first jobs that are meant."""
+    """Add the first matching jobs."""
     stats = await look.parts.store.stats(look.prefix, name)
     search.of = getattr(stats, str(filters["state"]))
     wanted: Filters = {**filters, "limit": A_PAGE}

@@ -1,4 +1,4 @@
-"""Search: an id leads to its job in whichever queue; text is looked for in errors and data, for some time.
+"""Search: an id leads to its job in any queue; text is searched for in errors and data, for a limited time.
 
 Where there is a mirror, it is searched too: it also has the jobs that Redis has forgotten.
 """
@@ -45,7 +45,7 @@ class FoundLine:
 
 @dataclass(frozen=True, slots=True)
 class MirrorHit:
-    """A job that the mirror has; without its document, as searches are remembered.
+    """A job that the mirror has; without its document, because searches are remembered.
 
     Attributes:
         line: its error, or the first words of its data.
@@ -61,7 +61,7 @@ class MirrorHit:
 
 @dataclass(slots=True)
 class MirrorFound:
-    """What the mirror has: the jobs, how far back it was looked at, and where that goes on, or was whole."""
+    """The mirror's jobs, how far back it was searched, and where the search goes on, if it does."""
 
     hits: list[MirrorHit] = field(default_factory=list)
     looked_at: int = 0
@@ -112,26 +112,26 @@ async def _named(look: ScreenRequest, text: str) -> list[tuple[str, str, str]]:
 
 
 async def _search(look: ScreenRequest, wanted: str, before: str, search: Search) -> None:
-    """Ask each queue for a job of that id, and the mirror; if none has one, look for the text in all jobs."""
+    """Look in each queue and the mirror for a job of that id; else search all jobs for the text."""
     if len(wanted) <= _LONGEST_ID and not before:
         for prefix in look.at.prefixes:
             await look.parts.store.find_queues_having(prefix, wanted, search)
         if not search.homes:
-            search.homes += await _homes_in_mirror(look, wanted)
+            search.homes += await _queues_in_mirror(look, wanted)
     if search.homes or look.hides_data:
         return
     in_redis = [] if before else [_search_texts(look, wanted, search)]
     await asyncio.gather(_search_mirror(look, wanted, before, search), *in_redis)
 
 
-async def _homes_in_mirror(look: ScreenRequest, job_id: str) -> list[tuple[str, str]]:
+async def _queues_in_mirror(look: ScreenRequest, job_id: str) -> list[tuple[str, str]]:
     """Return prefix and queue of jobs that only the mirror knows."""
     seen = await look.parts.mirror.find(job_id)
     return [(look.at.prefixes[0], job.queue_name) for job in seen.jobs]
 
 
 async def _search_mirror(look: ScreenRequest, text: str, before: str, search: Search) -> None:
-    """Note what jobs of the mirror have the text, if there is one."""
+    """Add the mirror's jobs that have the text, if there is a mirror."""
     if not look.parts.mirror.is_there:
         return
     at = look.at.within(look.at.prefixes[0])

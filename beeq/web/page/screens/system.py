@@ -39,7 +39,7 @@ class Fact:
 
 
 async def show(look: ScreenRequest) -> Response:
-    """Return what Redis says of itself."""
+    """Return the system screen."""
     home = await look.parts.store.home(look.prefix)
     async with in_time():
         info = await _info(home)
@@ -80,7 +80,7 @@ async def _mirror(look: ScreenRequest) -> list[Fact]:
 
 
 def _lag_facts(lag: MirrorLag) -> list[Fact]:
-    """Return what Redis says of the changes that wait."""
+    """Return Redis's facts about waiting changes."""
     oldest_ms = None if lag.oldest_ms is None else now_ms() - lag.oldest_ms
     is_late = oldest_ms is not None and oldest_ms > _LATE_MIRROR_MS
     facts = [Fact("Changes that wait", _waiting(lag))]
@@ -103,7 +103,7 @@ def _waiting(lag: MirrorLag) -> str:
 
 
 async def _ask(home: Queue, *command: Any) -> Any:
-    """Return Redis's reply; None if this user may not ask."""
+    """Return Redis's reply; None if this user lacks the right."""
     try:
         return await home.pipeline.call(*command, repeatable=True)
     except RedisRefused:

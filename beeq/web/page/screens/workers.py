@@ -1,4 +1,4 @@
-"""Workers: beeq's processes with what they run, and the jobs that Node's run, as far as they can be seen."""
+"""Workers: beeq's processes with their jobs, and the jobs on Node's workers, as far as they can be seen."""
 
 import math
 
@@ -15,7 +15,7 @@ _MOST_WORKERS, _MOST_JOBS = 100, 20
 
 
 async def show(look: ScreenRequest) -> Response:
-    """Return the workers of every queue; of very many queues a page."""
+    """Return the workers of every queue, in pages if there are very many queues."""
     overview = await look.parts.store.overview()
     queues = [
         each

@@ -1,1 +1,1 @@
-"""What screens look at beside queues and jobs: the mirror (``mirrored``), and the doctor (``checkups``)."""
+"""Further sources of screens: the mirror (``mirrored``), the doctor (``checkups``) and active jobs."""

@@ -1,6 +1,6 @@
-"""What is seen of active jobs: of those of a list at once, and in the background which lost their worker.
+"""Looks at active jobs: those of a list at once, and in the background for those that lost their worker.
 
-One survey at a time looks at all queues that have active jobs, and serves all who ask.
+One survey at a time looks at all queues that have active jobs, and serves all visitors.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from beeq.web.page.store import QueueCounts, QueueStore, in_time
 
 logger = logging.getLogger("beeq.web")
 
-#: So many of a queue's active jobs are looked at: those that were taken first.
+#: How many of a queue's active jobs are read: those that were taken first.
 MOST_A_QUEUE = 500
 LONGEST_S = 10.0
 _AT_ONCE = 20
-#: A survey serves all who ask for so long, and for so many times as long as it took.
+#: How long a survey serves visitors, and for how many times its own duration.
 _GOOD_FOR_S, _REST = 2.0, 9
-#: While another one goes on, the one before is shown, if it is at most so old.
+#: While another one runs, the one before is shown, if it is at most so old.
 _OLD_S = 30.0
 
 
@@ -36,8 +36,8 @@ class LostJobs:
     """Active jobs of one queue that have lost their worker.
 
     Attributes:
-        count: how many, of those that were looked at.
-        job_id: that of the one that was taken first. reason: why nobody runs it.
+        count: how many, of those that were read.
+        job_id: that of the one that was taken first. reason: why no worker runs it.
         needs_somebody: whether no worker lives whose stall check queues them again.
     """
 
@@ -49,7 +49,7 @@ class LostJobs:
 
 @dataclass(slots=True)
 class LossSurvey:
-    """What one pass has found, by prefix and name; ``is_whole``: all queues could be looked at."""
+    """The finds of one pass, by prefix and name; ``is_whole``: all queues could be read."""
 
     lost: dict[tuple[str, str], LostJobs] = field(default_factory=dict)
     is_whole: bool = True
@@ -75,7 +75,7 @@ class ActiveJobs:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def of(self, prefix: str, name: str, ids: Sequence[str]) -> ActiveLook | None:
-        """Return what is seen of the jobs of a list; None if Redis refuses it, or takes too long.
+        """Look at the jobs of a list; None if Redis refuses it, or takes too long.
 
         Raises RedisUnavailable.
         """
@@ -92,7 +92,7 @@ class ActiveJobs:
         )
 
     async def survey(self, queues: Sequence[QueueCounts], *, wait_s: float) -> LossSurvey:
-        """Return which jobs of these queues have lost their worker, as far as known after a short wait."""
+        """Return the jobs of these queues that lost their worker, as far as known after a short wait."""
         now_s = time.monotonic()
         if self._task is None and (self._survey is None or now_s > self._survey.good_until_s):
             self._survey = LossSurvey()

@@ -1,4 +1,4 @@
-"""The doctor's long look at all queues: in the background, in bounded steps, shared by all who ask for it."""
+"""The doctor's full check of all queues: in the background, in bounded steps, shared by all visitors."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from beeq.web.page.store import QueueCounts, QueueStore
 
 logger = logging.getLogger("beeq.web")
 
-#: Of each list and set of a queue; and how long one check-up may take.
+#: The most ids of each list and set of a queue; and the longest check-up.
 MOST_IDS = 200_000
 LONGEST_S = 120.0
 #: Another one begins no sooner than this after the last one's end.
@@ -23,7 +23,7 @@ _MOST_FINDINGS = 500
 
 @dataclass(frozen=True, slots=True)
 class QueueFinding:
-    """A finding, and the queue that it is about; "" is Redis itself."""
+    """A finding, and its queue; "" is Redis itself."""
 
     prefix: str
     queue_name: str
@@ -57,7 +57,7 @@ class CheckUp:
 
     @property
     def problems(self) -> list[QueueFinding]:
-        """What is wrong, without what is only worth knowing."""
+        """The problems among the findings."""
         return [each for each in self.found if each.finding.is_problem]
 
 
@@ -85,7 +85,7 @@ class CheckUps:
         """Begin one, unless one goes on or has just ended; return it after a short wait."""
         if self._task is None and (self._newest is None or time.monotonic() - self._ended_s >= _REST_S):
             overview = await self._store.overview()
-            if self._task is None:  # nobody has begun meanwhile
+            if self._task is None:  # none has begun meanwhile
                 self._newest = CheckUp(len(overview.queues), overview.known)
                 self._task = asyncio.create_task(self._run(self._newest, overview.queues))
                 self._task.add_done_callback(self._ended)

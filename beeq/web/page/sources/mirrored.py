@@ -1,6 +1,6 @@
-"""What the page asks of the mirror, each time for a short while: MongoDB that is slow or away is said, once.
+"""The page's reads of the mirror, each time-limited: a slow or missing MongoDB is reported once.
 
-The mirror is that of one prefix: of the page's first one.
+There is one mirror, that of the page's first prefix.
 """
 
 import logging
@@ -18,16 +18,16 @@ from beeq.supervision.fence import without_context
 logger = logging.getLogger("beeq.web")
 
 T = TypeVar("T")
-#: After a failure nobody waits for MongoDB for so long: what it said is said again.
+#: How long after a failure MongoDB is not asked, and the failure is repeated.
 _LEFT_ALONE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorLook:
-    """What a look at the mirror has brought.
+    """The result of a read.
 
     Attributes:
-        jobs: those that were meant.
+        jobs: the jobs found.
         problem: why it could not be asked, or "".
     """
 
@@ -83,7 +83,7 @@ class PageMirror:
     async def search(
         self, text: str, *, shown: Callable[[MirroredJob], T], most: int, longest_s: float, before: str = ""
     ) -> tuple[HistoryPage[T] | None, str]:
-        """Return what is shown of jobs that have the text, and why the mirror could not be asked, or "".
+        """Return the results of ``shown`` for jobs that have the text, and why the mirror failed, or "".
 
         Raises ValueError.
         """
@@ -96,7 +96,7 @@ class PageMirror:
                 self._history.search(text, shown=shown, most=most, longest_s=longest_s, before=before)
             )
         except MirrorUnavailable as error:
-            # A place that somebody made up may be refused: the others are not told that MongoDB is away.
+            # A made-up place may be refused: that does not mean that MongoDB is away.
             return None, one_line(str(error)) if before else self._failed(error)
         self._failed_at_s = None
         return page, ""

@@ -1,4 +1,4 @@
-"""Which queues are in trouble, and which of them most. Pure."""
+"""How badly each queue needs an operator, as a weight. Pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,18 +7,18 @@ from beeq.web.page.failures import FailureSurvey
 from beeq.web.page.sources.active_jobs import LostJobs
 from beeq.web.page.store import QueueCounts
 
-#: A queue whose next job has waited so long waits too long.
+#: How long the next job may have waited before the queue counts as late.
 LONG_WAIT_MS = 300_000
-#: Without any worker, jobs that have waited so long wait for one.
+#: How long jobs wait before a queue without workers counts as unserved.
 UNSERVED_MS = 30_000
-#: From this weight on, a queue needs somebody.
+#: From this weight on, a queue needs an operator.
 UNREADABLE, UNSERVED, LOST, FAILING, PAUSED, LATE, NEEDS_SOMEBODY = 5000, 4000, 3950, 3000, 2500, 2000, 1000
 
 
 def weight_of(counts: QueueCounts, survey: FailureSurvey | None, lost: LostJobs | None = None) -> int:
-    """Return how much trouble a queue is in: the class of it, and of failing queues the number besides.
+    """Return a queue's weight: its class, plus the number of recent failures in a failing queue.
 
-    Active jobs that have ``lost`` their worker need somebody only where no stall check queues them again.
+    Active jobs that have ``lost`` their worker count only if no stall check will queue them again.
     """
     stats = counts.stats
     if stats is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from beeq.webhooks.worker_trouble import worker_trouble
+from beeq.webhooks.local_failure import local_failure
 from tests.webhooks.receiver import Receiver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ from beeq.webhooks import connections
 from beeq.webhooks.receivers.admission import ReceiverLimits
 
 connections.KEEPALIVE_S = 0.2
-webhook._TROUBLE_WAIT_MS = 1000
+webhook._LOCAL_FAILURE_WAIT_MS = 1000
 
 
 async def main(port):
@@ -101,7 +101,7 @@ def test_a_fault_of_the_worker_is_found_below_what_reports_it(number: int) -> No
     error.__cause__ = OSError("All connection attempts failed")
     error.__cause__.__cause__ = ExceptionGroup("several", [OSError(number, "no")])
 
-    assert str(worker_trouble(error)) == f"this worker cannot open a connection: {os.strerror(number)}"
+    assert str(local_failure(error)) == f"this worker cannot open a connection: {os.strerror(number)}"
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_a_fault_of_the_worker_is_found_below_what_reports_it(number: int) -> No
     ],
 )
 def test_what_may_be_the_receivers_fault_is_not_the_workers(error: Exception) -> None:
-    assert worker_trouble(error) is None
+    assert local_failure(error) is None
