@@ -23,6 +23,8 @@ class RetryDelay:
         self._seen = 0
         self._first_ms = self.next_ms = first_ms
         self._longest_ms = longest_ms
+        #: Whether a delay was taken since the beginning, or the last ``reset``.
+        self.has_grown = False
 
     async def wait(self, is_over: Callable[[], bool] = lambda: False) -> None:
         """Sleep the next delay; shortly, if ``is_over``."""
@@ -39,6 +41,7 @@ class RetryDelay:
 
     def take_s(self) -> float:
         """Return the next delay, in seconds; the one after it is longer."""
+        self.has_grown = True
         delay_s = self.next_ms * random.uniform(0.75, 1) / 1000
         self.next_ms = min(self.next_ms * 2, self._longest_ms)
         return delay_s
@@ -46,3 +49,4 @@ class RetryDelay:
     def reset(self) -> None:
         """Begin with the first delay again."""
         self.next_ms = self._first_ms
+        self.has_grown = False

@@ -190,7 +190,7 @@ class Consumer:
         except RedisError:
             return  # the heartbeat reports it
         if self.worker is not None and names == [process_name().encode()]:
-            self.worker.pump.see_workers((1, asked_at_s))
+            self.worker.pump.claiming_ahead.see_workers((1, asked_at_s))
 
     def _cancelled(self, claim: bytes) -> None:
         if self.worker is not None:
@@ -199,7 +199,7 @@ class Consumer:
     def _worker_came(self, name: bytes = b"") -> None:
         """Another worker process works on the queue from now on; or that may not have been heard."""
         if self.worker is not None and name != process_name().encode():
-            self.worker.pump.worker_may_have_come()
+            self.worker.pump.claiming_ahead.worker_may_have_come()
 
     def _pause_changed(self, _message: bytes = b"") -> None:
         if self.worker is not None:

@@ -17,6 +17,7 @@ from beeq.job import Job
 from beeq.logs.records import log_event
 from beeq.worker.pump.blocking_fetch import FETCH_TIMEOUT_MS
 from beeq.worker.pump.pump import Pump
+from beeq.worker.scheduling.places import WorkerPlaces
 
 #: All places are taken for long after this time; it is said again after twice as long, and so on …
 FULL_S = 30.0
@@ -33,13 +34,15 @@ class FullPlaces:
 
     Args:
         context: of the queue.
-        pump: of the worker.
+        places: of the worker.
         active: returns the jobs that run.
     """
 
-    def __init__(self, context: QueueContext, pump: Pump, *, active: Callable[[], list[Job]]) -> None:
+    def __init__(
+        self, context: QueueContext, places: WorkerPlaces, *, active: Callable[[], list[Job]]
+    ) -> None:
         self._context = context
-        self._pump = pump
+        self._places = places
         self._active = active
         self._since_s = 0.0  # all places are taken since then; 0: they are not
         self._rest_s = FULL_S
@@ -50,7 +53,7 @@ class FullPlaces:
 
     def check(self, now_s: float) -> None:
         """Look once."""
-        if self._pump.is_full:
+        if self._places.is_full():
             self._free_looks = 0
             if not self._since_s:
                 self._since_s, self._rest_s, self._due_s = now_s, FULL_S, now_s + FULL_S
@@ -111,8 +114,9 @@ class WorkerWatch:
     ) -> None:
         self._context = context
         self._pump = pump
+        self._scheduler = pump.scheduler
         self._held = held
-        self._full_places = FullPlaces(context, pump, active=active)
+        self._full_places = FullPlaces(context, pump.scheduler.places, active=active)
         stall_interval_ms = context.settings.stall_interval
         self._patience_s = stall_interval_ms / 1000
         # An idle worker whose fetch waits takes a turn when that has ended in vain.
@@ -147,7 +151,7 @@ class WorkerWatch:
     # Places.
 
     def _check_places(self, now_s: float) -> None:
-        leaked, candidates = self._pump.unheld(self._held())
+        leaked, candidates = self._unheld()
         if leaked <= 0:
             self._leaking_since_s = None
         elif self._leaking_since_s is None:
@@ -158,6 +162,16 @@ class WorkerWatch:
             if now_s - self._leaking_since_s > self._patience_s:
                 self._leaking_since_s = None
                 self._free_places()
+
+    def _unheld(self) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """Return how many jobs seem to run whose handlers do not, and which they may be."""
+        held, places = self._held(), self._scheduler.places
+        if places.running <= len(held):
+            return 0, []
+        away = held.union(self._pump.claims_away(), [job[3] for job in places.ahead.jobs()])
+        claimed = [pair for pair in self._scheduler.claimed.items() if pair[1] not in away]
+        candidates = [pair for pair in claimed if not self._scheduler.is_pending(pair[1])]
+        return places.running - len(held), candidates
 
     def _free_places(self) -> None:
         """Beat no longer for jobs that nobody runs: a stall check queues them again, and counts that."""
@@ -172,7 +186,7 @@ class WorkerWatch:
 
     def _check_turns(self, now_s: float) -> None:
         last_turn_s = self._pump.last_turn_s
-        if not self._pump.takes_jobs() or now_s - last_turn_s <= self._longest_turn_s:
+        if not self._scheduler.takes_jobs() or now_s - last_turn_s <= self._longest_turn_s:
             self.is_stuck, self._seen_waiting_at_s = False, 0.0
         elif self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look(last_turn_s), name="beeq look")
@@ -180,7 +194,7 @@ class WorkerWatch:
     async def _look(self, last_turn_s: float) -> None:
         """See whether jobs wait in Redis; if they do so at two looks in a row, it is stuck."""
         waiting = await self._context.probe.waiting()
-        if not waiting or self._pump.last_turn_s != last_turn_s or not self._pump.takes_jobs():
+        if not waiting or self._pump.last_turn_s != last_turn_s or not self._scheduler.takes_jobs():
             self._seen_waiting_at_s = 0.0
         elif self._seen_waiting_at_s != last_turn_s:
             self._seen_waiting_at_s = last_turn_s

@@ -43,6 +43,7 @@ from beeq.telemetry.attempt_report import AttemptReport
 from beeq.worker.attempts.processes.handler_ref import refuse_while_loading
 from beeq.worker.attempts.runner import Attempt, Executor, Handler, Runner, outcome_of
 from beeq.worker.heartbeat import Heartbeat
+from beeq.worker.pump.claiming_ahead import ClaimingAhead
 from beeq.worker.pump.pump import Pump
 from beeq.worker.running_notes import looking_at
 from beeq.worker.scheduling.claims import ClaimedJob
@@ -135,20 +136,20 @@ class Worker:
 
     def _begin_heartbeat(self) -> Heartbeat:
         """Beat for what is held here; the thread that does so keeps nothing of this in memory."""
-        context, loop = self._context, asyncio.get_running_loop()
-        in_loop, ahead = InLoop(self, loop), self.pump.scheduler.places.ahead
+        context, pump, loop = self._context, self.pump, asyncio.get_running_loop()
+        in_loop, ahead = InLoop(self, loop), pump.scheduler.places.ahead
         connector, is_bound = context.connector.twin()
         heartbeat = Heartbeat(
             connector,
             context.keys,
             context.settings,
             worker=process_name(),
-            held=self.pump.scheduler.claimed.snapshot,
-            look=looking_at(self, places=self.pump.concurrency, ahead=ahead),
+            held=pump.scheduler.claimed.snapshot,
+            look=looking_at(self, places=pump.concurrency, ahead=ahead),
             ahead=ahead,
-            on_returned=functools.partial(InLoop(self.pump, loop).call, Pump.ahead_taken),
+            on_returned=functools.partial(InLoop(pump, loop).call, Pump.ahead_taken),
             take_counts=context.telemetry.work.take,
-            on_living=functools.partial(InLoop(self.pump, loop).call, Pump.see_workers),
+            on_living=functools.partial(InLoop(pump.claiming_ahead, loop).call, ClaimingAhead.see_workers),
             on_cancelled=functools.partial(in_loop.call, Worker.cancel_all),
             on_lost=functools.partial(in_loop.call, Worker._lose_all),
             on_error=functools.partial(in_loop.call, Worker._report_error),
@@ -320,7 +321,7 @@ class Worker:
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
-        if self.pump.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
+        if self.pump.claiming_ahead.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
             self._heartbeat.watch_ahead()
         if attempt.is_cancelled:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone

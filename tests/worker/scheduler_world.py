@@ -335,6 +335,9 @@ class World:
             to_claim = call.fetched is not None and not call.fetched.is_started
             requested += max(0, call.free + call.ahead + to_claim - len(call.outcomes))
         assert self.scheduler.places.taken == self.held, "a place leaks, or is given twice"
+        is_open = not (self.is_draining or self.is_paused or self.is_bursting)
+        is_taking = self.scheduler.is_ready and is_open and not self.scheduler.places.is_full()
+        assert self.scheduler.takes_jobs() is is_taking, "it says that it takes jobs, or that it does not"
         sent_again = len(self.refused_claims & self.unrecorded.keys())
         held = self.held - sent_again + requested + self.is_fetching
         assert held <= self.concurrency + self.most_ahead, "more than there are places"

@@ -218,6 +218,11 @@ def broken(line: str, instead: str) -> Any:
             "        if True:\n            begun",
             id="a job claimed ahead begins without a connection",
         ),
+        pytest.param(
+            "return self.is_ready and self._phase is TAKING and self._may_fetch",
+            "return self.is_ready and self._may_fetch",
+            id="a paused worker says that it takes jobs",
+        ),
         pytest.param("may_claim_ahead=self._may_fetch", "may_claim_ahead=True", id="a burst claims ahead"),
         pytest.param(
             "free = self._clock(), self._concurrency - self.running",

@@ -8,6 +8,7 @@ that; where it is blocked, the heartbeat's thread does; where the whole process 
 
 import contextlib
 from collections import deque
+from collections.abc import Collection
 from itertools import repeat
 
 from beeq.worker.scheduling.claims import ClaimedJob
@@ -112,3 +113,7 @@ class AheadJobs(deque[AheadJob]):
     def jobs(self) -> list[ClaimedJob]:
         """Return all of them; any thread may call this."""
         return [job for job, _, _ in list(self)]  # the list is made at one go
+
+    def among(self, claims: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+        """Return id and claim of those that were claimed so."""
+        return [(raw_id, claim) for raw_id, _, _, claim in self.jobs() if claim in claims]

@@ -4,7 +4,8 @@ An idle worker does not wait for the reply of the call that claims its job: the 
 record along, the call is sent, and the handler starts. The reply then grants the claim, or refuses it.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
 ClaimedJob = tuple[bytes, bytes, int, bytes]
@@ -13,6 +14,11 @@ ClaimedJob = tuple[bytes, bytes, int, bytes]
 FIRST_DELIVERY = 1
 #: What nearly all claims end with: to write numbers takes longer than the rest of taking a job's reply.
 _USUAL_ENDS = [b".%d:%d" % (place, FIRST_DELIVERY) for place in range(128)]
+
+
+def tokens(prefix: bytes) -> Iterator[bytes]:
+    """Yield the tokens of one worker's calls."""
+    return (b"%b-%x" % (prefix, number) for number in itertools.count(1))
 
 
 def claim_of(token: bytes, place: int, deliveries: int) -> bytes:

@@ -12,7 +12,7 @@ from beeq.errors import RedisError
 from beeq.protocol.outcome import Outcome
 from beeq.worker.scheduling import actions, states
 from beeq.worker.scheduling.actions import MAX_CALLS, Action, Actions, ExchangeCall, ExchangeReply, Recover
-from beeq.worker.scheduling.claims import FIRST_DELIVERY, FetchedJob, HeldClaims
+from beeq.worker.scheduling.claims import FIRST_DELIVERY, FetchedJob, HeldClaims, tokens
 from beeq.worker.scheduling.pending_outcomes import PendingOutcomes
 from beeq.worker.scheduling.places import WorkerPlaces
 from beeq.worker.scheduling.repairs import Repairs
@@ -42,13 +42,12 @@ class Scheduler:
         clock: Callable[[], float],
         begin_within_s: float,
     ) -> None:
-        self._token_prefix = token_prefix
+        self._tokens = tokens(token_prefix)  # of calls that are made from now on
         self._is_connected = is_connected
         self.places = WorkerPlaces(concurrency, clock=clock, begin_within_s=begin_within_s)
         self.claimed = HeldClaims()
         self.calls_in_flight = 0  #: Calls without a reply.
         self._is_check_due = False  # ``check_ahead`` is about to be called
-        self._calls_made = 0
         self._outcomes = PendingOutcomes()  # to be sent
         self._fetched: FetchedJob | None = None  # to be claimed
         self._repairs = Repairs()
@@ -67,6 +66,10 @@ class Scheduler:
     def is_stopping(self) -> bool:
         """Return whether the worker takes no more jobs: nothing is to be waited for long."""
         return self._phase in (DRAINING, OVER)
+
+    def takes_jobs(self) -> bool:
+        """Return whether a place is free, and it waits for jobs; not in a burst."""
+        return self.is_ready and self._phase is TAKING and self._may_fetch and not self.places.is_full()
 
     def is_pending(self, claim: bytes) -> bool:
         """Return whether the job with this claim waits here for its outcome to be sent, or to go back."""
@@ -129,7 +132,7 @@ class Scheduler:
             self.claimed.release(raw_id, claim)
             if self._fetched is not None and self._fetched.claim == claim:
                 # The call that claims it was refused, and its handler has stopped: nobody runs it now.
-                self._fetched = FetchedJob(raw_id, self._new_token())
+                self._fetched = FetchedJob(raw_id, next(self._tokens))
                 self.claimed.early = b""
         self.places.taken -= len(action.claims)
         self._leave_recovery()
@@ -143,7 +146,7 @@ class Scheduler:
             self._link = states.BROKEN
         if action.unclaimed:
             self.places.reserve(-1)
-            self._fetched = FetchedJob(action.unclaimed, self._new_token())
+            self._fetched = FetchedJob(action.unclaimed, next(self._tokens))
         self._give_up_last_duties()
         return self.decide()
 
@@ -286,7 +289,7 @@ class Scheduler:
             return _NOTHING
         self._fetch = NO_FETCH
         self._is_empty = False  # there may be more
-        fetched = self._fetched = FetchedJob(raw_id, self._new_token())
+        fetched = self._fetched = FetchedJob(raw_id, next(self._tokens))
         can_call = self.is_ready and self.calls_in_flight < MAX_CALLS and self._is_connected()
         if not (record and can_call and self._phase is TAKING):
             return self.decide()
@@ -427,7 +430,7 @@ class Scheduler:
         is_started = fetched is not None and fetched.is_started
         outcomes = [] if is_started else self._outcomes.take(alone=fetched is None)
         to_claim = int(fetched is not None and not is_started)
-        call = ExchangeCall(self._new_token() if fetched is None else fetched.token, 0, fetched, outcomes)
+        call = ExchangeCall(next(self._tokens) if fetched is None else fetched.token, 0, fetched, outcomes)
         if self._may_ask() and self._outcomes.allow_asking(outcomes):
             call.free, call.ahead = self.places.wanted(
                 fetching=self._fetching(),
@@ -493,7 +496,3 @@ class Scheduler:
         """A draining worker looks once for what its unanswered calls claimed; else a stall check finds it."""
         if self._phase is DRAINING and not self._is_holding():
             self._repairs.leave()
-
-    def _new_token(self) -> bytes:
-        self._calls_made += 1
-        return b"%b-%x" % (self._token_prefix, self._calls_made)
