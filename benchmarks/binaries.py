@@ -1,4 +1,4 @@
-"""The servers that can be had, by kind: Redis and Valkey of several versions.
+"""The available servers by kind: Redis and Valkey of several versions.
 
 ``Server(folder, kind="redis-6.2")`` runs one; the fixture ``each_server`` runs a test on every kind. Only the
 system's speaks TLS.
@@ -19,7 +19,7 @@ _PLACES = {
     "system": ("", "redis-server"),  # Debian 12: 7.0
 }
 KINDS = tuple(_PLACES)
-#: What nobody chose otherwise.
+#: The default.
 DEFAULT = "valkey-9.1"
 
 

@@ -1,4 +1,4 @@
-"""Under which conditions numbers were measured: machine, versions, load, and who else was at work."""
+"""The conditions of a measurement: machine, versions, load, and other programs at work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import beeq
 
 
 def conditions(client: redis.Redis, *, uvloop: bool, bee_queue_version: str) -> dict[str, Any]:
-    """Return what a reader must know to compare beeq with bee-queue, as JSON values."""
+    """Return the facts for comparing beeq with bee-queue, as JSON values."""
     node = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True)
     return {
         **machine(client, uvloop=uvloop),
@@ -30,7 +30,7 @@ def conditions(client: redis.Redis, *, uvloop: bool, bee_queue_version: str) -> 
 
 
 def machine(client: redis.Redis, *, uvloop: bool) -> dict[str, Any]:
-    """Return what a reader must know of the machine and of what runs on it, as JSON values."""
+    """Return the facts about the machine and its software, as JSON values."""
     server = client.info("server")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,7 +51,7 @@ def machine(client: redis.Redis, *, uvloop: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ticks:
-    """What all CPUs together have done since the machine started, in ticks."""
+    """The time of all CPUs together since the machine started, in ticks."""
 
     total: int
     busy: int
@@ -98,7 +98,7 @@ class Bystanders:
             own_ticks = (own_cpu_s() - self._own_s) * os.sysconf("SC_CLK_TCK")
             total = max(after.total - self._ticks.total, 1)
             others = after.busy - self._ticks.busy - own_ticks
-            # Ticks are coarser than what the children's sum is made of.
+            # Ticks are coarser than the children's CPU times.
             facts["others_busy"] = round(max(others, 0) / total, 3)
             facts["stolen"] = round((after.stolen - self._ticks.stolen) / total, 3)
         return facts

@@ -2,8 +2,8 @@
 
 Each round has servers of its own: a primary, its replica and a Sentinel, or a cluster whose owner of the
 queue's slot has a replica. A producer saves 300 jobs a second, each under an id of its own, and saves none
-twice; a worker runs them. Then the primary is killed, or asked to hand over. What the producer was told is
-compared with what the primary of the end has, and with what ran.
+twice; a worker runs them. Then the primary is killed, or asked to hand over. The producer's replies are
+compared with the jobs on the last primary, and with the jobs that ran.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SAVES_PER_S = 300
 #: How often the producer saves, and hence how many at once.
 _TICK_S = 0.01
 _CONCURRENCY = 20
-#: So long all is well, before the fault and after the servers have got over it.
+#: How long the servers run without a fault, before it and after the recovery.
 _CALM_S = 2.0
 _QUICK_CALM_S = 0.5
 #: A killed server comes back after so long, as a replica: as where something restarts it.
@@ -52,7 +52,7 @@ _CLUSTER_OPTIONS = ("--cluster-node-timeout", "1000", "--cluster-replica-validit
 
 
 class Fleet(Protocol):
-    """Servers of which one is the queue's, and can be replaced by another."""
+    """Servers of which one is the queue's, and another can replace it."""
 
     url: str
     prefix: str
@@ -98,7 +98,7 @@ class SentinelFleet(AbstractContextManager["SentinelFleet"]):
         return self._pair.primary
 
     def hand_over(self) -> None:
-        """Ask the Sentinel for it: it demotes the old primary some time after it has promoted the new one."""
+        """Ask the Sentinel for a failover: it demotes the old primary some time after the promotion."""
         self._pair.fail_over()
         self._pair.change_places()
         until(lambda: is_in_step(self._pair.primary, self._pair.replica))
@@ -117,7 +117,7 @@ class ClusterFleet(AbstractContextManager["ClusterFleet"]):
     prefix = f"{{{_TAG}}}"
 
     def __init__(self, folder: Path, *options: str, is_quick: bool) -> None:
-        del is_quick  # a cluster looks as often as ever
+        del is_quick  # a cluster's nodes look at their usual rate
         self._cluster = Cluster(folder, *_CLUSTER_OPTIONS, *options, tag=_TAG)
 
     def __enter__(self) -> Self:
@@ -164,7 +164,7 @@ FAULTS: dict[str, Callable[[Fleet], None]] = {
 
 @dataclass(frozen=True)
 class Guard:
-    """What is set against the loss of acknowledged jobs."""
+    """A protection against the loss of acknowledged jobs."""
 
     options: tuple[str, ...] = ()
     wait_replicas: int = 0
@@ -192,7 +192,7 @@ class Load:
         self.raised: Counter[str] = Counter()
         self._saves: set[asyncio.Task[None]] = set()
         for queue in (self.producer, self.worker):
-            queue.on("error", lambda _error: None)  # that Redis is away is the point
+            queue.on("error", lambda _error: None)  # outages are expected here
         self.worker.process(self._handle, _CONCURRENCY)
 
     async def _handle(self, job: Job) -> None:
@@ -229,7 +229,7 @@ class Load:
 
 
 async def play(fleet: Fleet, fault: str, *, wait_replicas: int, calm_s: float) -> dict[str, Any]:
-    """Play one round on servers that run, and return its numbers."""
+    """Run one round on running servers, and return its numbers."""
     loop = asyncio.get_running_loop()
     load = Load(fleet, wait_replicas=wait_replicas)
     await asyncio.gather(load.producer.ready(), load.worker.ready())
@@ -266,7 +266,7 @@ def _worked_off(primary: Server, queue: Queue) -> set[str]:
 
 
 def measure(fleet: str, fault: str, guard: Guard, *, is_quick: bool) -> dict[str, Any]:
-    """Play one round on servers of its own."""
+    """Run one round on servers of its own."""
     calm_s = _QUICK_CALM_S if is_quick else _CALM_S
     with (
         tempfile.TemporaryDirectory() as folder,

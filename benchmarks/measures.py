@@ -1,7 +1,7 @@
 """The measurements: each starts its processes, waits for them and returns numbers. Prints nothing.
 
-The harness plays no part in the work. It fills the queue with plain Redis commands, gives the word, and
-looks at Redis to see how far the worker is.
+The harness takes no part in the work. It fills the queue with plain Redis commands, starts the processes, and
+polls Redis for the worker's progress.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from benchmarks.servers import Server
 
 _HERE = Path(__file__).resolve().parent
 _QUEUE = "bench"
-#: What is kept from one run to the next: in the checkout, and ignored by git.
+#: The cache between runs: in the checkout, and ignored by git.
 CACHE = _HERE.parent / ".benchmarks"
 #: No measurement takes longer; a process that hangs ends the run.
 _PATIENCE_S = 120.0
-#: How often the harness looks at Redis: often enough for half a percent, seldom enough not to be felt.
+#: How often the harness polls Redis: often enough for half a percent, seldom enough not to disturb.
 _LOOK_S = 0.004
 #: Linux's name of a process's CPU clock, beside its id.
 _CPU_CLOCK = 2
@@ -39,13 +39,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Library:
-    """One that is measured: how its processes are started."""
+    """A measured library: how its processes are started."""
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str]
     uvloop: bool = False
-    #: What its queues are set to, in the library's own words; the rest is its defaults.
+    #: Its queues' settings, by the library's own names; the rest are defaults.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +54,7 @@ class Jobs:
     """The jobs that the harness puts into a queue."""
 
     count: int
-    #: What a record's data, and its options, hold besides: JSON, with a comma in front.
+    #: Further data and options of a record: JSON, with a comma in front.
     more_data: str = ""
     more_options: str = ""
 
@@ -79,7 +79,7 @@ def beeq(*, uvloop: bool, settings: Mapping[str, Any] | None = None) -> Library:
 
 
 def exchange_alone() -> Library:
-    """Return the least client that can work off jobs by ``lua/exchange.lua``: what no engine can be above."""
+    """Return the smallest client that works off jobs by ``lua/exchange.lua``: a bound for any engine."""
     command = (sys.executable, str(_HERE / "workers" / "exchange_alone.py"))
     return Library("exchange alone", command, _this_checkout())
 
@@ -98,7 +98,7 @@ def _this_checkout() -> dict[str, str]:
 
 
 class Process:
-    """One process of a benchmark: ready once made, at work after ``go``."""
+    """One process of a benchmark: ready once created, at work after ``go``."""
 
     def __init__(
         self,
@@ -131,13 +131,13 @@ class Process:
         self.listen()
 
     def go(self) -> None:
-        """Give the word."""
+        """Start the work."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
     def listen(self) -> dict[str, Any]:
-        """Return what the process says next.
+        """Return the process's next message.
 
         Raises:
             RuntimeError: it ended instead.
@@ -155,7 +155,7 @@ class Process:
             raise RuntimeError(f"{self._process.args!r} ended with {self._process.returncode}")
 
     def cpu_us(self) -> float | None:
-        """Return the CPU time the process has used so far, in µs; ``None`` on systems that do not tell."""
+        """Return the CPU time the process has used so far, in µs; ``None`` if the system has no figure."""
         try:
             return time.clock_gettime((~self._process.pid << 3) | _CPU_CLOCK) * 1e6
         except (AttributeError, OSError):
@@ -199,11 +199,11 @@ def fill(client: redis.Redis, jobs: Jobs) -> None:
 
 @dataclass(frozen=True)
 class Drain:
-    """What a drain was like, from when the harness first sees finished jobs until it sees the last."""
+    """The numbers of a drain, from when the harness first sees finished jobs until it sees the last."""
 
     #: Jobs a second.
     rate: float
-    #: CPU time of the worker processes a job, in µs; ``None`` where the system does not tell.
+    #: CPU time of the worker processes a job, in µs; ``None`` where the system does not show it.
     worker_cpu_us: float | None
     #: CPU time of the server a job, in µs.
     server_cpu_us: float
@@ -220,9 +220,9 @@ def drain(
     workers: int = 1,
     is_dropped: bool = False,
 ) -> Drain:
-    """Let ``workers`` processes work off jobs, and return what it was like.
+    """Let ``workers`` processes work off jobs, and return the numbers.
 
-    ``is_dropped`` says that nothing stays of a job that succeeded.
+    ``is_dropped``: succeeded jobs leave nothing behind.
     """
     clear(client)
     fill(client, jobs)
@@ -360,8 +360,8 @@ def _server_cpu_us(client: redis.Redis) -> float:
 def _memory_of_keys(url: str) -> int:
     """Return what all keys take in a server that has just been given them, to the byte.
 
-    Where they grew up, a table in the middle of its growth is there twice, and a member sits in whatever
-    piece of memory was free: some percent more or less, which tell of the moment and not of what is kept.
+    In the server where they grew, a table in the middle of its growth exists twice, and members take any free
+    piece of memory: a random difference of some percent.
     """
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -10,7 +10,7 @@ import redis
 
 @dataclass(frozen=True)
 class Peer:
-    """One of them. Commands run in its own environment; ``{concurrency}`` stands for the number."""
+    """One library. Commands run in its own environment; ``{concurrency}`` is replaced by the number."""
 
     name: str
     #: What is installed, pinned; the first names the library.
@@ -27,7 +27,7 @@ class Peer:
     is_node: bool = False
     #: The Python that it needs, if it is not this one.
     python: str = ""
-    #: What only some servers have, and this peer needs: their version, and a command that others refuse.
+    #: Requirements that only some servers meet: their version, and a command that others refuse.
     needs: tuple[str, tuple[str, ...]] = ("", ())
 
     @property
@@ -45,7 +45,7 @@ def _stream_acknowledged(client: redis.Redis, _count: int) -> int:
 _UVLOOP = "uvloop==0.23.0"
 _HIREDIS = "hiredis==3.5.0"
 
-#: What every run is compared with; ``measures.py`` drives it, like beeq itself.
+#: The reference of every run; ``measures.py`` drives it, like beeq itself.
 BEE_QUEUE = Peer(
     "bee-queue",
     ("bee-queue@2.0.0",),

@@ -31,13 +31,13 @@ _DRAINS = {concurrency: f"drain, concurrency {concurrency}" for concurrency in (
 _RESULT = _HERE / "results" / "peers.json"
 #: A quick run divides the counts by this; its numbers mean nothing.
 _QUICK = 20
-#: Everyone, in the order of the table.
+#: All contenders, in the order of the table.
 NAMES = ("beeq", "beeq-lean", "bee-queue", *(peer.name for peer in PEERS))
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One that is measured."""
+    """A measured library."""
 
     name: str
     version: str

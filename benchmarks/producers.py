@@ -24,7 +24,7 @@ from benchmarks.servers import Server  # noqa: E402 - found by the line above
 _RESULT = _HERE / "results" / "producers.json"
 #: Threads → title.
 _THREADS = {1: "1 thread", 8: "8 threads"}
-#: Whose producers block, with how many jobs take most of a second.
+#: Libraries with blocking producers, and how many jobs take most of a second.
 _JOBS = {"beeq": 5_000, "rq": 1_500, "dramatiq": 2_500, "huey": 5_000, "celery": 1_000}
 #: beeq itself, of this checkout and on this interpreter.
 _OWN = Peer(
@@ -41,7 +41,7 @@ _QUICK = 20
 
 
 def contenders() -> tuple[list[Contender], dict[str, str]]:
-    """Return all of them, installing what is not there yet; and why those cannot be had that are missing."""
+    """Return all of them, installing missing ones; and why some cannot be installed."""
     every, missing = [_contender(_OWN, Path(sys.prefix))], {}
     for peer in PEERS:
         if peer.name in _JOBS:

@@ -17,11 +17,11 @@ _HERE = Path(__file__).resolve().parent
 _PEERS = ("bee-queue", "beeq")
 #: The client that makes exchange calls and does nothing else.
 _ALONE = "exchange alone"
-#: What "beeq is", by the unit.
+#: The wording of a comparison, by the unit.
 _WORDS = {"jobs/s": "times as fast", "ms": "of the time", "µs": "of the time", "bytes": "of the memory"}
 #: Units with digits after the point.
 _FINE = ("ms", "µs")
-#: From this share of the machine on, the table warns that others were at work before the run.
+#: From this share of the machine on, the table warns of other programs before the run.
 _BUSY = 0.1
 
 

@@ -1,4 +1,4 @@
-"""What happens when much happens at once: ``python benchmarks/scale.py``. See the scenes below.
+"""Measures many jobs, queues or events at once: ``python benchmarks/scale.py``. See the scenes below.
 
 Each scene runs in a process of its own, beside a server of its own, and prints a line for each of its
 steps: what was done, how fast, the longest script call, and how much memory the step has added, and not
@@ -40,7 +40,7 @@ from beeq.redis.scripts import ALL  # noqa: E402 - found by the line above
 from benchmarks import page_scene  # noqa: E402 - found by the line above
 from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
-#: Shorter calls are not written down by Redis, whose log would slow the scene.
+#: Redis does not log shorter calls: its log would slow the scene.
 _SHOWN_FROM_US = 1000
 _PING_EVERY_S = 0.005
 _PATIENCE_S = 300.0
@@ -66,7 +66,7 @@ def _descriptors() -> int:
 
 
 class Stage:
-    """Where scenes play: one server, seen from the process that does the work."""
+    """The stage of a scene: one server, seen from the process that does the work."""
 
     def __init__(self, url: str, *, divisor: int) -> None:
         self.url = url
@@ -82,7 +82,7 @@ class Stage:
         return max(2, number // self._divisor)
 
     def queue(self, name: str = "scale", **settings: Any) -> Queue:
-        """Return a queue; whatever it reports as an error ends the scene, and so does a stall."""
+        """Return a queue; any error that it reports ends the scene, and so does a stall."""
         queue = Queue(name, redis=self.url, **settings)
         queue.on("error", self._faults.append)
         queue.on("stalled", lambda job_id: self._faults.append(f"job {job_id} stalled"))
@@ -121,7 +121,7 @@ class Stage:
 
 
 class Counter:
-    """Counts outcomes, and tells when there are as many as expected."""
+    """Counts outcomes, and signals when there are as many as expected."""
 
     def __init__(self, expected: int) -> None:
         self._left = expected
@@ -130,11 +130,11 @@ class Counter:
         self._expected = expected
 
     def count(self, *_event: object) -> None:
-        """One more."""
+        """Count one."""
         self.count_all(1)
 
     def count_all(self, number: int) -> None:
-        """So many more."""
+        """Count several."""
         self._left -= number
         if self._left == 0:
             self._over.set()
@@ -227,7 +227,7 @@ async def due(stage: Stage) -> None:
 
 @contextmanager
 def _pinging(url: str, waits: list[str]) -> Iterator[None]:
-    """Ask for a PING's answer every few ms, from another process; in the end tell the longest wait."""
+    """Send a PING every few ms, from another process; in the end add the longest wait."""
     process = _pinger(url)
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -249,7 +249,7 @@ def _pinger(url: str) -> subprocess.Popen[str]:
 
 
 def _ping(url: str) -> None:
-    """Begin at a line, tell the longest wait at the next, and so on."""
+    """Begin at a line, print the longest wait at the next, and so on."""
     client = redis.Redis.from_url(url)
     while sys.stdin.readline():
         over = threading.Event()

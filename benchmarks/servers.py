@@ -162,7 +162,7 @@ class Server:
         self.start()
 
     def pause(self) -> None:
-        """Suspend the process: connections stand, nothing is answered."""
+        """Suspend the process: connections stay open, but get no replies."""
         assert self._process is not None, "the server does not run"  # noqa: S101 - a mistake of the caller's
         self._process.send_signal(signal.SIGSTOP)
 

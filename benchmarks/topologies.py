@@ -1,4 +1,4 @@
-"""Several servers that stand in for each other: a primary with a replica and a Sentinel, and a cluster.
+"""Servers that can replace each other: a primary with a replica and a Sentinel, and a cluster.
 
 ``Pair`` and ``Cluster`` know who is the primary, make the replica catch up, and fail over. They know
 nothing of queues.
@@ -26,7 +26,7 @@ NAME = "mymaster"
 _DEAD_AFTER_MS = 700
 #: A replica starts to copy at once.
 _EAGER = ("--repl-diskless-sync-delay", "0")
-#: Clients are held back for so long at most; whoever holds them back ends it.
+#: The longest time that clients are held back; the caller ends it earlier.
 _HELD_BACK_MS = 30_000
 _SLOTS = 16384
 #: Of a cluster.
@@ -91,7 +91,7 @@ def _closed_on_failure(started: ExitStack) -> Iterator[None]:
 
 @contextmanager
 def writes_held_back(primary: Server, replica: Server) -> Iterator[None]:
-    """Let no client write, and the replica catch up: now nothing that was confirmed is on one of them only.
+    """Hold back writes, and let the replica catch up: then both have everything that was confirmed.
 
     What clients ask for meanwhile waits at the primary. If that dies it was never executed.
     """

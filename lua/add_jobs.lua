@@ -191,7 +191,7 @@ if STEP > 1 or not is_complete then
   end
 end
 
--- From here on what is refused is Redis's error, a table, or else the reply of what was done last.
+-- From here on "refused" holds Redis's error, a table, or else the last command's reply.
 if not refused and call('EXISTS', claims, results, even_results, odd_results, attempts) > 0 then
   for _, key in ipairs({ claims, results, even_results, odd_results, attempts }) do
     if type(refused) ~= 'table' then

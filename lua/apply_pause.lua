@@ -1,5 +1,5 @@
--- Tells whether the queue is paused, and has its waiting jobs where they belong then: hidden from Node peers by a pause
--- for everyone, else in waiting. On request it ends the pause.
+-- Returns the queue's pause, and moves its waiting jobs to where they belong: hidden from Node peers by a
+-- pause for everyone, else in waiting. On request it ends the pause.
 --
 -- KEYS[1] paused   string, there while the queue is paused; also the name of a channel
 -- KEYS[2] waiting  list of ids; workers pop right
@@ -9,15 +9,16 @@
 -- ARGV[2] limit     how many ids to move one by one at most
 -- ARGV[3] in_steps  "1" if the user may not RENAME, as an earlier call has said
 --
--- Returns {pause, left, needs_steps, refusal}: the text of the pause that there was, or false; how many ids are still
--- where they do not belong: call again; 1 if RENAME was refused; Redis's error if it refused to move ids, or "".
+-- Returns {pause, left, needs_steps, refusal}: the text of the pause before the call, or false; how many ids
+-- are still in the wrong list: call again; 1 if RENAME was refused; Redis's error if it refused to move ids,
+-- or "".
 --
--- Bounded by its limit; a list as a whole changes its name. Waiting and hidden, one behind the other, are the same at
--- any moment, so the order stays, and who pages through both sees each id once. What comes into waiting during the
--- pause goes behind the hidden ids, also when the pause is over; then hidden becomes waiting. The pause lasts until
--- that is done, so that beeq's workers begin with the oldest. A Node worker may take of waiting what it finds there
--- meanwhile. Two callers share the work.
--- A key of the wrong type hides nothing: whether the queue is paused is told all the same.
+-- Bounded by its limit; a whole list is renamed. Waiting and hidden, one behind the other, are the same at
+-- any moment, so the order stays, and a reader that pages through both sees each id once. Ids that come into
+-- waiting during the pause go behind the hidden ones, also when the pause is over; then hidden becomes
+-- waiting. The pause lasts until that is done, so that beeq's workers begin with the oldest. Meanwhile a Node
+-- worker may take ids from waiting. Two callers share the work. A key of the wrong type hides nothing; the
+-- pause is still returned.
 
 local paused, waiting, hidden = unpack(KEYS)
 local ends, limit, in_steps = unpack(ARGV)
@@ -37,7 +38,7 @@ local is_hiding = not is_ending and pause and string.find(pause, '^{"since":%d+,
 local hidden_count, waiting_count = pcall('LLEN', hidden), pcall('LLEN', waiting)
 local needs_steps, refusal = in_steps == '1', ''
 
--- Keeps of a list what was not pushed to the other one; returns how many that is, 0 if the push was refused.
+-- Removes from a list the ids pushed to the other one; returns how many remain, 0 if the push was refused.
 local function trim(pushed, list, first, last)
   if is_error(pushed) then
     refusal = pushed.err

@@ -1,4 +1,4 @@
--- A worker's sign of life: for its jobs and for itself. It renews claims, not ids: a job that somebody else has
+-- A worker's heartbeat, for its jobs and for itself. It renews claims, not ids: a job that another worker has
 -- by now is not kept alive.
 --
 -- KEYS[1] stalling  set of ids that have to give a sign of life
@@ -13,10 +13,11 @@
 -- Returns {cancelled, lost, workers}: the claims among them that were cancelled, and those that are not the job's any
 -- more; the early one is never among the lost. And how many worker processes live, this one among them.
 --
--- Bounded by its arguments; the registry forgets who is gone, and itself when nobody beats. A job that was
--- started early stays alive while nobody has claimed it: the call that does so is on its way. The losing
--- orders: the job stalled (no token), another worker has it (other claim), it was removed, or its outcome was
--- recorded and that reply has not arrived yet (no claim): only the caller can tell the last one from the others.
+-- Bounded by its arguments; the registry forgets processes without heartbeats, and expires when there are
+-- none. A job that was started early stays alive while no worker has claimed it: the claiming call is on its
+-- way. The losing orders: the job stalled (no token), another worker has it (other claim), it was removed, or
+-- its outcome was recorded and that reply has not arrived yet (no claim): only the caller can distinguish the
+-- last one.
 
 local stalling, claims, workers, cancelled = unpack(KEYS)
 local worker, lifetime_ms, early = unpack(ARGV, 1, 3)

@@ -1,4 +1,4 @@
--- Begins a look for ended jobs to drop: one worker makes it in an interval, of those that keep the same.
+-- Begins a look for ended jobs to drop: of the workers with the same settings, one does it in an interval.
 --
 -- KEYS[1] retention      string with a TTL: what the worker keeps that looked last
 -- KEYS[2] succeededAt    sorted set, id → when the job succeeded (drop_finished.lua)
@@ -9,9 +9,9 @@
 -- ARGV[2] interval_ms  how long no other worker that keeps the same needs to look
 -- ARGV[3] notes_ms     how long the notes of ended jobs outlive the last call
 --
--- Returns 1 if the caller is to look, 0 if another one does, or did. Workers that keep something else have their own
--- turn: where they differ, each looks. Nothing here is needed for correctness, so a refusal (no memory is left)
--- keeps nobody from a look, which frees some.
+-- Returns 1 if the caller is to look, 0 if another one does, or did. Workers with other settings have their
+-- own turn. Nothing here is needed for correctness, so a refusal (no memory is left) does not prevent a look,
+-- which frees some.
 
 local retention, succeeded_at, failed_at, seen_success, seen_failure = unpack(KEYS)
 local kept, interval_ms, notes_ms = unpack(ARGV)

@@ -10,8 +10,8 @@
 -- Returns how many entries of active are to be looked at, 0 if no id is marked; -1 if another check holds
 -- the gate. A call that is sent again finds its own token, and passes.
 --
--- Nothing is queued again in this call: where Redis has stood still, signs of life that were sent meanwhile are
--- executed before the answer to it, and so before the next call.
+-- Nothing is queued again in this call: if Redis was suspended, signs of life that were sent meanwhile are
+-- executed before this call's reply, and so before the next call.
 
 local stall_block, stalling, active, requeued = unpack(KEYS)
 local token, lease_ms = unpack(ARGV)

@@ -25,8 +25,8 @@
 --
 -- Returns 1 if the job was cancelled, 0 if it has ended, or never was: nothing was written.
 --
--- The record goes, so what a worker still sends is refused. The job's worker learns by the
--- channel, or by its next beat; a Node worker does not, and works on to its own end.
+-- The record is deleted, so the worker's outcome will be refused. The job's worker learns of it by the
+-- channel, or by its next heartbeat; a Node worker does not, and runs the job to its end.
 -- What may be refused (a key of the wrong type) comes before the job leaves a list.
 
 local succeeded, failed, waiting, active, stalling, jobs, delayed, claims, results, even_results, odd_results, cancelled, outbox, attempts, hidden = unpack(KEYS)

@@ -1,4 +1,5 @@
--- Tells which messages of the events channel are of this database's jobs: a channel spans all databases of a server.
+-- Finds the messages of the events channel that are about this database's jobs: a channel spans all databases
+-- of a server.
 -- Writes nothing.
 --
 -- KEYS[1] id           string, counter of automatic ids
@@ -15,13 +16,13 @@
 -- ARGV[3…] events        of each message: the job's id, the event's name, and its data as text ("null" for none; "":
 --                        the text is not known)
 --
--- Returns for each message a verdict and a mark. Verdict: 1 if the keys agree, 0 if they say otherwise, 2 if nothing
--- is left of such a job here. Mark: a text that another run of the job would not have (its record), or "" if there is
--- none; so the caller knows a second message of one end.
+-- Returns for each message a verdict and a mark. Verdict: 1 if the keys agree, 0 if they disagree, 2 if
+-- nothing is left of such a job here. Mark: a text that differs for another run of the job (its record), or
+-- "" if there is none; by it the caller recognises a second message of one end.
 --
 -- An end counts only if the job has ended here, in that way; where its outcome is kept (beeq's workers keep it), only
--- with that outcome. An outcome that was kept of an earlier job of the id says nothing: Node peers, which add and
--- finish jobs, know nothing of it. Of a Node peer's removeOnSuccess nothing is left but the counter: a number that it
+-- with that outcome. The kept outcome of an earlier job of the id proves nothing: Node peers add and finish
+-- jobs without dropping it. A Node peer's removeOnSuccess leaves nothing but the counter: a number that it
 -- has given out counts as a job that was here.
 -- Bounded by its arguments. Where a record is not read, its length is the mark.
 

@@ -26,10 +26,10 @@
 --
 -- Returns {dropped, has_more}: how many jobs were dropped; 1 if there are more to look at, which are due.
 --
--- A note is about one run of one job: its mark tells the record that stood there at the end, by the digest, or by the
--- length if that is more than LONGEST_MARKED. What was retried, saved again or run by others since has another
--- record, is in another set, or queued: then the note goes and the job stays. The mark is the fraction of the
--- score, in 2048ths of a millisecond.
+-- A note is about one run of one job: its mark identifies the record at the end of that run, by the digest,
+-- or by the length if that is more than LONGEST_MARKED. A job that was retried, saved again or run by others
+-- since has another record, is in another set, or queued: then the note goes and the job stays. The mark is
+-- the fraction of the score, in 2048ths of a millisecond.
 --
 -- Bounded by its arguments, by NEAR and by how long a record is that goes alone. A finished id that waits, where Node
 -- has queued it by hand, is looked for among the oldest and newest of the lists; one that runs on a beeq worker has

@@ -71,7 +71,8 @@ local is_mirrored = ARGV[6] ~= '0'
 local is_noting = ARGV[4] == 'later' or ARGV[5] == 'later'
 local facts = {}
 
--- What few calls need is defined where one does: to define it takes as long as to run much of the rest.
+-- What few calls need is defined only where it is used: defining it takes as long as running much of the
+-- rest.
 
 -- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
 local function write(command, key, arguments)
@@ -108,7 +109,7 @@ local COLON, ZERO = 58, 48
 local MOST_ATTEMPTS, ATTEMPTS_MS = 20, 30 * 24 * 3600 * 1000
 -- Records longer than this are marked by their length alone.
 local LONGEST_MARKED = 4096
--- Records read at one go: so many beyond max_bytes are read in vain, at most.
+-- Records read by one command: at most so many beyond max_bytes are read in vain.
 local PIECE = 16
 -- Outcomes whose records together are longer than this are written one by one: to look first which jobs have a record
 -- means to read the old ones.

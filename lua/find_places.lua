@@ -1,4 +1,4 @@
--- Tells where ids are: whether each has a record, and in which lists and sets it is. Writes nothing.
+-- Finds where ids are: whether each has a record, and the lists and sets that it is in. Writes nothing.
 --
 -- KEYS[1] jobs       hash, id → record
 -- KEYS[2] waiting    list of ids

@@ -1,4 +1,4 @@
--- Tells how long the texts of jobs are, so that not too much is read at once. Writes nothing.
+-- Returns the lengths of jobs' texts, so that callers do not read too much at once. Writes nothing.
 --
 -- KEYS[1] jobs         hash, id → record
 -- KEYS[2] results      hash, id → result or error text, as long as the job is there

@@ -1,4 +1,4 @@
--- Notes when ended jobs were first seen that nobody has noted: Node's, and those of workers that keep all.
+-- Notes when ended jobs without a note were first seen: Node's, and those of workers that keep all.
 --
 -- KEYS[1] succeeded      set of ids
 -- KEYS[2] failed         set of ids

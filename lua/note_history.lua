@@ -1,5 +1,5 @@
--- Adds to a queue's history: what a worker has counted, and once a minute, for the first caller in it, how many
--- jobs there are.
+-- Adds to a queue's history: a worker's counts, and once a minute, for the first caller in it, how many jobs
+-- there are.
 --
 -- KEYS[1] minutes    hash, minute since the epoch → entry; "last" → the newest sample
 -- KEYS[2] hours      hash, hour since the epoch → entry

@@ -1,4 +1,4 @@
--- Reads how a job stands and how it ended, all at one moment. Writes nothing.
+-- Reads a job's state and how it ended, all at one moment. Writes nothing.
 --
 -- KEYS[1] jobs         hash, id → record
 -- KEYS[2] results      hash, id → result or error text, as long as the job is there
@@ -15,9 +15,9 @@
 -- Returns {1 if there is a record, result or false, 1 if in succeeded, 1 if in failed, record or false, 1 if in
 -- active}. The result is read only where it can tell how the job ended: in a set of ended ids, or without a record.
 --
--- The sets are asked because the record's word is not enough: after a Node peer's manual retry it
--- says "failed" until the next finish. A result of a dropped job that has outlived its time is not told,
--- though its key may be there for longer.
+-- The sets are read because the record's status is not enough: after a Node peer's manual retry it is
+-- "failed" until the next finish. A dropped job's result that is past its time is not returned, though its
+-- key may exist for longer.
 
 local jobs, results, even_results, odd_results, succeeded, failed, active = unpack(KEYS)
 local job_id, longest, with_record = unpack(ARGV)

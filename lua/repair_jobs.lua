@@ -1,4 +1,4 @@
--- Mends where ids are, each only if it is still where it was seen.
+-- Moves misplaced ids to where they belong, each only if it is still where it was seen.
 --
 -- KEYS[1] jobs       hash, id → record
 -- KEYS[2] waiting    list of ids
@@ -12,7 +12,7 @@
 -- ARGV[1]  wanted  where the ids are to be: the name of one of these lists and sets, or "" for nowhere
 -- ARGV[2…] jobs    id of each job, and where it was seen: the seven digits of find_places, with the lists
 --
--- Returns 1 for each id that was mended, 0 for one that is somewhere else by now.
+-- Returns 1 for each id that was repaired, 0 for one that is somewhere else by now.
 --
 -- An id in several places is taken out of all but the wanted one, where it stays as it is; in a list its copy
 -- nearest to the right end stays, which is the next to run. One that is nowhere is put there: in waiting it comes last. One without a record is taken
@@ -51,7 +51,7 @@ local function thin_out(list, id, digit, is_wanted)
   end
 end
 
-local function mend(id, seen)
+local function repair(id, seen)
   thin_out(waiting, id, string.sub(seen, 2, 2), wanted == 'waiting')
   thin_out(hidden, id, string.sub(seen, 3, 3), wanted == 'hidden')
   thin_out(active, id, string.sub(seen, 4, 4), wanted == 'active')
@@ -69,12 +69,12 @@ local function mend(id, seen)
   end
 end
 
-local mended = {}
+local repaired = {}
 for at = FIRST, #ARGV, STEP do
   local id, seen = ARGV[at], ARGV[at + 1]
   local is_same = places_of(id) == seen
   if is_same then
-    mend(id, seen)
+    repair(id, seen)
     if wanted == '' then
       redis.call('HDEL', claims, id)
     elseif seen == '1000000' then
@@ -85,6 +85,6 @@ for at = FIRST, #ARGV, STEP do
       end
     end
   end
-  mended[#mended + 1] = is_same and 1 or 0
+  repaired[#repaired + 1] = is_same and 1 or 0
 end
-return mended
+return repaired

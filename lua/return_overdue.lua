@@ -13,8 +13,9 @@
 --
 -- Returns {given_back, left}: how many jobs went back, and how many are still claimed ahead, of any worker.
 --
--- Any worker of the queue may call this: a worker gives back its own sooner, unless its process does not run. It
--- tells Redis when one begins, so what is here has not begun. Bounded by limit, and by LONGEST_WALK: each id is looked
+-- Any worker of the queue may call this: a worker gives back its own sooner, unless its process does not run.
+-- It reports to Redis when one begins, so what is here has not begun. Bounded by limit, and by LONGEST_WALK:
+-- each id is looked
 -- for in active. A job that has another owner by now, or is not in active, is left alone; one without a record is
 -- dropped. Only first deliveries are claimed ahead, and one that never began does not count. What may be refused
 -- (waiting of the wrong type) comes before the job leaves active.

@@ -7,8 +7,8 @@
 --
 -- Returns for each id 1 if it was moved, 0 if it was not delayed any more, or had no record.
 --
--- Bounded by its arguments. An id is moved once: who comes second, a worker that raises due jobs or another
--- caller, does not find it. An id without a record is dropped. The record is left as it is: its due time
+-- Bounded by its arguments. An id is moved once: the second caller, maybe a worker that raises due jobs,
+-- does not find it. An id without a record is dropped. The record is left as it is: its due time
 -- means nothing after the first activation.
 
 local delayed, waiting, jobs = unpack(KEYS)

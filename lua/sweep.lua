@@ -1,4 +1,4 @@
--- Drops what beeq keeps beside jobs that Node peers have finished or removed since.
+-- Drops beeq's own entries for jobs that Node peers have finished or removed since.
 --
 -- KEYS[1] claims     hash, id → token.place:deliveries
 -- KEYS[2] results    hash, id → result or error text, as long as the job is there
@@ -34,7 +34,7 @@ local function has_ended(id)
   return redis.call('SISMEMBER', succeeded, id) == 1 or redis.call('SISMEMBER', failed, id) == 1
 end
 
--- Whether an ended id does not run; no, where the call has no time left to know.
+-- Whether an ended id does not run; false where the call has no time left to find out.
 local function is_at_rest(id)
   searches = searches - 1
   return searches >= 0 and not redis.call('LPOS', active, id)

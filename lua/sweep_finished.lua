@@ -1,4 +1,4 @@
--- Drops notes of ended jobs that are gone, or have not ended any more: what Node peers have removed or retried.
+-- Drops notes of ended jobs that Node peers have removed or retried since.
 --
 -- KEYS[1] succeeded      set of ids
 -- KEYS[2] failed         set of ids

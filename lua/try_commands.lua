@@ -2,10 +2,11 @@
 --
 -- KEYS[1] tried        string, for as long as this call takes
 -- ARGV[1] lifetime_ms  of the key, where the user may delete nothing
--- ARGV[2…] commands    the words of each call, separated by spaces; KEY stands for the key
+-- ARGV[2…] commands    the words of each call, separated by spaces; KEY means the key
 --
--- Returns words and error of each call that failed for another reason than the key's type. What takes another type than
--- a string ends with that error, once the right was looked at. Where the key cannot be made, nothing else is tried.
+-- Returns words and error of each call that failed for another reason than the key's type. A command for
+-- another type than a string fails with that error, after the right was checked. Where the key cannot be
+-- made, nothing else is tried.
 -- Bounded by its arguments. Nothing remains; if the user may delete nothing, nothing after lifetime_ms.
 
 local tried = unpack(KEYS)

@@ -5,7 +5,7 @@
 -- ARGV[1] first    as LRANGE has it, of both lists one behind the other: 0 was queued last, -1 runs next
 -- ARGV[2] last     likewise; it is included
 --
--- Returns the ids, that which was queued last first.
+-- Returns the ids, the one queued last first.
 
 local waiting, hidden = unpack(KEYS)
 local first, last = unpack(ARGV)

@@ -40,7 +40,7 @@ _HAS_DEATH_SIGNAL = sys.platform == "linux"
 _GROWING = (b"frame", b"out_time_us", b"total_size")
 #: Titles, chapters, languages and other texts of the inputs are not passed on.
 UNTITLED = ("-map_metadata", "-1", "-map_metadata:s", "-1", "-map_chapters", "-1")
-#: ffmpeg's own way to end at the signal of the CPU limit, where the filter does not keep it from handling it.
+#: ffmpeg's exit status at the signal of the CPU limit, if the filter lets it handle that.
 _ENDED_BY_SIGNAL, _SAYS_CPU = 255, f"received signal {int(signal.SIGXCPU)}"
 
 
@@ -50,7 +50,7 @@ class Run:
 
     exit_status: int  # 0 for success; negative: the signal that ended it
     complaints: tuple[Complaint, ...]  # without the middle if there were very many
-    said: str  # what else it logged, in which there may be any text of a file (see ``LogReader``)
+    said: str  # the rest of its log, which may hold any text of a file (see ``LogReader``)
     frames: int  # the number of pictures written to the first output
 
     @property
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def fault(self) -> str:
-        """What most likely is the cause, in ffmpeg's words."""
+        """The most likely cause, in ffmpeg's words."""
         if self.exit_status < 0:
             return f"ffmpeg was ended by signal {-self.exit_status}"
         return cause_of(self.complaints) or f"ffmpeg ended with exit status {self.exit_status}"
@@ -85,7 +85,7 @@ class Run:
     def complains(self, of: re.Pattern[str]) -> re.Match[str] | None:
         """Return the first complaint that begins with a pattern.
 
-        Only at its beginning is a complaint ffmpeg's own words: there may be a text of a file in it.
+        Only the beginning of a complaint is ffmpeg's own words: the rest may quote a file.
         """
         return next((found for each in self.complaints if (found := of.match(each.text))), None)
 
@@ -93,7 +93,7 @@ class Run:
 def find_ffmpeg() -> str:
     """Return the path of the ffmpeg on ``PATH``, else of the one in ``imageio-ffmpeg``.
 
-    The package is not asked: it would start what it has, with all of this process's environment.
+    The package itself is not called: it would start its ffmpeg with all of this process's environment.
     """
     if found := shutil.which("ffmpeg"):
         return found
@@ -111,7 +111,7 @@ def find_ffmpeg() -> str:
 class FFmpeg:
     """Runs ffmpeg within limits. Nothing else starts it, so no run is without them.
 
-    What makes an input, decodes or writes is given this object by its caller.
+    Every function that reads, decodes or writes gets this object from its caller.
     """
 
     limits: MediaLimits
@@ -125,7 +125,7 @@ class FFmpeg:
         return [
             *("-protocol_whitelist", "file", "-f", file.demuxer),
             *("-max_streams", str(self.limits.max_streams)),
-            # A sound that changes is an error: filters that begin again would have its time begin again.
+            # A changing sound is an error: restarted filters would restart its time.
             *("-reinit_filter:a", "0"),
             # Also for what is inside: subtitles of an AVI file have a demuxer of their own.
             *("-format_whitelist", file.demuxer, "-codec_whitelist", ",".join(DECODERS)),
@@ -155,15 +155,15 @@ class FFmpeg:
     ) -> Run:
         """Run ffmpeg to its end; ``files`` are the descriptors of the files that the arguments name.
 
-        It gets these files, to write those that are open for writing, and otherwise what
-        ``beeq.media.sandbox`` leaves it. It gets CPU time for the ``media_s`` seconds of media that it
-        decodes or encodes (None: nobody knows how many), and for the size of its files.
+        It gets these files, to write those that are open for writing, and otherwise only what
+        ``beeq.media.sandbox`` allows. It gets CPU time for the ``media_s`` seconds of media that it decodes
+        or encodes (None: unknown), and for the size of its files.
 
-        The log level ``info`` logs what ffmpeg finds out; what surrounds ``mark`` there is kept. ``on_time``
-        is called now and then with the seconds of output written so far, ``on_output`` with what ffmpeg
-        writes to ``pipe:1``; then no frames are counted.
+        The log level ``info`` logs ffmpeg's findings; the text around ``mark`` is kept. ``on_time`` is called
+        now and then with the seconds of output written so far, ``on_output`` with ffmpeg's output to
+        ``pipe:1``; then no frames are counted.
 
-        Raises MediaFailed if ffmpeg is not installed, too old, cannot be started, stands still
+        Raises MediaFailed if ffmpeg is not installed, too old, cannot be started, does not advance
         (``watchdog``), or took longer than ``LIMIT_S``; MediaRefused if it used up its CPU time or wrote too
         large a file.
         """
@@ -238,7 +238,7 @@ class FFmpeg:
 
 @dataclass(frozen=True, slots=True)
 class MediaWork:
-    """What an operation works with: ffmpeg, the job's parameters, and what takes the percentage done."""
+    """The tools of an operation: ffmpeg, the job's parameters, and the callback for the percentage done."""
 
     ffmpeg: FFmpeg
     parameters: MediaParameters
@@ -261,7 +261,7 @@ def _check_limits(ended: Run, needs: Needs, limits: MediaLimits) -> None:
 def _advancing(
     on_output: Callable[[bytes], None] | None, progress: "_ProgressReader", watchdog: Watchdog
 ) -> Callable[[bytes], None]:
-    """Return what takes ffmpeg's output and tells the watchdog of it."""
+    """Return the callback for ffmpeg's output, which also notifies the watchdog."""
     written = 0
 
     def take(chunk: bytes) -> None:
@@ -282,7 +282,7 @@ async def _watched(
     feeds: tuple[Callable[[bytes], None], Callable[[bytes], None]],
     watchdog: Watchdog,
 ) -> None:
-    """Wait for the end of ffmpeg; raise MediaFailed if it stands still before that."""
+    """Wait for the end of ffmpeg; raise MediaFailed if it stops advancing before that."""
     # Both pipes are always drained; a full one would stop ffmpeg.
     ending = asyncio.ensure_future(
         asyncio.gather(_drain(process.stdout, feeds[0]), _drain(process.stderr, feeds[1]), process.wait())

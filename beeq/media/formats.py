@@ -1,4 +1,4 @@
-"""Which containers beeq reads, by content, what it decodes, and what it writes, by suffix. No IO.
+"""The containers that beeq reads, by content, its decoders, and the formats it writes, by suffix. No IO.
 
 The first bytes of a file choose its demuxer, and ffmpeg uses no other. So playlists, concat scripts and
 other files that name further files are refused under any name.
@@ -120,7 +120,7 @@ DECODERS = (
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a suffix stands for: muxer, demuxer, and the encoders with their options."""
+    """A suffix's container: muxer, demuxer, and the encoders with their options."""
 
     muxer: str
     demuxer: str
@@ -138,7 +138,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """What the suffix of a picture stands for: encoder and demuxer."""
+    """A picture suffix's format: encoder and demuxer."""
 
     encoder: tuple[str, ...]
     demuxer: str
@@ -232,7 +232,7 @@ def _raw_video(head: bytes) -> str | None:
 
 
 def _raw_audio(head: bytes) -> str | None:
-    """Tell MPEG audio and ADTS from everything else by the bits of their frames' sync word."""
+    """Recognise MPEG audio and ADTS by the bits of their frames' sync word."""
     if len(head) < 2 or head[0] != 0xFF:  # noqa: PLR2004 - the sync word
         return None
     if head[1] & 0xF6 == 0xF0:  # noqa: PLR2004 - layer 0 is ADTS

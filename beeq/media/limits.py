@@ -33,7 +33,7 @@ class MediaLimits:
     Attributes:
         max_seconds: the longest input, and the longest output.
         max_gap_s: the longest pause between two packets of a sound: ffmpeg fills it in memory.
-        max_picture: the largest picture, as stored and as shown, in pixels; lying or standing.
+        max_picture: the largest picture, as stored and as shown, in pixels; in either orientation.
         max_megapixels: the sum of one picture of each input, for all are decoded at once.
         max_streams: the most streams of an input.
         threads: of each decoder and filter, and of encoders that would take more.
@@ -84,7 +84,7 @@ class MediaLimits:
         return (width + _PADDING) * (height + _PADDING)
 
     def allows_size(self, size: tuple[int, int]) -> bool:
-        """Return whether a picture is within ``max_picture``, lying or standing."""
+        """Return whether a picture is within ``max_picture``, in either orientation."""
         return max(size) <= max(self.max_picture) and min(size) <= min(self.max_picture)
 
 

@@ -1,4 +1,4 @@
-"""Opens the files of a media root, by names that strangers chose.
+"""Opens the files of a media root, by untrusted names.
 
 A name is relative to the root, or absolute and inside the root once links are resolved. The path is then
 walked from the root folder by folder, without following links, and ffmpeg is given the open file, not its
@@ -67,7 +67,7 @@ class OpenFile:
     fd: int
     url: str
     demuxer: str
-    #: Where the content begins, in bytes: players skip what stands before a sound without a header.
+    #: Where the content begins, in bytes: players skip anything before a sound without a header.
     begin: int = 0
 
     def size(self) -> int:
@@ -191,10 +191,10 @@ class MediaRoot:
             # Explained, for the system's error about a link that vanishes between two looks names the root.
             with _explained(given):
                 root = os.path.realpath(self._root)
-                home = PurePath(os.path.realpath(Path(root, self._project)))
-                resolved = PurePath(os.path.realpath(Path(home, given)))
-            *inner, name = resolved.relative_to(home).parts
-            folders = (*home.relative_to(root).parts, *inner)
+                base = PurePath(os.path.realpath(Path(root, self._project)))
+                resolved = PurePath(os.path.realpath(Path(base, given)))
+            *inner, name = resolved.relative_to(base).parts
+            folders = (*base.relative_to(root).parts, *inner)
         except UnicodeEncodeError:
             raise MediaRefused(f"{shown(given)} is not the name of a file") from None
         except ValueError:

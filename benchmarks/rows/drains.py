@@ -29,12 +29,12 @@ _NOTHING_AHEAD = (1, 10)
 #: then holds, those that run among them.
 AHEAD, _MOST_HELD = "claim_ahead_ms", 64
 CAN_CLAIM_AHEAD = AHEAD in {setting.name for setting in fields(Settings)}
-#: What leaves nothing of a job that succeeded, and tells nobody of it.
+#: Settings that keep nothing of a succeeded job, and publish nothing of it.
 LEAN = {
     BEEQ: {"send_events": False, "remove_on_success": True},
     BEE_QUEUE: {"sendEvents": False, "removeOnSuccess": True},
 }
-#: What a handler that reads its data finds there besides.
+#: Further data for a handler that reads.
 READ = Handler("read")
 READ_DATA = ',"to":"ada@example.com"'
 
@@ -70,7 +70,7 @@ def cpu_rows(concurrency: int, what: str = "") -> tuple[Row, Row]:
 
 
 def numbers_of(drained: Drain, rate: Row, cpu: tuple[Row, Row] | None = None) -> dict[Row, float]:
-    """Return what a drain says, by row."""
+    """Return a drain's numbers, by row."""
     numbers = {rate: drained.rate}
     if cpu is not None:
         worker, server = cpu

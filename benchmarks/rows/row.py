@@ -1,4 +1,4 @@
-"""What a row of the result file is, and what is run for rows."""
+"""A row of the result file, and the measurement that gives rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Measure:
 
     @property
     def group(self) -> str:
-        """What ``--only`` calls it."""
+        """Its name for ``--only``."""
         return self.rows[0].kind.replace(" ", "-")
 
 

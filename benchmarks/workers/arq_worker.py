@@ -21,7 +21,7 @@ async def nothing(_context: Any, _i: int) -> None:
 
 
 class WorkerSettings:
-    """What arq's command wants to know."""
+    """The settings for arq's command."""
 
     functions: ClassVar = [nothing]
     redis_settings = SETTINGS

@@ -2,7 +2,7 @@
 
 The argument is a JSON object: ``mode``, ``url``, ``queue``, ``concurrency``, ``count``, ``handler``,
 ``sleep_ms``, ``settings``, ``uvloop``. The process says ``{"ready": true}`` once it could begin, begins at
-the first line of its standard input, says what it measured, if that is its part, and ends with its standard
+the first line of its standard input, prints its measurements, if it makes any, and ends with its standard
 input. Both libraries have their default settings but for ``settings``, and are used as their documentation
 shows.
 """
@@ -23,7 +23,7 @@ LANES = 100
 
 
 def tell(message: dict[str, Any]) -> None:
-    """Say something to the harness."""
+    """Send a message to the harness."""
     print(json.dumps(message), flush=True)
 
 
@@ -165,7 +165,7 @@ WORKERS = {"work": work, "listen": listen}
 
 
 async def main(ask: dict[str, Any]) -> None:
-    """Get ready, wait for the word, play one part, wait for the end."""
+    """Get ready, wait for the start, do one part, wait for the end."""
     loop = asyncio.get_running_loop()
     queue = Queue(ask["queue"], redis=ask["url"], **ask["settings"])
     produce = PRODUCERS.get(ask["mode"])

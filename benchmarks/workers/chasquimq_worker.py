@@ -1,4 +1,4 @@
-"""A worker of chasquimq, on uvloop, which tells nobody of jobs and keeps nothing of them."""
+"""A worker of chasquimq, on uvloop, which publishes nothing of jobs and keeps nothing of them."""
 # mypy: disable-error-code="import-not-found"
 
 import asyncio

@@ -1,8 +1,8 @@
-"""Works off jobs by ``lua/exchange.lua`` and nothing else: what no engine that uses the script can be above.
+"""Works off jobs by ``lua/exchange.lua`` and nothing else: an upper bound for engines that use the script.
 
-One connection that blocks. Each call records what an earlier one has claimed, and claims as many jobs again;
-``concurrency`` jobs are claimed at once. There is no handler, no loop, no heartbeat, and no care for what
-goes wrong. The argument and the talk with the harness are as in ``beeq_worker.py``.
+One blocking connection. Each call records the jobs that an earlier one has claimed, and claims as many again;
+``concurrency`` jobs are claimed at once. There is no handler, no loop, no heartbeat, and no error handling.
+The argument and the protocol with the harness are as in ``beeq_worker.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from beeq.worker.scheduling.actions import ExchangeCall, PendingOutcome
 #: With so many jobs at once two calls are under way, each with half of them: Redis works on one while this
 #: process works on the other. With fewer, the second call costs more than that saves.
 _TWO_CALLS_FROM = 50
-#: What each call claims its jobs with.
+#: The claim of each call.
 TOKEN = b"alone"
 #: A success is written without a look at its job.
 NO_JOB: Any = None
@@ -58,7 +58,7 @@ class Wire:
 
 
 def outcomes_of(claimed: list[Any]) -> list[PendingOutcome]:
-    """Return what is recorded of the jobs of a reply: successes that returned nothing."""
+    """Return the outcomes for the jobs of a reply: successes that returned nothing."""
     pending = []
     for n in range(len(claimed) // 3):
         raw_id, record, deliveries = claimed[3 * n : 3 * n + 3]
@@ -91,12 +91,12 @@ def work(wire: Wire, packer: ExchangePacker, at_once: int, in_flight: int) -> No
 
 
 def tell(message: dict[str, Any]) -> None:
-    """Say something to the harness."""
+    """Send a message to the harness."""
     print(json.dumps(message), flush=True)
 
 
 def main(ask: dict[str, Any]) -> None:
-    """Get ready, wait for the word, work, wait for the end."""
+    """Get ready, wait for the start, work, wait for the end."""
     wire = Wire(ask["url"])
     wire.send(pack("SCRIPT", "LOAD", scripts.exchange.source))
     wire.reply()

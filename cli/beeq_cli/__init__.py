@@ -1,1 +1,1 @@
-"""The ``beeq`` command: parses, calls beeq, prints. What it does is beeq's; nothing is decided here."""
+"""The ``beeq`` command: parses options, calls the library, prints."""

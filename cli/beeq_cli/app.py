@@ -1,4 +1,4 @@
-"""``--app module:attr``: the user's own queues, with the handlers that their module gave them."""
+"""``--app module:attr``: the user's own queues, with the handlers of their module."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ _FRAMES = 3
 
 
 class AppNotLoaded(ValueError):
-    """There are no queues to take; ``lines`` say where in the app's own code that comes from."""
+    """The app has no usable queues; ``lines`` say where in its own code that comes from."""
 
     def __init__(self, message: str, lines: list[str]) -> None:
         super().__init__(message)
@@ -26,8 +26,8 @@ class AppNotLoaded(ValueError):
 def load_queues(path: str, common: Common) -> list[Queue]:
     """Import the module, which may lie in the current folder, and return its queue or queues.
 
-    A queue made there without ``redis=`` has the command's Redis; ``-u`` and ``-p`` of the command line win
-    over what it was made with. A ValueError says why there is none to take.
+    A queue made there without ``redis=`` uses the command's Redis; ``-u`` and ``-p`` of the command line
+    override its own. A ValueError says why there is no usable queue.
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
@@ -67,7 +67,7 @@ def _is_blocking(value: Any) -> bool:
 
 
 def _instead(module: Any) -> str:
-    """Return which attributes of the module would do, as the end of a sentence."""
+    """Return the attributes of the module that could be used, as the end of a sentence."""
     names = sorted(name for name, value in vars(module).items() if isinstance(value, Queue))
     return f"; there is {', '.join(f'{module.__name__}:{name}' for name in names[:3])}" if names else ""
 

@@ -1,6 +1,6 @@
-"""All that the commands write: lines for a person, on standard error; data, on standard output.
+"""The commands' output: lines for a person on standard error, data on standard output.
 
-Jobs' ids, results and errors are strangers' texts. What may reach a terminal is escaped here.
+Jobs' ids, results and errors are untrusted texts. Everything that may reach a terminal is escaped here.
 """
 
 import json
@@ -20,12 +20,12 @@ def safe(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Say one line on standard error."""
+    """Write one line to standard error."""
     click.echo(safe(line), err=True)
 
 
 def complain(message: str) -> None:
-    """Say what went wrong, on standard error; in a log of JSON as one of its lines."""
+    """Write an error to standard error; in a log of JSON as one of its lines."""
     setup = sys.modules.get("beeq.logs.setup")
     line = None if setup is None else setup.json_line(message)
     if line is None:
@@ -55,7 +55,7 @@ def print_json(value: Any) -> None:
 def safe_json(value: Any) -> str:
     """Return a value's JSON; what is unsafe at a terminal is escaped, as JSON allows.
 
-    What is nested too deeply is shown as that.
+    Deeper nesting is replaced by a note.
     """
     from beeq.errors import UNSAFE  # noqa: PLC0415 - loads the engine
     from beeq.protocol.codec import dumps_shown  # noqa: PLC0415 - loads the engine

@@ -8,7 +8,7 @@ from beeq import Queue
 from beeq.settings import Keep, Settings, duration_text, parse_duration
 from beeq_cli.options import Decorated, is_on_command_line, option, parsed
 
-#: Where nothing is said. Only jobs go that such workers have run: a Node fleet's history is the fleet's.
+#: The default. It drops only jobs that such workers have run: Node's jobs stay.
 _DEFAULTS = {
     "keep_succeeded": Keep(age="7d", count=10_000, own=True),
     "keep_failed": Keep(age="30d", count=10_000, own=True),
@@ -56,9 +56,9 @@ def settle(
     keep_failed: Keep | None,
     job_timeout: int | None,
 ) -> None:
-    """Let the queues keep what the command line says; else what they were made with; else the default.
+    """Set what the queues keep: by the command line, else by their own settings, else the default.
 
-    The environment's word is a default, too.
+    The environment counts as a default, too.
     """
 
     def wins(name: str) -> bool:
@@ -80,7 +80,7 @@ def settle(
 
 
 def line_of(queues: Sequence[Queue]) -> str:
-    """Return what the log says of what the queues keep, and of their jobs' timeouts, if there are any."""
+    """Return the log's line on what the queues keep, and on their jobs' timeouts, if there are any."""
     names: dict[str, list[str]] = {}
     for queue in queues:
         names.setdefault(_line_of(queue.settings), []).append(queue.name)

@@ -14,7 +14,7 @@ def set_up(common: Common, log_format: Any = "text") -> None:
 
 
 def follow(queue: Queue) -> None:
-    """Log what the queue meets: what many queues meet alike is one line."""
+    """Log the queue's errors: the same error of many queues is one line."""
     _outages.follow(queue)
 
 

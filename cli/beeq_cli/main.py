@@ -1,4 +1,4 @@
-"""The ``beeq`` command itself: its subcommands, loaded when asked for, and what each failure exits with.
+"""The ``beeq`` command itself: its subcommands, loaded on demand, and the exit codes.
 
 Exit codes: 0 fine, 1 failure, 2 usage, 3 cannot connect, 4 a burst stopped early: too many handlers hang,
 5 a burst has left jobs in a paused queue.
@@ -36,7 +36,7 @@ _COMMANDS = {
     ),
     "doctor": (
         "beeq_cli.commands.diagnose.doctor",
-        "Say what is wrong with Redis, queues and this machine, and mend it.",
+        "Say what is wrong with Redis, queues and this machine, and repair it.",
     ),
     "retry": ("beeq_cli.commands.operate.acting", "Queue failed jobs again."),
     "run": ("beeq_cli.commands.operate.acting", "Queue delayed jobs now."),
@@ -60,7 +60,7 @@ class CommandGroup(click.Group):
     """The group: loads a command when it is called, and turns errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names, in the order in which one meets them."""
+        """Return the names, in the order of the help."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
@@ -73,7 +73,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; of one that there is not, say which was perhaps meant."""
+        """Find the command; for an unknown one suggest a similar name."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -88,7 +88,7 @@ class CommandGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_module, line) in _COMMANDS.items()])
 
     def main(self, args: Sequence[str] | None = None, *positional: Any, **options: Any) -> Any:
-        """Run the command; where it is the process's own, end that, too, though a thread may hang."""
+        """Run the command; as the process's main command end the process, too, even if a thread hangs."""
         try:
             return super().main(args, *positional, **options)
         except SystemExit as end:
@@ -134,7 +134,7 @@ def _is_text(arguments: Sequence[str]) -> bool:
 
 @contextmanager
 def _safe_messages() -> Iterator[None]:
-    """Escape what click says of a wrong usage: it repeats arguments, which may be a stranger's ids."""
+    """Escape click's usage errors: they repeat arguments, which may be untrusted ids."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:

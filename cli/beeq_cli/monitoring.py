@@ -58,7 +58,7 @@ def monitoring_options() -> Callable[[Decorated], Decorated]:
 
 @dataclass(frozen=True, slots=True)
 class MonitorPorts:
-    """The ports, open, and what the processes share."""
+    """The open ports, and the processes' shared state."""
 
     board: Board
     metrics: Sequence[socket]
@@ -71,13 +71,13 @@ class MonitorPorts:
         return [f"{name} on {url_of(each)}{paths}" for name, sockets, paths in what for each in sockets]
 
     def monitor(self, place: int) -> WorkerMonitor:
-        """Return what serves them in one of the processes."""
+        """Return their server for one of the processes."""
         from beeq.metrics.monitor import WorkerMonitor  # noqa: PLC0415 - loads the engine
 
         return WorkerMonitor(self.board, self.board.places[place], metrics=self.metrics, health=self.health)
 
     def ended(self, place: int, is_awaited: bool) -> None:
-        """Hear that a process has ended, and whether another one takes its place."""
+        """Note that a process has ended, and whether another one replaces it."""
         from beeq.metrics.board import ProcessState  # noqa: PLC0415 - loads the engine
 
         self.board.places[place].free(ProcessState.AWAITED if is_awaited else ProcessState.DONE)
@@ -86,7 +86,7 @@ class MonitorPorts:
 def open_ports(
     metrics_port: int | None, health_port: int | None, address: str, *, processes: int
 ) -> MonitorPorts | None:
-    """Open the ports that are asked for; a port that cannot be had ends the command."""
+    """Open the requested ports; a port that cannot be opened ends the command."""
     if metrics_port is None and health_port is None:
         return None
     try:
@@ -105,13 +105,13 @@ def open_ports(
 
 
 def check_bind(*ports: int | None) -> None:
-    """Raise UsageError if ``--bind`` is given, and nothing that it is for."""
+    """Raise UsageError if ``--bind`` is given without a port."""
     if all(port is None for port in ports) and is_on_command_line(click.get_current_context(), "bind"):
         raise click.UsageError("--bind is for --metrics-port, --health-port and --web-port: give one of them")
 
 
 def listener(address: str, port: int) -> socket:
-    """Return a listening socket; one that cannot be had ends the command."""
+    """Return a listening socket; a port that cannot be opened ends the command."""
     from beeq.metrics.http import listen  # noqa: PLC0415 - loads the engine
 
     try:

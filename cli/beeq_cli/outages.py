@@ -1,9 +1,9 @@
-"""The errors of all queues of a command as one log: what many queues meet alike is one line, then a count.
+"""Merges the errors of a command's queues: the same error of many queues is one line, then a count.
 
-Each queue says the same error of Redis's seldom (``beeq/supervision/error_reports.py``), but all of them
-say it. So the first to meet it is logged at once, with the queue's name; what the others say of the same
-class and text is counted, and logged with the next one after ``FIRST_REST_S``, then after twice as long
-each time. Once no queue is without Redis any more, one line says for how long it was away.
+Each queue rarely repeats the same error of Redis (``beeq/supervision/error_reports.py``), but all of them
+report it. So the first report is logged at once, with the queue's name; those of other queues with the same
+class and text are counted, and logged with the next one after ``FIRST_REST_S``, then after twice as long each
+time. Once every queue has Redis back, one line says for how long it was away.
 """
 
 import logging
@@ -15,7 +15,7 @@ from beeq.logs.records import log_event, log_queue_error
 
 FIRST_REST_S = 10.0
 LONGEST_REST_S = 300.0
-#: So many errors are known at a time; the one that was met longest ago is forgotten.
+#: How many errors are remembered; beyond that the oldest is forgotten.
 MAX_KINDS = 200
 
 
@@ -27,17 +27,17 @@ class _Repetition:
     def __init__(self, now: float) -> None:
         self.said_at = now
         self.rest_s = FIRST_REST_S
-        self.count = 0  # since it was said
+        self.count = 0  # since it was logged
         self.queues: set[str] = set()
 
 
 class Outages:
-    """A process's. Follows queues of any number, all in one thread."""
+    """One process's outages. Follows any number of queues, all in one thread."""
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[type, str], _Repetition] = OrderedDict()
         self._away: dict[str, float] = {}  # queues without Redis, and since when
-        self._seen: set[str] = set()  # queues that were, since all had it
+        self._seen: set[str] = set()  # queues that were without it since all had it
         self._errors = 0
         self._since = 0.0
 

@@ -1,8 +1,8 @@
 """The page that a worker serves: its port, opened before anything forks, and the process that serves it.
 
-It is a process of its own: who looks takes no time of the event loop that jobs run in, and no fault of the
-page ends a worker. The first of several worker processes keeps it. It ends with its standard input, whose
-other end the worker holds; through it come the URLs and prefixes, which no list of processes shows.
+It is a process of its own: visitors take no time from the jobs' event loop, and a fault of the page does not
+end a worker. The first of several worker processes keeps it. It ends when its standard input does, whose
+other end the worker holds; through it come the URLs and prefixes, so that no list of processes shows them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from beeq_cli.running import FAILURE, run
 
 #: How long the process may take to end once its worker has.
 _END_S = 2.0
-#: … and so much later it is killed, which it should have done itself.
+#: … and so much later it is killed.
 _KILL_S = 1.0
 #: The delay before it is started again; it doubles.
 _FIRST_RETRY_MS = 1_000
@@ -70,7 +70,7 @@ def open_page_port(port: int | None, address: str) -> socket | None:
 
 @dataclass(frozen=True, slots=True)
 class PageTarget:
-    """Which queues the page shows: those of one Redis, under these prefixes; and their mirror."""
+    """The queues of the page: those of one Redis, under these prefixes; and their mirror."""
 
     url: str
     prefixes: tuple[str, ...]
@@ -80,9 +80,9 @@ class PageTarget:
 
     @classmethod
     def of(cls, queues: Sequence[Queue], mongo_url: str | None, mongo_id_type: str) -> PageTarget:
-        """Return what the page of a worker on these queues shows: the Redis of the first one.
+        """Return the target for the page of a worker on these queues: the Redis of the first one.
 
-        Raises ValueError if that one was made with a client, which no other process has.
+        Raises ValueError if that one was made with a client, which another process cannot use.
         """
         first = queues[0]
         url = first.connector.url
@@ -103,7 +103,7 @@ class PageProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start, and say where it is."""
+        """Start, and log its address."""
         what = f"queues on {self._target.shown}, prefix {', '.join(self._target.prefixes)}"
         log_event(logging.INFO, f"Page on {url_of(self._listener)}/: {what}")
         threading.Thread(target=self._keep, name="beeq-page", daemon=True).start()
@@ -133,7 +133,7 @@ class PageProcess:
             self._is_over.wait(delay.take_s())
 
     def _run(self) -> str:
-        """Start the process and wait for its end; return what is wrong with that, or ""."""
+        """Start the process and wait for its end; return the error, or ""."""
         try:
             with self._lock:
                 if self._is_over.is_set():
@@ -161,10 +161,10 @@ class PageProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(self._listener.fileno(),),
-            start_new_session=True,  # Ctrl-C is the worker's: one may look on while its jobs end
+            start_new_session=True,  # Ctrl-C is the worker's: the page stays while its jobs end
         )
         assert process.stdin is not None  # noqa: S101 - a pipe
-        with suppress(OSError):  # it has ended: its code says so
+        with suppress(OSError):  # it has ended: its exit code shows it
             process.stdin.write(json.dumps(facts).encode() + b"\n")
             process.stdin.flush()
         return process
@@ -187,7 +187,7 @@ def serve(facts: Mapping[str, Any]) -> None:
 
 
 def _end_with_worker() -> None:
-    """Stop as by a signal when the worker has ended, or says so by hanging up."""
+    """Stop as by a signal when the worker has ended, or closes its end."""
     while sys.stdin.buffer.read(1):
         continue
     LastResort(_END_S, code=FAILURE).begin()

@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 9.0
 
 
 def explained(error: BaseException) -> tuple[str, int]:
-    """Return what to say of an error, without passwords, and the exit code."""
+    """Return an error's text, without passwords, and the exit code."""
     if isinstance(error, HashTagMissing):
         return str(error), USAGE
     if isinstance(error, RedisUnavailable) and not isinstance(error, NotReplicated):
@@ -36,9 +36,9 @@ def explained(error: BaseException) -> tuple[str, int]:
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end, on uvloop when it is there.
 
-    Without Redis the process says so and ends at once: a host name that does not resolve keeps a
-    thread busy, and a normal end would wait for it. So does any thread or task that hangs: it has
-    ``END_LIMIT_S`` from the end of ``main``.
+    Without Redis the process reports it and ends at once: a host name that does not resolve keeps a
+    thread busy, and a normal end would wait for it. Any other hanging thread or task has ``END_LIMIT_S``
+    from the end of ``main``.
     """
 
     async def guarded() -> T:

@@ -1,4 +1,4 @@
-"""``beeq doctor``, from outside: what it says, asks and mends."""
+"""``beeq doctor``, from outside: what it says, asks and repairs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_it_says_what_is_wrong_and_changes_nothing(beeq: Beeq, mail: Keys, sync_
     ran = beeq.run("doctor", "mail")
     assert (ran.returncode, ran.stderr) == (1, "")
     assert "mail: 2 ids have no record, in waiting: 19\\x1b[2J, 18\n  --fix takes them out\n" in ran.stdout
-    assert "--fix mends " in ran.stdout.splitlines()[-1]
+    assert "--fix repairs " in ran.stdout.splitlines()[-1]
     assert sync_redis.llen(mail.waiting) == 3
     ran = beeq.run("doctor", "--json")
     (ghosts,) = problems_of(ran)

@@ -1,4 +1,4 @@
-"""A worker that is alive and does not work: it notices, says so, and mends itself."""
+"""A worker that is alive and does not work: it notices, says so, and repairs itself."""
 
 from __future__ import annotations
 

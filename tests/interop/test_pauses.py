@@ -63,7 +63,7 @@ async def test_node_takes_none_of_the_hidden_jobs_until_resumed(
 async def test_jobs_hidden_by_who_was_killed_come_back(
     make_queue: MakeQueue, make_node: MakeNode, redis: redis.asyncio.Redis, eventually: Any
 ) -> None:
-    """The pause ends with no beeq process alive; a Node worker works on, and the next beeq worker mends it."""
+    """The pause ends with no beeq process alive; a Node worker works on, and the next beeq worker repairs it."""
     operator = make_queue(is_worker=False, activate_delayed_jobs=False)
     doomed = make_queue(activate_delayed_jobs=False)
     await at_work(doomed, redis, eventually)

@@ -1,4 +1,4 @@
-"""Where ids are, and mending it: each id only if it is still where it was seen."""
+"""Where ids are, and repairing it: each id only if it is still where it was seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def places(bench: Bench, *ids: str, with_lists: str = "1") -> Any:
     return bench.run(scripts.find_places, with_lists=with_lists, ids=[(each,) for each in ids])
 
 
-def mend(bench: Bench, wanted: str, *jobs: tuple[str, str]) -> Any:
+def repair(bench: Bench, wanted: str, *jobs: tuple[str, str]) -> Any:
     return bench.run(scripts.repair_jobs, wanted=wanted, jobs=list(jobs))
 
 
@@ -56,7 +56,7 @@ def test_strays_are_those_in_no_set(bench: Bench) -> None:
 
 def test_of_several_places_the_wanted_one_stays(bench: Bench) -> None:
     bench.put(**STATE, stalling={"b"}, claims={"b": "x.1:1"})
-    assert mend(bench, "active", ("b", "1101110")) == [1]
+    assert repair(bench, "active", ("b", "1101110")) == [1]
     assert bench.snapshot() == {
         **{name: STATE[name] for name in ("jobs", "hidden", "active", "failed")},
         "waiting": ["a", "ghost", "a", "a"],
@@ -86,19 +86,19 @@ def test_each_place_can_be_the_one_that_stays(bench: Bench, wanted: str, left: d
         "failed": {"a"},
     }
     bench.put(jobs={"a": "r"}, stalling={"a", "z"}, **everywhere)
-    assert mend(bench, wanted, ("a", "1212111")) == [1]
+    assert repair(bench, wanted, ("a", "1212111")) == [1]
     assert bench.snapshot() == {"jobs": {"a": "r"}, **left}
 
 
 def test_the_copy_that_runs_next_stays(bench: Bench) -> None:
     bench.put(jobs={"a": "r", "b": "r"}, waiting=["a", "b", "a"])
-    assert mend(bench, "waiting", ("a", "1200000")) == [1]
+    assert repair(bench, "waiting", ("a", "1200000")) == [1]
     assert bench.snapshot()["waiting"] == ["b", "a"]
 
 
 def test_an_id_without_a_record_goes(bench: Bench) -> None:
     bench.put(**STATE, claims={"ghost": "x.1:1", "a": "y.1:1"})
-    assert mend(bench, "", ("ghost", "0100000"), ("h", "0010000")) == [1, 1]
+    assert repair(bench, "", ("ghost", "0100000"), ("h", "0010000")) == [1, 1]
     state = {**STATE, "waiting": ["a", "a", "a", "b"], "claims": {"a": "y.1:1"}}
     del state["hidden"]
     assert bench.snapshot() == state
@@ -107,7 +107,7 @@ def test_an_id_without_a_record_goes(bench: Bench) -> None:
 @pytest.mark.parametrize("wanted", ["waiting", "succeeded", "failed"])
 def test_a_record_that_is_nowhere_is_put_there(bench: Bench, wanted: str) -> None:
     bench.put(jobs={"c": "r", "d": "r"}, waiting=["d"])
-    assert mend(bench, wanted, ("c", "1000000")) == [1]
+    assert repair(bench, wanted, ("c", "1000000")) == [1]
     after = bench.snapshot()
     assert after["waiting"] == (["c", "d"] if wanted == "waiting" else ["d"])
     assert wanted == "waiting" or after[wanted] == {"c"}
@@ -116,5 +116,5 @@ def test_a_record_that_is_nowhere_is_put_there(bench: Bench, wanted: str) -> Non
 def test_what_has_moved_meanwhile_is_left_alone(bench: Bench) -> None:
     bench.put(**STATE)
     seen = [("a", "1000000"), ("b", "1100000"), ("ghost", "0000000"), ("gone", "0100000")]
-    assert mend(bench, "waiting", *seen) == [0, 0, 0, 0]
+    assert repair(bench, "waiting", *seen) == [0, 0, 0, 0]
     assert bench.snapshot() == STATE

@@ -15,7 +15,7 @@ import pytest
 from beeq.media import formats, paths
 from beeq.media.errors import MediaRefused
 from beeq.media.inputs import leading
-from beeq.media.inputs.container import Told, told_of
+from beeq.media.inputs.container import ContainerFacts, container_facts
 from beeq.media.inputs.encryption import encrypted_tracks
 from beeq.media.inputs.leading import sound_in
 from beeq.media.paths import MediaRoot
@@ -106,8 +106,8 @@ def many_boxes() -> bytes:
 async def test_the_boxes_of_a_file_have_one_bound(tmp_path: Path, reads: list[bool]) -> None:
     (tmp_path / "a.mov").write_bytes(many_boxes())
     with MediaRoot(tmp_path).reading("a.mov") as file:
-        told = await told_of(file, max_tracks=64)
-    assert told == Told(lacking_bytes=0, length_s=None, encrypted=frozenset())
+        facts = await container_facts(file, max_tracks=64)
+    assert facts == ContainerFacts(lacking_bytes=0, length_s=None, encrypted=frozenset())
     assert MAX_BOXES / 2 < reads.count(False) <= MAX_BOXES
 
 
@@ -121,9 +121,9 @@ async def test_what_a_container_says_is_read_by_a_thread(tmp_path: Path, reads: 
     with MediaRoot(tmp_path).reading("a.mp4") as file:
         open_before = open_files()
         opening = len(reads)
-        told = await told_of(file, max_tracks=2)
+        facts = await container_facts(file, max_tracks=2)
         assert open_files() == open_before
-    assert told == Told(lacking_bytes=100, length_s=None, encrypted=frozenset((1,)))
+    assert facts == ContainerFacts(lacking_bytes=100, length_s=None, encrypted=frozenset((1,)))
     assert reads[opening:]
     assert not any(reads[opening:])
 

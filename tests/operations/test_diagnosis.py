@@ -1,4 +1,4 @@
-"""What a diagnosis finds, each finding caused here; and that it mends what it has named, and nothing else."""
+"""What a diagnosis finds, each finding caused here; and that it repairs what it has named, and nothing else."""
 
 from __future__ import annotations
 
@@ -195,12 +195,12 @@ async def test_ids_of_any_text_are_mended(queue, redis):
 async def test_the_blocking_queue_diagnoses_too(queue, redis, valkey, queue_name):
     await put(redis, queue, "failed", "ghost", has_record=False)
 
-    def mend() -> int:
+    def repair() -> int:
         with SyncQueue(queue_name, redis=valkey.url) as blocking:
             assert isinstance(blocking.diagnose_server(), list)
             return blocking.repair(blocking.diagnose())
 
-    assert await asyncio.to_thread(mend) == 1
+    assert await asyncio.to_thread(repair) == 1
 
 
 # The server.

@@ -82,7 +82,7 @@ def reasons(state: str, job_id: str = "7", **facts: Any) -> dict[str, str]:
         (
             {"ahead": 0, "is_hidden": True},
             "hidden",
-            "it is still hidden from Node workers by a pause that is over: the next beeq worker mends that",
+            "it is still hidden from Node workers by a pause that is over: the next beeq worker repairs that",
         ),
         (
             {"ahead": 0, "status": "retrying", "errors": ("ValueError: no\n  at x", "before")},

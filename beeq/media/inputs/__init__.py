@@ -1,4 +1,4 @@
-"""What an input is: ``facts`` (the shape), found by ``examine`` from what ``dump`` and ``timeline`` read.
+"""Examines inputs: ``examine`` finds ``facts`` (the result) from what ``dump`` and ``timeline`` read.
 
-Not here: what the output shall be, which the operations choose from the facts.
+Not here: the output, which the operations choose from the facts.
 """

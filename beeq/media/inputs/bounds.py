@@ -1,6 +1,6 @@
-"""Refuses inputs, and what an operation would make of them, that are beyond the job's limits. Pure.
+"""Refuses inputs and outputs that are beyond the job's limits. Pure.
 
-What a file says is looked at before anything is decoded; its packets' times are, while they are read.
+A file's declarations are checked before anything is decoded; its packets' times, while they are read.
 """
 
 import re
@@ -14,7 +14,7 @@ from beeq.media.limits import MediaLimits, beyond
 from beeq.media.paths import OpenFile
 
 _MEGAPIXEL = 1_000_000
-#: Sounds outside of these are no sounds: a file of some kilobytes would last for days, or be mixed for hours.
+#: Plausible sounds: outside of these a file of some kilobytes would last for days, or be mixed for hours.
 _LEAST_HZ, _MOST_HZ = 1000, 768_000
 _MOST_CHANNELS = 64
 #: Packets a second of all streams of a file, on average over the longest input: this process reads each.

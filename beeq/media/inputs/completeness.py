@@ -1,4 +1,4 @@
-"""Tells whether a file is whole by what its container says of its own size. No IO.
+"""Finds out whether a file is whole by its container's own sizes. No IO.
 
 ffmpeg reads a file that was cut off up to the cut, mostly without an error. Containers that do not say how
 long they are (a recording that was never closed) count as whole, as far as they go.

@@ -1,7 +1,7 @@
-"""Asks a file's container what it says of the file: what is missing, how long it is, what is encrypted.
+"""Reads from a file's container what is missing, how long it is, and what is encrypted.
 
-Who wrote the file chose how many boxes or chunks it has, and how they lie in each other. So they are read in
-a thread, and all of them within one bound.
+An untrusted file may have any number of boxes or chunks, nested in any way. So they are read in a thread, and
+all of them within one bound.
 """
 
 import os
@@ -14,8 +14,8 @@ from beeq.process import call_in_thread
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a container says of its file.
+class ContainerFacts:
+    """A container's facts about its file.
 
     Attributes:
         lacking_bytes: how much of the file is missing; None if its end is, but not known how much.
@@ -28,34 +28,34 @@ class Told:
     encrypted: frozenset[int]
 
 
-async def told_of(file: OpenFile, max_tracks: int) -> Told:
-    """Return what a file's container says; raises OSError if the file cannot be read.
+async def container_facts(file: OpenFile, max_tracks: int) -> ContainerFacts:
+    """Return the facts in a file's container; raises OSError if the file cannot be read.
 
-    Of ``max_tracks`` it is found out whether they are encrypted.
+    Only ``max_tracks`` are checked for encryption.
     """
     demuxer, begin, size = file.demuxer, file.begin, file.size() - file.begin
     # The thread's own: an attempt that is cancelled closes the file's, and the next file gets its number.
     fd = os.dup(file.fd)
 
-    def tell() -> Told:
+    def read_all() -> ContainerFacts:
         try:
             read = _bounded(lambda place, count: os.pread(fd, count, begin + place))
             # First: of a film in many fragments the index is read, not only its fragments.
             encrypted = encrypted_tracks(demuxer, size, read, max_tracks)
-            return Told(missing_bytes(demuxer, size, read), counted_s(demuxer, read), encrypted)
+            return ContainerFacts(missing_bytes(demuxer, size, read), counted_s(demuxer, read), encrypted)
         finally:
             os.close(fd)
 
     try:
-        telling = call_in_thread(tell)
+        reading = call_in_thread(read_all)
     except RuntimeError:  # there can be no more threads
         os.close(fd)
         raise
-    return await telling
+    return await reading
 
 
 def _bounded(read: Read) -> Read:
-    """Return what reads a file so often, and then as if it had ended."""
+    """Return a reader that pretends, after so many reads, that the file has ended."""
     left = MAX_BOXES
 
     def read_bounded(place: int, count: int) -> bytes:

@@ -1,8 +1,8 @@
 """Reads how ffmpeg describes the streams of an input: in its description of an output that copies them.
 
 The description of the input itself holds titles, tags and languages, whose names may be any text, line breaks
-included. The output gets none of them (``UNTITLED``); and between the fields of each of its streams stands a
-random mark, chosen for the run, which no file can know. Lines without it are not believed, but for those that
+included. The output gets none of them (``UNTITLED``), and a random mark separates the fields of each of its
+streams; it is chosen for the run, so no file can know it. Lines without it are ignored, except those that
 ffmpeg writes right beside them: which stream is a copy of which, and the side data of a stream.
 """
 

@@ -15,7 +15,7 @@ from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.ffmpeg import FFmpeg, Run
 from beeq.media.inputs.bounds import check_said, check_streams
-from beeq.media.inputs.container import Told, told_of
+from beeq.media.inputs.container import ContainerFacts, container_facts
 from beeq.media.inputs.dump import Described, described, describing, new_mark
 from beeq.media.inputs.facts import Audio, Facts, Unusable, Video
 from beeq.media.inputs.probe import streams_of
@@ -42,7 +42,7 @@ _NO_STREAM = re.compile(r"Output file (?:#\d+ )?does not contain any stream")
 _OBJECT_TYPE = re.compile(r"Audio object type (\d{1,4})")
 #: The decoder has made up for what it could not read: the picture may be nothing but that.
 _CONCEALED = re.compile(r"concealing \d+ DC")
-#: What says of a decoder that it can never do it; a text of the file that does chooses between two refusals.
+#: A message that the decoder can never do it; a text in the file could at most change the kind of refusal.
 _CANNOT = re.compile(
     r"not implemented|Decoder .*not found|Unknown decoder|unsupported|No decoder", re.IGNORECASE
 )
@@ -60,7 +60,7 @@ _MAY_BE_BESIDE, _OPAQUE = ("vp8", "vp9"), "yuv420p"
 
 @dataclass(frozen=True, slots=True)
 class _Copied:
-    """What has been seen of an input when its packets were copied."""
+    """The results of copying an input's packets."""
 
     run: Run
     streams: Sequence[Video | Audio]
@@ -76,12 +76,12 @@ async def examine(ffmpeg: FFmpeg, file: OpenFile, parameters: MediaParameters = 
     """
     copied, lost = await _surveyed(ffmpeg, file)
     streams = copied.streams
-    told = await told_of(file, ffmpeg.limits.max_streams)
+    container = await container_facts(file, ffmpeg.limits.max_streams)
     if not parameters.allow_broken:
-        _check_whole(file, copied, told)
+        _check_whole(file, copied, container)
     if not streams:
         raise _unreadable(ffmpeg, file, copied.run)
-    reasons = await _reasons(ffmpeg, file, copied, told.encrypted)
+    reasons = await _reasons(ffmpeg, file, copied, container.encrypted)
     usable = tuple(stream for stream in streams if stream.index not in reasons)
     unusable = [Unusable(stream, reasons[stream.index]) for stream in streams if stream.index in reasons]
     unusable += [Unusable(_nothing(kind), _NOTHING) for kind in lost]
@@ -186,9 +186,9 @@ def _nothing(kind: type[Video | Audio]) -> Video | Audio:
     return Video(-1, "none", 0, 0) if kind is Video else Audio(-1, "none", 0, None)
 
 
-def _check_whole(file: OpenFile, copied: _Copied, told: Told) -> None:
+def _check_whole(file: OpenFile, copied: _Copied, container: ContainerFacts) -> None:
     """Raise MediaRefused if a part of the file is missing."""
-    lacking, length_s = told.lacking_bytes, told.length_s
+    lacking, length_s = container.lacking_bytes, container.length_s
     if lacking:
         whole = file.size() - file.begin + lacking
         raise _broken(file, f"the last {lacking} of {whole} bytes ({round(100 * lacking / whole) or 1} %)")

@@ -1,4 +1,4 @@
-"""What an input is: its streams that can be decoded, how they look and sound, and how long they last. Pure.
+"""The facts about an input: its decodable streams, how they look and sound, and how long they last. Pure.
 
     a file ──examine──> Facts ──the operations──> what the output shall be ──> how ffmpeg is asked for it
 

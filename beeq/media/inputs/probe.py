@@ -128,7 +128,7 @@ def _aspect(found: list[tuple[str, str]]) -> Fraction:
 def _colours(words: list[str]) -> Colours:
     """Return the meaning of words such as ``tv``, ``bt709`` or ``bt2020nc/bt2020/smpte2084``."""
     range_ = next((word for word in words if word in _RANGES), None)
-    # One word stands for three that are alike.
+    # One word means three equal ones.
     named = [word for word in words if _COLOURS.fullmatch(word)]
     if not named:
         return Colours(range_)

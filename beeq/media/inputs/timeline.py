@@ -35,7 +35,7 @@ _MAX_LINE_BYTES = 4096
 _CHECKSUM_OF_ZEROS, _MIN_ZEROS = b"0x00000000", 64
 #: Pictures are stored at most so many places from where they are shown.
 _MOST_REORDERED = 32
-#: More different distances than this are not told apart.
+#: More different distances than this are not distinguished.
 _MOST_GAPS = 4096
 #: So many of the distances are shorter than the usual one of a moving picture, at most; and so far around it
 #: the others scatter.

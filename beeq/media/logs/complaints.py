@@ -1,4 +1,4 @@
-"""What ffmpeg complains of: which complaint is the cause, whose fault it is, which input it names. Pure."""
+"""Interprets ffmpeg's complaints: the cause, whose fault it is, the input it names. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence

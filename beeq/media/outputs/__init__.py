@@ -1,4 +1,4 @@
-"""What an output shall be, for its pictures: ``film`` (size and rate), ``colours`` and ``motion``. Pure.
+"""Chooses an output's pictures: ``film`` (size and rate), ``colours`` and ``motion``. Pure.
 
     Facts ──film──> Film's size and rate ──motion, colours──> the filters that ffmpeg is asked for
 

@@ -1,4 +1,4 @@
-"""What all pictures of a film have in common, and the filters that give it to an input's pictures. Pure."""
+"""The common look of a film's pictures, and the filters that give it to an input's pictures. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def deinterlaced(video: Video) -> str:
 def pictures_of_clip(clip: Facts, video: Video, look: Look, still_s: float) -> int | None:
     """Return how many pictures a clip has in the film, as long as its picture and its sound last.
 
-    A still lasts ``still_s`` seconds. Returns None if the file does not tell the times of its pictures.
+    A still lasts ``still_s`` seconds. Returns None if the file does not give the times of its pictures.
     """
     if video.is_still:
         return max(1, round(still_s * look.rate))

@@ -1,4 +1,4 @@
-"""At which rate a film shows its pictures, and how the pictures of an input are put on that grid. Pure."""
+"""Chooses a film's picture rate, and puts the pictures of an input on that grid. Pure."""
 
 import math
 from collections.abc import Iterable

@@ -1,12 +1,12 @@
-"""What holds ffmpeg: it decodes strangers' files, so it gets only what its run needs.
+"""Confines ffmpeg: it decodes untrusted files, so it gets only what its run needs.
 
 Each run begins as a small program (``launcher``) that gives up rights and then becomes ffmpeg. Always: no new
 privileges, hardly a capability, limits of memory, file size and CPU time, and it ends with its worker. Where
 the kernel and the worker's rights allow it: Landlock (it reads its inputs and its own libraries, and writes
-its output), an empty network namespace, and a filter of system calls (no sockets, no other programs). What of
-these holds is found out once for each ffmpeg (``confinement``), and said in the log.
+its output), an empty network namespace, and a filter of system calls (no sockets, no other programs). Which
+of these work is tested once for each ffmpeg (``confinement``), and logged.
 
-Here, too: the plan of a run (``plan``), what ffmpeg may open (``files``), the filter (``seccomp``), and the
-end of a run that stands still (``watchdog``). Not here: what is run, and what comes of it, which is
-``beeq.media.ffmpeg``.
+Here, too: the plan of a run (``plan``), the files that ffmpeg may open (``files``), the filter (``seccomp``),
+and the end of a run that does not advance (``watchdog``). Not here: the runs themselves
+(``beeq.media.ffmpeg``).
 """

@@ -1,4 +1,4 @@
-"""What holds an ffmpeg on this machine, and its version: found out at its first run, and said in the log."""
+"""The confinement of an ffmpeg that works on this machine, and its version: tested once, and logged."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ _NAMES = {
     "landlock": "Landlock",
     "seccomp": "a filter of system calls",
 }
-#: What is left out, one after the other, until ffmpeg starts.
+#: The steps to leave out, one after the other, until ffmpeg starts.
 _LEFT_OUT = ((), ("landlock",), ("seccomp",), ("landlock", "seccomp"), STEPS)
 _ALWAYS = "no new privileges, limits of memory, output and CPU time"
 _BREAKS_IT = "ffmpeg does not start under it"
@@ -40,7 +40,7 @@ _SAID_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """An ffmpeg, and what holds it; ``missing`` has the reasons, by the names of the steps."""
+    """An ffmpeg and its confinement; ``missing`` has the reasons, by the names of the steps."""
 
     program: Program
     version: str | None
@@ -48,7 +48,7 @@ class Confinement:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[tuple[int, str]]:
-        """Return what is to be said of it: a level of the log, and a sentence. Pure."""
+        """Return its lines for the log: level and sentence. Pure."""
         name = f"ffmpeg {self.version}" if self.version else "ffmpeg"
         held = ", ".join([_ALWAYS, *(_NAMES[step] for step in self.holds)])
         found = [(logging.INFO, f"{name} ({self.program.path}) is held by {held}")]
@@ -72,7 +72,7 @@ _known: dict[tuple[str, int, int], Confinement] = {}
 
 
 async def confinement_of(path: str) -> Confinement:
-    """Return what holds the ffmpeg at ``path``; the first time by starting it for its version.
+    """Return the confinement of the ffmpeg at ``path``; the first time by starting it for its version.
 
     Raises MediaFailed if it is older than ``OLDEST``. A version that cannot be read is taken.
     """
@@ -94,7 +94,7 @@ async def confinement_of(path: str) -> Confinement:
 
 
 async def try_out(program: Program) -> Confinement:
-    """Return what holds an ffmpeg, by starting it with all that may be, then with less until it starts."""
+    """Return an ffmpeg's confinement: start it with all possible steps, then with fewer until it starts."""
     impossible, steps = possible_steps()
     first: tuple[bytes, dict[str, str]] | None = None
     for left_out in _LEFT_OUT:
@@ -139,7 +139,7 @@ async def _trial(program: Program, steps: Collection[str]) -> tuple[bool, bytes]
                 said += part
             is_started = await process.wait() == 0
     except TimeoutError:
-        is_started = True  # and what is wrong with it is not that
+        is_started = True  # and its fault is not the confinement
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""What an ffmpeg may open besides its inputs and its output: itself, its libraries, and facts of the machine.
+"""The files that ffmpeg may open besides input and output: itself, its libraries, facts of the machine.
 
-Nothing that is readable here is a secret: not the home, of ``/etc`` the list of libraries, of ``/proc`` some
-facts of memory and processors.
+None of them is secret: not the home folder, of ``/etc`` only the list of libraries, of ``/proc`` some facts
+of memory and processors.
 """
 
 import os
@@ -55,7 +55,7 @@ class Program:
 
 
 def program_at(path: str) -> Program:
-    """Return what a file is; a binary also if it cannot be read, which its start will say."""
+    """Return a file's kind; a binary also if it cannot be read, which its start will show."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - no Path needed for a look
             head = file.read(_MOST_BYTES)
@@ -85,7 +85,7 @@ def _own_libraries(path: str) -> list[str]:
 
 
 def _loader(head: bytes) -> str | None:
-    """Return the path in an ELF file's table of segments; None if it has none, or is no such file."""
+    """Return the path in an ELF file's table of segments; None if it has none, or is not an ELF file."""
     if not head.startswith(_ELF) or len(head) < _HEADER_BYTES or head[4] != _64_BITS:
         return None
     order = "<" if head[5] == 1 else ">"

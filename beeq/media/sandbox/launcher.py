@@ -1,4 +1,4 @@
-"""What runs between the worker and ffmpeg: it carries a plan out on itself, and becomes ffmpeg.
+"""Runs between the worker and ffmpeg: carries out a plan on itself, and becomes ffmpeg.
 
 A script of its own, without beeq and site-packages, because it starts with each ffmpeg. The plan
 (``beeq.media.sandbox.plan``) is in its environment, and ffmpeg's command is its arguments. (A ``preexec_fn``
@@ -117,7 +117,7 @@ def _drop_rights(parent: int) -> None:
         # Outlives exec; last, for a change of rights would take it back.
         _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL))
         if os.getppid() != parent:
-            os._exit(FAILED)  # nobody is there to hear why
+            os._exit(FAILED)  # no process is left to read a reason
 
 
 def _be_killed_first(score: int) -> None:

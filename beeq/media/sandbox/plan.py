@@ -1,4 +1,4 @@
-"""What one run of ffmpeg gives up, and how it is started: the plan that ``launcher`` carries out."""
+"""The plan of one run of ffmpeg, which ``launcher`` carries out: the rights it gives up, and its command."""
 
 import marshal
 import os
@@ -16,7 +16,7 @@ from beeq.media.sandbox import launcher, seccomp
 from beeq.media.sandbox.files import Program, opened_by
 from beeq.process import plain_environment
 
-#: What holds where the kernel and the rights allow it, in the order in which the launcher does it.
+#: The optional steps, which need the kernel and the rights, in the launcher's order.
 STEPS = ("network", "landlock", "seccomp")
 
 _MIB = 1024 * 1024

@@ -1,4 +1,4 @@
-"""The filter of system calls for ffmpeg: what does not serve decoding and encoding is refused. Pure.
+"""The filter of system calls for ffmpeg: refuses those not needed for decoding and encoding. Pure.
 
 A filter is a program for the kernel's packet filter: instructions of an operation, how many instructions to
 pass over if a comparison holds and if not, and an operand. An operand that only the process itself knows

@@ -26,11 +26,11 @@ class Watchdog:
 
     async def stalled(self) -> None:
         """Return when the process has not advanced for ``stall_s``."""
-        before, standing = self._seen(), 0
-        while standing < _LOOKS:
+        before, unchanged = self._seen(), 0
+        while unchanged < _LOOKS:
             await asyncio.sleep(self.stall_s / _LOOKS)
             now = self._seen()
-            standing, before = (standing + 1 if now == before else 0), now
+            unchanged, before = (unchanged + 1 if now == before else 0), now
 
     def _seen(self) -> tuple[object, str]:
         return self._written, _bytes_read(self._pid)

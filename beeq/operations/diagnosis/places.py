@@ -165,7 +165,7 @@ class PlaceCheck:
         found = _described(ghosts, strays, doubles)
         if found and len(suspects) > _MOST_SUSPECTS:
             text = f"{len(suspects) - _MOST_SUSPECTS} more ids look wrong, and were not looked at again"
-            found.append(Finding("not-looked-at", f"{text}: call it again once these are mended"))
+            found.append(Finding("not-looked-at", f"{text}: call it again once these are repaired"))
         elif len(suspects) > _MOST_SUSPECTS:
             self._unlooked.append(
                 f"of {len(suspects)} ids that look wrong the first {_MOST_SUSPECTS} were looked at"

@@ -168,7 +168,9 @@ def _nowhere(_job_id: str, _queue_name: str, _facts: JobFacts) -> Iterator[Reaso
 def _waiting(_job_id: str, queue_name: str, facts: JobFacts) -> Iterator[Reason]:
     yield from _pause(queue_name, facts)
     if facts.is_hidden and (facts.pause is None or not facts.pause.everyone):
-        text = "it is still hidden from Node workers by a pause that is over: the next beeq worker mends that"
+        text = (
+            "it is still hidden from Node workers by a pause that is over: the next beeq worker repairs that"
+        )
         yield Reason("hidden", text)
     yield from _no_worker(queue_name, facts)
     if facts.slots and facts.taken >= facts.slots and facts.pause is None:

@@ -94,7 +94,7 @@ async def _save(queue: Queue, lines: list[_Line], print_id: Callable[[str], None
 async def _chunks(source: BufferedReader) -> AsyncIterator[list[bytes]]:
     """Yield the lines that have arrived, as they arrive.
 
-    Each read has a daemon thread: one that waits for a silent pipe does not hold up the end of the process.
+    Each read has a daemon thread: one that waits for a silent pipe does not delay the end of the process.
     """
     loop = asyncio.get_running_loop()
     rest: list[bytes] = []
@@ -132,7 +132,7 @@ def _arrive(arrived: asyncio.Future[Any], chunk: bytes | OSError) -> None:
 
 @contextmanager
 def progress(total_bytes: int | None, *, is_quiet: bool) -> Iterator[Report]:
-    """Show how far the file is read, if a person looks on."""
+    """Show how far the file is read, at a terminal."""
     if is_quiet or not sys.stderr.isatty():
         yield lambda _read_bytes, _saved: None
         return

@@ -32,13 +32,13 @@ class Condition:
     text: str
 
     def holds(self, numbers: Mapping[str, int | None]) -> bool:
-        """Return whether it is true of a queue; a number that is None fulfils no condition."""
+        """Return whether it holds for a queue; a number that is None meets no condition."""
         number = numbers[self.name]
         return number is not None and _OPERATORS[self.operator](number, self.value)
 
 
 def parse_condition(text: str) -> Condition:
-    """Return the condition that the text is, or raise ValueError."""
+    """Return the condition in the text, or raise ValueError."""
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise ValueError(f"invalid condition {text!r}; write waiting>1000 or oldest>5m")

@@ -1,4 +1,4 @@
-"""How many jobs a second came into a queue and left it between two looks. Pure: told by counts alone."""
+"""How many jobs a second came into a queue and left it between two looks, from counts alone. Pure."""
 
 from dataclasses import dataclass
 

@@ -28,7 +28,7 @@ _RATE_COLUMNS = ("in/s", "out/s")
 
 @dataclass(frozen=True, slots=True)
 class StatsLook:
-    """What one look has found of a queue, and at which time of the monotonic clock."""
+    """One look at a queue, with its time by the monotonic clock."""
 
     stats: Stats
     pause: Pause | None
@@ -36,7 +36,7 @@ class StatsLook:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is nothing but the name."""
+        """Whether the queue is empty, with only its name registered."""
         shown = self.stats.shown()
         return self.pause is None and not any(shown.values())
 
@@ -79,7 +79,7 @@ def stats(
     nothing.
     """
     queues = EveryQueue(common, queue_names)
-    with suppress(KeyboardInterrupt):  # that is how one stops looking
+    with suppress(KeyboardInterrupt):  # the usual way to stop
         sys.exit(run(_watch(queues, interval_ms, conditions, as_json=as_json)))
 
 
@@ -108,7 +108,7 @@ async def _watch(
 
 
 async def _look(queues: EveryQueue) -> dict[str, StatsLook]:
-    """Look at every queue; leave out those that were found, and of which only the name is there."""
+    """Look at every queue; leave out found ones that are empty."""
 
     async def look(view: QueueView) -> StatsLook:
         stats, pause = await asyncio.gather(
@@ -153,7 +153,7 @@ def _print_pauses(looks: Mapping[str, StatsLook]) -> None:
 
 
 def _report_failed(by_name: Mapping[str, Stats], conditions: Sequence[Condition]) -> bool:
-    """Say which conditions are true of which queue; return whether any is."""
+    """Print which conditions hold for which queue; return whether any does."""
     has_failed = False
     for name, stats in by_name.items():
         numbers = {**stats.shown(), "oldest": stats.oldest_waiting_ms}

@@ -1,4 +1,4 @@
-"""Waiting for one job as a person does: hears soon that nobody works, and sees how far the job is."""
+"""Waits for one job for a person: reports soon if the queue has no worker, and shows the job's progress."""
 
 import asyncio
 import sys
@@ -11,9 +11,9 @@ from beeq.environment import EMBEDDED
 from beeq_cli.console import complain, print_json, safe, say
 from beeq_cli.running import FAILURE
 
-#: A job that nobody takes waits so long before it is said.
+#: How long a job waits before a missing worker is reported.
 _PATIENCE_S = 1.0
-#: The longest progress that is no number, in characters.
+#: The longest progress other than a number, in characters.
 _MOST_SHOWN = 60
 
 
@@ -22,7 +22,7 @@ async def print_result(
 ) -> int:
     """Wait for the job's end, print its result, and return the exit code.
 
-    ``timeout_ms`` None: as long as it takes. Interrupted, it says the id; the job is left as it is.
+    ``timeout_ms`` None: no limit. Interrupted, it prints the id, and leaves the job alone.
     """
     watch = asyncio.create_task(_say_if_nobody_works(queue, is_quiet=is_quiet))
     try:
@@ -42,7 +42,7 @@ async def print_result(
 
 
 async def _say_if_nobody_works(queue: Queue, *, is_quiet: bool) -> None:
-    """Say it after a moment, if no beeq worker lives, or the queue is paused.
+    """Report after a moment if no beeq worker lives, or the queue is paused.
 
     A Node worker is known only by the jobs that run.
     """
@@ -50,7 +50,7 @@ async def _say_if_nobody_works(queue: Queue, *, is_quiet: bool) -> None:
     try:
         stats, pause = await asyncio.gather(queue.stats(), queue.paused())
     except RedisError:
-        return  # who waits for the result hears of it
+        return  # the wait for the result reports it
     if pause is not None and not is_quiet:
         say(f"{queue.name} is paused {pause}")
     if not (stats.workers or stats.active or is_quiet):
@@ -61,7 +61,7 @@ async def _say_if_nobody_works(queue: Queue, *, is_quiet: bool) -> None:
 
 @contextmanager
 def _progress(job: Job, *, is_quiet: bool) -> Iterator[None]:
-    """Show the job's progress, if a person looks on."""
+    """Show the job's progress, at a terminal."""
     if is_quiet or not sys.stderr.isatty():
         yield
         return

@@ -51,7 +51,7 @@ from beeq_cli.running import CANNOT_CONNECT, FAILURE, USAGE, connect, run
 _CATCH_UP_S = 10.0
 #: How long processors may take to close.
 _CLOSE_S = 1.0
-#: So long after the queues have closed the process ends, whatever hangs: processors, the mirror's writing.
+#: So long after the queues have closed the process ends, even if processors or the mirror's writer hang.
 _GRACE_S = _CLOSE_S + _CATCH_UP_S + 2
 
 
@@ -209,7 +209,7 @@ def worker(  # noqa: PLR0917 - one parameter an option
 
 
 def _monitor(ports: MonitorPorts | None, place: int) -> WorkerMonitor | None:
-    """Return what serves the ports in the process that has this place; the first one says where they are."""
+    """Return the server of the ports for the process in this place; the first one logs their addresses."""
     if ports is not None and place == 0:
         for line in ports.shown:
             log_event(logging.INFO, line)
@@ -301,7 +301,7 @@ async def _work(
             if mirror is not None:
                 await _catch_up(mirror, 0 if process.urgency >= HAND_BACK else _CATCH_UP_S)
             last_resort.cancel()
-    if lifeline is None:  # else the parent says so
+    if lifeline is None:  # else the parent logs it
         log_end(began_s)
     return process.code
 

@@ -1,1 +1,1 @@
-"""``beeq demo``: the command, its scenes, and the peers on loopback that play the outside world."""
+"""``beeq demo``: the command, its scenes, and loopback servers in place of the outside world."""

@@ -1,6 +1,6 @@
 """The demo's outside world, one HTTP server on loopback: a placeholder AI provider, and a webhook receiver.
 
-The placeholder speaks as much of the OpenAI API as the jobs need. Nothing it answers was generated: the
+The placeholder implements as much of the OpenAI API as the jobs need. Its answers are not generated: the
 texts are fixed, the picture and the video are the demo's own. The receiver takes signed messages only.
 """
 
@@ -28,7 +28,7 @@ DESCRIPTION = "A hive at dawn, light through the leaves, and a long, patient que
 _VIDEO = {"id": "video_1", "status": "queued", "progress": 0}
 #: How far the video is, poll by poll.
 _PROGRESS = (30, 70, 100)
-#: So many messages find the receiver away, which is back then.
+#: How many messages the receiver refuses before it accepts them.
 _AWAY_FOR = 2
 _MAX_BYTES = 1 << 20
 _TOLERANCE_S = 300
@@ -54,7 +54,7 @@ class Peers(socketserver.ThreadingTCPServer):
         #: What the AI provider wants as its bearer token.
         self.ai_key = secrets.token_hex(16)
         self.webhook_secret = "whsec_" + base64.b64encode(self._webhook_key).decode()
-        #: How many videos were ordered.
+        #: How many videos were requested.
         self.videos = 0
         #: The last picture's prompt.
         self.picture_prompt: Any = None
@@ -74,7 +74,7 @@ class Peers(socketserver.ThreadingTCPServer):
         self.server_close()
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing: what is not a request ends its connection."""
+        """Log nothing: anything but a request ends its connection."""
 
     def answer(self, target: str, headers: Message, body: bytes) -> bytes | dict[str, Any] | int:
         """Return the answer to ``METHOD /path``: a video, a JSON object, or a status without a body."""

@@ -1,8 +1,8 @@
-"""What ``beeq demo`` performs: ten jobs in five acts, and how each result is judged; with a page, some more.
+"""The jobs of ``beeq demo``: ten in five acts, and the checks of their results; with a page, some more.
 
 One film goes through all of the acts, each made from the one before: the script's first scene is the
-picture's prompt, the video begins with the picture, the assembly begins with the video, and the webhook tells
-of that.
+picture's prompt, the video begins with the picture, the assembly begins with the video, and the webhook
+reports the film.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Pace:
 
 
 FAST = Pace(1, 0, 0)
-#: For somebody who looks at the page.
+#: The pace with the page.
 SLOW = Pace(4, 1.5, 3.0)
 _SCENES_THAT_WAIT = 6
 
@@ -55,7 +55,7 @@ class Step:
     #: Looks at the result; says in a few words what was done, or raises WrongResult.
     check: Callable[[Any], str]
     options: JobOptions = field(default_factory=JobOptions)
-    #: How it is to end while the demo looks; "delayed": it waits for somebody who runs it by the page.
+    #: How it should end during the demo; "delayed": it waits to be run from the page.
     end: Literal["succeeded", "failed", "delayed"] = "succeeded"
 
 
@@ -79,7 +79,7 @@ class Scenes:
             _media("video-stitch", film, self._clips, "film.mp4"),
             _media("audio-stitch", sound, self._clips, "music.m4a"),
         ]
-        # If a step failed, those after it show it: they have nothing to begin with.
+        # If a step failed, the later ones fail, too: they lack its result.
         script = results.get("script", SCRIPT)
         first, *_, last = (scene["description"] for scene in script["scenes"])
         style = {"style": "watercolour"}
@@ -101,7 +101,7 @@ class Scenes:
         yield [Step("webhook", "webhook-processing", webhook, partial(self._is_delivered, payload=payload))]
 
     def beside(self) -> list[Step]:
-        """Return steps for who looks at the page: one that fails, one that is due later, some that wait."""
+        """Return steps for the page: one that fails, one that is due later, some that wait."""
 
         def webhook(name: str, path: str, options: JobOptions, end: Literal["failed", "delayed"]) -> Step:
             url = f"http://{self._peers.host}/{path}"

@@ -1,1 +1,1 @@
-"""Commands that say what is wrong: with one job, with a queue, with Redis and this machine."""
+"""Commands that diagnose one job, queues, Redis and this machine."""

@@ -1,4 +1,4 @@
-"""``beeq doctor``: what is wrong with Redis, the queues and this machine; mends what it names, if it may."""
+"""``beeq doctor``: diagnoses Redis, the queues and this machine, and repairs its findings on request."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +17,13 @@ from beeq_cli.console import print_json, print_line, say
 from beeq_cli.options import Common, common_options, examples, option
 from beeq_cli.running import FAILURE, explained, opened, queues_to_look_into, run
 
-#: What findings on the server and this machine are about, in front of their lines.
+#: The subjects of findings on the server and this machine, in front of their lines.
 _SERVER, _MACHINE = "Redis", "this machine"
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A finding, what it is about, and the queue that it can be mended by."""
+    """A finding, its subject, and the queue by which it can be repaired."""
 
     about: str
     queue: Queue | None
@@ -31,15 +31,15 @@ class _Found:
 
 
 @click.command(
-    short_help="Say what is wrong with Redis, queues and this machine, and mend it.",
+    short_help="Say what is wrong with Redis, queues and this machine, and repair it.",
     epilog=examples(
         "beeq doctor greetings || echo 'look at what it says'",
         "beeq doctor --fix --yes || echo 'some is left'",
     ),
 )
 @click.argument("queue_names", metavar="[QUEUE]...", nargs=-1)
-@click.option("--fix", "is_fixing", is_flag=True, help="Mend what can be mended, once that was agreed.")
-@click.option("--yes", "is_agreed", is_flag=True, help="Mend without asking.")
+@click.option("--fix", "is_fixing", is_flag=True, help="Repair what can be repaired, once that was agreed.")
+@click.option("--yes", "is_agreed", is_flag=True, help="Repair without asking.")
 @option("--json", "as_json", is_flag=True, help="Print an object a line.")
 @common_options()
 @click.pass_obj
@@ -62,7 +62,7 @@ def doctor(
     if is_agreed and not is_fixing:
         raise click.UsageError("--yes goes with --fix")
     if is_fixing and not is_agreed:
-        refuse_unasked("doctor --fix", does="mends", to_see="leave --fix out to see what it would do")
+        refuse_unasked("doctor --fix", does="repairs", to_see="leave --fix out to see what it would do")
     sys.exit(
         run(
             _doctor(common, list(dict.fromkeys(queue_names)), is_fixing, is_agreed=is_agreed, as_json=as_json)
@@ -93,8 +93,8 @@ async def _doctor(
         if is_fixing and fixable:
             if not (is_agreed or agreed(f"do what --fix says of {len(fixable)} of these?")):
                 return FAILURE
-            mended = await _mend(common, fixable, as_json=as_json)
-            return 0 if mended == problems else FAILURE
+            repaired = await _repair(common, fixable, as_json=as_json)
+            return 0 if repaired == problems else FAILURE
     if not (as_json or common.is_quiet):
         _sum_up(len(names), problems, fixable)
     return FAILURE if problems else 0
@@ -107,11 +107,11 @@ async def _of_queue(common: Common, name: str, report: Callable[[str, int], None
     return [_Found(name, queue, each) for each in findings]
 
 
-async def _mend(common: Common, fixable: Sequence[_Found], *, as_json: bool) -> list[_Found]:
-    """Do what each says; return those of which nothing is left."""
-    mended = []
+async def _repair(common: Common, fixable: Sequence[_Found], *, as_json: bool) -> list[_Found]:
+    """Repair each finding; return those that were repaired completely."""
+    repaired = []
     for each in fixable:
-        assert each.queue is not None  # noqa: S101 - nothing of this machine can be mended
+        assert each.queue is not None  # noqa: S101 - nothing of this machine can be repaired
         finding = each.finding
         try:
             (queue,) = queues_to_look_into([each.queue.name], common)
@@ -122,13 +122,13 @@ async def _mend(common: Common, fixable: Sequence[_Found], *, as_json: bool) -> 
             say(f"Error: {each.about}: {finding.kind}: {message}")
             continue
         if count >= max(1, len(finding.moves)):
-            mended.append(each)
+            repaired.append(each)
         if as_json:
             print_json({"about": each.about, "kind": finding.kind, "fixed": count})
         elif not common.is_quiet:
             of = f" of {len(finding.moves)}; the others have moved" if count < len(finding.moves) else ""
             print_line(f"fixed {each.about}: {finding.kind}: {count}{of}")
-    return mended
+    return repaired
 
 
 def _show(found: _Found, *, as_json: bool, is_quiet: bool) -> None:
@@ -160,13 +160,13 @@ def _sum_up(queues: int, problems: Sequence[_Found], fixable: Sequence[_Found]) 
     if not problems:
         print_line(f"no problem found: {where} were looked at")
         return
-    rest = f"; --fix mends {len(fixable)}" if fixable else ""
+    rest = f"; --fix repairs {len(fixable)}" if fixable else ""
     print_line(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} found{rest}")
 
 
 @contextmanager
 def _progress(*, is_quiet: bool) -> Iterator[Callable[[str, int], None]]:
-    """Show how far it is, if a person looks on."""
+    """Show the progress, at a terminal."""
     if is_quiet or not sys.stderr.isatty():
         yield lambda _name, _looked_at: None
         return

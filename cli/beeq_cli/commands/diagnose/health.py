@@ -20,7 +20,7 @@ from beeq_cli.console import complain, print_json, print_line
 from beeq_cli.options import Common, common_options, examples, option, parsed
 from beeq_cli.running import CANNOT_CONNECT, FAILURE, explained, opened, queues_to_look_into, run
 
-#: So many queues are named in a line.
+#: How many queues a line names.
 _MOST_NAMED = 3
 
 
@@ -75,16 +75,16 @@ async def _health(common: Common, names: list[str], timeout_ms: int, *, as_json:
     elif not common.is_quiet:
         print_line(f"ok: {_good(found)}")
     if not is_in_time:
-        end_process(code)  # hanging up would take time, too
+        end_process(code)  # closing connections would take time, too
     return code
 
 
-#: What is known of a queue.
+#: The facts about a queue.
 _Facts = tuple[Stats, WorkersSeen, Pause | None]
 
 
 async def _look(common: Common, names: list[str]) -> dict[str, _Facts]:
-    """Return what is known of each queue that is meant."""
+    """Return the facts about each queue."""
     if names:
         queues = queues_to_look_into(names, common)
         async with opened(*queues):
@@ -105,7 +105,7 @@ async def _facts(pipeline: Pipeline, keys: Keys) -> _Facts:
 
 
 async def _facts_or_none(pipeline: Pipeline, keys: Keys) -> _Facts | None:
-    """Return what is known; None of a queue that cannot be asked: on another node, without a right, odd."""
+    """Return a queue's facts; None if it cannot be read: on another node, no right, keys of another type."""
     try:
         return await _facts(pipeline, keys)
     except RedisRefused:

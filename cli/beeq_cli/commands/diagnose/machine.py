@@ -1,4 +1,4 @@
-"""What this machine lacks for the built-in media jobs: ffmpeg, and what is to hold it."""
+"""Checks this machine for the built-in media jobs: ffmpeg, and its confinement."""
 
 import re
 
@@ -13,7 +13,7 @@ _TESTED = (5, 1)
 
 
 async def check_machine() -> list[Finding]:
-    """Return what is wrong with ffmpeg here; that there is none is a note, for only media jobs need it."""
+    """Return the findings on ffmpeg here; a missing one is only a note, because only media jobs need it."""
     try:
         confinement = await confinement_of(find_ffmpeg())
     except MediaFailed as error:

@@ -79,7 +79,7 @@ async def _watch(
 
 @asynccontextmanager
 async def _hearing(queue: Queue, common: Common) -> AsyncIterator[Queue]:
-    """Open the queue once more, so that it hears events; without the right to that, looks have to do."""
+    """Open the queue again, so that it hears events; without that right, only by reading Redis."""
     (hearing,) = queues_to_look_into([queue.name], common, get_events=True, store_jobs=True)
     async with AsyncExitStack() as stack:
         try:
@@ -91,7 +91,7 @@ async def _hearing(queue: Queue, common: Common) -> AsyncIterator[Queue]:
 
 @contextmanager
 def _shown(job_id: str, queue_name: str, *, as_json: bool, is_quiet: bool) -> Iterator[Show]:
-    """Yield what shows the news: as a bar for a person, as lines or objects elsewhere."""
+    """Yield a function that shows news: as a bar for a person, as lines or objects elsewhere."""
     if as_json:
         yield lambda news: print_json(_object(job_id, queue_name, news))
     elif is_quiet:
@@ -119,7 +119,7 @@ def _line(job_id: str, queue_name: str, news: JobNews) -> str:
 
 
 def _text(news: JobNews) -> str:
-    """Return what there is to say besides the event's name, not yet escaped."""
+    """Return the text beside the event's name, not yet escaped."""
     value = news.value
     if news.event == "gone":
         return _GONE
@@ -138,7 +138,7 @@ def _text(news: JobNews) -> str:
 
 @contextmanager
 def _bar(job_id: str, queue_name: str) -> Iterator[Show]:
-    """Yield what shows progress as a bar, and other news as lines above it."""
+    """Yield a function that shows progress as a bar, and other news as lines above it."""
     from rich.console import Console  # noqa: PLC0415 - only for a person
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - only for a person
     from rich.text import Text  # noqa: PLC0415 - only for a person

@@ -1,5 +1,5 @@
-"""``beeq init``: prints what runs and watches an app's workers: a unit, an image, manifests, alerts.
+"""``beeq init``: prints files that run and watch an app's workers: a unit, an image, manifests, alerts.
 
-``facts`` are what the files need to know, the other modules write one kind each. Secrets are named,
-never written.
+``facts`` holds the files' parameters, the other modules write one kind each. Secrets are named, never
+written.
 """

@@ -1,4 +1,4 @@
-"""Files for Prometheus: what it scrapes, and when it alerts."""
+"""Files for Prometheus: its scrape configuration, and its alerts."""
 
 from beeq_cli.commands.init.facts import AppFacts, quoted
 
@@ -107,7 +107,7 @@ _ALERTS = (
 
 
 def configuration(facts: AppFacts) -> str:
-    """Return what Prometheus is to scrape."""
+    """Return the scrape configuration."""
     return _CONFIGURATION.format(
         what=facts.what,
         rules_file=RULES_FILE,
@@ -117,7 +117,7 @@ def configuration(facts: AppFacts) -> str:
 
 
 def rules(facts: AppFacts) -> str:
-    """Return when Prometheus alerts."""
+    """Return the alerting rules."""
     return _RULES.format(what=facts.what, name=facts.name) + "".join(
         _RULE.format(
             alert=alert,

@@ -105,7 +105,7 @@ def init(  # noqa: PLR0917 - one parameter an option
 
 
 def _files(kind: str, facts: AppFacts, common: Common) -> dict[str, str]:
-    """Return the files' contents by their usual names; what stands first is what is printed."""
+    """Return the files' contents by their usual names; the first one is printed."""
     write: dict[str, Callable[[], dict[str, str]]] = {
         "systemd": lambda: {
             f"{facts.name}.service": machine.unit(
@@ -150,7 +150,7 @@ def _program() -> list[str]:
 
 
 def _user() -> str:
-    """Return who calls; "" for root: the service gets a user of its own."""
+    """Return the current user; "" for root: the service gets a user of its own."""
     if os.geteuid() == 0:
         return ""
     with suppress(KeyError, OSError):

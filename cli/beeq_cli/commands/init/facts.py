@@ -1,4 +1,4 @@
-"""What a deployment's files need to know of the app."""
+"""The parameters of a deployment's files."""
 
 import json
 import re
@@ -8,13 +8,13 @@ _APP = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 #: Running jobs have this long to end …
 SHUTDOWN_S = 30
-#: … and what manages the worker kills it so long after the signal.
+#: … and the worker's manager kills it so long after the signal.
 KILL_S = SHUTDOWN_S + 15
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """What the files say of one queue: its lists, and how many jobs one process runs at once."""
+    """One queue for the files: its lists, and how many jobs one process runs at once."""
 
     name: str
     prefix: str
@@ -23,7 +23,7 @@ class QueueFacts:
 
 @dataclass(frozen=True, slots=True)
 class AppFacts:
-    """What the files say of an app.
+    """The app for the files.
 
     Attributes:
         app: as ``--app`` has it; "": the built-in queues.
@@ -55,7 +55,7 @@ class AppFacts:
 
     @property
     def what(self) -> str:
-        """What the worker works on, for a person."""
+        """The worker's queues, for a person."""
         return f"the queues of {self.app}" if self.app else "the built-in queues"
 
 

@@ -21,15 +21,15 @@ from beeq_cli.running import run as run_coroutine
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What a command does to jobs.
+    """A command's action on jobs.
 
     Attributes:
         name: the command's.
-        done: what is said of a job afterwards.
-        states: those of jobs that it can be done to.
-        one: does it to one job of a queue; returns whether there was one.
-        many: does it to all that filters mean.
-        missing: what is said where no job of an id is in one of the states.
+        done: the report on a job afterwards.
+        states: the states of jobs that it applies to.
+        one: acts on one job of a queue; returns whether there was one.
+        many: acts on all that match filters.
+        missing: the message if no job of an id is in one of the states.
     """
 
     name: str
@@ -65,7 +65,7 @@ CANCEL = Verb("cancel", "cancelled", UNFINISHED, _cancel, Queue.cancel_many, "no
 
 
 def _arguments(*states: str) -> Callable[[Decorated], Decorated]:
-    """Add what the four commands take alike."""
+    """Add the common options of the four commands."""
     decorators = [
         common_options(),
         wait_replicas_option(),
@@ -210,7 +210,7 @@ def run_many(  # noqa: PLR0917 - what the commands have in common
     is_agreed: bool,
     as_json: bool,
 ) -> int:
-    """Act on all jobs of a queue that are meant, once that was agreed; return the exit code."""
+    """Act on all matching jobs of a queue, after a confirmation; return the exit code."""
     if not (dry_run or is_agreed):
         refuse_unasked(verb)
     finder = QueueFinder(common, queue_name)

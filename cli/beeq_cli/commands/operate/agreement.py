@@ -1,4 +1,4 @@
-"""Before much is changed: the number, a question, and how far it is."""
+"""Confirmation and progress of large changes."""
 
 import sys
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ def _is_person_there() -> bool:
 def refuse_unasked(
     verb: str, *, does: str = "acts on many jobs", to_see: str = "--dry-run to see them"
 ) -> None:
-    """Raise a usage error where nobody can be asked."""
+    """Raise a usage error if there is no terminal to ask at."""
     if not _is_person_there():
         raise click.UsageError(f"nobody can be asked here before {verb} {does}: add --yes, or {to_see}")
 
 
 def agreed(question: str) -> bool:
-    """Ask a person; no answer means no."""
+    """Ask for confirmation; no answer means no."""
     return click.confirm(question, err=True)
 
 
 @contextmanager
 def progress(*, is_quiet: bool) -> Iterator[OnProgress]:
-    """Show how far it is, if a person looks on."""
+    """Show the progress, at a terminal."""
     if is_quiet or not sys.stderr.isatty():
         yield lambda _counts: None
         return

@@ -1,4 +1,4 @@
-"""The queues that a command looks at: those that are named, or all that Redis holds. It writes nothing."""
+"""The queues of a command: those named, or all in Redis. Writes nothing."""
 
 import asyncio
 import time
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 #: How often new queues are looked for: that may take a search through many keys.
 _FIND_EVERY_S = 30.0
-#: So many queues are asked at once: some milliseconds of Redis's time.
+#: How many queues are read at once: some milliseconds of Redis's time.
 _ASKED_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """A queue, and the connection that asks it, which several may share."""
+    """A queue, and its connection, which several may share."""
 
     name: str
     pipeline: Pipeline
@@ -41,7 +41,7 @@ class EveryQueue:
 
     Attributes:
         is_found: whether the queues were not named, but found.
-        has_failed: whether a queue could not be asked; it was said why.
+        has_failed: whether a queue could not be read; the reason was printed.
     """
 
     def __init__(self, common: Common, names: Sequence[str]) -> None:
@@ -84,8 +84,8 @@ class EveryQueue:
     async def ask(self, question: Callable[[QueueView], Awaitable[T]]) -> dict[str, T]:
         """Return the answer of each queue by its name.
 
-        A queue that was found and cannot be asked is left out, and it is said why: a key of another type, a
-        right that lacks. For one that was named that is raised, as RedisRefused.
+        A found queue that cannot be read is left out, and the reason is printed: a key of another type, a
+        missing right. For a named one RedisRefused is raised.
         """
         views = await self._views()
         found: dict[str, T] = {}

@@ -1,4 +1,4 @@
-"""The options by which commands say which jobs of a queue are meant, and how they are read."""
+"""The filter options of commands, and their parsing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ def parse_where(text: str) -> tuple[str, Any]:
 def filter_options(*, states: tuple[str, ...] = STATES) -> Callable[[Decorated], Decorated]:
     """Add the filters; each is given to the command, ``None`` or ``()`` where it was left out.
 
-    They have no twins in the environment: which jobs are removed is said where it is done.
+    They have no twins in the environment: the choice of jobs must be on the command line.
     """
     decorators = [
         click.option("--limit", metavar="N", type=click.IntRange(min=1), help="At most so many jobs."),

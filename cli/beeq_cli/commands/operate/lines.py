@@ -36,13 +36,13 @@ def found_line(found: FoundJob[Job]) -> str:
 
 
 def age(at_ms: float) -> str:
-    """Return how long ago that was; "?" if nobody knows."""
+    """Return how long ago that was; "?" if unknown."""
     passed_ms = round(time.time() * 1000 - at_ms)
     return "?" if at_ms <= 0 else f"{show_duration(max(0, passed_ms))} ago"
 
 
 def moment(at_ms: float) -> str:
-    """Return the time, in this machine's zone; one that no calendar has, as it is."""
+    """Return the time, in this machine's zone; an impossible one as it is."""
     try:
         local = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone()
     except (OverflowError, OSError, ValueError):

@@ -49,7 +49,7 @@ async def _show(queue: Queue, filters: Filters, *, as_json: bool, is_quiet: bool
 
 
 async def print_found(queue: Queue, filters: Filters, *, as_json: bool) -> int:
-    """Print the jobs that are meant as they are found; return how many there were."""
+    """Print the matching jobs as they are found; return how many there were."""
     shown = 0
     try:
         found_jobs = queue.find_jobs(**filters)

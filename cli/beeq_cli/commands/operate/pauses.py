@@ -72,7 +72,7 @@ async def _pause(
             try:
                 earlier = await queue.paused()
                 paused = await queue.pause(reason, for_=lasts_ms, everyone=everyone)
-            except (NoWorkerLives, RedisRefused) as error:  # the others are paused all the same
+            except (NoWorkerLives, RedisRefused) as error:  # the others are paused anyway
                 complain(str(error) if isinstance(error, NoWorkerLives) else f"{queue.name}: {error}")
                 code = FAILURE
                 continue
@@ -108,7 +108,7 @@ async def _resume(common: Common, *, queue_names: tuple[str, ...], wait_replicas
         for queue in queues:
             try:
                 ended = await queue.resume()
-            except RedisRefused as refused:  # the others are resumed all the same
+            except RedisRefused as refused:  # the others are resumed anyway
                 complain(f"{queue.name}: {refused}")
                 code = FAILURE
                 continue

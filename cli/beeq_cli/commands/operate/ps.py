@@ -1,4 +1,4 @@
-"""``beeq ps``: who works on queues, and on what, for how long. Looking writes nothing."""
+"""``beeq ps``: the workers of queues, their jobs, and for how long these have run. Writes nothing."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence

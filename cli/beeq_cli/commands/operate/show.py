@@ -1,4 +1,4 @@
-"""``beeq show``: one job, where it is, what it carries, and what came of its attempts."""
+"""``beeq show``: one job: its state, its data, and its attempts."""
 
 import sys
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def _add_job(job: Job, add: Add, lines: list[str]) -> None:
 def _indented(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    except TypeError:  # an integer beyond 64 bits, half a character, too many levels
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate, too many levels
         return dumps_shown(value).decode(errors="replace")
 
 

@@ -26,9 +26,9 @@ queue_option = option(
 )
 
 
-#: So many queues are asked for their counters, and only about an id of at most so many digits.
+#: How many queues' counters are read, and the most digits of an id for that.
 _MOST_COUNTERS, _MOST_DIGITS = 1000, 17
-#: So many queues are opened to look for a job at most, a connection each; so many are named in a line.
+#: The most queues opened to look for a job, a connection each; the most names in a line.
 _MOST_OPENED, _MOST_NAMED = 50, 10
 
 
