@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, Self, cast
 from typing_extensions import TypeVar  # with defaults, which typing has from Python 3.13 on
 
 from beeq.emitter import Emitter, Listener
-from beeq.protocol.codec import Record, encode_new_record, encode_record, plain
+from beeq.protocol.codec import Record, encode_new_record, encode_record, plain, read_record
 from beeq.protocol.events import JobEventName
 from beeq.protocol.options import (
     check_backoff,
@@ -189,6 +189,25 @@ class Job(Generic[Data, Result]):
         self.is_new = False
         self._listeners = self.claim_known = None
         self.claim = self.claimed_record = b""
+
+    @classmethod
+    def claimed(cls, owner: JobOwner, job_id: str, raw_record: bytes, claim: bytes, *, now_ms: int) -> Self:
+        """Return the job that this process runs from now on by ``claim``, as ``raw_record`` says.
+
+        Raises:
+            JobUnreadable: the text is not a JSON object.
+        """
+        job = cls.__new__(cls)
+        record = read_record(job_id, raw_record, now_ms=now_ms)
+        job.data, job._options, job.status, job.progress = record  # noqa: SLF001 - its own
+        job.owner = owner
+        job.id = job_id
+        job.is_new = False
+        job._listeners = job.claim_known = None  # noqa: SLF001 - its own
+        job.claim = claim
+        job.claimed_record = raw_record
+        job.started_ms = now_ms
+        return job
 
     @property
     def queue(self) -> Any:

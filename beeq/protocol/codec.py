@@ -245,9 +245,17 @@ def encode_new_record(data: Any, created_ms: int) -> bytes:
 
 
 def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
-    """Return the record in ``raw``, tolerant where bee-queue is (protocol/README.md, "Job record").
+    """Return the record in ``raw``; see ``read_record``."""
+    return Record(*read_record(job_id, raw, now_ms=now_ms))
 
-    A missing timestamp becomes ``now_ms``. Raises JobUnreadable if the text is not a JSON object.
+
+def read_record(job_id: str, raw: bytes, *, now_ms: int) -> tuple[Any, dict[str, Any], str, Any]:
+    """Return data, options, status and progress in ``raw``; tolerant where bee-queue is.
+
+    protocol/README.md, "Job record", says where. A missing timestamp becomes ``now_ms``.
+
+    Raises:
+        JobUnreadable: the text is not a JSON object.
     """
     try:
         members = loads(raw)
@@ -258,15 +266,12 @@ def decode_record(job_id: str, raw: bytes, *, now_ms: int) -> Record:
     options = members.get("options")
     if not isinstance(options, dict):
         options = {}
-    options["timestamp"] = options.get("timestamp") or now_ms
+    if not options.get("timestamp"):
+        options["timestamp"] = now_ms
     traces = options.get("stacktraces")
     if not isinstance(traces, list):
         # A Node worker would throw on this record for ever; a list is what it needs.
         options["stacktraces"] = [traces] if traces else []
     data = members.get("data")
-    return Record(
-        data={} if data is None else data,
-        options=options,
-        status=members.get("status", "created"),
-        progress=members.get("progress", 0),
-    )
+    status, progress = members.get("status", "created"), members.get("progress", 0)
+    return {} if data is None else data, options, status, progress

@@ -49,6 +49,7 @@ _LOCAL_EVENTS = {
 class AttemptedJob(RecordLike, Protocol):
     """The part of a job that an outcome needs: its record, as its handler left it and as it was claimed."""
 
+    id: str | None  # a job that runs has one
     claimed_record: bytes
     started_ms: int
 
@@ -100,11 +101,12 @@ def succeed(job: AttemptedJob, result: Any) -> Outcome:
     try:
         record = encode_record(job)
         if result is None:
-            return Outcome(job, "succeeded", record, encode_event(job.saved_id(), "succeeded"))
+            message = b'{"id":%b,"event":"succeeded"}' % dumps(job.id or job.saved_id())
+            return Outcome(job, "succeeded", record, message)
         text = dumps(result)
     except TypeError as error:
         return _failure(job, TypeError(f"cannot be written as JSON: {error}"))
-    message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.saved_id()), text)
+    message = b'{"id":%b,"event":"succeeded","data":%b}' % (dumps(job.id or job.saved_id()), text)
     keep = b"%d:s%b" % (created_ms_of(job.options), text)
     return Outcome(job, "succeeded", record, message, keep, result=result)
 

@@ -34,7 +34,7 @@ from beeq.maintenance.pause_watch import PauseWatch
 from beeq.maintenance.retention import Retention
 from beeq.maintenance.stall_check import StallCheck
 from beeq.process import call_in_thread, process_name
-from beeq.protocol.codec import Record, decode_record
+from beeq.protocol.codec import Record
 from beeq.protocol.outcome import Outcome, fail
 from beeq.protocol.pauses import Pause
 from beeq.supervision.duty import Duty
@@ -272,15 +272,14 @@ class Worker:
         job_id = raw_id.decode(errors="replace")
         now_ms = context.now_ms()
         try:
-            job = Job(owner, decode_record(job_id, raw_record, now_ms=now_ms), job_id)
+            job = Job.claimed(owner, job_id, raw_record, claim, now_ms=now_ms)
         except JobUnreadable as error:
             context.report_error(error)
             job = Job(owner, Record({}, {"timestamp": now_ms, "stacktraces": []}), job_id)
             job.started_ms = now_ms
             self.pump.outcome_ready(raw_id, claim, fail(job, error, {}))
             return
-        job.claim, job.claimed_record, job.claim_known = claim, raw_record, claim_known
-        job.started_ms = now_ms
+        job.claim_known = claim_known
         if deliveries > self._most_deliveries:
             # A stall check only requeues. The worker that claims a job too often fails it, unrun.
             self.pump.outcome_ready(raw_id, claim, fail(job, JobStalled(job_id, deliveries), {}))

@@ -20,7 +20,6 @@ from beeq.client.job_actions import JobActions
 from beeq.errors import Discard, JobTimedOut, kind_of
 from beeq.job import Job
 from beeq.logs.records import running_job
-from beeq.protocol.codec import decode_record
 from beeq.protocol.options import timeout_ms_of
 from beeq.protocol.outcome import Outcome, fail, succeed
 from beeq.telemetry.attempt_report import AttemptReport
@@ -313,7 +312,6 @@ def outcome_of(
 
 def _as_claimed(attempt: Attempt, owner: JobActions) -> Job:
     """Return the attempt's job as it was claimed, without what its handler changed."""
-    raw_record, job_id = attempt.job.claimed_record, attempt.raw_id.decode(errors="replace")
-    job = Job(owner, decode_record(job_id, raw_record, now_ms=owner.now_ms()), job_id)
-    job.claim, job.claimed_record, job.started_ms = attempt.claim, raw_record, attempt.job.started_ms
-    return job
+    raw_record, started_ms = attempt.job.claimed_record, attempt.job.started_ms
+    job_id = attempt.raw_id.decode(errors="replace")
+    return Job.claimed(owner, job_id, raw_record, attempt.claim, now_ms=started_ms)
