@@ -14,6 +14,7 @@ did; to kill that is to kill the program.
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import gc
 import json
@@ -213,30 +214,68 @@ class WarmStart:
         self._process.stdout.close()
 
 
+class _Children:
+    """The programs that were forked here, each with the line on which its end is told."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: pid, and where to tell
+        self._askers: dict[
+            int, int
+        ] = {}  # by the line's own descriptor: pids that end with who asked for them
+
+    def add(self, pid: int, line: socket.socket, *, dies_with_asking: bool) -> None:
+        """Tell the pid, and later the exit code."""
+        with contextlib.suppress(BrokenPipeError):
+            line.send(struct.pack("!i", pid))
+        self._lines[os.pidfd_open(pid)] = pid, line
+        if dies_with_asking:
+            self._askers[line.fileno()] = pid
+
+    def watched(self) -> list[int]:
+        """Return the descriptors that tell of an end."""
+        return [*self._lines, *self._askers]
+
+    def leave(self) -> None:
+        """Close all of it: this is one of the programs."""
+        for pidfd, (_, line) in self._lines.items():
+            os.close(pidfd)
+            line.close()
+
+    def see(self, ready: int) -> None:
+        """Tell of a program that has ended, or end one for which nobody asks any more."""
+        if ready in self._askers:
+            os.kill(self._askers.pop(ready), signal.SIGKILL)
+        elif ready in self._lines:
+            pid, line = self._lines.pop(ready)
+            os.close(ready)
+            self._askers.pop(line.fileno(), None)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            with contextlib.suppress(BrokenPipeError), line:
+                line.send(struct.pack("!i", code))
+
+
 def _serve(line: socket.socket, listener: socket.socket) -> None:
     """Fork a program for each order, until the other end is closed."""
     for module in _IMPORTED:
         import_module(module)
     gc.collect()
     gc.freeze()  # what is imported is not looked at, and so not copied, in each program
+    children = _Children()
     while True:
-        ready, _, _ = select.select([line, listener], [], [])
-        if listener in ready:
+        own = [line.fileno(), listener.fileno()]
+        ready, _, _ = select.select([*own, *children.watched()], [], [])
+        for descriptor in ready:
+            children.see(descriptor)
+        if listener.fileno() in ready:
             with listener.accept()[0] as asking:
                 fds = _received(asking)
-        else:
+            if len(fds) == _FDS:
+                _fork(fds, children, [line, listener], dies_with_asking=True)
+        if line.fileno() in ready:
             fds = _received(line)
             if not fds:
                 return
-        if len(fds) == _FDS and os.fork() == 0:
-            line.close()
-            listener.close()
-            _attend(fds, dies_with_asking=listener in ready)
-        for fd in fds:
-            os.close(fd)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            _fork(fds, children, [line, listener], dies_with_asking=False)
 
 
 #: An order, where to tell of the program, and its streams.
@@ -248,25 +287,19 @@ def _received(line: socket.socket) -> list[int]:
     return array.array("i", ancillary[0][2]).tolist() if ancillary else []
 
 
-def _attend(fds: list[int], *, dies_with_asking: bool) -> NoReturn:
-    """Fork the program itself, and tell its pid and at last its exit code."""
+def _fork(fds: list[int], children: _Children, own: list[socket.socket], *, dies_with_asking: bool) -> None:
+    """Start the program that is ordered in these descriptors; it gets nothing of what is this process's ``own``."""
     text, asks, *streams = fds
     pid = os.fork()
     if pid == 0:
+        children.leave()
+        for each in own:
+            each.close()
         os.close(asks)
         _become(text, streams)
-    for fd in (text, *streams, 0, 1):
+    for fd in (text, *streams):
         os.close(fd)
-    os.setsid()  # a signal to the program's group is not for this one
-    with contextlib.suppress(BrokenPipeError), socket.socket(fileno=asks) as line:
-        line.send(struct.pack("!i", pid))
-        if dies_with_asking:
-            program = os.pidfd_open(pid)
-            if program not in select.select([line.fileno(), program], [], [])[0]:
-                os.kill(pid, signal.SIGKILL)
-        status = os.waitpid(pid, 0)[1]
-        line.send(struct.pack("!i", os.waitstatus_to_exitcode(status)))
-    os._exit(0)
+    children.add(pid, socket.socket(fileno=asks), dies_with_asking=dies_with_asking)
 
 
 def _become(text: int, streams: list[int]) -> NoReturn:
@@ -286,7 +319,21 @@ def _become(text: int, streams: list[int]) -> NoReturn:
     os.environ.update(environment)
     path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[: 1 + own] = [folder, *path]
-    sys.exit(_ran(arguments))
+    code = _ran(arguments)
+    if isinstance(code, str):
+        sys.stderr.write(code + "\n")
+        code = 1
+    # As multiprocessing ends its forks. To take the modules apart would copy all that was imported, for nothing.
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the program's threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass  # there is none, or it is closed
+        except OSError:
+            code = 120  # Python's own for output that nobody took
+    os._exit(code or 0)
 
 
 def _ran(arguments: list[str]) -> Any:
