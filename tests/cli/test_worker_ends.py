@@ -41,7 +41,7 @@ async def handle(job):
         case "blocked":
             never.wait()
         case "computes":
-            hashlib.pbkdf2_hmac("sha256", b"", b"", 4_000_000)  # C code, which sees no signal meanwhile
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)  # C code, which sees no signal meanwhile
             await asyncio.Event().wait()
 """
 #: What a close may take, the end of the process, and a busy machine.
