@@ -320,7 +320,8 @@ class Worker:
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
-        if self.pump.claiming_ahead.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
+        ahead = self.pump.claiming_ahead
+        if ahead.is_possible and ahead.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
             self._heartbeat.watch_ahead()
         if attempt.is_cancelled:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone

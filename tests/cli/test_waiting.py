@@ -57,7 +57,8 @@ def test_the_id_is_told_at_once_and_then_that_nobody_works(
 
 def test_who_waits_is_told_of_a_pause(beeq: Beeq, work: Callable[[], Running], queue_name: str) -> None:
     work()
-    beeq.ok("pause", queue_name, "--reason", "deploy")
+    # The worker may register after it has said that it started.
+    eventually(lambda: beeq.run("pause", queue_name, "--reason", "deploy").returncode == 0)
     waiting = beeq.start("enqueue", queue_name, "--wait")
     assert waiting.until("paused").endswith(", until somebody resumes it: deploy")
     (beeq.folder / "go").touch()

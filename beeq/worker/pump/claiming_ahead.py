@@ -51,6 +51,8 @@ class ClaimingAhead:
         # Where no stall is allowed, a job would fail that a worker has claimed ahead and died.
         bound_ms = settings.claim_ahead_ms if settings.max_stalls else 0
         self._pace = AttemptPace(bound_ms, concurrency=concurrency)
+        #: Whether jobs are ever claimed ahead; if not, nobody needs to say how long attempts take.
+        self.is_possible = self._pace.most > 0
         self._scheduler = scheduler
         self._places = scheduler.places
         self._connection = connection

@@ -36,9 +36,10 @@ class AttemptPace:
     def __init__(self, claim_ahead_ms: int, *, concurrency: int) -> None:
         self._bound_s = claim_ahead_ms / 1000
         self._concurrency = concurrency
-        self._most = max(0, MOST_HELD - concurrency)
+        #: How many jobs are claimed ahead at most.
+        self.most = max(0, MOST_HELD - concurrency) if claim_ahead_ms else 0
         # Attempts as short as this let the most be claimed that may be.
-        self._short_s = min(self._bound_s, self._bound_s * concurrency / max(1, self._most))
+        self._short_s = min(self._bound_s, self._bound_s * concurrency / max(1, self.most))
         self._attempts = 0
         self._mean_s = 0.0
 
@@ -54,10 +55,10 @@ class AttemptPace:
             mean_s = self._mean_s
             self._mean_s = mean_s = mean_s + (duration_s - mean_s) * _SHARE_OF_NEWEST
         if mean_s < self._short_s:
-            return self._most
+            return self.most
         if mean_s >= self._bound_s:
             return 0
-        return min(self._most, int(self._bound_s * self._concurrency / mean_s))
+        return min(self.most, int(self._bound_s * self._concurrency / mean_s))
 
 
 def ahead_member(raw_id: bytes, claim: bytes) -> bytes:
