@@ -1,4 +1,4 @@
-"""Works on a queue: takes the handler, starts the worker, runs until stopped or until nothing is left."""
+"""Runs a queue's jobs: takes the handler, starts the worker, runs until stopped or until nothing is left."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ DRAIN_TIMEOUT_MS = 30_000
 
 
 class Consumer:
-    """One queue's; the ``Work`` of its session. ``Queue`` documents what each method promises."""
+    """One queue's consumer; the ``Work`` of its session. ``Queue`` documents what each method promises."""
 
     def __init__(self, context: QueueContext, session: Session, owner: JobActions) -> None:
         self._context = context
@@ -40,11 +40,11 @@ class Consumer:
         self._is_of_session = False  # the handler was given in a running loop, and ends with the queue
         self._starts_on_opening = False  # process() came before connect(), and auto_connect is off
         self._closing: set[asyncio.Task[None]] = set()  # by signals
-        self._runs: dict[asyncio.Task[Any], int] = {}  # who runs this → how often that was cancelled before
+        self._runs: dict[asyncio.Task[Any], int] = {}  # tasks in ``run`` → earlier cancellations
         self._is_closed_by_signal = False
         self._ended = asyncio.Event()  # ``run`` may end
         self._failure: BaseException | None = None  # what ended the worker, if it was not stopped
-        #: The context of who called ``run``, or else ``process``: each attempt runs in a copy.
+        #: The context of the caller of ``run``, or else of ``process``: each attempt runs in a copy.
         self._variables = Context()
         self.handler: Handler | None = None
         self.concurrency = 1
@@ -53,7 +53,7 @@ class Consumer:
         self.worker: Worker | None = None
 
     def hand_over(self, later: "Consumer") -> None:
-        """Let ``later``, of the queue opened again, have the handler that was given outside a loop."""
+        """Pass the handler that was given outside a loop to ``later``, of the queue opened again."""
         if self.handler is not None and not self._is_of_session:
             later.inherit(self.handler, self.concurrency, self._executor, self._variables)
         later.max_hung = self.max_hung
@@ -119,11 +119,11 @@ class Consumer:
         return self.worker
 
     def _failed(self, failure: BaseException) -> None:
-        self._failure = failure  # which was reported each time
+        self._failure = failure  # each failure was reported
         self._ended.set()
 
     def health(self) -> WorkerHealth:
-        """Return how the work is; may be called in any thread."""
+        """Return the state of the work; may be called in any thread."""
         context, worker = self._context, self.worker
         duties = context.duties.health()
         loop_silent_ms = context.duties.silent_ms
@@ -159,9 +159,9 @@ class Consumer:
         )
 
     async def _open_patiently(self) -> None:
-        """Open the queue, however long Redis is away, and hear of cancelled jobs from then on.
+        """Open the queue, however long Redis is away, and subscribe to cancellations.
 
-        If a message is lost, the job is cancelled all the same: the next heartbeat asks which jobs were.
+        If a message is lost, the next heartbeat finds the cancelled jobs.
         """
         delay = RetryDelay(self._context.settings.initial_redis_failure_retry_delay)
         while self._session.is_running:
@@ -183,7 +183,7 @@ class Consumer:
                 return
 
     async def _look_for_others(self) -> None:
-        """See whether other workers live; the heartbeat does so, too, but later."""
+        """Check whether other workers live; the heartbeat does so, too, but later."""
         asked_at_s = time.monotonic()
         try:
             names = await self._context.pipeline.call("ZRANGE", self._context.keys.workers, 0, 1)
@@ -197,7 +197,7 @@ class Consumer:
             self.worker.cancel_all([claim])
 
     def _worker_came(self, name: bytes = b"") -> None:
-        """Another worker process works on the queue from now on; or that may not have been heard."""
+        """Note that another worker process has started on the queue, or that its message may be lost."""
         if self.worker is not None and name != process_name().encode():
             self.worker.pump.claiming_ahead.worker_may_have_come()
 
@@ -216,7 +216,7 @@ class Consumer:
         if self.worker is not None:
             self.worker.use_variables(self._variables)
         catching = stop_signals(self._signalled, takes_over=False) if catch_signals else nullcontext()
-        # Of several queues in a process, or in a program, the one that takes the signals says what goes on.
+        # Of several queues in a process, only the one that takes the signals logs what happens.
         level = logging.INFO if catch_signals else logging.DEBUG
         began_s = time.monotonic()
         log_event(level, f"worker started: {self._context.where(self.concurrency)}", queue=self._context.name)
@@ -232,7 +232,7 @@ class Consumer:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Note the task that runs this: if it is cancelled, the jobs are not to blame."""
+        """Note the task in this block: if it is cancelled, the jobs are given back, not failed."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - ``run`` is a coroutine
         is_first = task not in self._runs
@@ -253,18 +253,18 @@ class Consumer:
                 await self._work_off()
             except (QueueClosed, RedisError):
                 if self._session.is_running:
-                    raise  # else it came of closing, and how the work ended is known below
+                    raise  # else closing caused it, and the end of the work is known below
         else:
             self._start()
             await self._ended.wait()  # as long as it takes: close() sets it
         if self._failure is not None:
             raise self._failure
         closed = self._session.until_closed()
-        # What a signal has asked for is no error; who calls ``close`` hears of its own.
+        # An end by a signal is not an error; a caller of ``close`` gets its errors.
         await (self._ended_well(closed) if self._is_closed_by_signal else closed)
 
     async def _leave(self) -> None:
-        """Hand back what runs: ``run`` was cancelled, unless another task runs this, too."""
+        """Hand back the running jobs after ``run`` was cancelled, unless another task is in ``run``, too."""
         if not self._is_being_cancelled():
             return
         leaving: Awaitable[bool | None]
@@ -274,12 +274,12 @@ class Consumer:
             leaving = self._end_work(self.worker, AT_ONCE_MS)
         else:
             return
-        # In a task of its own: this one may be cancelled again, and the jobs go back all the same.
+        # In a task of its own: this one may be cancelled again, and the jobs must still go back.
         task = asyncio.get_running_loop().create_task(self._ended_well(leaving), name="beeq hand-back")
         await Ending().step(CLOSE_GRACE_S, lambda: [ended([task])])
 
     async def _ended_well(self, ending: Awaitable[bool | None]) -> None:
-        """Await an end that was asked for; how it failed, or that jobs went back, is one line of the log."""
+        """Await a requested end; log in one line that it failed, or that jobs went back."""
         try:
             is_drained = await ending
         except TimeoutError:
@@ -291,10 +291,10 @@ class Consumer:
             log_event(logging.WARNING, HANDED_BACK, queue=self._context.name)
 
     async def _work_off(self) -> None:
-        """Work until the queue is empty, what is due has been raised, and nothing runs; or ``close``.
+        """Work until the queue is empty, due jobs have been raised, and nothing runs; or until ``close``.
 
-        Raises HandlersHang when too many handlers hang: threads may do so for ever, and the rest can wait;
-        QueuePaused when the queue is paused, what ran has ended, and jobs wait.
+        Raises HandlersHang when too many handlers hang: threads may do so for ever, and the other jobs can
+        wait; QueuePaused when the queue is paused, running jobs have ended, and jobs wait.
         """
         session = self._session
         await session.ensure()
@@ -320,7 +320,7 @@ class Consumer:
                     return
                 worker = self._start()
                 worker.burst()
-            # Else a pause that is over may have ended the wait.
+            # Otherwise the end of a pause may have ended the wait.
             elif worker.idle.is_set() and not await self._has_raised():
                 await self._end_work(worker)
                 await Retention(self._context).last_look()
@@ -332,7 +332,7 @@ class Consumer:
         return activator is not None and await activator.once() > 0
 
     async def _is_done_despite_pause(self) -> bool:
-        """Return whether a burst is over: nothing is left that is due. If the pause is, it may go on.
+        """Return whether a burst is over, with no due job left. After the end of a pause it may go on.
 
         Raises QueuePaused: there are jobs, and the queue is paused.
         """
@@ -372,10 +372,10 @@ class Consumer:
         self._is_closed_by_signal = True
 
     async def _close_by_signal(self, timeout_ms: int) -> None:
-        with contextlib.suppress(Exception):  # ``run`` waits for the same end, and says how it was
+        with contextlib.suppress(Exception):  # ``run`` waits for the same end, and raises its error
             await self._session.close(timeout_ms)
 
-    # What the session asks.
+    # Called by the session.
 
     @property
     def has_begun(self) -> bool:

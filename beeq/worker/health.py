@@ -1,4 +1,4 @@
-"""How a queue's work in this process is: what ``Queue.worker_health`` returns."""
+"""The state of a queue's work in this process: the result of ``Queue.worker_health``."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from beeq.supervision.duty import DutyHealth
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerHealth:
-    """How a queue's work in this process is; a queue that only produces has duties, too.
+    """The state of a queue's work in this process; a queue that only produces has duties, too.
 
     Attributes:
         is_healthy: the queue has not been closed, its work has not failed, all its duties run, each takes its
@@ -21,7 +21,8 @@ class WorkerHealth:
         running: handlers that run.
         hung: handlers that go on after their attempts have ended; too many, and no job is taken.
         is_queue_paused: the queue is paused (``Queue.pause``); that is healthy.
-        last_turn_ms: when Redis last answered a call for jobs or outcomes, or said that the queue is paused,
+        last_turn_ms: when Redis last answered a call for jobs or outcomes, or showed that the queue is
+        paused,
             in ms since the epoch.
         loop_silent_ms: for how long the event loop has not run the watchdog, which is a fraction of a second
             unless the loop is blocked.

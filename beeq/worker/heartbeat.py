@@ -1,19 +1,19 @@
-"""Signs of life for the jobs that run here, from a thread and a connection of their own.
+"""Heartbeats for the jobs that run here, from a thread and a connection of their own.
 
 A claim is a job's first sign of life (``lua/exchange.lua``); beats follow at least twice a stall interval. If
-the process dies before the first of them, a stall check requeues the job just the same.
+the process dies before the first of them, a stall check requeues the job anyway.
 
-A beat renews claims, not ids, and hears which of them are no longer ours: this process may have stood still
-while its jobs stalled, and somebody else may have them by now. The loop judges these again before it stops a
-handler (``worker.py``), for an outcome may have left, and have been recorded, while the beat was on its way.
+A beat renews claims, not ids, and learns which of them are lost: this process may have been suspended while
+its jobs stalled, and other workers may have them by now. The loop checks these again before it stops a
+handler (``worker.py``), because an outcome may have been sent and recorded while the beat was on its way.
 
-Where the client that a queue was given works in its own loop only (``redis/dialling/apart.py``), beats are
-made there.
+If the client that a queue was given works in its own loop only (``redis/dialling/apart.py``), beats are sent
+from that loop.
 
-A handler that blocks the loop loses no job, and is logged from here (``loop_watch.py``). Where the process
-ends nevertheless, its jobs are given back from here (``give_back_all``). The thread only reads what the
-scheduler holds. All queues of a process beat in one thread: hundreds of threads, each with a
-loop, would cost more than the queues do.
+A handler that blocks the loop loses no job, and this thread logs it (``loop_watch.py``). If the process must
+end then, this thread gives its jobs back (``give_back_all``). The thread only reads the scheduler's state.
+All queues of a process share one thread: hundreds of threads, each with a loop, would cost more than the
+queues do.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ from beeq.supervision.supervised_task import SupervisedTask
 from beeq.worker.running_notes import RunningNotes, WorkerLook, batches
 from beeq.worker.scheduling.ahead import AheadJobs
 
-#: The registry of workers needs more beats than a long stall interval would bring.
+#: The longest time between beats: the registry of workers needs more beats than a long stall interval gives.
 _LONGEST_INTERVAL_MS = 10_000
-#: Parts of an interval, and of the wait after a failure: thousands of workers that began, or failed, together
-#: must not go on in step, and none may come later than it has to.
+#: Jitter, as parts of an interval, and of the wait after a failure: thousands of workers that began, or
+#: failed, together must not go on in step, and none may be late.
 _INTERVAL_JITTER = (0.8, 1.0)
 _AGAIN_JITTER = (0.5, 1.0)
 #: The part of an interval that is waited for at least, however long the beat itself took.
 _SHORTEST_REST = 0.1
 #: The part of an interval after which no further call notes what runs: the next beat must not wait for it.
 _NOTING = 0.25
-#: Half a millisecond of Redis's time …
+#: Jobs a call: half a millisecond of Redis's time …
 _MAX_IDS = 500
-#: … and not much more than so many bytes, for ids may be long. Its answer is due within a third of the
-#: interval, or within a second: a slow line must carry the call in that time, beside records and results.
+#: … and not much more than so many bytes, since ids may be long. Its reply is due within a third of the
+#: interval, or within a second: a slow network must carry the call in that time, beside records and results.
 _MAX_BYTES = 20_000
 #: How soon a beat that failed is repeated, the first time and later.
 _FIRST_AGAIN_S = 0.1
@@ -67,14 +67,14 @@ _AHEAD_LOOK_S = 0.03
 _AHEAD_IS_OVER_S = 1.0
 #: The loop gives late jobs back itself; one that has not done so for so long is blocked.
 _LOOP_IS_LATE_S = 0.01
-#: How long it may take to say goodbye.
+#: How long leaving the registry may take.
 _LONGEST_END_S = 1.0
 
 
 class _Thread:
     """A thread with a loop, in which heartbeats run; it ends when the last of them has."""
 
-    #: The one that takes further heartbeats.
+    #: The thread that takes further heartbeats.
     current: _Thread | None = None
     #: Held to enter or leave: queues may run in several threads.
     lock = threading.Lock()
@@ -91,7 +91,7 @@ class _Thread:
 
     @classmethod
     def enter(cls, heartbeat: Heartbeat) -> _Thread:
-        """Return the process's thread, starting it for the first heartbeat; ``leave`` it in the end."""
+        """Return the process's thread, starting it for the first heartbeat; call ``leave`` in the end."""
         with cls.lock:
             thread = cls.current
             if thread is None:
@@ -102,7 +102,7 @@ class _Thread:
             return thread
 
     def leave(self, heartbeat: Heartbeat) -> None:
-        """One heartbeat has ended; called in the thread."""
+        """Note that one heartbeat has ended; called in the thread."""
         with self.lock:
             self.beating.discard(heartbeat)
             if not self.beating:
@@ -115,13 +115,13 @@ class _Thread:
             self._thread.join(timeout_s)
 
     def _look(self) -> None:
-        """Look at the loops in which queues work: this thread goes on when they are blocked."""
+        """Check the loops in which queues work: this thread goes on when they are blocked."""
         self.loop.call_later(LOOK_S, self._look)
         look_at_loops()
 
     @staticmethod
     async def _end_tasks() -> None:
-        """Let dials end that were left behind."""
+        """Let abandoned connection attempts end."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -147,9 +147,9 @@ os.register_at_fork(after_in_child=_forget_thread)
 
 
 class Heartbeat:
-    """Beats twice a stall interval and more, from its construction until ``stop``, or its loop's end.
+    """Beats at least twice a stall interval, from its construction until ``stop``, or the end of its loop.
 
-    It keeps neither its worker nor the loop of that in memory, unless it beats in that loop.
+    It references its worker and the worker's loop weakly, unless it beats in that loop.
 
     Args:
         connector: makes the connection; not shared with another thread's loop.
@@ -158,20 +158,20 @@ class Heartbeat:
         worker: this process's name in the registry.
         held: called in the thread; returns the jobs to beat for, id → claim, and the one of these claims that
             Redis may not have granted yet, or empty.
-        look: called in the thread; returns how the worker is, for others to see, or None if it is gone.
+        look: called in the thread; returns the worker's state, to be published, or None if it is gone.
         ahead: the jobs that were claimed ahead there.
         on_returned: called in the thread with id and claim of jobs claimed ahead that it has taken out,
             because the loop was blocked, and whether they were given back.
         take_counts: called in the thread; returns what is new for the queue's history, see ``WorkCounts``.
-        on_living: called in the thread with how many worker processes of the queue live, this one among them,
-            and when that was asked, by the monotonic clock.
+        on_living: called in the thread with how many worker processes of the queue live, this one included,
+        and when that was read, by the monotonic clock.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
             ``held`` returned it; since then its outcome may have been recorded.
         on_error: called in the thread with each failure.
-        patience_s: how long it may be silent before the watchdog begins it again.
-        loop: the running one, where the connector works in no other; ``held`` and the others are called in
-            it then. None: that of the heartbeats' thread.
+        patience_s: how long it may be silent before the watchdog restarts it.
+        loop: the running loop, if the connector works in no other; then the callbacks are called in it.
+        None: that of the heartbeats' thread.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Heartbeat:
         self._keys = keys
         self._settings = settings
         self._interval_s = min(settings.stall_interval / 2, _LONGEST_INTERVAL_MS) / 1000
-        # A beat without an answer is repeated before its jobs stall.
+        # A beat without a reply is repeated before its jobs stall.
         timeout_ms = min(settings.redis_timeout, max(1000, settings.stall_interval // 3))
         self._connection = Connection(connector, timeout_ms=timeout_ms)
         self._worker = worker
@@ -224,26 +224,26 @@ class Heartbeat:
             on_over=self._ended,
         )
         self._has_ended = threading.Event()
-        #: Whether it has ended with the loop of the jobs.
+        #: Whether it has ended with the jobs' loop.
         self.is_over = False
         self._hanging_up: asyncio.Task[None] | None = None
-        self._thread = _Thread.enter(self)  # which watches the loops, wherever beats are made
+        self._thread = _Thread.enter(self)  # it also watches the loops, even if beats are sent elsewhere
         self._loop = loop or self._thread.loop
         self._loop.call_soon_threadsafe(self._task.start)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Where it beats."""
+        """The loop in which it beats."""
         return self._loop
 
     def left_jobs(self) -> LeftJobs:
-        """Return what runs here now; may be called in any thread."""
+        """Return the jobs that run here now; may be called in any thread."""
         held, _ = self._held()
         return LeftJobs(self._keys.queue_name, ids=[raw_id.decode(errors="replace") for raw_id in held])
 
     @property
     def duty(self) -> Duty:
-        """What is known of it, for the watchdog."""
+        """Its state, for the watchdog."""
         return self._task.duty
 
     def stop(self) -> None:
@@ -252,11 +252,11 @@ class Heartbeat:
             self._loop.call_soon_threadsafe(self._stop)
 
     def loop_is_over(self) -> None:
-        """End: the loop of the jobs does not run any more. May be called in any thread."""
+        """End, because the jobs' loop is over. May be called in any thread."""
         self.is_over = True
         if self._loop is self._thread.loop:
             self.stop()
-        else:  # then nobody takes its own steps any more
+        else:  # then its own loop does not run, either
             with contextlib.suppress(RuntimeError):
                 self._thread.loop.call_soon_threadsafe(self._leave_thread)
 
@@ -273,7 +273,7 @@ class Heartbeat:
         self._hanging_up = self._loop.create_task(self._hang_up())
 
     async def _hang_up(self) -> None:
-        """Close what no beat needs any more; also where the time was over before ``run`` began again."""
+        """Close the connections; also if the time was over before ``run`` was restarted."""
         with contextlib.suppress(Exception):  # the thread must end all the same
             async with asyncio.timeout(_LONGEST_END_S):
                 await self._connection.close()
@@ -301,16 +301,16 @@ class Heartbeat:
                     rest_s = max(next_s - self._loop.time(), self._interval_s * _SHORTEST_REST)
                 except RedisError as error:
                     self._on_error(error)
-                    # Once Redis is back, or failed over, a stall check may come before the next beat.
+                    # After an outage or a failover, a stall check may come before the next regular beat.
                     rest_s = min(self._interval_s, again_s) * random.uniform(*_AGAIN_JITTER)
                     again_s = min(again_s * 2, _LONGEST_AGAIN_S)
                 await self._rest(duty, rest_s)
             await self._leave()
         finally:
-            self._connection.leave()  # it may begin again; what was closed would connect no more
+            self._connection.leave()  # it may be restarted; a closed connection would stay closed
 
     async def _rest(self, duty: Duty, rest_s: float) -> None:
-        """Wait so long, or for ``stop``, and say meanwhile that the duty is there."""
+        """Wait so long, or for ``stop``, with signs of life."""
         while rest_s > 0 and not self._stopped.is_set():
             step_s = min(rest_s, duty.patience_s / 2, self._running.look_s)
             rest_s -= step_s
@@ -323,7 +323,7 @@ class Heartbeat:
                 rest_s -= self._loop.time() - began_s
 
     async def once(self) -> None:
-        """Beat now. Raises RedisError if Redis did not hear it."""
+        """Beat now. Raises RedisError if Redis did not get it."""
         held, early_claim = self._held()
         for jobs in batches(list(held.items()), _MAX_IDS, _MAX_BYTES):
             self.duty.rests(0)
@@ -343,7 +343,7 @@ class Heartbeat:
                 self._on_lost(lost)
 
     async def _note_queue(self) -> None:
-        """Let commands know the queue, at first and then once an hour; without the right, they do not."""
+        """Register the queue for commands, at first and then once an hour, if the user has the right."""
         if self._note.is_due():
             try:
                 await self._connection.run(scripts.note_queue, self._note.packed())
@@ -351,7 +351,7 @@ class Heartbeat:
                 self._note.failed(error)
 
     async def _note_history(self, *, is_last: bool = False) -> None:
-        """Add to the queue's history what is due. Nothing depends on it."""
+        """Add due counts and samples to the queue's history. Nothing depends on it."""
         call = self._history.packed(is_last=is_last)
         if call is None:
             return
@@ -361,11 +361,11 @@ class Heartbeat:
             self._history.failed(error)  # the next beat says so, too
 
     async def _note_running(self, *, is_beat: bool) -> None:
-        """Let others see what runs here. Nothing depends on it: what Redis refuses is noted again later."""
+        """Publish the running jobs. Nothing depends on it: a refused note is repeated later."""
         ends_s = self._loop.time() + self._interval_s * _NOTING
         try:
             for n, call in enumerate(self._running.calls(is_beat=is_beat)):
-                if n and self._loop.time() > ends_s:  # one goes in any case, or a busy process notes nothing
+                if n and self._loop.time() > ends_s:  # always send one, or a busy process notes nothing
                     self._running.failed()
                     break
                 self._running.answered(await self._connection.run(scripts.note_running, call))
@@ -374,14 +374,14 @@ class Heartbeat:
             self._running.failed()  # the next beat says so, too
 
     def watch_ahead(self) -> None:
-        """Look for late jobs as long as jobs are claimed ahead; called in the loop of the jobs."""
-        if self._loop is self._thread.loop:  # else only the blocked loop itself could give them back
+        """Look for late jobs while jobs are claimed ahead; called in the jobs' loop."""
+        if self._loop is self._thread.loop:  # otherwise only the blocked loop itself could give them back
             self.watches_ahead = True
             with contextlib.suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._look_ahead, self._loop.time())
 
     def _look_ahead(self, seen_s: float) -> None:
-        """Give back what is late. ``seen_s``: when jobs were last seen claimed ahead."""
+        """Give back late jobs. ``seen_s``: when jobs were last seen claimed ahead."""
         now_s = self._loop.time()
         if self._ahead:
             seen_s = now_s
@@ -390,14 +390,14 @@ class Heartbeat:
             return
         self._loop.call_later(_AHEAD_LOOK_S, self._look_ahead, seen_s)
         if self._returning is None and self._ahead:
-            # Who takes a job out gives it back, or begins it: this thread, or the loop.
+            # Whichever of this thread and the loop takes a job out must start it or give it back.
             late = self._ahead.take_overdue(time.monotonic() - _LOOP_IS_LATE_S)
             if late:
                 claims = [(raw_id, claim) for raw_id, _, _, claim in late]
                 self._returning = self._loop.create_task(self._return(claims), name="beeq late jobs")
 
     async def _return(self, newest_first: list[tuple[bytes, bytes]]) -> None:
-        """Give these back, each to the front."""
+        """Give these jobs back, each to the front."""
         is_done = False
         try:
             given_back = 0
@@ -411,12 +411,12 @@ class Heartbeat:
             is_done = True
         except RedisError as error:
             self._on_error(error)
-        finally:  # else their places would be taken for ever
+        finally:  # otherwise their places would stay taken for ever
             self._returning = None
             self._on_returned((newest_first[::-1], is_done))
 
     async def give_back(self, left: LeftJobs) -> None:
-        """Give back what runs here, in ``loop``, over a connection for just that. Raises RedisError."""
+        """Give back the running jobs, in ``loop``, over a separate connection. Raises RedisError."""
         held, _ = self._held()
         pairs = list(reversed(held.items()))  # each goes to the front: the newest first
         connection = Connection(self._connector, timeout_ms=self._settings.redis_timeout)
@@ -441,12 +441,12 @@ class Heartbeat:
             await self._connection.call("ZREM", self._keys.workers, self._worker)
             await self._connection.call("UNLINK", self._own_keys.running)
         except RedisError as error:
-            self._on_error(error)  # the registry forgets by itself
+            self._on_error(error)  # the entry in the registry expires by itself
 
 
 @dataclass(slots=True)
 class LeftJobs:
-    """What a queue's worker held when its process was ended."""
+    """The jobs that a queue's worker held when its process was ended."""
 
     queue_name: str
     given_back: list[str] = field(default_factory=list)
@@ -458,7 +458,7 @@ def give_back_all(limit_s: float) -> list[LeftJobs]:
     """Give back the jobs that run in this process, which ends now because a loop is blocked.
 
     Called in a thread that is neither such a loop's nor the heartbeats'. Returns after ``limit_s`` at most;
-    what Redis has not answered by then, or belongs to a connector that works in the blocked loop only, stays.
+    jobs for which Redis has not answered by then, or whose connector works in the blocked loop only, stay.
     """
     thread = _Thread.current
     heartbeats = [] if thread is None else list(thread.beating)

@@ -1,7 +1,7 @@
-"""The parts of which a queue is built: made together, and anew when a closed queue is opened again.
+"""The parts of which a queue is built: made together, and made again when a closed queue is opened again.
 
-What was closed stays closed: who still waits in old parts hears ``QueueClosed``. Listeners go over to the new
-parts, and so does a handler that was given outside an event loop, at the top level of a module, say.
+Old parts stay closed: callers that still wait in them get ``QueueClosed``. Listeners move to the new parts,
+and so does a handler that was given outside an event loop, at the top level of a module, say.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueueParts:
-    """One queue's, from its opening to its close."""
+    """One queue's parts, from its opening to its close."""
 
     context: QueueContext
     keys: Keys
@@ -54,7 +54,7 @@ class QueueParts:
 
     @classmethod
     def build(cls, queue: HasStrategies, name: str, settings: Settings, redis: str | Redis | None) -> Self:
-        """Return the parts of ``queue``, unopened. Raises what ``Queue`` raises of a bad ``redis``."""
+        """Return the parts of ``queue``, unopened. Raises what ``Queue`` raises for a bad ``redis``."""
         keys = Keys(settings.prefix, name)
         timeout_ms = settings.redis_timeout
         connector = Connector(redis, timeout_ms=timeout_ms, slot_key=keys.id)

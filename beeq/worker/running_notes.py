@@ -1,7 +1,7 @@
-"""What a heartbeat notes in Redis of its process and of the jobs that run there; commands and ``ps`` read it.
+"""A heartbeat's notes in Redis on its process and its running jobs, for ``ps`` and other commands.
 
-Only changes are written, and only of jobs that have run for a while: most have ended before anybody could
-look. Nothing here is on a job's way: it is the heartbeat's thread that looks.
+Only changes are written, and only of jobs that have run for a while: most end too soon to be seen. This costs
+jobs no time, because it runs in the heartbeat's thread.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from beeq.protocol.keys import Keys
 from beeq.protocol.running import ProcessFacts, encode_facts
 from beeq.redis import scripts
 
-#: Jobs that have not run for so long are not noted.
+#: A job is noted only after so long.
 _NOTED_AFTER_MS = 500
-#: How often the thread looks for such between two beats; and where nothing ran the last time.
+#: How often the thread looks for such jobs between two beats; and how often if none ran the last time.
 _LOOK_S, _IDLE_LOOK_S = 0.5, 1.0
-#: What is noted of one process has not much more than so many bytes; of more jobs, the oldest are there.
+#: About how many bytes the notes of one process have at most; of more jobs, the oldest are noted.
 _MOST_BYTES = 1_000_000
-#: Those that are no job's.
+#: The fields of the process itself.
 _OTHER_FIELDS = 2
-#: What a job takes beside its id.
+#: The bytes of a job's note beside its id.
 _FIELD_BYTES = 20
 #: One call names at most so many jobs, and not much more than so many bytes.
 _MOST_JOBS_OF_CALL, _MOST_BYTES_OF_CALL = 500, 20_000
@@ -46,7 +46,7 @@ class LookedAt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerLook:
-    """How a worker is at one moment."""
+    """A worker's state at one moment."""
 
     places: int
     is_taking: bool
@@ -55,7 +55,7 @@ class WorkerLook:
 
 
 def looking_at(worker: LookedAt, *, places: int, ahead: Sized) -> Callable[[], WorkerLook | None]:
-    """Return what looks at the worker without keeping it in memory; it returns None once that is gone.
+    """Return a function that reads the worker's state by a weak reference, and returns None once it is gone.
 
     ``ahead``: the jobs that it has claimed ahead.
     """
@@ -72,7 +72,7 @@ def looking_at(worker: LookedAt, *, places: int, ahead: Sized) -> Callable[[], W
 
 
 class RunningNotes:
-    """Those of one heartbeat.
+    """The notes of one heartbeat.
 
     Args:
         keys: of the queue and this process.
@@ -85,7 +85,7 @@ class RunningNotes:
         self._stall_interval_ms = stall_interval_ms
         self._look = look
         self._started_ms = now_ms()
-        self._noted: dict[bytes, int] = {}  # id → start, as far as Redis has it
+        self._noted: dict[bytes, int] = {}  # id → start, as Redis has them
         self._size_bytes = 0
         self._begins = True
         self._is_busy = False
@@ -153,18 +153,18 @@ class RunningNotes:
             yield raw_id, b"%d" % (clock_ms - started_ms)
 
     def answered(self, fields: int) -> None:
-        """Take the reply of a call; begin again next time if Redis does not have what was noted."""
+        """Take the reply of a call; begin again next time if Redis does not have all notes."""
         self._begins = fields != len(self._noted) + _OTHER_FIELDS
 
     def failed(self) -> None:
-        """Begin again next time: nobody knows what was noted."""
+        """Begin again next time: it is unknown what was noted."""
         self._begins = True
 
 
 def batches(
     jobs: list[tuple[bytes, bytes]], most_jobs: int, most_bytes: int
 ) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Yield what one call after the other names; of no jobs one empty list."""
+    """Yield the jobs of each call; without jobs one empty list."""
     batch: list[tuple[bytes, bytes]] = []
     size_bytes = 0
     for raw_id, text in jobs:

@@ -22,27 +22,28 @@ from beeq.process import signal_name
 
 logger = logging.getLogger("beeq")
 
-#: A child that lived shorter is replaced no sooner than this after its start.
+#: A child that ended sooner is replaced no sooner than this after its start.
 _RESPAWN_S = 1.0
 #: How long after its time a child that does not end is killed: its own last resort comes before, unless a
 #: handler holds the interpreter.
 _GRACE_S = 8.0
-#: As many signals kill the children at once.
+#: So many signals kill the children at once.
 _KILLING_SIGNALS = 3
-#: How a process ends in which too many handlers hang, once its other jobs have ended or gone back.
+#: The exit code of a process in which too many handlers hang, once its other jobs have ended or gone back.
 HANDLERS_HANG = 4
-#: How a burst ends that has left jobs in a paused queue.
+#: The exit code of a burst that has left jobs in a paused queue.
 QUEUE_PAUSED = 5
-#: A child's word that it works, in bytes: below PIPE_BUF, so that several children's do not mix.
+#: The longest ready message of a child, in bytes: below PIPE_BUF, so that messages do not mix.
 _LONGEST_WORD = 4000
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
 class Lifeline:
-    """A child's ends of two pipes: ``stop_fd`` says when to stop, ``ready_fd`` takes word that it works.
+    """A child's ends of two pipes: ``stop_fd`` says when to stop, ``ready_fd`` takes its ready message.
 
-    ``place`` counts from 0: no two living children have the same, and who replaces a child has that one's.
+    ``place`` counts from 0: living children have different ones, and a replacement has that of its
+    predecessor.
     """
 
     stop_fd: int
@@ -69,7 +70,7 @@ class ProcessSupervisor:
 
     Args:
         count: how many.
-        is_burst: a child that ends well is done, and not replaced. One whose handlers hang is.
+        is_burst: a child that ends well is not replaced; one whose handlers hang is.
         shutdown_timeout_s: how long the children may take to end.
         hopeless_codes: exit codes of a child that could not begin. If the first child ends with one, no
             other is started, and the code is the parent's own.
@@ -96,7 +97,7 @@ class ProcessSupervisor:
         self._earlier_handlers: dict[int, Any] = {}
         self._earlier_wakeup_fd = -1
         self._children: dict[int, _Child] = {}
-        self._done: set[int] = set()  # places of children that nobody replaces
+        self._done: set[int] = set()  # places of children that are not replaced
         self._respawns: list[float] = []  # when to start a child; monotonic
         self._signals: list[int] = []  # that have come
         self._sent_urgency = 0
@@ -109,7 +110,7 @@ class ProcessSupervisor:
         self.was_forced = False
         self._wakeup_fd, self._wakeup_end = os.pipe()
         self._ready_fd, self._ready_end = os.pipe()
-        self._words = b""  # of children, from that pipe, without a line's end yet
+        self._words = b""  # unfinished lines from that pipe
 
     def run(self) -> Lifeline | int:
         """Return the exit code when all children have ended; in each child return its lifeline at once."""
@@ -118,7 +119,7 @@ class ProcessSupervisor:
         self._earlier_wakeup_fd = signal.set_wakeup_fd(self._wakeup_end, warn_on_full_buffer=False)
         for number in (*_STOPS, signal.SIGCHLD):
             self._earlier_handlers[number] = signal.signal(number, self._on_signal)
-        # One first: an error that all of them would meet is logged once.
+        # One first: an error that all of them would have is logged once.
         self._respawns = [time.monotonic()]
         while True:
             self._reap()
@@ -219,7 +220,7 @@ class ProcessSupervisor:
 
     def _died(self, child: _Child, code: int) -> None:
         if self._is_stopping():
-            self.was_forced |= code not in {0, HANDLERS_HANG, QUEUE_PAUSED}  # it has said why, or we have
+            self.was_forced |= code not in {0, HANDLERS_HANG, QUEUE_PAUSED}  # the reason is logged already
             return
         if self._is_burst and code in {0, QUEUE_PAUSED}:
             self._burst_code = max(self._burst_code, code)

@@ -1,7 +1,7 @@
-"""Looks after a worker: whether its places are held by jobs that run, and whether it takes jobs.
+"""Watches a worker: whether its places are held by running jobs, and whether it takes jobs.
 
-Nothing should ever be found. If it is, a defect has left a place taken by nobody, or something waits for what
-never comes: that is reported, and mended, where it is safe, as soon as it has been so for a stall interval.
+It should never find anything. If it does, a defect has left a place taken by no job, or something waits for
+an event that never comes: after a stall interval this is reported, and repaired where that is safe.
 
 Logged, because it is not a defect: jobs wait while all places have been taken for long.
 """
@@ -19,18 +19,18 @@ from beeq.worker.pump.blocking_fetch import FETCH_TIMEOUT_MS
 from beeq.worker.pump.pump import Pump
 from beeq.worker.scheduling.places import WorkerPlaces
 
-#: All places are taken for long after this time; it is said again after twice as long, and so on …
+#: After this time all places count as taken for long; it is logged again after twice as long, and so on …
 FULL_S = 30.0
 #: … but at least so often.
 _LONGEST_REST_S = 3600.0
-#: Places are free again when they are at so many looks in a row: between two jobs one is free for a moment.
+#: Places count as free after so many looks in a row: between two jobs one is free for a moment.
 _LOOKS = 2
 
 
 class FullPlaces:
     """Logs that jobs wait while all places have been taken for long, and when one is free again.
 
-    It is a warning if none of the jobs that run has ended meanwhile.
+    It is a warning if none of the running jobs has ended meanwhile.
 
     Args:
         context: of the queue.
@@ -44,7 +44,7 @@ class FullPlaces:
         self._context = context
         self._places = places
         self._active = active
-        self._since_s = 0.0  # all places are taken since then; 0: they are not
+        self._since_s = 0.0  # since when all places are taken; 0: they are not
         self._rest_s = FULL_S
         self._due_s = 0.0
         self._free_looks = 0
@@ -95,7 +95,7 @@ class FullPlaces:
 
 
 class WorkerWatch:
-    """One worker's; the watchdog calls ``check`` at each tick.
+    """One worker's watch; the watchdog calls ``check`` at each tick.
 
     Args:
         context: of the queue.
@@ -119,7 +119,7 @@ class WorkerWatch:
         self._full_places = FullPlaces(context, pump.scheduler.places, active=active)
         stall_interval_ms = context.settings.stall_interval
         self._patience_s = stall_interval_ms / 1000
-        # An idle worker whose fetch waits takes a turn when that has ended in vain.
+        # An idle worker takes a turn when its fetch ends without a job.
         is_long = stall_interval_ms >= FETCH_TIMEOUT_MS
         self._longest_turn_s = (FETCH_TIMEOUT_MS + 1000 if is_long else stall_interval_ms) / 1000
         self._leaking_since_s: float | None = None
@@ -132,7 +132,7 @@ class WorkerWatch:
 
     @property
     def is_leaking(self) -> bool:
-        """Whether places are taken by nobody."""
+        """Whether places are taken by no job."""
         return self._leaking_since_s is not None
 
     def check(self) -> None:
@@ -164,7 +164,7 @@ class WorkerWatch:
                 self._free_places()
 
     def _unheld(self) -> tuple[int, list[tuple[bytes, bytes]]]:
-        """Return how many jobs seem to run whose handlers do not, and which they may be."""
+        """Return how many jobs seem to run without a handler, and which they may be."""
         held, places = self._held(), self._scheduler.places
         if places.running <= len(held):
             return 0, []
@@ -174,9 +174,9 @@ class WorkerWatch:
         return places.running - len(held), candidates
 
     def _free_places(self) -> None:
-        """Beat no longer for jobs that nobody runs: a stall check queues them again, and counts that."""
+        """Stop the heartbeats of jobs without a handler: a stall check queues them again, and counts that."""
         claims = sorted(self._candidates)[: self._leaked]
-        claims += [(b"", b"")] * (self._leaked - len(claims))  # taken by no job at all
+        claims += [(b"", b"")] * (self._leaked - len(claims))  # taken by no known job
         ids = ", ".join(raw_id.decode(errors="replace") for raw_id, _ in claims[:10] if raw_id)
         self._pump.abandon(claims)
         text = f"{len(claims)} places were taken by jobs that nobody ran ({ids}); they are free again"
@@ -192,7 +192,7 @@ class WorkerWatch:
             self._looking = asyncio.get_running_loop().create_task(self._look(last_turn_s), name="beeq look")
 
     async def _look(self, last_turn_s: float) -> None:
-        """See whether jobs wait in Redis; if they do so at two looks in a row, it is stuck."""
+        """Check whether jobs wait in Redis; if they do at two looks in a row, the worker is stuck."""
         waiting = await self._context.probe.waiting()
         if not waiting or self._pump.last_turn_s != last_turn_s or not self._scheduler.takes_jobs():
             self._seen_waiting_at_s = 0.0

@@ -3,15 +3,15 @@
 Makes jobs of claimed records, and emits the local events of recorded outcomes; ``lua/exchange.lua`` publishes
 the events for other processes. Every background duty that it starts, it stops.
 
-Whose cancellation it is. A handler that ends by CancelledError has failed, as by any other exception: it
-may have cancelled itself, or have awaited a task or future that was cancelled. To hand such a job back, which
-takes its delivery off the count, would let it go round for ever. Two cancellations are not the handler's own,
-and its job goes back to the front of the queue. One is that of the worker's host: the task of ``run`` was
-cancelled. The other comes with the end of the event loop: ``asyncio.run`` cancels all tasks, and waits for
-them before it closes the loop. Only who cancels every task finds all tasks of the duties, and so it is known;
-the pump then hands back, within the bounds of ``close``, before it ends. Should the loop go on, so do the
-duties; a second time nothing is decided, and the jobs stall, which is counted. A loop that ends without a
-word leaves its jobs to the stall check, too: the heartbeat ends with its loop (``loop_watch.py``).
+Cancellations: a handler that ends by CancelledError has failed, as by any other exception: it may have
+cancelled itself, or have awaited a cancelled task or future. Handing such a job back, which does not count
+its delivery, would let it go round for ever. Two cancellations come from outside, and then the job goes back
+to the front of the queue: the host cancelled the task of ``run``; or the event loop ends, when
+``asyncio.run`` cancels all tasks and waits for them before it closes the loop. That is recognised by the
+cancellation of all duties' tasks; the pump then hands back, within the bounds of ``close``, before it ends.
+If the loop goes on after all, the duties do, too; a second time the jobs are left to stall, which is counted.
+A loop that ends without this leaves its jobs to the stall check, too: the heartbeat ends with its loop
+(``loop_watch.py``).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from typing import Any
 
 from beeq.client.closing import CLEAN_UP_S, END_DUTIES_S, HAND_BACK_S, Ending, ended
 from beeq.client.context import QueueContext
-from beeq.client.events.outcome_events import tell_cancelled, tell_outcomes
+from beeq.client.events.outcome_events import report_cancelled, report_outcomes
 from beeq.client.job_actions import JobActions
 from beeq.errors import HandlersHang, JobLost, JobStalled, JobUnreadable, StatusNotUpdated
 from beeq.job import Job
@@ -49,7 +49,7 @@ from beeq.worker.running_notes import looking_at
 from beeq.worker.scheduling.claims import ClaimedJob
 from beeq.worker.watch import WorkerWatch
 
-#: A pump that fails so often, with no call answered in between, ends the worker.
+#: After so many failures of the pump, with no call answered in between, the worker ends.
 _MOST_DEFECTS = 5
 #: The least number of handlers that may hang by default.
 _LEAST_MAX_HUNG = 10
@@ -58,9 +58,9 @@ _LEAST_MAX_HUNG = 10
 class Worker:
     """Works on one queue, from its construction in a running loop until ``stop``.
 
-    Redis may be away: the worker keeps trying. ``on_failure`` is called with a defect that ended it,
-    ``is_host_leaving`` returns whether who runs it was cancelled. Each attempt runs in a copy of the context
-    ``variables``; the duties live in an empty one.
+    If Redis is away, the worker keeps trying. ``on_failure`` is called with a defect that ended it,
+    ``is_host_leaving`` returns whether the task that runs it was cancelled. Each attempt runs in a copy of
+    the context ``variables``; the duties run in an empty one.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Worker:
     ) -> None:
         refuse_while_loading()
         self._context = context
-        #: Both for who watches the loop.
+        #: Both for the loop watch.
         self.queue_name, self.stall_interval_s = context.name, context.settings.stall_interval / 1000
         self._owner = owner
         self._on_failure = on_failure
@@ -112,7 +112,7 @@ class Worker:
         self._max_hung = max_hung or max(concurrency, _LEAST_MAX_HUNG)
         overdue_watch = OverdueWatch(context)
         self.pump = Pump(context, concurrency=concurrency, listener=self, on_ahead=overdue_watch.look)
-        self.pump.pause("queue", is_over=False)  # until it is known whether the queue is paused
+        self.pump.pause("queue", is_over=False)  # until the pause watch has looked
         self.pause_watch = PauseWatch(context, on_change=self._queue_pause_changed)
         self._heartbeat = self._begin_heartbeat()
         context.duties.checks.append(self._check_heartbeat)
@@ -135,7 +135,7 @@ class Worker:
         ]
 
     def _begin_heartbeat(self) -> Heartbeat:
-        """Beat for what is held here; the thread that does so keeps nothing of this in memory."""
+        """Start heartbeats for the claims held here; their thread references this worker weakly."""
         context, pump, loop = self._context, self.pump, asyncio.get_running_loop()
         in_loop, ahead = InLoop(self, loop), pump.scheduler.places.ahead
         connector, is_bound = context.connector.twin()
@@ -163,7 +163,7 @@ class Worker:
         return heartbeat
 
     def _check_heartbeat(self) -> None:
-        """Beat again if the loop runs, after so long a pause that it was taken for over."""
+        """Start heartbeats again if the loop runs after a pause so long that it counted as over."""
         if self._heartbeat.is_over and not self._has_stopped:
             self._end_heartbeat()
             self._heartbeat = self._begin_heartbeat()
@@ -174,7 +174,7 @@ class Worker:
         self._context.duties.remove(self._heartbeat.duty)
         self._heartbeat.stop()
 
-    # What the heartbeat's thread says.
+    # Called by the heartbeat's thread.
 
     def running_ids(self) -> list[str]:
         """Return the ids of the jobs that run here now."""
@@ -185,7 +185,7 @@ class Worker:
         return [(attempt.raw_id, attempt.job.started_ms) for attempt in list(self._attempts)]
 
     def loop_is_over(self) -> None:
-        """End what has no part in the loop, which does not run any more: its jobs stall."""
+        """End what runs outside the loop, which is over: its jobs stall."""
         self._heartbeat.loop_is_over()
         self._runner.end_threads()
 
@@ -199,7 +199,7 @@ class Worker:
 
     @property
     def is_well(self) -> bool:
-        """Whether its places are held by jobs that run, and it takes the jobs there are."""
+        """Whether its places are held by running jobs, and it takes waiting jobs."""
         return not (self._watch.is_stuck or self._watch.is_leaking)
 
     def _claims(self) -> set[bytes]:
@@ -217,12 +217,12 @@ class Worker:
 
     @property
     def last_turn_ms(self) -> int:
-        """When Redis last answered the pump, or said that the queue is paused, in ms since the epoch."""
+        """When Redis last answered the pump, or showed that the queue is paused, in ms since the epoch."""
         task = self._pump_task if self.pause_watch.pause is None else self._pause_task
         return task.duty.health().last_turn_ms
 
     def _pump_failed(self, defect: BaseException) -> None:
-        """A pump that fails again and again is given up; the worker must not idle in silence."""
+        """Give up a pump that fails repeatedly: the worker must not idle in silence."""
         self.failure = defect
         self.idle.set()
         self._on_failure(defect)
@@ -248,9 +248,9 @@ class Worker:
             self._runner.stop(attempt)
 
     def _lose_all(self, claims: list[bytes]) -> None:
-        """Stop what still runs by these claims. One whose handler has ended is not judged here.
+        """Stop the jobs that still run by these claims. One whose handler has ended is not judged here.
 
-        Its outcome may be what took the claim away, and the reply that says so is on its way.
+        Its outcome may have ended the claim, with the reply still on its way.
         """
         lost = set(claims)
         self.pump.drop_ahead(lost)
@@ -258,7 +258,7 @@ class Worker:
         if running:
             self.pump.claims_lost(running)
 
-    # What the pump says.
+    # Called by the pump.
 
     def start_job(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
         """Run the job, or record at once why it cannot run."""
@@ -267,7 +267,7 @@ class Worker:
         if self._has_stopped or self._is_ending:  # the call was under way when this worker gave up
             self.pump.give_back([(raw_id, claim)])
             return
-        if not self._attempts:  # else it was cleared, or tells of a pause, whose end clears it
+        if not self._attempts:  # otherwise it was cleared, or is set for a pause, whose end clears it
             self.idle.clear()
         job_id = raw_id.decode(errors="replace")
         now_ms = context.now_ms()
@@ -305,7 +305,7 @@ class Worker:
     def recorded(self, outcomes: list[Outcome]) -> None:
         """Call the queue's listeners, in bee-queue's order (protocol/README.md, "Local events")."""
         self._report.recorded(outcomes)
-        tell_outcomes(self._context, outcomes)
+        report_outcomes(self._context, outcomes)
 
     def lost(self, outcomes: list[Outcome]) -> None:
         """Report each job as lost."""
@@ -316,7 +316,7 @@ class Worker:
         """Set ``idle``."""
         self.idle.set()
 
-    # What the runner says.
+    # Called by the runner.
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
@@ -326,7 +326,7 @@ class Worker:
         if attempt.is_cancelled:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
-                tell_cancelled(self._context, attempt.job)
+                report_cancelled(self._context, attempt.job)
             return
         if error is not None and self._is_over_with_host(attempt, error):
             self._leave_jobs([attempt])
@@ -335,7 +335,7 @@ class Worker:
         self.pump.outcome_ready(attempt.raw_id, attempt.claim, outcome)
 
     def _is_over_with_host(self, attempt: Attempt, error: BaseException) -> bool:
-        """Return whether the handler was not cancelled for its own sake, but with its worker."""
+        """Return whether the handler was cancelled together with its worker."""
         if attempt.timed_out is not None:
             return False
         if issubclass(type(error), asyncio.CancelledError) and self._is_host_leaving():
@@ -352,7 +352,7 @@ class Worker:
         self._context.report_error(StatusNotUpdated(job.saved_id(), status))
 
     def _hung_changed(self) -> None:
-        """Take no jobs while too many handlers go on after their time: each holds a thread, or a task."""
+        """Take no jobs while too many handlers hang: each holds a thread, or a task."""
         is_full = self._runner.hung >= self._max_hung
         if is_full is self.is_paused or self._has_stopped:
             return
@@ -389,7 +389,7 @@ class Worker:
                 raise
 
     async def _end_with_loop(self, duty: Duty) -> None:
-        """Take no more jobs, and give back what runs: all handlers were cancelled."""
+        """Take no more jobs, and give back the running ones: all handlers were cancelled."""
         self.pump.pause("end", is_over=False)
         duty.rests(HAND_BACK_S)
         ending = Ending()
@@ -422,15 +422,15 @@ class Worker:
     # The end.
 
     def drain(self) -> None:
-        """Take no more jobs; what runs goes on."""
+        """Take no more jobs; running ones go on."""
         self.pump.drain()
 
     async def stop(self, timeout_s: float | None) -> bool:
-        """Take nothing more, wait for what runs, give back what does not end in time (None: however long).
+        """Take no more jobs, wait for the running ones, give back those not ended in time (None: no limit).
 
         Returns whether everything ended in time. An unfinished job goes to the front of the queue,
-        its retries untouched; a coroutine handler is cancelled, a child process killed, a thread left behind.
-        If this is cancelled, it waits for nothing that runs, ends as if its time were over, and raises on.
+        its retries untouched; a coroutine handler is cancelled, a child process killed, a thread abandoned.
+        If this is cancelled, it stops waiting, ends as if its time were over, and raises CancelledError.
         """
         self.pump.drain()
         loop = asyncio.get_running_loop()
@@ -476,7 +476,7 @@ class Worker:
             self._runner.give_up(attempt, was_cancelled=self._is_over_with_loop())
         tasks = [attempt.task for attempt in attempts if attempt.task is not None]
         if tasks:
-            # A handler cleans up before its job may run elsewhere.
+            # A handler may clean up before its job can run elsewhere.
             await ending.step(CLEAN_UP_S, lambda: [ended(tasks)])
         self.pump.give_back([(attempt.raw_id, attempt.claim) for attempt in attempts])
         left_s = over_at_s - asyncio.get_running_loop().time()

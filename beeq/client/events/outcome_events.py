@@ -9,7 +9,7 @@ from beeq.logs.records import log_job, log_outcome, logger, logs_all
 from beeq.protocol.outcome import Outcome
 
 
-def tell_outcomes(context: QueueContext, outcomes: Iterable[Outcome]) -> None:
+def report_outcomes(context: QueueContext, outcomes: Iterable[Outcome]) -> None:
     """Emit the events of outcomes that were recorded, in bee-queue's order, and log the failures."""
     emit, is_debug = context.emit, logger.isEnabledFor(logging.DEBUG)
     heard = context.heard()  # a listener may add others
@@ -24,7 +24,7 @@ def tell_outcomes(context: QueueContext, outcomes: Iterable[Outcome]) -> None:
             log_outcome(context.name, outcome, is_heard=is_heard)
 
 
-def tell_cancelled(context: QueueContext, job: Job) -> None:
+def report_cancelled(context: QueueContext, job: Job) -> None:
     """Emit ``cancelled`` of a job that ran here, or log it."""
     if not context.emit("cancelled", job) or logs_all():
         log_job(logging.INFO, "was cancelled", context.name, job)

@@ -1,6 +1,6 @@
-"""Attempts: one run of a handler, from its start to how it ended.
+"""Attempts: an attempt is one run of a handler, from its start to its end.
 
 ``runner`` starts handlers, and ends them when their time is over; coroutines run on the loop, plain functions
-in ``thread_pool``, or in child processes (``processes``). Knows no Redis. Not here: which job comes next
-(``beeq.worker.scheduling``), and what Redis hears of an outcome (``beeq.worker.pump``).
+in ``thread_pool``, or in child processes (``processes``). Knows no Redis. Not here: the choice of the next
+job (``beeq.worker.scheduling``), and recording outcomes (``beeq.worker.pump``).
 """

@@ -1,8 +1,8 @@
-"""Runs one attempt of a job: the handler, its timeout, its cancellation; tells its outcome. Knows no Redis.
+"""Runs one attempt of a job: the handler, its timeout, its cancellation; reports its outcome. Knows no Redis.
 
-An attempt ends once, by what comes first: the handler's return or error, its timeout, or being given up.
-What its handler returns or raises after that is dropped; if the job was given back, that is reported
-(``on_late``). Until it ends the handler hangs: those that do are counted (``hung``).
+An attempt ends once, by what comes first: the handler's return or error, its timeout, or being given up. A
+later return or error of its handler is dropped; if the job was given back, it is reported (``on_late``).
+Until then the handler hangs: hanging handlers are counted (``hung``).
 """
 
 import asyncio
@@ -51,15 +51,15 @@ class Attempt:
     #: The error that the timeout gave the attempt.
     timed_out: JobTimedOut | None = None
     has_ended: bool = False
-    #: Whether ``stop`` was called: what its handler still returns or raises is dropped.
+    #: Whether ``stop`` was called: a later return or error of its handler is dropped.
     is_cancelled: bool = False
     #: Whether it has ended without an outcome: its job went back to the queue.
     is_given_up: bool = False
-    #: Whether it was stopped because the job is not this worker's any more, rather than cancelled.
+    #: Whether it was stopped because this worker lost the job, rather than cancelled.
     is_lost: bool = False
     #: Whether it has ended, and its handler goes on.
     is_hung: bool = False
-    #: Where somebody wants to know: its OpenTelemetry span, and when it began, by the monotonic clock.
+    #: If asked for: its OpenTelemetry span, and when it began, by the monotonic clock.
     span: Any = None
     started_s: float = 0.0
     #: How long it took, once it has ended.
@@ -72,14 +72,14 @@ class Runner:
     Args:
         handler: a coroutine function, run as a task on the loop; or a plain function, run in a
             thread or a child process with a ``BlockingJob``.
-        executor: it suits the handler, see ``check_handler``.
+        executor: must suit the handler, see ``check_handler``.
         concurrency: how many attempts there may be at once.
         on_end: called in the loop with the attempt, its result, and its error or None; once.
         on_late: called with the job and the error or None when a handler ends whose attempt was given up.
         on_hung: called when ``hung`` has changed.
         variables: the context of which each attempt runs in a copy.
         default_timeout_ms: the limit of attempts whose job has none; 0: no limit.
-        report: hears of the begin and the end of each attempt.
+        report: notified of the begin and the end of each attempt.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Runner:
 
     def start(self, attempt: Attempt) -> None:
         """Run the handler; ``on_end`` may be called before this returns."""
-        options = attempt.job.options  # once: to ask a job for them costs a call
+        options = attempt.job.options  # once: each access costs a call
         if self._processes is None and (self._default_timeout_ms or "timeout" in options):
             self._limit(attempt)
         variables = self.variables.copy()
@@ -129,7 +129,7 @@ class Runner:
         )
 
     def _limit(self, attempt: Attempt) -> None:
-        """Let the attempt's timeout begin, unless something else ends it already."""
+        """Start the attempt's timeout, unless something else ends it already."""
         timeout_ms = timeout_ms_of(attempt.job.options, self._default_timeout_ms)
         if timeout_ms and attempt.timer is None and not attempt.has_ended:
             attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt, timeout_ms)
@@ -147,7 +147,7 @@ class Runner:
                 result = await self._processes.run(attempt.job, on_start)
         except BaseException as error:
             if issubclass(type(error), GeneratorExit) and not self._loop.is_running():
-                raise  # the handler has not ended: its loop has, and is no more
+                raise  # the handler has not ended: its loop is closed
             self._end(attempt, None, error)
         else:
             self._end(attempt, result, None)
@@ -169,7 +169,7 @@ class Runner:
         self._on_end(attempt, result, error)
 
     def _ended_late(self, attempt: Attempt, error: BaseException | None) -> None:
-        """Report it if nothing was decided on the job: one that was cancelled or timed out has its status."""
+        """Report it if the job was given back: one that was cancelled or timed out has its status."""
         if attempt.is_given_up and not attempt.is_cancelled:
             self._on_late(attempt.job, error)
 
@@ -230,7 +230,7 @@ class Runner:
             nonlocal is_over
             is_over = True
             if not ended.done():
-                ended.set_result((result, error))  # as it is: a future has its own way with some exceptions
+                ended.set_result((result, error))  # as a pair: a future treats some exceptions specially
                 return
             self._set_hung(attempt, is_hung=False)
             self._ended_late(attempt, error)
@@ -261,7 +261,7 @@ class Runner:
 
 
 def check_handler(handler: Handler, executor: Executor) -> None:
-    """Raise TypeError unless ``handler`` can run where it is to run."""
+    """Raise TypeError unless ``handler`` can run in this executor."""
     if not callable(handler):
         raise TypeError(f"a handler must be callable, not {type(handler).__name__}")
     if executor != "auto" and is_coroutine_function(handler):
@@ -294,7 +294,7 @@ def outcome_of(
     *,
     report_error: Callable[[BaseException], object],
 ) -> Outcome:
-    """Return how the attempt ended, whatever its handler has left in its job, its result or its error."""
+    """Return the attempt's outcome, even if its job, result or error is malformed."""
     try:
         if error is None:
             return succeed(attempt.job, result)

@@ -1,4 +1,4 @@
-"""Threads for handlers that are plain functions. Daemon threads, so a hung handler holds up no exit.
+"""Threads for handlers that are plain functions. Daemon threads, so a hung handler does not delay an exit.
 
 ``concurrent.futures`` joins its threads at interpreter exit, and a hung thread takes one of its workers for
 ever; here the thread of a job that was given up goes on alone, and another thread takes the next job.
@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-#: The function, and what is called with its result.
+#: The function, and the callback for its result.
 _Call = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
 
 
@@ -20,7 +20,7 @@ class ThreadPool:
     """Runs calls at once, in an idle thread or a new one. ``close`` ends the idle ones."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop_ref = weakref.ref(loop)  # an idle thread keeps no loop in memory
+        self._loop_ref = weakref.ref(loop)  # an idle thread must not keep the loop in memory
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0  # threads that wait for a call, less the calls that wait for a thread
@@ -50,7 +50,7 @@ class ThreadPool:
                 if self._closed:
                     return
                 self._idle += 1
-            del call  # with all that its function holds
+            del call  # and everything that its function holds
             call = self._calls.get()
 
     def _perform(self, call: _Call) -> None:

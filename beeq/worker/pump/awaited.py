@@ -1,7 +1,7 @@
 """Carries out the actions that take time, one after the other: Recover, GiveBack, StopFetch, at last Done.
 
-The scheduler hears how each has ended, also of one that was cut off. A defect that came up anywhere in the
-pump is put among them, and raised when its turn comes: the pump's duty reports it, and begins again.
+The scheduler gets the end of each, also of one that was cut off. A defect anywhere in the pump is queued
+among them, and raised in its turn: the pump's duty reports it, and restarts.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from beeq.worker.pump.recovery import Recovery
 from beeq.worker.scheduling import actions
 from beeq.worker.scheduling.scheduler import Scheduler
 
-#: How often ``settle`` looks whether replies have come that leave nothing to do.
+#: How often ``settle`` checks whether replies have left nothing to do.
 _SETTLE_LOOK_S = 0.02
 
 
 class AwaitedActions:
-    """Those of one pump.
+    """The awaited actions of one pump.
 
     Args:
         context: of the queue; failures of Redis are reported there.
-        scheduler: hears how actions end.
+        scheduler: notified of the actions' ends.
         connection: that of the calls.
         fetch: which StopFetch stops.
         retry_delay: waited for after a failure.
-        carry_out: carries out what the scheduler decides.
+        carry_out: carries out the scheduler's decisions.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class AwaitedActions:
         self._due: asyncio.Queue[actions.AwaitedAction | Exception] = asyncio.Queue()
         #: The claims that a GiveBack under way carries.
         self.giving_back: set[bytes] = set()
-        #: Whether there is nothing left to do.
+        #: Whether everything is done.
         self.are_done = False
 
     def put(self, action: actions.AwaitedAction | Exception) -> None:
@@ -63,12 +63,12 @@ class AwaitedActions:
         self._due.put_nowait(action)
 
     async def run(self, duty: Duty) -> None:
-        """Carry out what comes until ``Done`` does. Raises a defect as it is, never a failure of Redis."""
+        """Carry out actions until ``Done``. Raises a defect as it is, never a failure of Redis."""
         while not await self._perform(await self._next(duty), duty):
             pass
 
     async def settle(self, duty: Duty) -> None:
-        """Carry out what comes until nothing is held here and no fetch waits. Raises a defect as it is."""
+        """Carry out actions until nothing is held here and no fetch waits. Raises a defect as it is."""
         scheduler = self._scheduler
         while scheduler.places.taken or scheduler.calls_in_flight or self._fetch.is_under_way:
             with contextlib.suppress(TimeoutError):
@@ -112,7 +112,7 @@ class AwaitedActions:
                 return self._scheduler.fetch_stopped()
 
     def _cut_off(self, action: actions.AwaitedAction) -> actions.Actions:
-        """Say that ``action`` was not carried out, or not to its end."""
+        """Report that ``action`` was not carried out, or not completely."""
         match action:
             case actions.Recover():
                 return self._scheduler.recovery_failed()

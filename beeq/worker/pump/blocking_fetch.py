@@ -2,18 +2,18 @@
 
 A connection of its own blocks in BLMOVE, each time for a bounded while, so that none hangs for ever on a dead
 peer. A call of the pump then claims the id that BLMOVE has put into ``active``. A look at the newest id of
-``active`` is sent with BLMOVE and answered right after it: it brings the job's record along.
+``active`` is sent with BLMOVE and answered right after it: it brings the job's record.
 
 Some Redis users may not do all of this, and their rights may change while a worker runs:
 
-* Without CLIENT UNBLOCK (or CLIENT ID, which says whom to unblock) a fetch cannot be ended. To cut it off
-  could lose a job that Redis moves at that moment: nobody can tell whose an unclaimed id in ``active`` is,
-  for Node claims none. So each fetch is short, and who stops it waits for its end. If the right is lost while
-  a long one is under way, the connection is ended from this side only: Redis sends what it has moved before
-  it hangs up. (TLS cannot do that: there the connection is cut, and a stall check finds the job.)
+* Without CLIENT UNBLOCK (or CLIENT ID, which it needs) a fetch cannot be ended. Cutting it off could lose a
+job that Redis moves at that moment: the owner of an unclaimed id in ``active`` is unknown, since Node claims
+none. So each fetch is short, and ``stop`` waits for its end. If the right is lost while a long one is under
+way, the connection is ended from this side only: Redis sends the moved id before it hangs up. (TLS cannot do
+that: there the connection is cut, and a stall check finds the job.)
 * Without BLMOVE a fetch is refused, rests for as long as a short one takes, and calls look for jobs.
 
-Each is reported once. Whether the right has come is asked again before a fetch every few seconds.
+Each is reported once. The right is checked again before a fetch every few seconds.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from beeq.supervision.duty import Duty, contained
 
 #: How long one BLMOVE waits.
 FETCH_TIMEOUT_MS = 5000
-#: … where nothing can end it; also how often jobs are looked for where BLMOVE is refused.
+#: … if it cannot be ended; also how often calls look for jobs where BLMOVE is refused.
 SHORT_FETCH_MS = 500
-#: While a worker is idle, it asks so often whether it may end a fetch.
+#: How often an idle worker checks whether it may end a fetch.
 _ASK_RIGHT_S = 5.0
 #: How long Redis has to hang up on a connection that was ended from this side.
 _HANG_UP_S = 0.3
@@ -54,13 +54,13 @@ _MIN_BLOCKED_S = 0.1
 
 
 class FetchListener(Protocol):
-    """Hears how fetches end."""
+    """Notified of the ends of fetches."""
 
     def fetched(self, raw_id: bytes, record: bytes) -> None:
-        """A job was moved; its record is empty if the look did not bring it, or did so too long ago."""
+        """A job was moved; its record is empty if the look did not bring it, or too long ago."""
 
     def fetch_rests(self) -> None:
-        """The fetch has failed, and tries again later: ``fetch_ended`` follows. Said again now and then."""
+        """The fetch has failed, and tries again later: ``fetch_ended`` follows. Repeated now and then."""
 
     def fetch_ended(self) -> None:
         """The fetch has ended without a job, or its rest after a failure has."""
@@ -88,7 +88,7 @@ class BlockingFetch:
         #: as long for that.
         self._max_blocked_s = max(settings.stall_interval / 2000, _MIN_BLOCKED_S)
         self._look_s = min(max(settings.stall_interval / 2000, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
-        self._blocked_at = 0.0  # when the loop will have been blocked for too long
+        self._blocked_at = 0.0  # from when on the loop counts as blocked for too long
         self._was_blocked = False
         self._watch: asyncio.TimerHandle | None = None
         self._beside = beside
@@ -106,7 +106,7 @@ class BlockingFetch:
         )
         context.duties.add(self.duty)
         self.duty.rests(math.inf)
-        self._is_sent = False  # Redis has the command; only its reply ends it
+        self._is_sent = False  # Redis has the command: only its reply ends it
         self._task: asyncio.Task[BaseException | None] | None = (
             None  # connects before a fetch, or rests after a failed one
         )
@@ -115,7 +115,7 @@ class BlockingFetch:
         self._may_unblock = True
         self._ask_right_at = math.inf  # by the loop's clock; a new connection is asked anyway
         self._said: set[str] = set()  # which commands are refused
-        self._is_cut = False  # by ``stop``: what comes of it now is no failure
+        self._is_cut = False  # by ``stop``: its end is not a failure now
         self._is_stopping = False
         self._is_closed = False
         self._over = asyncio.Event()
@@ -135,11 +135,11 @@ class BlockingFetch:
     def start(self) -> None:
         """Begin to wait for a job; no fetch is under way."""
         self._over.clear()
-        self._is_stopping = self._is_closed  # one that was stopped may be begun again
+        self._is_stopping = self._is_closed  # a stopped one may be started again
         self.duty.begins()
         is_due = not self._connection.is_connected or self._loop.time() >= self._ask_right_at
         if is_due or self._needs_script:
-            self.duty.rests(self._longest_call_s)  # it may have been sent to a Redis that went away
+            self.duty.rests(self._longest_call_s)  # it may have been sent to a Redis that is away now
             self._begin(self._prepare)
         else:
             self._try_to_send()
@@ -189,7 +189,7 @@ class BlockingFetch:
             self._connection.ask(self._packed_short, self._answered, patience_ms=SHORT_FETCH_MS)
 
     def _watch_loop(self) -> None:
-        """Notice that the loop was blocked, if its timers run before it reads what has come meanwhile."""
+        """Notice that the loop was blocked, if its timers run before it reads what has arrived."""
         self._was_blocked = self._is_stale()
         self._blocked_at = self._loop.time() + self._max_blocked_s
         self._watch = self._loop.call_later(self._max_blocked_s / 2, self._watch_loop, context=Context())
@@ -201,7 +201,7 @@ class BlockingFetch:
         self._is_sent = False
         if self._watch is not None:
             self._watch.cancel()
-        # The connection may have ended between the two replies: what was moved is ours all the same.
+        # The connection may have ended between the two replies: the moved job is still ours.
         reply, *look = replies or [error]
         if not isinstance(reply, RedisError):
             self._said.discard("blmove")
@@ -218,7 +218,7 @@ class BlockingFetch:
             self._failed(self._hung or meant_by(reply))
 
     def _may_not_block(self, refusal: RedisRefused) -> None:
-        """Rest for a moment, in which calls look for jobs; the right may be there by then."""
+        """Rest for a moment, in which calls look for jobs; the right may be granted by then."""
         self._say_once("blmove", f"{refusal}; the worker asks for jobs every {SHORT_FETCH_MS} ms instead")
         if self._is_stopping:
             self._ended(None)
@@ -229,7 +229,7 @@ class BlockingFetch:
         self._listener.fetch_rests()
 
     def _record_of(self, raw_id: bytes | None, look: Any = None) -> bytes:
-        """Return what the look has seen, if it has seen the job that was moved, and just now."""
+        """Return the record from the look, if it is the moved job's, and recent."""
         if lacks_script(look):
             self._needs_script = True
         if isinstance(look, list) and look[0] == raw_id and not self._is_stale():
@@ -237,7 +237,7 @@ class BlockingFetch:
         return b""
 
     def _failed(self, error: BaseException) -> None:
-        """Report it, and rest. A stall check finds an id that was moved with its reply lost."""
+        """Report it, and rest. If an id was moved and the reply lost, a stall check finds it."""
         if not self._is_closed:
             if isinstance(error, RedisError):
                 self._report_error(error)
@@ -256,7 +256,7 @@ class BlockingFetch:
             self._listener.fetch_rests()
 
     async def _rest(self) -> None:
-        """Wait before the next fetch; who may not block shall not find jobs less often for that."""
+        """Wait before the next fetch; without the right to block, only as long as a short fetch takes."""
         left_s = self._retry_delay.take_s()
         while left_s > self._look_s and not self._is_stopping:
             if self._retry_delay.has_news():
@@ -273,7 +273,7 @@ class BlockingFetch:
 
     def _task_ended(self, task: asyncio.Task[BaseException | None]) -> None:
         if task is not self._task:
-            return  # it hung, and was left behind
+            return  # it hung, and was abandoned
         was_resting, self._is_resting = self._is_resting, False
         self._task = None
         error = None if task.cancelled() else task.result()
@@ -301,24 +301,24 @@ class BlockingFetch:
     def abort(self, reason: BaseException) -> None:
         """End a fetch that hangs, if one is under way, for this reason; it is tried again after a rest.
 
-        What Redis has moved by then is found by a stall check.
+        A stall check finds a job that Redis has moved by then.
         """
         if self._over.is_set() or self._is_stopping or self._is_resting:
             return
         self._hung = reason
         if self._is_sent:
-            self._connection.leave()  # which ends the fetch with what has come of it
+            self._connection.leave()  # which ends the fetch
         self._hung = None
         if self._over.is_set() or self._is_resting:
             return
-        # It was not sent yet, or its end got lost.
+        # It was not sent yet, or its end was lost.
         task, self._task, self._is_sent = self._task, None, False
         if task is not None:
             task.cancel()
         self._failed(reason)
 
     async def stop(self, connection: Connection) -> None:
-        """End the fetch without losing what it may have brought; the listener hears of that.
+        """End the fetch without losing a job that it may have brought; the listener gets it.
 
         CLIENT UNBLOCK, over another connection, makes Redis answer: with nothing, or with an id that it had
         moved by then. It may overtake BLMOVE itself, so it is repeated until the fetch has ended.
@@ -329,7 +329,7 @@ class BlockingFetch:
             if self._task is not None:
                 self._task.cancel()  # not connected, or resting: nothing can have been moved
             elif not self._may_unblock:
-                wait_s = self.longest_s  # the fetch is short, or its connection ends, one way or the other
+                wait_s = self.longest_s  # the fetch is short, or its connection ends in any case
             else:
                 try:
                     await connection.call("CLIENT", "UNBLOCK", self._connection.client_id or 0)
@@ -343,7 +343,7 @@ class BlockingFetch:
                 await asyncio.wait_for(self._over.wait(), wait_s)
 
     async def _cut(self) -> None:
-        """End the connection from this side, so that Redis sends what it has moved and hangs up."""
+        """End the connection from this side, so that Redis sends the moved id and hangs up."""
         if not self._is_sent:
             return
         self._is_cut = True
@@ -356,7 +356,7 @@ class BlockingFetch:
             self._is_cut = False
 
     async def close(self) -> None:
-        """Close the connection; the listener hears nothing more of a fetch under way."""
+        """Close the connection; the listener gets no end of a fetch under way."""
         self._is_stopping = self._is_closed = True
         self._duties.remove(self.duty)
         if self._task is not None:

@@ -1,7 +1,7 @@
-"""Claiming ahead (``scheduling/ahead.py``), where it needs time or Redis: how many, for whom, until when.
+"""The part of claiming ahead (``scheduling/ahead.py``) that needs time or Redis.
 
-Another worker may take back what was claimed ahead and has not begun. So Redis has a note of each such claim
-until its job begins; unless it is known that no other worker process lives.
+Another worker may take back jobs that were claimed ahead and have not begun. So Redis has a note of each such
+claim until its job begins, unless it is known that no other worker process lives.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from beeq.worker.scheduling.scheduler import Scheduler
 
 
 def _leave_it(_replies: list[Any], _error: RedisError | None) -> None:
-    """Do nothing: if nobody was told of a begin, or too late, the job may be another worker's by now.
+    """Do nothing: if the note of a begin was lost, or late, the job may be another worker's by now.
 
-    Then its outcome is lost, as of any job that stalled.
+    Then its outcome is lost, as for any job that stalled.
     """
 
 
 class ClaimingAhead:
-    """What one worker's scheduler learns of it, and has done for it.
+    """Claiming ahead for one worker's scheduler.
 
     Args:
         context: of the queue.
         concurrency: how many jobs run at once.
-        scheduler: learns how many jobs to claim ahead.
+        scheduler: gets how many jobs to claim ahead.
         connection: that of the calls.
-        carry_out: carries out what the scheduler decides.
+        carry_out: carries out the scheduler's decisions.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ClaimingAhead:
         carry_out: Callable[[actions.Actions], object],
     ) -> None:
         settings = context.settings
-        # Where no stall is allowed, a job would fail that a worker has claimed ahead and died.
+        # Where no stall is allowed, a job would fail if a worker claimed it ahead and died.
         bound_ms = settings.claim_ahead_ms if settings.max_stalls else 0
         self._pace = AttemptPace(bound_ms, concurrency=concurrency)
         #: Whether jobs are ever claimed ahead; if not, nobody needs to say how long attempts take.
@@ -59,36 +59,36 @@ class ClaimingAhead:
         self._carry_out = carry_out
         self._loop = asyncio.get_running_loop()
         self._begins = CommandPrefix("ZREM", context.keys.ahead)
-        self._worker_came_at_s = math.inf  # nobody hears yet when one comes
+        self._worker_came_at_s = math.inf  # new workers are not announced here yet
         self._timer: asyncio.TimerHandle | None = None
 
     def attempt_ended(self, ran_s: float) -> bool:
-        """Take how long an attempt took; return whether jobs are claimed ahead now."""
+        """Add an attempt's duration; return whether jobs are claimed ahead now."""
         limit = self._places.ahead_limit = self._pace.ended(ran_s)
         return limit > 0
 
     def see_workers(self, seen: tuple[int, float]) -> None:
-        """So many worker processes lived, this one among them, when that was asked (monotonic time).
+        """Take how many worker processes lived, this one included, and when that was read (monotonic time).
 
-        Others may take back what is claimed ahead. Without any, Redis is told neither of the claims nor of
-        their begin. An older answer does not count if one has come meanwhile, or may have.
+        Other workers may take back jobs claimed ahead. Without any, neither these claims nor their begins are
+        noted in Redis. An older number does not count if a worker has come since, or may have.
         """
         count, asked_at_s = seen
         if count > 1 or asked_at_s > self._worker_came_at_s:
             self._places.notes_ahead = count > 1
 
     def worker_may_have_come(self) -> None:
-        """Tell Redis what is claimed ahead, until it is known that no other worker process lives."""
+        """Note claims ahead in Redis until it is known that no other worker process lives."""
         self._worker_came_at_s = time.monotonic()
         self._places.notes_ahead = True
 
     def note_begins(self, action: actions.NoteBegins) -> None:
-        """Tell Redis that the jobs begin; nobody waits for its reply."""
+        """Note in Redis that the jobs begin, without waiting for the reply."""
         members = [ahead_member(raw_id, claim) for raw_id, _, _, claim in action.jobs]
         self._connection.ask((self._begins.pack(members),), _leave_it)
 
     def check_at(self, action: actions.CheckAhead) -> None:
-        """Have the scheduler look then for what has not begun in time."""
+        """Have the scheduler look at that time for jobs that have not begun in time."""
         self._timer = self._loop.call_later(
             max(0.0, action.at_s - time.monotonic()),
             lambda: self._carry_out(self._scheduler.check_ahead()),
@@ -96,6 +96,6 @@ class ClaimingAhead:
         )
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,7 +1,7 @@
-"""The calls of ``lua/exchange.lua`` in flight: sends them, and says to the scheduler how each has ended.
+"""The calls of ``lua/exchange.lua`` in flight: sends them, and reports the end of each to the scheduler.
 
-A call ends once: by its reply, by a failure, or because it was given up. A defect on the way ends it as a
-lost reply would, or its outcomes and places would wait for a reply for ever.
+A call ends once: by its reply, by a failure, or because it was given up. A defect on the way ends it like a
+lost reply; otherwise its outcomes and places would wait for a reply for ever.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ from beeq.worker.pump.recovery import failure_of
 from beeq.worker.scheduling import actions
 from beeq.worker.scheduling.scheduler import Scheduler
 
-#: What each reply has; one that was to count the running jobs has one part more.
+#: The number of parts of a reply; one that counts the running jobs has one more.
 _PARTS = 5
 
 
 class ExchangeCalls:
-    """Those of one pump.
+    """The calls of one pump.
 
     Args:
         context: of the queue; failures of Redis are reported there.
-        scheduler: hears how calls end.
-        connection: one for all calls: they are executed, and answered, in the order they were made.
-        retry_delay: begins over when a call has worked.
-        carry_out: carries out what the scheduler decides.
+        scheduler: notified of the calls' ends.
+        connection: one for all calls, so that they are executed and answered in order.
+        retry_delay: reset when a call has worked.
+        carry_out: carries out the scheduler's decisions.
         on_defect: called with a defect.
         on_ahead: called when a reply says that jobs are claimed ahead, by this worker or another one.
     """
@@ -60,7 +60,7 @@ class ExchangeCalls:
         self._calls: dict[bytes, actions.ExchangeCall] = {}  # in flight, by their tokens
         self._later_s = context.settings.initial_redis_failure_retry_delay / 1000
         self._later: asyncio.TimerHandle | None = None
-        #: That which makes progress with each reply.
+        #: The duty that makes progress with each reply.
         self.duty: Duty | None = None
 
     def send(self, call: actions.ExchangeCall) -> None:
@@ -76,13 +76,13 @@ class ExchangeCalls:
             self._hold(call, f"a call was not sent: {kind_of(defect)}", in_flight=in_flight)
 
     def retry_later(self, _action: actions.RetryLater) -> None:
-        """Have the scheduler send an outcome again, after a while, that Redis has refused."""
+        """Have the scheduler send a refused outcome again after a while."""
         self._later = self._loop.call_later(
             self._later_s, lambda: self._carry_out(self._scheduler.retry_lonely()), context=Context()
         )
 
     def give_up(self, why: str) -> None:
-        """Wait for no reply any more."""
+        """Stop waiting for replies."""
         for call in list(self._calls.values()):
             self._answered(call, [], RedisUnavailable(why))
 
@@ -91,7 +91,7 @@ class ExchangeCalls:
         return {each.claim for call in self._calls.values() for each in call.outcomes}
 
     def close(self) -> None:
-        """Send nothing later."""
+        """Cancel later sends."""
         if self._later is not None:
             self._later.cancel()
 
@@ -102,7 +102,7 @@ class ExchangeCalls:
         reply: Any = replies[0] if error is None and replies else error
         if isinstance(reply, RedisError):
             failure = failure_of(reply)
-            if failure is not actions.Failure.SCRIPT_MISSING:  # which is loaded without a word
+            if failure is not actions.Failure.SCRIPT_MISSING:  # which is loaded without a report
                 self._on_error(meant_by(reply))
             self._carry_out(scheduler.failed(call, failure, reply))
             return
@@ -125,9 +125,9 @@ class ExchangeCalls:
         self._carry_out(due)
 
     def _hold(self, call: actions.ExchangeCall, why: str, *, in_flight: int) -> None:
-        """Have what a call carried sent again, and what it claimed looked for, once.
+        """Have a call's outcomes sent again, and its claims looked for, once.
 
-        ``in_flight``: how many calls were, this one among them. It may have been taken off before a defect.
+        ``in_flight``: how many calls there were, this one included. A defect may have come after its removal.
         """
         scheduler = self._scheduler
         scheduler.calls_in_flight = max(scheduler.calls_in_flight, in_flight)

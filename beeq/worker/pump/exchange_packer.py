@@ -13,12 +13,12 @@ from beeq.settings import Keep, Settings
 from beeq.worker.scheduling.actions import MAX_BATCH_BYTES, ExchangeCall
 from beeq.worker.scheduling.ahead import BEGINS_WITHIN, NOTED_WITHIN_MS
 
-#: One call in so many counts the jobs that run in the whole fleet; the others go by what it has found.
+#: One call in so many counts the jobs that run in the whole fleet; the others use its result.
 _COUNT_EVERY = 64
 
 
 class ExchangePacker:
-    """Packs calls; what is the same in each of them is packed once."""
+    """Packs calls; their constant parts are packed once."""
 
     def __init__(self, keys: Keys, settings: Settings) -> None:
         drop_succeeded = _drop(settings.keep_succeeded, is_at_once=settings.remove_on_success)
@@ -38,7 +38,7 @@ class ExchangePacker:
             for last_key in ("", "ahead")
         )
         self._prefix = all_keys
-        #: Of a call without failures.
+        #: The prefix of a call without failures.
         self._success_prefix = (
             all_keys if drop_succeeded or drop_failed or settings.outbox_limit else few_keys
         )
@@ -53,13 +53,13 @@ class ExchangePacker:
         self._counted: Sequence[bytes] = ()  # how many jobs run, and whether some run on Node peers
 
     def counted(self, counted: Sequence[int]) -> None:
-        """Take what a reply says of jobs that run: how many there are, and whether some run on Node peers."""
+        """Take a reply's facts on running jobs: how many there are, and whether some run on Node peers."""
         self._counted = [b"%d" % fact for fact in counted]
         self._calls_until_count = _COUNT_EVERY
 
     @staticmethod
     def note_attempt(outcome: Outcome) -> None:
-        """Write down who made the attempt that has failed now, and how it ended."""
+        """Add the note on a failed attempt to its outcome."""
         job, outcome.ended_ms = outcome.job, now_ms()
         outcome.attempt = encode_attempt(
             created_ms=created_ms_of(job.options),
@@ -87,7 +87,7 @@ class ExchangePacker:
                     self.note_attempt(outcome)
                 status, delay = outcome.status.encode(), b"%d:%b" % (outcome.delay_ms, outcome.attempt)
             elif drops and not keep:
-                # Without a record, nothing else would tell who asks later that the job succeeded.
+                # Without a record, nothing else would show later that the job succeeded.
                 keep = b"%d:snull" % created_ms_of(outcome.job.options)
             if without_result and outcome.status in without_result:
                 keep = b""
@@ -96,7 +96,7 @@ class ExchangePacker:
 
 
 def _drop(keep: Keep | None, *, is_at_once: bool) -> str:
-    """Return when to drop ended jobs, as the script has it: ``1``, ``later`` or never."""
+    """Return the script's argument for dropping ended jobs: ``1``, ``later`` or never."""
     if is_at_once:
         return "1"
     return "" if keep is None or keep.is_all else "later"

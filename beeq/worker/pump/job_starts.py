@@ -1,4 +1,4 @@
-"""Starts jobs, one after the other. One that cannot start goes back, and keeps no other waiting."""
+"""Starts jobs, one after the other. One that cannot start goes back, and does not delay the others."""
 
 import asyncio
 from collections import deque
@@ -10,12 +10,12 @@ from beeq.worker.scheduling.claims import ClaimedJob
 
 
 class JobStarts:
-    """Those of one pump.
+    """The job starts of one pump.
 
     Args:
         listener: starts a job.
         give_back: gives jobs back, by id and claim.
-        on_defect: called with what starting a job has raised.
+        on_defect: called with an error of starting a job.
     """
 
     def __init__(
@@ -29,14 +29,14 @@ class JobStarts:
         self._give_back = give_back
         self._on_defect = on_defect
         self._loop = asyncio.get_running_loop()
-        self._starting: deque[ClaimedJob] = deque()  # what ``start`` has still to start
+        self._starting: deque[ClaimedJob] = deque()  # jobs still to be started
         self._is_starting = False
         self._claim_known: asyncio.Future[None] | None = None  # of the job that was started early
 
     def start(self, action: actions.Start) -> None:
         """Start the jobs."""
         self._starting.extend(action.jobs)
-        if self._is_starting:  # a handler that ended at once has led here: the loop below goes on
+        if self._is_starting:  # called from a handler that ended at once: the loop below goes on
             return
         self._is_starting = True
         try:

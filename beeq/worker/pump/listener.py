@@ -1,4 +1,4 @@
-"""What the pump asks of the worker, and says to it."""
+"""The pump's interface to the worker."""
 
 import asyncio
 from typing import Protocol
@@ -8,7 +8,7 @@ from beeq.worker.scheduling.claims import ClaimedJob
 
 
 class PumpListener(Protocol):
-    """Hears what comes of the jobs of a pump; ``Worker`` is one."""
+    """Notified of a pump's jobs; ``Worker`` is one."""
 
     def start_job(self, claimed_job: ClaimedJob, claim_known: asyncio.Future[None] | None) -> None:
         """Start the job; it must lead to one ``outcome_ready`` or ``give_back``, unless this raises.

@@ -1,6 +1,6 @@
-"""After a failed call: connect again, load the script, find what lost calls have claimed, give jobs back.
+"""Recovery after a failed call: reconnect, load the script, find the jobs of lost calls, give jobs back.
 
-Commands only; what is to be done, and when, is decided in ``scheduling/scheduler.py``.
+Commands only; ``scheduling/scheduler.py`` decides what is due.
 """
 
 import re
@@ -13,15 +13,15 @@ from beeq.redis.connection import Connection, lacks_script
 from beeq.worker.scheduling.actions import Failure, GiveBack, Recover
 from beeq.worker.scheduling.claims import token_of
 
-#: What servers say of an argument that is longer than they take (``proto-max-bulk-len``), and hang up; or of
-#: one that does not fit into a value.
+#: Errors of servers for an argument that is longer than they take (``proto-max-bulk-len``), after which they
+#: hang up; or for one that does not fit into a value.
 _TOO_LONG = re.compile(r"invalid bulk length|exceeds maximum allowed size|too big", re.IGNORECASE)
 #: Jobs given back in one call, at most.
 _MAX_BATCH = 500
 
 
 class Recovery:
-    """One worker's, over the connection of its calls. Its methods raise RedisError."""
+    """One worker's recovery, over the connection of its calls. Its methods raise RedisError."""
 
     def __init__(self, connection: Connection, keys: Keys, *, outbox_limit: int) -> None:
         self._connection = connection
@@ -31,9 +31,9 @@ class Recovery:
     async def run(
         self, action: Recover, on_answer: Callable[[], object]
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Make calls possible; return ids and claims of what lost calls have claimed, and ``record_of``.
+        """Make calls possible; return ids and claims of the jobs of lost calls, and the record ``record_of``.
 
-        ``on_answer`` is called after each answer of a look that may take many calls.
+        ``on_answer`` is called after each reply of a search that may take many calls.
         """
         await self._connection.connect()
         if action.needs_script:
@@ -61,7 +61,7 @@ class Recovery:
     async def give_back(self, action: GiveBack, on_answer: Callable[[], object]) -> None:
         """Put jobs at the front of the queue. If that failed, perhaps for some only, it may be repeated.
 
-        ``on_answer`` is called after each answer.
+        ``on_answer`` is called after each reply.
         """
         # The script pushes each to the front, so it gets the newest first.
         pairs = [(action.unclaimed, b"")] if action.unclaimed else []
@@ -78,7 +78,7 @@ class Recovery:
 
 
 def failure_of(error: RedisError) -> Failure:
-    """Return how a call has failed that ended with this error."""
+    """Return the kind of failure of a call that ended with this error."""
     if lacks_script(error):
         return Failure.SCRIPT_MISSING
     if not isinstance(error, RedisRefused):

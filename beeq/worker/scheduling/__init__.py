@@ -1,8 +1,8 @@
 """The worker's decisions: which call to Redis, which fetch, which handler comes next.
 
-``scheduler`` decides, ``actions`` are what it decides on; ``claims``, ``places``, ``ahead`` and
-``pending_outcomes`` are what it holds, ``repairs`` what it has to put right. No IO, no clock of its own, no
-asyncio here: ``beeq.worker.pump`` says what happens, and does what is decided.
+``scheduler`` decides, ``actions`` are its decisions; ``claims``, ``places``, ``ahead`` and
+``pending_outcomes`` are its state, ``repairs`` the jobs to give back after failures. No IO, no clock of its
+own, no asyncio here: ``beeq.worker.pump`` reports events, and carries the decisions out.
 
 =================== ========================================================================================
 event               what the scheduler returns, and what changes
@@ -22,23 +22,23 @@ recovered           READY (recovery_failed: BROKEN); what unanswered calls claim
 fetched             ExchangeCall, StartEarly, DecideSoon if the record came along
 fetch_rests         calls ask the queue until the fetch is tried again, after fetch_ended
 give_back           the jobs are held, with their places, until given_back, or give_back_failed; lost ones go
-claims_lost         StopHandler of each that Redis had granted; nobody beats for it any more
+claims_lost         StopHandler of each that Redis had granted; it gets no more heartbeats
 check_ahead         GiveBack of jobs that were claimed ahead and have not begun in time
 ahead_taken         of such jobs, which a thread has taken out, the places are free; or GiveBack
 pause               PAUSED: as DRAINING, without Idle or Done. When the pause is over, TAKING
-turn_ended          what DecideSoon was due for, unless it was decided meanwhile
+turn_ended          the decisions for which DecideSoon was due, unless they were made meanwhile
 drain               DRAINING: nothing is claimed any more, outcomes are recorded
 burst, look         no more fetches; the queue is asked again
 =================== ========================================================================================
 
-What holds after every event:
+Invariants after every event:
 
 * Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency; with jobs
   claimed ahead (``ahead.py``) these, too, ≤ concurrency + ``ahead_limit``. One exception: if Redis answers
   the call that claims a job started early with an error, it drops the outcome of that job, too; the outcome
   is held for another call, and takes one place more.
 * Handlers running ≤ concurrency. Jobs begin in the order in which they were claimed; none of those claimed
-  ahead after its time, or before Redis was told.
+  ahead after its time, or before Redis got the note.
 * At most two calls and one fetch are in flight; no fetch starts while a call is in flight that asks for jobs.
 * The outcome of a job is sent after the call that claims it, over the same connection.
 * Every claim ends once: recorded, given back, or lost. If the process dies, a stall check ends it.

@@ -1,6 +1,6 @@
 """The vocabulary of scheduler and pump: actions with their fields, and their bounds.
 
-Which action is due is decided in ``scheduler.py``; ``pump.py`` carries it out.
+``scheduler.py`` decides which action is due; ``pump.py`` carries it out.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Failure(Enum):
     REPLY_LOST = "nobody knows whether it was executed"
 
 
-# What goes between them.
+# Data passed between them.
 
 
 @dataclass(slots=True, eq=False)
@@ -38,10 +38,10 @@ class PendingOutcome:
     """An outcome on its way to Redis.
 
     Attributes:
-        is_unanswered: a call with it was sent, and nobody knows whether Redis has recorded it.
+        is_unanswered: a call with it was sent, and it is unknown whether Redis has recorded it.
         is_lonely: a call that carried nothing else has failed: it is sent alone.
         hangups: how often the connection ended during such a call.
-        is_refusal: it is in place of one whose content Redis has refused.
+        is_refusal: it replaces one whose content Redis has refused.
     """
 
     raw_id: bytes
@@ -54,7 +54,7 @@ class PendingOutcome:
 
     @property
     def size_bytes(self) -> int:
-        """What a call carries of it, about."""
+        """About how many bytes it adds to a call."""
         outcome = self.outcome
         return len(self.raw_id) + len(outcome.record) + len(outcome.message) + len(outcome.keep)
 
@@ -67,7 +67,7 @@ class ExchangeCall:
     """Send one call of ``lua/exchange.lua``; end it with ``replied`` or ``failed``.
 
     Attributes:
-        token: what the jobs it hands out are claimed with.
+        token: the claims of its jobs begin with it.
         free: how many jobs it asks for that begin at once.
         fetched: a fetched job that it claims first.
         outcomes: what it records.
@@ -75,7 +75,7 @@ class ExchangeCall:
         asked: how many jobs it may bring, until it has ended.
         requested: how many more jobs may be held then than are now.
         begin_by_s: when the last of these is to begin, by the scheduler's clock.
-        notes_ahead: whether they are noted in Redis, so that others may take back what has not begun.
+        notes_ahead: whether they are noted in Redis, so that others may take back jobs that have not begun.
     """
 
     token: bytes
@@ -90,7 +90,7 @@ class ExchangeCall:
 
 
 class ExchangeReply(NamedTuple):
-    """The parts of the reply to a call, as ``lua/exchange.lua`` says."""
+    """The parts of the reply to a call, see ``lua/exchange.lua``."""
 
     facts: Sequence[int]
     flags: int
@@ -108,9 +108,9 @@ class Start:
 
 @dataclass(slots=True)
 class NoteBegins:
-    """Tell Redis that these jobs, which were claimed ahead, begin now; their Start comes next.
+    """Note in Redis that these jobs, which were claimed ahead, begin now; their Start comes next.
 
-    Nobody takes them away from now on because they had not begun in time.
+    From then on no other worker takes them back as overdue.
     """
 
     jobs: list[ClaimedJob]
@@ -163,7 +163,7 @@ class Fetch:
 
 @dataclass(slots=True)
 class StopFetch:
-    """End the blocking fetch without losing what it may bring; end it with ``fetch_stopped``."""
+    """End the blocking fetch without losing a job that it may bring; end this with ``fetch_stopped``."""
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class GiveBack:
     Attributes:
         claims: id and claim of each; the first runs first. They hold places here.
         strays: id and claim of jobs that lost calls have claimed, and that run nowhere.
-        unclaimed: id of a fetched job that nobody has claimed, or empty.
+        unclaimed: id of a fetched job that no call has claimed, or empty.
     """
 
     claims: list[tuple[bytes, bytes]]

@@ -1,9 +1,10 @@
-"""Jobs that are claimed ahead: they begin as soon as one that runs has ended, without a call in between.
+"""Jobs that are claimed ahead: they begin as soon as a running one has ended, without a call in between.
 
-How many, ``AttemptPace`` says: as many as will begin within a few milliseconds. One that turns out long must
-not hold up those behind it: what has not begun in time goes back to the front of the queue. The loop sees to
-that; where it is blocked, the heartbeat's thread does; where the whole process does not run, another worker
-(``maintenance/overdue_watch.py``). Who takes a job out of ``AheadJobs`` begins it, or gives it back.
+``AttemptPace`` computes how many: as many as will begin within a few milliseconds. A long job must not hold
+up those behind it: jobs that have not begun in time go back to the front of the queue. The loop gives them
+back; if it is blocked, the heartbeat's thread does; if the whole process does not run, another worker does
+(``maintenance/overdue_watch.py``). Whichever thread takes a job out of ``AheadJobs`` must start it or give it
+back.
 """
 
 import contextlib
@@ -13,20 +14,20 @@ from itertools import repeat
 
 from beeq.worker.scheduling.claims import ClaimedJob
 
-#: So many jobs are held at most, those that run among them: calls that carry more cost no less for each.
+#: The most jobs held, running ones included: larger calls would not cost less for each job.
 MOST_HELD = 64
 #: A job claimed ahead that has not begun after so many times ``claim_ahead_ms`` goes back.
 BEGINS_WITHIN = 4
-#: Redis lets others take it back so much later than its worker would: by then it is known that it has begun.
+#: How much later than its own worker others may take a job back: by then Redis has the note that it began.
 NOTED_WITHIN_MS = 30
-#: So many attempts have to end before their mean says anything …
+#: How many attempts must end before their mean counts …
 _LEAST_ATTEMPTS = 20
-#: … and each later one counts so much in it.
+#: … and the weight of each later one.
 _SHARE_OF_NEWEST = 1 / 20
 
 
 class AttemptPace:
-    """How long the attempts of a queue take in this worker, and how many jobs it therefore claims ahead.
+    """Measures the attempts of a queue in this worker, and computes how many jobs to claim ahead.
 
     Args:
         claim_ahead_ms: a job is claimed ahead if it will begin within this time.
@@ -38,13 +39,13 @@ class AttemptPace:
         self._concurrency = concurrency
         #: How many jobs are claimed ahead at most.
         self.most = max(0, MOST_HELD - concurrency) if claim_ahead_ms else 0
-        # Attempts as short as this let the most be claimed that may be.
+        # For attempts this short the most jobs are claimed.
         self._short_s = min(self._bound_s, self._bound_s * concurrency / max(1, self.most))
         self._attempts = 0
         self._mean_s = 0.0
 
     def ended(self, duration_s: float) -> int:
-        """Take how long an attempt took; return how many jobs may be claimed ahead."""
+        """Add an attempt's duration; return how many jobs may be claimed ahead."""
         if self._attempts < _LEAST_ATTEMPTS:
             self._attempts += 1
             self._mean_s += (duration_s - self._mean_s) / self._attempts
@@ -62,26 +63,26 @@ class AttemptPace:
 
 
 def ahead_member(raw_id: bytes, claim: bytes) -> bytes:
-    """Return how ``beeq:ahead`` names a job with this claim."""
+    """Return the member of ``beeq:ahead`` for a job with this claim."""
     return b"%b %b" % (claim, raw_id)
 
 
-#: A job that was claimed ahead; by when it is to begin, by the scheduler's clock; whether Redis has a note of
+#: A job that was claimed ahead; by when it must begin, by the scheduler's clock; whether Redis has a note of
 #: it, so that others may take it back after that.
 AheadJob = tuple[ClaimedJob, float, bool]
 
 
 class AheadJobs(deque[AheadJob]):
-    """One worker's, in the order in which they were claimed, which is that in which they begin."""
+    """One worker's jobs, in the order in which they were claimed, which is that in which they begin."""
 
     def add(self, jobs: list[ClaimedJob], *, begin_by_s: float, is_noted: bool) -> None:
         """Add jobs that are to begin by this time; ``is_noted``: others may take them back after that."""
         self.extend(zip(jobs, repeat(begin_by_s), repeat(is_noted)))
 
     def take(self, count: int, now_s: float) -> list[AheadJob]:
-        """Take out those that begin next, so many at most, and none for which it is too late."""
+        """Take out at most ``count`` jobs that begin next, and none for which it is too late."""
         taken: list[AheadJob] = []
-        with contextlib.suppress(IndexError):  # no more are there, or the thread was faster
+        with contextlib.suppress(IndexError):  # there are no more, or the thread was faster
             while len(taken) < count:
                 job = self.popleft()
                 if job[1] < now_s:
@@ -91,7 +92,7 @@ class AheadJobs(deque[AheadJob]):
         return taken
 
     def take_overdue(self, now_s: float) -> list[ClaimedJob]:
-        """Take all out that come after one for which it is too late, itself too; any thread may call this.
+        """Take out the jobs from the first overdue one on; any thread may call this.
 
         The newest comes first: put back in this order, each to the front, they are in their order again.
         """
@@ -105,7 +106,7 @@ class AheadJobs(deque[AheadJob]):
 
     @property
     def oldest_s(self) -> float:
-        """By when the next one is to begin; infinite if there is none. Any thread may ask."""
+        """By when the next one must begin; infinite if there is none. Any thread may read it."""
         try:
             return self[0][1]
         except IndexError:
@@ -113,8 +114,8 @@ class AheadJobs(deque[AheadJob]):
 
     def jobs(self) -> list[ClaimedJob]:
         """Return all of them; any thread may call this."""
-        return [job for job, _, _ in list(self)]  # the list is made at one go
+        return [job for job, _, _ in list(self)]  # ``list`` copies atomically
 
     def among(self, claims: Collection[bytes]) -> list[tuple[bytes, bytes]]:
-        """Return id and claim of those that were claimed so."""
+        """Return id and claim of those with these claims."""
         return [(raw_id, claim) for raw_id, _, _, claim in self.jobs() if claim in claims]

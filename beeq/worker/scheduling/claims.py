@@ -1,4 +1,4 @@
-"""Claims: what ``lua/exchange.lua`` notes for a job that it hands out, and jobs that are started early.
+"""Claims, which ``lua/exchange.lua`` notes for the jobs that it hands out, and jobs that are started early.
 
 An idle worker does not wait for the reply of the call that claims its job: the blocking fetch brings the
 record along, the call is sent, and the handler starts. The reply then grants the claim, or refuses it.
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 #: A claimed job: its id as Redis has it, its record, how often it was handed out, the claim.
 ClaimedJob = tuple[bytes, bytes, int, bytes]
 
-#: Only of a job that nobody was handed before is it known what the claim will be.
+#: The claim is known in advance only for a first delivery.
 FIRST_DELIVERY = 1
-#: What nearly all claims end with: to write numbers takes longer than the rest of taking a job's reply.
+#: The end of nearly all claims: formatting numbers takes longer than the rest of reading a job's reply.
 _USUAL_ENDS = [b".%d:%d" % (place, FIRST_DELIVERY) for place in range(128)]
 
 
@@ -22,22 +22,22 @@ def tokens(prefix: bytes) -> Iterator[bytes]:
 
 
 def claim_of(token: bytes, place: int, deliveries: int) -> bytes:
-    """Return the claim of the job that has this place among those of one call."""
+    """Return the claim of the job in this place of one call."""
     if deliveries == FIRST_DELIVERY and place < len(_USUAL_ENDS):
         return token + _USUAL_ENDS[place]
     return b"%b.%d:%d" % (token, place, deliveries)
 
 
 def token_of(claim: bytes) -> bytes:
-    """Return the token of the call that claimed; empty if nobody has the job any more."""
+    """Return the token of the claiming call; empty if no worker has the job any more."""
     return claim.rpartition(b":")[0].rpartition(b".")[0]
 
 
 class HeldClaims(dict[bytes, bytes]):
-    """What a worker holds, id → claim: its heartbeat beats for these until they are recorded, or lost.
+    """A worker's claims by id: its heartbeat renews them until they are recorded, or lost.
 
     Attributes:
-        early: the one whose job was started early, until Redis has granted it, or not; else empty.
+        early: the claim of the job that was started early, until Redis has granted or refused it; else empty.
     """
 
     __slots__ = ("early",)
@@ -59,7 +59,7 @@ class HeldClaims(dict[bytes, bytes]):
         records: Sequence[bytes],
         deliveries: Sequence[int],
     ) -> tuple[list[ClaimedJob], list[bytes]]:
-        """Hold the jobs that a call has handed out, from that place on.
+        """Hold the jobs that a call has handed out, from this place on.
 
         Returns them with their claims, and the claims that were held until now of the same ids.
         """
@@ -84,7 +84,7 @@ class HeldClaims(dict[bytes, bytes]):
         return self.get(raw_id) == claim
 
     def release(self, raw_id: bytes, claim: bytes) -> bool:
-        """Hold the id no more, unless it was claimed again meanwhile; return whether it was held so."""
+        """Drop the claim, unless the id was claimed again meanwhile; return whether it was held."""
         if self.get(raw_id) != claim:
             return False
         del self[raw_id]
@@ -93,10 +93,10 @@ class HeldClaims(dict[bytes, bytes]):
     def snapshot(self) -> tuple[dict[bytes, bytes], bytes]:
         """Return what is held, and ``early``; another thread may call this.
 
-        A claim is noted as early before it is held, and read the other way round: so each claim returned,
-        but for the early one, had been granted before the call.
+        ``early`` is set before the claim is held, and read after the copy: so each claim returned, except the
+        early one, had been granted before the call.
         """
-        held = dict(self)  # copies at one go; iterating would not
+        held = dict(self)  # copies atomically; iterating would not
         return held, self.early
 
 
@@ -113,7 +113,7 @@ class FetchedJob:
     def __init__(self, raw_id: bytes, token: bytes) -> None:
         self.raw_id = raw_id
         self.token = token
-        #: What a call that grants it claims it with.
+        #: The claim that the call will give it.
         self.claim = claim_of(token, 0, FIRST_DELIVERY)
         #: Whether its handler was started before the claim was granted, and with which record.
         self.is_started = False

@@ -1,9 +1,9 @@
-"""Outcomes on their way to Redis: how many one call carries, and what becomes of one that Redis refuses.
+"""Outcomes on their way to Redis: how many one call carries, and how refused ones are handled.
 
 A call that fails is sent again with half its outcomes, down to one; each answered call may carry twice as
-many again. An outcome whose call has failed though it carried nothing else is lonely: it is sent alone, now
-and then, and holds no other up. If Redis refuses its content (it is longer than the server takes), or hangs
-up on it again and again, the job fails instead, with an outcome that is short.
+many again. An outcome whose call has failed although it carried nothing else is lonely: it is sent alone, now
+and then, and delays no other. If Redis refuses its content (it is longer than the server takes), or hangs up
+on it repeatedly, the job fails instead, with a short outcome.
 
 Decisions only, for ``scheduler.py``.
 """
@@ -16,25 +16,25 @@ from beeq.errors import RedisError, RedisSilent
 from beeq.protocol.outcome import refused_outcome
 from beeq.worker.scheduling.actions import MAX_BATCH, MAX_BATCH_BYTES, Failure, PendingOutcome
 
-#: Facts of ``lua/exchange.lua``: the outcome was recorded; what it would write is there already.
+#: Facts of ``lua/exchange.lua``: the outcome was recorded; its content was there already.
 _RECORDED, _THERE = 1, 2
-#: If Redis hangs up so often on an outcome that is sent alone, it does so for its content.
+#: If Redis hangs up so often on an outcome that is sent alone, its content is the cause.
 MAX_HANGUPS = 5
 #: A server takes the content of an outcome of at most so many bytes.
 _SHORT_BYTES = 65_536
 
 
 class PendingOutcomes:
-    """One worker's, in the order in which they are sent."""
+    """One worker's outcomes, in the order in which they are sent."""
 
     def __init__(self) -> None:
         self._lonely: deque[PendingOutcome] = deque()
-        #: Those that go in company, as far as no call carries them.
+        #: Those that share calls, and that no call carries now.
         self.waiting: list[PendingOutcome] = []
         #: How many of those that go alone may be sent now.
         self.lonely_due = 0
         self._is_later_due = False  # ``retry_lonely`` is about to be called
-        #: Claims of those that Redis may have recorded, see ``allow_asking``.
+        #: Claims of outcomes that Redis may have recorded, see ``allow_asking``.
         self.unanswered: set[bytes] = set()
         #: How much one call may carry, and ask for, at most: less after a failure.
         self.limit = MAX_BATCH
@@ -44,9 +44,9 @@ class PendingOutcomes:
         return any(each.claim == claim for each in (*self.waiting, *self._lonely))
 
     def take(self, *, alone: bool) -> list[PendingOutcome]:
-        """Return what the next call carries: so many, and not much more than ``MAX_BATCH_BYTES`` of them.
+        """Return the next call's outcomes: so many, and not much more than ``MAX_BATCH_BYTES`` of them.
 
-        One that is lonely is all that its call does; without ``alone`` the call does more.
+        A lonely one is all that its call carries; without ``alone`` the call has other work, too.
         """
         if alone and self.lonely_due:
             self.lonely_due -= 1
@@ -57,7 +57,7 @@ class PendingOutcomes:
             return waiting
         count = self.limit
         outcomes = [each.outcome for each in waiting[:count]]
-        # As ``size_bytes`` has it, but for the ids; a property would cost each job a call.
+        # As in ``size_bytes``, but for the ids; a property would cost each job a call.
         sizes = [len(each.record) + len(each.message) + len(each.keep) for each in outcomes]
         if sum(sizes) > MAX_BATCH_BYTES:
             count = max(1, sum(size <= MAX_BATCH_BYTES for size in accumulate(sizes)))
@@ -71,11 +71,11 @@ class PendingOutcomes:
         here before the outcome is sent again, the outcome would be taken for a lost one.
         """
         if outcomes and outcomes[0].is_lonely:
-            return False  # it may be refused again, and no job with it
+            return False  # it may be refused again, and jobs must not be refused with it
         return not self.unanswered or self.unanswered <= {each.claim for each in outcomes}
 
     def put_back(self, outcomes: list[PendingOutcome]) -> None:
-        """Send these, which were taken, first: their call has not looked at them."""
+        """Send these first: their call has not looked at them."""
         self.waiting[:0] = outcomes
 
     def answered(
@@ -87,7 +87,7 @@ class PendingOutcomes:
 
         Args:
             sent: what the call carried.
-            facts: its reply's, see ``lua/exchange.lua``; fewer if it did not look at all of them.
+            facts: of its reply, see ``lua/exchange.lua``; fewer if it did not look at all of them.
             unclaimed: claim of a job that was started early, and that no call has claimed yet. Redis refused
                 the call that was to do so, and then this one, which was sent behind it, found no claim.
         """
@@ -104,14 +104,14 @@ class PendingOutcomes:
             if not fact and each.claim == unclaimed:
                 again.append(each)
             elif each.is_unanswered if fact == _THERE else fact:
-                recorded.append(each)  # else another worker has written the same
+                recorded.append(each)  # otherwise another worker has written the same
             else:
                 lost.append(each)
         self.put_back(again)
         return recorded, lost
 
     def failed(self, outcomes: list[PendingOutcome], asked: int, failure: Failure, error: RedisError) -> bool:
-        """A call with these outcomes, which asked for so many jobs, has failed with ``error``.
+        """Take the failure of a call with these outcomes that asked for ``asked`` jobs.
 
         Returns whether the next call may be made at once: it carries or asks for less, or something else.
         """
@@ -137,7 +137,7 @@ class PendingOutcomes:
         if failure is Failure.REPLY_LOST and pending.size_bytes <= _SHORT_BYTES:
             self.put_back([pending])
             return False
-        is_silent = isinstance(error, RedisSilent)  # or slow, which says nothing of the content
+        is_silent = isinstance(error, RedisSilent)  # or slow: the content is not the cause
         pending.hangups += failure is Failure.REPLY_LOST and not is_silent
         if failure is Failure.CONTENT_REFUSED or pending.hangups >= MAX_HANGUPS:
             pending.outcome = refused_outcome(pending.outcome, error, with_record=not pending.is_refusal)
@@ -145,7 +145,7 @@ class PendingOutcomes:
             self.put_back([pending])
             return True
         pending.is_lonely = True
-        self.unanswered.discard(pending.claim)  # or no job would be asked for, as long as it is refused
+        self.unanswered.discard(pending.claim)  # or no jobs would be asked for while it is refused
         self._lonely.append(pending)
         return bool(self.waiting)
 

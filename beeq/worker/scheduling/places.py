@@ -1,4 +1,4 @@
-"""A worker's places: by what they are taken, and how many jobs the next call may ask for.
+"""A worker's places: what takes them, and how many jobs the next call may ask for.
 
 Without claiming ahead, jobs that run, outcomes that are not recorded, and jobs asked for take a place each.
 With it only jobs that run, or are about to, take one; the others are held beyond the places, up to a limit.
@@ -13,12 +13,12 @@ from beeq.worker.scheduling.claims import FIRST_DELIVERY, ClaimedJob, HeldClaims
 
 
 class WorkerPlaces:
-    """Those of one scheduler; decisions only.
+    """The places of one scheduler; decisions only.
 
     Args:
         concurrency: how many there are.
         clock: returns the time in seconds.
-        begin_within_s: how soon a job that is claimed ahead is to begin.
+        begin_within_s: how soon a job that is claimed ahead must begin.
     """
 
     def __init__(self, concurrency: int, *, clock: Callable[[], float], begin_within_s: float) -> None:
@@ -33,12 +33,12 @@ class WorkerPlaces:
         self.ahead = AheadJobs()
         #: How many jobs may be held beyond the places; the worker sets it at each job's end.
         self.ahead_limit = 0
-        #: Whether Redis is told which jobs are claimed ahead, and when they begin: others may take them back.
+        #: Whether jobs claimed ahead, and their begins, are noted in Redis: others may take them back.
         self.notes_ahead = True
         #: Claims of jobs that run, and were handed out before.
         self.redelivered: set[bytes] = set()
         self._requested = 0  # how many more jobs calls in flight may bring than their outcomes free places
-        self._asked = 0  # jobs that calls in flight may bring, all told
+        self._asked = 0  # jobs that calls in flight may bring in all
 
     def count_taken(self) -> int:
         """Return how many places are taken by jobs that run, and by outcomes that are not recorded."""
@@ -49,18 +49,18 @@ class WorkerPlaces:
         return self.taken - len(self.ahead) >= self._concurrency
 
     def calls(self) -> int:
-        """Return how many calls may be in flight: one while enough jobs are here, so that it carries more."""
+        """Return how many calls may be in flight: one while enough jobs are here, for larger calls."""
         return 1 if len(self.ahead) * 4 > self.ahead_limit else MAX_CALLS
 
     def may_be_free(self) -> bool:
-        """Return whether ``free`` is worth asking: it takes longer."""
+        """Return a quick check before ``free``, which takes longer."""
         return self.running + self._asked < self._concurrency
 
     def _beyond(self) -> int:
         """Return how many jobs may be held beyond the places.
 
-        None while a job runs that was handed out before: if it has killed a worker, it does so again, and
-        what waits behind it would be counted as if it had a part in that.
+        None while a job runs that was handed out before: if it kills the worker again, the jobs behind it
+        would be counted as stalled, too.
         """
         return 0 if self.redelivered else self.ahead_limit
 
@@ -69,7 +69,7 @@ class WorkerPlaces:
         return self._concurrency + self._beyond() - self.taken - self._requested - fetching
 
     def _idle(self, fetching: int) -> int:
-        """Return how many places no job will take that is here or asked for."""
+        """Return how many places are left by the jobs here and those asked for."""
         return self._concurrency - self.running - len(self.ahead) - self._asked - fetching
 
     def free(self, fetching: int) -> int:
@@ -99,7 +99,7 @@ class WorkerPlaces:
         return free, wanted - free if beyond and may_claim_ahead else 0
 
     def sent(self, call: ExchangeCall, *, to_claim: int) -> None:
-        """Count what a call that is sent now may bring, and note until when that is to begin."""
+        """Count the jobs that a call may bring, and note until when they must begin."""
         call.asked = call.free + call.ahead + to_claim
         call.requested = max(0, call.asked - len(call.outcomes))
         self._requested += call.requested
@@ -109,18 +109,18 @@ class WorkerPlaces:
             call.notes_ahead = self.notes_ahead
 
     def answered(self, call: ExchangeCall) -> None:
-        """The call has ended, well or not: it brings nothing more. Said twice, it counts once."""
+        """Note that the call has ended, well or not; a second call does nothing."""
         self._requested -= call.requested
         self._asked -= call.asked
         call.requested = call.asked = 0
 
     def reserve(self, places: int) -> None:
-        """Keep so many places for a job that is neither held nor asked for; or free them again (below 0)."""
+        """Reserve places for a job that is neither held nor asked for; or free them again (below 0)."""
         self._requested += places
         self._asked += places
 
     def take(self, jobs: list[ClaimedJob], ahead: int, call: ExchangeCall) -> list[ClaimedJob]:
-        """Hold the jobs of a call, of which so many at the end were claimed ahead; return the others."""
+        """Hold the jobs of a call, the last ``ahead`` of them claimed ahead; return the others."""
         self.taken += len(jobs)
         at_once = jobs[: len(jobs) - ahead] if ahead else jobs
         if ahead:
@@ -134,7 +134,7 @@ class WorkerPlaces:
     def begin(self, claimed: HeldClaims) -> tuple[list[ClaimedJob], list[ClaimedJob]]:
         """Return the jobs claimed ahead that begin now, and those of them that are noted in Redis.
 
-        As many as there are places, and none that is too late.
+        As many as there are places, without overdue ones.
         """
         begun: list[ClaimedJob] = []
         noted: list[ClaimedJob] = []
@@ -155,6 +155,6 @@ class WorkerPlaces:
         return self.ahead.oldest_s < self._clock()
 
     def leave_ahead(self) -> list[tuple[bytes, bytes]]:
-        """Return id and claim of the jobs claimed ahead, in their order: none of them is to begin here."""
+        """Remove the jobs claimed ahead; return id and claim of each, in order."""
         newest_first = self.ahead.take_overdue(math.inf)
         return [(raw_id, claim) for raw_id, _, _, claim in reversed(newest_first)]

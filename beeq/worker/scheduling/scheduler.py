@@ -1,9 +1,9 @@
-"""The scheduler: which call to Redis, which fetch, which handler comes next. It decides, and does nothing.
+"""The scheduler decides which call to Redis, which fetch, which handler comes next. It carries out nothing.
 
-Its events, and what holds after each of them, are in the folder's docstring. ``pump.py`` tells it these, and
-carries out the actions that it returns, which are in ``actions.py``. The ordinary round: ``decide`` returns
+The folder's docstring lists its events and invariants. ``pump.py`` reports the events, and carries out the
+returned actions (``actions.py``). The ordinary round: ``decide`` returns
 ExchangeCall, which asks for jobs; ``replied`` returns Start; when a handler has ended, ``outcome_ready``
-returns the next ExchangeCall, which takes the outcome along. At an empty queue, Fetch waits for a job.
+returns the next ExchangeCall, which carries the outcome. At an empty queue, Fetch waits for a job.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Scheduler:
         clock: Callable[[], float],
         begin_within_s: float,
     ) -> None:
-        self._tokens = tokens(token_prefix)  # of calls that are made from now on
+        self._tokens = tokens(token_prefix)  # of further calls
         self._is_connected = is_connected
         self.places = WorkerPlaces(concurrency, clock=clock, begin_within_s=begin_within_s)
         self.claimed = HeldClaims()
@@ -64,7 +64,7 @@ class Scheduler:
         return self._link is READY
 
     def is_stopping(self) -> bool:
-        """Return whether the worker takes no more jobs: nothing is to be waited for long."""
+        """Return whether the worker takes no more jobs, so that nothing may wait for long."""
         return self._phase in (DRAINING, OVER)
 
     def takes_jobs(self) -> bool:
@@ -78,7 +78,7 @@ class Scheduler:
     # Events: jobs.
 
     def outcome_ready(self, raw_id: bytes, claim: bytes, outcome: Outcome) -> Actions:
-        """A job that was started has ended so."""
+        """Take the outcome of a started job."""
         self._outcomes.waiting.append(actions.PendingOutcome(raw_id, claim, outcome))
         places = self.places
         places.running -= 1
@@ -91,10 +91,10 @@ class Scheduler:
         return self._decide_soon() if places.ahead or self.calls_in_flight < places.calls() else _NOTHING
 
     def give_back(self, claims: list[tuple[bytes, bytes]]) -> Actions:
-        """Jobs that were started, id and claim of each, shall go back to the front of the queue."""
+        """Give started jobs, id and claim of each, back to the front of the queue."""
         ours = [(raw_id, claim) for raw_id, claim in claims if self.claimed.holds(raw_id, claim)]
         self._repairs.giving_back += ours
-        self.places.taken -= len(claims) - len(ours)  # what was lost is not given back
+        self.places.taken -= len(claims) - len(ours)  # lost ones are not given back
         self.places.running -= len(claims)
         self.places.redelivered.difference_update(claim for _, claim in claims)
         return self.decide()
@@ -107,7 +107,7 @@ class Scheduler:
         return self.decide()
 
     def ahead_taken(self, claims: list[tuple[bytes, bytes]], *, is_done: bool) -> Actions:
-        """The heartbeat's thread has taken these out of ``ahead``, and given them back; or it could not."""
+        """Note that the heartbeat's thread took these out of ``ahead``, and whether it gave them back."""
         if is_done:
             for raw_id, claim in claims:
                 self.claimed.release(raw_id, claim)
@@ -117,10 +117,10 @@ class Scheduler:
         return self.decide()
 
     def claims_lost(self, claims: Sequence[tuple[bytes, bytes]]) -> Actions:
-        """Redis no longer knows these claims, id and claim of each, of jobs whose handlers still run.
+        """Stop handlers that still run although Redis no longer knows their claims (id and claim of each).
 
         Each was granted before Redis was asked (``HeldClaims.snapshot``), and its outcome cannot be on its
-        way, for its handler runs: so somebody has taken it away.
+        way, since its handler runs: so the job was taken away.
         """
         return [actions.StopHandler(claim) for raw_id, claim in claims if self.claimed.release(raw_id, claim)]
 
@@ -131,7 +131,7 @@ class Scheduler:
         for raw_id, claim in action.claims:
             self.claimed.release(raw_id, claim)
             if self._fetched is not None and self._fetched.claim == claim:
-                # The call that claims it was refused, and its handler has stopped: nobody runs it now.
+                # The call that claims it was refused, and its handler has stopped: no worker runs it now.
                 self._fetched = FetchedJob(raw_id, next(self._tokens))
                 self.claimed.early = b""
         self.places.taken -= len(action.claims)
@@ -139,7 +139,7 @@ class Scheduler:
         return self.decide()
 
     def give_back_failed(self, action: actions.GiveBack) -> Actions:
-        """``action`` was not carried out, or nobody knows."""
+        """``action`` was not carried out, or it is unknown."""
         self._is_awaiting = False
         self._repairs.give_back_failed(action)
         if self._link is states.RECOVERING:
@@ -172,7 +172,7 @@ class Scheduler:
             self._settle_outcomes(call.outcomes, reply.facts, results)
         if jobs:
             claimed, lost = self.claimed.hold_new(call.token, first_place, jobs[::3], jobs[1::3], jobs[2::3])
-            # What has stalled here comes back.
+            # The job stalled here and came back.
             results += map(actions.StopHandler, lost)
             at_once = self.places.take(claimed, reply.ahead, call)
             if at_once:
@@ -184,7 +184,7 @@ class Scheduler:
     def _settle_early_start(self, fetched: FetchedJob, is_granted: int, results: list[Action]) -> bool:
         """Return whether a job that was started early goes on; else its handler is stopped.
 
-        If its outcome was lost before the call that claims it came through, the job is started again.
+        If its outcome was lost before the claiming call was executed, the job is started again.
         """
         self.claimed.early = b""
         goes_on = bool(is_granted) and self.claimed.holds(fetched.raw_id, fetched.claim)
@@ -208,7 +208,7 @@ class Scheduler:
             results.append(actions.Lost([each.outcome for each in lost]))
 
     def failed(self, call: ExchangeCall, failure: actions.Failure, error: RedisError) -> Actions:
-        """``call`` has failed with ``error``: what it carried is held for another one."""
+        """Hold the contents of a failed call for another one."""
         if self._phase is OVER:
             return _NOTHING
         self.calls_in_flight -= 1
@@ -221,16 +221,16 @@ class Scheduler:
             return self._next_actions([*later])
         self._link = states.BROKEN
         self._repairs.call_failed(call, failure, needs_rest=not is_other)
-        # Soon: if the connection broke, the other call is about to fail, too, and one recovery serves both.
+        # Soon, not now: if the connection broke, the other call fails, too, and one recovery serves both.
         return (*later, *self._decide_soon())
 
     def retry_lonely(self) -> Actions:
-        """The while of ``RetryLater`` is over."""
+        """Send lonely outcomes again, as ``RetryLater`` has asked."""
         self._outcomes.retry_lonely()
         return self.decide()
 
     def recovered(self, action: Recover, found: Sequence[tuple[bytes, bytes]], record: bytes) -> Actions:
-        """``action`` was carried out: it ``found`` these ids and claims, and this record of ``record_of``."""
+        """Take the results of ``action``: the ids and claims ``found``, and the record of ``record_of``."""
         self._is_awaiting = False
         results: list[Action] = []
         if action.tokens:
@@ -243,10 +243,10 @@ class Scheduler:
         return self._next_actions(results)
 
     def _leave_recovery(self) -> None:
-        """Let calls be made again, unless another one has failed meanwhile, or strays are left.
+        """Allow calls again, unless another one has failed meanwhile, or strays are left.
 
         A stray may be a job whose outcome waits here, claimed again by the unanswered call that recorded that
-        outcome. Only once it was given back does Redis say of the outcome that it is recorded.
+        outcome. Redis reports that outcome as recorded only once the stray was given back.
         """
         if self._link is states.RECOVERING and not self._repairs.strays:
             self._link = READY
@@ -254,10 +254,10 @@ class Scheduler:
     def _settle_fetched(
         self, found: Sequence[tuple[bytes, bytes]], results: list[Action], *, was_changed: bool
     ) -> None:
-        """Claim a fetched job no more if an unanswered call has claimed it already.
+        """Do not claim a fetched job again if an unanswered call has claimed it already.
 
         Say call 1 claimed it, call 2 recorded its outcome, and both replies were lost: then its claim is gone
-        again, and only its record tells, which is not the one that its handler was started with.
+        again, and only its record shows it, which differs from the one that its handler was started with.
         """
         fetched = self._fetched
         if fetched is None or not (was_changed or any(raw_id == fetched.raw_id for raw_id, _ in found)):
@@ -271,7 +271,7 @@ class Scheduler:
         results.append(actions.ClaimKnown())
 
     def recovery_failed(self) -> Actions:
-        """Calls cannot be made yet."""
+        """Note that calls cannot be made yet."""
         self._is_awaiting = False
         self._link = states.BROKEN
         self._repairs.recovery_failed()
@@ -299,30 +299,30 @@ class Scheduler:
         # An earlier attempt that still runs here was lost: Redis knew of no claim when it looked at the job.
         stop = [actions.StopHandler(self.claimed[raw_id])] if raw_id in self.claimed else []
         self.claimed.hold_early(raw_id, fetched.claim)
-        # Soon: a handler that does not wait has ended by then, and its outcome goes along with the next call.
+        # Soon, not now: a handler that does not wait has ended by then, and the call carries its outcome.
         start = actions.StartEarly((raw_id, record, FIRST_DELIVERY, fetched.claim))
         return (self._next_call(), *stop, start, *self._decide_soon())
 
     def fetch_rests(self) -> Actions:
-        """The fetch has failed, and is tried again later: until then calls ask the queue."""
+        """Let calls ask the queue until a failed fetch is tried again."""
         self._fetch = states.RESTING
         self._is_empty = False
         return self.decide()
 
     def fetch_ended(self) -> Actions:
-        """The fetch has ended without a job, or its rest is over."""
+        """Note that the fetch has ended without a job, or its rest is over."""
         self._fetch = NO_FETCH
         return self.decide()
 
     def fetch_stopped(self) -> Actions:
-        """``StopFetch`` was carried out; how the fetch ended came before."""
+        """Note that ``StopFetch`` was carried out; the fetch's own end was reported before."""
         self._is_awaiting = False
         return self.decide()
 
     # Events: commands of the worker.
 
     def pause(self, *, is_over: bool) -> Actions:
-        """Ask for no jobs until the pause is over; those that calls in flight bring are started."""
+        """Ask for no jobs until the pause is over; jobs of calls in flight are still started."""
         if self._phase in (TAKING, PAUSED):
             self._phase = TAKING if is_over else PAUSED
         if not is_over:
@@ -351,7 +351,7 @@ class Scheduler:
         """Answer no event from now on."""
         self._phase = OVER
 
-    # What is due.
+    # Due actions.
 
     def decide(self) -> Actions:
         """Return everything that is due now."""
@@ -359,15 +359,15 @@ class Scheduler:
         return self._next_actions([])
 
     def turn_ended(self) -> Actions:
-        """The turn of the event loop in which DecideSoon was due is over."""
-        return self.decide() if self._is_decide_soon else _NOTHING  # else it was done meanwhile
+        """Decide now: the turn of the event loop in which DecideSoon was due is over."""
+        return self.decide() if self._is_decide_soon else _NOTHING  # otherwise it was done meanwhile
 
     def _decide_soon(self) -> Actions:
         self._is_decide_soon = True
         return (_DECIDE_SOON,)
 
     def _next_actions(self, results: list[Action]) -> Actions:
-        """Return the calls that are due, then what an event has led to, last what takes time.
+        """Return due calls first, then the event's results, last the actions that take time.
 
         Calls come first: results may lead to further events, and calls are sent in the order decided.
         """
@@ -388,7 +388,7 @@ class Scheduler:
 
     def _add_begins(self, due: list[Action]) -> None:
         """Begin as many jobs that were claimed ahead as there are places free now."""
-        # Without a connection nobody could be told of it, and another worker might take them back meanwhile.
+        # Without a connection the begin cannot be noted, and another worker might take the jobs back.
         if self._link is READY and self._is_connected():
             begun, noted = self.places.begin(self.claimed)
             if noted:
@@ -409,11 +409,11 @@ class Scheduler:
         return self._may_ask() and self.places.free(self._fetching()) > 0
 
     def _may_claim(self, fetched: FetchedJob) -> bool:
-        """Return whether a fetched job is to be claimed; one not started may have to go back."""
+        """Return whether to claim a fetched job; one that was not started may have to go back."""
         return self._phase is TAKING or fetched.is_started
 
     def _may_ask(self) -> bool:
-        """Return whether calls may ask for jobs: the next one is the fetch's, while it waits."""
+        """Return whether calls may ask for jobs: while a fetch waits, the next job is the fetch's."""
         return self._phase is TAKING and self._fetch is not WAITING
 
     def _fetching(self) -> int:
@@ -444,9 +444,9 @@ class Scheduler:
         return call
 
     def _add_awaited(self, due: list[Action]) -> None:
-        """Add what takes time: first what keeps calls from being made, last the wait for a job.
+        """Add actions that take time: first those that calls must wait for, last the wait for a job.
 
-        Without a call in flight there was no work, so the queue was found empty: Idle, if nothing is held.
+        No call in flight means no work, so the queue was found empty: Idle, if nothing is held.
         """
         if self._phase is DRAINING and not (self._is_holding() or self._repairs.has_unknown()):
             self._phase = OVER
@@ -477,9 +477,9 @@ class Scheduler:
         unclaimed = b""
         if self._fetched is not None and not self._may_claim(self._fetched):
             unclaimed, self._fetched = self._fetched.raw_id, None
-            self.places.reserve(1)  # it keeps its place: giving it back may fail
+            self.places.reserve(1)  # the job keeps its place: giving it back may fail
         action = self._repairs.give_back(unclaimed)
-        if action is not None:  # else a fetched job waits for its turn to be claimed
+        if action is not None:  # otherwise a fetched job waits for its turn to be claimed
             self._is_awaiting = True
             due.append(action)
 
@@ -493,6 +493,6 @@ class Scheduler:
         )
 
     def _give_up_last_duties(self) -> None:
-        """A draining worker looks once for what its unanswered calls claimed; else a stall check finds it."""
+        """Drop open repairs: a draining worker looks for jobs of unanswered calls only once."""
         if self._phase is DRAINING and not self._is_holding():
             self._repairs.leave()

@@ -1,10 +1,10 @@
-"""The states of the scheduler: what the worker is for, whether calls can be made, what the fetch does."""
+"""The states of the scheduler: the worker's phase, the connection, the fetch."""
 
 from enum import Enum
 
 
 class Phase(Enum):
-    """What the worker is for now."""
+    """The worker's phase."""
 
     TAKING = "takes jobs"
     PAUSED = "takes none for now, and records what ends"
@@ -29,7 +29,7 @@ READY, BROKEN, RECOVERING = Link
 
 
 class FetchState(Enum):
-    """What the blocking fetch does."""
+    """The state of the blocking fetch."""
 
     NO_FETCH = "none is under way"
     WAITING = "it may bring a job any moment, and holds a place for it"

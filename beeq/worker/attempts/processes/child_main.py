@@ -1,14 +1,14 @@
-"""What runs in a child process of a worker: takes a job, calls the handler, says how it ended; then the next.
+"""The main program of a worker's child process: takes a job, calls the handler, reports its end; repeats.
 
 Connects to nothing but the worker's socket. The handler gets the same ``BlockingJob`` as in a thread,
 around a ``Job`` whose owner is a ``RemoteQueue``: it has the worker execute each call.
 
-A handler may fork. Its copy has no worker: the link is closed there at once, a command of the job is refused,
-and the copy ends where the handler returns. What the copy's program, or a thread, does to the descriptor
-nevertheless, the worker notices (``ipc.py``).
+A handler may fork. The fork has no worker: the link is closed there at once, commands of the job are refused,
+and the fork ends where the handler returns. If the fork still uses the descriptor, the worker notices
+(``ipc.py``).
 
-Lives no longer than its worker: on Linux the kernel kills it, elsewhere the socket's end does. Standard
-output and error are the worker's own.
+Ends with its worker: on Linux the kernel kills it, elsewhere it ends with the socket. Standard output and
+error are the worker's own.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class WorkerLink:
         self._numbers = itertools.count(1)
         self._callers: dict[int, queue.SimpleQueue[Message]] = {}
         self.jobs: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        # The copy's messages would mix with ours, and its descriptor would hide this process's end.
+        # The fork's messages would mix with ours, and its descriptor would hide this process's end.
         os.register_at_fork(after_in_child=connection.close)
         threading.Thread(target=self._listen, name="beeq-worker-link", daemon=True).start()
 
     def refuse_in_copy(self) -> None:
-        """Raise RuntimeError in a copy of the process; to be called before anything else that it may do."""
+        """Raise RuntimeError in a fork of the process; call it before anything else."""
         if os.getpid() != self._pid:
             raise RuntimeError(
                 "this process is a copy that the handler forked: the job is the original's, and its"
@@ -74,14 +74,14 @@ class WorkerLink:
             )
 
     def send(self, kind: str, body: bytes = b"", **facts: Any) -> None:
-        """Send a message; wait until the worker has taken it. Raises RuntimeError in a copy."""
+        """Send a message; wait until the worker has taken it. Raises RuntimeError in a fork."""
         self.refuse_in_copy()
         with self._sending:
             self._socket.sendall(encode(self.token, kind, body, pid=os.getpid(), **facts))
 
     @property
     def token(self) -> bytes:
-        """What each message begins with; the worker's first one has shown it."""
+        """The first bytes of each message, taken from the worker's first one."""
         return self._decoder.token or b""
 
     def ask(self, attempt: int, command: str, arguments: list[Any], state: bytes) -> Callable[[], Any]:
@@ -95,7 +95,7 @@ class WorkerLink:
         self.send("call", body + state, attempt=attempt, number=number, command=command, size=len(body))
 
         def wait() -> Any:
-            head, body = answer.get()  # as long as the command takes; without a worker this process ends
+            head, body = answer.get()  # no limit: without a worker this process ends
             if head["is_error"]:
                 raise error_from_json(loads(body), with_trace=False)
             return loads(body)
@@ -103,7 +103,7 @@ class WorkerLink:
         return wait
 
     def _listen(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the handler took our descriptor, or its bytes
+        with contextlib.suppress(OSError, ValueError):  # the handler closed our descriptor, or read from it
             while chunk := self._socket.recv(_CHUNK_BYTES):
                 for message in self._decoder.feed(chunk):
                     if message.head["kind"] != "answer":
@@ -112,13 +112,13 @@ class WorkerLink:
                         caller.put(message)
         self.jobs.put(None)
         threading.Event().wait(_END_S)
-        os.killpg(0, signal.SIGKILL)  # what the handler has started too
+        os.killpg(0, signal.SIGKILL)  # and what the handler has started
 
 
 class RemoteQueue:
     """The owner of a job in a child process. Its coroutines block, and never really await.
 
-    ``call`` has the worker call a method of the job that runs, and returns what that returns.
+    ``call`` has the worker call a method of the running job, and returns its result.
     """
 
     def __init__(self, name: str, strategies: Collection[str], call: Callable[[str, list[Any]], Any]) -> None:
@@ -212,7 +212,7 @@ class ChildAttempt:
         self._job = Job(owner, record, head["id"])
         self._job.claim = b"the worker's"  # the job runs here
         self._known_state = self._state()
-        self._telling = threading.Lock()  # what the worker hears last must be the newest
+        self._telling = threading.Lock()  # the worker must get the newest state last
 
     def run(self, handler: Callable[[BlockingJob], Any]) -> None:
         """Call the handler, and send the worker its result or error."""
@@ -224,14 +224,14 @@ class ChildAttempt:
             result, error = handler(job), None
         except BaseException as raised:  # noqa: BLE001 - a handler may raise anything
             result, error = None, raised
-            with contextlib.suppress(BaseException):  # a class may have made these its own
+            with contextlib.suppress(BaseException):  # a class may override these
                 trace = raised.__traceback__
                 BaseException.with_traceback(raised, trace and trace.tb_next)
         if os.getpid() != pid:
             _end_copy(error)
         job.detach()
         with self._telling:
-            self._is_over = True  # from now on a thread that the handler left behind gets JobLost
+            self._is_over = True  # from now on a thread of the handler gets JobLost
             if error is None:
                 self._succeed(result)
             else:
@@ -241,7 +241,7 @@ class ChildAttempt:
         try:
             text, state = dumps(result), self._changes()
         except BaseException as error:  # noqa: BLE001 - what is written may be the handler's own code
-            # Doing the work again would not help, so this ends the job for good, under its own name.
+            # Another attempt would not help, so this ends the job for good, under its own name.
             reason = TypeError(f"cannot be written as JSON: {text_of(error)}")
             self._end(dumps(error_to_json(reason, base=Discard)), b"", is_error=True)
         else:
@@ -258,7 +258,7 @@ class ChildAttempt:
         self._link.send("end", text + state, attempt=self._number, is_error=is_error, size=len(text))
 
     def _call(self, command: str, arguments: list[Any]) -> Any:
-        self._link.refuse_in_copy()  # there another thread may hold the lock for ever
+        self._link.refuse_in_copy()  # in a fork another thread may hold the lock for ever
         with self._telling:
             if self._is_over:
                 raise JobLost(self._job.saved_id())
@@ -269,7 +269,7 @@ class ChildAttempt:
         return dumps([self._job.data, self._job.options])
 
     def _changes(self) -> bytes:
-        """Return data and options, if the handler has changed them since they were last sent; else nothing.
+        """Return data and options if the handler has changed them since they were last sent, else b"".
 
         Raises TypeError if they cannot be written as JSON.
         """
@@ -281,15 +281,15 @@ class ChildAttempt:
 
 
 def _end_copy(error: BaseException | None) -> NoReturn:
-    """End a copy of the process, in which the handler has returned or raised: as a script would end.
+    """End a fork of the process after the handler has returned or raised in it, as a script would end.
 
-    It runs none of what is left to do at an exit: that is the original's.
+    It runs no exit functions: they belong to the original.
     """
     code = 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         code = error.code or 0
     elif error is not None:
-        with contextlib.suppress(BaseException):  # it may print itself in a way of its own
+        with contextlib.suppress(BaseException):  # its own ``__str__`` may raise
             traceback.print_exception(error)
     os._exit(code & 0xFF)
 
@@ -320,10 +320,10 @@ def main(fd: int, worker_pid: int) -> None:
 
 
 class _CopiesSignals:
-    """Lets SIGINT and SIGTERM do to a copy what they do to any process; this one passes them over.
+    """Gives SIGINT and SIGTERM their default effect in a fork; this process ignores them.
 
-    ``multiprocessing`` ends its processes by SIGTERM, and waits until they have ended. A signal that comes
-    while the copy is made waits until its handlers are set.
+    ``multiprocessing`` ends its processes by SIGTERM, and waits until they have ended. A signal during the
+    fork waits until its handlers are set.
     """
 
     def __init__(self) -> None:
@@ -342,13 +342,13 @@ class _CopiesSignals:
     def _set_handlers(self) -> None:
         usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         for number, ours in self._ours.items():
-            if signal.getsignal(number) is ours:  # else the handler has set one
+            if signal.getsignal(number) is ours:  # otherwise the handler has set one
                 signal.signal(number, usual[number])
         self._release()
 
 
 def _die_with(worker_pid: int) -> None:
-    """Let the kernel kill this process with the thread that started it, which is the worker's loop."""
+    """Let the kernel kill this process when the thread that started it ends, which runs the worker's loop."""
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - needed here only
 

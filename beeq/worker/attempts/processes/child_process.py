@@ -1,4 +1,4 @@
-"""One child process, seen from its worker: start it, give it a job, answer its calls, kill it.
+"""One child process, seen from its worker: starts it, gives it jobs, answers its calls, kills it.
 
 ``pool.py`` decides which child gets which job; ``child_main.py`` runs in the child.
 """
@@ -213,7 +213,7 @@ class ChildProcess(asyncio.Protocol):
 
         Raises what the handler raised, under its own name, or ``ChildDied`` if the child ended first.
         """
-        if not self.is_fit:  # it died while idle, and the pool had not heard yet
+        if not self.is_fit:  # it died while idle, and the pool does not know yet
             raise ChildDied("was gone already", has_begun=False)
         self.is_used, self._has_begun = True, False
         self._job, self._awaited = job, self._loop.create_future()
@@ -285,12 +285,12 @@ class ChildProcess(asyncio.Protocol):
                 self._ended(message)
 
     def _drop(self, kind: str) -> None:
-        """Have the child replaced, after its job: it sent what belongs to no live call.
+        """Have the child replaced after its job: it sent a message that belongs to no live call.
 
-        A copy that its handler forked may have, or the handler itself, and it may do so again.
+        A fork of its handler, or the handler itself, may have sent it, and may do so again.
         """
         if not self.is_fit:
-            return  # it is being killed, or it was said
+            return  # it is being killed, or this was logged
         logger.warning("a child process is replaced: it sent %.200r, which belongs to no live call", kind)
         self.is_fit = False
         if self._job is None:
@@ -299,7 +299,7 @@ class ChildProcess(asyncio.Protocol):
     def _called(self, message: Message) -> None:
         head = message.head
         if not isinstance(head["number"], int) or head["number"] <= self._last_call:
-            self._drop(head["kind"])  # a copy counts as the original does
+            self._drop(head["kind"])  # a fork counts as the original does
             return
         self._last_call = head["number"]
         job, arguments = self._parts(message)

@@ -1,11 +1,11 @@
 """Lets no process group outlive this process, also when it is killed outright.
 
 A killed process can do nothing, its children may be killed with it, and the kernel's death signal reaches
-only these, not what they have started. So a small process in a session of its own watches this one, and
-kills the groups when it is gone. The death signal stays, for the moment between the start of a child and
-the keeper's hearing of it.
+only these, not the processes they have started. So a small process in a session of its own watches this one,
+and kills the groups when it is gone. The death signal stays, for the moment between the start of a child and
+its registration with the keeper.
 
-All is done at once, in the loop's thread; a keeper that was killed is replaced.
+All calls run in the loop's thread without waiting; a keeper that was killed is replaced.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class GroupKeeper:
             self._send(group)
 
     def end(self, group: int) -> None:
-        """Forget the group, whose leader has ended; what is left of its session is killed."""
+        """Forget the group, whose leader has ended; the rest of its session is killed."""
         self._groups.discard(group)
         self._send(-group)
 
@@ -93,7 +93,7 @@ class GroupKeeper:
     def _start_again(self) -> None:
         self._again = None
         if self._process is not None:
-            self._process.poll()  # which buries it
+            self._process.poll()  # which reaps it
         try:
             self._start()
         except OSError as error:
@@ -101,7 +101,7 @@ class GroupKeeper:
             self._again = self._loop.call_later(_AGAIN_S, self._start_again)
 
     def leave(self) -> None:
-        """Let the keeper kill what is left of the groups, and end."""
+        """Let the keeper kill the remaining groups, and end."""
         self._is_closed = True
         if self._again is not None:
             self._again.cancel()
@@ -114,7 +114,7 @@ class GroupKeeper:
             self._link = None
 
     async def close(self) -> None:
-        """End the keeper, which kills what is left of the groups; return when it has ended."""
+        """End the keeper, which kills the remaining groups; return when it has ended."""
         self.leave()
         if self._process is not None:
             wait = functools.partial(self._process.wait, _END_S)

@@ -8,14 +8,14 @@ body that may be large. Everything in it is JSON, except for the body of ``load`
 * child to worker: ``ready``, ``broken`` (the handler could not be loaded), ``begin`` (the handler is called
   now), ``call`` (a command of the job), ``end`` (what the handler returned or raised).
 
-The handler is the user's code, in the process that has the descriptor. It may fork, and its copy may write:
+The handler is the user's code, in the process that has the descriptor. It may fork, and the fork may write:
 
 * Each message of a child says which process sent it, and each about a job to which attempt it belongs
   (``job`` gives that a number); calls are numbered upwards. The worker drops what belongs to no live call.
-* Each message begins with a token of the connection's own, which the worker makes. Where two wrote at once,
-  or one wrote a part, the token is missing at the beginning of a message, or there is one inside: the stream
-  is broken, and known to be as soon as the next message comes. (By lengths alone, half a message would take
-  in what follows, and both sides would wait for ever.)
+* Each message begins with the connection's token, which the worker makes. If two processes wrote at once, or
+one wrote a part, the token is missing at the beginning of a message, or there is one inside: so a broken
+stream is recognised as soon as the next message comes. (By lengths alone, half a message would swallow the
+next one, and both sides would wait for ever.)
 """
 
 import builtins
@@ -39,8 +39,8 @@ _MAX_HEAD_BYTES = 10_000_000
 _MAX_BODY_BYTES = 2**32
 #: What beeq's own errors carry besides their message.
 _FACTS = ("job_id", "timeout_ms", "deliveries", "status", "code", "reason", "after")
-#: As what an error may be raised again. Left out: what means something else inside a coroutine, and groups,
-#: which cannot be made without their exceptions.
+#: The classes in which an error may be raised again. Left out: those with a meaning inside a coroutine, and
+#: groups, which cannot be made without their exceptions.
 _KNOWN: dict[str, type[Exception]] = {
     name: kind
     for module in (builtins, errors)
@@ -71,7 +71,7 @@ def encode(token: bytes, kind: str, body: bytes = b"", **facts: Any) -> bytes:
 class Decoder:
     """Turns the bytes of a stream, in chunks of any size, into messages.
 
-    ``token`` is what each begins with; None: the first one shows it.
+    Each begins with ``token``; None: it is taken from the first one.
     """
 
     def __init__(self, token: bytes | None = None) -> None:
@@ -130,12 +130,12 @@ class ChildTraceback(Exception):
         return f"in the child process\n{self.args[0]}"
 
 
-#: As ``type`` has it: a metaclass of the user's own may answer anything for it.
+#: Reads a class's own name: a metaclass may override it.
 _MODULE = type.__dict__["__module__"]
 
 
 def error_to_json(error: BaseException, *, base: type[Exception] | None = None) -> dict[str, Any]:
-    """Return what another process needs to raise the error again, as JSON values.
+    """Return the facts by which another process can raise the error again, as JSON values.
 
     No pickle: the worker may not be able to import the handler's class, or to construct it from its args.
 

@@ -1,12 +1,12 @@
-"""What runs in a keeper's process: it kills process groups once their worker is gone, however that ended.
+"""The main program of a keeper: kills process groups once their worker is gone, however that ended.
 
-A script of its own, without beeq and site-packages: it starts in some milliseconds, and stays small. On its
-standard input it hears of the groups, a line each: ``12`` for one that is there, ``-12`` for one that has
-ended. When that input ends, or the worker does, it kills those that are there, and ends itself.
+A script of its own, without beeq and site-packages: it starts in some milliseconds, and stays small. Its
+standard input lists the groups, a line each: ``12`` for a new one, ``-12`` for one that has ended. When that
+input ends, or the worker does, it kills the remaining ones, and ends itself.
 
-The leader of a group leads a session, too. What has left the group, but not the session (a shell's jobs,
-``subprocess.Popen(process_group=0)``), is found in ``/proc``, where there is one. What leads a session of its
-own (``setsid``) has gone for good.
+The leader of a group leads a session, too. Processes that left the group, but not the session (a shell's
+jobs, ``subprocess.Popen(process_group=0)``), are found in ``/proc``, if there is one. A process with a
+session of its own (``setsid``) is out of reach.
 """
 
 import io
@@ -29,7 +29,7 @@ _LOOK_AT_MEMBERS_S = 0.01
 def main(worker_pid: int, groups: set[int]) -> None:
     """Keep the groups of this worker, which has started this process; it may add others."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # who stops the worker may stop all of its service
+        signal.signal(number, signal.SIG_IGN)  # a stop of the whole service must not stop the keeper first
     _listen(worker_pid, groups)
     for group in groups:
         _kill_group(group)
@@ -59,7 +59,7 @@ def _listen(worker_pid: int, groups: set[int]) -> None:
 
 
 def _end_of(pid: int) -> int | None:
-    """Return a descriptor that is readable when our parent has ended; a copy of it may hold the pipe open."""
+    """Return a descriptor that is readable when our parent has ended; a fork of it may hold the pipe open."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:
@@ -84,7 +84,7 @@ def _kill_session(leader: int) -> None:
 
 
 def _members_of(session: int) -> list[int]:
-    """Return the processes of a session; those that are dead, and only not buried yet, do not count."""
+    """Return the processes of a session, without zombies."""
     found = []
     with suppress(OSError):  # no such folder
         for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib would be a fifth of this process

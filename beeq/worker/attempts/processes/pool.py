@@ -43,7 +43,7 @@ class ProcessPool:
             try:
                 return await child.run(job)
             except ChildDied as died:
-                # It may have died while idle, which the job is not to blame for; a new one would not.
+                # It may have died while idle, which is not the job's fault; a new one would not.
                 if died.has_begun or not was_used:
                     raise
             finally:
@@ -59,7 +59,7 @@ class ProcessPool:
             return await waiting  # the start of a child, and the run before, have their bounds
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._put(waiting.result())  # it came just as the job was given up
+                self._put(waiting.result())  # it was ready just as the job was given up
             raise
 
     def _put(self, child: ChildProcess) -> None:
@@ -95,14 +95,14 @@ class ProcessPool:
             start.add_done_callback(self._started)
 
     async def _start(self, child: ChildProcess) -> None:
-        """Start a child; a job that was given up meanwhile does not stop it: the next one will need it."""
+        """Start a child, even if its job is given up meanwhile: the next one will need it."""
         try:
             self._handler_ref.check(self._handler)
             await child.start(self._handler_ref)
         except Exception as error:  # noqa: BLE001 - it is the outcome of a job
             self._gone(child)
             waiting = self._next_waiting()
-            if waiting is not None:  # else the next job tries again, and learns what is wrong
+            if waiting is not None:  # else the next job tries again, and gets the error
                 waiting.set_exception(error)
         else:
             self._put(child)
