@@ -60,7 +60,7 @@ def measure(
                 began = time.monotonic()
                 found: dict[tuple[Row, str], list[float]] = {}
                 for within in range(one.turns):
-                    # Whoever goes first goes second the next time.
+                    # The first library goes second the next time.
                     for library in libraries if (turn + within) % 2 == 0 else libraries[::-1]:
                         if library.name in one.by:
                             for row, number in one.run(library, client, server.url).items():

@@ -127,7 +127,7 @@ def measure(
     with server.sync_client() as client:
         for turn in range(rounds):
             for concurrency, rates in measured.items():
-                # Whoever goes first in one round goes last in the next.
+                # The first library of one round goes last in the next.
                 for one in every if turn % 2 == 0 else every[::-1]:
                     if one.name in failed or concurrency not in one.jobs:
                         continue

@@ -122,7 +122,7 @@ _NODES = {"node_modules", "arena_modules"}
 
 
 def is_on_fakeredis(config: pytest.Config) -> bool:
-    """Return whether fakeredis stands in for the session's server."""
+    """Return whether fakeredis replaces the session's server."""
     return bool(config.getoption("markexpr") == "fast")
 
 

@@ -64,7 +64,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path, *, with_typing_only: bool = False) -> Iterator[str]:
-    """Yield the full name of whatever a module imports, anywhere in it."""
+    """Yield the full names of a module's imports, anywhere in it."""
     tree = ast.parse(path.read_text())
     typing_only = {
         node
@@ -118,7 +118,7 @@ def test_the_core_leans_on_nothing_but_itself(name):
     assert modules_imported_by(PACKAGE / name) <= core
 
 
-#: From the bottom to the top. A name stands for a module or for a whole package, the longest name counts.
+#: From the bottom to the top. A name means a module or a whole package; the longest name counts.
 #: A module imports only from its own layer and from those above it in this table; typing imports count.
 LAYERS = (
     ("beeq.protocol.keys", "beeq.redis.urls"),

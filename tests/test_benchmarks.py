@@ -1,4 +1,4 @@
-"""The benchmarks run from a checkout and write every number. What the numbers are is no test's business."""
+"""The benchmarks run from a checkout and write every number. No test checks the values."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ async def test_an_error_in_a_thread_keeps_nothing_alive() -> None:
                 await call()
         for thread in threading.enumerate():
             if thread.name == "beeq-call":
-                thread.join(30)  # it may have told its error, and not have let it go yet
+                thread.join(30)  # it may have delivered its error, and not have released it yet
         await asyncio.sleep(0)
         assert [found() for found in alive] == [None, None]
     finally:

@@ -151,7 +151,7 @@ class Beeq:
 
     @property
     def python(self) -> tuple[str, ...]:
-        """What stands for ``python`` in a command line that a test runs by other means."""
+        """Replaces ``python`` in a command line that a test runs by other means."""
         if self._warm is not None and self._warm.takes(self.environment):
             return self._warm.python
         return (sys.executable,)

@@ -33,7 +33,7 @@ KINDS = ("systemd", "docker", "k8s", "keda", "prometheus")
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping."""
+    """Refuses a duplicate key in one mapping."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -1,4 +1,4 @@
-"""``beeq worker --keep-…``: what is kept, who says so, and that the log tells it."""
+"""``beeq worker --keep-…``: what is kept, by which setting, and the line in the log."""
 
 from __future__ import annotations
 

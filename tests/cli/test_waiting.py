@@ -55,7 +55,7 @@ def test_the_id_is_told_at_once_and_then_that_nobody_works(
     assert waiting.seen == ["job 1", f"no worker is taking jobs from {queue_name}"]
 
 
-def test_who_waits_is_told_of_a_pause(beeq: Beeq, work: Callable[[], Running], queue_name: str) -> None:
+def test_a_wait_reports_a_pause(beeq: Beeq, work: Callable[[], Running], queue_name: str) -> None:
     work()
     # The worker may register after it has said that it started.
     eventually(lambda: beeq.run("pause", queue_name, "--reason", "deploy").returncode == 0)

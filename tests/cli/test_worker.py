@@ -18,7 +18,7 @@ from beeq.protocol.keys import Keys
 from tests.cli.command import Beeq, Running, eventually, said
 from tests.support.server import Server
 
-#: Jobs write down who runs them, and wait for a file if they are told to.
+#: Jobs write down which process runs them, and wait for a file if their data says so.
 APP = """
 import asyncio, os
 from pathlib import Path

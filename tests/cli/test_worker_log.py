@@ -22,7 +22,7 @@ from tests.cli.command import TIME_AND_LEVEL, Beeq, Running, eventually, said
 from tests.support.server import Server
 from tests.support.warm_start import WarmStart
 
-#: Handlers that fail in each of the ways that are no surprise, and in others.
+#: Handlers that fail in each of the expected ways, and in others.
 APP = """
 import os
 from beeq import BeeqError, Discard, Queue

@@ -1,4 +1,4 @@
-"""A Redis URL that does not fit: a cluster without hash tags is a wrong command, no password is no connection."""
+"""A wrong Redis URL: a cluster without hash tags is a usage error, a missing password is not."""
 
 from __future__ import annotations
 

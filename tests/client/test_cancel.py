@@ -59,7 +59,7 @@ async def test_a_running_coroutine_is_cancelled_and_its_place_is_free(
     assert (cancelled.id, ended) == (job.id, [job.id])
     following = await worker.enqueue("next")
     assert await following.result(timeout=5000) == "ran"
-    await heard.until("succeeded")  # the events channel may tell of the result before
+    await heard.until("succeeded")  # the events channel may bring the result before
     assert [call[0] for call in heard.calls] == ["cancelled", "succeeded"]
     assert await redis.hexists(f"bq:{queue_name}:beeq:claims", job.id) == 0
 

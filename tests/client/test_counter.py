@@ -8,7 +8,7 @@ import pytest
 
 from beeq import RedisRefused
 
-pytestmark = [pytest.mark.fast, pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")]
+pytestmark = [pytest.mark.fast, pytest.mark.real_redis("fakeredis cannot return an error inside a list")]
 
 LAST = 2**53 - 1
 ODD_COUNTERS = ["text", "1.5", "", str(LAST), str(LAST + 1), str(2**63 - 1), str(-(2**63))]

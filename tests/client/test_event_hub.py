@@ -52,7 +52,7 @@ def listen(job: Job) -> list[tuple[Any, ...]]:
     return heard
 
 
-def told(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def reported(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return calls with each error as its type's name and text."""
     return [
         tuple((type(part).__name__, str(part)) if isinstance(part, Exception) else part for part in call)
@@ -85,8 +85,8 @@ def test_queue_and_job_hear_of_the_event(bench, name, data, payload, status):
     heard = listen(job)
     bench.event_hub.register(job)
     bench.receive("1", name, *data)
-    assert told(bench.queue_heard) == [(f"job {name}", "1", payload)]
-    assert told(heard) == [(name, payload)]
+    assert reported(bench.queue_heard) == [(f"job {name}", "1", payload)]
+    assert reported(heard) == [(name, payload)]
     assert job.status == status
 
 
@@ -227,7 +227,7 @@ async def test_an_end_before_the_saves_reply_is_delivered_next_turn(bench):
     job = bench.job()
     bench.event_hub.register(job)
     bench.event_hub.replay(job)
-    heard = listen(job)  # whoever has just got the job may listen first
+    heard = listen(job)  # the caller that has just got the job may listen first
     assert heard == []
     await turn()
     assert heard == [("succeeded", 5)]
@@ -244,7 +244,7 @@ async def test_what_overtook_the_reply_is_told_in_its_order(bench):
     bench.event_hub.replay(job)
     heard = listen(job)
     await turn()
-    assert told(heard) == [
+    assert reported(heard) == [
         ("progress", 50),
         ("retrying", ("JobFailed", "no")),
         ("failed", ("JobFailed", "no more")),
@@ -321,7 +321,7 @@ async def test_an_end_that_is_too_old_is_dropped_with_the_next_wish(bench):
 
 
 def test_of_large_ends_only_the_latest_are_held(bench):
-    """Whoever awaits many results of a megabyte holds a few of them, not all."""
+    """A process that awaits many results of a megabyte holds a few of them, not all."""
     for n in range(100):
         bench.receive(str(n), "succeeded", "x" * 1_000_000)
     held = [n for n in range(100) if bench.event_hub.heard(str(n))]

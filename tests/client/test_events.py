@@ -178,7 +178,7 @@ async def test_a_queue_that_wants_no_events_has_no_event_connection(make_queue, 
 
 
 async def test_a_worker_that_sends_no_events_tells_nobody(make_queue, recorder):
-    """Progress is told all the same."""
+    """Progress is still published."""
     producer, worker = make_queue(is_worker=False), make_queue(send_events=False)
     record = recorder(producer, "job succeeded", "job progress")
     local = recorder(worker, "succeeded")

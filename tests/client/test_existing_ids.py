@@ -47,15 +47,15 @@ async def test_the_existing_job_tells_its_result_and_its_events(make_queue):
     await queue.enqueue({"n": 1}, id="good")
     await queue.enqueue({"n": 0}, id="bad")
     again = [await queue.enqueue({"n": 5}, id=job_id) for job_id in ("good", "bad")]
-    told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    again[0].on("succeeded", told.set_result)
+    reported: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    again[0].on("succeeded", reported.set_result)
 
     @queue.process
     async def divide(job):
         return 6 // job.data["n"]
 
     assert await again[0].result(timeout=5000) == 6
-    assert await asyncio.wait_for(told, 5) == 6
+    assert await asyncio.wait_for(reported, 5) == 6
     with pytest.raises(JobFailed, match="zero"):
         await again[1].result(timeout=5000)
     assert await (await queue.enqueue({"n": 7}, id="good")).result(timeout=5000) == 6

@@ -105,7 +105,7 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     """In bee-queue the job object never hears of it."""
     queue = make_queue(is_worker=False)
     await queue.ready()
-    ask, errands = queue.pipeline._connection.ask_each, []
+    ask, late_replies = queue.pipeline._connection.ask_each, []
 
     def ask_late(packed, on_end):
         left = len(packed)
@@ -121,7 +121,7 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
             if left:
                 on_end(*outcome)  # of the note that the queue is in use, which goes first
             else:
-                errands.append(asyncio.get_running_loop().create_task(reply_late(*outcome)))
+                late_replies.append(asyncio.get_running_loop().create_task(reply_late(*outcome)))
 
         is_save = any(scripts.add_jobs.sha.encode() in command for command in packed)
         ask(packed, on_late_end if is_save else on_end)
@@ -132,11 +132,11 @@ async def test_an_event_that_overtakes_the_reply_to_save_is_not_lost(
     await job.save()
     assert await heard.until("succeeded") == [("early",)]
     assert await job.result(timeout=1000) == "early"
-    assert len(errands) == 1
+    assert len(late_replies) == 1
 
 
 async def test_an_event_that_comes_with_the_reply_to_save_is_not_lost(make_queue, recorder, monkeypatch):
-    """Whoever gets the job listens to it before anything is delivered."""
+    """The caller that gets the job can listen before anything is delivered."""
     queue = make_queue(is_worker=False)
     await queue.ready()
     await queue.enqueue({})

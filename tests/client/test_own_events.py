@@ -23,7 +23,7 @@ FORBIDDEN = RedisRefused("NOPERM this user has no permissions to run the 'info' 
 
 
 class Redis:
-    """Answers as it is told: to INFO, to EXISTS, and with the verdict on each message in turn."""
+    """Gives prepared answers: to INFO, to EXISTS, and the verdict on each message in turn."""
 
     def __init__(self, listed: Any = TWO, own: Any = 3) -> None:
         self.listed, self.own = listed, own

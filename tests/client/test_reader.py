@@ -1,4 +1,4 @@
-"""What is read of a queue: how a job ended, and how long the oldest has waited, whoever wrote the record."""
+"""Reading a queue: how a job ended, and how long the oldest has waited, with records of any writer."""
 
 from __future__ import annotations
 
@@ -209,8 +209,8 @@ async def test_who_waits_reads_a_record_only_if_nothing_else_tells(
 ):
     found, end = await Reader(cast("Any", line), Keys("bq", "q"), scan_count=100).look("1", created_ms=500)
     assert found is is_there
-    told = None if end is None else str(end.error or end.value)
-    assert told == (message or (None if value is None else str(value)))
+    reported = None if end is None else str(end.error or end.value)
+    assert reported == (message or (None if value is None else str(value)))
     assert line.records_read == records_read
 
 

@@ -1,4 +1,4 @@
-"""``Job.result``: the value or the failure, whoever ran the job, and whenever it is asked for."""
+"""``Job.result``: the value or the failure, from any worker, at any time."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ async def test_an_odd_delay_fails_no_save_of_the_same_batch(make_queue, redis):
 
 
 async def test_a_delay_of_digits_is_a_time(make_queue, redis):
-    """As in bee-queue, which hands the option to Redis as it stands."""
+    """As in bee-queue, which hands the option to Redis unchanged."""
     queue = make_queue(is_worker=False, activate_delayed_jobs=True)
     job = queue.create_job({})
     job.options["delay"] = "4000000000000"

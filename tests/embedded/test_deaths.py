@@ -1,6 +1,6 @@
 """The embedded server and its keeper are killed under queues that use it: they go on by themselves.
 
-And whoever leaves while the server is still being joined leaves no share behind.
+And a process that leaves while it still joins the server leaves no share behind.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tests.support.warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: A process with a share: prints the URL, then does as told until its stdin ends.
+#: A process with a share: prints the URL, then obeys commands until its stdin ends.
 USER = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""With ``wait_replicas`` of all replicas a failover loses no job that was told as saved. One of each kind."""
+"""With ``wait_replicas`` of all replicas a failover loses no confirmed save. One of each kind."""
 
 from __future__ import annotations
 

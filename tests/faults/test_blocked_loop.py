@@ -60,7 +60,7 @@ async def test_a_handler_that_blocks_the_loop_is_named(make_queue, recorder, eve
 
 @pytest.mark.external  # takes long
 async def test_one_that_holds_the_interpreter_is_named_as_well(make_queue, recorder, eventually, caplog):
-    """Then the thread that looks stands still, too: it says so when it can."""
+    """Then the watching thread is blocked, too: it reports that when it can."""
     queue = make_queue()
     ended = recorder(queue, "succeeded")
 

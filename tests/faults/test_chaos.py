@@ -97,7 +97,7 @@ async def test_two_thousand_jobs_survive_cuts_with_one_outcome_each(
     assert await redis.scard(producer.keys.succeeded) == JOBS - len(failing)
     assert await redis.exists(producer.keys.waiting, producer.keys.active, producer.keys.delayed) == 0
     await eventually(lambda: sum(len(record.calls) for record in ends) >= JOBS)
-    told = Counter(call[1].id for record in ends for call in record.calls)
-    assert max(told.values()) == 1
+    reported = Counter(call[1].id for record in ends for call in record.calls)
+    assert max(reported.values()) == 1
     allowed = {f"job-{n}": 2 if KINDS[n % len(KINDS)] == "retries" else 1 for n in range(JOBS)}
     assert {job_id: count for job_id, count in runs.items() if count != allowed[job_id]} == {}

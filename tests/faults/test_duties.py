@@ -157,6 +157,7 @@ async def test_a_duty_that_breaks_is_back_and_all_goes_on(make_queue, monkeypatc
     breaker = Breaker(monkeypatch, *RUNS[name])
     queue, release, done = await begin(make_queue)
     watch = Watch(queue, name)
+    await eventually(breaker.has_begun)  # the heartbeat's is in a thread
     breaker.break_it(way)
     await watch.until_it_is_back(way)
     await assert_all_is_done(queue, release, done, redis, waits_for_checks=name == "stall check")
@@ -235,7 +236,7 @@ async def test_a_blocked_loop_shows_in_the_health(make_queue, monkeypatch):
     seen: list[Any] = []
 
     def read_later() -> None:
-        time.sleep(1.3)  # in a thread: the loop stands still meanwhile
+        time.sleep(1.3)  # in a thread: the loop is blocked meanwhile
         seen.append(queue.worker_health())
 
     reader = threading.Thread(target=read_later)

@@ -241,7 +241,7 @@ async def test_a_retried_job_is_not_taken_from_its_new_owner(idler, concurrency,
     idler.proxy.mute = FirstExchange()
     job = await idler.producer.create_job("value").retries(1).save()
     await is_retrying.wait()
-    # The call that told of the first attempt has taken it again; let it have been a Node worker.
+    # The call that recorded the first attempt has taken it again; let it have been a Node worker.
     assert await redis.hdel(idler.keys.claims, job.id) == 1
     idler.proxy.hang_up()
     await idler.waits()

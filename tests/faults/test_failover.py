@@ -43,7 +43,7 @@ SLOT = key_slot(TAG.encode())
 class Load:
     """A producer that saves all the time, and a worker of ten places, until ``finish``.
 
-    A save that fails is tried again under the same ids, as whoever wants his job done would do. Neither
+    A save that fails is tried again under the same ids, as a careful producer would do. Neither
     queue may emit an error but those that say that it passes.
     """
 
@@ -264,7 +264,7 @@ async def test_a_planned_failover_loses_nothing_and_all_follow(cautious_pair, lo
             pair.fail_over()
             until(lambda: role(pair.replica) == "master")
         pair.change_places()
-        # Whoever writes here needs a replica first.
+        # A write here needs a replica first.
         ask(pair.primary, "CONFIG", "SET", "min-replicas-to-write", "0")
 
     await asyncio.to_thread(fail_over)
@@ -335,7 +335,7 @@ async def test_a_slot_moves_under_load_and_nothing_is_lost(cluster, load):
 
 
 async def test_an_idle_worker_notices_that_its_primary_was_demoted(pair, make_queue, expect_errors):
-    """It blocks for the next job there, over a connection that stands."""
+    """It blocks for the next job there, over an open connection."""
     queue = make_queue(redis=pair.url, **EAGER, **PATIENT)
     await notices(queue, pair.primary, pair.replica, lambda: ask(pair.primary, "FAILOVER"))
     assert all(isinstance(error, RedisUnavailable) for error in expect_errors), expect_errors

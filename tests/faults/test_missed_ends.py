@@ -73,11 +73,11 @@ async def work(worker: Queue) -> None:
     await worker.ready()
 
 
-def listening(job, told: list[Any]) -> Any:
+def listening(job, reported: list[Any]) -> Any:
     return (
-        job.on("succeeded", lambda value: told.append((job.data["i"], value)))
-        .on("failed", lambda error: told.append((job.data["i"], str(error))))
-        .on("progress", lambda value: told.append((job.data["i"], "progress", value)))
+        job.on("succeeded", lambda value: reported.append((job.data["i"], value)))
+        .on("failed", lambda error: reported.append((job.data["i"], str(error))))
+        .on("progress", lambda value: reported.append((job.data["i"], "progress", value)))
     )
 
 
@@ -99,17 +99,17 @@ def leaves_nothing(queue: Queue) -> bool:
 
 
 async def test_listeners_hear_what_ended_while_nothing_was_heard(producer, worker, redis, line, eventually):
-    told: list[Any] = []
+    reported: list[Any] = []
     for i in range(COUNT):
-        await listening(producer.create_job({"i": i}), told).save()
+        await listening(producer.create_job({"i": i}), reported).save()
     await cut(redis, line)
     await work(worker)
     await ended(redis, worker, COUNT, eventually)
-    assert told == []
+    assert reported == []
     line.is_down = False
-    await eventually(lambda: len(told) >= COUNT)
+    await eventually(lambda: len(reported) >= COUNT)
     await producer.check_health()
-    assert Counter(told) == ends()
+    assert Counter(reported) == ends()
     await eventually(lambda: leaves_nothing(producer))
 
 
@@ -117,18 +117,18 @@ async def test_jobs_saved_while_nothing_is_heard_are_told_too(producer, worker, 
     """Some with ids of their own, whose listeners are there before the save."""
     await producer.enqueue({"i": 0})
     await cut(redis, line)
-    told: list[Any] = []
+    reported: list[Any] = []
     for i in range(1, 20):
         job = producer.create_job({"i": i})
         if i % 3:
             job.set_id(f"own-{i}")
-        await listening(job, told).save()
+        await listening(job, reported).save()
     results = [asyncio.ensure_future(job.result()) for job in producer.event_hub.jobs.values()]
     await work(worker)
     await ended(redis, worker, 20, eventually)
     line.is_down = False
-    await eventually(lambda: len(told) >= 19)
-    assert Counter(told) == ends(20) - Counter([(0, 0)])
+    await eventually(lambda: len(reported) >= 19)
+    assert Counter(reported) == ends(20) - Counter([(0, 0)])
     await asyncio.wait(results)
     assert {type(future.exception()) for future in results} <= {type(None), JobFailed}
 
@@ -136,22 +136,22 @@ async def test_jobs_saved_while_nothing_is_heard_are_told_too(producer, worker, 
 async def test_an_event_that_comes_after_the_look_is_not_told_again(
     producer, worker, redis, line, eventually
 ):
-    told: list[Any] = []
-    job = await listening(producer.create_job({"i": 0}), told).save()
+    reported: list[Any] = []
+    job = await listening(producer.create_job({"i": 0}), reported).save()
     await cut(redis, line)
     await work(worker)
     await ended(redis, worker, 1, eventually)
     line.is_down = False
-    await eventually(lambda: told)
+    await eventually(lambda: reported)
     await redis.publish(producer.keys.events, encode_event(job.id, "succeeded", 0))
     await (await producer.enqueue({"i": 2})).result()
-    assert told == [(0, 0)]
+    assert reported == [(0, 0)]
 
 
 async def test_lost_twice_each_end_is_told_once(producer, worker, redis, line, eventually):
-    told: list[Any] = []
+    reported: list[Any] = []
     for i in range(10):
-        await listening(producer.create_job({"i": i}), told).save()
+        await listening(producer.create_job({"i": i}), reported).save()
     await cut(redis, line)
     await work(worker)
     await ended(redis, worker, 10, eventually)
@@ -159,19 +159,19 @@ async def test_lost_twice_each_end_is_told_once(producer, worker, redis, line, e
     for _ in range(5):
         await redis.client_kill_filter(_type="pubsub")
         await asyncio.sleep(0)
-    await eventually(lambda: len(told) >= 10)
+    await eventually(lambda: len(reported) >= 10)
     await cut(redis, line)
     line.is_down = False
     await (await producer.enqueue({"i": 12})).result()
-    assert Counter(told) == ends(10)
+    assert Counter(reported) == ends(10)
 
 
 async def test_what_became_of_each_job_meanwhile_is_told(producer, redis, line, eventually, make_queue):
     """Cancelled, removed, dropped by a Node worker with its record, retried: and one that has not ended."""
-    told: list[Any] = []
+    reported: list[Any] = []
     jobs = {}
     for i, name in enumerate(("cancelled", "removed", "dropped", "retried", "waiting")):
-        jobs[name] = await listening(producer.create_job({"i": i}).set_id(name), told).save()
+        jobs[name] = await listening(producer.create_job({"i": i}).set_id(name), reported).save()
     await cut(redis, line)
     other = make_queue(is_worker=False)
     await other.cancel_job("cancelled")
@@ -183,12 +183,12 @@ async def test_what_became_of_each_job_meanwhile_is_told(producer, redis, line, 
     assert await (await other.get_job("retried")).retry()
     line.is_down = False
     gone = "the job is gone: removed, or finished by a peer that kept nothing"
-    await eventually(lambda: len(told) == 3)
-    assert sorted(told) == [(0, "Job cancelled was cancelled"), (1, gone), (2, gone)]
+    await eventually(lambda: len(reported) == 3)
+    assert sorted(reported) == [(0, "Job cancelled was cancelled"), (1, gone), (2, gone)]
     assert set(producer.event_hub._kept) == {"retried", "waiting"}
     await redis.publish(producer.keys.events, encode_event("retried", "succeeded", 5))
-    await eventually(lambda: len(told) == 4)
-    assert told[-1] == (3, 5)
+    await eventually(lambda: len(reported) == 4)
+    assert reported[-1] == (3, 5)
 
 
 async def test_a_missed_end_is_the_result_at_once(producer, worker, redis, line, eventually):
@@ -205,8 +205,8 @@ async def test_the_look_is_repeated_until_redis_answers(make_queue, own_valkey, 
     """The connection for commands is down longer than that for events."""
     async with proxy_to(own_valkey.port) as proxy:
         producer = make_queue(redis=proxy.url, is_worker=False, redis_timeout=300)
-        told: list[Any] = []
-        job = await listening(producer.create_job({"i": 0}), told).save()
+        reported: list[Any] = []
+        job = await listening(producer.create_job({"i": 0}), reported).save()
         async with own_valkey.client() as admin:
             await admin.hdel(producer.keys.jobs, job.id)
         lost = 0
@@ -218,7 +218,7 @@ async def test_the_look_is_repeated_until_redis_answers(make_queue, own_valkey, 
 
         proxy.swallow = swallow
         proxy.hang_up()
-        await eventually(lambda: told)
+        await eventually(lambda: reported)
         assert lost >= 4
         with contextlib.suppress(TimeoutError):
             await producer.close()

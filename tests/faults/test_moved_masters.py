@@ -206,7 +206,7 @@ async def nobody_is_at(server: Server) -> bool:
 
 
 async def test_a_url_that_moves_is_followed_by_everything_idle(servers, proxy, make_queue, expect_errors):
-    """Nothing writes, so that no READONLY tells: events, an idle worker, its heartbeat."""
+    """Nothing writes, so there is no READONLY: events, an idle worker, its heartbeat."""
     old, new = servers
     queue = make_queue(redis=proxy.url, **SETTINGS)
 

@@ -31,7 +31,7 @@ def database(own_valkey: Any, make_queue: Callable[..., Queue]) -> Open:
 def heard_by(queue: Queue) -> list[tuple[Any, ...]]:
     heard: list[tuple[Any, ...]] = []
     for event in EVENTS:
-        queue.on(event, lambda *told, event=event: heard.append((event, *told)))
+        queue.on(event, lambda *reported, event=event: heard.append((event, *reported)))
     return heard
 
 
@@ -51,8 +51,8 @@ async def test_each_large_event_is_heard_while_large_jobs_are_saved(
     here = database(0)
     for number in range(1, databases):
         await database(number).enqueue({})
-    told: list[str] = []
-    here.on("job succeeded", lambda job_id, _value: told.append(job_id))
+    reported: list[str] = []
+    here.on("job succeeded", lambda job_id, _value: reported.append(job_id))
     worker = database(0)
 
     @worker.process
@@ -62,15 +62,15 @@ async def test_each_large_event_is_heard_while_large_jobs_are_saved(
     await here.ready()
     jobs = [here.create_job("x" * 1_000_000) for _ in range(30)]
     assert await here.save_all(jobs) == {}
-    await eventually(lambda: len(told) == len(jobs))
-    assert sorted(told, key=int) == [job.id for job in jobs]
+    await eventually(lambda: len(reported) == len(jobs))
+    assert sorted(reported, key=int) == [job.id for job in jobs]
 
 
 async def test_the_first_job_here_does_not_end_with_the_one_there(
     database: Open, eventually: Callable[..., Any]
 ) -> None:
     here, there = database(0), database(1)
-    told = heard_by(here)
+    reported = heard_by(here)
     mine = await here.enqueue({})
     heard: list[Any] = []
     for event in ("succeeded", "failed", "retrying", "progress"):
@@ -81,17 +81,17 @@ async def test_the_first_job_here_does_not_end_with_the_one_there(
     assert await other.result(timeout=5000) == "theirs"
     with pytest.raises(TimeoutError):
         await mine.result(timeout=300)
-    assert (told, heard, mine.status, mine.progress) == ([], [], "created", 0)
+    assert (reported, heard, mine.status, mine.progress) == ([], [], "created", 0)
     answer(here, "mine")
     assert await mine.result(timeout=5000) == "mine"
-    await eventually(lambda: len(told) > 1)  # the result may have been looked up before
+    await eventually(lambda: len(reported) > 1)  # the result may have been looked up before
     assert (heard, mine.status) == (["mine", "mine"], "succeeded")
-    assert told == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
+    assert reported == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
 
 
 async def test_a_failure_and_a_retry_of_another_database_do_not_count(database: Open) -> None:
     here, there = database(0), database(1)
-    told = heard_by(here)
+    reported = heard_by(here)
     mine = await here.enqueue({}, retries=3)
 
     @there.process
@@ -102,7 +102,7 @@ async def test_a_failure_and_a_retry_of_another_database_do_not_count(database: 
         await (await there.enqueue({}, retries=1)).result(timeout=5000)
     with pytest.raises(TimeoutError):
         await mine.result(timeout=300)
-    assert (told, mine.status, mine.options["retries"]) == ([], "created", 3)
+    assert (reported, mine.status, mine.options["retries"]) == ([], "created", 3)
 
 
 async def test_jobs_one_after_the_other_end_each_with_its_own(database: Open) -> None:
@@ -122,7 +122,7 @@ async def test_two_databases_with_workers_hear_each_of_its_own(
     database: Open, eventually: Any, settings: dict[str, Any], is_telling: bool
 ) -> None:
     queues = [database(number, **settings) for number in range(2)]
-    told = [heard_by(queue) for queue in queues]
+    reported = [heard_by(queue) for queue in queues]
     for number, queue in enumerate(queues):
         answer_with(queue, number if is_telling else None)
 
@@ -134,8 +134,8 @@ async def test_two_databases_with_workers_hear_each_of_its_own(
     results = await asyncio.gather(*map(run, queues))
     wanted = [[[number, n] if is_telling else None for n in range(100)] for number in range(2)]
     assert results == wanted
-    await eventually(lambda: all(len(heard) >= 100 for heard in told))
-    for queue, heard, values in zip(queues, told, wanted, strict=True):
+    await eventually(lambda: all(len(heard) >= 100 for heard in reported))
+    for queue, heard, values in zip(queues, reported, wanted, strict=True):
         await queue.check_health()
         assert sorted(heard, key=lambda event: int(event[1])) == [
             ("job succeeded", str(n + 1), value) for n, value in enumerate(values)
@@ -152,20 +152,20 @@ def answer_with(queue: Queue, number: int | None) -> None:
 
 async def test_an_empty_database_hears_nothing_of_another(database: Open, redis: Any) -> None:
     here, there = database(0, is_worker=False, activate_delayed_jobs=False), database(1)
-    told = heard_by(here)
+    reported = heard_by(here)
     await here.ready()
     answer(there, 1)
     for _ in range(3):
         await (await there.enqueue({})).result(timeout=5000)
     await here.check_health()
     await asyncio.sleep(0.2)
-    assert told == []
+    assert reported == []
 
 
 async def test_a_database_that_fills_later_is_noticed(database: Open, eventually: Any) -> None:
     here = database(0, is_worker=False)
     worker = database(0)
-    told = heard_by(here)
+    reported = heard_by(here)
     answer(worker, "mine")
     assert await (await here.enqueue({})).result(timeout=5000) == "mine"
     await worker.close()
@@ -177,7 +177,7 @@ async def test_a_database_that_fills_later_is_noticed(database: Open, eventually
         assert await (await there.enqueue({})).result(timeout=5000) == "theirs"
     with pytest.raises(TimeoutError):
         await mine.result(timeout=300)
-    assert told == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
+    assert reported == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
 
 
 @pytest.mark.more_rights("a user of its own")
@@ -188,7 +188,7 @@ async def test_where_info_is_forbidden_every_outcome_is_checked(
         client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-info")
     url = own_valkey.url.replace("redis://", "redis://app:secret@")
     here, there = (make_queue("mail", redis=f"{url}/{number}") for number in range(2))
-    told = heard_by(here)
+    reported = heard_by(here)
     answer(there, "theirs")
     mine = await here.enqueue({})
     assert await (await there.enqueue({})).result(timeout=5000) == "theirs"
@@ -196,8 +196,8 @@ async def test_where_info_is_forbidden_every_outcome_is_checked(
         await mine.result(timeout=200)
     answer(here, "mine")
     assert await mine.result(timeout=5000) == "mine"
-    await eventually(lambda: len(told) > 1)  # the result may have been looked up before
-    assert told == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
+    await eventually(lambda: len(reported) > 1)  # the result may have been looked up before
+    assert reported == [("job progress", "1", "mine"), ("job succeeded", "1", "mine")]
     with own_valkey.sync_client() as client:
         refused = [entry for entry in client.acl_log() if entry["object"] == "info"]
     assert sum(entry["count"] for entry in refused) <= 2, "each queue asks once a minute"
@@ -225,7 +225,7 @@ async def test_one_database_is_looked_at_seldom_and_nothing_is_checked(
 async def test_a_job_that_is_run_again_is_told_again(database: Open, eventually: Any) -> None:
     here, there = database(0), database(1)
     await there.enqueue({})
-    told = heard_by(here)
+    reported = heard_by(here)
 
     @here.process
     async def handler(job: Any) -> str:
@@ -237,15 +237,15 @@ async def test_a_job_that_is_run_again_is_told_again(database: Open, eventually:
     for count in (1, 2):
         with pytest.raises(JobFailed):
             await job.result(timeout=5000)
-        await eventually(lambda count=count: len(told) == count)
+        await eventually(lambda count=count: len(reported) == count)
         assert await job.retry()
-    await eventually(lambda: len(told) == 3)
-    assert [event[0] for event in told] == ["job failed", "job failed", "job succeeded"]
+    await eventually(lambda: len(reported) == 3)
+    assert [event[0] for event in reported] == ["job failed", "job failed", "job succeeded"]
     await here.remove_job(job.id)
     for n in range(4, 6):
         assert await (await here.enqueue({}, id="own", retries=5)).result(timeout=5000) == "good"
         await here.remove_job("own")
-        await eventually(lambda n=n: [event[0] for event in told].count("job succeeded") == n - 2)
+        await eventually(lambda n=n: [event[0] for event in reported].count("job succeeded") == n - 2)
 
 
 async def test_a_cancelled_job_is_told_where_there_are_databases(
@@ -253,13 +253,13 @@ async def test_a_cancelled_job_is_told_where_there_are_databases(
 ) -> None:
     here, there = database(0, is_worker=False), database(1)
     await there.enqueue({})
-    told = heard_by(here)
+    reported = heard_by(here)
     job = await here.enqueue({})
     assert await here.cancel_job(job.id)
     with pytest.raises(JobFailed, match="cancelled"):
         await job.result(timeout=1000)
-    await eventually(lambda: told)  # the result may have been looked up before
-    assert [event[:2] for event in told] == [("job failed", job.id)]
+    await eventually(lambda: reported)  # the result may have been looked up before
+    assert [event[:2] for event in reported] == [("job failed", job.id)]
 
 
 async def test_the_service_waits_for_its_own_databases_job(own_valkey: Any) -> None:
@@ -282,7 +282,7 @@ async def test_swapped_databases_are_each_others(database: Open, own_valkey: Any
     await there.enqueue({"of": 1}, id="more")
     with own_valkey.sync_client() as client:
         client.swapdb(0, 1)
-    told = heard_by(here)
+    reported = heard_by(here)
 
     @there.process
     async def handler(job: Any) -> Any:
@@ -291,4 +291,4 @@ async def test_swapped_databases_are_each_others(database: Open, own_valkey: Any
     assert await other.result(timeout=5000) == 0
     with pytest.raises(TimeoutError):
         await mine.result(timeout=300)
-    assert told == []
+    assert reported == []

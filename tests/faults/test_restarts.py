@@ -1,4 +1,4 @@
-"""Redis goes away and comes back: producers are told in time, workers wait, no saved job is lost."""
+"""Redis goes away and comes back: producers get errors in time, workers wait, no saved job is lost."""
 
 from __future__ import annotations
 

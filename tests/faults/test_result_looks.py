@@ -68,8 +68,8 @@ async def test_the_end_of_a_large_job_costs_what_was_kept_of_it(own_valkey, read
         waiting = [job.result(timeout=10_000) for job in jobs for _ in range(WAITERS)]
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert await read_bytes() - before < 1_000_000
-        told = [str(end) if isinstance(end, JobFailed) else end for end in ends[::WAITERS]]
-        assert told == [f"no {n}" if n % 2 else n or None for n in range(JOBS)]
+        reported = [str(end) if isinstance(end, JobFailed) else end for end in ends[::WAITERS]]
+        assert reported == [f"no {n}" if n % 2 else n or None for n in range(JOBS)]
 
 
 async def test_a_failure_that_node_recorded_costs_one_record_each(own_valkey, read_bytes):

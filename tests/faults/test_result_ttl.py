@@ -61,7 +61,7 @@ async def test_results_that_keep_coming_take_up_two_periods(own_valkey, redis):
 
 
 async def test_short_and_long_times_share_a_queue(own_valkey, redis, eventually):
-    """A result is told for as long as its own worker's setting says."""
+    """A result is returned for as long as its own worker's setting says."""
     async with Queue("q", redis=own_valkey.url, get_events=False, is_worker=False) as asking:
         long, short = asking.create_job({"n": "long"}), asking.create_job({"n": "short"})
         for job, ttl in ((long, 600_000), (short, 100)):

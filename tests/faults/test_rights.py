@@ -110,7 +110,7 @@ async def test_a_worker_without_rights_to_channels_says_so_and_works(own_valkey,
 async def test_rights_that_are_taken_are_reported_and_come_back(
     own_valkey, admin, make_queue, recorder, eventually
 ):
-    """Meanwhile the queue saves; what ended unheard is told when its events are heard again."""
+    """Meanwhile the queue saves; ends that were missed are delivered when its events are heard again."""
     await allow(admin, *EVERYTHING)
     queue = make_queue(redis=url_of(own_valkey), is_worker=False)
     record = recorder(queue, "error")
@@ -192,7 +192,7 @@ async def test_a_server_that_wants_a_password_says_so_soon(own_valkey, admin, ma
 async def test_a_password_that_changes_before_events_are_heard_is_said(
     own_valkey, admin, make_queue, expect_errors
 ):
-    """The connection for commands stands; the one for events cannot be made."""
+    """The connection for commands works; the one for events cannot be made."""
     await allow(admin, *EVERYTHING)
     queue = make_queue(redis=url_of(own_valkey), is_worker=False)
     await queue.pipeline.connect()

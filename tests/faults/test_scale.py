@@ -63,7 +63,7 @@ class Calls:
         sizes: dict[str, int] = {}
         for name, words in self._all():
             more = _MORE.search(" ".join(words))
-            # "... (n more arguments)" is four words that stand for n.
+            # "... (n more arguments)" is four words in place of n.
             size = len(words) + (int(more[1]) - 4 if more else 0)
             sizes[name] = max(size, sizes.get(name, 0))
         assert sizes
@@ -95,7 +95,7 @@ def descriptors() -> int:
 
 
 class Seen:
-    """Notes which jobs have begun, or what they returned, and tells when there are as many as expected."""
+    """Notes which jobs have begun, or their results, and signals when there are as many as expected."""
 
     def __init__(self, expected: int) -> None:
         self.order: list[Any] = []
@@ -146,7 +146,7 @@ async def test_a_long_queue_is_taken_from_its_front_job_by_job(own_valkey, make_
 async def test_a_worker_that_emptied_its_queue_holds_no_job(own_valkey, make_queue):
     producer = make_queue(
         redis=own_valkey.url, is_worker=False, get_events=False
-    )  # nobody tells it of an end
+    )  # it gets no events of ends
     await save(producer, 10_000, at_once=500)
     queue = make_queue(redis=own_valkey.url, remove_on_success=True)
     succeeded = Seen(10_000)

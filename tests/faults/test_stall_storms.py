@@ -174,7 +174,7 @@ async def test_tens_of_thousands_of_orphans_beside_healthy_jobs(own_valkey, make
 
 
 async def test_each_stalled_job_is_told_though_the_check_breaks_off(own_valkey, make_queue, recorder):
-    """The ids of the calls before have gone back, and nobody else will tell of them."""
+    """The ids of the calls before have gone back, and only this check can report them."""
     async with proxy_to(own_valkey.port) as proxy:
         queue = make_queue(redis=proxy.url, is_worker=False, stall_interval=60_000, redis_timeout=300)
         await queue.ready()
@@ -191,9 +191,9 @@ async def test_each_stalled_job_is_told_though_the_check_breaks_off(own_valkey, 
             leave_orphans(client, queue.keys, [f"{n}" for n in range(1000)])
             with pytest.raises(RedisUnavailable):
                 await queue.check_stalled_jobs()
-            told = {job_id for (job_id,) in stalled.of("stalled")}
-            assert len(told) == 500
-            assert told == set(client.lrange(queue.keys.waiting, 0, -1))
+            reported = {job_id for (job_id,) in stalled.of("stalled")}
+            assert len(reported) == 500
+            assert reported == set(client.lrange(queue.keys.waiting, 0, -1))
         proxy.hold = lambda _request: False
         await queue.close()
 

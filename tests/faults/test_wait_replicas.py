@@ -1,4 +1,4 @@
-"""With ``wait_replicas`` a caller is told "done" only once replicas have it, and hears of it if they have not."""
+"""With ``wait_replicas`` a call returns only once replicas have the write, and raises if they do not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Servers:
 
     @contextlib.contextmanager
     def replica_frozen(self) -> Iterator[None]:
-        """Let the replica confirm nothing; its connection stands."""
+        """Let the replica confirm nothing; its connection stays open."""
         self.replica.pause()
         try:
             yield
@@ -83,7 +83,7 @@ async def failed_job(queue: Queue, servers: Servers) -> Job:
     return job
 
 
-#: What a caller is told was done, of a job that has failed or, for the first two, of another one.
+#: The calls that wait, on a job that has failed or, for the first two, on another one.
 COMMANDS: dict[str, Callable[[Queue, Job], Any]] = {
     "save": lambda queue, _job: queue.create_job().set_id("named").save(),
     "enqueue": lambda queue, _job: queue.enqueue(id="named"),
@@ -323,9 +323,9 @@ def answers(to_wait: bytes | None, to_save: bytes = b"*1\r\n$2\r\n17\r\n") -> Ca
 
 def save(pipeline: Pipeline) -> asyncio.Future[tuple[Any, RedisError | None]]:
     """Ask for a save; return a future of what its caller gets."""
-    told: asyncio.Future[tuple[Any, RedisError | None]] = asyncio.get_running_loop().create_future()
-    pipeline.defer(scripts.add_jobs, lambda: pack("EVALSHA"), lambda *end: told.set_result(end))
-    return told
+    reported: asyncio.Future[tuple[Any, RedisError | None]] = asyncio.get_running_loop().create_future()
+    pipeline.defer(scripts.add_jobs, lambda: pack("EVALSHA"), lambda *end: reported.set_result(end))
+    return reported
 
 
 async def test_one_wait_goes_behind_a_batch_bounded_below_the_timeout(pipeline, peer):

@@ -53,7 +53,7 @@ async def test_places_that_nobody_holds_are_free_again(make_queue, monkeypatch, 
         await job.result(timeout=20_000)
     assert {ran.count(job.id) for job in jobs} == {1, 2}, "what was lost has run again, the others have not"
     assert len(ran) == 6
-    # On a busy machine it may also be told that the worker took no jobs for long.
+    # On a busy machine it may also report that the worker took no jobs for long.
     (text,) = [each for each in stuck(record) if not each.startswith("the worker took none of ")]
     assert text == "2 places were taken by jobs that nobody ran (1, 2); they are free again"
     await eventually(lambda: queue.worker_health().is_healthy)

@@ -56,7 +56,7 @@ def no_thread_left() -> Iterator[None]:
 
 
 class World:
-    """A worker with one running job, and how that stands in Redis."""
+    """A worker with one running job, and the job's state in Redis."""
 
     def __init__(self, redis: Any, name: str, url: str) -> None:
         self.redis, self.name, self.url = redis, name, url

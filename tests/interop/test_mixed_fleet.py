@@ -1,4 +1,4 @@
-"""Node and Python workers on one queue at once: each job is done once, and whoever dies is replaced."""
+"""Node and Python workers on one queue at once: each job is done once, and dead workers are replaced."""
 
 from __future__ import annotations
 

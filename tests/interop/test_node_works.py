@@ -116,8 +116,8 @@ async def test_node_retries_by_the_policy_that_python_asked_for(
     assert await job.result(timeout=10_000) == "at last"
     assert (asyncio.get_running_loop().time() - began) * 1000 >= least_ms
     await heard.until("job succeeded")
-    told = [(job_id, str(error)) for job_id, error in heard.of("job retrying")]
-    assert told == [(job.id, "attempt 1"), (job.id, "attempt 2")]
+    reported = [(job_id, str(error)) for job_id, error in heard.of("job retrying")]
+    assert reported == [(job.id, "attempt 1"), (job.id, "attempt 2")]
     assert heard.of("job failed") == []
     stored = await queue.get_job("x")
     assert stored is not None

@@ -121,7 +121,7 @@ ODD += [
 
 
 def meant(value: Any) -> Any:
-    """Return what a reader of our bytes ought to get: ``null`` for what is no number, characters whole."""
+    """Return what a reader of our bytes ought to get: ``null`` for NaN and infinities, characters whole."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
@@ -199,9 +199,9 @@ async def test_odd_results_are_read_by_node_as_our_bytes_say(
     for job_id, message in ours.items():
         assert message.get("data") == meant(ODD[int(job_id)])
         assert ("data" in message) == (ODD[int(job_id)] is not None)
-    told = [message for message in tap.messages if b'"data":' in message]
-    read = await in_nodes_words(node, [message.decode() for message in told])
-    for message, text in zip(told, read, strict=True):
+    received = [message for message in tap.messages if b'"data":' in message]
+    read = await in_nodes_words(node, [message.decode() for message in received])
+    for message, text in zip(received, read, strict=True):
         assert heard[json.loads(message)["id"]] == json.dumps(json.loads(text)["data"])
     assert await odd_queue.is_in_set("000", "succeeded")
     for job in jobs[:20]:
@@ -255,7 +255,7 @@ async def test_odd_errors_are_errors_with_their_text_in_node(odd_queue: Queue, n
     heard = await node.until("job failed", COUNT, within_s=60)
     assert len(heard) == COUNT
     for job_id, error in heard:
-        text = meant(texts[int(job_id)]) or "ValueError"  # an error without a text is told by its type
+        text = meant(texts[int(job_id)]) or "ValueError"  # an error without a text is shown by its type
         if len(text) < 3000:
             assert error["$error"] == text
         else:

@@ -60,7 +60,7 @@ async def states(client: httpx.AsyncClient, queue_name: str) -> dict[str, list[s
 
 async def test_a_fleet_of_node_alone_is_on_every_screen(client, fleet, queue_name):
     overview = await client.get("/")
-    assert links_of(overview)[queue_name] == f"/q/{queue_name}/failed", "it is in trouble"
+    assert links_of(overview)[queue_name] == f"/q/{queue_name}/failed", "it needs an operator"
     assert await states(client, queue_name) == {
         "waiting": ["next"],
         "active": ["long"],

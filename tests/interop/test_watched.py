@@ -20,11 +20,11 @@ async def test_what_a_node_worker_does_is_told(make_queue: MakeQueue, make_node:
     async with aclosing(queue.watch_job(good.saved_id(), "20s")) as news:
         assert (await anext(news)).event == "waiting"
         await make_node(concurrency=1)
-        told = [(each.event, each.value) async for each in news]
-    assert told[-1] == ("succeeded", {"sum": 3})
-    told = [(each.event, each.value) async for each in queue.watch_job(bad.saved_id(), "20s")]
-    assert told[-1][0] == "failed"
-    assert "no such film" in str(told[-1][1])
+        reported = [(each.event, each.value) async for each in news]
+    assert reported[-1] == ("succeeded", {"sum": 3})
+    reported = [(each.event, each.value) async for each in queue.watch_job(bad.saved_id(), "20s")]
+    assert reported[-1][0] == "failed"
+    assert "no such film" in str(reported[-1][1])
 
 
 async def test_a_job_of_a_node_worker_is_explained(make_queue: MakeQueue, make_node: MakeNode) -> None:

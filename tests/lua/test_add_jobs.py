@@ -275,7 +275,7 @@ ODD_COUNTERS = [
 ]
 
 
-@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.real_redis("fakeredis cannot return an error inside a list")
 @pytest.mark.parametrize(("counter", "fault"), ODD_COUNTERS)
 @pytest.mark.parametrize("count", [1, 2, 500])
 def test_where_the_counter_cannot_count_it_says_why(bench, counter, fault, count):
@@ -287,7 +287,7 @@ def test_where_the_counter_cannot_count_it_says_why(bench, counter, fault, count
     assert bench.snapshot() == {"id": counter}
 
 
-@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.real_redis("fakeredis cannot return an error inside a list")
 @pytest.mark.parametrize(("counter", "_fault"), ODD_COUNTERS)
 def test_jobs_with_ids_of_their_own_need_no_counter(bench, counter, _fault):
     bench.put(id=counter, jobs={"old": "r"})
@@ -301,7 +301,7 @@ def test_jobs_with_ids_of_their_own_need_no_counter(bench, counter, _fault):
     }
 
 
-@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.real_redis("fakeredis cannot return an error inside a list")
 @pytest.mark.parametrize("more", [[], [("own", "r", "")]])
 def test_the_last_numbers_are_given_and_the_rest_refused(bench, more):
     bench.put(id=str(2**53 - 4))
@@ -345,7 +345,7 @@ def test_scattered_imported_ids_never_lose_a_job(bench):
     assert bench.redis.llen(bench.keys.waiting) == 4000
 
 
-@pytest.mark.real_redis("fakeredis cannot tell of an error inside a list")
+@pytest.mark.real_redis("fakeredis cannot return an error inside a list")
 def test_numbers_that_are_all_taken_up_to_the_end_are_refused(bench):
     end = 2**53 - 1
     bench.redis.hset(bench.keys.jobs, mapping={str(end - n): "imported" for n in range(5000)})

@@ -89,7 +89,7 @@ def test_a_failure_that_leaves_the_record_leaves_every_byte(bench):
 
 @pytest.mark.parametrize("drop", ["", "failed"])
 def test_an_unreadable_record_is_never_dropped(bench, drop):
-    """Whoever comes to look must find it."""
+    """A later reader must find it."""
     running(bench, "1")
     assert settle(bench, End("1", "failed", record=""), drop=drop) == [1]
     assert bench.snapshot() == {"jobs": {"1": "1 created"}, "failed": {"1"}}

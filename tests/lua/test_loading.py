@@ -1,4 +1,4 @@
-"""Scripts that Redis has forgotten are loaded again by whoever needs them, one or many at once."""
+"""Scripts that Redis has forgotten are loaded again when needed, one or many at once."""
 
 from __future__ import annotations
 

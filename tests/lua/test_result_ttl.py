@@ -101,11 +101,11 @@ def test_a_result_past_its_time_is_not_told_though_its_key_lives(bench):
     drop(bench, 600_000, End("long", keep="5:s1"))
     (name,) = lifetimes(bench)
     bench.put(**{name: {"short": f"{bench.now_ms() - 1}:5:s2", "next": f"{bench.now_ms() + 60_000}:5:s3"}})
-    told = [
+    reported = [
         bench.run(scripts.read_outcome, job_id=job_id, longest=1000, with_record="")[1]
         for job_id in ("long", "short", "next")
     ]
-    assert told == ["5:s1", None, "5:s3"]
+    assert reported == ["5:s1", None, "5:s3"]
 
 
 @pytest.mark.parametrize("how", [drop, cancel])

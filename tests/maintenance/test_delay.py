@@ -1,4 +1,4 @@
-"""Delayed jobs: when they are raised, by whom, and that a lost message or an error delays none for long."""
+"""Delayed jobs: when they are raised, and where; a lost message or an error delays none for long."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_distant_job_stays_and_is_announced(make_queue, redis):
         await queue.enqueue({}, delay_until=due_ms + 1000)
         await queue.enqueue({}, delay_until=due_ms - 1000)
         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
-        assert message["data"] == str(due_ms - 1000)  # the later one was no head
+        assert message["data"] == str(due_ms - 1000)  # the later one was not the head
     assert await redis.zscore(queue.keys.delayed, job.id) == due_ms
 
 

@@ -1,4 +1,4 @@
-"""When a look tells the worker what it has found, while ids are still on their way."""
+"""When the pause watch reports to the worker, while ids are still being moved."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ async def test_producers_keep_no_worker_from_its_jobs(
         return replies[made - 1]
 
     monkeypatch.setattr(PauseKeeper, "apply", apply)
-    told: list[tuple[int, Pause | None]] = []
+    reported: list[tuple[int, Pause | None]] = []
     context = make_queue(is_worker=False)._parts.context
-    watch = PauseWatch(context, on_change=lambda pause: told.append((made, pause)))
+    watch = PauseWatch(context, on_change=lambda pause: reported.append((made, pause)))
     await watch._look(Duty("pause watch", patience_s=5, on_error=print, on_silent=print))
     began = [(1, PAUSE)] if paused_calls else []
-    assert told == [*began, (paused_calls + MOST, None)]
+    assert reported == [*began, (paused_calls + MOST, None)]
     assert made == len(replies)

@@ -270,7 +270,7 @@ async def test_a_job_that_outlives_too_many_workers_fails(make_queue, redis):
 
 
 async def test_a_finished_job_has_no_deliveries_to_its_name(make_queue, redis):
-    """A retry by hand begins to count anew."""
+    """A retry by hand resets the count."""
     worker = make_queue(max_stalls=0)
     runs = []
 

@@ -12,5 +12,5 @@ from tests.support.warm_start import WarmStart
 
 @pytest.fixture
 def attack(warm_start: WarmStart) -> bombs.Attacking:
-    """What runs jobs in a process of its own, and tells how they ended and what they used up."""
+    """Runs jobs in a process of its own, and prints how they ended and the resources they used."""
     return partial(bombs.attack, warm_start)

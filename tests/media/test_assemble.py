@@ -275,7 +275,7 @@ async def test_progress_follows_ffmpeg_over_all_formats(tmp_path: Path) -> None:
     await AssemblyProcessor(ProcessorSettings(media_root=tmp_path))(job)
     assert job.reports == sorted(set(job.reports))
     assert (job.reports[0], job.reports[-1]) == (0, 100)
-    assert len([percent for percent in job.reports if 5 < percent < 100]) > 1  # ffmpeg tells twice a second
+    assert len([percent for percent in job.reports if 5 < percent < 100]) > 1  # ffmpeg reports twice a second
 
 
 @pytest.mark.parametrize(

@@ -81,22 +81,27 @@ def test_as_many_scenes_as_a_job_may_have_fit_on_a_command_line() -> None:
     assert len(max(arguments(FFMPEG, film, [SOURCE] * 251, OUTPUTS), key=len)) < 128 * 1024
 
 
-def maps(told: list[str]) -> list[tuple[str, str]]:
+def maps(reported: list[str]) -> list[tuple[str, str]]:
     """Return each stream that is written, and by what."""
-    places = [place for place, word in enumerate(told) if word == "-map"]
-    return [(told[place + 1], told[place + 3]) for place in places]
+    places = [place for place, word in enumerate(reported) if word == "-map"]
+    return [(reported[place + 1], reported[place + 3]) for place in places]
 
 
 def test_what_holds_the_same_is_encoded_once() -> None:
-    told = arguments(FFMPEG, FILM, INPUTS, OUTPUTS)
-    assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
+    reported = arguments(FFMPEG, FILM, INPUTS, OUTPUTS)
+    assert [reported[place + 1] for place, word in enumerate(reported) if word == "-i"] == [
         "file:master.mp4",
         "file:a.mp4",
         "file:b.mp4",
     ]
-    assert maps(told) == [("[v0]", "libx264"), ("[a0]", "aac"), ("[v1]", "libvpx-vp9"), ("[a1]", "libopus")]
-    assert "[f=mp4:movflags=+faststart]file:o.mp4|[f=mov:movflags=+faststart]file:o.mov" in told
-    assert told[-3:] == ["-f", "webm", "file:o.webm"]
+    assert maps(reported) == [
+        ("[v0]", "libx264"),
+        ("[a0]", "aac"),
+        ("[v1]", "libvpx-vp9"),
+        ("[a1]", "libopus"),
+    ]
+    assert "[f=mp4:movflags=+faststart]file:o.mp4|[f=mov:movflags=+faststart]file:o.mov" in reported
+    assert reported[-3:] == ["-f", "webm", "file:o.webm"]
 
 
 @pytest.mark.parametrize(
@@ -117,11 +122,11 @@ def test_copyable_pictures_are_decoded_only_where_needed(
 ) -> None:
     copy = StreamCopy(0, Fraction(1001, 30000), (30, 15))
     outputs = [(FILM_CONTAINERS[name], f"file:o.{name}") for name in formats]
-    told = arguments(FFMPEG, FILM, INPUTS, outputs, (copy, SCRIPT))
-    assert [told[place + 1] for place, word in enumerate(told) if word == "-i"] == [
+    reported = arguments(FFMPEG, FILM, INPUTS, outputs, (copy, SCRIPT))
+    assert [reported[place + 1] for place, word in enumerate(reported) if word == "-i"] == [
         f"file:{name}" for name in read
     ]
-    assert maps(told) == written
+    assert maps(reported) == written
 
 
 def test_names_in_a_list_of_outputs_are_taken_literally() -> None:

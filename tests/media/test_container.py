@@ -1,4 +1,4 @@
-"""Files whose index, or whose beginning, would take long to read: how much of them is read, and by whom."""
+"""Files whose index, or whose beginning, would take long to read: how much is read, and in which thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ffmpeg's complaints are told from texts of files, whatever these are."""
+"""ffmpeg's complaints are distinguished from any texts of files."""
 
 from __future__ import annotations
 

@@ -130,7 +130,9 @@ async def test_a_film_may_be_made_of_stills_alone(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=0xC84040:s=64x48", "-frames:v", "1", tmp_path / "s.png")
     ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "tone.wav")
     facts = await assembled(tmp_path, ["s.png", "s.png"], fps=10)
-    assert {name: round(told["duration"], 1) for name, told in facts.items()} == dict.fromkeys(facts, 10.0)
+    assert {name: round(reported["duration"], 1) for name, reported in facts.items()} == dict.fromkeys(
+        facts, 10.0
+    )
     assert frame_count(tmp_path / "job-1.mp4") == 100
     with pytest.raises(Discard, match="is a still"):
         await run_job(tmp_path, "music-mix", ["s.png"], "out.mp4", musicTrack="tone.wav")

@@ -1,4 +1,4 @@
-"""ffmpeg as a process: what it is started for, what it is told, and that it never outlives its owner."""
+"""ffmpeg as a process: when it is started, its arguments, and that it never outlives its owner."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ async def test_a_clip_that_refers_to_a_forbidden_file_gets_nothing(tmp_path: Pat
 def pretend(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Path]:
-    """``pretend(commands)`` puts a shell script on PATH that stands for ffmpeg."""
+    """``pretend(commands)`` puts a shell script on PATH in place of ffmpeg."""
     program = tmp_path_factory.mktemp("bin") / "ffmpeg"
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 

@@ -125,7 +125,7 @@ async def test_250_inputs_have_room_for_their_command_and_threads(tmp_path: Path
     assert (done.exit_status, done.frames) == (0, 500)
 
 
-#: Whoever opens all checks of what a file says still has the limits of what its ffmpeg does.
+#: With all limits on a file's declarations raised, the limits on its ffmpeg still hold.
 OPEN = {
     "BEEQ_MEDIA_MAX_SECONDS": "99999999",
     "BEEQ_MEDIA_MAX_GAP_S": "99999999",

@@ -163,7 +163,7 @@ async def test_progress_follows_ffmpeg(tmp_path: Path) -> None:
     await MediaProcessor(ProcessorSettings(media_root=tmp_path))(job)
     assert job.reports == sorted(set(job.reports))
     assert (job.reports[0], job.reports[-1]) == (0, 100)
-    assert len(job.reports) > 3  # ffmpeg tells twice a second
+    assert len(job.reports) > 3  # ffmpeg reports twice a second
 
 
 async def test_a_file_without_a_picture_cannot_be_stitched(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run of ffmpeg that stands still is ended."""
+"""A run of ffmpeg that does not advance is ended."""
 
 from __future__ import annotations
 

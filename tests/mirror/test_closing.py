@@ -66,7 +66,7 @@ async def test_a_close_cut_short_leaves_no_task_of_pymongos(scene: Scene, eventu
     before = asyncio.all_tasks()
     async with proxy_to(scene.mongo.port) as proxy:
         collection = StatusCollection(url_over(proxy, scene))
-        await collection.ensure_index()  # there is a session, whose end MongoDB is to be told
+        await collection.ensure_index()  # there is a session, whose end must be sent to MongoDB
         proxy.freeze()
         closing = asyncio.ensure_future(collection.close())
         await asyncio.sleep(0.1)

@@ -58,8 +58,8 @@ def test_check_says_what_differs_and_what_does_not(beeq: Beeq, queue_name: str) 
     assert ran.stdout == (
         f"webhook-processing {job_id}: in Redis queued, in the mirror nothing\n1 jobs differ\n"
     )
-    told = beeq.run("mirror", "--check", "--json").stdout
-    assert json.loads(told) == {
+    reported = beeq.run("mirror", "--check", "--json").stdout
+    assert json.loads(reported) == {
         "queue": "webhook-processing",
         "id": job_id,
         "redis": "queued",

@@ -214,13 +214,13 @@ async def test_whatever_happens_the_mirror_equals_the_model_in_the_end(scene: Sc
     for _ in range(40):
         await history.dice.choice(steps)()
     await history.finish()
-    told = {job_id: document["status"] for job_id, document in scene.documents().items()}
+    reported = {job_id: document["status"] for job_id, document in scene.documents().items()}
     expected = {job_id: status.split()[0] for job_id, status in history.statuses.items()}
     for job_id in history.retried:
         # Of a failed job that was retried and removed before anybody looked, nobody can know.
-        if (expected[job_id], told[job_id]) == ("cancelled", "failed"):
+        if (expected[job_id], reported[job_id]) == ("cancelled", "failed"):
             expected[job_id] = "failed"
-    for job_id in history.silent - told.keys():
+    for job_id in history.silent - reported.keys():
         # Nor of one that was enqueued and removed before anybody looked.
         assert expected.pop(job_id) == "cancelled"
-    assert told == expected
+    assert reported == expected

@@ -33,7 +33,7 @@ async def handler(job):
     return {"n": n}
 
 
-async def told(service: QueueService, job_id: str) -> dict[str, Any]:
+async def reported(service: QueueService, job_id: str) -> dict[str, Any]:
     """Return the job's status; there is one."""
     status = await service.get_job_status(job_id)
     assert status is not None
@@ -234,8 +234,8 @@ async def test_a_job_removed_before_any_write_still_has_its_end(scene):
     for job in (done, broken):
         await queue.remove_job(job.id)
     assert await scene.mirror().flush(120)
-    told = {job_id: (d["status"], d["result"], d["error"]) for job_id, d in scene.documents().items()}
-    assert told == {done.id: right(1), broken.id: right(3)}
+    reported = {job_id: (d["status"], d["result"], d["error"]) for job_id, d in scene.documents().items()}
+    assert reported == {done.id: right(1), broken.id: right(3)}
 
 
 @pytest.mark.parametrize("is_removed", [True, False])
@@ -284,7 +284,7 @@ async def test_a_hand_written_status_outlives_a_finished_jobs_removal(scene, eve
         await service.update_job_status(job.saved_id(), "queued")
         await service._mirror.reconciler.run_once("webhook-processing")
         assert await service._mirror.flush(120)
-        assert (await told(service, job.saved_id()))["status"] == "queued"
+        assert (await reported(service, job.saved_id()))["status"] == "queued"
 
 
 async def test_what_nobody_noted_is_found_by_looking(scene, eventually, monkeypatch):
@@ -335,18 +335,18 @@ async def test_a_status_written_by_hand_stands_until_something_happens(scene, ev
         job = await service.add_webhook_job(webhook(1))
         await eventually(lambda: job.id in scene.documents())
         await service.update_job_status(job.id, "failed", result={"x": 1}, error="by hand")
-        status = await told(service, job.id)
+        status = await reported(service, job.id)
         assert (status["status"], status["result"], status["error"]) == ("failed", {"x": 1}, "by hand")
         assert "_id" not in status
         assert service._mirror is not None
         assert await service._mirror.flush(120)
         await service._mirror.reconciler.run_once("webhook-processing")
         assert await service._mirror.flush(120)
-        assert (await told(service, job.id))["status"] == "failed"
+        assert (await reported(service, job.id))["status"] == "failed"
         scene.worker("webhook-processing", handler)
 
         async def is_completed():
-            status = await told(service, job.id)
+            status = await reported(service, job.id)
             return (status["status"], status["error"]) == ("completed", None)
 
         await eventually(is_completed)
@@ -358,7 +358,7 @@ async def test_while_the_mirror_is_away_or_behind_redis_answers(make_scene, own_
     scene = make_scene(own_mongo)
     async with QueueService(redis=scene.redis_url, prefix=scene.prefix, mongo_url=scene.mongo_url) as service:
         job = await service.add_webhook_job(webhook(1))
-        status = await told(service, job.id)
+        status = await reported(service, job.id)
         assert (status["jobId"], status["status"]) == (job.id, "queued")
         assert await service.get_job_status("unknown") is None
 

@@ -103,7 +103,7 @@ def test_removed_jobs_take_nothing_from_what_was_counted():
 
 
 def test_jobs_with_automatic_ids_are_named_at_once():
-    """A burst of 100 came and was done; their ends are told a minute later, where nothing new had come."""
+    """A burst of 100 came and was done; their ends are reported a minute later, when nothing new had come."""
     assert unnamed([0, 100], [100, 0], [0, 100]) == [0, 0]
 
 

@@ -1,4 +1,4 @@
-"""Watching one job: what is told of it, by whomever it is worked on, until it has ended."""
+"""Watching one job, on workers of any kind, until it has ended."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ async def test_progress_failed_attempts_and_the_end_are_told(queue, make_queue):
             raise ValueError("not yet")
         return {"a": 1}
 
-    told = [(each.event, each.value) async for each in news]
-    assert [each for each in told if each[0] not in ("waiting", "active")] == [
+    reported = [(each.event, each.value) async for each in news]
+    assert [each for each in reported if each[0] not in ("waiting", "active")] == [
         ("progress", 40),
         ("retrying", "not yet"),
         ("progress", 40),
         ("succeeded", {"a": 1}),
     ]
-    assert ("active", None) in told
+    assert ("active", None) in reported
 
 
 async def test_a_job_for_which_others_run_first_says_how_many(queue):
@@ -59,7 +59,7 @@ async def test_a_job_for_which_others_run_first_says_how_many(queue):
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "reported"),
     [
         (lambda queue, job: queue.cancel_job(job.id), [("cancelled", "Job 1 was cancelled")]),
         (lambda queue, job: queue.remove_job(job.id), [("gone", None)]),
@@ -67,12 +67,12 @@ async def test_a_job_for_which_others_run_first_says_how_many(queue):
     ],
     ids=["cancelled", "removed", "destroyed"],
 )
-async def test_what_is_taken_away_meanwhile_is_told(queue, make_queue, act, told):
+async def test_what_is_taken_away_meanwhile_is_reported(queue, make_queue, act, reported):
     job = await queue.enqueue({})
     news = queue.watch_job(job.id, "20s")
     assert (await anext(news)).event == "waiting"
     await act(make_queue(is_worker=False), job)
-    assert [(each.event, each.value) async for each in news] == told
+    assert [(each.event, each.value) async for each in news] == reported
 
 
 async def test_a_job_that_has_ended_is_told_at_once(queue, make_queue):
@@ -117,12 +117,12 @@ async def test_a_job_that_is_put_off_is_told(queue, make_queue):
         if times == 1:
             raise Postpone(200, "not now")
 
-    told = await watched(queue, (await queue.enqueue({})).id)
-    assert ("postponed", "not now") in told
-    assert told[-1] == ("succeeded", None)
+    reported = await watched(queue, (await queue.enqueue({})).id)
+    assert ("postponed", "not now") in reported
+    assert reported[-1] == ("succeeded", None)
 
 
-@pytest.mark.real_redis("it cannot tell that no other database is in use, so such events are doubted")
+@pytest.mark.real_redis("it cannot show that no other database is in use, so such events are doubted")
 async def test_a_failed_job_that_a_peer_retries_is_watched(queue, redis):
     """Node's retry leaves the record as it is: it goes on saying that the job has failed."""
     record = {"data": {}, "options": {"timestamp": 1, "stacktraces": ["Error: no"]}, "status": "failed"}
@@ -155,8 +155,8 @@ async def test_a_delayed_job_is_told_to_wait_once_it_is_raised(queue, redis):
     assert (await anext(news)).event == "delayed"
     async with redis.pipeline(transaction=True) as step:
         await step.zrem(queue.keys.delayed, job.id).lpush(queue.keys.waiting, job.id).execute()
-    told = await anext(news)
-    assert (told.event, told.value) == ("waiting", 0)
+    reported = await anext(news)
+    assert (reported.event, reported.value) == ("waiting", 0)
 
 
 async def test_an_unreadable_record_is_watched_all_the_same(queue, redis):
@@ -168,7 +168,7 @@ async def test_an_unreadable_record_is_watched_all_the_same(queue, redis):
     assert [each.event async for each in news] == ["gone"]
 
 
-@pytest.mark.real_redis("it cannot tell that no other database is in use, so such events are doubted")
+@pytest.mark.real_redis("it cannot show that no other database is in use, so such events are doubted")
 async def test_of_much_progress_the_newest_is_told(queue, redis):
     job = await queue.enqueue({})
     news = queue.watch_job(job.id, "20s")
@@ -179,8 +179,8 @@ async def test_of_much_progress_the_newest_is_told(queue, redis):
         step.publish(queue.keys.events, json.dumps({"id": job.id, "event": "succeeded", "data": "done"}))
         await step.execute()
     await job.result(20_000)
-    told = [each async for each in news]
-    assert [each.value for each in told[-2:]] == [3000, "done"]
+    reported = [each async for each in news]
+    assert [each.value for each in reported[-2:]] == [3000, "done"]
 
 
 async def test_the_blocking_queue_watches_too(queue, valkey, queue_name):

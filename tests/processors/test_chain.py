@@ -47,7 +47,7 @@ def film(status: str, **more: Any) -> Any:
 
 @pytest.fixture
 async def provider(tmp_path: Path) -> AsyncIterator[AIServer]:
-    """What stands behind the proxy."""
+    """The server behind the proxy."""
     ffmpeg("-f", "lavfi", "-i", "color=lime:s=64x48", "-frames:v", "1", tmp_path / "picture.png")
     clip = colour_clip(tmp_path / "provider.mp4", "blue", tone_hz=440, options=H264)
     async with AIServer() as server:

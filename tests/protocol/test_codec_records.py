@@ -162,7 +162,7 @@ TOLERATED: list[tuple[bytes, Record]] = [
     (b'{"options":{"timestamp":null,"stacktraces":null}}', Record({}, {"timestamp": 5, "stacktraces": []})),
     (b'{"options":{"timestamp":0,"stacktraces":[]}}', Record({}, {"timestamp": 5, "stacktraces": []})),
     (b'{"options":{"timestamp":9}}', Record({}, {"timestamp": 9, "stacktraces": []})),
-    # Whatever stands for the traces becomes a list: a Node worker would throw for ever.
+    # Any value in place of the traces becomes a list: a Node worker would throw for ever.
     (b'{"options":{"stacktraces":"Error: x"}}', Record({}, {"stacktraces": ["Error: x"], "timestamp": 5})),
     (b'{"options":{"stacktraces":{"0":"x"}}}', Record({}, {"stacktraces": [{"0": "x"}], "timestamp": 5})),
     (b'{"options":{"stacktraces":{}}}', Record({}, {"stacktraces": [], "timestamp": 5})),

@@ -38,7 +38,7 @@ class BrokenError(Exception):
 
 
 class OddError(Exception):
-    """Says something that is no text."""
+    """Returns something other than a text."""
 
     def __str__(self) -> str:
         return 5  # type: ignore[return-value]  # noqa: PLE0307 - that is what is odd

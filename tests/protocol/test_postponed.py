@@ -70,7 +70,7 @@ def test_after_a_day_in_all_the_job_fails() -> None:
     assert (outcome.status, outcome.is_postponed) == ("failed", False)
     assert json.loads(outcome.message)["data"] == "busy; the job was postponed for a day in all"
     options = options_of(outcome)
-    assert options["beeq"] == {"memory": {"a": 1}}  # queued again by hand, it may wait anew
+    assert options["beeq"] == {"memory": {"a": 1}}  # queued again by hand, it may wait again
     assert len(options["stacktraces"]) == 1
 
 

@@ -1,4 +1,4 @@
-"""Supervision by itself: whatever ends a duty, it begins again; what is no hang is not taken for one."""
+"""Supervision by itself: a duty is restarted after any end; only a real hang counts as one."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_a_queue_whose_thread_has_ended_says_so(valkey, queue_name, background):
 
 
 def test_a_call_under_way_ends_with_its_thread(valkey, queue_name, background):
-    """The loop is stopped, and not closed: nothing that runs there is told."""
+    """The loop is stopped, and not closed: nothing that runs there is notified."""
     queue = Queue(queue_name, redis=valkey.url)
     job = queue.enqueue({})
     loop, thread = background._running

@@ -229,8 +229,8 @@ async def test_a_callback_of_an_unpackable_call_may_make_another(shared):
 
 
 async def test_who_cannot_take_his_reply_keeps_nobody_from_theirs(shared):
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
 
     def cannot(reply: Any, _error: Any) -> None:
         raise ValueError(reply)
@@ -241,7 +241,7 @@ async def test_who_cannot_take_his_reply_keeps_nobody_from_theirs(shared):
     behind = asyncio.ensure_future(shared.call("ECHO", "behind"))
     assert [await within(before), await within(behind)] == [b"before", b"behind"]
     assert await within(shared.call("ECHO", "next")) == b"next"
-    assert [str(context["exception"]) for context in told] == ["b'odd'"]
+    assert [str(context["exception"]) for context in reported] == ["b'odd'"]
 
 
 async def test_a_cancelled_caller_takes_nothing_from_the_others(shared, peer):

@@ -93,10 +93,10 @@ def is_loading(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     def is_told() -> bool:
         with (
             server.sync_client(retry=Retry(NoBackoff(), 0)) as client,
-            pytest.raises(redis.RedisError) as told,
+            pytest.raises(redis.RedisError) as reported,
         ):
             client.ping()
-        return isinstance(told.value, redis.exceptions.BusyLoadingError)
+        return isinstance(reported.value, redis.exceptions.BusyLoadingError)
 
     with monkeypatch.context() as patch:
         patch.setattr(server, "_wait_until_it_answers", lambda: until(is_told))

@@ -130,7 +130,7 @@ async def test_replies_are_given_in_order_wherever_the_stream_is_cut(ends):
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("reported", "meant"),
     [
         (
             "ERR Error running script (call to f_abc): @user_script:7: @user_script: 7: -READONLY You can't write.",
@@ -140,15 +140,17 @@ async def test_replies_are_given_in_order_wherever_the_stream_is_cut(ends):
         ("OOM of Error running script: -READONLY", None),
     ],
 )
-async def test_an_error_inside_a_script_of_redis_6_is_named_by_itself(ends, told, meant):
+async def test_an_error_inside_a_script_of_redis_6_is_named_by_itself(ends, reported, meant):
     end = ends.ask(*PING)
-    ends.wire.data_received(f"-{told}\r\n".encode())
-    assert str(end.replies[0]) == (meant or told)
+    ends.wire.data_received(f"-{reported}\r\n".encode())
+    assert str(end.replies[0]) == (meant or reported)
 
 
 async def test_who_cannot_take_a_reply_keeps_nobody_from_theirs(ends):
-    told: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: reported.append(context["exception"])
+    )
     defects = [ZeroDivisionError("a reply"), ZeroDivisionError("the end")]
 
     def ask_defectively(defect: Exception) -> None:
@@ -165,7 +167,7 @@ async def test_who_cannot_take_a_reply_keeps_nobody_from_theirs(ends):
     assert (answered.replies, answered.error) == ([b"TWO"], None)
     ends.wire.close()
     assert (left.replies, left.times) == ([], 1)
-    assert told == defects
+    assert reported == defects
 
 
 async def test_a_reply_is_given_out_only_when_its_ask_is_complete(ends):
@@ -246,10 +248,10 @@ async def test_a_late_reply_ends_the_wire_and_is_taken_for_no_other(ends):
     assert str((await late.over()).error) == "Redis did not answer in time"
     assert next_.error is late.error
     assert not ends.wire.is_open
-    anew = ends.ask()
+    later = ends.ask()
     with contextlib.suppress(OSError):
         ends.peer.sendall(b"+late\r\n")
-    assert (await anew.over()).error is late.error
+    assert (await later.over()).error is late.error
 
 
 async def test_half_a_reply_is_late_too(ends):
@@ -315,7 +317,7 @@ async def test_closing_fails_what_is_under_way_and_may_be_repeated(ends):
     ends.wire.connection_lost(None)
     answered, cut = [(end.replies, end.error, end.times) for end in asked]
     assert answered == ([b"PONG"], None, 1)
-    assert cut == ([b"PONG"], reason, 1)  # what had come is told
+    assert cut == ([b"PONG"], reason, 1)  # the replies so far are delivered
     assert await ends.ended() is reason
     ends.wire.data_received(b"+late\r\n")
     assert asked[1].times == 1
@@ -572,21 +574,21 @@ def message_on(channel: bytes, text: bytes) -> bytes:
     return b"*3\r\n$7\r\nmessage\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(text), text)
 
 
-@pytest.mark.parametrize("trouble", ["hangs up", "garbage", "refusal", "wrong shape"])
-async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, peer, trouble):
+@pytest.mark.parametrize("fault", ["hangs up", "garbage", "refusal", "wrong shape"])
+async def test_a_subscriber_comes_back_after_whatever_its_peer_does(hearing, peer, fault):
     peer.answer = confirm
     await hearing.subscriber.add("one", timeout_ms=5000)
     await hearing.subscriber.add("two", timeout_ms=5000)
     before = len(hearing.subscribed)
-    if trouble == "hangs up":
+    if fault == "hangs up":
         peer.hang_up()
     else:
-        peer.say({"garbage": b"?!\r\n", "refusal": b"-ERR odd\r\n", "wrong shape": b":1\r\n"}[trouble])
+        peer.say({"garbage": b"?!\r\n", "refusal": b"-ERR odd\r\n", "wrong shape": b":1\r\n"}[fault])
     await eventually(lambda: len(hearing.subscribed) == before + 2)
     assert set(hearing.subscribed[before:]) == {"one", "two"}
     assert peer.commands[-2:] == [[b"SUBSCRIBE", b"one"], [b"SUBSCRIBE", b"two"]]
     assert len(hearing.errors) == 1
-    assert isinstance(hearing.errors[0], RedisRefused if trouble == "refusal" else RedisUnavailable)
+    assert isinstance(hearing.errors[0], RedisRefused if fault == "refusal" else RedisUnavailable)
     peer.say(message_on(b"two", b"hi"))
     await eventually(lambda: hearing.messages == [("two", b"hi")])
     await peer.until(lambda: peer.open_count == 1)

@@ -159,8 +159,8 @@ async def test_who_is_about_to_be_promoted_is_asked_itself(peers, connector):
     new.answer = lambda command: answers[command[0]]
     resp = await connector.connect()
     await sentinel.until(lambda: is_subscribed(sentinel))
-    told = f"slave 127.0.0.1:{new.port} 127.0.0.1 {new.port} @ mymaster 127.0.0.1 {old.port}"
-    sentinel.publish(message(b"+failover-state-wait-promotion", told))
+    reported = f"slave 127.0.0.1:{new.port} 127.0.0.1 {new.port} @ mymaster 127.0.0.1 {old.port}"
+    sentinel.publish(message(b"+failover-state-wait-promotion", reported))
     await new.until(lambda: new.commands.count([b"ROLE"]) > 1)
     assert resp.is_open
     answers[b"ROLE"] = array(b"master")

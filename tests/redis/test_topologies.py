@@ -44,7 +44,7 @@ async def is_hidden(queue, job_id) -> bool:
 
 @pytest.mark.parametrize("tag", ["a", "b", "c", "d"])
 async def test_a_queue_in_a_cluster_works_wherever_its_slot_lives(cluster, tag, eventually):
-    """Each queue is told of one node only, which need not own its slot."""
+    """Each queue gets one node only, which need not own its slot."""
     url = f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}"
     async with Queue("sums", redis=url, prefix=f"{{{tag}}}") as queue:
 

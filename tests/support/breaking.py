@@ -29,12 +29,12 @@ async def end(way: str) -> None:
 
 
 class Breaker:
-    """Stands around the coroutine of a duty, and breaks it when told to, once."""
+    """Wraps the coroutine of a duty, and breaks it on command, once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> None:
         self._real = getattr(owner, name)
         self._way = ""
-        self._told: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._order: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         breaker = self
 
         async def run(self: Any, duty: Duty, *arguments: Any) -> None:
@@ -43,15 +43,15 @@ class Breaker:
         monkeypatch.setattr(owner, name, run)
 
     async def _run(self, real: Callable[[], Awaitable[Any]]) -> None:
-        told = asyncio.Event()
-        self._told = asyncio.get_running_loop(), told
+        order = asyncio.Event()
+        self._order = asyncio.get_running_loop(), order
         working = asyncio.ensure_future(real())
-        breaking = asyncio.ensure_future(told.wait())
+        breaking = asyncio.ensure_future(order.wait())
         try:
             await asyncio.wait([working, breaking], return_when=asyncio.FIRST_COMPLETED)
         finally:
             breaking.cancel()
-            is_broken = told.is_set()
+            is_broken = order.is_set()
             if is_broken or not working.done():
                 working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -63,11 +63,11 @@ class Breaker:
 
     def has_begun(self) -> bool:
         """Return whether the duty has begun."""
-        return self._told is not None
+        return self._order is not None
 
     def break_it(self, way: str) -> None:
         """Break the duty in this way."""
         self._way = way
-        assert self._told is not None, "the duty has begun"
-        loop, told = self._told
-        loop.call_soon_threadsafe(told.set)
+        assert self._order is not None, "the duty has begun"
+        loop, order = self._order
+        loop.call_soon_threadsafe(order.set)

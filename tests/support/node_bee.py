@@ -25,7 +25,7 @@ class NodeError(Exception):
 class NodeBee:
     """One Node process with one queue. Every wait is bounded; ``end`` leaves nothing behind.
 
-    ``news`` has what the process told of its own accord, as ``(name, *arguments)``: the queue's events
+    ``news`` has the unsolicited messages of the process, as ``(name, *arguments)``: the queue's events
     under their names, those of the job objects made there as ``its …``, and ``handling``.
     """
 
@@ -82,7 +82,7 @@ class NodeBee:
         assert self._process.stdin is not None
         line = json.dumps({"call": number, "op": op, **ask})
         self._process.stdin.write(line.encode() + b"\n")
-        with contextlib.suppress(ConnectionError):  # the reader tells why the process died
+        with contextlib.suppress(ConnectionError):  # the reader raises why the process died
             await self._process.stdin.drain()
         return await asyncio.wait_for(answer, 30)
 
@@ -107,10 +107,10 @@ class NodeBee:
         where: Callable[..., bool] | None = None,
         within_s: float = PATIENCE_S,
     ) -> list[tuple[Any, ...]]:
-        """Wait until ``name`` was told ``count`` times; return their arguments.
+        """Wait for ``count`` messages ``name``; return their arguments.
 
         Raises:
-            AssertionError: it was not, in time, or the process died; the message has what was told.
+            AssertionError: they did not come in time, or the process died; the message lists those that came.
         """
         try:
             async with asyncio.timeout(within_s):

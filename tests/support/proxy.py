@@ -40,7 +40,7 @@ class _Line:
 
 
 class Proxy:
-    """Forwards bytes both ways until told otherwise.
+    """Forwards bytes both ways until another mode is set.
 
     Nothing is held in memory: who sends faster than the other side reads waits, as on a real line.
 
@@ -75,7 +75,7 @@ class Proxy:
         self._requests_line.bytes_per_s = self._replies_line.bytes_per_s = bytes_per_s
 
     def lead_to(self, target_port: int) -> None:
-        """Lead the connections that are made from now on to another server; those that stand stay."""
+        """Lead new connections to another server; open ones stay."""
         self._target_port = target_port
 
     def freeze(self) -> None:

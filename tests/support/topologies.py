@@ -1,4 +1,4 @@
-"""Servers that stand in for each other: the benchmarks' own, under the names by which tests know them."""
+"""Servers that can replace each other: the benchmarks' own, under the names that tests use."""
 
 from benchmarks.topologies import (
     NAME,

@@ -169,7 +169,7 @@ class WarmStart:
                 stdout=subprocess.PIPE,  # no terminal, as the programs' own
                 pass_fds=[theirs.fileno(), listener.fileno()],
             )
-        #: What stands for ``sys.executable`` in a command line.
+        #: Replaces ``sys.executable`` in a command line.
         self.python = (sys.executable, "-I", "-S", str(_PROGRAM), name)
         self._line = ours
         self._lock = threading.Lock()
@@ -215,7 +215,7 @@ class WarmStart:
 
 
 class _Children:
-    """The programs that were forked here, each with the line on which its end is told."""
+    """The programs that were forked here, each with the pipe for its exit code."""
 
     def __init__(self) -> None:
         self._lines: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: pid, and where to tell
@@ -278,7 +278,7 @@ def _serve(line: socket.socket, listener: socket.socket) -> None:
             _fork(fds, children, [line, listener], dies_with_asking=False)
 
 
-#: An order, where to tell of the program, and its streams.
+#: An order, the pipe for reports on the program, and its streams.
 _FDS = 5
 
 

@@ -1,4 +1,4 @@
-"""Bodies that are no good to the HTTP face: wrong, too large, too slow, too deep, or without an end."""
+"""Bad bodies for the HTTP API: wrong, too large, too slow, too deep, or without an end."""
 
 from __future__ import annotations
 

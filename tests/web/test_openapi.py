@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: of every route, every answer, and what a request may hold."""
+"""The OpenAPI document is right about every route, every answer, and the content of requests."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ async def test_any_other_answer_is_left_to_the_jobs_policy(
         with pytest.raises(DeliveryFailed) as caught:
             await make_processor()(webhook(receiver.url("/path?token=hunter2"), retries=5))
 
-    told = ", and redirects are not followed" if status < 400 else ""
-    assert str(caught.value) == f"webhook answered {status}{told}"
+    reported = ", and redirects are not followed" if status < 400 else ""
+    assert str(caught.value) == f"webhook answered {status}{reported}"
 
 
 def in_seconds(seconds: int) -> str:
@@ -271,9 +271,9 @@ async def test_a_gone_receiver_and_a_refused_one_use_up_no_retries(
     assert len(receiver.requests) == (1 if status == 410 else 0)
     assert stored.options["retries"] == 5
     assert len(stored.options["stacktraces"]) == 1
-    told = str(caught.value) + "".join(stored.options["stacktraces"])
-    assert "hunter2" not in told
-    assert SECRET.removeprefix("whsec_") not in told
+    reported = str(caught.value) + "".join(stored.options["stacktraces"])
+    assert "hunter2" not in reported
+    assert SECRET.removeprefix("whsec_") not in reported
 
 
 async def test_a_host_or_url_out_of_all_bounds_is_refused(make_processor: MakeProcessor) -> None:

@@ -40,7 +40,7 @@ def triple(factor, job):
 
 
 class Adder:
-    """A callable that is no function."""
+    """A callable that is not a function."""
 
     def __init__(self, summand):
         self.summand = summand
@@ -186,7 +186,7 @@ def refuse(job):
 
 
 class Odd(Exception):
-    """Cannot be pickled, nor made anew."""
+    """Cannot be pickled, nor constructed again."""
 
     def __init__(self, one, two):
         super().__init__(f"odd {one}")
@@ -266,7 +266,7 @@ def spoil_options(job):
 
 
 def die(job):
-    """Die as told: by an exit code, or by a signal."""
+    """Die in the given way: by an exit code, or by a signal."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if job.data.get("once") and job.options["retries"] == 0:
         return "alive"
@@ -318,7 +318,7 @@ def say_and_end(job):
 
 
 def fork(_job):
-    """Come back twice, as whoever forks and forgets."""
+    """Return twice, like code that forks and does not exit."""
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
@@ -337,7 +337,7 @@ def use_multiprocessing(_job):
 
 
 def stop_a_program(_job):
-    """Return how a program ends that is told to, politely."""
+    """Return how a program ends after SIGTERM."""
     with subprocess.Popen(["sleep", str(BOUND_S)]) as program:
         program.terminate()
         return program.wait(BOUND_S)

@@ -279,7 +279,7 @@ class World:
         for outcome in action.outcomes:
             holder = self.redis.claims.get(outcome.job.raw_id, b"")
             is_stray = holder.startswith(TOKEN_PREFIX) and holder not in self.running
-            assert not (outcome in self.redis.recorded and is_stray), "a recorded outcome is told as lost"
+            assert not (outcome in self.redis.recorded and is_stray), "a recorded outcome is reported as lost"
 
     def _do_fetch(self, _action: Any) -> None:
         assert (self.is_fetching, self.is_fetch_resting) == (False, False), "a second fetch"
@@ -589,7 +589,7 @@ class World:
             raw_id = self.redis.active.pop(n % len(self.redis.active))
             self.redis.claims.pop(raw_id, None)
             self.redis.deliveries.pop(raw_id, None)
-            # Of what was recorded nothing is left that a later call could tell.
+            # Nothing of the recorded outcome is left for a later call to find.
             self.redis.recorded = [outcome for outcome in self.redis.recorded if outcome.job.raw_id != raw_id]
             self.redis.add(raw_id)
 

@@ -18,7 +18,7 @@ TRAINING = 30
 
 
 class Works:
-    """A worker that notes what it runs, and at one job waits until it is told to go on."""
+    """A worker that notes its jobs, and at one job waits for the test."""
 
     def __init__(
         self, make_queue: Any, *, concurrency: int = 1, bound_ms: int = BOUND_MS, **settings: Any
@@ -60,7 +60,7 @@ async def fill(operator: Any, count: int = TRAINING + 60) -> list[Any]:
 
 
 async def stopped(works: Works) -> int:
-    """Wait until a job stands in the way of some that are claimed ahead; return how many are."""
+    """Wait until a job blocks some that are claimed ahead; return how many."""
     await asyncio.wait_for(works.at_it.wait(), 30)
     return len(works.ahead)
 

@@ -33,7 +33,7 @@ class Scene:
         self.producer = make_queue(is_worker=False, **CALM)
         self.keys = self.worker.keys
         self.redis = redis
-        self.told = recorder(self.worker, "error", "succeeded", "failed", "retrying", "cancelled")
+        self.reported = recorder(self.worker, "error", "succeeded", "failed", "retrying", "cancelled")
         self.runs: list[str] = []
         self.stopped = asyncio.Event()
         self.job: Any = None
@@ -121,10 +121,10 @@ async def test_who_loses_a_job_stops_it_says_so_once_and_is_free(scene, takes_it
     await takes_it(scene)
     await scene.is_stopped()
     await scene.place_is_free()
-    ((error,),) = scene.told.of("error")
+    ((error,),) = scene.reported.of("error")
     assert isinstance(error, JobLost)
     assert error.job_id == "taken"
-    assert {call[0] for call in scene.told.calls} <= {"error", "succeeded"}
+    assert {call[0] for call in scene.reported.calls} <= {"error", "succeeded"}
     scheduler = scene.worker._consumer.worker.pump.scheduler
     await eventually(lambda: scheduler.places.taken == 0)  # an event may overtake the reply
     assert not scheduler.claimed
@@ -138,7 +138,7 @@ async def test_nobody_beats_for_a_job_that_is_lost(scene):
     # The next job is beaten for, all the while.
     await scene.place_is_free()
     assert await scene.redis.sismember(scene.keys.stalling, "taken")
-    await scene.told.until("error")
+    await scene.reported.until("error")
     await scene.job.remove()
 
 
@@ -147,8 +147,8 @@ async def test_a_cancelled_job_counts_as_cancelled_not_as_lost(scene, monkeypatc
     assert await scene.job.cancel()
     await scene.is_stopped()
     await scene.place_is_free()
-    await scene.told.until("succeeded")  # the result is told before
-    assert {call[0] for call in scene.told.calls} == {"cancelled", "succeeded"}
+    await scene.reported.until("succeeded")  # the result comes first
+    assert {call[0] for call in scene.reported.calls} == {"cancelled", "succeeded"}
 
 
 async def test_a_check_by_node_leaves_the_claim_and_the_handler(scene, make_queue, eventually):
@@ -166,7 +166,7 @@ async def test_a_check_by_node_leaves_the_claim_and_the_handler(scene, make_queu
 
     assert await scene.job.result(timeout=10_000) == "done elsewhere"
     await scene.is_stopped()
-    ((error,),) = await scene.told.until("error")
+    ((error,),) = await scene.reported.until("error")
     assert isinstance(error, JobLost)
 
 
@@ -175,9 +175,9 @@ async def _is_beaten_for(scene):
 
 
 async def test_a_worker_that_takes_its_job_again_stops_the_first_run(make_queue, recorder, redis):
-    """With a second place it may claim it before a beat tells of the loss."""
+    """With a second place it may claim it before a heartbeat shows the loss."""
     worker = make_queue(**CALM)
-    told = recorder(worker, "error", "succeeded")
+    reported = recorder(worker, "error", "succeeded")
     runs: list[asyncio.Event] = []
     stopped = []
 
@@ -196,18 +196,18 @@ async def test_a_worker_that_takes_its_job_again_stops_the_first_run(make_queue,
     while len(runs) < 2:
         await redis.delete(worker.keys.stall_block)
         await worker.check_stalled_jobs()
-    await told.until("error")
+    await reported.until("error")
     assert stopped == [0]
     runs[1].set()
     assert await job.result(timeout=5000) == 1
-    await told.until("succeeded")
-    assert [type(call[1]) for call in told.calls if call[0] == "error"] == [JobLost]
+    await reported.until("succeeded")
+    assert [type(call[1]) for call in reported.calls if call[0] == "error"] == [JobLost]
 
 
 async def test_a_thread_that_lost_its_job_is_left_behind(make_queue, recorder, redis):
     """Its place is free at once, and the job's commands raise JobLost."""
     worker = make_queue(**CALM)
-    told = recorder(worker, "error")
+    reported = recorder(worker, "error")
     started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     raised: list[JobLost] = []
 
@@ -227,22 +227,22 @@ async def test_a_thread_that_lost_its_job_is_left_behind(make_queue, recorder, r
     job = await worker.enqueue({})
     assert await asyncio.to_thread(started.wait, 30)
     await job.remove()
-    await told.until("error")
+    await reported.until("error")
     assert await (await worker.enqueue("next")).result(timeout=5000) == "ran"
     go_on.set()
     assert await asyncio.to_thread(ended.wait, 30)
     assert [error.job_id for error in raised] == [job.id]
-    assert [type(error) for (error,) in told.of("error")] == [JobLost]
+    assert [type(error) for (error,) in reported.of("error")] == [JobLost]
 
 
 async def test_a_child_process_that_lost_its_job_is_killed(make_queue, recorder, redis, eventually):
     worker = make_queue(**CALM)
-    told, heard = recorder(worker, "error"), recorder(worker, "job progress")
+    reported, heard = recorder(worker, "error"), recorder(worker, "job progress")
     worker.process(process_handlers.hang, executor="process")
     job = await worker.enqueue({})
     ((_job_id, progress),) = await heard.until("job progress")
     await job.remove()
-    ((error,),) = await told.until("error")
+    ((error,),) = await reported.until("error")
     assert isinstance(error, JobLost)
     await eventually(lambda: not _lives(progress["pid"]))
 

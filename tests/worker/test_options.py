@@ -1,4 +1,4 @@
-"""The settings that change what a worker writes and tells, and the limits of what it stores."""
+"""The settings that change what a worker writes and publishes, and the limits of what it stores."""
 
 from __future__ import annotations
 

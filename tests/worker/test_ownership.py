@@ -1,4 +1,4 @@
-"""Whose job it is: a worker that lost its job writes nothing and tells nobody."""
+"""Job ownership: a worker that lost its job writes and publishes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scene:
     def __init__(self, make_queue, recorder):
         self.first, self.second = make_queue(**CALM), make_queue(**CALM)
         self.producer = make_queue(is_worker=False, **CALM)
-        self.told = [
+        self.reported = [
             recorder(queue, "succeeded", "retrying", "failed", "error") for queue in (self.first, self.second)
         ]
         self.public = recorder(self.producer, "job succeeded", "job retrying", "job failed")
@@ -88,10 +88,10 @@ async def test_a_late_outcome_leaves_the_new_owners_run_alone(scene, redis, outc
         scene.outcomes[0].set_result("late")
     else:
         scene.outcomes[0].set_exception(ValueError("late"))
-    ((error,),) = await scene.told[0].until("error")
+    ((error,),) = await scene.reported[0].until("error")
     assert isinstance(error, JobLost)
     assert error.job_id == job.id
-    assert [call[0] for call in scene.told[0].calls] == ["error"]
+    assert [call[0] for call in scene.reported[0].calls] == ["error"]
     assert await state(redis, scene.producer) == before
     scene.outcomes[1].set_result("in time")
     assert await job.result(timeout=5000) == "in time"
@@ -109,7 +109,7 @@ async def test_a_late_outcome_does_not_undo_the_new_owners(scene, redis):
     assert await job.result(timeout=5000) == "done"
     before = await state(redis, scene.producer)
     scene.outcomes[0].set_exception(ValueError("late"))
-    await scene.told[0].until("error")
+    await scene.reported[0].until("error")
     assert await state(redis, scene.producer) == before
     assert json.loads(before["record"])["status"] == "succeeded"
 
@@ -121,9 +121,9 @@ async def test_a_late_outcome_of_a_waiting_job_is_recorded_or_dropped(scene, red
     scene.first._consumer.worker.pump.drain()  # it shall not take the job again itself
     await take_away(redis, scene.producer)
     scene.outcomes[0].set_result("late")
-    await eventually(lambda: scene.told[0].calls)
+    await eventually(lambda: scene.reported[0].calls)
     now = await state(redis, scene.producer)
-    is_recorded = bool(scene.told[0].of("succeeded"))
+    is_recorded = bool(scene.reported[0].of("succeeded"))
     assert now["succeeded"] == ([job.id] if is_recorded else [])
     assert now["waiting"] == ([] if is_recorded else [job.id])
     assert now["active"] == []
@@ -139,9 +139,9 @@ async def test_progress_of_a_worker_that_lost_its_job_is_not_kept(scene, redis):
     await attempt_job.report_progress(99)
     assert await state(redis, scene.producer) == before
     scene.outcomes[0].set_result(None)
-    await scene.told[0].until("error")
+    await scene.reported[0].until("error")
     scene.outcomes[1].set_result(None)
-    await scene.told[1].until("succeeded")
+    await scene.reported[1].until("succeeded")
 
 
 async def test_a_worker_that_closes_does_not_hand_back_what_it_lost(scene, redis):
@@ -153,7 +153,7 @@ async def test_a_worker_that_closes_does_not_hand_back_what_it_lost(scene, redis
         await scene.first.close(10)
     assert await state(redis, scene.producer) == before
     scene.outcomes[1].set_result(None)
-    await scene.told[1].until("succeeded")
+    await scene.reported[1].until("succeeded")
 
 
 async def test_a_job_is_in_one_set_only_whoever_moved_it(scene, redis):
@@ -161,7 +161,7 @@ async def test_a_job_is_in_one_set_only_whoever_moved_it(scene, redis):
     job = await scene.first_has()
     await redis.sadd(scene.producer.keys.failed, job.id)  # what a Node peer's late finish leaves
     scene.outcomes[0].set_result("done")
-    await scene.told[0].until("succeeded")
+    await scene.reported[0].until("succeeded")
     assert await job.result(timeout=5000) == "done"
     now = await state(redis, scene.producer)
     assert (now["succeeded"], now["failed"]) == ([job.id], [])
@@ -172,7 +172,7 @@ async def test_a_finished_job_requeued_by_node_keeps_its_owner(scene, redis):
     job = await scene.first_has()
     keys = scene.producer.keys
     scene.outcomes[0].set_result("first")
-    await scene.told[0].until("succeeded")
+    await scene.reported[0].until("succeeded")
     scene.started[0].clear()
     scene.outcomes[0] = asyncio.get_running_loop().create_future()
     await redis.lpush(keys.waiting, job.id)
@@ -180,7 +180,7 @@ async def test_a_finished_job_requeued_by_node_keeps_its_owner(scene, redis):
     await redis.delete(keys.stall_block)
     await scene.producer.check_stalled_jobs()
     scene.outcomes[0].set_result("second")
-    await scene.told[0].until("succeeded", 2)
+    await scene.reported[0].until("succeeded", 2)
     health = await scene.producer.check_health()
     assert (health.active, health.waiting, health.succeeded) == (0, 0, 1)
     assert await redis.hgetall(keys.claims) == {}
@@ -194,7 +194,7 @@ async def test_an_entry_in_active_that_a_peer_took_out_ends_the_claim(scene, red
     await scene.second_has()
     before = await state(redis, scene.producer)
     scene.outcomes[0].set_result("late")
-    ((error,),) = await scene.told[0].until("error")
+    ((error,),) = await scene.reported[0].until("error")
     assert isinstance(error, JobLost)
     assert await state(redis, scene.producer) == before
     scene.outcomes[1].set_result("in time")

@@ -16,9 +16,9 @@ async def test_a_postponed_job_comes_back_with_all_its_retries(make_queue):
     heard = []
     for event in ("postponed", "retrying", "failed", "succeeded"):
         queue.on(event, lambda *_, event=event: heard.append(event))
-    told = asyncio.Queue()
+    reported = asyncio.Queue()
     for event in ("job postponed", "job retrying", "job succeeded"):
-        queue.on(event, lambda _id, data, event=event: told.put_nowait((event, data)))
+        queue.on(event, lambda _id, data, event=event: reported.put_nowait((event, data)))
     seen = []
 
     @queue.process
@@ -31,7 +31,7 @@ async def test_a_postponed_job_comes_back_with_all_its_retries(make_queue):
     job = await queue.enqueue({}, retries=1)
     assert await job.result(10_000) == "done"
     async with asyncio.timeout(10):
-        assert [await told.get() for _ in range(3)] == [
+        assert [await reported.get() for _ in range(3)] == [
             ("job postponed", "not now"),
             ("job postponed", "not now"),
             ("job succeeded", "done"),

@@ -138,7 +138,7 @@ async def test_cancelling_a_running_job_kills_its_child(make_queue, do):
     assert cancelled.id == job.id
     await gone(*pids.values())
     assert await pid_of(queue) != pids["pid"]
-    await heard.until("succeeded")  # the events channel may tell of the result before
+    await heard.until("succeeded")  # the events channel may bring the result before
     assert [call[0] for call in heard.calls] == ["cancelled", "succeeded"]
 
 
@@ -158,21 +158,21 @@ async def test_close_lets_a_running_job_end_and_its_child_with_it(make_queue, tm
     queue = act_in_processes(make_queue)
     heard = Recorder(queue, "job progress", "succeeded")
     await queue.enqueue({"do": "spin_until_told", "until": str(tmp_path / "go")})
-    ((_, told),) = await heard.until("job progress", within_s=30)
+    ((_, reported),) = await heard.until("job progress", within_s=30)
     closing = asyncio.ensure_future(queue.close())
     await eventually(lambda: not queue.is_running())
-    assert is_alive(told["pid"])
+    assert is_alive(reported["pid"])
     (tmp_path / "go").touch()
     await asyncio.wait_for(closing, 10)
-    assert heard.of("succeeded")[0][1] == told["pid"]
-    assert not is_alive(told["pid"])
+    assert heard.of("succeeded")[0][1] == reported["pid"]
+    assert not is_alive(reported["pid"])
 
 
 # Dying.
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reported"),
     [
         ({"code": 3}, "ended with exit code 3"),
         ({"code": 0}, "ended with exit code 0"),
@@ -181,14 +181,14 @@ async def test_close_lets_a_running_job_end_and_its_child_with_it(make_queue, tm
         ({"signal": signal.SIGRTMIN + 1}, f"was killed by signal {signal.SIGRTMIN + 1}"),
     ],
 )
-async def test_a_child_that_dies_fails_the_attempt_and_says_how(make_queue, redis, how, told):
+async def test_a_child_that_dies_fails_the_attempt_and_says_how(make_queue, redis, how, reported):
     queue = act_in_processes(make_queue)
     job = await queue.enqueue({"do": "die", **how})
     with pytest.raises(JobFailed) as failure:
         await job.result(timeout=PATIENCE_MS)
-    assert str(failure.value) == f"the child process {told}"
+    assert str(failure.value) == f"the child process {reported}"
     (trace,) = json.loads(await redis.hget(queue.keys.jobs, job.id))["options"]["stacktraces"]
-    assert trace.startswith(f"ChildDied: the child process {told}\n")
+    assert trace.startswith(f"ChildDied: the child process {reported}\n")
     assert is_alive(await pid_of(queue))
 
 
@@ -526,7 +526,7 @@ def test_a_handler_typed_in_at_a_prompt_is_refused():
 
 
 async def test_a_child_ends_with_its_connection_without_the_kernel(make_queue):
-    """As on systems that do not kill the children of whoever dies: here the worker lives on."""
+    """As on systems that do not kill a dead process's children: here the worker lives on."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:

@@ -198,9 +198,9 @@ async def test_beeqs_own_errors_are_raised_as_what_they_are(make_queue, expect_e
     queue.process(handlers.act, executor="process")
     heard = Recorder(queue, "job progress", "error")
     job = await queue.enqueue({"do": "lose"})
-    ((_, told),) = await heard.until("job progress")
-    assert told["lost"][1] == job.id
-    assert "no longer owned" in told["lost"][0]
+    ((_, reported),) = await heard.until("job progress")
+    assert reported["lost"][1] == job.id
+    assert "no longer owned" in reported["lost"][0]
     await heard.until("error")
 
 
@@ -315,7 +315,7 @@ async def test_a_handler_that_spoils_its_job_loses_no_outcome(worker, redis, fai
 async def test_a_handler_that_breaks_its_options_loses_no_outcome(worker, redis, expect_errors, options):
     assert await done(worker, "spoil_options", options=options) == "done"
     assert (await stored(redis, worker, "1"))["status"] == "succeeded"
-    assert expect_errors, "it is told of"
+    assert expect_errors, "it is reported"
 
 
 # What a handler may do in its process.

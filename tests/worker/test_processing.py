@@ -307,5 +307,5 @@ async def test_a_handler_that_breaks_its_jobs_options_loses_no_outcome(
             await job.result(timeout=5000)
     record = await stored(redis, queue, job)
     assert (record["data"], record["status"]) == ({"a": 1}, "succeeded" if is_success else "failed")
-    assert expect_errors, "it is told of"
+    assert expect_errors, "it is reported"
     await queue.close()

@@ -17,7 +17,7 @@ NOW_MS = 1_000_000
 
 
 class Notes:
-    """Notes whose clock stands still, and what Redis would have of them."""
+    """Notes with a stopped clock, and the fields that Redis would have."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ms = NOW_MS

@@ -61,7 +61,7 @@ class Actors:
         self._running: list[str] = []
 
     async def take(self, *ids: str, claim: str | None = "token.1:1") -> None:
-        """Have each job taken, by whoever claims so: None is a Node worker."""
+        """Have each job taken by its claim's worker: None is a Node worker."""
         record = json.dumps({"data": {}, "options": {"timestamp": 1, "stacktraces": []}, "status": "created"})
         for each in ids:
             await self.redis.hset(self.keys.jobs, each, record)
@@ -186,7 +186,7 @@ async def test_a_claim_that_a_stall_check_of_node_left_is_not_flagged(client, ac
     assert "Nothing needs a person" in text_of(await client.get("/"))
 
 
-async def test_an_old_note_is_not_told_of_another_workers_job(client, actors, redis):
+async def test_an_old_note_does_not_count_for_another_workers_job(client, actors, redis):
     """A check after the dead worker's last beat has queued the job again; a mark would be there else."""
     await actors.take("a", claim="other.1:2")
     await actors.worker("host:1:aaaaaaaa", beat_ms=20_000, a=30_000)

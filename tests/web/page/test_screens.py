@@ -157,7 +157,7 @@ async def test_workers_show_their_places_and_running_jobs(client, put):
     job = await queue.enqueue({"n": 1}, id="a/b")
     await begun.wait()
     async with asyncio.timeout(15):
-        while "a/b" not in links_of(shown := await client.get("/workers")):  # noqa: ASYNC110 - nobody tells it
+        while "a/b" not in links_of(shown := await client.get("/workers")):  # noqa: ASYNC110 - no signal
             await asyncio.sleep(0.05)
     assert "1 of 3 places taken" in text_of(shown)
     assert links_of(shown)["a/b"] == "/q/films/jobs/a%2Fb"
@@ -170,7 +170,7 @@ async def test_jobs_of_node_workers_are_shown_among_workers(client, put, redis):
     queue = await put("node", {"n": 1})
     await redis.lmove(queue.keys.waiting, queue.keys.active)
     async with asyncio.timeout(10):
-        while "Node workers" not in text_of(shown := await client.get("/workers")):  # noqa: ASYNC110 - nobody tells it
+        while "Node workers" not in text_of(shown := await client.get("/workers")):  # noqa: ASYNC110 - no signal
             await asyncio.sleep(0.05)
     assert "1 job that no beeq worker has claimed" in text_of(shown)
     await redis.lmove(queue.keys.active, queue.keys.waiting)
@@ -468,7 +468,7 @@ async def test_jobs_of_a_dead_worker_are_told_from_new_ones(client, put, redis):
     await redis.lmove(queue.keys.waiting, queue.keys.active)
     await redis.hset(queue.keys.claims, "1", "gone:1")
     async with asyncio.timeout(10):
-        while "the worker has died" not in text_of(await client.get("/workers")):  # noqa: ASYNC110 - nobody tells it
+        while "the worker has died" not in text_of(await client.get("/workers")):  # noqa: ASYNC110 - no signal
             await asyncio.sleep(0.05)
     await redis.hdel(queue.keys.claims, "1")
     await redis.lmove(queue.keys.active, queue.keys.waiting)

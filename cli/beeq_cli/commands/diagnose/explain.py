@@ -21,7 +21,7 @@ from beeq_cli.running import FAILURE, run
 @common_options()
 @click.pass_obj
 def explain(common: Common, /, job_id: str, queue_name: str | None, as_json: bool) -> None:
-    """Say why the job ID is where it is: paused by whom, how many run before it, no worker, due when.
+    """Say why the job ID is where it is: who paused it, how many run before it, no worker, due when.
 
     The id finds its queue by itself. Exits with 1 if Redis has nothing of the job.
     """
