@@ -25,7 +25,7 @@ class Subscription:
         self.is_once = is_once
         #: The context in which the listener was added.
         self.variables = copy_context()
-        #: For the emitter's owner: what the listener has returned, and nobody has awaited yet.
+        #: For the emitter's owner: awaitables that the listener has returned, and that were not awaited yet.
         self.line: Any = None
 
 

@@ -24,7 +24,7 @@
 
     HandlerOutcome                        raised by handlers, the built-in processors among them
     ├── Retry                      try again, maybe after a given delay
-    ├── Postpone                   try later; this was no attempt
+    ├── Postpone                   try later; this does not count as an attempt
     └── Discard                    fail now and for good
 
 Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob``, ``MediaRefused`` and

@@ -88,7 +88,7 @@ class JobOwner(Protocol):
         """Return an emitter for the listeners of a job."""
 
     def listening_changed(self, job: Job) -> None:
-        """Hold the job until its final event, as long as somebody listens to it."""
+        """Hold the job until its final event, as long as it has listeners."""
 
 
 class RunningJob(Protocol):

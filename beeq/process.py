@@ -98,7 +98,7 @@ def call_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
     def settle(result: T | None, error: BaseException | None) -> None:
         ended = waiting.pop()
         if ended.done():
-            return  # nobody waits any more
+            return  # no caller waits any more
         if error is None:
             ended.set_result(result)  # type: ignore[arg-type]  # None is what it returned
         else:
@@ -174,7 +174,7 @@ def _flush(last_words: str) -> None:
         with suppress(Exception):
             sys.stderr.write(f"{escaped(last_words)}\n")
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # closed, or nobody reads it any more; or there is none
+        with suppress(Exception):  # closed, or without a reader; or there is none
             stream.flush()
 
 
@@ -247,7 +247,7 @@ class _LoopSignals:
         return asking
 
     def leave(self, asking: _Asking) -> None:
-        """Restore the handlers of the signals that nobody asks for any more."""
+        """Restore the handlers of the signals that no caller asks for any more."""
         self._asking.remove(asking)
         left = {number for other in self._asking for number in other.numbers}
         with suppress(ValueError):  # a coroutine that was never ended, collected in another thread
@@ -311,7 +311,7 @@ class _LoopSignals:
 
 
 def _are_free(numbers: Sequence[int]) -> bool:
-    """Return whether nobody else handles any of these signals."""
+    """Return whether the program itself handles none of these signals."""
     return all(_is_free(signal.getsignal(number)) for number in numbers)
 
 

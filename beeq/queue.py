@@ -154,7 +154,7 @@ class Queue(OperatorMethods, Generic[Data, Result]):
         Args:
             timeout: ms, timedelta, or text like ``30s``; None, 0 and negatives mean 5000. What still
                 runs then is cancelled and goes to the front of the queue, its retries untouched.
-                Whatever hangs (handlers, threads, listeners, Redis), this returns at most 3 s after the
+                Even if handlers, threads, listeners or Redis hang, this returns at most 3 s after the
                 timeout.
 
         Raises:

@@ -111,7 +111,8 @@ class QueueService:
         """Close all connections; ``connect`` opens them again. Closing twice is fine.
 
         Changes noted so far are mirrored first, if MongoDB takes them within a second; the others stay in
-        Redis for the next writer. Whatever hangs, this returns at most 3 s after the queues have closed.
+        Redis for the next writer. This returns at most 3 s after the queues have closed, even if something
+        hangs.
         """
         await self._close(lambda queue: queue.close())
 

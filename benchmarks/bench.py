@@ -28,7 +28,7 @@ from benchmarks.rows.uses import uses  # noqa: E402 - found by the line above
 from benchmarks.servers import Server  # noqa: E402 - found by the line above
 
 _RESULT = _HERE / "results" / "bench.json"
-#: The order of the rows, whatever was measured with what.
+#: The order of the rows, for any selection.
 _KINDS = (
     *("drain", "reading", "two workers", "no uvloop", "claim ahead", "lean"),
     *("sleeping", "options", "records", "listener", "results", "produced"),

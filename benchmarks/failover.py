@@ -201,7 +201,7 @@ class Load:
     async def _save(self, job_id: str) -> None:
         try:
             await self.producer.create_job().set_id(job_id).save()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the producer was told
+        except Exception as error:  # noqa: BLE001 - any error counts as a reply to the producer
             self.raised[kind_of(error)] += 1
         else:
             self.acknowledged.add(job_id)

@@ -133,7 +133,7 @@ async def _web(url: str) -> AsyncIterator[tuple[int, int]]:
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220 - nothing else runs yet
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not await _answers(port):  # noqa: ASYNC110 - it tells nobody
+                while not await _answers(port):  # noqa: ASYNC110 - it gives no signal
                     await asyncio.sleep(0.05)
             yield port, process.pid
         finally:

@@ -443,7 +443,7 @@ async def _look_at_counts(queue: Queue, waiting: int, failed: int) -> None:
 async def _look_at_workers(queue: Queue, running: int) -> None:
     seen = await queue.activity()
     noted = sum(len(worker.jobs) for worker in seen.workers)
-    _expect(noted == running, f"every job that runs was told: {noted}")
+    _expect(noted == running, f"every running job was noted: {noted}")
     _expect(seen.others.node_count == running, f"and every job of Node's: {seen.others.node_count}")
 
 

@@ -253,7 +253,7 @@ class Cluster:
     Args:
         folder: for their files.
         options: of all nodes, as on the command line.
-        tag: the owner of this hash tag's slot gets a replica; None: nobody.
+        tag: the owner of this hash tag's slot gets a replica; None: no node does.
         kind: which servers they are, one of ``binaries.KINDS``; not Redis 6.2, which has no cluster-port.
     """
 

@@ -45,7 +45,7 @@ local function is_given_out(id)
   return tonumber(id) <= last_number
 end
 
--- A claim begins with its token; one that nobody has, with a colon.
+-- A claim begins with its token; one without an owner, with a colon.
 local function is_claimed(id)
   local claim = call('HGET', claims, id)
   return claim and string.byte(claim) ~= COLON
@@ -112,7 +112,7 @@ local function judge(id, event, data)
   if event == 'progress' then
     has_begun = has_begun or is_claimed(id) or call('LPOS', active, id, 'MAXLEN', longest_walk)
   elseif event ~= 'retrying' then
-    has_begun = true -- nobody knows what other events say
+    has_begun = true -- the content of other events is unknown
   end
   return has_begun and 1 or 0, (has_ended or event == 'retrying') and mark or ''
 end

@@ -82,7 +82,7 @@ local function write(command, key, arguments)
   end
 end
 
--- Notes that a job has changed; a refusal costs nobody a job, the mirror looks for itself as well.
+-- Notes that a job has changed; a refusal loses no job, the mirror looks for itself as well.
 local note = is_mirrored
   and function(id, ...)
     pcall('XADD', outbox, 'MAXLEN', '~', ARGV[6], '*', 'id', id, ...)
@@ -190,7 +190,7 @@ for n = 1, ended do
       refused = refused or type(kept) == 'table' and kept
       facts[n] = kept == record and 2 or 0
     end
-    for k = 1, keep == '' and 0 or even_results and 3 or 1 do -- the records of two workers may be the same, their results tell
+    for k = 1, keep == '' and 0 or even_results and 3 or 1 do -- two workers' records may be equal, not their results
       local kept = pcall('HGET', ({ results, even_results, odd_results })[k], id)
       if type(kept) == 'table' then
         refused = refused or kept
@@ -347,7 +347,7 @@ if owned[1] then
     end
   end
   if noted then
-    -- Each failed attempt goes in front of the earlier ones; a refusal costs nobody a job.
+    -- Each failed attempt goes in front of the earlier ones; a refusal loses no job.
     for n = 1, #noted, 2 do
       local id, attempt = noted[n], noted[n + 1]
       local before = pcall('HGET', attempts, id)
@@ -363,7 +363,7 @@ if owned[1] then
     pcall('PEXPIRE', attempts, ATTEMPTS_MS)
   end
   if is_noting then
-    -- Notes when jobs have ended; a refusal costs nobody a job.
+    -- Notes when jobs have ended; a refusal loses no job.
     local function note_ends(key, ended, records)
       local now, entries = now_ms(), {}
       for n, id in ipairs(ended) do

@@ -19,7 +19,7 @@
 -- An entry is three texts with ";" between them: numbers with "," between them, named below, and how often a
 -- job's wait, and an attempt's duration, was in each bucket: the first bucket's number, ":", and the counts from
 -- there on. All are added up but the most that waited. What the sets have grown by since the sample before is of
--- the minute before; after more than three minutes nobody can say of which, and it is left out.
+-- the minute before; after more than three minutes it is unknown of which, and it is left out.
 --
 -- The losing orders: of two callers in one minute the second samples nothing; after a clock went back, what was
 -- noted of its future goes. Bounded: a day of minutes and thirty days of hours are kept, some 40 buckets each.

@@ -13,7 +13,8 @@
 --                      they look often, records may be large, and active may be long
 --
 -- Returns {1 if there is a record, result or false, 1 if in succeeded, 1 if in failed, record or false, 1 if in
--- active}. The result is read only where it can tell how the job ended: in a set of ended ids, or without a record.
+-- active}. The result is read only where it can show how the job ended: in a set of ended ids, or without a
+-- record.
 --
 -- The sets are read because the record's status is not enough: after a Node peer's manual retry it is
 -- "failed" until the next finish. A dropped job's result that is past its time is not returned, though its

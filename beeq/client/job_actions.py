@@ -282,5 +282,5 @@ class JobActions:
         return self._listeners.new_emitter()
 
     def listening_changed(self, job: Job) -> None:
-        """Hold the job until its final event, as long as somebody listens to it."""
+        """Hold the job until its final event, as long as it has listeners."""
         self._event_hub.hold_or_let_go(job)

@@ -61,7 +61,7 @@ def attempt_of(options: Any) -> int:
 
 
 def logs_all() -> bool:
-    """Return whether each failure of a job is logged, also where somebody listens (``configure``)."""
+    """Return whether each failure of a job is logged, even if it has a listener (``configure``)."""
     return _Here.logs_all
 
 

@@ -39,7 +39,7 @@ _MAX_REWRITES = 3
 _MORE_SAMPLES = f"aresample={4 * SAMPLE_RATE_HZ}"
 #: A quiet voice of -40 dB lowers the music, from 20 ms after its beginning until half a second after its end.
 _DUCKED = "sidechaincompress=threshold=0.01:ratio=20:attack=20:release=500:link=maximum"
-#: ``sidechaincompress`` ends when either input has ended, whatever it still holds of the other. With some
+#: ``sidechaincompress`` ends when either input has ended, even if it still holds some of the other. With some
 #: more of both, which is asked for only when all before is through, and cut off behind it, nothing is lost.
 _LONGER = "apad=pad_dur=1"
 _PEAK = re.compile(r"Peak level dB: (-?\d{1,4}\.\d{1,9})")

@@ -16,7 +16,7 @@ from beeq.queue import Queue
 from beeq.worker.health import WorkerHealth
 from beeq.worker.pump.blocking_fetch import FETCH_TIMEOUT_MS
 
-#: A blocking wait on an empty queue may take so long, whatever the stall interval.
+#: How long a blocking wait on an empty queue may take, with any stall interval.
 _LEAST_PATIENCE_MS = FETCH_TIMEOUT_MS + 1000
 #: Processes write their signs several times a second; one that was silent for so long is suspended or hangs.
 _LONGEST_SILENCE_S = 10.0

@@ -103,7 +103,7 @@ async def _connected(
         connecting = connection.connect() if address is None else connection.connect_to(address)
         await look.connect(connection, connecting, timeout_s=timeout_s)
     except BaseException:
-        with contextlib.suppress(Exception):  # a class of somebody else's
+        with contextlib.suppress(Exception):  # a third-party class
             await connection.disconnect(nowait=True)
         raise
     return connection  # type: ignore[no-any-return]  # redis-py has no type for both
@@ -246,7 +246,7 @@ class Connector:
 
         ``ServerWatch`` ends it when its server is no longer the master.
 
-        Raises RedisUnavailable: nobody there, wrong password, or no answer in time. QueueClosed.
+        Raises RedisUnavailable: no server there, wrong password, or no answer in time. QueueClosed.
         """
         if self._is_closed:
             raise QueueClosed

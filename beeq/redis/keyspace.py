@@ -31,7 +31,7 @@ class _Channel:
 
 _Channels = weakref.WeakValueDictionary[tuple[Hashable, str], _Channel]
 
-#: By server and name; each is remembered while somebody holds it.
+#: By server and name; held weakly.
 _channels = _Channels()
 _lock = threading.Lock()
 

@@ -258,7 +258,7 @@ class RespProtocol(asyncio.Protocol):
             while (reply := reader.gets()) is not _INCOMPLETE:
                 self._take(reply)
         except _Garbled as error:
-            self.close(RedisUnavailable(f"what came is no reply of Redis: {error}"))
+            self.close(RedisUnavailable(f"this is not a reply of Redis: {error}"))
         if self._is_leaving:
             self.close()
 

@@ -130,7 +130,7 @@ RIGHTS = (
     Right("client|setname", _OPTIONAL, "?client_name=… in a URL; without it, leave that out"),
     Right("hello", _OPTIONAL, "whether a server is still the master; without it, ROLE or INFO is asked"),
     Right("role", _OPTIONAL, "whether a server is still the master; without it, INFO is asked"),
-    Right("info", _OPTIONAL, "whether a server is still the master; without it, a refused write tells"),
+    Right("info", _OPTIONAL, "whether a server is still the master; without it, a refused write shows it"),
     Right("cluster|slots", _OPTIONAL, "who owns the queue; without it, no cluster can be used"),
 )
 

@@ -1,6 +1,6 @@
 """Three hundred odd payloads, results, errors and progress values, while a Node process listens to all of it.
 
-bee-queue parses what it hears without a guard: one message that is no JSON ends every Node process of the
+bee-queue parses what it hears without a guard: one message that is not JSON ends every Node process of the
 queue. So: the listener lives, and it read exactly what ``JSON.parse`` makes of our bytes.
 """
 

@@ -235,7 +235,7 @@ async def test_malformed_replies_end_the_wire_and_fail_all_under_way(ends, garba
     ends.peer.sendall(b"+PONG\r\n" + garbage)
     error = await ends.ended()
     assert isinstance(error, RedisUnavailable)
-    assert str(error).startswith("what came is no reply of Redis")
+    assert str(error).startswith("this is not a reply of Redis")
     assert answered.replies == [b"PONG"]
     assert [(end.error, end.times) for end in (first, second)] == [(error, 1)] * 2
     assert ends.peer.recv(1000) == PING[0] * 3

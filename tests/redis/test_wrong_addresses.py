@@ -79,7 +79,7 @@ async def test_a_port_that_does_not_speak_tls_is_said_so(own_valkey):
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no Redis server: it says 'HTTP/1.1 400 Bad Request'"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not a Redis server: it says 'HTTP/1.1 400 Bad Request'"),
         (
             b"-DENIED Redis is running in protected mode because\r\n",
             "is in protected mode: without a password it answers",

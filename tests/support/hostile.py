@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-#: What is no Exception, or means something else inside a coroutine.
+#: What is not an Exception, or means something else inside a coroutine.
 KINDS: tuple[type[BaseException], ...] = (
     ValueError,
     MemoryError,

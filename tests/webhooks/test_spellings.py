@@ -103,7 +103,7 @@ async def test_a_url_that_fails_leaves_its_neighbour_alone(
 
 
 async def below_tls(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer with what is no TLS, though TLS was agreed on."""
+    """Answer without TLS, though TLS was agreed on."""
     os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 500 No\r\n\r\n")
 
 

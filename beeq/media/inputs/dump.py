@@ -20,7 +20,7 @@ _MAPPED, _OUTPUT = "Stream mapping:", "Output #0, "
 #: What may differ between streams of one kind: bit rate, start, disposition.
 _INDIVIDUAL = re.compile(r", q=\d+-\d+|, \d+ kb/s|, start -?[\d.]+|( \([a-z ]+\))+$")
 _SIDE_DATA = "    Side data:"
-#: A cover, which is no stream to play: ffmpeg takes it where nothing else is there.
+#: A cover, which is not a stream to play: ffmpeg takes it if there is nothing else.
 _COVER = "(attached pic)"
 _NAME = re.compile(r"\w+(?: \([^)/]+(?: /[^)]*)?\))*")
 

@@ -37,7 +37,7 @@ def _is_encrypted(read: Read, begin: int, end: int) -> bool:
 
 
 def _inside(read: Read, kind: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Return where each box of a kind begins and ends in its parent, whatever it says of its own length.
+    """Return where each box of a kind begins and ends, within its parent even if it claims a larger length.
 
     One that reached out of it would have the rest of the file read again for each of its parents.
     """

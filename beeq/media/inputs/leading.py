@@ -15,7 +15,7 @@ _WINDOW_BYTES = 128 * 1024
 _MAX_ZEROS = 16 * 1024 * 1024
 _MAX_TAGS = 16
 _ZEROS = bytes(_WINDOW_BYTES)
-#: Places that may begin a frame and do not: any 128 KB that are no sound have some hundreds.
+#: Places that may begin a frame and do not: any 128 KB without sound have some hundreds.
 _MAX_TRIES = 4096
 #: Frames of ADTS, and of MPEG audio by the first bits of its rate; in a run of 0xFF there is none.
 _SYNC = re.compile(rb"\xff(?=[\xf0\xf1\xf8\xf9]|[\xe0-\xff][\x10-\xef])")

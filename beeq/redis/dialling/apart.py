@@ -7,7 +7,7 @@ loop"):
 * A pool with Sentinels asks these through clients that keep connections: it is made again from the Sentinels'
   addresses and options.
 * A credential provider may ask over a client of its own: it is asked in its queue's loop.
-* A pool, a connection class, a callback or another object of somebody else's: nobody knows. Such a client
+* A third-party pool, connection class, callback or other object: that is unknown. Such a client
   stays in its queue's loop with all that is done with it.
 """
 
@@ -186,7 +186,7 @@ def say_once(client: Any, text: str) -> None:
     """Log that something works differently with this client; once for each client."""
     try:
         said = _said.setdefault(client, set())
-    except TypeError:  # one of somebody else's, to which nothing can refer weakly
+    except TypeError:  # a third-party one without weak references
         said = set()
     if text not in said:
         said.add(text)

@@ -147,5 +147,5 @@ def _meaning_of(heard: bytes, where: str, *, is_tls: bool) -> str:
         return f"{where} does not speak TLS: write redis:// in the URL, or no ssl=True" if is_tls else ""
     if heard and not heard.startswith((b"+", b"-")):
         words = heard.decode("ascii", "replace").split("\r", 1)[0][:30]
-        return f"{where} is no Redis server: it says {words!r}"
+        return f"{where} is not a Redis server: it says {words!r}"
     return ""

@@ -51,7 +51,7 @@ class ClaimingAhead:
         # Where no stall is allowed, a job would fail if a worker claimed it ahead and died.
         bound_ms = settings.claim_ahead_ms if settings.max_stalls else 0
         self._pace = AttemptPace(bound_ms, concurrency=concurrency)
-        #: Whether jobs are ever claimed ahead; if not, nobody needs to say how long attempts take.
+        #: Whether jobs are ever claimed ahead; if not, attempts need not be timed.
         self.is_possible = self._pace.most > 0
         self._scheduler = scheduler
         self._places = scheduler.places

@@ -54,7 +54,7 @@ class Pump:
         #: How many jobs may run at once.
         self.concurrency = concurrency
         self._connection = connection = Connection(context.connector, timeout_ms=settings.redis_timeout)
-        #: Read only, for others: the pump and its parts alone tell it events.
+        #: Read only, for others: only the pump and its parts report events to it.
         self.scheduler = scheduler = Scheduler(
             concurrency=concurrency,
             token_prefix=secrets.token_hex(8).encode(),
@@ -139,12 +139,12 @@ class Pump:
         self._carry_out(self.scheduler.claims_lost(claims))
 
     def abandon(self, claims: list[tuple[bytes, bytes]]) -> None:
-        """Free the places of jobs that nobody runs, and beat no longer for them."""
+        """Free the places of jobs without a handler, and stop their heartbeats."""
         self._carry_out(self.scheduler.claims_lost(claims))
         self._carry_out(self.scheduler.give_back(claims))
 
     def drop_ahead(self, claims: Collection[bytes]) -> None:
-        """Let none of the jobs begin that were claimed so: they were cancelled, or are somebody else's."""
+        """Drop the jobs claimed ahead with these claims: they were cancelled, or have another owner."""
         self.claims_lost(self.scheduler.places.ahead.among(claims))
 
     def ahead_taken(self, taken: tuple[list[tuple[bytes, bytes]], bool]) -> None:

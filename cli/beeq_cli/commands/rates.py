@@ -7,7 +7,7 @@ from beeq import Stats
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Jobs a second, as far as counts tell: new or retried by hand; ended, removed or cancelled."""
+    """Jobs a second, as far as counts show: new or retried by hand; ended, removed or cancelled."""
 
     came: float
     left: float

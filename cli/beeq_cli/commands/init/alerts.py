@@ -17,7 +17,7 @@ scrape_configs:
 """
 
 _RULES = """\
-# When {what} need somebody. Each worker tells of all its queues: max by (queue) is one of them.
+# When {what} need somebody. Each worker reports all its queues: max by (queue) is one of them.
 groups:
   - name: "{name}"
     rules:
