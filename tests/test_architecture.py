@@ -7,7 +7,6 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,59 +62,82 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports_of(path: Path, *, with_typing_only: bool = False) -> Iterator[str]:
-    """Yield the full names of a module's imports, anywhere in it."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for child in block.body
-        for node in ast.walk(child)
-    }
-    for node in ast.walk(tree):
-        if node in typing_only and not with_typing_only:
-            continue
+class Module:
+    """What the rules ask of a module; it is read and parsed once for all of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+        tree = ast.parse(self.text)
+        self.docstring = ast.get_docstring(tree)
+        #: The full names of its imports, anywhere in it; those for typing only are apart.
+        self.imports: set[str] = set()
+        self.typing_imports: set[str] = set()
+        self.relative_imports: list[int] = []
+        self.classes: list[str] = []
+        #: The kinds of errors that it passes over, and where.
+        self.swallowed: list[tuple[str, int]] = []
+        self._read(tree, self.imports)
+
+    def _read(self, parent: ast.AST, imports: set[str]) -> None:
+        is_typing = isinstance(parent, ast.If) and ast.unparse(parent.test) == "TYPE_CHECKING"
+        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+            into = self.typing_imports if is_typing and field == "body" else imports
+            for node in getattr(parent, field, ()):
+                self._note(node, into)
+                self._read(node, into)
+
+    def _note(self, node: ast.AST, imports: set[str]) -> None:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            self.relative_imports.append(node.lineno)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name_of(path)} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            imports.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ClassDef):
+            self.classes.append(node.name)
+        elif isinstance(node, ast.ExceptHandler) and [type(line) for line in node.body] == [ast.Pass]:
+            kind = "BaseException" if node.type is None else ast.unparse(node.type)
+            self.swallowed.append((kind, node.lineno))
+
+    @property
+    def top_level_imports(self) -> set[str]:
+        return {name.split(".")[0] for name in self.imports}
 
 
-def top_level_imports_of(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports_of(path)}
+read = functools.cache(Module)
+text_of = functools.cache(Path.read_text)
 
 
-@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
-def test_no_module_is_longer_than_five_hundred_lines(path):
-    assert len(path.read_text().splitlines()) <= 500
+def test_no_module_is_longer_than_five_hundred_lines():
+    lengths = {name_of(path): len(read(path).text.splitlines()) for path in EVERY_MODULE}
+    assert {name: length for name, length in lengths.items() if length > 500} == {}
 
 
-@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
-def test_every_module_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text())), "a module opens with its docstring"
+def test_every_module_says_what_it_is():
+    assert [name_of(path) for path in EVERY_MODULE if not read(path).docstring] == [], (
+        "a module opens with its docstring"
+    )
 
 
-@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
-def test_no_module_is_a_drawer_for_this_and_that(path):
-    assert path.stem not in ("utils", "util", "common", "helpers", "misc", "core")
+def test_no_module_is_a_drawer_for_this_and_that():
+    drawers = ("utils", "util", "common", "helpers", "misc", "core")
+    assert [name_of(path) for path in EVERY_MODULE if path.stem in drawers] == []
 
 
-@pytest.mark.parametrize("path", EVERY_MODULE, ids=name_of)
-def test_no_module_imports_relatively(path):
-    assert list(imports_of(path, with_typing_only=True)) is not None
+def test_no_module_imports_relatively():
+    found = [f"{name_of(path)}:{line}" for path in EVERY_MODULE for line in read(path).relative_imports]
+    assert found == []
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_the_core_can_do_no_io_and_has_no_clock(name):
-    assert top_level_imports_of(PACKAGE / name) & FORBIDDEN_IN_CORE == set()
+def test_the_core_can_do_no_io_and_has_no_clock():
+    forbidden = {name: read(PACKAGE / name).top_level_imports & FORBIDDEN_IN_CORE for name in CORE}
+    assert {name: found for name, found in forbidden.items() if found} == {}
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_the_core_leans_on_nothing_but_itself(name):
+def test_the_core_leans_on_nothing_but_itself():
     core = {module_name_of(PACKAGE / module) for module in CORE}
-    assert modules_imported_by(PACKAGE / name) <= core
+    others = {name: modules_imported_by(PACKAGE / name) - core for name in CORE}
+    assert {name: found for name, found in others.items() if found} == {}
 
 
 #: From the bottom to the top. A name means a module or a whole package; the longest name counts.
@@ -175,7 +197,7 @@ MODULE_NAMES = {module_name_of(path): path for path in EVERY_MODULE}
 def modules_imported_by(path: Path) -> set[str]:
     """Return the modules of beeq and its commands that a module imports, anywhere in it."""
     found = set()
-    for name in imports_of(path, with_typing_only=True):
+    for name in read(path).imports | read(path).typing_imports:
         while name and name not in MODULE_NAMES:
             name = name.rpartition(".")[0]  # noqa: PLW2901 - from the imported name to its module
         found.add(name)
@@ -191,12 +213,15 @@ def layer_of(module: str) -> int:
     raise AssertionError(f"{module} has no layer")
 
 
-@pytest.mark.parametrize("module", sorted(MODULE_NAMES))
-def test_a_module_imports_nothing_above_its_layer(module):
+def test_a_module_imports_nothing_above_its_layer():
+    layers = {module: layer_of(module) for module in MODULE_NAMES}
     above = {
-        found for found in modules_imported_by(MODULE_NAMES[module]) if layer_of(found) > layer_of(module)
+        (module, found)
+        for module, path in MODULE_NAMES.items()
+        for found in modules_imported_by(path)
+        if layers[found] > layers[module]
     }
-    assert above == {found for importing, found in UPWARD if importing == module}
+    assert above == UPWARD.keys()
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -218,32 +243,37 @@ def test_every_name_in_the_table_of_layers_is_there():
 def test_no_two_classes_have_the_same_name():
     modules_of: dict[str, list[str]] = {}
     for module, path in MODULE_NAMES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                modules_of.setdefault(node.name.lstrip("_"), []).append(module)
+        for name in read(path).classes:
+            modules_of.setdefault(name.lstrip("_"), []).append(module)
     assert {name: found for name, found in modules_of.items() if len(found) > 1 and name not in TWINS} == {}
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in EVERY_MODULE}), ids=name_of)
-def test_a_folder_holds_about_a_dozen_modules(folder):
-    modules = [path for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__")]
-    assert len(modules) <= MOST_MODULES_IN_A_FOLDER
-    assert (folder / "__init__.py").exists(), "its docstring says what belongs here"
+def test_a_folder_holds_about_a_dozen_modules():
+    folders = sorted({path.parent for path in EVERY_MODULE})
+    counts = {
+        name_of(folder): sum(path.stem not in ("__init__", "__main__") for path in folder.glob("*.py"))
+        for folder in folders
+    }
+    assert {name: count for name, count in counts.items() if count > MOST_MODULES_IN_A_FOLDER} == {}
+    assert [name_of(folder) for folder in folders if not (folder / "__init__.py").exists()] == [], (
+        "its docstring says what belongs here"
+    )
 
 
 def beeq_imports_of(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imports_of(path) if name.startswith("beeq.")}
+    return {name.split(".")[1] for name in read(path).imports if name.startswith("beeq.")}
 
 
 @pytest.mark.parametrize("name", ["processors", "media", "webhooks", "ai"])
 def test_processors_and_what_they_call_know_no_redis(name):
-    for path in (PACKAGE / name).rglob("*.py"):
-        assert beeq_imports_of(path) & {"redis", "client", "queue"} == set()
+    paths = sorted((PACKAGE / name).rglob("*.py"))
+    found = {name_of(path): beeq_imports_of(path) & {"redis", "client", "queue"} for path in paths}
+    assert {module: names for module, names in found.items() if names} == {}
 
 
 def test_what_the_mirror_writes_is_decided_without_io():
-    assert top_level_imports_of(PACKAGE / "mirror" / "documents.py") & FORBIDDEN_IN_CORE == set()
-    assert top_level_imports_of(PACKAGE / "job_status.py") & FORBIDDEN_IN_CORE == set()
+    assert read(PACKAGE / "mirror" / "documents.py").top_level_imports & FORBIDDEN_IN_CORE == set()
+    assert read(PACKAGE / "job_status.py").top_level_imports & FORBIDDEN_IN_CORE == set()
 
 
 def test_only_the_border_knows_redis_py():
@@ -251,29 +281,30 @@ def test_only_the_border_knows_redis_py():
     border |= {
         f"beeq/redis/dialling/{name}.py" for name in ("cluster", "dial_errors", "misdirection", "targets")
     }
-    knowing = {
-        name_of(path)
-        for path in EVERY_MODULE
-        if any(name.startswith("redis.exceptions") for name in imports_of(path, with_typing_only=True))
-        or "redis.exceptions" in path.read_text()
-    }
+    knowing = {name_of(path) for path in EVERY_MODULE if imports_its_errors(read(path))}
     assert knowing <= border
-    assert {name_of(path) for path in EVERY_MODULE if "redis" in top_level_imports_of(path)} == border
+    assert {name_of(path) for path in EVERY_MODULE if "redis" in read(path).top_level_imports} == border
+
+
+def imports_its_errors(module: Module) -> bool:
+    every = module.imports | module.typing_imports
+    return "redis.exceptions" in module.text or any(name.startswith("redis.exceptions") for name in every)
 
 
 def test_only_the_wire_knows_the_protocol():
-    assert {name_of(path) for path in EVERY_MODULE if "hiredis" in top_level_imports_of(path)} == {
+    assert {name_of(path) for path in EVERY_MODULE if "hiredis" in read(path).top_level_imports} == {
         "beeq/redis/resp.py"
     }
 
 
 def test_no_error_is_swallowed_without_a_word():
-    for path in EVERY_MODULE:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.ExceptHandler) or [type(line) for line in node.body] != [ast.Pass]:
-                continue
-            kind = "BaseException" if node.type is None else ast.unparse(node.type)
-            assert kind not in ("Exception", "BaseException"), f"{name_of(path)}:{node.lineno}"
+    swallowed = [
+        f"{name_of(path)}:{line}"
+        for path in EVERY_MODULE
+        for kind, line in read(path).swallowed
+        if kind in ("Exception", "BaseException")
+    ]
+    assert swallowed == []
 
 
 def modules_after(statement: str) -> set[str]:
@@ -324,28 +355,30 @@ def test_all_that_is_promised_is_there_and_sorted():
 
 def header_of(path: Path) -> str:
     """Return the comment that a script opens with."""
-    return re.match(r"(?:--.*\n)+", path.read_text())[0]  # type: ignore[index]  # no header: a TypeError, and a failure
+    return re.match(r"(?:--.*\n)+", text_of(path))[0]  # type: ignore[index]  # no header: a TypeError, and a failure
 
 
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_script_touches_no_key_that_it_was_not_given(path):
+def foreign_keys_in(script: str) -> set[str]:
+    """Return the texts in a script that look like a key's name, or are bee-queue's prefix."""
+    literals = set(re.findall(r"'([^']*)'", re.sub(r"--.*", "", script)))
+    keys = {text for text in literals if re.search(r":\S", text) and not re.search(r"[()%]", text)}
+    return keys | (literals & {"bq"})
+
+
+def test_a_script_touches_no_key_that_it_was_not_given():
     """A cluster and an ACL see the declared keys only; and the names have one home, ``keys.py``."""
-    body = path.read_text()[len(header_of(path)) :]
-    literals = set(re.findall(r"'([^']*)'", re.sub(r"--.*", "", body)))
-    assert not {text for text in literals if re.search(r":\S", text) and not re.search(r"[()%]", text)}
-    assert "bq" not in literals
+    found = {path.name: foreign_keys_in(text_of(path)[len(header_of(path)) :]) for path in LUA}
+    assert {name: texts for name, texts in found.items() if texts} == {}
 
 
-@pytest.mark.parametrize("path", LUA, ids=name_of)
-def test_a_script_never_takes_a_record_apart(path):
+def test_a_script_never_takes_a_record_apart():
     """Lua's JSON turns an empty list into an object and rounds numbers."""
-    assert "cjson" not in path.read_text()
+    assert [path.name for path in LUA if "cjson" in text_of(path)] == []
 
 
-@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
-def test_a_script_leaves_no_global_behind(script):
-    """Redis refuses them at run time, on the branch that sets one."""
-    body = re.sub(r"--.*", "", script.source.decode())
+def globals_of(source: str) -> set[str]:
+    """Return the names that a script assigns to and did not declare."""
+    body = re.sub(r"--.*", "", source)
     local = set(re.findall(r"\blocal (?:function )?([\w, ]+)", body)) | set(
         re.findall(r"\bfor ([\w, ]+) (?:=|in)\b", body)
     )
@@ -355,7 +388,13 @@ def test_a_script_leaves_no_global_behind(script):
     }
     assigned = set(re.findall(r"^\s*(\w+) = ", body, re.MULTILINE))
     fields = set(re.findall(r"[{,]\s*(\w+) = ", body))
-    assert assigned - known - fields == set()
+    return assigned - known - fields
+
+
+def test_a_script_leaves_no_global_behind():
+    """Redis refuses them at run time, on the branch that sets one."""
+    found = {script.name: globals_of(script.source.decode()) for script in scripts.ALL}
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 # What comments point to.
@@ -436,16 +475,13 @@ def test_every_file_that_a_text_names_is_there():
 
 def test_a_tests_name_has_at_most_sixty_characters():
     names = {
-        node.name
+        name
         for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        for name in re.findall(r"^\s*(?:async )?def (test_\w+)", text_of(path), re.MULTILINE)
     }
     assert {name for name in names if len(name) > 60} == set()
 
 
 def test_no_test_reaches_into_parts_of_private_parts():
     reaching = re.compile(r"\._[a-z]\w*\._[a-z]")
-    assert [
-        name_of(path) for path in (ROOT / "tests").rglob("*.py") if reaching.search(path.read_text())
-    ] == []
+    assert [name_of(path) for path in (ROOT / "tests").rglob("*.py") if reaching.search(text_of(path))] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import hiredis
@@ -18,7 +18,6 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = Keys("bq", "q")
-EVERY_SCRIPT = pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
 
 HEADER = """\
 -- Does this and that.
@@ -186,63 +185,74 @@ def parts_of(script: Script) -> tuple[str, str]:
     return header[0], script.source.decode()[header.end() :]
 
 
-@EVERY_SCRIPT
-def test_a_header_says_what_its_script_does_and_returns(script):
-    header, _ = parts_of(script)
-    assert re.match(r"-- [A-Z].*[.\w)]\n", header)
-    assert re.search(r"^-- Returns ", header, re.MULTILINE)
-    assert script.keys
-    assert script.arguments or script.rest
+def breaking(
+    rule: Callable[[Script, str, str], bool | str | None], among: Iterable[Script] = scripts.ALL
+) -> list[str]:
+    """Return the names of the scripts whose header and body do not keep a rule."""
+    return [script.name for script in among if not rule(script, *parts_of(script))]
 
 
-@EVERY_SCRIPT
-def test_a_header_explains_each_key_and_argument(script):
-    header, _ = parts_of(script)
-    entries = re.findall(r"^-- (?:KEYS|ARGV)\[\d+…?\] +\w+( +\S.*)?$", header, re.MULTILINE)
-    assert all(entries)
-    assert len(entries) == len(script.keys) + len(script.arguments) + bool(script.rest)
+def test_a_header_says_what_its_script_does_and_returns():
+    def says_both(_script, header, _body):
+        return re.match(r"-- [A-Z].*[.\w)]\n", header) and re.search(r"^-- Returns ", header, re.MULTILINE)
+
+    assert breaking(says_both) == []
+    assert breaking(lambda script, *_: script.keys and (script.arguments or script.rest)) == []
 
 
-@EVERY_SCRIPT
-def test_a_script_binds_its_headers_keys_in_that_order(script):
-    _, body = parts_of(script)
-    bound = re.search(r"^local ([\w, ]+) =\s+unpack\(KEYS\)", body, re.MULTILINE)
-    assert bound, "the first line binds all keys"
-    named = ["counter" if name == "id" else name for name in script.keys]
-    assert bound[1].split(", ") == named
-    assert not re.search(r"\bKEYS\[", body), "below the first line a key has a name"
+def test_a_header_explains_each_key_and_argument():
+    def explains_each(script, header, _body):
+        entries = re.findall(r"^-- (?:KEYS|ARGV)\[\d+…?\] +\w+( +\S.*)?$", header, re.MULTILINE)
+        expected = len(script.keys) + len(script.arguments) + bool(script.rest)
+        return all(entries) and len(entries) == expected
+
+    assert breaking(explains_each) == []
+
+
+def test_a_script_binds_its_headers_keys_in_that_order():
+    def binds_keys(script, _header, body):
+        bound = re.search(r"^local ([\w, ]+) =\s+unpack\(KEYS\)", body, re.MULTILINE)
+        named = ["counter" if name == "id" else name for name in script.keys]
+        return bound and bound[1].split(", ") == named
+
+    assert breaking(binds_keys) == [], "the first line binds all keys"
+    assert breaking(lambda _script, _header, body: not re.search(r"\bKEYS\[", body)) == [], (
+        "below the first line a key has a name"
+    )
 
 
 #: These run for every job: they read what they need where they need it.
 HOT = (scripts.add_jobs, scripts.exchange)
 
 
-@pytest.mark.parametrize(
-    "script", [one for one in scripts.ALL if one.arguments and one not in HOT], ids=lambda script: script.name
-)
-def test_a_script_binds_its_headers_arguments_in_that_order(script):
-    _, body = parts_of(script)
-    bound = re.search(r"^local ([\w, ]+) = unpack\(ARGV(?:, 1, (\d+))?\)", body, re.MULTILINE)
-    assert bound, "the second line binds all arguments"
-    assert tuple(bound[1].split(", ")) == script.arguments
-    assert bound[2] == (str(len(script.arguments)) if script.rest else None)
-    assert not re.search(r"ARGV\[\d", body), "below that line an argument has a name"
+def test_a_script_binds_its_headers_arguments_in_that_order():
+    def binds_arguments(script, _header, body):
+        bound = re.search(r"^local ([\w, ]+) = unpack\(ARGV(?:, 1, (\d+))?\)", body, re.MULTILINE)
+        last = str(len(script.arguments)) if script.rest else None
+        return bound and (tuple(bound[1].split(", ")), bound[2]) == (script.arguments, last)
 
-
-@pytest.mark.parametrize("script", HOT, ids=lambda script: script.name)
-def test_a_hot_script_reads_only_arguments_of_its_header(script):
-    _, body = parts_of(script)
-    assert {int(number) for number in re.findall(r"ARGV\[(\d+)\]", body)} <= set(
-        range(1, len(script.arguments) + 1)
+    cold = [one for one in scripts.ALL if one.arguments and one not in HOT]
+    assert breaking(binds_arguments, cold) == [], "the second line binds all arguments"
+    assert breaking(lambda _script, _header, body: not re.search(r"ARGV\[\d", body), cold) == [], (
+        "below that line an argument has a name"
     )
 
 
-@EVERY_SCRIPT
-def test_the_open_end_begins_after_the_named_arguments(script):
-    _, body = parts_of(script)
-    first = re.search(r"^local FIRST, STEP = (\d+), ", body, re.MULTILINE)
-    first = first or re.search(r"^for at = (\d+), #ARGV, ", body, re.MULTILINE)
-    assert (int(first[1]) if first else None) == (len(script.arguments) + 1 if script.rest else None)
+def test_a_hot_script_reads_only_arguments_of_its_header():
+    def reads_its_own(script, _header, body):
+        read = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", body)}
+        return read <= set(range(1, len(script.arguments) + 1))
+
+    assert breaking(reads_its_own, HOT) == []
+
+
+def test_the_open_end_begins_after_the_named_arguments():
+    def begins_after_them(script, _header, body):
+        first = re.search(r"^local FIRST, STEP = (\d+), ", body, re.MULTILINE)
+        first = first or re.search(r"^for at = (\d+), #ARGV, ", body, re.MULTILINE)
+        return (int(first[1]) if first else None) == (len(script.arguments) + 1 if script.rest else None)
+
+    assert breaking(begins_after_them) == []
 
 
 # Who calls them.
