@@ -28,9 +28,9 @@
     └── Discard                    fail now and for good
 
 Other parts define their own, all derived from ``BeeqError``: ``jobs.InvalidJob``, ``MediaRefused`` and
-``MediaFailed`` (``media``), ``WebhookRefused`` and ``DeliveryFailed`` (``webhooks``), ``AIRefused`` and
-``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``), ``QueuePaused``
-(``operations``).
+``MediaFailed`` (``media``), ``WebhookRefused`` (``http_client``), ``DeliveryFailed`` (``webhooks``),
+``AIRefused`` and ``AIFailed`` (``ai``), ``MirrorUnavailable`` (``mirror``), ``ChildDied`` (``worker``),
+``QueuePaused`` (``operations``).
 """
 
 import re

@@ -156,6 +156,7 @@ LAYERS = (
     ("beeq.worker",),
     ("beeq.queue",),
     ("beeq.jobs", "beeq.job_spec", "beeq.job_status"),
+    ("beeq.http_client",),
     ("beeq.ai", "beeq.media", "beeq.webhooks"),
     ("beeq.processors", "beeq.mirror"),
     ("beeq.service", "beeq.workers", "beeq.sync"),
@@ -264,7 +265,7 @@ def beeq_imports_of(path: Path) -> set[str]:
     return {name.split(".")[1] for name in read(path).imports if name.startswith("beeq.")}
 
 
-@pytest.mark.parametrize("name", ["processors", "media", "webhooks", "ai"])
+@pytest.mark.parametrize("name", ["processors", "media", "webhooks", "http_client", "ai"])
 def test_processors_and_what_they_call_know_no_redis(name):
     paths = sorted((PACKAGE / name).rglob("*.py"))
     found = {name_of(path): beeq_imports_of(path) & {"redis", "client", "queue"} for path in paths}

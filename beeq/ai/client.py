@@ -27,8 +27,8 @@ from beeq.ai.exchange import Exchanges, PieceCount, error_body, pieces
 from beeq.ai.files import LongStrings
 from beeq.ai.provider import PLAIN_HEADERS, Provider, http_url
 from beeq.ai.responses import delay_ms_in, error_text
+from beeq.http_client.addresses import AllowedHosts
 from beeq.protocol.codec import dumps
-from beeq.webhooks.addresses import AllowedHosts
 
 ALLOW_HOSTS_SETTING = "BEEQ_AI_ALLOW_HOSTS"
 TEXT_BYTES_SETTING = "BEEQ_AI_MAX_TEXT_BYTES"

@@ -16,11 +16,11 @@ import httpx
 
 from beeq.ai.bodies.unpacking import FILE_TIMES, STEP_BYTES, TEXT_TIMES, Unpacking, UnpacksTooFar, unpacked
 from beeq.ai.errors import AIFailed, AIRefused, AIUnusable
-from beeq.webhooks.addresses import AllowedHosts
-from beeq.webhooks.connections import Connections, HTTPProxy, OwnedNetwork
-from beeq.webhooks.guard import GuardedBackend, Resolver, WebhookRefused
-from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
-from beeq.webhooks.local_failure import LocalFailure
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.connections import Connections, HTTPProxy, OwnedNetwork
+from beeq.http_client.guard import GuardedBackend, Resolver, WebhookRefused
+from beeq.http_client.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
+from beeq.http_client.local_failure import LocalFailure
 
 #: The body of an error response is read for its reason: this far …
 _MAX_ERROR_BYTES = 64 * 1024

@@ -16,7 +16,7 @@ import httpx
 from beeq import __version__
 from beeq.ai.errors import AIFailed
 from beeq.ai.redaction import Redactor
-from beeq.webhooks.connections import HTTPProxy
+from beeq.http_client.connections import HTTPProxy
 
 BASE_URL_SETTING = "BEEQ_AI_BASE_URL"
 KEY_SETTING = "BEEQ_AI_API_KEY"

@@ -14,7 +14,7 @@ from beeq.ai.bodies.answers import is_answer_part, json_of
 from beeq.ai.dialect.refusals import is_no_credit
 from beeq.ai.errors import AIFailed, AIRefused
 from beeq.ai.pictures import decoded, decoded_pieces, is_bare_base64, is_data_url
-from beeq.webhooks.response import MAX_RETRY_AFTER_MS, retry_after_in
+from beeq.http_client.retry_after import MAX_RETRY_AFTER_MS, retry_after_in
 
 #: Makes the provider's text printable, and free of secrets.
 Quote = Callable[[str], str]

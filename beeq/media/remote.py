@@ -23,12 +23,12 @@ from typing import Any, Self
 import httpcore
 import httpx
 
+from beeq.http_client.connections import Connections, OwnedNetwork
+from beeq.http_client.head import EndlessResponse, ResponseHead
 from beeq.jobs import MediaParameters
 from beeq.media.errors import MediaFailed, MediaRefused, shown
 from beeq.media.service import Reach
 from beeq.protocol.codec import dumps, loads
-from beeq.webhooks.connections import Connections, OwnedNetwork
-from beeq.webhooks.head import EndlessResponse, ResponseHead
 
 #: The response holds facts, not a file.
 MAX_RESPONSE_BYTES = 1024 * 1024

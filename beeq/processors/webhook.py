@@ -7,12 +7,15 @@ import time
 from http import HTTPStatus
 
 from beeq.errors import Discard, Postpone, Retry
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.guard import WebhookRefused
+from beeq.http_client.local_failure import LocalFailure
+from beeq.http_client.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.job import RunningJob
 from beeq.jobs import WebhookJob
 from beeq.processors.base import Processor, ProcessorSettings
 from beeq.protocol.codec import dumps
 from beeq.protocol.options import backoff_ms_of, postponed_ms_of, timeout_ms_of
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import (
     ATTEMPT_TIMEOUT_S,
     DeliveryFailed,
@@ -20,10 +23,7 @@ from beeq.webhooks.delivery import (
     Patience,
     WebhookSender,
 )
-from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.keys import ADVISED_BYTES, SECRET_SETTING, EndpointKeys
-from beeq.webhooks.local_failure import LocalFailure
-from beeq.webhooks.network_limits import USUAL_PORTS, NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers, Visit
 from beeq.webhooks.response import WebhookResponse

@@ -17,10 +17,10 @@ try:
 except ImportError:
     raise ImportError("beeq.web needs Starlette: pip install 'beequeue[web]'", name="starlette") from None
 
+from beeq.http_client.header_lines import read_lines_in_one_pass
 from beeq.web.application import Application, create_app, service_for, service_from_environment
 from beeq.web.page.application import Dashboard, dashboard
 from beeq.web.policy import Policy, policy_from_environment
-from beeq.webhooks.header_lines import read_lines_in_one_pass
 
 read_lines_in_one_pass()  # requests, too
 

@@ -18,15 +18,16 @@ import httpx
 
 from beeq import __version__
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import AllowedHosts
-from beeq.webhooks.connections import Connections
-from beeq.webhooks.guard import GuardedBackend, Resolve, Resolver
-from beeq.webhooks.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.connections import Connections
+from beeq.http_client.guard import GuardedBackend, Resolve, Resolver
+from beeq.http_client.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
+from beeq.http_client.local_failure import local_failure
+from beeq.http_client.network_limits import NetworkLimits
+from beeq.http_client.retry_after import retry_after_in
 from beeq.webhooks.keys import EndpointKeys
-from beeq.webhooks.local_failure import local_failure
-from beeq.webhooks.network_limits import NetworkLimits
 from beeq.webhooks.own_headers import ReceiverHeaders
-from beeq.webhooks.response import WebhookResponse, retry_after_in
+from beeq.webhooks.response import WebhookResponse
 from beeq.webhooks.signature import message_id, webhook_signature
 from beeq.webhooks.urls import Target, target_of
 

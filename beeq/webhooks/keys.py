@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from beeq.webhooks.guard import WebhookRefused
+from beeq.http_client.guard import WebhookRefused
 from beeq.webhooks.own_headers import JSONPairs, json_pairs
 from beeq.webhooks.signature import (
     PRIVATE_PREFIX,

@@ -11,7 +11,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from beeq.webhooks.addresses import canonical
+from beeq.http_client.addresses import canonical
 
 HEADERS_SETTING = "BEEQ_WEBHOOK_HEADERS"
 _COMPLAINT = f"{HEADERS_SETTING} must be a JSON object: origin → object of header names and texts"

@@ -9,8 +9,8 @@ from typing import NewType
 
 import httpx
 
-from beeq.webhooks.addresses import ALLOW_HOSTS_SETTING, canonical
-from beeq.webhooks.guard import WebhookRefused
+from beeq.http_client.addresses import ALLOW_HOSTS_SETTING, canonical
+from beeq.http_client.guard import WebhookRefused
 
 _MAX_PORT = 65535
 #: No name in the DNS is longer.

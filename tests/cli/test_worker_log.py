@@ -28,7 +28,7 @@ import os
 from beeq import BeeqError, Discard, Queue
 from beeq.jobs import InvalidJob
 from beeq.media.errors import MediaFailed, MediaRefused
-from beeq.webhooks.guard import WebhookRefused
+from beeq.http_client.guard import WebhookRefused
 from tests.logs.log_handlers import says
 
 class Own(BeeqError):

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from beeq.webhooks import connections, delivery
-from beeq.webhooks.addresses import AllowedHosts
+from beeq.http_client import connections
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.guard import WebhookRefused
+from beeq.webhooks import delivery
 from beeq.webhooks.delivery import DeliveryFailed, WebhookSender
-from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.keys import EndpointKeys
 from tests.support.certificate import CERTIFICATE
 from tests.webhooks.receiver import Receiver, Script, drip, reply, send, send_for_ever

@@ -10,9 +10,9 @@ from typing import Any
 import httpcore
 import pytest
 
+from beeq.http_client.addresses import AllowedHosts
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import WebhookSender
 from beeq.webhooks.own_headers import ReceiverHeaders
 from tests.webhooks.receiver import Receiver, reply

@@ -18,9 +18,10 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from beeq import Discard, JobFailed, Postpone, Queue, Retry
+from beeq.http_client import guard
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks import delivery, guard
+from beeq.webhooks import delivery
 from beeq.webhooks.delivery import DeliveryFailed
 from tests.webhooks.receiver import Receiver, drip, reply, send
 

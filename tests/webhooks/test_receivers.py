@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from beeq import Job, JobFailed, Queue
+from beeq.http_client.addresses import AllowedHosts
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import DeliveryGivenUp, Patience, WebhookSender
 from beeq.webhooks.receivers.admission import ReceiverBusy, ReceiverLimits, Receivers
 from beeq.webhooks.urls import target_of

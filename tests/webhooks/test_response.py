@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from beeq.webhooks.response import WebhookResponse, retry_after_ms
+from beeq.http_client.retry_after import retry_after_ms
+from beeq.webhooks.response import WebhookResponse
 
 NOW = datetime(2026, 10, 21, 7, 28, 0, tzinfo=UTC)
 DAY_MS = 86_400_000

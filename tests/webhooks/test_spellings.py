@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beeq import JobFailed, Queue
+from beeq.http_client.addresses import canonical
+from beeq.http_client.guard import WebhookRefused
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks.addresses import canonical
-from beeq.webhooks.guard import WebhookRefused
 from beeq.webhooks.receivers.admission import ReceiverLimits
 from beeq.webhooks.urls import endpoint_of, origin_of, target_of
 from tests.support.certificate import CERTIFICATE

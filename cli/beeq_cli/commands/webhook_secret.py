@@ -4,7 +4,7 @@ import os
 
 import click
 
-from beeq.webhooks.guard import WebhookRefused
+from beeq.http_client.guard import WebhookRefused
 from beeq.webhooks.keys import (
     MAPPED_SETTING,
     SCHEMES_SETTING,

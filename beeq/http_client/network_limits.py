@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from beeq.webhooks.addresses import inner_address
+from beeq.http_client.addresses import inner_address
 
 PORTS_SETTING = "BEEQ_WEBHOOK_PORTS"
 DENY_NETS_SETTING = "BEEQ_WEBHOOK_DENY_NETS"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from beeq.http_client.addresses import AllowedHosts
 from beeq.webhooks import delivery
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import WebhookSender
 from tests.support.certificate import CERTIFICATE
 from tests.webhooks.receiver import Receiver, Script, drip, reply, send, send_for_ever

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from beeq import JobFailed, Queue
+from beeq.http_client import guard
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.guard import WebhookRefused
+from beeq.http_client.network_limits import NetworkLimits
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks import guard
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import DeliveryFailed, WebhookSender
-from beeq.webhooks.guard import WebhookRefused
-from beeq.webhooks.network_limits import NetworkLimits
 from tests.webhooks.receiver import Receiver
 
 PUBLIC = "93.184.215.14"
@@ -175,7 +175,7 @@ async def test_the_log_tells_the_operator_what_the_caller_is_not_told(
     make_sender: MakeSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = make_sender(answers=ANSWERS, deny_nets="9.9.9.9")
-    with caplog.at_level("INFO", logger="beeq.webhooks.guard"):
+    with caplog.at_level("INFO", logger="beeq.http_client.guard"):
         for host in ANSWERS:
             with pytest.raises(DeliveryFailed):
                 await sender.deliver(f"http://{host}/", "7", b"{}")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from beeq.ai.client import AIClient
 from beeq.ai.errors import AIFailed
+from beeq.http_client import header_lines
+from beeq.http_client.addresses import AllowedHosts
 from beeq.media.errors import MediaFailed
 from beeq.media.remote import RemoteMedia
-from beeq.webhooks import header_lines
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import WebhookSender
 from tests.web.test_connections import served
 from tests.webhooks.receiver import Receiver, send

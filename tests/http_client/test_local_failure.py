@@ -12,7 +12,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
-from beeq.webhooks.local_failure import local_failure
+from beeq.http_client.local_failure import local_failure
 from tests.webhooks.receiver import Receiver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ import asyncio, logging, os, resource, sys
 from beeq import Queue
 from beeq.processors import webhook
 from beeq.processors.base import ProcessorSettings
-from beeq.webhooks import connections
+from beeq.http_client import connections
 from beeq.webhooks.receivers.admission import ReceiverLimits
 
 connections.KEEPALIVE_S = 0.2

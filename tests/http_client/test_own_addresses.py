@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beeq.webhooks.own_addresses import is_own
+from beeq.http_client.own_addresses import is_own
 
 ROOT = Path(__file__).resolve().parents[2]
 

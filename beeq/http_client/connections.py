@@ -16,7 +16,7 @@ from typing import Any
 
 import httpcore
 
-from beeq.webhooks.header_lines import read_lines_in_one_pass
+from beeq.http_client.header_lines import read_lines_in_one_pass
 
 read_lines_in_one_pass()
 

@@ -11,9 +11,9 @@ from typing import Any
 import httpcore
 import pytest
 
-from beeq.webhooks import guard as guard_module
-from beeq.webhooks.addresses import AllowedHosts
-from beeq.webhooks.guard import GuardedBackend, Resolver, ResolverBusy, WebhookRefused
+from beeq.http_client import guard as guard_module
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.guard import GuardedBackend, Resolver, ResolverBusy, WebhookRefused
 
 PUBLIC = "93.184.215.14"
 PUBLIC_V6 = "2606:4700:4700::1111"

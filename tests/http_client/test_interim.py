@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from beeq import JobFailed, Queue
+from beeq.http_client.addresses import AllowedHosts
+from beeq.http_client.head import MAX_HEAD_BYTES, MAX_INTERIM, EndlessResponse, ResponseHead
 from beeq.processors.base import ProcessorSettings
 from beeq.processors.webhook import WebhookProcessor
-from beeq.webhooks.addresses import AllowedHosts
 from beeq.webhooks.delivery import MAX_REST_BYTES, DeliveryFailed, WebhookSender
-from beeq.webhooks.head import MAX_HEAD_BYTES, MAX_INTERIM, EndlessResponse, ResponseHead
 from tests.webhooks.receiver import Receiver, Script, send, send_for_ever
 
 EARLY = b"HTTP/1.1 103 Early Hints\r\n"

@@ -22,11 +22,11 @@ from typing import Any
 import httpcore
 
 from beeq.errors import BeeqError
-from beeq.webhooks.addresses import AllowedHosts, inner_address, is_address, is_public, may_resolve
-from beeq.webhooks.connections import OwnedNetwork, SocketOption, WatchedStream, connect_error_text
-from beeq.webhooks.local_failure import LocalFailure, local_failure
-from beeq.webhooks.network_limits import DENY_NETS_SETTING, PORTS_SETTING, NetworkLimits
-from beeq.webhooks.own_addresses import is_own
+from beeq.http_client.addresses import AllowedHosts, inner_address, is_address, is_public, may_resolve
+from beeq.http_client.connections import OwnedNetwork, SocketOption, WatchedStream, connect_error_text
+from beeq.http_client.local_failure import LocalFailure, local_failure
+from beeq.http_client.network_limits import DENY_NETS_SETTING, PORTS_SETTING, NetworkLimits
+from beeq.http_client.own_addresses import is_own
 
 logger = logging.getLogger(__name__)
 

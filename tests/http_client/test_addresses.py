@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beeq.webhooks.addresses import AllowedHosts, is_public, may_resolve
+from beeq.http_client.addresses import AllowedHosts, is_public, may_resolve
 
 
 @pytest.mark.parametrize(
