@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from beeq import Discard, JobLost, Retry
-from beeq.sync import Queue
 
 BOUND_S = 60.0
 
@@ -303,6 +302,8 @@ def descriptors(_job):
 
 
 def enqueue_another(job):
+    from beeq.sync import Queue  # here: each child would import it, for no other act
+
     with Queue(job.data["name"], redis=job.data["url"]) as queue:
         return queue.enqueue({"do": "who"}).result(timeout=10_000)
 

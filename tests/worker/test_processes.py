@@ -9,22 +9,29 @@ import os
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
-from beeq import Discard, JobFailed, Queue, Retry
+from beeq import Discard, Job, JobFailed, Queue, Retry
 from beeq.worker.attempts.processes.ipc import ChildTraceback
+from tests.support.lent import on_the_modules_loop, queue_with_one_child
 from tests.support.waiting import Recorder
 from tests.worker import process_handlers as handlers
 
 PATIENCE_MS = 30_000
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_modules_worker(valkey):
+    async with queue_with_one_child(valkey, handlers.act) as queue:
+        queue.backoff_strategies["own"] = lambda _job: 1
+        yield queue
+
+
 @pytest.fixture
-async def worker(make_queue):
-    """A queue whose handler does what the job says, in a child process."""
-    queue = make_queue()
-    queue.backoff_strategies["own"] = lambda _job: 1
-    queue.process(handlers.act, executor="process")
-    return queue
+def worker(the_modules_worker):
+    """A queue whose handler does what the job says, in a child process that has served other tests."""
+    with the_modules_worker.lent() as queue:
+        yield queue
 
 
 async def done(queue: Queue, do: str, *, retries: int = 0, **facts: Any) -> Any:
@@ -33,8 +40,16 @@ async def done(queue: Queue, do: str, *, retries: int = 0, **facts: Any) -> Any:
     return await job.result(timeout=PATIENCE_MS)
 
 
-async def stored(redis: Any, queue: Queue, job_id: str) -> Any:
-    return json.loads(await redis.hget(queue.keys.jobs, job_id))
+async def refused(queue: Queue, message: str, do: str, *, retries: int = 0, **facts: Any) -> Job:
+    """Run a job that fails with a message; return it."""
+    job = await queue.enqueue({"do": do, **facts}, retries=retries)
+    with pytest.raises(JobFailed, match=message):
+        await job.result(timeout=PATIENCE_MS)
+    return job
+
+
+def stored(sync_redis: Any, job: Job) -> Any:
+    return json.loads(sync_redis.hget(job.queue.keys.jobs, job.id))
 
 
 # Which handlers, and where they run.
@@ -111,6 +126,7 @@ async def test_plain_functions_run_in_threads_unless_said_otherwise(make_queue):
         assert await (await queue.enqueue({})).result(timeout=PATIENCE_MS) == os.getpid()
 
 
+@on_the_modules_loop
 async def test_one_child_serves_one_job_after_another(worker):
     pids = [await done(worker, "who") for _ in range(5)]
     assert len(set(pids)) == 1
@@ -119,17 +135,18 @@ async def test_one_child_serves_one_job_after_another(worker):
 
 async def test_as_many_children_as_jobs_may_run_and_never_more(make_queue, tmp_path):
     queue = make_queue()
-    queue.process(handlers.act, concurrency=3, executor="process")
+    queue.process(handlers.act, concurrency=2, executor="process")
     jobs = [
-        await queue.enqueue({"do": "say_and_end", "folder": str(tmp_path), "together": 3}) for _ in range(9)
+        await queue.enqueue({"do": "say_and_end", "folder": str(tmp_path), "together": 2}) for _ in range(6)
     ]
     pids = await asyncio.gather(*(job.result(timeout=PATIENCE_MS) for job in jobs))
-    assert len(set(pids)) == 3
+    assert len(set(pids)) == 2
 
 
 # The job in a child.
 
 
+@on_the_modules_loop
 async def test_the_job_has_its_blocking_face(worker):
     job = await worker.enqueue({"do": "describe", "more": ["ä", 2**70]}, timeout=60_000)
     assert await job.result(timeout=PATIENCE_MS) == {
@@ -140,12 +157,13 @@ async def test_the_job_has_its_blocking_face(worker):
         "status": "created",
         "progress": 0,
         "memory": {},
-        "shown": f"<Job '1' of '{worker.name}': created>",
+        "shown": f"<Job '{job.id}' of '{worker.name}': created>",
     }
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("fails", [False, True])
-async def test_what_a_handler_changes_is_kept_with_the_job(worker, redis, fails):
+async def test_what_a_handler_changes_is_kept_with_the_job(worker, sync_redis, fails):
     """And it counts: a handler may give up its retries."""
     job = await worker.enqueue({"do": "change", "fails": fails}, retries=5)
     if fails:
@@ -153,71 +171,83 @@ async def test_what_a_handler_changes_is_kept_with_the_job(worker, redis, fails)
             await job.result(timeout=PATIENCE_MS)
     else:
         assert await job.result(timeout=PATIENCE_MS) is None
-    record = await stored(redis, worker, job.id)
+    record = stored(sync_redis, job)
     assert record["data"] == {"do": "change", "fails": fails, "seen": True}
     assert (record["options"]["retries"], record["options"]["mine"]) == (0, {"a": 1})
     assert record["status"] == ("failed" if fails else "succeeded")
 
 
-async def test_a_report_takes_the_changes_along(worker, redis):
-    assert await done(worker, "replace_data") == 1
-    assert (await stored(redis, worker, "1"))["data"] == ["new"]
+@on_the_modules_loop
+async def test_a_report_takes_the_changes_along(worker, sync_redis):
+    job = await worker.enqueue({"do": "replace_data"})
+    assert await job.result(timeout=PATIENCE_MS) == 1
+    assert stored(sync_redis, job)["data"] == ["new"]
 
 
+@on_the_modules_loop
 async def test_progress_is_heard_in_order_and_its_hearers_are_counted(worker):
     heard = Recorder(worker, "job progress")
     values = [1, {"a": [None]}, "text", 2.5]
-    assert await done(worker, "report", values=values) == [[1, 1, 1, 1], 2.5]
-    assert await heard.until("job progress", count=4) == [("1", value) for value in values]
+    job = await worker.enqueue({"do": "report", "values": values})
+    assert await job.result(timeout=PATIENCE_MS) == [[1, 1, 1, 1], 2.5]
+    assert await heard.until("job progress", count=4) == [(job.id, value) for value in values]
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("dies", [False, True])
 async def test_what_it_remembers_is_there_at_the_next_attempt(worker, dies):
     assert await done(worker, "remember", retries=1, dies=dies) == {"order": "order-1", "asked": True}
 
 
+@on_the_modules_loop
 async def test_it_can_ask_where_it_is(worker):
     assert await done(worker, "look") == {"active": True, "waiting": False, "succeeded": False}
 
 
-async def test_a_refused_command_raises_what_it_raises_in_a_thread(make_queue):
+@on_the_modules_loop
+async def test_a_refused_command_raises_what_it_raises_in_a_thread(worker, valkey, queue_name):
     refusals = {}
-    for executor in ("thread", "process"):
-        queue = make_queue(name=f"{make_queue().name}-{executor}")
-        queue.backoff_strategies["own"] = lambda _job: 1
-        queue.process(handlers.act, executor=executor)
-        refusals[executor] = await done(queue, "refuse")
+    async with Queue(queue_name, redis=valkey.url) as in_thread:
+        in_thread.backoff_strategies["own"] = lambda _job: 1
+        in_thread.process(handlers.act, executor="thread")
+        for executor, queue in (("thread", in_thread), ("process", worker)):
+            job = await queue.enqueue({"do": "refuse"})
+            found = await job.result(timeout=PATIENCE_MS)
+            refusals[executor] = {k: text.replace(f"Job {job.id} ", "Job … ") for k, text in found.items()}
     listening = refusals["process"].pop("listen")
     assert listening == "RuntimeError: a child process hears no events: listen in the worker"
     assert refusals["process"] == refusals["thread"]
     assert refusals["thread"].keys() == handlers.REFUSALS.keys() - {"listen"}
 
 
-async def test_beeqs_own_errors_are_raised_as_what_they_are(make_queue, expect_errors):
-    queue = make_queue()
-    queue.process(handlers.act, executor="process")
-    heard = Recorder(queue, "job progress", "error")
-    job = await queue.enqueue({"do": "lose"})
+@on_the_modules_loop
+async def test_beeqs_own_errors_are_raised_as_what_they_are(worker):
+    heard = Recorder(worker, "job progress", "error")
+    job = await worker.enqueue({"do": "lose"})
     ((_, reported),) = await heard.until("job progress")
     assert reported["lost"][1] == job.id
     assert "no longer owned" in reported["lost"][0]
     await heard.until("error")
 
 
+@on_the_modules_loop
 async def test_moves_from_many_threads_do_not_mix(worker):
     heard = await done(worker, "report_from_threads")
     assert [[n, is_active] for n, _, is_active in heard] == [[n, True] for n in range(20)]
 
 
+@on_the_modules_loop
 async def test_a_thread_a_handler_left_behind_cannot_change_the_job(worker):
-    assert await done(worker, "leave_a_thread_behind") == "left"
+    job = await worker.enqueue({"do": "leave_a_thread_behind"})
+    assert await job.result(timeout=PATIENCE_MS) == "left"
     (fate,) = await done(worker, "leave_a_thread_behind")
-    assert fate.startswith("Job 1 was no longer owned")
+    assert fate.startswith(f"Job {job.id} was no longer owned")
 
 
 # Outcomes.
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize(
     ("error", "first_line", "message", "kind"),
     [
@@ -244,14 +274,14 @@ async def test_a_thread_a_handler_left_behind_cannot_change_the_job(worker):
     ],
 )
 async def test_an_error_keeps_its_name_its_message_and_its_traceback(
-    worker, redis, error, first_line, message, kind
+    worker, sync_redis, error, first_line, message, kind
 ):
     heard = Recorder(worker, "failed")
     job = await worker.enqueue({"do": "fail", "error": error})
     with pytest.raises(JobFailed) as failure:
         await job.result(timeout=PATIENCE_MS)
     assert str(failure.value).startswith(message)
-    (trace,) = (await stored(redis, worker, job.id))["options"]["stacktraces"]
+    (trace,) = (stored(sync_redis, job))["options"]["stacktraces"]
     assert trace.splitlines()[0].startswith(first_line)
     assert "process_handlers.py" in trace or error == "long"
     ((_, raised),) = await heard.until("failed")
@@ -260,31 +290,32 @@ async def test_an_error_keeps_its_name_its_message_and_its_traceback(
     assert await done(worker, "echo", value="the child is well") == "the child is well"
 
 
-async def test_the_trace_shows_where_in_the_child_the_error_came_from(worker, redis):
-    with pytest.raises(JobFailed, match="^up here$"):
-        await done(worker, "fail_deep_down")
-    (trace,) = (await stored(redis, worker, "1"))["options"]["stacktraces"]
+@on_the_modules_loop
+async def test_the_trace_shows_where_in_the_child_the_error_came_from(worker, sync_redis):
+    job = await refused(worker, "^up here$", "fail_deep_down")
+    (trace,) = stored(sync_redis, job)["options"]["stacktraces"]
     assert trace.startswith("RuntimeError: up here\n")
     assert "in innermost" in trace
     assert "ValueError: down here" in trace
     assert "child_main.py" not in trace
 
 
-async def test_retry_waits_as_long_as_it_says(make_queue):
-    queue = make_queue()
-    heard = Recorder(queue, "retrying")
-    queue.process(handlers.act, executor="process")
-    assert await done(queue, "retry_later", retries=1, long=False) == "later"
+@on_the_modules_loop
+async def test_retry_waits_as_long_as_it_says(worker):
+    heard = Recorder(worker, "retrying")
+    assert await done(worker, "retry_later", retries=1, long=False) == "later"
     ((_, error),) = await heard.until("retrying")
     assert isinstance(error, Retry)
     assert (type(error).__name__, str(error), error.after) == ("Busy", "not now", 1)
-    await queue.enqueue({"do": "retry_later", "long": True}, retries=1)
+    job = await worker.enqueue({"do": "retry_later", "long": True}, retries=1)
     ((_, error),) = (await heard.until("retrying", count=2))[1:]
     assert error.after == 60_000
-    assert (await queue.check_health()).delayed == 1
+    assert (await worker.check_health()).delayed == 1
+    await worker.remove_job(job.id)
 
 
-async def test_discard_fails_for_good(worker, redis):
+@on_the_modules_loop
+async def test_discard_fails_for_good(worker):
     heard = Recorder(worker, "failed:fatal")
     with pytest.raises(JobFailed, match="^hopeless$"):
         await done(worker, "discard", retries=5)
@@ -294,33 +325,37 @@ async def test_discard_fails_for_good(worker, redis):
     assert job.options["retries"] == 5
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("kind", ["object", "bytes", "set"])
-async def test_a_result_that_is_no_json_fails_the_job_for_good(worker, redis, kind):
-    with pytest.raises(JobFailed, match="^cannot be written as JSON: .*" + kind):
-        await done(worker, "return_something_odd", retries=3, kind=kind)
-    record = await stored(redis, worker, "1")
+async def test_a_result_that_is_no_json_fails_the_job_for_good(worker, sync_redis, kind):
+    message = "^cannot be written as JSON: .*" + kind
+    record = stored(sync_redis, await refused(worker, message, "return_something_odd", retries=3, kind=kind))
     assert (record["status"], record["options"]["retries"]) == ("failed", 3)
     assert record["options"]["stacktraces"][0].startswith("TypeError: cannot be written as JSON: ")
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_handler_that_spoils_its_job_loses_no_outcome(worker, redis, fails):
-    with pytest.raises(JobFailed, match="spoilt and failed" if fails else "cannot be written as JSON"):
-        await done(worker, "spoil_data", fails=fails)
-    record = await stored(redis, worker, "1")
+async def test_a_handler_that_spoils_its_job_loses_no_outcome(worker, sync_redis, fails):
+    message = "spoilt and failed" if fails else "cannot be written as JSON"
+    record = stored(sync_redis, await refused(worker, message, "spoil_data", fails=fails))
     assert (record["data"], record["status"]) == ({"do": "spoil_data", "fails": fails}, "failed")
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("options", [None, [], "text", 7])
-async def test_a_handler_that_breaks_its_options_loses_no_outcome(worker, redis, expect_errors, options):
-    assert await done(worker, "spoil_options", options=options) == "done"
-    assert (await stored(redis, worker, "1"))["status"] == "succeeded"
-    assert expect_errors, "it is reported"
+async def test_a_handler_that_breaks_its_options_loses_no_outcome(worker, sync_redis, options):
+    heard = Recorder(worker, "error")
+    job = await worker.enqueue({"do": "spoil_options", "options": options})
+    assert await job.result(timeout=PATIENCE_MS) == "done"
+    assert stored(sync_redis, job)["status"] == "succeeded"
+    assert heard.calls, "it is reported"
 
 
 # What a handler may do in its process.
 
 
+@on_the_modules_loop
 async def test_ten_megabytes_go_both_ways_and_through_every_move(worker):
     value = "é" * 5_000_000 + "x" * 100
     assert await done(worker, "echo", value=value) == value
@@ -340,6 +375,7 @@ async def test_what_a_child_prints_is_on_the_workers_own_output(make_queue, capf
     assert "error line 19999" in errors
 
 
+@on_the_modules_loop
 async def test_a_handler_that_forks_ends_once(worker):
     assert await done(worker, "fork") == ["original", 1]
     assert await done(worker, "echo", value="well") == "well"
@@ -348,11 +384,11 @@ async def test_a_handler_that_forks_ends_once(worker):
 async def test_a_child_has_only_its_connection_to_the_worker_open(make_queue, tmp_path):
     """Neither to Redis, nor the worker's files, nor its siblings' connections."""
     queue = make_queue()
-    queue.process(handlers.act, concurrency=3, executor="process")
-    together = {"do": "say_and_end", "folder": str(tmp_path), "together": 3}
-    jobs = [await queue.enqueue(together) for _ in range(3)]
+    queue.process(handlers.act, concurrency=2, executor="process")
+    together = {"do": "say_and_end", "folder": str(tmp_path), "together": 2}
+    jobs = [await queue.enqueue(together) for _ in range(2)]
     await asyncio.gather(*(job.result(timeout=PATIENCE_MS) for job in jobs))
-    for _ in range(3):
+    for _ in range(2):
         assert await done(queue, "descriptors") == ["socket"]
 
 
@@ -363,10 +399,12 @@ async def test_a_handler_may_enqueue_jobs_on_a_connection_of_its_own(make_queue,
     assert pid not in (0, os.getpid())
 
 
+@on_the_modules_loop
 async def test_a_handler_may_use_multiprocessing(worker):
     assert await done(worker, "use_multiprocessing") == [7, 0]
 
 
+@on_the_modules_loop
 async def test_a_handlers_programs_hear_signals_and_its_child_does_not(worker):
     assert await done(worker, "take_signals") == "unimpressed"
     assert await done(worker, "stop_a_program") == -15
