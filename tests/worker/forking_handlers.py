@@ -37,6 +37,12 @@ def the_descriptor() -> int:
     return found
 
 
+def the_attempt(job) -> int:
+    """Return which of the process's attempts runs, as its messages have it."""
+    number: int = job.asynchronous.owner._call.__self__._number
+    return number
+
+
 def is_socket(fd: int) -> bool:
     try:
         return stat.S_ISSOCK(os.fstat(fd).st_mode)
@@ -180,17 +186,17 @@ def report_in_unnoticed_copy(job):
 
 def write_half_a_message(job):
     link, fd = the_link(), the_descriptor()
-    message = encode(link.token, "call", b"x" * 5000, pid=os.getpid(), attempt=1, number=1)
+    message = encode(link.token, "call", b"x" * 5000, pid=os.getpid(), attempt=the_attempt(job), number=10**6)
     in_unnoticed_copy(lambda: os.write(fd, message[: job.data["bytes"]]))
     if job.data.get("reports"):
         job.report_progress("original")
     return "not heard"
 
 
-def end_in_unnoticed_copy(_job):
+def end_in_unnoticed_copy(job):
     """Let the copy send a whole, well-formed end."""
     link, fd = the_link(), the_descriptor()
-    facts = {"attempt": 1, "is_error": False, "size": 6}
+    facts = {"attempt": the_attempt(job), "is_error": False, "size": 6}
     in_unnoticed_copy(lambda: os.write(fd, encode(link.token, "end", b'"copy"', pid=os.getpid(), **facts)))
     return "original"
 
@@ -198,18 +204,19 @@ def end_in_unnoticed_copy(_job):
 # What the handler's own process sends besides.
 
 
-def end_twice(_job):
+def end_twice(job):
     """Send an end ourselves: the second, beeq's own, belongs to nothing."""
-    the_link().send("end", b'"first"', attempt=1, is_error=False, size=7)
+    the_link().send("end", b'"first"', attempt=the_attempt(job), is_error=False, size=7)
     return "second"
 
 
-def end_later(_job):
+def end_later(job):
     """Send an end when the job is over, and the child idle or at its next one."""
+    attempt = the_attempt(job)
 
     def end() -> None:
         threading.Event().wait(0.2)
-        the_link().send("end", b'"late"', attempt=1, is_error=False, size=6)
+        the_link().send("end", b'"late"', attempt=attempt, is_error=False, size=6)
 
     threading.Thread(target=end, daemon=True).start()
     return "in time"
@@ -217,9 +224,9 @@ def end_later(_job):
 
 def send_for_another_attempt(job):
     link = the_link()
-    link.send("end", b'"wrong"', attempt=99, is_error=False, size=7)
+    link.send("end", b'"wrong"', attempt=the_attempt(job) + 98, is_error=False, size=7)
     link.send("begin", attempt=0)
-    link.send("call", b"[1]", attempt=0, number=1, command="report_progress", size=3)
+    link.send("call", b"[1]", attempt=0, number=10**6, command="report_progress", size=3)
     job.report_progress("right")
     return "right"
 
@@ -227,7 +234,8 @@ def send_for_another_attempt(job):
 def say_what_is_not_said(job):
     link = the_link()
     for kind, facts in job.data["messages"]:
-        link.send(kind, b"{}", **facts)
+        own = {"attempt": the_attempt(job)} if "attempt" in facts else {}
+        link.send(kind, b"{}", **facts | own)
     threading.Event().wait(BOUND_S)
 
 
@@ -243,7 +251,7 @@ class Executed:
 
 def send_pickles(job):
     text = pickle.dumps(Executed(job.data["path"]))
-    the_link().send("end", text, attempt=1, is_error=job.data["is_error"], size=len(text))
+    the_link().send("end", text, attempt=the_attempt(job), is_error=job.data["is_error"], size=len(text))
     threading.Event().wait(BOUND_S)
 
 
