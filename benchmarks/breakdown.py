@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from beeq import Job, Queue
 from beeq.job import JobOwner
-from beeq.protocol.codec import decode_record
 from beeq.protocol.outcome import succeed
-from beeq.redis.resp import pack
+from beeq.redis.resp import CommandPrefix
+from beeq.telemetry.attempt_report import AttemptReport
+from beeq.telemetry.hooks import Telemetry
 from beeq.worker.attempts.runner import Attempt, Runner
 
 _RECORD = (
@@ -38,6 +39,11 @@ def per_call_us(step: Callable[[], Any]) -> float:
     return min(rounds)
 
 
+def claimed_job(owner: JobOwner) -> Job:
+    """Return a job as a worker makes it of what a call has brought."""
+    return Job.claimed(owner, "1", _RECORD, b"token:1", now_ms=0)
+
+
 async def per_attempt_us(owner: JobOwner) -> float:
     """Return what an attempt takes whose handler does nothing: its task, its end."""
 
@@ -51,9 +57,14 @@ async def per_attempt_us(owner: JobOwner) -> float:
         ended += 1
 
     runner = Runner(
-        handler, executor="auto", concurrency=100, on_end=on_end, on_late=lambda _job, _error: None
+        handler,
+        executor="auto",
+        concurrency=100,
+        on_end=on_end,
+        on_late=lambda _job, _error: None,
+        report=AttemptReport(Telemetry()),
     )
-    job = Job(owner, decode_record("1", _RECORD, now_ms=0), "1")
+    job = claimed_job(owner)
     rounds = []
     for _ in range(5):
         ended = 0
@@ -72,15 +83,14 @@ async def main() -> None:
     """Print the table."""
     queue = Queue("breakdown")
     owner = queue.create_job().owner
-    record = decode_record("1", _RECORD, now_ms=0)
-    job = Job(owner, record, "1")
-    outcome = ("1", "token:1", "succeeded", _RECORD, b'{"id":"1","event":"succeeded"}', 0, b"")
+    job = claimed_job(owner)
+    outcome = (b"1", b"token:1", b"succeeded", _RECORD, b'{"id":"1","event":"succeeded"}', b"0", b"")
+    prefix = CommandPrefix("EVALSHA")
     rows = {
-        "read the record": per_call_us(lambda: decode_record("1", _RECORD, now_ms=0)),
-        "make the job object": per_call_us(lambda: Job(owner, record, "1")),
+        "make the job of its record": per_call_us(lambda: claimed_job(owner)),
         "run the handler as a task": await per_attempt_us(owner),
         "decide and write the outcome": per_call_us(lambda: succeed(job, None)),
-        "pack it, one of a hundred": per_call_us(lambda: pack("EVALSHA", *(outcome * 100))) / 100,
+        "pack it, one of a hundred": per_call_us(lambda: prefix.pack(outcome * 100)) / 100,
     }
     for name, microseconds in rows.items():
         print(f"{name:32}{microseconds:6.2f} µs")

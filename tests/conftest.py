@@ -23,6 +23,7 @@ or a user of their own, are left out: those with Node, and those marked ``more_r
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import os
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
+import redis.utils
 
 from benchmarks.binaries import DEFAULT, KINDS, ServerMissing
 from tests.support import audit as audits
@@ -79,6 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(hide_ffmpeg())
     # To compile the tests takes as long as a quarter of them; and each process that a test starts would compile beeq.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # redis-py reads its package's metadata again for each connection, which takes longer than to connect.
+    redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
     sys.dont_write_bytecode = False
 
 
