@@ -320,7 +320,7 @@ class Consumer:
                     return
                 worker = self._start()
                 worker.burst()
-            # Otherwise the end of a pause may have ended the wait.
+            # A pause may have set ``idle`` and be over: then the loop looks again.
             elif worker.idle.is_set() and not await self._has_raised():
                 await self._end_work(worker)
                 await Retention(self._context).last_look()
@@ -357,7 +357,7 @@ class Consumer:
 
     def _signalled(self, number: int) -> None:
         """Let running jobs end after the first signal, and hand them back after the second."""
-        is_first = self._session.is_running
+        is_first = not self._is_closed_by_signal  # though a ``close`` may be under way
         timeout_ms = DRAIN_TIMEOUT_MS if is_first else AT_ONCE_MS
         running = 0 if self.worker is None else len(self.worker.active_jobs)
         log_stop(

@@ -344,3 +344,28 @@ async def test_a_copy_of_the_process_is_ended_by_a_signal():
 def say_and_wait(fd: int) -> None:
     os.write(fd, b".")
     threading.Event().wait()
+
+
+async def test_a_first_signal_during_a_close_lets_jobs_end(make_queue: Any, caplog: pytest.LogCaptureFixture):
+    queue = make_queue()
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @queue.process
+    async def handle(_job: Any) -> str:
+        has_begun.set()
+        await may_end.wait()
+        return "ended"
+
+    with caplog.at_level("INFO", logger="beeq"):
+        running = asyncio.create_task(queue.run())
+        job = await queue.enqueue({})
+        result = asyncio.create_task(job.result())
+        await has_begun.wait()
+        closing = asyncio.create_task(queue.close(60_000))
+        await eventually(lambda: not queue.is_running())
+        send()
+        await eventually(lambda: "SIGTERM" in caplog.text)
+        may_end.set()
+        assert await result == "ended"
+        await asyncio.gather(running, closing)
+    assert "SIGTERM: no more jobs are taken; 1 job that runs may take up to 30 s to end" in caplog.text

@@ -197,7 +197,7 @@ def broken(line: str, instead: str) -> Any:
             id="a paused worker fetches on",
         ),
         pytest.param(
-            "self.places.reserve(1)  # it keeps its place: giving it back may fail",
+            "self.places.reserve(1)",
             "self.places.reserve(0)",
             id="the place of a job that may not have been given back is given twice",
         ),

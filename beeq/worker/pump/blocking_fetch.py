@@ -42,8 +42,8 @@ SHORT_FETCH_MS = 500
 _ASK_RIGHT_S = 5.0
 #: How long Redis has to hang up on a connection that was ended from this side.
 _HANG_UP_S = 0.3
-#: A longer record is left to the call that claims its job: when a fetch ends in vain, the look brings another
-#: worker's record, which should be small then.
+#: A longer record is left to the call that claims its job: after a fetch in vain the look may bring the
+#: record of another worker's job, and this bounds the waste.
 MAX_RECORD_BYTES = 65_536
 _UNBLOCK_AGAIN_S = 0.05
 #: While a fetch rests after a failure, for up to half a minute, calls look for jobs: half a stall interval

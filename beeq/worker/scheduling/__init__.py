@@ -33,12 +33,13 @@ burst, look         no more fetches; the queue is asked again
 
 Invariants after every event:
 
-* Places: handlers running + outcomes not recorded + jobs asked for + one for a fetch ≤ concurrency; with jobs
-  claimed ahead (``ahead.py``) these, too, ≤ concurrency + ``ahead_limit``. One exception: if Redis answers
+* Places: handlers running + outcomes not recorded + jobs asked for, without one for each outcome that their
+  call carries, + one for a fetch ≤ concurrency; with jobs claimed ahead (``ahead.py``) these, too, ≤
+  concurrency + ``ahead_limit``. One exception: if Redis answers
   the call that claims a job started early with an error, it drops the outcome of that job, too; the outcome
   is held for another call, and takes one place more.
 * Handlers running ≤ concurrency. Jobs begin in the order in which they were claimed; none of those claimed
-  ahead after its time, or before Redis got the note.
+  ahead after its time, or before the note of its begin was sent to Redis.
 * At most two calls and one fetch are in flight; no fetch starts while a call is in flight that asks for jobs.
 * The outcome of a job is sent after the call that claims it, over the same connection.
 * Every claim ends once: recorded, given back, or lost. If the process dies, a stall check ends it.

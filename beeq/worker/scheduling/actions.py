@@ -25,7 +25,7 @@ class Failure(Enum):
     """How a call failed."""
 
     SCRIPT_MISSING = "not executed: Redis does not know the script"
-    REFUSED = "not executed: Redis answered with an error"
+    REFUSED = "Redis answered with an error: outcomes may be recorded, no job is claimed"
     CONTENT_REFUSED = "not executed: something in the call is longer than Redis takes"
     REPLY_LOST = "nobody knows whether it was executed"
 
@@ -39,7 +39,7 @@ class PendingOutcome:
 
     Attributes:
         is_unanswered: a call with it was sent, and it is unknown whether Redis has recorded it.
-        is_lonely: a call that carried nothing else has failed: it is sent alone.
+        is_lonely: it is sent alone: Redis has refused it alone, or it is large and its reply was lost.
         hangups: how often the connection ended during such a call.
         is_refusal: it replaces one whose content Redis has refused.
     """
@@ -73,7 +73,7 @@ class ExchangeCall:
         outcomes: what it records.
         ahead: how many jobs it asks for beyond the free places.
         asked: how many jobs it may bring, until it has ended.
-        requested: how many more jobs may be held then than are now.
+        requested: ``asked`` minus the outcomes that it carries, at least 0.
         begin_by_s: when the last of these is to begin, by the scheduler's clock.
         notes_ahead: whether they are noted in Redis, so that others may take back jobs that have not begun.
     """

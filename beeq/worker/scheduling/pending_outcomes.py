@@ -88,8 +88,8 @@ class PendingOutcomes:
         Args:
             sent: what the call carried.
             facts: of its reply, see ``lua/exchange.lua``; fewer if it did not look at all of them.
-            unclaimed: claim of a job that was started early, and that no call has claimed yet. Redis refused
-                the call that was to do so, and then this one, which was sent behind it, found no claim.
+            unclaimed: claim of a job that was started early, and that no call has claimed yet, because Redis
+                refused the one that was to do so. The job's outcome is sent again; it is not lost.
         """
         if self.limit < MAX_BATCH:
             self.limit = min(self.limit * 2, MAX_BATCH)
@@ -145,7 +145,8 @@ class PendingOutcomes:
             self.put_back([pending])
             return True
         pending.is_lonely = True
-        self.unanswered.discard(pending.claim)  # or no jobs would be asked for while it is refused
+        if pending.outcome.status != "retrying":  # else the job may wait, and be claimed here again
+            self.unanswered.discard(pending.claim)  # or no jobs would be asked for while it is refused
         self._lonely.append(pending)
         return bool(self.waiting)
 

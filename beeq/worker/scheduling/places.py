@@ -1,7 +1,8 @@
 """A worker's places: what takes them, and how many jobs the next call may ask for.
 
-Without claiming ahead, jobs that run, outcomes that are not recorded, and jobs asked for take a place each.
-With it only jobs that run, or are about to, take one; the others are held beyond the places, up to a limit.
+Without claiming ahead, jobs that run, outcomes that are not recorded, and jobs asked for take a place each;
+a job that is asked for by the call that carries an outcome takes that outcome's place. With claiming ahead
+only jobs that run, or are about to, take one; the others are held beyond the places, up to a limit.
 """
 
 import math
@@ -37,7 +38,7 @@ class WorkerPlaces:
         self.notes_ahead = True
         #: Claims of jobs that run, and were handed out before.
         self.redelivered: set[bytes] = set()
-        self._requested = 0  # how many more jobs calls in flight may bring than their outcomes free places
+        self._requested = 0  # jobs that calls in flight ask for, minus the outcomes that they carry
         self._asked = 0  # jobs that calls in flight may bring in all
 
     def count_taken(self) -> int:

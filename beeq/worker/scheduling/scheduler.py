@@ -184,7 +184,8 @@ class Scheduler:
     def _settle_early_start(self, fetched: FetchedJob, is_granted: int, results: list[Action]) -> bool:
         """Return whether a job that was started early goes on; else its handler is stopped.
 
-        If its outcome was lost before the claiming call was executed, the job is started again.
+        A claim that is granted after this worker has dropped it, because its outcome was lost, starts the job
+        again.
         """
         self.claimed.early = b""
         goes_on = bool(is_granted) and self.claimed.holds(fetched.raw_id, fetched.claim)
@@ -245,8 +246,8 @@ class Scheduler:
     def _leave_recovery(self) -> None:
         """Allow calls again, unless another one has failed meanwhile, or strays are left.
 
-        A stray may be a job whose outcome waits here, claimed again by the unanswered call that recorded that
-        outcome. Redis reports that outcome as recorded only once the stray was given back.
+        An unanswered call may have recorded a job's outcome and claimed the job again: a stray. It goes back
+        before the outcome, which waits here, is sent again; Redis would take that for another claim's.
         """
         if self._link is states.RECOVERING and not self._repairs.strays:
             self._link = READY
