@@ -45,9 +45,11 @@ async def waiting(client: httpx.AsyncClient, **headers: str) -> int:
 # Hosts.
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
+@pytest.mark.parametrize("with_origin", [True, False])
+async def test_a_host_of_others_is_refused(client, with_origin):
+    """A page whose name resolves to this machine asks with its own name, and is of that origin."""
+    answered = []
+    for host in (
         "evil.example",
         "evil.example:8000",
         "evil",
@@ -66,23 +68,20 @@ async def waiting(client: httpx.AsyncClient, **headers: str) -> int:
         "[2001:db8::1]:8000",
         "[::ffff:10.0.0.1]",
         "xn--lcalhost-0za",
-    ],
-)
-@pytest.mark.parametrize("with_origin", [True, False])
-async def test_a_host_of_others_is_refused(client, host, with_origin):
-    """A page whose name resolves to this machine asks with its own name, and is of that origin."""
-    headers = {"host": host, **({"origin": f"http://{host}"} if with_origin else {})}
-    for method, path in (("POST", SCRIPT), ("GET", "/v1/stats"), ("GET", "/v1/jobs/x/status")):
-        answer = await client.request(method, path, json=WANTED, headers=headers)
-        assert answer.status_code == 403
-        assert "BEEQ_ALLOW_HOST" in error_of(answer)
-        assert "evil" not in answer.text + str(answer.headers)
+    ):
+        headers = {"host": host, **({"origin": f"http://{host}"} if with_origin else {})}
+        for method, path in (("POST", SCRIPT), ("GET", "/v1/stats"), ("GET", "/v1/jobs/x/status")):
+            answer = await client.request(method, path, json=WANTED, headers=headers)
+            is_refused = answer.status_code == 403 and "BEEQ_ALLOW_HOST" in error_of(answer)
+            if not is_refused or "evil" in answer.text + str(answer.headers):
+                answered.append((host, method, path, answer.status_code, answer.text))
+    assert answered == []
     assert await waiting(client) == 0
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
+async def test_the_names_of_loopback_are_ours(client):
+    statuses = {}
+    for host in (
         "localhost",
         "LOCALHOST:8000",
         "localhost.",
@@ -94,16 +93,17 @@ async def test_a_host_of_others_is_refused(client, host, with_origin):
         "[::1]:65535",
         "[0:0:0:0:0:0:0:1]",
         "[::ffff:127.0.0.1]",
-    ],
-)
-async def test_the_names_of_loopback_are_ours(client, host):
-    assert await asked(client, host=host) == 200
-    assert await asked(client, host=host, origin=f"http://{host}") == 200
+    ):
+        statuses[host] = [
+            await asked(client, host=host),
+            await asked(client, host=host, origin=f"http://{host}"),
+        ]
+    assert {host: found for host, found in statuses.items() if found != [200, 200]} == {}
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
+async def test_a_host_that_is_none_is_refused(client):
+    statuses = {}
+    for host in (
         "",
         " ",
         "localhost:",
@@ -126,10 +126,9 @@ async def test_the_names_of_loopback_are_ours(client, host):
         "localhost..",
         ".localhost",
         "a" * 300,
-    ],
-)
-async def test_a_host_that_is_none_is_refused(client, host):
-    assert await asked(client, host=host.encode()) == 400
+    ):
+        statuses[host] = await asked(client, host=host.encode())
+    assert {host: status for host, status in statuses.items() if status != 400} == {}
 
 
 async def test_there_must_be_one_host(client, valkey):
@@ -204,9 +203,9 @@ async def test_transports_of_tests_are_no_strangers(valkey, prefix, name):
 # Origins.
 
 
-@pytest.mark.parametrize(
-    "origin",
-    [
+async def test_a_page_of_another_origin_is_refused(client):
+    answered = []
+    for origin in (
         "http://evil.example",
         "https://evil.example",
         "http://localhost",  # another port of this machine
@@ -224,12 +223,18 @@ async def test_transports_of_tests_are_no_strangers(valkey, prefix, name):
         "http://localhost:8000/",
         "http://localhost:8000 http://evil.example",
         "http://localhost:99999",
-    ],
-)
-async def test_a_page_of_another_origin_is_refused(client, origin):
-    headers = {"host": "localhost:8000", "origin": origin}
-    for method, path in (("POST", SCRIPT), ("OPTIONS", SCRIPT), ("GET", "/v1/stats"), ("HEAD", "/health")):
-        assert (await client.request(method, path, json=WANTED, headers=headers)).status_code == 403
+    ):
+        headers = {"host": "localhost:8000", "origin": origin}
+        for method, path in (
+            ("POST", SCRIPT),
+            ("OPTIONS", SCRIPT),
+            ("GET", "/v1/stats"),
+            ("HEAD", "/health"),
+        ):
+            answer = await client.request(method, path, json=WANTED, headers=headers)
+            if answer.status_code != 403:
+                answered.append((origin, method, path, answer.status_code))
+    assert answered == []
     assert await waiting(client) == 0
 
 
@@ -262,11 +267,14 @@ async def test_two_origins_are_refused(client):
 @pytest.mark.parametrize(
     "site", ["cross-site", "same-site", "Cross-Site", "cross-site, none", "", "anything"]
 )
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
-async def test_what_the_browser_says_of_another_site_counts(client, site, method):
-    for path in (SCRIPT, "/v1/stats", "/health", "/nowhere"):
-        answer = await client.request(method, path, headers={"sec-fetch-site": site})
-        assert answer.status_code == 403
+async def test_what_the_browser_says_of_another_site_counts(client, site):
+    answered = []
+    for method in ("GET", "HEAD", "POST", "OPTIONS"):
+        for path in (SCRIPT, "/v1/stats", "/health", "/nowhere"):
+            answer = await client.request(method, path, headers={"sec-fetch-site": site})
+            if answer.status_code != 403:
+                answered.append((method, path, answer.status_code))
+    assert answered == []
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
@@ -284,28 +292,37 @@ async def guarded(valkey: Server, prefix: str) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-@pytest.mark.parametrize(("method", "path"), REQUESTS)
-async def test_every_route_but_health_needs_the_token(guarded, method, path):
-    for headers in ({}, {"authorization": "Bearer wrong"}):
-        answer = await guarded.request(method, path, json=WANTED, headers=headers)
-        if path == "/health":
-            assert answer.status_code == {"GET": 200, "HEAD": 200, "OPTIONS": 204}.get(method, 405)
-        else:
-            assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == "Bearer"
+async def test_every_route_but_health_needs_the_token(guarded):
+    wrong = []
+    for method, path in REQUESTS:
+        of_health = {"GET": 200, "HEAD": 200, "OPTIONS": 204}.get(method, 405)
+        expected = (of_health, None) if path == "/health" else (401, "Bearer")
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            answer = await guarded.request(method, path, json=WANTED, headers=headers)
+            found = (answer.status_code, answer.headers.get("www-authenticate"))
+            if found != expected:
+                wrong.append((method, path, headers, found))
+    assert wrong == []
     assert await waiting(guarded, **BEARER) == 0
-    assert (await guarded.request(method, path, headers=BEARER)).status_code != 401
+    with_token = {
+        (method, path): (await guarded.request(method, path, headers=BEARER)).status_code
+        for method, path in REQUESTS
+    }
+    assert [request for request, status in with_token.items() if status == 401] == []
 
 
-@pytest.mark.parametrize(("method", "path"), REQUESTS)
-async def test_every_route_is_guarded_from_pages_of_others(guarded, method, path):
-    for headers in (
-        {"host": "evil.example"},
-        {"origin": "http://evil.example"},
-        {"sec-fetch-site": "cross-site"},
-    ):
-        answer = await guarded.request(method, path, headers={**BEARER, **headers})
-        assert answer.status_code == 403
+async def test_every_route_is_guarded_from_pages_of_others(guarded):
+    answered = []
+    for method, path in REQUESTS:
+        for headers in (
+            {"host": "evil.example"},
+            {"origin": "http://evil.example"},
+            {"sec-fetch-site": "cross-site"},
+        ):
+            answer = await guarded.request(method, path, headers={**BEARER, **headers})
+            if answer.status_code != 403:
+                answered.append((method, path, headers, answer.status_code))
+    assert answered == []
 
 
 @pytest.mark.parametrize(
@@ -395,9 +412,10 @@ async def test_a_connection_from_loopback_to_elsewhere_is_not_local(valkey, pref
         assert await asked(client) == 403
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+@pytest.mark.parametrize("value", ["127.0.0.1", ""])
+async def test_without_a_token_a_proxy_is_refused(client, value):
+    answered = []
+    for name in (
         "forwarded",
         "via",
         "x-forwarded-for",
@@ -425,13 +443,11 @@ async def test_a_connection_from_loopback_to_elsewhere_is_not_local(valkey, pref
         "x-proxyuser-ip",
         "cdn-loop",
         "tailscale-user-login",
-    ],
-)
-@pytest.mark.parametrize("value", ["127.0.0.1", ""])
-async def test_without_a_token_a_proxy_is_refused(client, name, value):
-    answer = await client.post(SCRIPT, json=WANTED, headers={name: value})
-    assert answer.status_code == 403
-    assert "BEEQ_WEB_TOKEN" in error_of(answer)
+    ):
+        answer = await client.post(SCRIPT, json=WANTED, headers={name: value})
+        if answer.status_code != 403 or "BEEQ_WEB_TOKEN" not in error_of(answer):
+            answered.append((name, answer.status_code, answer.text))
+    assert answered == []
 
 
 async def test_other_headers_are_no_signs_of_a_proxy(client):
