@@ -23,7 +23,7 @@ class ReportedAttempt(Protocol):
     deliveries: int
     task: asyncio.Task[None] | None
     timed_out: Any
-    is_cancelled: bool
+    is_stopped: bool
     is_lost: bool
     is_given_up: bool
     span: Any
@@ -63,7 +63,7 @@ class AttemptReport:
             self._durations[0 if duration_s < _SHORT_S else bucket_of(duration_s * 1000)] += 1
             if telemetry.tally is not None:
                 telemetry.tally.ran(duration_s)
-                if attempt.is_cancelled and not attempt.is_lost:
+                if attempt.is_stopped and not attempt.is_lost:
                     telemetry.tally.ended("cancelled")
         if attempt.span is not None:
             if telemetry.tracing is not None:
@@ -83,7 +83,7 @@ class AttemptReport:
 
 def _event_of(attempt: ReportedAttempt, error: BaseException | None) -> str:
     """Return how an attempt ended that neither succeeded nor failed; else ""."""
-    if attempt.is_cancelled:
+    if attempt.is_stopped:
         return "lost" if attempt.is_lost else "cancelled"
     was_stopped = attempt.task is not None and attempt.task.cancelling() > 0 and attempt.timed_out is None
     if attempt.is_given_up or (was_stopped and issubclass(type(error), asyncio.CancelledError)):

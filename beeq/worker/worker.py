@@ -297,7 +297,7 @@ class Worker:
     def stop_job(self, claim: bytes) -> None:
         """Stop the handler that runs by this claim, if one does: Redis has not granted it, or it is lost."""
         for attempt in [attempt for attempt in self._attempts if attempt.claim == claim]:
-            if not attempt.is_cancelled:
+            if not attempt.is_stopped:
                 attempt.is_lost = True
                 self._runner.stop(attempt)
                 self._context.report_error(JobLost(attempt.job.saved_id(), was_stopped=True))
@@ -323,7 +323,7 @@ class Worker:
         ahead = self.pump.claiming_ahead
         if ahead.is_possible and ahead.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
             self._heartbeat.watch_ahead()
-        if attempt.is_cancelled:
+        if attempt.is_stopped:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
                 report_cancelled(self._context, attempt.job)

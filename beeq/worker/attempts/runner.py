@@ -52,7 +52,7 @@ class Attempt:
     timed_out: JobTimedOut | None = None
     has_ended: bool = False
     #: Whether ``stop`` was called: a later return or error of its handler is dropped.
-    is_cancelled: bool = False
+    is_stopped: bool = False
     #: Whether it has ended without an outcome: its job went back to the queue.
     is_given_up: bool = False
     #: Whether it was stopped because this worker lost the job, rather than cancelled.
@@ -170,7 +170,7 @@ class Runner:
 
     def _ended_late(self, attempt: Attempt, error: BaseException | None) -> None:
         """Report it if the job was given back: one that was cancelled or timed out has its status."""
-        if attempt.is_given_up and not attempt.is_cancelled:
+        if attempt.is_given_up and not attempt.is_stopped:
             self._on_late(attempt.job, error)
 
     def _time_out(self, attempt: Attempt, timeout_ms: int) -> None:
@@ -202,9 +202,9 @@ class Runner:
 
     def stop(self, attempt: Attempt) -> None:
         """Cancel the handler of an attempt whose outcome is not wanted; wait up to ``GRACE_S``."""
-        if attempt.is_cancelled or attempt.has_ended:
+        if attempt.is_stopped or attempt.has_ended:
             return
-        attempt.is_cancelled = True
+        attempt.is_stopped = True
         self._cancel(attempt)
         attempt.timer = self._loop.call_later(GRACE_S, self._leave, attempt)
 

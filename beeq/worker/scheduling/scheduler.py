@@ -147,7 +147,7 @@ class Scheduler:
         if action.unclaimed:
             self.places.reserve(-1)
             self._fetched = FetchedJob(action.unclaimed, next(self._tokens))
-        self._give_up_last_duties()
+        self._give_up_unknown_claims()
         return self.decide()
 
     # Events: calls.
@@ -276,7 +276,7 @@ class Scheduler:
         self._is_awaiting = False
         self._link = states.BROKEN
         self._repairs.recovery_failed()
-        self._give_up_last_duties()
+        self._give_up_unknown_claims()
         return self.decide()
 
     # Events: the blocking fetch.
@@ -407,7 +407,7 @@ class Scheduler:
             return True
         if self._is_empty or outcomes.unanswered or not self.places.may_be_free():
             return False
-        return self._may_ask() and self.places.free(self._fetching()) > 0
+        return self._may_ask() and self.places.free(self._places_for_fetch()) > 0
 
     def _may_claim(self, fetched: FetchedJob) -> bool:
         """Return whether to claim a fetched job; one that was not started may have to go back."""
@@ -417,7 +417,7 @@ class Scheduler:
         """Return whether calls may ask for jobs: while a fetch waits, the next job is the fetch's."""
         return self._phase is TAKING and self._fetch is not WAITING
 
-    def _fetching(self) -> int:
+    def _places_for_fetch(self) -> int:
         """Return how many places are held for the fetch."""
         return self._fetch is WAITING or (self._fetched is not None and not self._fetched.is_started)
 
@@ -434,7 +434,7 @@ class Scheduler:
         call = ExchangeCall(next(self._tokens) if fetched is None else fetched.token, 0, fetched, outcomes)
         if self._may_ask() and self._outcomes.allow_asking(outcomes):
             call.free, call.ahead = self.places.wanted(
-                fetching=self._fetching(),
+                fetching=self._places_for_fetch(),
                 ended=len(outcomes),
                 to_claim=to_claim,
                 most=self._outcomes.limit,
@@ -493,7 +493,7 @@ class Scheduler:
             or self._repairs.giving_back
         )
 
-    def _give_up_last_duties(self) -> None:
+    def _give_up_unknown_claims(self) -> None:
         """Drop open repairs: a draining worker looks for jobs of unanswered calls only once."""
         if self._phase is DRAINING and not self._is_holding():
             self._repairs.leave()
