@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
+import pytest_asyncio
 
 from beeq import JobFailed, JobTimedOut, Queue
 from beeq.protocol.codec import dumps, loads
@@ -25,6 +25,7 @@ from beeq.worker.attempts.processes.handler_ref import HandlerRef
 from beeq.worker.attempts.processes.ipc import TOKEN_BYTES, Decoder, encode
 from tests.cli.command import Beeq
 from tests.cli.command import eventually as within_s
+from tests.support.lent import on_the_modules_loop, queue_with_one_child
 from tests.support.waiting import Recorder, eventually
 from tests.worker import process_handlers as handlers
 
@@ -67,17 +68,21 @@ def started(of: int | None = None) -> set[int]:
     return found
 
 
-def belongings() -> dict[str, Any]:
-    """Return what this process would be found to leak."""
-    return {
-        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-        "children": started(),
-        "threads": set(threading.enumerate()),
-    }
-
-
 async def gone(*pids: int) -> None:
     await eventually(lambda: not any(map(is_alive, pids)), within_s=10)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_modules_worker(valkey):
+    async with queue_with_one_child(valkey, handlers.act) as queue:
+        yield queue
+
+
+@pytest.fixture
+def worker(the_modules_worker):
+    """A queue whose child process may have served other tests: each of those that end it leaves another one."""
+    with the_modules_worker.lent() as queue:
+        yield queue
 
 
 def act_in_processes(make_queue: Callable[..., Queue], concurrency: int = 1, **settings: Any) -> Queue:
@@ -103,23 +108,23 @@ async def pid_of(queue: Queue) -> int:
 # Being killed.
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("do", ["hang", "hang_with_family", "hang_in_c"])
-async def test_a_timeout_kills_the_child_and_what_it_started(make_queue, do):
-    queue = act_in_processes(make_queue)
-    await pid_of(queue)  # the start of a child is none of the handler's time, but the test's
-    heard = Recorder(queue, "failed")
-    _, pids = await begun(queue, do, timeout=700)
+async def test_a_timeout_kills_the_child_and_what_it_started(worker, do):
+    await pid_of(worker)  # the start of a child is none of the handler's time, but the test's
+    heard = Recorder(worker, "failed")
+    _, pids = await begun(worker, do, timeout=700)
     ((job, error),) = await heard.until("failed")
     assert isinstance(error, JobTimedOut)
     assert str(error) == f"Job {job.id} timed out (700 ms)"
     await gone(*pids.values())
-    assert await pid_of(queue) != pids["pid"]
+    assert await pid_of(worker) != pids["pid"]
 
 
-async def test_a_timeout_is_retried_by_policy_in_another_child(make_queue, recorder):
-    queue = act_in_processes(make_queue)
-    heard = recorder(queue, "job progress", "retrying")
-    job = await queue.enqueue({"do": "hang"}, timeout=1000, retries=1)
+@on_the_modules_loop
+async def test_a_timeout_is_retried_by_policy_in_another_child(worker):
+    heard = Recorder(worker, "job progress", "retrying")
+    job = await worker.enqueue({"do": "hang"}, timeout=1000, retries=1)
     with pytest.raises(JobFailed, match="timed out"):
         await job.result(timeout=PATIENCE_MS)
     (_, first), (_, second) = await heard.until("job progress", count=2)
@@ -127,17 +132,17 @@ async def test_a_timeout_is_retried_by_policy_in_another_child(make_queue, recor
     assert len(heard.of("retrying")) == 1
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("do", ["hang", "hang_with_family", "hang_in_c", "cancel_itself"])
-async def test_cancelling_a_running_job_kills_its_child(make_queue, do):
-    queue = act_in_processes(make_queue)
-    heard = Recorder(queue, "cancelled", "failed", "succeeded")
-    job, pids = await begun(queue, do)
+async def test_cancelling_a_running_job_kills_its_child(worker, do):
+    heard = Recorder(worker, "cancelled", "failed", "succeeded")
+    job, pids = await begun(worker, do)
     if do != "cancel_itself":
-        assert await queue.cancel_job(job.id) is True
+        assert await worker.cancel_job(job.id) is True
     ((cancelled,),) = await heard.until("cancelled")
     assert cancelled.id == job.id
     await gone(*pids.values())
-    assert await pid_of(queue) != pids["pid"]
+    assert await pid_of(worker) != pids["pid"]
     await heard.until("succeeded")  # the events channel may bring the result before
     assert [call[0] for call in heard.calls] == ["cancelled", "succeeded"]
 
@@ -171,6 +176,7 @@ async def test_close_lets_a_running_job_end_and_its_child_with_it(make_queue, tm
 # Dying.
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize(
     ("how", "reported"),
     [
@@ -181,39 +187,38 @@ async def test_close_lets_a_running_job_end_and_its_child_with_it(make_queue, tm
         ({"signal": signal.SIGRTMIN + 1}, f"was killed by signal {signal.SIGRTMIN + 1}"),
     ],
 )
-async def test_a_child_that_dies_fails_the_attempt_and_says_how(make_queue, redis, how, reported):
-    queue = act_in_processes(make_queue)
-    job = await queue.enqueue({"do": "die", **how})
+async def test_a_child_that_dies_fails_the_attempt_and_says_how(worker, sync_redis, how, reported):
+    job = await worker.enqueue({"do": "die", **how})
     with pytest.raises(JobFailed) as failure:
         await job.result(timeout=PATIENCE_MS)
     assert str(failure.value) == f"the child process {reported}"
-    (trace,) = json.loads(await redis.hget(queue.keys.jobs, job.id))["options"]["stacktraces"]
+    (trace,) = json.loads(sync_redis.hget(worker.keys.jobs, job.id))["options"]["stacktraces"]
     assert trace.startswith(f"ChildDied: the child process {reported}\n")
-    assert is_alive(await pid_of(queue))
+    assert is_alive(await pid_of(worker))
 
 
-async def test_a_dead_child_is_retried_like_any_other_failure(make_queue):
-    queue = act_in_processes(make_queue)
-    job = await queue.enqueue({"do": "die", "code": 1, "once": True}, retries=1, backoff=("fixed", 1))
+@on_the_modules_loop
+async def test_a_dead_child_is_retried_like_any_other_failure(worker):
+    job = await worker.enqueue({"do": "die", "code": 1, "once": True}, retries=1, backoff=("fixed", 1))
     assert await job.result(timeout=PATIENCE_MS) == "alive"
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("do", ["close_descriptors", "write_to_descriptors"])
-async def test_a_handler_that_breaks_its_childs_connection_fails_alone(make_queue, do):
-    queue = act_in_processes(make_queue)
-    job = await queue.enqueue({"do": do})
+async def test_a_handler_that_breaks_its_childs_connection_fails_alone(worker, do):
+    job = await worker.enqueue({"do": do})
     with pytest.raises(JobFailed, match="^the child process "):
         await job.result(timeout=PATIENCE_MS)
-    assert is_alive(await pid_of(queue))
+    assert is_alive(await pid_of(worker))
 
 
-async def test_a_job_is_not_charged_for_a_child_that_died_before_it(make_queue):
+@on_the_modules_loop
+async def test_a_job_is_not_charged_for_a_child_that_died_before_it(worker):
     """Whether its death was noticed in time or not."""
-    queue = act_in_processes(make_queue)
     for _ in range(3):
-        pid = await pid_of(queue)
+        pid = await pid_of(worker)
         os.kill(pid, signal.SIGKILL)
-        assert await pid_of(queue) != pid
+        assert await pid_of(worker) != pid
 
 
 async def test_a_child_that_is_gone_takes_no_job_and_says_so(make_queue):
@@ -229,11 +234,11 @@ async def test_a_child_that_is_gone_takes_no_job_and_says_so(make_queue):
     await keeper.close()
 
 
-async def test_a_suspended_child_is_killed_by_the_jobs_timeout(make_queue):
-    queue = act_in_processes(make_queue)
-    pid = await pid_of(queue)
+@on_the_modules_loop
+async def test_a_suspended_child_is_killed_by_the_jobs_timeout(worker):
+    pid = await pid_of(worker)
     os.kill(pid, signal.SIGSTOP)
-    job = await queue.enqueue({"do": "who"}, timeout=300)
+    job = await worker.enqueue({"do": "who"}, timeout=300)
     with pytest.raises(JobFailed, match="timed out"):
         await job.result(timeout=PATIENCE_MS)
     await gone(pid)
@@ -251,23 +256,24 @@ def module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("broken", "message"),
+    ("broken", "message", "jobs"),
     [
-        ("raise LookupError('not here')", "not here"),
-        ("os._exit(7)", "the child process ended with exit code 7"),
-        ("raise SystemExit('no more')", "no more"),
-        ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
-        ("handler = 7", "the handler is not a function here, but int"),
-        ("del handler", "has no attribute 'handler'"),
+        ("raise LookupError('not here')", "not here", 2),
+        ("os._exit(7)", "the child process ended with exit code 7", 2),
+        ("raise SystemExit('no more')", "no more", 1),
+        ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'", 1),
+        ("handler = 7", "the handler is not a function here, but int", 1),
+        ("del handler", "has no attribute 'handler'", 1),
     ],
 )
 async def test_a_module_no_child_can_import_fails_and_says_why(
-    make_queue, tmp_path, monkeypatch, broken, message
+    make_queue, tmp_path, monkeypatch, broken, message, jobs
 ):
+    """The next job, too: a child that says why and one that dies show it for all."""
     found = module(tmp_path, monkeypatch, f"def handler(job):\n    return 1\n\nif IS_CHILD:\n    {broken}\n")
     queue = make_queue()
     queue.process(found.handler, executor="process")
-    for _ in range(2):
+    for _ in range(jobs):
         with pytest.raises(JobFailed, match=message):
             await (await queue.enqueue({})).result(timeout=PATIENCE_MS)
 
@@ -318,27 +324,6 @@ async def test_close_while_a_child_starts_ends_it(make_queue, redis):
 # Nothing is left.
 
 
-async def test_nothing_is_left_after_results_deaths_kills_and_close(make_queue):
-    first = act_in_processes(make_queue, 2)
-    await pid_of(first)
-    await first.close()  # what is only made once has been made
-    before = belongings()
-    queue = act_in_processes(make_queue, 3)
-    heard = Recorder(queue, "succeeded", "failed")
-    for _ in range(3):
-        await queue.enqueue({"do": "who"})
-        await queue.enqueue({"do": "fail", "error": "ValueError"})
-        await queue.enqueue({"do": "die", "code": 1})
-        await queue.enqueue({"do": "hang_with_family"}, timeout=300)
-        await queue.enqueue({"do": "close_descriptors"})
-    await heard.until("failed", count=12, within_s=60)
-    await heard.until("succeeded", count=3, within_s=60)
-    assert len(children() - before["children"]) <= 3
-    await queue.close()
-    assert started() == before["children"]
-    await eventually(lambda: belongings() == before)
-
-
 async def test_an_idle_child_ends_by_itself_at_close(make_queue, tmp_path, monkeypatch):
     """So it flushes its files, and runs what it registered for its exit."""
     text = f"import atexit\nfrom pathlib import Path\n\ndef handler(job):\n    atexit.register(Path({str(tmp_path / 'bye')!r}).touch)\n"
@@ -376,39 +361,6 @@ async def test_a_child_that_cannot_be_started_fails_the_attempt(make_queue, monk
 
 
 # Whose children they are.
-
-
-def on_uvloop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
-def test_all_this_works_under_uvloop(valkey, queue_name):
-    async def work() -> None:
-        async with Queue(queue_name, redis=valkey.url) as queue:
-            queue.process(handlers.act, 2, executor="process")
-            pid = await pid_of(queue)
-            value = "x" * 3_000_000
-            job = await queue.enqueue({"do": "echo", "value": value})
-            assert await job.result(timeout=PATIENCE_MS) == value
-            with pytest.raises(JobFailed, match="exit code 3"):
-                await (await queue.enqueue({"do": "die", "code": 3})).result(timeout=PATIENCE_MS)
-            with pytest.raises(JobFailed, match="timed out"):
-                await (await queue.enqueue({"do": "hang"}, timeout=300)).result(timeout=PATIENCE_MS)
-            job, pids = await begun(queue, "hang_with_family")
-            assert await job.cancel() is True
-            await gone(*pids.values())
-            assert await pid_of(queue) != pid
-            await queue.destroy()
-
-    async def main() -> None:
-        await work()
-        before = belongings()
-        await work()
-        assert started() == before["children"]
-        await eventually(lambda: belongings() == before)
-
-    on_uvloop(main)
 
 
 def test_all_this_works_on_a_loop_in_another_thread(valkey, queue_name):
@@ -580,7 +532,7 @@ from beeq import Queue
 
 queue = Queue({name!r})
 
-@queue.process(concurrency=2, executor="process")
+@queue.process(executor="process")
 def handler(job):
     Path("began-" + job.id + ".tmp").write_text(f"{{os.getpid()}} {{os.getppid()}}")
     Path("began-" + job.id + ".tmp").rename("began-" + job.id)
@@ -612,7 +564,7 @@ def test_the_commands_workers_have_children_deaf_to_its_signals(beeq, queue_name
     """A service manager signals every process; the children go on until the worker has drained."""
     running = beeq.start("worker", queue_name, "--app", "app:queue", "-w", str(processes))
     running.until("Queue worker started")
-    ids = [beeq.ok("enqueue", queue_name, f"n:={n}").strip() for n in range(2 * processes)]
+    ids = [beeq.ok("enqueue", queue_name, f"n:={n}").strip() for n in range(processes)]
     pids = [who_runs(beeq, job_id) for job_id in ids]
     workers = {worker for _, worker in pids}
     assert len(workers) == processes
@@ -624,7 +576,7 @@ def test_the_commands_workers_have_children_deaf_to_its_signals(beeq, queue_name
     (beeq.folder / "go").touch()
     assert running.ended() == 0
     assert not any(is_alive(child) for child, _ in pids)
-    assert beeq.stats(queue_name)["succeeded"] == 2 * processes
+    assert beeq.stats(queue_name)["succeeded"] == processes
 
 
 def test_the_commands_second_signal_kills_and_hands_jobs_back(beeq, queue_name):
