@@ -32,6 +32,7 @@ from beeq.operations.live_workers import ActiveJob, Activity, LiveWorker, OtherJ
 from beeq.operations.many import BulkCounts, FoundJob, JobPage
 from beeq.operations.pauses import QueuePaused
 from beeq.operations.watching import JobNews
+from beeq.process import VERSION
 from beeq.protocol.attempts import FailedAttempt
 from beeq.protocol.pauses import Pause
 from beeq.queue import Queue
@@ -89,4 +90,4 @@ __all__ = [
     "run_workers",
 ]
 
-__version__ = "0.1.0"
+__version__ = VERSION

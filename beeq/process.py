@@ -1,4 +1,4 @@
-"""The parts of a beeq process: its event loop, its name, its clock, the signals that stop it."""
+"""The parts of a beeq process: its version, its event loop, its name, its clock, the signals that stop it."""
 
 import asyncio
 import getpass
@@ -22,6 +22,8 @@ from beeq.errors import escaped
 
 T = TypeVar("T")
 
+#: beeq's version, which peers and servers see; ``pyproject.toml`` has the same.
+VERSION = "0.1.0"
 STOPS = (signal.SIGINT, signal.SIGTERM)
 #: The first signal lets running jobs end, the second hands them back.
 _MOST_SIGNALS = 2

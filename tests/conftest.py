@@ -87,9 +87,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown with ``-p no:xdist``
-def pytest_xdist_auto_num_workers() -> int:
-    """Run twice as many test processes as there are cores, and one: most tests wait, for a moment or for a program."""
-    return 2 * (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run twice as many test processes as there are cores, and one: most tests wait, for a moment or for a program.
+
+    Fast ones do not, and each process more collects all tests again.
+    """
+    cores = os.cpu_count() or 1
+    return cores if config.option.markexpr == "fast" else 2 * cores + 1
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import httpx
 
-from beeq import __version__
 from beeq.ai.errors import AIFailed
 from beeq.ai.redaction import Redactor
 from beeq.http_client.connections import HTTPProxy
+from beeq.process import VERSION
 
 BASE_URL_SETTING = "BEEQ_AI_BASE_URL"
 KEY_SETTING = "BEEQ_AI_API_KEY"
@@ -24,7 +24,7 @@ HEADERS_SETTING = "BEEQ_AI_HEADERS"
 PROXY_SETTING = "BEEQ_AI_PROXY"
 #: The headers of requests that must not hold a secret.
 PLAIN_HEADERS = {
-    "user-agent": f"beeq/{__version__}",
+    "user-agent": f"beeq/{VERSION}",
     "accept": "*/*",
     # The bounds on responses would not bound what compressed bytes expand to.
     "accept-encoding": "identity",

@@ -16,7 +16,6 @@ from functools import partial
 import httpcore
 import httpx
 
-from beeq import __version__
 from beeq.errors import BeeqError
 from beeq.http_client.addresses import AllowedHosts
 from beeq.http_client.connections import Connections
@@ -25,6 +24,7 @@ from beeq.http_client.head import MAX_HEAD_BYTES, EndlessResponse, ResponseHead
 from beeq.http_client.local_failure import local_failure
 from beeq.http_client.network_limits import NetworkLimits
 from beeq.http_client.retry_after import retry_after_in
+from beeq.process import VERSION
 from beeq.webhooks.keys import EndpointKeys
 from beeq.webhooks.own_headers import ReceiverHeaders
 from beeq.webhooks.response import WebhookResponse
@@ -214,7 +214,7 @@ class WebhookSender:
         own = self._receiver_headers.of(origin)
         headers = [
             ("Host", target.netloc.decode("ascii")),
-            ("User-Agent", f"beeq/{__version__}"),
+            ("User-Agent", f"beeq/{VERSION}"),
             ("Content-Type", "application/json"),
             ("Accept", "*/*"),
             ("Accept-Encoding", "identity"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from beeq.client.reader import WORKER_LIFETIME_MS
-from beeq.process import now_ms
+from beeq.process import VERSION, now_ms
 from beeq.protocol.keys import Keys
 from beeq.protocol.running import ProcessFacts, encode_facts
 from beeq.redis import scripts
@@ -111,7 +111,7 @@ class RunningNotes:
         if not (changes or is_beat):
             return
         facts = ProcessFacts(
-            version=_version(),
+            version=VERSION,
             started_ms=self._started_ms,
             clock_ms=clock_ms,
             places=look.places,
@@ -174,9 +174,3 @@ def batches(
             batch, size_bytes = [], len(raw_id) + len(text)
         batch.append((raw_id, text))
     yield batch
-
-
-def _version() -> str:
-    from beeq import __version__  # noqa: PLC0415 - the package imports this module
-
-    return __version__
