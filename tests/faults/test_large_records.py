@@ -18,27 +18,29 @@ SLOW = 10_000_000
 EAGER = {"initial_redis_failure_retry_delay": 10, "redis_timeout": 500}
 
 
-async def test_large_records_come_over_a_slow_line_and_run_once(own_valkey, make_queue):
+@pytest.mark.parametrize("count", [30, pytest.param(100, marks=pytest.mark.external)])
+async def test_large_records_come_over_a_slow_line_and_run_once(own_valkey, make_queue, count):
     producer = make_queue(redis=own_valkey.url, is_worker=False)
-    await producer.save_all([producer.create_job([n, MEGABYTE]) for n in range(30)])
+    await producer.save_all([producer.create_job([n, MEGABYTE]) for n in range(count)])
     runs: Counter[int] = Counter()
     async with proxy_to(own_valkey.port) as proxy:
         proxy.limit(SLOW)
         worker = make_queue(redis=proxy.url, redis_timeout=1000)
         done = Recorder(worker, "succeeded")
 
-        @worker.process(concurrency=30)
+        @worker.process(concurrency=count)
         async def handler(job):
             runs[job.data[0]] += 1
 
-        await done.until("succeeded", count=30, within_s=30)
+        await done.until("succeeded", count=count, within_s=count)
         await worker.close()
-    assert runs == Counter(range(30))
+    assert runs == Counter(range(count))
 
 
-async def test_large_results_go_over_a_slow_line_and_run_once(own_valkey, make_queue):
+@pytest.mark.parametrize("count", [20, pytest.param(40, marks=pytest.mark.external)])
+async def test_large_results_go_over_a_slow_line_and_run_once(own_valkey, make_queue, count):
     producer = make_queue(redis=own_valkey.url, is_worker=False)
-    jobs = [await producer.enqueue(n) for n in range(1, 21)]
+    jobs = [await producer.enqueue(n) for n in range(1, count + 1)]
     runs: Counter[int] = Counter()
     async with proxy_to(own_valkey.port) as proxy:
         proxy.limit(SLOW)
@@ -46,18 +48,18 @@ async def test_large_results_go_over_a_slow_line_and_run_once(own_valkey, make_q
         done = Recorder(worker, "succeeded")
         all_run = asyncio.Event()
 
-        @worker.process(concurrency=20)
+        @worker.process(concurrency=count)
         async def handler(job):
             runs[job.data] += 1
-            if len(runs) == 20:
+            if len(runs) == count:
                 all_run.set()
             await all_run.wait()  # so that all results are to be sent at once
             return MEGABYTE
 
-        await done.until("succeeded", count=20, within_s=30)
+        await done.until("succeeded", count=count, within_s=2 * count)
         await worker.close()
-    assert runs == Counter(range(1, 21))
-    assert [len(await job.result(timeout=5000)) for job in jobs] == [1_000_000] * 20
+    assert runs == Counter(range(1, count + 1))
+    assert [len(await job.result(timeout=5000)) for job in jobs] == [1_000_000] * count
 
 
 @pytest.fixture
