@@ -14,9 +14,10 @@ import pytest
 from beeq.errors import RedisUnavailable
 from beeq.redis.connector import Connector
 from beeq.redis.masters import fleet as fleets
-from beeq.redis.masters import sentinels
+from beeq.redis.masters import sentinels, server_watch
 from beeq.redis.masters.fleet import Fleet, Sentinels
 from tests.redis.scripted_peer import Peer, scripted_peer
+from tests.support.breaking import WAYS, Breaker
 from tests.support.waiting import eventually
 
 A, B, C = ("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379)
@@ -240,6 +241,23 @@ async def test_a_sentinel_that_falls_silent_is_dialled_again(peers, connector, m
     await sentinel.until(lambda: sentinel.dialled > dialled)
     sentinel.answer = answer
     await sentinel.until(lambda: is_subscribed(sentinel, 2))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_listener_that_breaks_is_back_and_hears(peers, connector, monkeypatch, caplog, way):
+    monkeypatch.setattr(sentinels, "_MOST_SILENT_LOOKS", 3)
+    monkeypatch.setattr(sentinels, "_PING_AFTER_S", 0.02)  # a sign of life
+    monkeypatch.setattr(server_watch, "_TICK_S", 0.05)
+    breaker = Breaker(monkeypatch, sentinels.SentinelListener, "run")
+    sentinel, old, new = peers
+    resp = await connector.connect()
+    await sentinel.until(lambda: is_subscribed(sentinel))
+    breaker.break_it(way)
+    await sentinel.until(lambda: is_subscribed(sentinel, 2))
+    assert "a Sentinel's listener ended" in caplog.text
+    sentinel.publish(switch(old, new))
+    await ended(resp)
+    assert (await connector.connect()).peer[1] == new.port
 
 
 async def test_every_sentinel_is_heard_and_a_late_one_ignored(peers):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Protocol
 
-from beeq.errors import RedisError, RedisRefused, RedisUnavailable
+from beeq.errors import DutySilent, RedisError, RedisRefused, RedisUnavailable
 from beeq.redis.masters.fleet import Address, OpenSentinel
 from beeq.redis.masters.promotion import OpenServer, until_promoted
 from beeq.redis.resp import RespProtocol, pack, settle
@@ -32,7 +32,8 @@ _ANSWER_S = 2.0
 #: After so long a silence the Sentinel gets a PING.
 _PING_AFTER_S = 3.0
 _ASK_AGAIN_S = 1.0
-_PATIENCE_S = 10.0
+#: It hangs if it has given no sign of life at so many looks in a row, which are a second apart.
+_MOST_SILENT_LOOKS = 10
 _FIRST_RETRY_MS, _LONGEST_RETRY_MS = 100, 2000
 
 
@@ -82,7 +83,11 @@ class SentinelListener:
         self._retry_delay = RetryDelay(_FIRST_RETRY_MS, _LONGEST_RETRY_MS)
         self._is_heard = True  # so that the first failure is logged
         self._is_refused = False  # to subscribe
-        self._task = SupervisedTask("sentinel", self.run, patience_s=_PATIENCE_S, on_error=self._broke)
+        self._task = SupervisedTask(
+            "sentinel", self.run, patience_s=float(_MOST_SILENT_LOOKS), on_error=self._broke
+        )
+        self._seen_steps = self._silent_looks = 0
+        self._is_dialling = False  # which has a bound of its own
 
     def start(self) -> None:
         """Begin, in the running loop."""
@@ -100,6 +105,16 @@ class SentinelListener:
         self._task.cancel()
         if self._promoting is not None:
             self._promoting.cancel()
+
+    def look(self) -> None:
+        """Begin again if it hangs. Looks are counted, not time: while the loop is blocked, nobody hangs."""
+        duty = self._task.duty
+        is_silent = duty.steps == self._seen_steps and not self._is_dialling
+        self._silent_looks = self._silent_looks + 1 if is_silent else 0
+        self._seen_steps = duty.steps
+        if self._silent_looks > _MOST_SILENT_LOOKS:
+            self._silent_looks = 0
+            duty.on_silent(DutySilent(duty.name, _MOST_SILENT_LOOKS * 1000))
 
     @staticmethod
     def _broke(error: BaseException) -> None:
@@ -123,7 +138,11 @@ class SentinelListener:
 
     async def _listen(self, duty: Duty) -> None:
         """Never return; raise what ended the connection, or RedisUnavailable once it is silent."""
-        resp = self._resp = await self._open(self._heard)
+        self._is_dialling = True
+        try:
+            resp = self._resp = await self._open(self._heard)
+        finally:
+            self._is_dialling = False
         is_subscribed = await self._subscribe(resp)
         if not self._is_heard:
             logger.warning("%s is heard again", self._where)

@@ -405,6 +405,9 @@ class ServerWatch:
             ]
             for listener in joined.listeners:
                 Context().run(listener.start)
+        else:
+            for listener in joined.listeners:
+                listener.look()
 
     def _switched(self, fleet: Fleet, old: Address, new: Address, *, is_over: bool) -> None:
         if fleet.switched(old, new, is_over=is_over):
