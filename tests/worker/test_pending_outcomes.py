@@ -22,7 +22,7 @@ def pending(status: str, record: bytes) -> PendingOutcome:
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("status", "may_ask"), [("retrying", False), ("succeeded", True), ("failed", True)])
-def test_a_large_retry_of_which_no_reply_came_keeps_jobs_off(status: str, may_ask: bool):
+def test_a_large_retry_without_a_reply_keeps_jobs_off(status: str, may_ask: bool):
     """Redis may have recorded it: its job waits again, and claimed here it would have another claim."""
     outcomes = PendingOutcomes()
     sent = pending(status, LARGE)
@@ -52,7 +52,7 @@ def test_a_call_carries_no_more_bytes_than_its_limit(record: bytes):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("failure", [Failure.REPLY_LOST, Failure.REFUSED])
-def test_after_each_failure_calls_carry_half_until_they_carry_one(failure: Failure):
+def test_after_each_failure_calls_carry_half_down_to_one(failure: Failure):
     outcomes = PendingOutcomes()
     outcomes.waiting += [pending("succeeded", b"x") for _ in range(64)]
     carried = []
