@@ -42,10 +42,11 @@
 -- another owner or no record any more (nothing was written), 2 if nobody has the job, and what this outcome
 -- would write is there: it was recorded before, if the reply to a call with it was lost, else another
 -- worker has written the same. There may be fewer facts than outcomes: the others were not looked at, and
--- as many jobs fewer are handed out. flags: 1 if waiting had fewer ids than there are free places, 2 more if jobs
--- of any worker are claimed ahead. jobs: id, record, deliveries for each job handed out. is_granted: 1 if the job
--- that was started is the first of them. ahead: how many of them, at the end, were claimed ahead. counted:
--- active_length and is_mixed as they are now; it is there only if they were to be counted.
+-- as many jobs fewer are handed out. flags: 1 if waiting had fewer ids than there are free places, or none where
+-- jobs ahead were wanted, 2 more if jobs of any worker are claimed ahead. jobs: id, record, deliveries for each
+-- job handed out. is_granted: 1 if the job that was started is the first of them. ahead: how many of them, at the
+-- end, were claimed ahead. counted: active_length and is_mixed as they are now; it is there only if they were to
+-- be counted.
 --
 -- A call that records nothing but successes, drops and notes nothing needs the keys up to ahead only; each key costs
 -- as much as a quarter of a command.
@@ -426,15 +427,17 @@ end
 local is_claimed = #candidates == 1
 
 -- What may be taken from waiting, the oldest first: nothing that runs, and nothing twice.
+local is_drained = false
 if wanted_ahead > 0 then
   local is_right = ahead_ms == '' or type(pcall('ZCARD', ahead)) == 'number'
   local waits = is_right and call('LLEN', waiting) or 0 -- of the wrong type, it takes no more
+  is_drained = is_right and waits == 0
   wanted_ahead = math.max(0, math.min(wanted_ahead, math.floor((waits - free) / 2)))
 end
 local wanted = free + wanted_ahead
 local asked = wanted == 1 and { call('LINDEX', waiting, '-1') or nil } or wanted > 0 and call('LRANGE', waiting, -wanted, '-1') or {}
 local taken = #asked
-local is_empty = taken < free
+local is_empty = taken < free or is_drained
 -- How many of the jobs to hand out are for places that are free; the others are claimed ahead.
 local at_once
 local first_taken = #candidates + 1

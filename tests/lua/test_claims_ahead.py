@@ -53,6 +53,25 @@ class TestClaims:
             assert before_ms + AHEAD_MS <= due_ms <= after_ms + AHEAD_MS + 1
 
     @pytest.mark.parametrize(
+        ("waiting", "free", "ahead", "is_empty"),
+        [
+            (0, 0, 5, True),
+            (1, 0, 5, False),
+            (0, 0, 0, False),
+            (1, 1, 5, False),
+            (0, 1, 5, True),
+            (1, 2, 5, True),
+        ],
+    )
+    def test_whether_the_queue_is_empty_is_said(
+        self, bench: Bench, waiting: int, free: int, ahead: int, is_empty: bool
+    ) -> None:
+        """Also of a worker without a free place, or it would have to ask again before it waits for a job."""
+        bench.put(**jobs(waiting))
+        flags = bench.exchange(free=free, wanted_ahead=ahead, ahead_ms=AHEAD_MS)[1]
+        assert bool(flags & 1) is is_empty
+
+    @pytest.mark.parametrize(
         ("waiting", "free", "claimed"), [(1, 0, 0), (2, 0, 1), (3, 1, 1), (9, 0, 4), (2, 2, 0), (1, 2, 0)]
     )
     def test_at_most_half_of_what_waits_is_taken(

@@ -76,7 +76,7 @@ class FakeRedis:
             candidates += [] if fetched.is_started and fetched.raw_id in self.claims else [fetched.raw_id]
         is_started = fetched is not None and fetched.is_started
         is_granted = is_started and bool(candidates)
-        is_empty = len(self.waiting) < free
+        is_empty = len(self.waiting) < free or (call.ahead > 0 and not self.waiting)
         taken = min(free, len(self.waiting))
         if self.are_records_long and len(candidates) + taken > 1:
             taken, is_empty = 1 - len(candidates), False

@@ -11,6 +11,7 @@ import pytest
 import redis as redis_py
 
 from beeq.worker.attempts.runner import Runner
+from beeq.worker.pump.exchange_packer import ExchangePacker
 
 #: Long enough for a busy machine: what is claimed ahead begins within four times this.
 BOUND_MS = 250
@@ -248,3 +249,31 @@ async def test_handlers_that_end_at_once_do_not_nest(
 
     await eventually(are_recorded, 30)
     assert max(depths) - min(depths) < 30, "handlers start within each other"
+
+
+async def test_a_job_at_an_idle_worker_costs_two_calls(
+    make_queue: Any, operator: Any, redis: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One claims it, one takes its outcome; these two also say that the queue is empty then."""
+    calls: list[Any] = []
+    packed = ExchangePacker.packed
+
+    def note(packer: ExchangePacker, call: Any) -> bytes:
+        calls.append(call)
+        return packed(packer, call)
+
+    monkeypatch.setattr(ExchangePacker, "packed", note)
+
+    async def waits() -> bool:
+        return bool((await redis.info("clients"))["blocked_clients"])
+
+    works = Works(make_queue)
+    works.stop_at = 0
+    for n in range(1, TRAINING + 21):
+        await eventually(waits)
+        if n == TRAINING + 1:  # by now jobs are claimed ahead
+            assert any(call.ahead for call in calls)
+            calls.clear()
+        await (await operator.enqueue(n)).result(timeout=10_000)
+    await eventually(waits)
+    assert len(calls) == 2 * 20

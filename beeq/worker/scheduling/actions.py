@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from beeq.protocol.outcome import Outcome
 from beeq.worker.scheduling.claims import ClaimedJob, FetchedJob
 
-#: Flags of a reply: waiting had fewer jobs than were asked for; some worker has claimed jobs ahead.
+#: Flags of a reply: waiting had fewer jobs than there were places, or none; jobs are claimed ahead somewhere.
 IS_EMPTY, ARE_AHEAD = 1, 2
 #: Calls in flight at once: Redis works on one while this process works on the other's jobs.
 MAX_CALLS = 2

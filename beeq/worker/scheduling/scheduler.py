@@ -158,7 +158,7 @@ class Scheduler:
             return _NOTHING
         self.calls_in_flight -= 1
         self.places.answered(call)
-        if call.free:
+        if call.free or call.ahead:
             self._is_empty = bool(reply.flags & actions.IS_EMPTY)
         results: list[Action] = []
         jobs = reply.jobs
