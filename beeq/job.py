@@ -197,7 +197,7 @@ class Job(Generic[Data, Result]):
         Raises:
             JobUnreadable: the text is not a JSON object.
         """
-        job = cls.__new__(cls)
+        job = cls.__new__(cls)  # what ``__init__`` does, without a Record in between: each job pays for it
         record = read_record(job_id, raw_record, now_ms=now_ms)
         job.data, job._options, job.status, job.progress = record  # noqa: SLF001 - its own
         job.owner = owner
