@@ -321,7 +321,7 @@ class Job(Generic[Data, Result]):
             ValueError: the option ``delay`` is not a time; nothing was sent.
             QueueClosed: the queue is closed.
             CancelledError: it was cancelled; a note says whether the job was withdrawn before it was sent, or
-            was sent and may have been added. With an id of its own, ``Queue.get_job`` shows which.
+                was sent and may have been added. With an id of its own, ``Queue.get_job`` shows which.
         """
         return self.owner.save(self)  # no coroutine of its own: saves are to be fast
 

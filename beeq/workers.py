@@ -328,7 +328,7 @@ def run_workers(
     Raises:
         RuntimeError: called in another thread or inside a running loop; or the first process could not begin:
         ``make`` raised, or Redis could not be reached; or a burst has left jobs in a paused queue. The log
-        of "beeq" has the traceback, or names the queue.
+            of "beeq" has the traceback, or names the queue.
         TypeError, ValueError: a bad argument.
     """
     whole("processes", processes, at_least=1)

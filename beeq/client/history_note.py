@@ -25,7 +25,7 @@ class HistoryNote:
     Args:
         keys: of the queue.
         take: returns the counts of this process's worker since the last call; None: it does not work on
-        the queue, and samples it only if Redis has any key of it.
+            the queue, and samples it only if Redis has any key of it.
     """
 
     def __init__(self, keys: Keys, take: Callable[[], str] | None = None) -> None:

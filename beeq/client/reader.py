@@ -78,7 +78,7 @@ class Ended:
 
     Attributes:
         is_whole: whether this is complete. False: a Node worker ended it, and only its event has the value,
-        or the error's own message.
+            or the error's own message.
     """
 
     value: Any = None

@@ -20,8 +20,8 @@ class Agreement:
 
     Attributes:
         kind: ``same``; ``late``: the document has another state than the job; ``changed``: it has the job's
-        state, and another program has changed fields since; ``foreign``: beeq has not written it, and it
-        differs; ``missing``: there is no document; ``forgotten``: Redis knows nothing of the job.
+            state, and another program has changed fields since; ``foreign``: beeq has not written it, and it
+            differs; ``missing``: there is no document; ``forgotten``: Redis knows nothing of the job.
         in_redis: the status that a document of the job's state has; "" if Redis knows nothing.
         in_mirror: the document's.
         fields: those that differ.

@@ -114,7 +114,7 @@ class OtherJobs:
         node_count: how many these are, of those that were read.
         silent: those of ``node`` whose worker has given no sign of life since the last stall check.
         claimed: how many a beeq worker has claimed. They have just begun, or their worker has died, or it
-        runs an earlier beeq.
+            runs an earlier beeq.
         is_complete: whether all active jobs were read.
     """
 

@@ -72,7 +72,7 @@ class BulkCounts:
         done: retried, removed, run, cancelled. 0 in a dry run.
         moved: matched, and left alone: they have moved, ended or changed meanwhile.
         unreadable: matched, and left alone: an unreadable record cannot be retried. In a search: those that
-        were not read, because they are longer than ``max_bytes``.
+            were not read, because they are longer than ``max_bytes``.
     """
 
     seen: int = 0

@@ -232,14 +232,14 @@ class OperatorMethods:
             for_: how long (ms, timedelta, or text like ``10m``); None: until ``resume``. It ends by itself,
                 also if no process of beeq's is alive.
             everyone: hide the waiting jobs from Node workers, too. They are moved aside at once, and a beeq
-            worker repeats that each second for new, raised and retried jobs; until then a Node worker
-            may take one. beeq's own methods treat hidden jobs as waiting ones; Node's counts, lists and
-            ``removeJob`` do not see them.
+                worker repeats that each second for new, raised and retried jobs; until then a Node worker
+                may take one. beeq's own methods treat hidden jobs as waiting ones; Node's counts, lists and
+                ``removeJob`` do not see them.
             by: who pauses; None: ``user@host`` of this process.
 
         Raises:
             NoWorkerLives: ``everyone``, and no beeq worker works on the queue. TypeError, ValueError: a bad
-            argument, named. RedisError; QueueClosed.
+                argument, named. RedisError; QueueClosed.
         """
         who = user_name()[:MAX_BY_CHARACTERS] if by is None else by
         return await self._pauses.begin(reason, lasting=for_, everyone=everyone, by=who)

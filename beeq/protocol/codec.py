@@ -42,7 +42,7 @@ def dumps(value: Any) -> bytes:
 
     Raises:
         TypeError: ``value`` is circular, nested too deeply, or holds something without a JSON form; or its
-        own code, called to read its members, raised anything.
+            own code, called to read its members, raised anything.
     """
     try:
         return orjson.dumps(value)

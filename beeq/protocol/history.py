@@ -118,7 +118,7 @@ class Entry:
     Attributes:
         succeeded, failed, retried: outcomes that beeq's workers have recorded; ``failed`` is for good.
         samples: how often the queue was sampled; ``waiting``, ``active`` and ``delayed`` are sums over these
-        samples, ``most_waiting`` is the largest.
+            samples, ``most_waiting`` is the largest.
         new_ids: automatic ids that were given out.
         more_succeeded, more_failed: growth of the sets; 0 where they shrank.
         more_unfinished: growth of ``waiting``, ``active`` and ``delayed`` together; may be negative.

@@ -68,7 +68,7 @@ class Subscriber:
         Raises:
             RedisRefused: the Redis user may not hear it; a further call asks again.
             RedisUnavailable: Redis is away, or that takes too long; it will be confirmed once Redis is back.
-            QueueClosed.
+                QueueClosed.
         """
         if self._is_closed:
             raise QueueClosed

@@ -29,7 +29,7 @@ class SupervisedTask:
         on_given_up: called with the last of these.
         on_over: called once it has ended for good.
         may_begin_again: called after a cancellation from outside, with its monotonic time, until it
-        returns True: the loop goes on.
+            returns True: the loop goes on.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ def create_app(
             Its exceptions fail the start.
         make_policy: called before it. None: the environment has the policy, as it has for ``app``.
         make_page: called after it; returns the page to serve beside the routes, see ``dashboard``. None:
-        none.
+            none.
     """
     policy = make_policy or (lambda: policy_from_environment(os.environ))
     return Application(make_service, policy, make_page)

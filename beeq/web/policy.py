@@ -69,7 +69,7 @@ class Policy:
 
     Args:
         token: requests must carry it as ``Authorization: Bearer``, except those for ``/health``; it allows
-        changes. Without this and ``read_token`` only programs on this machine are answered.
+            changes. Without this and ``read_token`` only programs on this machine are answered.
         read_token: likewise, but it allows only reading.
         allowed_hosts: what ``Host`` may name, beside the names of loopback: ``host`` or ``host:port``.
         max_waiting: jobs that may wait in a queue before requests for more are answered with 429.

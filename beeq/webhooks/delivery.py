@@ -59,7 +59,7 @@ class DeliveryFailed(BeeqError):
 
     Attributes:
         is_connected: whether there was a connection, with TLS for https; without it the whole origin has
-        failed.
+            failed.
     """
 
     def __init__(self, message: str, *, is_connected: bool = True) -> None:

@@ -164,14 +164,14 @@ class Heartbeat:
             because the loop was blocked, and whether they were given back.
         take_counts: called in the thread; returns what is new for the queue's history, see ``WorkCounts``.
         on_living: called in the thread with how many worker processes of the queue live, this one included,
-        and when that was read, by the monotonic clock.
+            and when that was read, by the monotonic clock.
         on_cancelled: called in the thread with the claims of jobs that were cancelled.
         on_lost: called in the thread with the claims that Redis no longer knows. Each had been granted when
             ``held`` returned it; since then its outcome may have been recorded.
         on_error: called in the thread with each failure.
         patience_s: how long it may be silent before the watchdog restarts it.
         loop: the running loop, if the connector works in no other; then the callbacks are called in it.
-        None: that of the heartbeats' thread.
+            None: that of the heartbeats' thread.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class ActiveLook:
 
     Attributes:
         jobs: by id, those of which anything is known; without jobs of Node's workers and those whose ids
-        are not UTF-8.
+            are not UTF-8.
         has_checkers: whether a beeq worker lives that makes stall checks.
     """
 

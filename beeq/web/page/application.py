@@ -109,7 +109,7 @@ def dashboard(
         prefixes: of the queues to show; addresses leave the first one out.
         base_path: where it is mounted, ``"/queues"``; None: what the server says (``root_path``).
         auth: returns the role of a request's sender (Starlette's ``Request``): ``"act"``, ``"look"`` or None;
-        may be a coroutine function. Then the application that it is mounted in checks hosts and users.
+            may be a coroutine function. Then the application that it is mounted in checks hosts and users.
         None: the tokens of ``policy``; without tokens only this machine is answered.
         policy: hosts, tokens, ``is_read_only``, ``hides_data``. None: the environment has it.
         media_root: where the files are that jobs of the built-in queues made, to be shown with these. None:
