@@ -192,10 +192,12 @@ if STEP > 1 or not is_complete then
 end
 
 -- From here on "refused" holds Redis's error, a table, or else the last command's reply.
-if not refused and call('EXISTS', claims, results, even_results, odd_results, attempts) > 0 then
-  for _, key in ipairs({ claims, results, even_results, odd_results, attempts }) do
-    if type(refused) ~= 'table' then
-      refused = pcall('HDEL', key, unpack(added))
+if not refused then
+  -- What earlier jobs of these ids have left: mostly the keys of the second group are not there.
+  for _, keys in ipairs({ { claims, results }, { even_results, odd_results, attempts } }) do
+    local count = call('EXISTS', unpack(keys))
+    for n = 1, count > 0 and #keys or 0 do
+      refused = type(refused) == 'table' and refused or pcall('HDEL', keys[n], unpack(added))
     end
   end
 end

@@ -75,14 +75,6 @@ local facts = {}
 -- What few calls need is defined only where it is used: defining it takes as long as running much of the
 -- rest.
 
--- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
-local function write(command, key, arguments)
-  local reply = arguments and pcall(command, key, unpack(arguments))
-  if type(reply) == 'table' and reply.err then
-    return reply
-  end
-end
-
 -- Notes that a job has changed; a refusal loses no job, the mirror looks for itself as well.
 local note = is_mirrored
   and function(id, ...)
@@ -103,7 +95,7 @@ local LONGEST_WALK = 250000
 -- A longer list is searched first where ids are likely: among so many of the oldest, and of the newest.
 local NEAR = 1000
 -- What a fetch has just moved is among so many of the newest; if it is there twice, its job runs.
-local FETCHED_WITHIN = 10000
+local FETCHED_WITHIN = '10000'
 local COLON, ZERO = 58, 48
 -- A job's failed attempts that are kept, and for how long they outlive the last failure of the queue: what is left of
 -- jobs that Node peers have removed goes in the end, with no process alive.
@@ -133,281 +125,291 @@ end
 
 -- The outcomes. Lists are made only where they are needed: this script's time is an idle worker's latency.
 
-local ids, owned, owned_at, ended, owned_count = {}, {}, {}, 0, 0
-for at = FIRST, #ARGV, STEP do
-  ended = ended + 1
-  ids[ended] = ARGV[at]
-end
-local holders = ids[1] and fields_of(claims, ids)
-local may_have_failed = ended < 8 or call('EXISTS', failed) == 1
+if ARGV[FIRST] then
+  -- Records one kind of outcome for all ids at once; returns Redis's error if it refused.
+  local function write(command, key, arguments)
+    local reply = arguments and pcall(command, key, unpack(arguments))
+    if type(reply) == 'table' and reply.err then
+      return reply
+    end
+  end
 
--- Jobs mostly end in the order in which they began: the oldest of active are these, and go at once.
-local oldest = 0
-if ended >= 4 and call('LINDEX', active, '-1') == ids[1] then
-  local tail = call('LRANGE', active, -ended, '-1')
-  while tail[#tail - oldest] == ids[oldest + 1] and holders[oldest + 1] == ARGV[FIRST + oldest * STEP + 1] do
-    oldest = oldest + 1
-    if oldest == #tail then
+  local ids, owned, owned_at, ended, owned_count = {}, {}, {}, 0, 0
+  for at = FIRST, #ARGV, STEP do
+    ended = ended + 1
+    ids[ended] = ARGV[at]
+  end
+  local holders = fields_of(claims, ids)
+  local may_have_failed = ended < 8 or call('EXISTS', failed) == 1
+
+  -- Jobs mostly end in the order in which they began: the oldest of active are these, and go at once.
+  local oldest = 0
+  if ended >= 4 and call('LINDEX', active, '-1') == ids[1] then
+    local tail = call('LRANGE', active, -ended, '-1')
+    while tail[#tail - oldest] == ids[oldest + 1] and holders[oldest + 1] == ARGV[FIRST + oldest * STEP + 1] do
+      oldest = oldest + 1
+      if oldest == #tail then
+        break
+      end
+    end
+    if oldest > 0 then
+      call('LTRIM', active, '0', -oldest - 1)
+    end
+  end
+
+  local bytes, refused = 0, nil
+  for n = 1, ended do
+    if walked > LONGEST_WALK then
+      free = math.max(0, free - (ended - n + 1)) -- the worker's places are not free yet
       break
     end
-  end
-  if oldest > 0 then
-    call('LTRIM', active, '0', -oldest - 1)
-  end
-end
-
-local bytes, refused = 0, nil
-for n = 1, ended do
-  if walked > LONGEST_WALK then
-    free = math.max(0, free - (ended - n + 1)) -- the worker's places are not free yet
-    break
-  end
-  local id, at, is_active = ids[n], FIRST + (n - 1) * STEP, n <= oldest
-  facts[n] = 0
-  if not is_active and holders[n] == ARGV[at + 1] then
-    local side = '-1'
-    if length > 2 * NEAR then
-      local place = call('LPOS', active, id, 'RANK', '-1', 'MAXLEN', NEAR)
-      if place then
-        walked = walked + 2 * (length - place)
+    local id, at, is_active = ids[n], FIRST + (n - 1) * STEP, n <= oldest
+    facts[n] = 0
+    if not is_active and holders[n] == ARGV[at + 1] then
+      local side = '-1'
+      if length > 2 * NEAR then
+        local place = call('LPOS', active, id, 'RANK', '-1', 'MAXLEN', NEAR)
+        if place then
+          walked = walked + 2 * (length - place)
+        else
+          place = call('LPOS', active, id, 'MAXLEN', NEAR)
+          side = place and '1' or '-1'
+          walked = walked + NEAR + (place and 2 * place or 2 * NEAR + length)
+        end
       else
-        place = call('LPOS', active, id, 'MAXLEN', NEAR)
-        side = place and '1' or '-1'
-        walked = walked + NEAR + (place and 2 * place or 2 * NEAR + length)
+        walked = walked + length
       end
-    else
-      walked = walked + length
+      is_active = call('LREM', active, side, id) == 1
     end
-    is_active = call('LREM', active, side, id) == 1
-  end
-  if is_active then
-    owned_count = owned_count + 1
-    owned[owned_count], owned_at[owned_count] = id, n
-    bytes = bytes + #ARGV[at + 3]
-  elseif not holders[n] then
-    local record, keep = ARGV[at + 3], ARGV[at + 6]
-    if keep == '' and record ~= '' then
-      local kept = pcall('HGET', jobs, id)
-      refused = refused or type(kept) == 'table' and kept
-      facts[n] = kept == record and 2 or 0
-    end
-    for k = 1, keep == '' and 0 or even_results and 3 or 1 do -- two workers' records may be equal, not their results
-      local kept = pcall('HGET', ({ results, even_results, odd_results })[k], id)
-      if type(kept) == 'table' then
-        refused = refused or kept
-      elseif kept and (kept == keep or string.sub(kept, -#keep - 1) == ':' .. keep) then
-        facts[n] = 2
+    if is_active then
+      owned_count = owned_count + 1
+      owned[owned_count], owned_at[owned_count] = id, n
+      bytes = bytes + #ARGV[at + 3]
+    elseif not holders[n] then
+      local record, keep = ARGV[at + 3], ARGV[at + 6]
+      if keep == '' and record ~= '' then
+        local kept = pcall('HGET', jobs, id)
+        refused = refused or type(kept) == 'table' and kept
+        facts[n] = kept == record and 2 or 0
+      end
+      for k = 1, keep == '' and 0 or even_results and 3 or 1 do -- two workers' records may be equal, not their results
+        local kept = pcall('HGET', ({ results, even_results, odd_results })[k], id)
+        if type(kept) == 'table' then
+          refused = refused or kept
+        elseif kept and (kept == keep or string.sub(kept, -#keep - 1) == ':' .. keep) then
+          facts[n] = 2
+        end
       end
     end
   end
-end
 
-local succeeded_ids, failed_ids, succeeded_records, failed_records, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
+  local succeeded_ids, failed_ids, succeeded_records, failed_records, dropped_ids, delayed_entries, waiting_ids, kept_entries, passing_entries, now, noted
 
--- HSET says whether one record was there. Of several it would not say which, so that is asked before.
-local found, written
-if owned_count >= 3 and bytes <= LONGEST_READ then
-  found, written = pcall('HMGET', jobs, unpack(owned)), {}
-  refused = refused or found.err and found
-end
-for k = 1, refused and 0 or owned_count do
-  local id, n = owned[k], owned_at[k]
-  local at = FIRST + (n - 1) * STEP
-  local status, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
-  local is_dropped = drops and drops[status] and record ~= ''
-  local fact = 0
-  if found then
-    fact = found[k] and 1 or 0
-    if fact == 1 and record ~= '' and not is_dropped then
-      written[#written + 1] = id
-      written[#written + 1] = record
-    end
-  elseif is_dropped or record == '' then
-    fact = pcall('HEXISTS', jobs, id)
-    refused = type(fact) == 'table' and fact
-  else
-    local is_new = pcall('HSET', jobs, id, record)
-    if is_new == 0 then
-      fact = 1
-    elseif is_new == 1 then
-      call('HDEL', jobs, id) -- there was none: the job was removed meanwhile
+  -- HSET says whether one record was there. Of several it would not say which, so that is asked before.
+  local found, written
+  if owned_count >= 3 and bytes <= LONGEST_READ then
+    found, written = pcall('HMGET', jobs, unpack(owned)), {}
+    refused = refused or found.err and found
+  end
+  for k = 1, refused and 0 or owned_count do
+    local id, n = owned[k], owned_at[k]
+    local at = FIRST + (n - 1) * STEP
+    local status, record, keep = ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
+    local is_dropped = drops and drops[status] and record ~= ''
+    local fact = 0
+    if found then
+      fact = found[k] and 1 or 0
+      if fact == 1 and record ~= '' and not is_dropped then
+        written[#written + 1] = id
+        written[#written + 1] = record
+      end
+    elseif is_dropped or record == '' then
+      fact = pcall('HEXISTS', jobs, id)
+      refused = type(fact) == 'table' and fact
     else
-      refused = is_new
+      local is_new = pcall('HSET', jobs, id, record)
+      if is_new == 0 then
+        fact = 1
+      elseif is_new == 1 then
+        call('HDEL', jobs, id) -- there was none: the job was removed meanwhile
+      else
+        refused = is_new
+      end
+    end
+    if refused then
+      break
+    end
+    facts[n] = fact
+    if fact == 1 then
+      local delay_ms = ARGV[at + 5]
+      if status ~= 'succeeded' then
+        local attempt
+        delay_ms, attempt = string.match(delay_ms, '^(%d+):?(.*)$')
+        if attempt ~= '' and not is_dropped then
+          noted = noted or {}
+          noted[#noted + 1] = id
+          noted[#noted + 1] = attempt
+        end
+      end
+      if status == 'retrying' and delay_ms ~= '0' then -- it is due by Redis's clock
+        now, delayed_entries = now or now_ms(), delayed_entries or {}
+        delayed_entries[#delayed_entries + 1] = string.format('%.0f', now + delay_ms)
+        delayed_entries[#delayed_entries + 1] = id
+      elseif status == 'retrying' then
+        waiting_ids = waiting_ids or {}
+        waiting_ids[#waiting_ids + 1] = id
+      elseif is_dropped then
+        dropped_ids = dropped_ids or {}
+        dropped_ids[#dropped_ids + 1] = id
+        if keep ~= '' then
+          now, passing_entries = now or now_ms(), passing_entries or {}
+          passing_entries[#passing_entries + 1] = id
+          passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
+        end
+      elseif status == 'succeeded' then
+        succeeded_ids = succeeded_ids or {}
+        succeeded_ids[#succeeded_ids + 1] = id
+        if is_noting then
+          succeeded_records = succeeded_records or {}
+          succeeded_records[#succeeded_ids] = record
+        end
+      else
+        failed_ids = failed_ids or {}
+        failed_ids[#failed_ids + 1] = id
+        if is_noting then
+          failed_records = failed_records or {}
+          failed_records[#failed_ids] = record
+        end
+      end
+      if keep ~= '' and not is_dropped then
+        kept_entries = kept_entries or {}
+        kept_entries[#kept_entries + 1] = id
+        kept_entries[#kept_entries + 1] = keep
+      end
     end
   end
+  refused = refused or written and written[1] and write('HSET', jobs, written)
   if refused then
-    break
-  end
-  facts[n] = fact
-  if fact == 1 then
-    local delay_ms = ARGV[at + 5]
-    if status ~= 'succeeded' then
-      local attempt
-      delay_ms, attempt = string.match(delay_ms, '^(%d+):?(.*)$')
-      if attempt ~= '' and not is_dropped then
-        noted = noted or {}
-        noted[#noted + 1] = id
-        noted[#noted + 1] = attempt
-      end
-    end
-    if status == 'retrying' and delay_ms ~= '0' then -- it is due by Redis's clock
-      now, delayed_entries = now or now_ms(), delayed_entries or {}
-      delayed_entries[#delayed_entries + 1] = string.format('%.0f', now + delay_ms)
-      delayed_entries[#delayed_entries + 1] = id
-    elseif status == 'retrying' then
-      waiting_ids = waiting_ids or {}
-      waiting_ids[#waiting_ids + 1] = id
-    elseif is_dropped then
-      dropped_ids = dropped_ids or {}
-      dropped_ids[#dropped_ids + 1] = id
-      if keep ~= '' then
-        now, passing_entries = now or now_ms(), passing_entries or {}
-        passing_entries[#passing_entries + 1] = id
-        passing_entries[#passing_entries + 1] = string.format('%.0f:', now + ARGV[3]) .. keep
-      end
-    elseif status == 'succeeded' then
-      succeeded_ids = succeeded_ids or {}
-      succeeded_ids[#succeeded_ids + 1] = id
-      if is_noting then
-        succeeded_records = succeeded_records or {}
-        succeeded_records[#succeeded_ids] = record
-      end
-    else
-      failed_ids = failed_ids or {}
-      failed_ids[#failed_ids + 1] = id
-      if is_noting then
-        failed_records = failed_records or {}
-        failed_records[#failed_ids] = record
-      end
-    end
-    if keep ~= '' and not is_dropped then
-      kept_entries = kept_entries or {}
-      kept_entries[#kept_entries + 1] = id
-      kept_entries[#kept_entries + 1] = keep
-    end
-  end
-end
-refused = refused or written and written[1] and write('HSET', jobs, written)
-if refused then
-  call('LPUSH', active, unpack(owned))
-  return refused
-end
-
-if owned[1] then
-  refused = succeeded_ids and write('SADD', succeeded, succeeded_ids)
-    or succeeded_ids and may_have_failed and write('SREM', failed, succeeded_ids)
-    or failed_ids and (write('SADD', failed, failed_ids) or write('SREM', succeeded, failed_ids))
-    or delayed_entries and write('ZADD', delayed, delayed_entries)
-    or kept_entries and write('HSET', results, kept_entries)
-    or is_checked and write('SREM', stalling, owned)
-  if not refused and dropped_ids then
-    if call('EXISTS', results, even_results, odd_results) > 0 then -- what earlier jobs of their ids have left
-      refused = write('HDEL', results, dropped_ids)
-        or write('HDEL', even_results, dropped_ids)
-        or write('HDEL', odd_results, dropped_ids)
-    end
-    if not refused and passing_entries then
-      -- They are kept for a while. The key's TTL is as long as an entry of its period's last moment needs.
-      local keep_ms = tonumber(ARGV[3])
-      local period = math.floor(now / keep_ms)
-      local key = period % 2 == 0 and even_results or odd_results
-      local left_ms = call('PTTL', key)
-      if left_ms >= 0 and left_ms <= GRACE_MS then
-        call('UNLINK', key)
-        left_ms = -1
-      end
-      refused = write('HSET', key, passing_entries)
-      local expires_at = (period + 2) * keep_ms + GRACE_MS
-      if not refused and left_ms < expires_at - now then
-        call('PEXPIREAT', key, string.format('%.0f', expires_at))
-      end
-    end
-  end
-  refused = refused or waiting_ids and write('LPUSH', waiting, waiting_ids)
-  if refused then
-    write('SREM', succeeded, succeeded_ids)
-    write('SREM', failed, failed_ids)
-    for n = 2, #(delayed_entries or {}), 2 do
-      pcall('ZREM', delayed, delayed_entries[n])
-    end
-    for n = 1, #(kept_entries or {}), 2 do
-      pcall('HDEL', results, kept_entries[n])
-    end
-    for n = 1, #(passing_entries or {}), 2 do
-      pcall('HDEL', even_results, passing_entries[n])
-      pcall('HDEL', odd_results, passing_entries[n])
-    end
     call('LPUSH', active, unpack(owned))
     return refused
   end
-  call('HDEL', claims, unpack(owned))
-  if dropped_ids then
-    call('HDEL', jobs, unpack(dropped_ids))
-    if call('EXISTS', attempts) == 1 then
-      pcall('HDEL', attempts, unpack(dropped_ids))
-    end
-  end
-  if noted then
-    -- Each failed attempt goes in front of the earlier ones; a refusal loses no job.
-    for n = 1, #noted, 2 do
-      local id, attempt = noted[n], noted[n + 1]
-      local before = pcall('HGET', attempts, id)
-      if type(before) == 'string' then
-        local last = 0
-        for _ = 2, MOST_ATTEMPTS do
-          last = last and string.find(before, '\n', last + 1, true)
-        end
-        attempt = attempt .. '\n' .. string.sub(before, 1, (last or 0) - 1)
-      end
-      pcall('HSET', attempts, id, attempt)
-    end
-    pcall('PEXPIRE', attempts, ATTEMPTS_MS)
-  end
-  if is_noting then
-    -- Notes when jobs have ended; a refusal loses no job.
-    local function note_ends(key, ended, records)
-      local now, entries = now_ms(), {}
-      for n, id in ipairs(ended) do
-        local record = records[n]
-        if record == '' then
-          record = call('HGET', jobs, id)
-        end
-        local mark = #record > LONGEST_MARKED and #record or tonumber(string.sub(redis.sha1hex(record), 1, 8), 16)
-        entries[2 * n - 1] = now + mark % 2048 / 2048 -- a number: Redis writes all its digits, and sooner than Lua
-        entries[2 * n] = id
-      end
-      pcall('ZADD', key, unpack(entries))
-    end
 
-    if succeeded_ids and ARGV[4] == 'later' then
-      note_ends(succeeded_at, succeeded_ids, succeeded_records)
-    end
-    if failed_ids and ARGV[5] == 'later' then
-      note_ends(failed_at, failed_ids, failed_records)
-    end
-  end
-  if delayed_entries then
-    -- A new head is announced, so that the processes that raise delayed jobs look in time.
-    local head = call('ZRANGE', delayed, 0, 0)[1]
-    for n = 2, #delayed_entries, 2 do
-      if delayed_entries[n] == head then
-        call('PUBLISH', ARGV[2], delayed_entries[n - 1])
+  if owned[1] then
+    refused = succeeded_ids and write('SADD', succeeded, succeeded_ids)
+      or succeeded_ids and may_have_failed and write('SREM', failed, succeeded_ids)
+      or failed_ids and (write('SADD', failed, failed_ids) or write('SREM', succeeded, failed_ids))
+      or delayed_entries and write('ZADD', delayed, delayed_entries)
+      or kept_entries and write('HSET', results, kept_entries)
+      or is_checked and write('SREM', stalling, owned)
+    if not refused and dropped_ids then
+      if call('EXISTS', results, even_results, odd_results) > 0 then -- what earlier jobs of their ids have left
+        refused = write('HDEL', results, dropped_ids)
+          or write('HDEL', even_results, dropped_ids)
+          or write('HDEL', odd_results, dropped_ids)
+      end
+      if not refused and passing_entries then
+        -- They are kept for a while. The key's TTL is as long as an entry of its period's last moment needs.
+        local keep_ms = tonumber(ARGV[3])
+        local period = math.floor(now / keep_ms)
+        local key = period % 2 == 0 and even_results or odd_results
+        local left_ms = call('PTTL', key)
+        if left_ms >= 0 and left_ms <= GRACE_MS then
+          call('UNLINK', key)
+          left_ms = -1
+        end
+        refused = write('HSET', key, passing_entries)
+        local expires_at = (period + 2) * keep_ms + GRACE_MS
+        if not refused and left_ms < expires_at - now then
+          call('PEXPIREAT', key, string.format('%.0f', expires_at))
+        end
       end
     end
-  end
-  for n = 1, is_mirrored and #facts or 0 do
-    local at = FIRST + (n - 1) * STEP
-    local status, record = ARGV[at + 2], ARGV[at + 3]
-    if facts[n] == 1 and drops and drops[status] and record ~= '' then
-      note(ids[n], 'state', status, 'record', record, 'keep', ARGV[at + 6])
-    elseif facts[n] == 1 then
-      note(ids[n])
+    refused = refused or waiting_ids and write('LPUSH', waiting, waiting_ids)
+    if refused then
+      write('SREM', succeeded, succeeded_ids)
+      write('SREM', failed, failed_ids)
+      for n = 2, #(delayed_entries or {}), 2 do
+        pcall('ZREM', delayed, delayed_entries[n])
+      end
+      for n = 1, #(kept_entries or {}), 2 do
+        pcall('HDEL', results, kept_entries[n])
+      end
+      for n = 1, #(passing_entries or {}), 2 do
+        pcall('HDEL', even_results, passing_entries[n])
+        pcall('HDEL', odd_results, passing_entries[n])
+      end
+      call('LPUSH', active, unpack(owned))
+      return refused
     end
-  end
-  local events = ARGV[1]
-  for n = 1, events ~= '' and #facts or 0 do
-    if facts[n] == 1 then
-      call('PUBLISH', events, ARGV[FIRST + (n - 1) * STEP + 4])
+    call('HDEL', claims, unpack(owned))
+    if dropped_ids then
+      call('HDEL', jobs, unpack(dropped_ids))
+      if call('EXISTS', attempts) == 1 then
+        pcall('HDEL', attempts, unpack(dropped_ids))
+      end
+    end
+    if noted then
+      -- Each failed attempt goes in front of the earlier ones; a refusal loses no job.
+      for n = 1, #noted, 2 do
+        local id, attempt = noted[n], noted[n + 1]
+        local before = pcall('HGET', attempts, id)
+        if type(before) == 'string' then
+          local last = 0
+          for _ = 2, MOST_ATTEMPTS do
+            last = last and string.find(before, '\n', last + 1, true)
+          end
+          attempt = attempt .. '\n' .. string.sub(before, 1, (last or 0) - 1)
+        end
+        pcall('HSET', attempts, id, attempt)
+      end
+      pcall('PEXPIRE', attempts, ATTEMPTS_MS)
+    end
+    if is_noting then
+      -- Notes when jobs have ended; a refusal loses no job.
+      local function note_ends(key, ended, records)
+        local now, entries = now_ms(), {}
+        for n, id in ipairs(ended) do
+          local record = records[n]
+          if record == '' then
+            record = call('HGET', jobs, id)
+          end
+          local mark = #record > LONGEST_MARKED and #record or tonumber(string.sub(redis.sha1hex(record), 1, 8), 16)
+          entries[2 * n - 1] = now + mark % 2048 / 2048 -- a number: Redis writes all its digits, and sooner than Lua
+          entries[2 * n] = id
+        end
+        pcall('ZADD', key, unpack(entries))
+      end
+
+      if succeeded_ids and ARGV[4] == 'later' then
+        note_ends(succeeded_at, succeeded_ids, succeeded_records)
+      end
+      if failed_ids and ARGV[5] == 'later' then
+        note_ends(failed_at, failed_ids, failed_records)
+      end
+    end
+    if delayed_entries then
+      -- A new head is announced, so that the processes that raise delayed jobs look in time.
+      local head = call('ZRANGE', delayed, 0, 0)[1]
+      for n = 2, #delayed_entries, 2 do
+        if delayed_entries[n] == head then
+          call('PUBLISH', ARGV[2], delayed_entries[n - 1])
+        end
+      end
+    end
+    for n = 1, is_mirrored and #facts or 0 do
+      local at = FIRST + (n - 1) * STEP
+      local status, record = ARGV[at + 2], ARGV[at + 3]
+      if facts[n] == 1 and drops and drops[status] and record ~= '' then
+        note(ids[n], 'state', status, 'record', record, 'keep', ARGV[at + 6])
+      elseif facts[n] == 1 then
+        note(ids[n])
+      end
+    end
+    local events = ARGV[1]
+    for n = 1, events ~= '' and #facts or 0 do
+      if facts[n] == 1 then
+        call('PUBLISH', events, ARGV[FIRST + (n - 1) * STEP + 4])
+      end
     end
   end
 end
@@ -417,7 +419,7 @@ end
 local candidates, claims_before, seen = {}, {}, {}
 if fetched ~= '' then
   local claim = call('HGET', claims, fetched)
-  local places = call('LPOS', active, fetched, 'COUNT', 2, 'MAXLEN', FETCHED_WITHIN)
+  local places = call('LPOS', active, fetched, 'COUNT', '2', 'MAXLEN', FETCHED_WITHIN)
   if places[2] then
     call('LREM', active, 1, fetched) -- the job runs: what the fetch has moved was pushed twice
   elseif not (is_started and claim) and (places[1] or call('LPOS', active, fetched)) then
@@ -432,11 +434,11 @@ if wanted_ahead > 0 then
   local is_right = ahead_ms == '' or type(pcall('ZCARD', ahead)) == 'number'
   local waits = is_right and call('LLEN', waiting) or 0 -- of the wrong type, it takes no more
   is_drained = is_right and waits == 0
-  wanted_ahead = math.max(0, math.min(wanted_ahead, math.floor((waits - free) / 2)))
+  wanted_ahead = is_drained and 0 or math.max(0, math.min(wanted_ahead, math.floor((waits - free) / 2)))
 end
 local wanted = free + wanted_ahead
-local asked = wanted == 1 and { call('LINDEX', waiting, '-1') or nil } or wanted > 0 and call('LRANGE', waiting, -wanted, '-1') or {}
-local taken = #asked
+local asked = wanted == 1 and { call('LINDEX', waiting, '-1') or nil } or wanted > 0 and call('LRANGE', waiting, -wanted, '-1')
+local taken = asked and #asked or 0
 local is_empty = taken < free or is_drained
 -- How many of the jobs to hand out are for places that are free; the others are claimed ahead.
 local at_once
@@ -475,9 +477,12 @@ end
 -- The records, in pieces: what is longer than max_bytes is left, unless it is the first.
 local records, bytes, max_bytes = {}, 0, tonumber(ARGV[7])
 local first = 1
+if candidates[1] and not candidates[2] then
+  records[1], first = call('HGET', jobs, candidates[1]), 2
+end
 while candidates[first] do
   local last = math.min(first + PIECE - 1, #candidates)
-  local piece = last == 1 and fields_of(jobs, candidates) or call('HMGET', jobs, unpack(candidates, first, last))
+  local piece = call('HMGET', jobs, unpack(candidates, first, last))
   for n = 1, last - first + 1 do
     local record, at = piece[n], first + n - 1
     bytes = bytes + #candidates[at] + (record and #record or 0)

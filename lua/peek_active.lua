@@ -14,11 +14,11 @@
 local active, jobs, claims = unpack(KEYS)
 local longest_bytes = unpack(ARGV)
 
-local id = redis.call('LINDEX', active, 0)
+local id = redis.call('LINDEX', active, '0')
 if not id or redis.call('HEXISTS', claims, id) == 1 then
   return false
 end
-if redis.call('LPOS', active, id, 'RANK', 2, 'MAXLEN', 1000) then
+if redis.call('LPOS', active, id, 'RANK', '2', 'MAXLEN', '1000') then
   return false
 end
 local size_bytes = redis.call('HSTRLEN', jobs, id)

@@ -22,8 +22,7 @@ class WorkerHealth:
         hung: handlers that go on after their attempts have ended; too many, and no job is taken.
         is_queue_paused: the queue is paused (``Queue.pause``); that is healthy.
         last_turn_ms: when Redis last answered a call for jobs or outcomes, or showed that the queue is
-            paused,
-            in ms since the epoch.
+            paused, in ms since the epoch.
         loop_silent_ms: for how long the event loop has not run the watchdog, which is a fraction of a second
             unless the loop is blocked.
         error: what ended the work, as text; "" if nothing did.

@@ -207,8 +207,8 @@ class Heartbeat:
         self._running = RunningNotes(self._own_keys, stall_interval_ms=settings.stall_interval, look=look)
         self._held = held
         self._ahead, self._on_returned = ahead, on_returned
-        #: Whether the thread looks for jobs that a blocked loop has claimed ahead; see ``watch_ahead``.
-        self.watches_ahead = False
+        self._watches_ahead = False
+        self._next_look: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
         self._on_living = on_living
         self._on_cancelled = on_cancelled
@@ -375,8 +375,10 @@ class Heartbeat:
 
     def watch_ahead(self) -> None:
         """Look for late jobs while jobs are claimed ahead; called in the jobs' loop."""
-        if self._loop is self._thread.loop:  # otherwise only the blocked loop itself could give them back
-            self.watches_ahead = True
+        # Otherwise only the blocked loop itself could give them back.
+        is_apart = self._loop is self._thread.loop
+        if is_apart and not self._watches_ahead:
+            self._watches_ahead = True
             with contextlib.suppress(RuntimeError):  # it has ended
                 self._loop.call_soon_threadsafe(self._look_ahead, self._loop.time())
 
@@ -385,10 +387,15 @@ class Heartbeat:
         now_s = self._loop.time()
         if self._ahead:
             seen_s = now_s
+        if self._next_look is not None:
+            self._next_look.cancel()  # it was begun anew meanwhile
         if now_s - seen_s > _AHEAD_IS_OVER_S or self._has_ended.is_set():
-            self.watches_ahead = False
-            return
-        self._loop.call_later(_AHEAD_LOOK_S, self._look_ahead, seen_s)
+            # The losing order: the loop has claimed jobs ahead since, and found that they are watched.
+            self._watches_ahead = False
+            if not self._ahead or self._has_ended.is_set():
+                return
+            self._watches_ahead = True
+        self._next_look = self._loop.call_later(_AHEAD_LOOK_S, self._look_ahead, seen_s)
         if self._returning is None and self._ahead:
             # Whichever of this thread and the loop takes a job out must start it or give it back.
             late = self._ahead.take_overdue(time.monotonic() - _LOOP_IS_LATE_S)

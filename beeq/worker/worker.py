@@ -312,6 +312,10 @@ class Worker:
         for outcome in outcomes:
             self._context.report_error(JobLost(outcome.job.saved_id()))
 
+    def claimed_ahead(self) -> None:
+        """Have the heartbeats' thread watch these jobs: a handler may block the loop."""
+        self._heartbeat.watch_ahead()
+
     def found_empty(self) -> None:
         """Set ``idle``."""
         self.idle.set()
@@ -320,9 +324,7 @@ class Worker:
 
     def _ended(self, attempt: Attempt, result: Any, error: BaseException | None) -> None:
         del self._attempts[attempt]
-        ahead = self.pump.claiming_ahead
-        if ahead.is_possible and ahead.attempt_ended(attempt.ran_s) and not self._heartbeat.watches_ahead:
-            self._heartbeat.watch_ahead()
+        self.pump.claiming_ahead.attempt_ended(attempt.ran_s)
         if attempt.is_stopped:
             self.pump.give_back([(attempt.raw_id, attempt.claim)])  # frees the place; the job is gone
             if not attempt.is_lost:
@@ -340,8 +342,7 @@ class Worker:
             return False
         if issubclass(type(error), asyncio.CancelledError) and self._is_host_leaving():
             return True
-        was_cancelled = attempt.task is not None and attempt.task.cancelling() > 0
-        return was_cancelled and self._is_over_with_loop()
+        return attempt.task is not None and attempt.task.cancelling() > 0 and self._is_over_with_loop()
 
     def _is_over_with_loop(self) -> bool:
         return self._is_ending or self._context.duties.are_cancelled

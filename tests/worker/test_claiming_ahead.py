@@ -11,6 +11,7 @@ import pytest
 import redis as redis_py
 
 from beeq.worker.attempts.runner import Runner
+from beeq.worker.heartbeat import Heartbeat
 from beeq.worker.pump.exchange_packer import ExchangePacker
 
 #: Long enough for a busy machine: what is claimed ahead begins within four times this.
@@ -277,3 +278,24 @@ async def test_a_job_at_an_idle_worker_costs_two_calls(
         await (await operator.enqueue(n)).result(timeout=10_000)
     await eventually(waits)
     assert len(calls) == 2 * 20
+
+
+async def test_where_none_is_claimed_ahead_no_thread_looks_for_them(
+    make_queue: Any, operator: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeats' thread would take the interpreter from an idle worker 30 times a second."""
+    looks: list[float] = []
+    look = Heartbeat._look_ahead
+
+    def note(heartbeat: Heartbeat, seen_s: float) -> None:
+        looks.append(seen_s)
+        look(heartbeat, seen_s)
+
+    monkeypatch.setattr(Heartbeat, "_look_ahead", note)
+    works = Works(make_queue)
+    works.stop_at = 0
+    for n in range(1, TRAINING + 21):
+        await (await operator.enqueue(n)).result(timeout=10_000)
+    assert looks == []
+    await fill(operator)
+    await eventually(lambda: looks)

@@ -51,8 +51,7 @@ class ClaimingAhead:
         # Where no stall is allowed, a job would fail if a worker claimed it ahead and died.
         bound_ms = settings.claim_ahead_ms if settings.max_stalls else 0
         self._pace = AttemptPace(bound_ms, concurrency=concurrency)
-        #: Whether jobs are ever claimed ahead; if not, attempts need not be timed.
-        self.is_possible = self._pace.most > 0
+        self._is_possible = self._pace.most > 0
         self._scheduler = scheduler
         self._places = scheduler.places
         self._connection = connection
@@ -62,10 +61,10 @@ class ClaimingAhead:
         self._worker_came_at_s = math.inf  # new workers are not announced here yet
         self._timer: asyncio.TimerHandle | None = None
 
-    def attempt_ended(self, ran_s: float) -> bool:
-        """Add an attempt's duration; return whether jobs are claimed ahead now."""
-        limit = self._places.ahead_limit = self._pace.ended(ran_s)
-        return limit > 0
+    def attempt_ended(self, ran_s: float) -> None:
+        """Add an attempt's duration: short ones allow for more jobs ahead."""
+        if self._is_possible:
+            self._places.ahead_limit = self._pace.ended(ran_s)
 
     def see_workers(self, seen: tuple[int, float]) -> None:
         """Take how many worker processes lived, this one included, and when that was read (monotonic time).

@@ -35,6 +35,7 @@ class ExchangeCalls:
         carry_out: carries out the scheduler's decisions.
         on_defect: called with a defect.
         on_ahead: called when a reply says that jobs are claimed ahead, by this worker or another one.
+        on_claimed_ahead: called before jobs of a reply start that claimed some ahead.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ExchangeCalls:
         carry_out: Callable[[actions.Actions], object],
         on_defect: Callable[[Exception], object],
         on_ahead: Callable[[], object],
+        on_claimed_ahead: Callable[[], object],
     ) -> None:
         self._scheduler = scheduler
         self._connection = connection
@@ -54,6 +56,7 @@ class ExchangeCalls:
         self._carry_out = carry_out
         self._on_defect = on_defect
         self._on_ahead = on_ahead
+        self._on_claimed_ahead = on_claimed_ahead
         self._on_error = context.report_error
         self._loop = asyncio.get_running_loop()
         self._packer = ExchangePacker(context.keys, context.settings)
@@ -116,6 +119,8 @@ class ExchangeCalls:
             if parts.flags & actions.ARE_AHEAD:
                 self._on_ahead()
             due = scheduler.replied(call, parts)
+            if parts.ahead:
+                self._on_claimed_ahead()
         except Exception as defect:  # noqa: BLE001 - it is reported
             self._on_defect(defect)
             self._hold(call, f"a reply could not be taken: {kind_of(defect)}", in_flight=in_flight)

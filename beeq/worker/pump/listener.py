@@ -25,5 +25,8 @@ class PumpListener(Protocol):
     def lost(self, outcomes: list[Outcome]) -> None:
         """These jobs had another owner by then, and Redis has dropped the outcomes."""
 
+    def claimed_ahead(self) -> None:
+        """A call has claimed jobs ahead; it is called before any job of that call starts."""
+
     def found_empty(self) -> None:
         """The queue was found empty while nothing runs here."""

@@ -83,6 +83,7 @@ class Pump:
             carry_out=self._carry_out,
             on_defect=self._awaited.put,
             on_ahead=on_ahead,
+            on_claimed_ahead=listener.claimed_ahead,
         )
         self.claiming_ahead = ClaimingAhead(
             context,
