@@ -23,7 +23,11 @@ from tests.support.waiting import pause
 PATIENCE_S = 30
 STALL_INTERVAL_MS = 400
 #: The programs of these tests leave connections open; uvloop's close never ends where that is an error.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # A loop may be closed between a task's creation and its first step.
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
 loops = pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 
 

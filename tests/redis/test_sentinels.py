@@ -297,18 +297,19 @@ async def test_another_loop_listens_while_one_is_blocked(peers, monkeypatch):
     """A handler may block its loop for a minute; the heartbeat's loop, or another queue's, goes on."""
     monkeypatch.setattr(fleets, "_LEASE_S", 0.1)
     sentinel, old, new = peers
-    may_go_on = threading.Event()
+    is_blocked, may_go_on = threading.Event(), threading.Event()
 
     async def block() -> None:
         blocked = connector_to(sentinel)
         resp = await blocked.connect()
         await eventually(lambda: is_subscribed(sentinel))
+        is_blocked.set()
         assert may_go_on.wait(10)
         await ended(resp)
         await blocked.close()
 
     thread = asyncio.ensure_future(asyncio.to_thread(asyncio.run, block()))
-    await sentinel.until(lambda: is_subscribed(sentinel))
+    await eventually(is_blocked.is_set)  # it listens before it is connected to the old master
     connector = connector_to(sentinel)
     resp = await connector.connect()
     await sentinel.until(lambda: is_subscribed(sentinel, 2))
