@@ -488,7 +488,15 @@ LARGE = {
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("kind", "script", "end"), LARGE.values(), ids=LARGE)
+@pytest.mark.parametrize(
+    ("kind", "script", "end"),
+    [
+        pytest.param(
+            *LARGE[name], marks=() if name.startswith("a streamed") else pytest.mark.external, id=name
+        )
+        for name in LARGE
+    ],
+)
 async def test_four_large_answers_at_once_leave_a_process_small(
     server: AIServer, tmp_path: Path, kind: str, script: Script, end: str
 ) -> None:

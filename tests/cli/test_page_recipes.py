@@ -12,6 +12,7 @@ from tests.cli.command import Beeq
 from tests.cli.test_recipes import chapter, run_python, served
 from tests.web.page.forms import form_with, jobs_of, links_of, settled, text_of
 
+pytestmark = pytest.mark.external  # Django, FastAPI, Litestar and Starlette; it takes long
 BASE = "/queues"
 QUEUE = "a/b"
 #: What a recipe leaves to the reader: how users sign in.

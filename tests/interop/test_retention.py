@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.waiting import eventually
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,7 @@ async def worker(folder: Path, url: str, queue_name: str, *options: str) -> Asyn
     assert code == 0
 
 
+@pytest.mark.external  # takes long
 async def test_nothing_of_a_node_fleets_history_is_dropped(
     make_node, make_queue, valkey, queue_name, tmp_path
 ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.lua.bench import Bench
 
 AHEAD = 10
@@ -24,10 +26,11 @@ def stall(bench: Bench, job_id: str, deliveries: int) -> None:
     bench.redis.lpush(bench.keys.waiting, job_id)
 
 
-def test_no_innocent_fails_in_a_thousand_crashes(bench: Bench) -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.external)])  # it takes long
+def test_no_innocent_fails_however_many_crashes(bench: Bench, count: int) -> None:
     chance = random.Random(1)
-    ids = [str(n) for n in range(2000)]
-    poisoned = set(chance.sample(ids, 900))
+    ids = [str(n) for n in range(count)]
+    poisoned = set(chance.sample(ids, count * 9 // 20))
     bench.put(jobs=dict.fromkeys(ids, "record"), waiting=ids)
     crashes = calls = 0
     failed: set[str] = set()
@@ -51,6 +54,6 @@ def test_no_innocent_fails_in_a_thousand_crashes(bench: Bench) -> None:
                     break
                 bench.redis.lrem(bench.keys.active, 1, job_id)
                 bench.redis.hdel(bench.keys.claims, job_id)
-    assert crashes >= 1000
+    assert crashes >= count / 2
     assert failed == poisoned
     assert max(most[job_id] for job_id in ids if job_id not in poisoned) == MAX_STALLS + 1
