@@ -176,25 +176,23 @@ class RespProtocol(asyncio.Protocol):
         if self.is_open:
             self._transport.write(packed)
 
-    def ask(self, packed: Sequence[bytes], on_end: OnEnd, *, timeout_s: float) -> None:
-        """Send commands; ``on_end`` is called with one reply for each, an error reply as ``RedisRefused``.
-
-        ``timeout_s`` is how long Redis may be silent; a long command gets more. ``on_end`` is called from the
-        loop, never from here.
-        """
-        self._ask(packed, on_end, [], timeout_s)
-
     def ask_each(self, packed: Sequence[bytes], on_reply: OnReply, *, timeout_s: float) -> None:
         """Send commands as ``ask`` does; ``on_reply`` gets each reply as it comes.
 
         If a reply says that this is the wrong server, the last one is delivered after the connection was
         closed.
         """
-        self._ask(packed, on_reply, None, timeout_s)
+        self.ask(packed, on_reply, timeout_s=timeout_s, is_each=True)
 
-    def _ask(
-        self, packed: Sequence[bytes], on_end: OnReply, replies: list[Any] | None, timeout_s: float
+    def ask(
+        self, packed: Sequence[bytes], on_end: OnReply, *, timeout_s: float, is_each: bool = False
     ) -> None:
+        """Send commands; ``on_end`` is called with one reply for each, an error reply as ``RedisRefused``.
+
+        ``timeout_s`` is how long Redis may be silent; a long command gets more. ``on_end`` is called from the
+        loop, never from here. ``is_each`` is for ``ask_each``.
+        """
+        replies: list[Any] | None = None if is_each else []
         if not self.is_open:
             self._loop.call_soon(on_end, replies, self.ended.result())
             return

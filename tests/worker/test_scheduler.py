@@ -208,8 +208,8 @@ def broken(line: str, instead: str) -> Any:
             id="a job claimed ahead begins, and Redis may give it to another worker",
         ),
         pytest.param(
-            "return 0 if self.redelivered else self.ahead_limit",
-            "return self.ahead_limit",
+            "beyond = 0 if self.redelivered else self.ahead_limit",
+            "beyond = self.ahead_limit",
             id="jobs are claimed ahead behind one that was handed out before",
         ),
         pytest.param("self.popleft()", "self.pop()", id="the newest claimed ahead begins first"),

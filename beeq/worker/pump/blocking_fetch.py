@@ -205,8 +205,9 @@ class BlockingFetch:
         reply, *look = replies or [error]
         if not isinstance(reply, RedisError):
             self._said.discard("blmove")
-            self._retry_delay.reset()
-            self.duty.turn()
+            if self._retry_delay.has_grown:
+                self._retry_delay.reset()
+            self.duty.progressed()
             self._ended(reply, self._record_of(reply, *look))
         elif self._is_cut:
             self._ended(None)
@@ -230,9 +231,9 @@ class BlockingFetch:
 
     def _record_of(self, raw_id: bytes | None, look: Any = None) -> bytes:
         """Return the record from the look, if it is the moved job's, and recent."""
-        if lacks_script(look):
-            self._needs_script = True
-        if isinstance(look, list) and look[0] == raw_id and not self._is_stale():
+        if not isinstance(look, list):
+            self._needs_script = self._needs_script or lacks_script(look)
+        elif look[0] == raw_id and not self._is_stale():
             return look[1]  # type: ignore[no-any-return]  # the script's
         return b""
 

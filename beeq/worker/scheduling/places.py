@@ -57,26 +57,21 @@ class WorkerPlaces:
         """Return a quick check before ``free``, which takes longer."""
         return self.running + self._asked < self._concurrency
 
-    def _beyond(self) -> int:
-        """Return how many jobs may be held beyond the places.
+    def _left(self, fetching: int) -> tuple[int, int, int]:
+        """Return how many jobs may be held beyond the places, how many more jobs in all, and idle places.
 
-        None while a job runs that was handed out before: if it kills the worker again, the jobs behind it
-        would be counted as stalled, too.
+        None beyond them while a job runs that was handed out before: if it kills the worker again, the jobs
+        behind it would be counted as stalled, too. Idle are places without jobs that are here or asked for.
         """
-        return 0 if self.redelivered else self.ahead_limit
-
-    def _room(self, fetching: int) -> int:
-        """Return how many more jobs may be held, or asked for."""
-        return self._concurrency + self._beyond() - self.taken - self._requested - fetching
-
-    def _idle(self, fetching: int) -> int:
-        """Return how many places are left by the jobs here and those asked for."""
-        return self._concurrency - self.running - len(self.ahead) - self._asked - fetching
+        beyond = 0 if self.redelivered else self.ahead_limit
+        room = self._concurrency + beyond - self.taken - self._requested - fetching
+        idle = self._concurrency - self.running - len(self.ahead) - self._asked - fetching
+        return beyond, room, idle
 
     def free(self, fetching: int) -> int:
         """Return how many jobs may be asked for that begin at once; ``fetching``: places held for a fetch."""
-        room = self._room(fetching)
-        return min(room, self._idle(fetching)) if self.ahead_limit else room
+        _, room, idle = self._left(fetching)
+        return min(room, idle) if self.ahead_limit else room
 
     def wanted(
         self, *, fetching: int, ended: int, to_claim: int, most: int, may_claim_ahead: bool
@@ -90,13 +85,13 @@ class WorkerPlaces:
             most: how many it may ask for at most.
             may_claim_ahead: whether jobs may be claimed ahead now.
         """
-        beyond = self._beyond()
+        beyond, room, idle = self._left(fetching)
         # Each call asks for its share: Redis works on one while this process works on the other's jobs.
         most = min(-(-(self._concurrency + beyond) // MAX_CALLS), MAX_BATCH, most)
-        wanted = max(0, min(self._room(fetching) + ended - to_claim, most))
+        wanted = max(0, min(room + ended - to_claim, most))
         if not self.ahead_limit:
             return wanted, 0
-        free = max(0, min(self._idle(fetching) - to_claim, wanted))
+        free = max(0, min(idle - to_claim, wanted))
         return free, wanted - free if beyond and may_claim_ahead else 0
 
     def sent(self, call: ExchangeCall, *, to_claim: int) -> None:

@@ -291,7 +291,7 @@ class Scheduler:
         self._fetch = NO_FETCH
         self._is_empty = False  # there may be more
         fetched = self._fetched = FetchedJob(raw_id, next(self._tokens))
-        can_call = self.is_ready and self.calls_in_flight < MAX_CALLS and self._is_connected()
+        can_call = self._link is READY and self.calls_in_flight < MAX_CALLS and self._is_connected()
         if not (record and can_call and self._phase is TAKING):
             return self.decide()
         fetched.start_early(record)
