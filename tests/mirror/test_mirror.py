@@ -278,7 +278,7 @@ async def test_what_a_server_refuses_as_too_large_is_kept_as_text(scene):
     mirror = scene.mirror()
     wide = await scene.service.add_webhook_job({**WEBHOOK, "payload": {"n": [0] * 1_500_000}})
     plain = await scene.service.add_webhook_job(webhook(1))
-    assert await mirror.flush(120)
+    assert await mirror.flush(240)
     documents = scene.documents()
     # 3 MB of JSON, 19 MB of BSON.
     assert json.loads(documents[wide.id]["jobData"])["payload"]["n"][:3] == [0, 0, 0]

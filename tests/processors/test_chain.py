@@ -60,6 +60,7 @@ async def provider(tmp_path: Path) -> AsyncIterator[AIServer]:
         yield server
 
 
+@pytest.mark.timeout(900)  # LiteLLM is fetched first
 async def test_a_film_is_made_through_a_real_litellm_proxy(
     litellm: Path, provider: AIServer, valkey: Server, queue_name: str, tmp_path: Path
 ) -> None:
