@@ -50,8 +50,11 @@ def hung() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def worker(make_queue: Any) -> Any:
-    """``await worker(handler, count)``: a worker in which so many jobs have begun."""
+def worker(hung: threading.Event, make_queue: Any) -> Any:
+    """``await worker(handler, count)``: a worker in which so many jobs have begun.
+
+    Queues are ended before ``hung`` is set: a handler that went on then would be reported.
+    """
 
     async def start(handler: Any, count: int = 1, **options: Any) -> Queue:
         queue: Queue = make_queue()
