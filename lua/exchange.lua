@@ -94,7 +94,8 @@ local GRACE_MS = 1000
 local LONGEST_WALK = 250000
 -- A longer list is searched first where ids are likely: among so many of the oldest, and of the newest.
 local NEAR = 1000
--- What a fetch has just moved is among so many of the newest; if it is there twice, its job runs.
+-- What a fetch has just moved is among so many of the newest; if it is there twice, its job runs. (A text: Lua takes
+-- its time to write a number.)
 local FETCHED_WITHIN = '10000'
 local COLON, ZERO = 58, 48
 -- A job's failed attempts that are kept, and for how long they outlive the last failure of the queue: what is left of
@@ -477,7 +478,7 @@ end
 -- The records, in pieces: what is longer than max_bytes is left, unless it is the first.
 local records, bytes, max_bytes = {}, 0, tonumber(ARGV[7])
 local first = 1
-if candidates[1] and not candidates[2] then
+if candidates[1] and not candidates[2] then -- one alone takes less time
   records[1], first = call('HGET', jobs, candidates[1]), 2
 end
 while candidates[first] do

@@ -375,7 +375,7 @@ class Heartbeat:
 
     def watch_ahead(self) -> None:
         """Look for late jobs while jobs are claimed ahead; called in the jobs' loop."""
-        # Otherwise only the blocked loop itself could give them back.
+        # Where beats are sent from the jobs' own loop, nobody could give jobs back while it is blocked.
         is_apart = self._loop is self._thread.loop
         if is_apart and not self._watches_ahead:
             self._watches_ahead = True
@@ -388,7 +388,7 @@ class Heartbeat:
         if self._ahead:
             seen_s = now_s
         if self._next_look is not None:
-            self._next_look.cancel()  # it was begun anew meanwhile
+            self._next_look.cancel()  # it is pending if ``watch_ahead`` has asked for this look
         if now_s - seen_s > _AHEAD_IS_OVER_S or self._has_ended.is_set():
             # The losing order: the loop has claimed jobs ahead since, and found that they are watched.
             self._watches_ahead = False

@@ -23,11 +23,9 @@ from tests.support.waiting import pause
 PATIENCE_S = 30
 STALL_INTERVAL_MS = 400
 #: The programs of these tests leave connections open; uvloop's close never ends where that is an error.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    # A loop may be closed between a task's creation and its first step.
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+#: A loop may stop for ever between a task's creation and its first step.
+stops_midway = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 loops = pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 
 
@@ -221,6 +219,7 @@ def test_an_idle_worker_ends_with_its_loop(world):
 
 @pytest.mark.no_audit("the loop has stopped in the middle of it")
 @loops
+@stops_midway
 def test_a_loop_that_is_closed_leaves_the_job_to_the_stall_check(world, kind):
     loop = new_loop(kind)
     queue = loop.run_until_complete(world.begin())
@@ -231,6 +230,7 @@ def test_a_loop_that_is_closed_leaves_the_job_to_the_stall_check(world, kind):
 
 @pytest.mark.no_audit("the loop has stopped in the middle of it")
 @loops
+@stops_midway
 def test_a_loop_whose_thread_has_ended_is_over(world, kind):
     loop = new_loop(kind)
     thread = threading.Thread(target=loop.run_forever)
@@ -245,6 +245,7 @@ def test_a_loop_whose_thread_has_ended_is_over(world, kind):
 
 @pytest.mark.no_audit("the loop has stopped in the middle of it")
 @loops
+@stops_midway
 def test_a_loop_that_has_stopped_for_good_is_over(world, kind, monkeypatch):
     monkeypatch.setattr(loop_watch, "_LONGEST_PAUSE_S", 1.0)
     loop = new_loop(kind)
@@ -256,6 +257,7 @@ def test_a_loop_that_has_stopped_for_good_is_over(world, kind, monkeypatch):
 
 
 @pytest.mark.no_audit("the loop is gone in the middle of it")
+@stops_midway
 def test_a_loop_that_nobody_holds_is_over(world, monkeypatch):
     """As soon as it is collected, or has not run for long."""
     monkeypatch.setattr(loop_watch, "_LONGEST_PAUSE_S", 1.0)

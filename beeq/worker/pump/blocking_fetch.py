@@ -207,7 +207,7 @@ class BlockingFetch:
             self._said.discard("blmove")
             if self._retry_delay.has_grown:
                 self._retry_delay.reset()
-            self.duty.progressed()
+            self.duty.progressed()  # ``_ended`` notes the sign of life
             self._ended(reply, self._record_of(reply, *look))
         elif self._is_cut:
             self._ended(None)
