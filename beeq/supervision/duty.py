@@ -153,7 +153,8 @@ class Duty:
     def begins(self) -> None:
         """Note that it begins, for the first time or again."""
         self.state = "running"
-        self.rests(0.0)
+        self.steps += 1
+        self._quiet_s = 0.0
 
     def health(self) -> DutyHealth:
         """Return its state."""

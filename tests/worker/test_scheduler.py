@@ -125,8 +125,8 @@ def broken(line: str, instead: str) -> Any:
     ("line", "instead"),
     [
         pytest.param(
-            "and self.calls_in_flight < self.places.calls() and self._has_work()",
-            "and self.calls_in_flight <= self.places.calls() and self._has_work()",
+            "while self.calls_in_flight < most_calls and self._has_work()",
+            "while self.calls_in_flight <= most_calls and self._has_work()",
             id="one call too many in flight",
         ),
         pytest.param(

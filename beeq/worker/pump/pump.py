@@ -11,6 +11,7 @@ carry them out, in that order: a table says who does what.
 """
 
 import asyncio
+import functools
 import secrets
 import time
 from collections.abc import Callable, Collection
@@ -58,7 +59,8 @@ class Pump:
         self.scheduler = scheduler = Scheduler(
             concurrency=concurrency,
             token_prefix=secrets.token_hex(8).encode(),
-            is_connected=lambda: connection.is_connected,
+            # As a lambda would be, without a call of it: an idle worker's job asks twice.
+            is_connected=functools.partial(getattr, connection, "is_connected"),
             clock=time.monotonic,
             begin_within_s=BEGINS_WITHIN * settings.claim_ahead_ms / 1000,
         )

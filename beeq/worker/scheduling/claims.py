@@ -18,7 +18,7 @@ _USUAL_ENDS = [b".%d:%d" % (place, FIRST_DELIVERY) for place in range(128)]
 
 def tokens(prefix: bytes) -> Iterator[bytes]:
     """Yield the tokens of one worker's calls."""
-    return (b"%b-%x" % (prefix, number) for number in itertools.count(1))
+    return map(b"%b-%x".__mod__, zip(itertools.repeat(prefix), itertools.count(1), strict=False))
 
 
 def claim_of(token: bytes, place: int, deliveries: int) -> bytes:
@@ -106,20 +106,16 @@ class FetchedJob:
     Args:
         raw_id: its id as Redis has it.
         token: of the call that claims it, however often that call is sent: the claim stays the same.
+        record: what its handler is started with before the claim is granted; empty: it waits for that.
     """
 
     __slots__ = ("claim", "is_started", "raw_id", "record", "token")
 
-    def __init__(self, raw_id: bytes, token: bytes) -> None:
+    def __init__(self, raw_id: bytes, token: bytes, record: bytes = b"") -> None:
         self.raw_id = raw_id
         self.token = token
         #: The claim that the call will give it.
         self.claim = claim_of(token, 0, FIRST_DELIVERY)
-        #: Whether its handler was started before the claim was granted, and with which record.
-        self.is_started = False
-        self.record = b""
-
-    def start_early(self, record: bytes) -> None:
-        """Note that its handler starts with this record, before the claim is granted."""
-        self.is_started = True
         self.record = record
+        #: Whether its handler was started before the claim was granted.
+        self.is_started = bool(record)

@@ -57,35 +57,32 @@ class WorkerPlaces:
         """Return a quick check before ``free``, which takes longer."""
         return self.running + self._asked < self._concurrency
 
-    def _left(self, fetching: int) -> tuple[int, int, int]:
+    def _left(self) -> tuple[int, int, int]:
         """Return how many jobs may be held beyond the places, how many more jobs in all, and idle places.
 
         None beyond them while a job runs that was handed out before: if it kills the worker again, the jobs
         behind it would be counted as stalled, too. Idle are places without jobs that are here or asked for.
         """
         beyond = 0 if self.redelivered else self.ahead_limit
-        room = self._concurrency + beyond - self.taken - self._requested - fetching
-        idle = self._concurrency - self.running - len(self.ahead) - self._asked - fetching
+        room = self._concurrency + beyond - self.taken - self._requested
+        idle = self._concurrency - self.running - len(self.ahead) - self._asked
         return beyond, room, idle
 
-    def free(self, fetching: int) -> int:
-        """Return how many jobs may be asked for that begin at once; ``fetching``: places held for a fetch."""
-        _, room, idle = self._left(fetching)
+    def free(self) -> int:
+        """Return how many jobs may be asked for that begin at once."""
+        _, room, idle = self._left()
         return min(room, idle) if self.ahead_limit else room
 
-    def wanted(
-        self, *, fetching: int, ended: int, to_claim: int, most: int, may_claim_ahead: bool
-    ) -> tuple[int, int]:
+    def wanted(self, *, ended: int, to_claim: int, most: int, may_claim_ahead: bool) -> tuple[int, int]:
         """Return how many jobs a call may ask for that begin at once, and how many ahead.
 
         Args:
-            fetching: places held for a fetch.
             ended: how many outcomes the call carries: their places are free once it is executed.
             to_claim: 1 if it claims a fetched job, too.
             most: how many it may ask for at most.
             may_claim_ahead: whether jobs may be claimed ahead now.
         """
-        beyond, room, idle = self._left(fetching)
+        beyond, room, idle = self._left()
         # Each call asks for its share: Redis works on one while this process works on the other's jobs.
         most = min(-(-(self._concurrency + beyond) // MAX_CALLS), MAX_BATCH, most)
         wanted = max(0, min(room + ended - to_claim, most))

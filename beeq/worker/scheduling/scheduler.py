@@ -19,7 +19,8 @@ from beeq.worker.scheduling.repairs import Repairs
 from beeq.worker.scheduling.states import DRAINING, NO_FETCH, OVER, PAUSED, READY, TAKING, WAITING
 
 _NOTHING: Actions = ()
-_DECIDE_SOON = actions.DecideSoon()
+_CLAIM_KNOWN, _DECIDE_SOON = actions.ClaimKnown(), actions.DecideSoon()
+_FETCH, _IDLE = actions.Fetch(), actions.Idle()
 
 
 class Scheduler:
@@ -191,7 +192,7 @@ class Scheduler:
         goes_on = bool(is_granted) and self.claimed.holds(fetched.raw_id, fetched.claim)
         if not goes_on:
             results.append(actions.StopHandler(fetched.claim))
-        results.append(actions.ClaimKnown())
+        results.append(_CLAIM_KNOWN)
         return goes_on
 
     def _settle_outcomes(
@@ -269,7 +270,7 @@ class Scheduler:
         self.claimed.early = b""
         if (fetched.raw_id, fetched.claim) not in found:
             results.append(actions.StopHandler(fetched.claim))
-        results.append(actions.ClaimKnown())
+        results.append(_CLAIM_KNOWN)
 
     def recovery_failed(self) -> Actions:
         """Note that calls cannot be made yet."""
@@ -290,11 +291,11 @@ class Scheduler:
             return _NOTHING
         self._fetch = NO_FETCH
         self._is_empty = False  # there may be more
-        fetched = self._fetched = FetchedJob(raw_id, next(self._tokens))
         can_call = self._link is READY and self.calls_in_flight < MAX_CALLS and self._is_connected()
-        if not (record and can_call and self._phase is TAKING):
+        starts = record and can_call and self._phase is TAKING
+        fetched = self._fetched = FetchedJob(raw_id, next(self._tokens), record if starts else b"")
+        if not starts:
             return self.decide()
-        fetched.start_early(record)
         self.places.taken += 1
         self.places.running += 1
         # An earlier attempt that still runs here was lost: Redis knew of no claim when it looked at the job.
@@ -375,11 +376,12 @@ class Scheduler:
         if self._phase is OVER:
             return results
         due: list[Action] = []
-        while self._link is READY and self.calls_in_flight < self.places.calls() and self._has_work():
-            if self._is_connected():
-                due.append(self._next_call())
-            else:
+        most_calls = self.places.calls() if self._link is READY else 0
+        while self.calls_in_flight < most_calls and self._has_work():
+            if not self._is_connected():
                 self._link = states.BROKEN
+                break
+            due.append(self._next_call())
         due += results
         if self.places.ahead:
             self._add_begins(due)
@@ -407,7 +409,7 @@ class Scheduler:
             return True
         if self._is_empty or outcomes.unanswered or not self.places.may_be_free():
             return False
-        return self._may_ask() and self.places.free(self._places_for_fetch()) > 0
+        return self._may_ask() and self.places.free() > 0
 
     def _may_claim(self, fetched: FetchedJob) -> bool:
         """Return whether to claim a fetched job; one that was not started may have to go back."""
@@ -416,10 +418,6 @@ class Scheduler:
     def _may_ask(self) -> bool:
         """Return whether calls may ask for jobs: while a fetch waits, the next job is the fetch's."""
         return self._phase is TAKING and self._fetch is not WAITING
-
-    def _places_for_fetch(self) -> int:
-        """Return how many places are held for the fetch."""
-        return self._fetch is WAITING or (self._fetched is not None and not self._fetched.is_started)
 
     def _next_call(self) -> ExchangeCall:
         fetched = self._fetched
@@ -434,7 +432,6 @@ class Scheduler:
         call = ExchangeCall(next(self._tokens) if fetched is None else fetched.token, 0, fetched, outcomes)
         if self._may_ask() and self._outcomes.allow_asking(outcomes):
             call.free, call.ahead = self.places.wanted(
-                fetching=self._places_for_fetch(),
                 ended=len(outcomes),
                 to_claim=to_claim,
                 most=self._outcomes.limit,
@@ -461,11 +458,11 @@ class Scheduler:
             due.append(actions.StopFetch())
         elif not self.calls_in_flight and self._phase is not PAUSED:
             # A call in flight may be taking jobs: a fetch must not overtake it.
-            if self._may_fetch and self._fetch is NO_FETCH and self.places.free(0) > 0:
+            if self._may_fetch and self._fetch is NO_FETCH and self.places.free() > 0:
                 self._fetch = WAITING
-                due.append(actions.Fetch())
+                due.append(_FETCH)
             if not self.places.taken:
-                due.append(actions.Idle())
+                due.append(_IDLE)
 
     def _recover(self) -> Recover:
         self._is_awaiting = True
