@@ -34,6 +34,9 @@ LEAVE_S = 0.4
 #: The shortest timeout of a close, since 0 means the default: jobs go back now.
 AT_ONCE_MS = 1
 
+#: When a task that was cancelled goes on, it is cancelled again.
+_CANCEL_AGAIN_S = 0.5
+
 CLOSE_GRACE_S = END_DUTIES_S + TELL_S + HANG_UP_S + LEAVE_S
 
 #: Tasks that are no longer awaited; the loop itself holds no reference to them.
@@ -115,6 +118,22 @@ async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Wait until the tasks have ended, in any way."""
     if tasks:
         await asyncio.wait(tasks)
+
+
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks until they have ended, in any way.
+
+    A cancellation may be lost: ``asyncio.gather`` then raises the error of a call that has just failed, and a
+    loop that handles such errors goes on.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not log it
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from beeq.client.closing import end_tasks
 from beeq.environment import library_redis_url, mongo_project_id, mongo_url
 from beeq.environment import wait_replicas as configured_replicas
 from beeq.errors import NotReplicated, RedisError, RedisRefused
@@ -161,8 +162,7 @@ class Application:
             page, self._page = self._page, None
             if page is not None:
                 await page.close()
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
+            await end_tasks(connecting)
             await service.close()
 
     def bound_streams(self, count: int) -> None:

@@ -17,7 +17,7 @@ from bson import ObjectId
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from beeq import RedisRefused
+from beeq import RedisRefused, RedisUnavailable
 from beeq.service import QueueService
 from beeq.web import app as app_of_the_environment
 from beeq.web import create_app, routes, service_for, service_from_environment
@@ -98,6 +98,26 @@ async def test_a_wrong_setting_fails_the_start_with_its_name(environ, name, valu
     assert said["message"].startswith(message)
     assert "hush" not in said["message"]
     assert "Traceback" not in said["message"]
+
+
+async def test_it_ends_though_connecting_lost_a_cancellation(monkeypatch, valkey, prefix):
+    """As when one of its queues fails to connect at that moment."""
+    begun, lost = asyncio.Event(), asyncio.Event()
+
+    async def connect(_service: QueueService) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if lost.is_set():
+                raise
+            lost.set()
+            raise RedisUnavailable("gone") from None
+
+    monkeypatch.setattr(QueueService, "connect", connect)
+    async with asyncio.timeout(30), app_on(valkey.url, prefix).running():
+        await begun.wait()
+    assert lost.is_set()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from beeq.client.closing import end_tasks
 from beeq.errors import BeeqError, RedisUnavailable, line_of
 from beeq.operations.error_kinds import kind_of_error, line_of_error
 from beeq.protocol.history import HOUR_MS
@@ -133,8 +134,7 @@ class Failures:
     async def close(self) -> None:
         """Stop reading."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def look(self, *, wait_s: float) -> FailureSurvey:
         """Return what is known after a short wait: the last whole survey, or what the first has so far."""

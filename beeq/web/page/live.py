@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from beeq.client.closing import end_tasks
 from beeq.client.reader import Reader
 from beeq.errors import BeeqError, JobUnreadable, RedisRefused, line_of
 from beeq.protocol.codec import dumps
@@ -82,8 +83,7 @@ class Live:
         """Stop looking."""
         self.end_streams()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     @property
     def _is_full(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from beeq.client.closing import end_tasks
 from beeq.errors import BeeqError, line_of, one_line
 from beeq.operations.job_filter import Filters
 from beeq.operations.many import BulkCounts
@@ -85,10 +86,7 @@ class BulkRuns:
 
     async def close(self) -> None:
         """Stop the runs under way; finished steps stay done."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*self._tasks.values())
 
     def get(self, run_id: str) -> BulkRun | None:
         """Return a run that is remembered."""

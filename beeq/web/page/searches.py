@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from beeq.client.closing import end_tasks
 from beeq.errors import BeeqError, line_of
 from beeq.operations.many import BulkCounts
 from beeq.redis.urls import redact
@@ -81,10 +82,7 @@ class Searches:
 
     async def close(self) -> None:
         """Stop the running ones."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*self._tasks.values())
 
     async def look(self, key: Hashable, work: Callable[[Search], Awaitable[None]], *, reader: str) -> Search:
         """Return the search of that key after a short wait; start ``work`` if there is none, or an old one.

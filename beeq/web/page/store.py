@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from beeq.client.closing import end_tasks
 from beeq.client.reader import JobState, Reader, Stats
 from beeq.errors import (
     BeeqError,
@@ -165,9 +166,7 @@ class QueueStore:
 
     async def close(self) -> None:
         """Hang up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         queues = [*self._homes.values(), *(each.queue for each in self._open.values())]
         await asyncio.gather(*(queue.close() for queue in queues), return_exceptions=True)
 

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from beeq.client.closing import end_tasks
 from beeq.client.history_note import HistoryNote
 from beeq.errors import BeeqError, RedisError, RedisUnavailable, line_of
 from beeq.operations.history.points import History
@@ -66,10 +67,7 @@ class Histories:
 
     async def close(self) -> None:
         """Stop."""
-        tasks = [task for task in (self._task, self._reading) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*(task for task in (self._task, self._reading) if task is not None))
 
     # Reading.
 

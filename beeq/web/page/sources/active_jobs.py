@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from beeq.client.closing import end_tasks
 from beeq.errors import BeeqError, RedisRefused, RedisUnavailable, line_of
 from beeq.operations.explanation.active_jobs import ActiveLook, look_at_active
 from beeq.protocol.keys import Keys
@@ -71,8 +72,7 @@ class ActiveJobs:
     async def close(self) -> None:
         """Stop looking."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def of(self, prefix: str, name: str, ids: Sequence[str]) -> ActiveLook | None:
         """Look at the jobs of a list; None if Redis refuses it, or takes too long.

@@ -5,6 +5,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from beeq.client.closing import end_tasks
 from beeq.errors import BeeqError, RedisUnavailable, line_of
 from beeq.operations.diagnosis.findings import Finding
 from beeq.redis.urls import redact
@@ -78,8 +79,7 @@ class CheckUps:
     async def close(self) -> None:
         """Stop looking."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def begin(self) -> CheckUp:
         """Begin one, unless one goes on or has just ended; return it after a short wait."""
