@@ -20,6 +20,8 @@ from benchmarks.peers import NAMES, Contender
 from benchmarks.report import failover_table, peer_table, table, write_readme
 from tests.support.server import Server
 
+pytestmark = pytest.mark.external  # each starts processes
+
 _ROOT = Path(__file__).resolve().parents[1]
 _RESULT = json.loads((_ROOT / "benchmarks" / "results" / "bench.json").read_text())
 
@@ -95,7 +97,6 @@ def drain(peer: Peer, server: Server, folder: Path) -> float:
         return peer_runs.drain(peer, folder, client, server.url, concurrency=1, count=20, log=log)
 
 
-@pytest.mark.external
 @pytest.mark.timeout(600)  # a minute, where nothing else runs
 def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, node_modules: Path) -> None:
     out = tmp_path / "quick.json"
@@ -128,7 +129,6 @@ def test_a_quick_run_writes_every_number_a_chart_and_a_table(tmp_path: Path, nod
     assert (tmp_path / "drain.svg").read_text().count("concurrency") >= 3
 
 
-@pytest.mark.external
 def test_some_rows_can_be_measured_without_the_others(tmp_path: Path, node_modules: Path) -> None:
     assert node_modules.is_dir()
     out = tmp_path / "some.json"
@@ -171,7 +171,6 @@ def test_the_table_has_the_script_alone_where_it_was_measured() -> None:
     assert {line.count("|") for line in lines[:4]} == {6}
 
 
-@pytest.mark.external
 def test_peers_are_measured_at_each_concurrency_in_one_run(tmp_path: Path, node_modules: Path) -> None:
     assert node_modules.is_dir()
     out = tmp_path / "peers.json"
@@ -214,7 +213,6 @@ def test_a_peer_fails_on_a_server_that_lacks_what_it_needs(own_valkey: Server, t
         drain(peer, own_valkey, tmp_path)
 
 
-@pytest.mark.external
 def test_a_quick_failover_writes_every_number_and_a_table(tmp_path: Path) -> None:
     out = tmp_path / "failover.json"
     chosen = ("--fleets", "sentinel", "--faults", "planned", "--guards", "none,wait_replicas=1")

@@ -43,6 +43,8 @@ from tests.ai.server import (
 )
 from tests.support.server import Server
 
+pytestmark = pytest.mark.external  # large answers take long
+
 ROOT = Path(__file__).resolve().parents[2]
 MB = 2**20
 

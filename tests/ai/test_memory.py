@@ -34,6 +34,8 @@ from tests.ai.server import CHAT, HEAD, IMAGES, PNG, AIServer, Make, ai_job, ans
 from tests.media.clips import tree
 from tests.webhooks.receiver import Script, send_for_ever
 
+pytestmark = pytest.mark.external  # large answers take long
+
 ROOT = Path(__file__).resolve().parents[2]
 MB = 2**20
 #: An emoji makes each character of a text take four bytes, and many digits a text be read the exact way.
@@ -490,12 +492,7 @@ LARGE = {
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("kind", "script", "end"),
-    [
-        pytest.param(
-            *LARGE[name], marks=() if name.startswith("a streamed") else pytest.mark.external, id=name
-        )
-        for name in LARGE
-    ],
+    [pytest.param(*case, id=name) for name, case in LARGE.items()],
 )
 async def test_four_large_answers_at_once_leave_a_process_small(
     server: AIServer, tmp_path: Path, kind: str, script: Script, end: str

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+pytestmark = pytest.mark.external  # each starts worker processes
+
 #: A worker at concurrency 1; what it runs is noted in Redis before anything else happens.
 PROGRAM = """
 import asyncio, ctypes, sys, time

@@ -12,6 +12,8 @@ import pytest
 
 from beeq.http_client.own_addresses import is_own
 
+pytestmark = pytest.mark.external  # each starts a program
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -17,6 +17,8 @@ from beeq import sync
 from beeq.blocking import Portal
 from beeq.sync import Queue
 
+pytestmark = pytest.mark.external  # each starts a program
+
 ROOT = Path(__file__).parents[2]
 
 #: A program that has a blocking queue; how it ends follows.

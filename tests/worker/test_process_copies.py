@@ -14,6 +14,8 @@ from tests.support.lent import on_the_modules_loop, queue_with_one_child
 from tests.support.waiting import Recorder
 from tests.worker import forking_handlers as handlers
 
+pytestmark = pytest.mark.external  # each starts child processes
+
 PATIENCE_MS = 30_000
 BROKEN = "^the child process wrote something else to its connection to the worker$"
 

@@ -18,6 +18,8 @@ from tests.support.waiting import Recorder, eventually
 from tests.worker import family_handlers as handlers
 from tests.worker.test_process_lives import is_alive, is_keeper, started
 
+pytestmark = pytest.mark.external  # each starts child processes
+
 ROOT = Path(__file__).resolve().parents[2]
 #: In each way, but for those who left the session.
 REACHED = sorted(handlers.STARTS.keys() - {"nobody", "program in its own session"})

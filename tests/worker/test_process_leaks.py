@@ -24,6 +24,8 @@ from tests.worker.test_process_lives import (
     started,
 )
 
+pytestmark = pytest.mark.external  # it starts many child processes
+
 
 def belongings() -> dict[str, Any]:
     """Return what this process would be found to leak."""

@@ -29,6 +29,8 @@ from tests.support.lent import on_the_modules_loop, queue_with_one_child
 from tests.support.waiting import Recorder, eventually
 from tests.worker import process_handlers as handlers
 
+pytestmark = pytest.mark.external  # each starts child processes
+
 PATIENCE_MS = 30_000
 ROOT = Path(__file__).resolve().parents[2]
 
