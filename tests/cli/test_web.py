@@ -169,6 +169,7 @@ def test_a_cluster_without_a_hash_tag_exits_with_2(beeq):
     assert "hash tag" in ran.stderr
 
 
+@pytest.mark.external  # each imports all
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_without_the_extra_it_exits_with_1_and_names_it(beeq, package):
     (beeq.folder / f"{package}.py").write_text("raise ImportError")  # found before the real one

@@ -223,6 +223,7 @@ async def test_clean_lets_a_job_be_that_is_queued_again_meanwhile(make_queue, re
     assert await redis.exists(queue.keys.failed, queue.keys.results) == 0
 
 
+@pytest.mark.real_redis("so many jobs take seconds there")
 async def test_clean_and_retries_at_once_lose_no_job(make_queue, redis):
     """Each job is either gone or waits with its record."""
     queue, jobs = await failed_jobs(make_queue, 300, timestamp=1)

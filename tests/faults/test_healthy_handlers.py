@@ -169,7 +169,7 @@ def checks(redis, node_modules, idlers):
 
 
 @pytest.mark.parametrize(
-    ("lag_ms", "count"), [(0, 1200), (15, 800), pytest.param(0, 8000, marks=pytest.mark.external)]
+    ("lag_ms", "count"), [(0, 800), (15, 500), pytest.param(0, 8700, marks=pytest.mark.external)]
 )
 async def test_no_healthy_handler_is_stopped(idlers, checks, unjudged, count):
     await asyncio.gather(idlers.run(count), checks.go_on())

@@ -8,7 +8,7 @@ from beeq import RedisRefused
 from tests.support.node_bee import NodeError
 
 
-@pytest.mark.parametrize("counter", ["-3", "41", str(10**14 - 3)])
+@pytest.mark.parametrize("counter", ["-3", pytest.param("41", marks=pytest.mark.external), str(10**14 - 3)])
 async def test_both_sides_count_on_from_any_number(make_queue, node, redis, counter):
     queue = make_queue(is_worker=False)
     await redis.set(queue.keys.id, counter)

@@ -489,6 +489,7 @@ def crowd(bench: Bench, size: int, ids: list[str], *, at: int) -> None:
     bench.put(active=others[:at] + ids + others[at:])
 
 
+@pytest.mark.real_redis("so long a list takes seconds there")
 def test_in_a_long_active_a_call_records_what_it_can_reach(bench):
     ids = [str(n) for n in range(10)]
     crowd(bench, 60_000, ids, at=30_000)
@@ -508,6 +509,7 @@ def test_a_call_that_records_some_hands_out_as_many_jobs_fewer(bench):
     assert sum(claim.startswith("T.") for claim in bench.snapshot()["claims"].values()) == 4
 
 
+@pytest.mark.real_redis("so long a list takes seconds there")
 @pytest.mark.parametrize("at", [0, 500, 99_500, 100_000])
 def test_near_an_end_of_a_long_active_all_is_recorded_at_once(bench, at):
     ids = [str(n) for n in range(100)]

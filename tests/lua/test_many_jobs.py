@@ -162,6 +162,7 @@ def test_a_job_that_changed_or_runs_is_left_alone(bench):
     assert bench.heard() == []
 
 
+@pytest.mark.real_redis("so long a list takes seconds there")
 @pytest.mark.parametrize("moved", [0, 100, 5000])
 @pytest.mark.parametrize("start", [100, 15_000])
 def test_jobs_in_the_middle_of_a_long_list_are_found(bench, start, moved):

@@ -56,6 +56,7 @@ async def found(queue: Any, **filters: Any) -> list[Any]:
     return [(each.state, each.job.id) async for each in queue.find_jobs(**filters)]
 
 
+@pytest.mark.real_redis("so many jobs take seconds there")
 @pytest.mark.parametrize("state", STATES)
 async def test_every_job_of_a_state_is_found_once(queue, redis, state):
     ids = [str(n) for n in range(1, 1311)]
@@ -137,6 +138,7 @@ async def test_an_unreadable_job_is_not_retried_and_counted(queue, redis):
     assert await members(redis, queue.keys, "failed") == ["1"]
 
 
+@pytest.mark.real_redis("so many jobs take seconds there")
 @pytest.mark.parametrize("state", STATES)
 async def test_removed_jobs_are_gone_and_the_others_stay(queue, redis, state):
     records = {str(n): record(even=n % 2 == 0) for n in range(1200)}

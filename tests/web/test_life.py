@@ -385,6 +385,7 @@ def test_without_starlette_the_import_names_the_extra():
     )
 
 
+@pytest.mark.external  # each imports all
 def test_without_uvicorn_the_app_imports_and_names_the_extra():
     assert python("import beeq.web", without="uvicorn").returncode == 0
     ran = python("import beeq.web.server", without="uvicorn")

@@ -182,6 +182,7 @@ async def test_an_attempt_in_spite_of_the_circuit_uses_a_retry(
     assert len(receiver.requests) == 4
 
 
+@pytest.mark.external  # it takes long
 async def test_long_urls_are_not_kept_in_memory() -> None:
     receivers = Receivers(ReceiverLimits(max_failures=1, first_pause_s=3600, longest_pause_s=3600))
     rest = "/" + "é" * 10_000  # six characters each, as it is sent
