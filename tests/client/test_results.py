@@ -97,6 +97,7 @@ async def test_keep_results_is_about_records_that_stay(make_queue):
     assert await (await producer.enqueue("good")).result(timeout=5000) == "good"
 
 
+@pytest.mark.real_redis("the many scripts take seconds there")
 async def test_after_its_time_the_result_of_a_dropped_record_is_gone(make_queue, redis, recorder, eventually):
     producer = make_queue(is_worker=False, get_events=False)
     worker = answering(make_queue(remove_on_success=True, result_ttl=20, stall_interval=50))

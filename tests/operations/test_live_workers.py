@@ -23,6 +23,7 @@ async def now_ms(redis) -> int:
     return int((await redis.time())[0]) * 1000
 
 
+@pytest.mark.real_redis("the many scripts take seconds there")
 async def test_a_worker_tells_its_places_and_its_jobs_oldest_first(make_queue, looker, eventually):
     worker, end = make_queue(), asyncio.Event()
 

@@ -142,6 +142,7 @@ async def test_a_job_object_with_listeners_is_kept_until_its_end(make_queue, eve
     await eventually(lambda: queue.event_hub.jobs == {})
 
 
+@pytest.mark.real_redis("the many scripts take seconds there")
 async def test_both_drop_settings_leave_nothing_but_the_results_time(make_queue, redis, eventually):
     queue = make_queue(remove_on_success=True, remove_on_failure=True, result_ttl=50, stall_interval=100)
 
