@@ -214,6 +214,7 @@ class TestWorkers:
         await job.result(timeout=5000)
         assert time.monotonic() - began_s < 1.8
 
+    @pytest.mark.real_redis("the look after it takes its time")
     async def test_it_learns_of_a_pause_whose_message_is_lost(
         self, operator: Any, make_queue: Any, redis: Any, eventually: Any
     ) -> None:
@@ -375,6 +376,7 @@ class TestEveryone:
         assert works.ran == [late.id]
         assert await redis.exists(operator.keys.hidden) == 0
 
+    @pytest.mark.real_redis("the pause takes its time")
     async def test_all_run_in_their_order_when_it_is_over(
         self, operator: Any, works: Works, redis: Any, eventually: Any
     ) -> None:

@@ -109,6 +109,7 @@ async def test_a_handler_that_ends_after_close_timed_out_reports_once(make_queue
     assert await redis.lrange(worker.keys.waiting, 0, -1) == [job.id]
 
 
+@pytest.mark.real_redis("thirty workers take a second there")
 async def test_a_closing_idle_worker_strands_no_just_fetched_job(make_queue, redis):
     """bee-queue leaves the id in active, unrun."""
     producer = make_queue(is_worker=False)

@@ -235,6 +235,7 @@ async def test_a_thread_that_lost_its_job_is_left_behind(make_queue, recorder, r
     assert [type(error) for (error,) in reported.of("error")] == [JobLost]
 
 
+@pytest.mark.real_redis("a child process takes its time")
 async def test_a_child_process_that_lost_its_job_is_killed(make_queue, recorder, redis, eventually):
     worker = make_queue(**CALM)
     reported, heard = recorder(worker, "error"), recorder(worker, "job progress")
