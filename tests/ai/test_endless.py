@@ -15,6 +15,8 @@ from tests.ai.test_provider import Forwarder
 from tests.support.certificate import CERTIFICATE
 from tests.webhooks.receiver import Receiver, Script, send, send_for_ever
 
+pytestmark = pytest.mark.external  # answers without an end take long
+
 EARLY = b"HTTP/1.1 103 Early Hints\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 DESCRIPTION = ai_job("scene-description")

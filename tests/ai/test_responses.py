@@ -153,6 +153,7 @@ READERS: list[Callable[[Any], Any]] = [
 @pytest.mark.parametrize("read", READERS)
 @settings(deadline=None)  # a busy machine is no fault
 @given(answer=ANSWERS)
+@pytest.mark.external  # it takes long
 def test_no_answer_whatever_its_shape_is_worse_than_a_failure(
     read: Callable[[Any], Any], answer: Any
 ) -> None:

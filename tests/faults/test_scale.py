@@ -312,6 +312,7 @@ async def test_records_of_a_megabyte_go_alone_and_come_back_whole(own_valkey, ma
     assert_ended(own_valkey, queue, succeeded=8)
 
 
+@pytest.mark.external  # it takes long
 async def test_many_queues_share_one_heartbeat_thread_and_leave_none(own_valkey, make_queue):
     with own_valkey.sync_client() as client:
         connections, threads = len(client.client_list()), beating_threads()

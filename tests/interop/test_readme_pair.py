@@ -26,6 +26,7 @@ BLOCKS = dict(re.findall(r"^```(js|py|text)\n(.*?)^```", _BESIDE_NODE, re.DOTALL
     [("thumbnails.py",), ("-m", "beeq_cli", "worker", "--app", "thumbnails:queue", "-w", "2")],
     ids=["the program itself", "beeq worker"],
 )
+@pytest.mark.external  # it takes long
 def test_a_job_of_the_node_program_is_done_by_the_python_program(
     valkey: Server, node_modules: Path, tmp_path: Path, worker: tuple[str, ...]
 ) -> None:

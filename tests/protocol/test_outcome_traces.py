@@ -154,7 +154,7 @@ BACKOFFS = st.none() | st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     data=json_values(),
     own=st.dictionaries(st.text(min_size=1).map(lambda name: f"own {name}"), json_values(is_lone_surrogate_allowed=True), max_size=3),

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ async def test_json(client, content):
     change=st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ANYTHING))
     | st.dictionaries(st.text(st.characters()), ANYTHING, max_size=3)
 )
+@pytest.mark.external  # it takes long
 async def test_fields_and_those_that_are_taken_are_kept(client, change):
     content = {**WANTED, **change}
     answer = await ask(client, content)

@@ -78,6 +78,7 @@ async def test_a_slow_receiver_is_called_up_to_the_concurrency_at_once(
             Webhook(SECRET).verify(request.body, request.headers)
 
 
+@pytest.mark.external  # it takes long
 async def test_a_thousand_webhooks_leave_no_connection_file_or_task(
     make_queue: Callable[..., Queue], processor: WebhookProcessor
 ) -> None:

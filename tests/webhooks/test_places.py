@@ -304,6 +304,7 @@ class Simulation:
 
 
 @pytest.mark.parametrize(("count", "slow", "within_s"), [(8, 100, 300), (50, 200, 100), (2, 20, 400)])
+@pytest.mark.external  # it takes long
 def test_slow_neighbours_cost_a_good_endpoint_minutes_at_most(count: int, slow: int, within_s: float) -> None:
     world = Simulation(count)
     for n in range(slow):

@@ -410,6 +410,7 @@ async def test_a_handlers_programs_hear_signals_and_its_child_does_not(worker):
     assert await done(worker, "stop_a_program") == -15
 
 
+@pytest.mark.external  # it takes long
 async def test_a_handler_that_uses_up_a_core_delays_nobody(make_queue, tmp_path, recorder):
     queue = make_queue(stall_interval=300)
     other = make_queue(name=f"{queue.name}-other")
