@@ -24,7 +24,7 @@ def durable(own_valkey):
     return own_valkey
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.external), "kill"])
 async def test_a_restart_under_load_loses_no_saved_job(durable, make_queue, eventually, expect_errors, how):
     producer = make_queue(redis=durable.url, is_worker=False)
     workers = [make_queue(redis=durable.url, **EAGER) for _ in range(2)]

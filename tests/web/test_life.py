@@ -377,6 +377,7 @@ def python(statement: str, *, without: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.external  # it imports all
 def test_without_starlette_the_import_names_the_extra():
     ran = python("import beeq.web", without="starlette")
     assert ran.returncode == 1
@@ -385,7 +386,7 @@ def test_without_starlette_the_import_names_the_extra():
     )
 
 
-@pytest.mark.external  # each imports all
+@pytest.mark.external  # it imports all
 def test_without_uvicorn_the_app_imports_and_names_the_extra():
     assert python("import beeq.web", without="uvicorn").returncode == 0
     ran = python("import beeq.web.server", without="uvicorn")
@@ -394,6 +395,7 @@ def test_without_uvicorn_the_app_imports_and_names_the_extra():
     )
 
 
+@pytest.mark.external  # it imports all
 def test_without_starlette_all_else_can_be_imported():
     ran = python(
         "import beeq, beeq.service, beeq.sync, beeq.processors, beeq.jobs; print('fine')", without="starlette"
@@ -401,6 +403,7 @@ def test_without_starlette_all_else_can_be_imported():
     assert (ran.returncode, ran.stdout) == (0, "fine\n")
 
 
+@pytest.mark.external  # it imports all
 def test_importing_the_app_reads_no_environment():
     ran = python("import os; os.environ['BEEQ_REDIS_URL'] = 'nonsense'; import beeq.web", without="uvicorn")
     assert (ran.returncode, ran.stderr) == (0, "")
